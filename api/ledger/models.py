@@ -1,0 +1,96 @@
+"""The tables. `alembic/versions` creates them; `alembic check` proves that both say the same.
+
+Only types that PostgreSQL, MySQL, MariaDB and SQLite share; names come from one convention, so that a
+migration can always say which constraint it means.
+"""
+
+from __future__ import annotations
+
+from datetime import date, datetime
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Date,
+    DateTime,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Identity,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    UniqueConstraint,
+    func,
+    text,
+)
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+
+from .idempotency import LONGEST_KEY
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s_%(referred_table_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column declared INTEGER.
+RowId = BigInteger().with_variant(Integer, "sqlite")
+
+
+class Base(DeclarativeBase):
+    """Base of the ledger's tables."""
+
+    metadata = metadata
+
+
+class Account(Base):
+    """Something that holds one currency."""
+
+    __tablename__ = "accounts"
+    # the target of the foreign key that ties a posting to its account's currency
+    __table_args__ = (UniqueConstraint("id", "currency"),)
+
+    id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
+    name: Mapped[str] = mapped_column(String(200))
+    currency: Mapped[str] = mapped_column(String(3))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+
+
+class Transaction(Base):
+    """Postings that balance, and the request that made them. Never updated."""
+
+    __tablename__ = "transactions"
+
+    id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
+    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_KEY), unique=True)
+    request_digest: Mapped[str] = mapped_column(String(64))
+    description: Mapped[str] = mapped_column(String(500))
+    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    # MySQL takes an expression as a default only in parentheses
+    booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))
+
+    # a lazy load would be I/O at an attribute, which asyncio cannot do: whoever wants postings asks for them
+    postings: Mapped[list[Posting]] = relationship(order_by="Posting.position", lazy="raise")
+
+
+class Posting(Base):
+    """One side of a transaction: `amount` in the currency's smallest unit, positive for debit."""
+
+    __tablename__ = "postings"
+    __table_args__ = (
+        ForeignKeyConstraint(["account_id", "currency"], ["accounts.id", "accounts.currency"]),
+        CheckConstraint("amount <> 0", name="amount_not_zero"),
+        # covers SUM(amount) of an account, so that a balance never reads the table
+        Index(None, "account_id", "amount"),
+    )
+
+    transaction_id: Mapped[int] = mapped_column(RowId, ForeignKey("transactions.id"), primary_key=True)
+    position: Mapped[int] = mapped_column(Integer, primary_key=True)
+    account_id: Mapped[int] = mapped_column(RowId)
+    currency: Mapped[str] = mapped_column(String(3))
+    amount: Mapped[int] = mapped_column(BigInteger)

@@ -1,0 +1,90 @@
+"""Every refusal as RFC 9457 `application/problem+json`.
+
+A route class and not exception handlers of the app: the router brings it along wherever it is included, and
+changes nothing for the app's other routes.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import Request, Response
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
+from starlette.exceptions import HTTPException
+
+from .errors import DatabaseUnavailable, LedgerError, shown
+
+_log = logging.getLogger(__name__)
+
+_RETRY_AFTER_SECONDS = 1
+
+
+class ProblemResponse(JSONResponse):
+    """A problem document."""
+
+    media_type = "application/problem+json"
+
+
+class ProblemRoute(APIRoute):
+    """A route whose refusals, its own and FastAPI's, are problem documents."""
+
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        """FastAPI's handler, with its exceptions answered here."""
+        handle = super().get_route_handler()
+
+        async def answer(request: Request) -> Response:
+            try:
+                return await handle(request)
+            except LedgerError as error:
+                return _refusal(error)
+            except RequestValidationError as error:
+                return _invalid(error.errors())
+            except HTTPException as error:
+                return _plain(error)
+
+        return answer
+
+
+def _problem(
+    status: int, kind: str, title: str, detail: str, *, headers: Mapping[str, str] | None = None, **more: object
+) -> ProblemResponse:
+    content = {"type": f"urn:ledger:problem:{kind}", "title": title, "status": status, "detail": detail, **more}
+    return ProblemResponse(content, status, headers)
+
+
+def _refusal(error: LedgerError) -> ProblemResponse:
+    headers = {}
+    if isinstance(error, DatabaseUnavailable):
+        _log.warning("ledger.database_unavailable", extra={"reason": error.reason})
+        headers["Retry-After"] = str(_RETRY_AFTER_SECONDS)
+    return _problem(error.status, error.kind, error.title, str(error), headers=headers)
+
+
+def _invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
+    if errors[0]["type"] == "json_invalid":
+        position, reason = errors[0]["loc"][-1], errors[0]["ctx"]["error"]
+        detail = f"The body is not JSON: {reason}, at character {position}."
+        return _problem(400, "malformed-body", "The body cannot be read", detail)
+    faults = [_fault(error) for error in errors]
+    detail = "; ".join(f"{fault['at']}: {fault['detail']}" for fault in faults[:3])
+    more = f"; and {len(faults) - 3} more" if len(faults) > 3 else ""
+    return _problem(
+        422, "invalid-request", "The request does not have the expected form", f"{detail}{more}.", errors=faults
+    )
+
+
+def _fault(error: Mapping[str, Any]) -> dict[str, str]:
+    """One entry of `errors`: where (`body/postings/0/amount`), and what is wrong with which value."""
+    # without a member there is no value; pydantic would show the whole body in its place
+    value = "" if error["type"] == "missing" else f", not {shown(error['input'])}"
+    return {"at": "/".join(str(part) for part in error["loc"]), "detail": f"{error['msg']}{value}"}
+
+
+def _plain(error: HTTPException) -> ProblemResponse:
+    title = HTTPStatus(error.status_code).phrase
+    return _problem(error.status_code, "http", title, str(error.detail), headers=error.headers)

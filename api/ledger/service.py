@@ -1,0 +1,136 @@
+"""What the ledger does, one method for each endpoint; each is one database transaction."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from sqlalchemy import func, select
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.ext.asyncio import AsyncSession
+from sqlalchemy.orm import selectinload
+
+from . import cursor
+from .balance import require_balanced, require_matching_accounts
+from .database import Database
+from .errors import KeyReused, UnknownAccount
+from .idempotency import fingerprint
+from .models import Account, Posting, Transaction
+from .schemas import AccountView, NewAccount, NewPosting, NewTransaction, TransactionPage, TransactionView
+
+
+@dataclass(frozen=True)
+class Posted:
+    """The transaction of a key, and whether an earlier request made it."""
+
+    transaction: TransactionView
+    replayed: bool
+
+
+class Ledger:
+    """The ledger in one database."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def open_account(self, request: NewAccount) -> AccountView:
+        """Open an account; its balance is 0."""
+        account = Account(name=request.name, currency=request.currency, created_at=_now())
+        async with self._database.sessions() as session:
+            session.add(account)
+        return _account_view(account, 0)
+
+    async def account(self, account_id: int) -> AccountView:
+        """An account and its balance, both of one snapshot.
+
+        Raises:
+            UnknownAccount: there is none with this id.
+        """
+        balance = (
+            select(func.coalesce(func.sum(Posting.amount), 0)).where(Posting.account_id == Account.id).scalar_subquery()
+        )
+        async with self._database.sessions() as session:
+            row = (await session.execute(select(Account, balance).where(Account.id == account_id))).one_or_none()
+        if row is None:
+            raise UnknownAccount(account_id)
+        return _account_view(row[0], int(row[1]))
+
+    async def post(self, request: NewTransaction, key: str) -> Posted:
+        """Post a transaction once for each `key`.
+
+        Raises:
+            Unbalanced, UnknownPostingAccount, CurrencyMismatch: the postings are wrong; nothing was written.
+            KeyReused: the key belongs to a transaction with another payload.
+        """
+        require_balanced(request.postings)
+        transaction = _transaction(request, key, _now())
+        try:
+            await self._insert(transaction, request.postings)
+        except IntegrityError:
+            # The insert waited for whoever else was using the key, so theirs is committed and a new snapshot shows it.
+            original = await self._find(key)
+            if original is None:
+                raise
+            if original.request_digest != transaction.request_digest:
+                raise KeyReused(key, original.id) from None
+            return Posted(TransactionView.model_validate(original), replayed=True)
+        return Posted(TransactionView.model_validate(transaction), replayed=False)
+
+    async def page(self, limit: int, after: str | None) -> TransactionPage:
+        """Up to `limit` transactions below the cursor `after`, newest first.
+
+        Raises:
+            CursorMalformed: `after` is not a cursor.
+        """
+        newest_first = select(Transaction).options(selectinload(Transaction.postings)).order_by(Transaction.id.desc())
+        if after is not None:
+            newest_first = newest_first.where(Transaction.id < cursor.decode(after))
+        async with self._database.sessions() as session:
+            # one more than asked for: whether it is there tells whether a page follows
+            found = (await session.scalars(newest_first.limit(limit + 1))).all()
+        shown = found[:limit]
+        return TransactionPage(
+            transactions=[TransactionView.model_validate(transaction) for transaction in shown],
+            next_cursor=cursor.encode(shown[-1].id) if len(found) > limit else None,
+        )
+
+    async def _insert(self, transaction: Transaction, postings: list[NewPosting]) -> None:
+        async with self._database.sessions() as session:
+            require_matching_accounts(postings, await _currencies(session, postings))
+            session.add(transaction)
+
+    async def _find(self, key: str) -> Transaction | None:
+        by_key = select(Transaction).options(selectinload(Transaction.postings)).filter_by(idempotency_key=key)
+        async with self._database.sessions() as session:
+            return await session.scalar(by_key)
+
+
+async def _currencies(session: AsyncSession, postings: list[NewPosting]) -> dict[int, str]:
+    """The currency of each account named. No lock: accounts are not deleted and do not change currency."""
+    named = {posting.account_id for posting in postings}
+    rows = await session.execute(select(Account.id, Account.currency).where(Account.id.in_(named)))
+    return {account_id: currency for account_id, currency in rows}
+
+
+def _transaction(request: NewTransaction, key: str, now: datetime) -> Transaction:
+    return Transaction(
+        idempotency_key=key,
+        # of the request as sent: a replay after midnight still leaves booked_on out
+        request_digest=fingerprint(request),
+        description=request.description,
+        booked_on=request.booked_on or now.date(),
+        created_at=now,
+        postings=[
+            Posting(position=position, **posting.model_dump()) for position, posting in enumerate(request.postings)
+        ],
+    )
+
+
+def _account_view(account: Account, balance: int) -> AccountView:
+    return AccountView(
+        id=account.id, name=account.name, currency=account.currency, balance=balance, created_at=account.created_at
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)

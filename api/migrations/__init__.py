@@ -1,0 +1,1 @@
+from .startup_integration import lifespan_with_migrations as lifespan_with_migrations

@@ -1,0 +1,120 @@
+"""From settings to a coordinator that is ready to run."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from .clock import SystemClock
+from .connection import Limits
+from .coordinator import Coordinator, Policy
+from .errors import ConfigurationError
+from .history import Author, History
+from .lock_manager import LockKey
+from .postgres import PostgresSession
+from .revisions import Revisions
+from .runner import Runner
+from .schema import Schema
+from .settings import MigrationSettings, Strategy
+from .state import Phase, Tracker
+from .urls import DatabaseURL
+
+log = logging.getLogger(__name__)
+
+
+def choose(settings: MigrationSettings, url: DatabaseURL) -> Strategy:
+    """The strategy that `auto` means, or the one that was named.
+
+    Raises:
+        ConfigurationError: it is not available, or not for this database.
+    """
+    strategy = Strategy.ADVISORY_LOCK if settings.strategy is Strategy.AUTO else settings.strategy
+    if strategy in {Strategy.REDIS, Strategy.KUBERNETES}:
+        raise ConfigurationError(
+            f"MIGRATION_STRATEGY={strategy} is not built yet; use advisory_lock or job (PostgreSQL), or off"
+        )
+    if url.dialect != "postgresql":
+        raise ConfigurationError(
+            f"migrations on {url.dialect} are not built yet; use a postgresql:// URL, or MIGRATION_STRATEGY=off "
+            "and migrate before the instances start"
+        )
+    return strategy
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """Everything one instance needs, built once from its settings."""
+
+    settings: MigrationSettings
+    url: DatabaseURL
+    key: LockKey
+    revisions: Revisions
+    runner: Runner
+    tracker: Tracker
+    policy: Policy
+
+    @classmethod
+    def build(cls, settings: MigrationSettings, tracker: Tracker | None = None) -> Assembly:
+        """Read the revisions and check the settings; touches no database.
+
+        Raises:
+            ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
+        """
+        url = settings.url()
+        strategy = choose(settings, url)
+        key = LockKey.derive(settings.lock_name, settings.version_table, settings.version_table_schema)
+        revisions = Revisions(settings.alembic_config, settings.target)
+        history = History(settings.history, settings.version_table_schema)
+        author = Author(settings.instance, settings.release)
+        runner = Runner(revisions, history, author, settings.version_table, settings.version_table_schema)
+        tracker = tracker or new_tracker(settings)
+        tracker.note(
+            strategy=str(strategy),
+            dialect=url.dialect,
+            lock_key=str(key),
+            schema=Schema(heads=revisions.code.heads),
+        )
+        return cls(settings, url, key, revisions, runner, tracker, _policy(settings, strategy))
+
+    def session(self) -> PostgresSession:
+        """A new session, not yet connected."""
+        limits = Limits(self.settings.lock_timeout_seconds, self.settings.statement_timeout_seconds)
+        return PostgresSession(self.url, self.key, self.settings.instance, limits, self.runner)
+
+    def coordinator(self, policy: Policy | None = None) -> Coordinator:
+        """The coordinator of this instance; its wait budget starts now."""
+        return Coordinator(self.session, self.revisions.code, self.tracker, policy or self.policy, SystemClock())
+
+
+def new_tracker(settings: MigrationSettings) -> Tracker:
+    """A tracker that knows who this is."""
+    return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
+
+
+async def bring_up(settings: MigrationSettings, tracker: Tracker) -> None:
+    """What an instance does at start: return once the schema is verified, and the tracker says `ready` or `off`.
+
+    Raises:
+        MigrationError: the schema could not be verified; the tracker says `failed` and why.
+    """
+    if settings.strategy is Strategy.OFF:
+        tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
+        return
+    try:
+        assembly = Assembly.build(settings, tracker)
+    except ConfigurationError as error:
+        tracker.move(Phase.FAILED, message=str(error))
+        raise
+    await assembly.coordinator().become_ready()
+
+
+def _policy(settings: MigrationSettings, strategy: Strategy) -> Policy:
+    return Policy(
+        wait_seconds=settings.wait_seconds,
+        run_seconds=settings.run_seconds,
+        poll_seconds=settings.poll_seconds,
+        serve_ahead=settings.on_ahead == "serve",
+        may_migrate=strategy is not Strategy.JOB,
+        target=settings.target,
+        release=settings.release,
+    )

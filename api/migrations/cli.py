@@ -1,0 +1,167 @@
+"""`python -m api.migrations …`, which is what `./migrate.sh` runs: the operator's way to the same lock and history."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import signal
+import time
+from concurrent.futures import CancelledError
+from concurrent.futures import TimeoutError as NotYet
+from typing import NoReturn
+
+from . import commands, terminal
+from .assembly import Assembly
+from .commands import Command, Result
+from .errors import Cancelled, MigrationError
+from .failures import describe
+from .settings import MigrationSettings
+from .thread import MigrationThread
+
+log = logging.getLogger(__name__)
+
+EXIT_CODES = """exit codes:
+  0  done, or at head         1  failed                  2  usage or settings
+  3  not at head (check)      4  wait or lock timeout    5  database unreachable
+  6  hold lost                7  ahead, diverged, dirty  130, 143  stopped by a signal, rolled back
+"""
+
+CANCEL_SECONDS = 1.5
+"""How long a signal waits for the rollback; after that the process goes, and the server rolls back."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    terminal.log_to_stderr(quiet=arguments.json)
+    stop = _Signals()
+    try:
+        assembly = Assembly.build(_settings(arguments))
+        result = _carry_out(assembly, arguments, stop)
+    except MigrationError as error:
+        terminal.complain(error, as_json=arguments.json)
+        return 128 + stop.received if stop.received else error.exit_code
+    terminal.show(result, as_json=arguments.json)
+    return 0
+
+
+def _carry_out(assembly: Assembly, arguments: argparse.Namespace, stop: _Signals) -> Result:
+    if arguments.command is commands.downgrade:
+        plan = _run(commands.plan_downgrade, assembly, arguments, stop)["plan"]
+        if not plan:
+            return {"message": "nothing to undo"}
+        terminal.confirm(plan, assembly.revisions.describe, yes=arguments.yes)
+    return _run(arguments.command, assembly, arguments, stop)
+
+
+def _run(command: Command, assembly: Assembly, arguments: argparse.Namespace, stop: _Signals) -> Result:
+    result: Result = {}
+
+    async def work() -> None:
+        result.update(await command(assembly, arguments))
+
+    thread = MigrationThread(work)
+    with stop.cancelling(thread), terminal.progress(assembly.tracker, quiet=arguments.json) as tick:
+        thread.start()
+        while True:
+            try:
+                thread.outcome.result(timeout=0.1)
+                return result
+            except NotYet:
+                tick()
+                stop.enforce()
+            except MigrationError:
+                raise
+            except (Exception, CancelledError) as error:
+                stop.explain(error)
+
+
+class _Signals:
+    """SIGINT and SIGTERM cancel the run; it rolls back. If it cannot be reached, the process goes."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._give_up = float("inf")
+        self._thread: MigrationThread | None = None
+
+    def cancelling(self, thread: MigrationThread) -> _Signals:
+        self._thread = thread
+        return self
+
+    def __enter__(self) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._handle)
+
+    def __exit__(self, *_: object) -> None:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
+
+    def enforce(self) -> None:
+        """End the process if the run does not end."""
+        if time.monotonic() > self._give_up:
+            os._exit(128 + self.received)
+
+    def explain(self, error: BaseException) -> NoReturn:
+        """Say why the run ended without an error of its own."""
+        if self.received:
+            name = signal.Signals(self.received).name
+            raise Cancelled(f"stopped by {name}; the current revision was rolled back, the lock is free") from None
+        log.error("This is a bug in the migrations package", exc_info=error)
+        raise MigrationError(f"unexpected: {describe(error)}") from error
+
+    def _handle(self, number: int, _frame: object) -> None:
+        self.received = number
+        self._give_up = min(self._give_up, time.monotonic() + CANCEL_SECONDS)
+        if self._thread is not None:
+            self._thread.cancel()
+
+
+def _settings(arguments: argparse.Namespace) -> MigrationSettings:
+    timeout = getattr(arguments, "timeout", None)
+    settings = MigrationSettings.load()
+    if timeout is None:
+        return settings
+    return MigrationSettings.load(wait_seconds=timeout, run_seconds=min(timeout, settings.run_seconds))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="migrate.sh",
+        description="Migrate the database under the same lock as the instances at start-up.",
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        # `downgrade -1` is an argument, and only `-h` may look like an option
+        allow_abbrev=False,
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="command")
+
+    def add(name: str, command: Command, *, waits: bool = False) -> argparse.ArgumentParser:
+        one = subparsers.add_parser(name, help=command.__doc__, description=command.__doc__, allow_abbrev=False)
+        one.add_argument("--json", action="store_true", help="print the result as JSON")
+        if waits:
+            one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="instead of MIGRATION_WAIT_SECONDS")
+        one.set_defaults(command=command)
+        return one
+
+    add("upgrade", commands.upgrade, waits=True).add_argument("revision", nargs="?", default="head")
+    down = add("downgrade", commands.downgrade, waits=True)
+    down.add_argument("revision", help="a revision that stays, base, or -N for the last N")
+    down.add_argument("--yes", action="store_true", help="do not ask")
+    add("current", commands.current)
+    add("history", commands.history).add_argument("--limit", type=int, default=50, help="newest N (default 50)")
+    add("status", commands.status)
+    add("check", commands.check)
+    add("wait", commands.wait, waits=True)
+    add("stamp", commands.stamp, waits=True).add_argument("revision")
+    how = add("repair", commands.repair, waits=True).add_mutually_exclusive_group(required=True)
+    how.add_argument("--rerun", action="store_true", help="the half-applied revision runs again at the next upgrade")
+    how.add_argument("--stamp", action="store_true", help="the half-applied revision is declared done")
+    return parser
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not seconds > 0:
+        raise argparse.ArgumentTypeError("must be more than 0 seconds")
+    return seconds

@@ -1,0 +1,143 @@
+"""What each command of `migrate.sh` does; each returns what is to be shown, or raises a `MigrationError`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict, replace
+from typing import Any, TypeVar
+
+from .assembly import Assembly
+from .errors import NotAtHead, SchemaRefused
+from .ports import Order
+from .postgres import PostgresSession
+from .schema import Schema, SchemaState, explain, judge
+
+Result = dict[str, Any]
+Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
+T = TypeVar("T")
+
+_UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
+
+
+async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Apply what is pending: to the head as an instance does at start, or to a revision."""
+    if arguments.revision in {"head", "heads"}:
+        policy = replace(assembly.policy, may_migrate=True, target=arguments.revision)
+        await assembly.coordinator(policy).become_ready()
+    else:
+        assembly.revisions.resolve(arguments.revision)
+        await assembly.coordinator().execute(Order("upgrade", arguments.revision))
+    return _outcome(assembly)
+
+
+async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """The revisions that a downgrade would undo, newest first; nothing is changed."""
+    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    if schema.state in _UNCLEAR:
+        raise SchemaRefused(explain(schema))
+    return {"plan": assembly.runner.planned(Order("downgrade", arguments.revision), schema.revisions)}
+
+
+async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Undo revisions down to one that stays, or the last N (`-N`)."""
+    await assembly.coordinator().execute(Order("downgrade", arguments.revision))
+    return _outcome(assembly)
+
+
+async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Declare the database to be at a revision without running anything."""
+    assembly.revisions.resolve(arguments.revision)
+    await assembly.coordinator().execute(Order("stamp", arguments.revision))
+    return _outcome(assembly)
+
+
+async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Go on after a half-applied revision: run it again, or declare it done."""
+    half = await _with_session(assembly, lambda session: session.half_applied())
+    if half is None:
+        return {"message": "nothing is half applied, so there is nothing to repair"}
+    if arguments.rerun:
+        await assembly.coordinator().execute(Order("repair", half["revision"]))
+        return {"message": f"{half['revision']} may run again: ./migrate.sh {half['direction']}"}
+    done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
+    await assembly.coordinator().execute(Order("stamp", done))
+    return _outcome(assembly)
+
+
+async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Block until the database is at head; never migrate."""
+    await assembly.coordinator(replace(assembly.policy, may_migrate=False)).become_ready()
+    return _outcome(assembly)
+
+
+async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Where the database stands."""
+    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    return {"revisions": sorted(schema.revisions), "state": schema.state, "message": explain(schema)}
+
+
+async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Exit 0 at head, 3 when not, 7 when ahead, diverged or dirty."""
+    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    if schema.state in _UNCLEAR:
+        raise SchemaRefused(explain(schema))
+    if schema.state is not SchemaState.AT_HEAD:
+        raise NotAtHead(f"{explain(schema)}; run './migrate.sh upgrade'")
+    return {"state": schema.state, "message": explain(schema)}
+
+
+async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
+    rows = await _with_session(assembly, lambda session: session.runs(arguments.limit))
+    return {"history": [{**row, "description": assembly.revisions.describe(row["revision"])} for row in rows]}
+
+
+async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Where the database stands, what is pending, who holds the lock, who else is there."""
+
+    async def look(session: PostgresSession) -> Result:
+        schema = await _judge(assembly, session)
+        holder = await session.holder()
+        return {
+            "state": schema.state,
+            "message": explain(schema),
+            "revisions": sorted(schema.revisions),
+            "expected_heads": sorted(schema.heads),
+            "pending": [assembly.revisions.describe(revision) for revision in schema.pending],
+            "lock": {"key": str(assembly.key), "holder": None if holder is None else asdict(holder)},
+            "sessions": await session.fleet(),
+        }
+
+    return await _with_session(assembly, look)
+
+
+async def _judge(assembly: Assembly, session: PostgresSession) -> Schema:
+    observed = await session.observe()
+    if observed.half_applied and await session.holder() is not None:
+        # somebody is at it right now: that is progress, not an accident
+        observed = replace(observed, half_applied=())
+    code = assembly.revisions.code
+    lineage = await session.lineage() if observed.revisions - code.parents.keys() else {}
+    return judge(observed, code, lineage)
+
+
+async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Awaitable[T]]) -> T:
+    session = assembly.session()
+    try:
+        await session.open()
+        return await look(session)
+    finally:
+        await session.close()
+
+
+def _outcome(assembly: Assembly) -> Result:
+    status = assembly.tracker.status
+    run = status.last_run
+    applied = [assembly.revisions.describe(revision) for revision in run.applied] if run else []
+    return {
+        "state": status.schema.state,
+        "revisions": sorted(status.schema.revisions),
+        "steps": applied,
+        "message": status.message or explain(status.schema),
+    }

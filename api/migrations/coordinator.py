@@ -1,0 +1,292 @@
+"""Who migrates and who waits: one pure decision and the only waiting loop. It knows the protocols and no backend.
+
+Read, lock, read again, migrate, read on a fresh connection, then be ready. Those who do not get the lock watch the
+schema's version rather than the lock, and a timeout never means "start anyway".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from enum import Enum, auto
+
+from .clock import Backoff, Clock, Deadline, jittered
+from .errors import AlreadyFailed, DatabaseUnreachable, MigrationError, RevisionFailed, SchemaRefused, WaitTimeout
+from .ports import Failure, MigrationSession, Order
+from .progress import Reporter
+from .schema import CodeRevisions, Schema, SchemaState, explain, judge
+from .state import Holder, Phase, Tracker
+
+log = logging.getLogger(__name__)
+
+HOLDER_EVERY_SECONDS = 5.0
+LOG_EVERY_SECONDS = 10.0
+
+
+class Action(Enum):
+    """What to do next."""
+
+    SERVE = auto()
+    TRY_LOCK = auto()
+    MIGRATE = auto()
+    WAIT = auto()
+    REFUSE = auto()
+    GIVE_UP = auto()
+
+
+@dataclass(frozen=True)
+class Policy:
+    """The settings that decide. Durations in seconds."""
+
+    wait_seconds: float = 300.0
+    run_seconds: float = 300.0
+    poll_seconds: float = 1.0
+    serve_ahead: bool = True
+    may_migrate: bool = True
+    target: str = "head"
+    release: str | None = None
+
+
+def decide(schema: Schema, policy: Policy, *, locked: bool = False, failure: Failure | None = None) -> Action:
+    """The next action, from what is known right now.
+
+    Args:
+        schema: the database, judged against this build.
+        policy: the settings.
+        locked: this instance holds the lock.
+        failure: an attempt that failed since this instance started, if any.
+    """
+    match schema.state:
+        case SchemaState.AT_HEAD:
+            return Action.SERVE
+        case SchemaState.AHEAD if policy.serve_ahead:
+            return Action.SERVE
+        case SchemaState.AHEAD | SchemaState.DIVERGED:
+            return Action.REFUSE
+        # a migration in progress looks like this too; only under the lock it means an accident
+        case SchemaState.DIRTY if locked:
+            return Action.REFUSE
+    if not policy.may_migrate:
+        return Action.WAIT
+    if failure is not None and failure.revision in schema.pending and failure.release == policy.release:
+        return Action.GIVE_UP
+    return Action.MIGRATE if locked else Action.TRY_LOCK
+
+
+class Coordinator:
+    """Brings one instance to a verified schema, whoever migrates."""
+
+    def __init__(
+        self,
+        sessions: Callable[[], MigrationSession],
+        code: CodeRevisions,
+        tracker: Tracker,
+        policy: Policy,
+        clock: Clock,
+    ) -> None:
+        self._sessions = sessions
+        self._code = code
+        self._tracker = tracker
+        self._policy = policy
+        self._clock = clock
+        self._reporter = Reporter(tracker)
+        self._started = clock.monotonic()
+        self._deadline = Deadline.after(policy.wait_seconds, self._started)
+        self._born: datetime | None = None
+        self._lineage: Mapping[str, frozenset[str]] = {}
+        self._errors_in_a_row = 0
+        self._holder_looked = self._logged = float("-inf")
+
+    async def become_ready(self) -> None:
+        """Return when the schema is verified; the tracker is then `ready`.
+
+        Raises:
+            MigrationError: it cannot be, or was not within the wait budget; the tracker is then `failed`.
+        """
+        await self._persist(self._reach_head)
+
+    async def execute(self, order: Order) -> None:
+        """Carry out `order` under the lock, waiting for the lock within the wait budget.
+
+        Raises:
+            MigrationError: it was not carried out.
+        """
+        await self._persist(lambda session: self._execute(session, order))
+
+    async def _persist(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> None:
+        self._tracker.move(Phase.CHECKING)
+        try:
+            while not await self._survives(attempt):
+                pass
+        except MigrationError as error:
+            self._tracker.move(Phase.FAILED, message=str(error))
+            raise
+
+    async def _survives(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> bool:
+        session = self._sessions()
+        try:
+            await session.open()
+            await attempt(session)
+        except DatabaseUnreachable as error:
+            await self._endure(error)
+            return False
+        finally:
+            await session.close()
+        return True
+
+    async def _reach_head(self, session: MigrationSession) -> None:
+        while True:
+            schema = await self._look(session)
+            failure = await self._failure(session, schema)
+            action = decide(schema, self._policy, failure=failure)
+            if action is Action.TRY_LOCK and await session.try_lock():
+                return await self._take_charge(session)
+            if action not in {Action.TRY_LOCK, Action.WAIT}:
+                return self._conclude(action, schema, failure)
+            await self._wait(session, schema, failure)
+
+    async def _take_charge(self, session: MigrationSession) -> None:
+        schema = await self._look(session)
+        failure = await self._failure(session, schema)
+        action = decide(schema, self._policy, locked=True, failure=failure)
+        if action is Action.MIGRATE:
+            await self._migrate(session, Order("upgrade", self._policy.target))
+            schema = await self._verify()
+            action = decide(schema, self._policy, locked=True)
+        await session.unlock()
+        self._conclude(action, schema, failure)
+
+    async def _execute(self, session: MigrationSession, order: Order) -> None:
+        schema = await self._look(session)
+        while not await session.try_lock():
+            await self._wait(session, schema, None)
+            schema = await self._look(session)
+        schema = await self._look(session)
+        unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
+        if schema.state in unclear and order.kind in {"upgrade", "downgrade"}:
+            raise SchemaRefused(explain(schema))
+        await self._migrate(session, order)
+        schema = await self._verify()
+        await session.unlock()
+        self._tracker.move(Phase.READY, message=explain(schema))
+
+    async def _look(self, session: MigrationSession) -> Schema:
+        await session.open()
+        observed = await session.observe()
+        if observed.revisions - self._code.parents.keys():
+            self._lineage = await session.lineage()
+        schema = judge(observed, self._code, self._lineage)
+        # half applied is shown only once the lock proves it: until then somebody may be at it
+        self._show(judge(replace(observed, half_applied=()), self._code, self._lineage))
+        self._errors_in_a_row = 0
+        return schema
+
+    def _show(self, schema: Schema) -> None:
+        self._tracker.note(schema=schema, reachable=True)
+        if self._tracker.status.phase is not Phase.VERIFYING:
+            self._reporter.saw(schema)
+
+    async def _failure(self, session: MigrationSession, schema: Schema) -> Failure | None:
+        if not schema.pending:
+            return None
+        if self._born is None:
+            lived = timedelta(seconds=self._clock.monotonic() - self._started)
+            self._born = await session.now() - lived
+        return await session.failure_since(self._born)
+
+    async def _migrate(self, session: MigrationSession, order: Order) -> None:
+        self._tracker.move(Phase.MIGRATING, message=None, holder=Holder(self._tracker.status.instance, 0))
+        try:
+            async with asyncio.timeout(self._policy.run_seconds):
+                await session.carry_out(order, self._reporter)
+        except TimeoutError as error:
+            raise await self._ran_out_of_time() from error
+        except RevisionFailed as error:
+            self._reporter.ended("failed", str(error))
+            # wakes those who wait, so that they learn of the failure now and do not repeat it
+            with suppress(MigrationError):
+                await session.unlock()
+            raise
+        self._reporter.ended("applied")
+        self._tracker.move(Phase.VERIFYING, holder=None)
+
+    async def _ran_out_of_time(self) -> RevisionFailed:
+        current = self._tracker.status.progress.current
+        message = (
+            f"revision {current} was cancelled and rolled back: the run did not finish within "
+            f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
+            "'./migrate.sh upgrade' before the release"
+        )
+        self._reporter.ended("failed", message)
+        session = self._sessions()
+        with suppress(MigrationError):
+            await session.open()
+            await session.fail_attempt(message)
+        await session.close()
+        return RevisionFailed(message, revision=current)
+
+    async def _verify(self) -> Schema:
+        session = self._sessions()
+        try:
+            return await self._look(session)
+        finally:
+            await session.close()
+
+    def _conclude(self, action: Action, schema: Schema, failure: Failure | None) -> None:
+        if action is Action.SERVE:
+            ahead = schema.state is SchemaState.AHEAD
+            self._tracker.move(Phase.READY, message=explain(schema) if ahead else None, holder=None)
+            log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
+            return
+        if action is Action.GIVE_UP and failure is not None:
+            raise AlreadyFailed(
+                f"{failure.error} (on instance {failure.instance}, while this one waited; it is not run again here; "
+                "the next start tries again)",
+                revision=failure.revision,
+            )
+        if action is Action.REFUSE:
+            self._tracker.note(schema=schema)
+            raise SchemaRefused(explain(schema))
+        raise MigrationError(f"Alembic reported success, but {explain(schema)}; env.py does not run what it is given")
+
+    async def _wait(self, session: MigrationSession, schema: Schema, failure: Failure | None) -> None:
+        now = self._clock.monotonic()
+        if self._tracker.status.phase is not Phase.WAITING:
+            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+        if now - self._holder_looked >= HOLDER_EVERY_SECONDS:
+            self._holder_looked = now
+            self._tracker.note(holder=await session.holder())
+        message = self._waiting_message(schema, failure, now)
+        self._tracker.note(message=message)
+        if self._deadline.passed(now):
+            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {message}")
+        if now - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = now
+            log.info("Waiting: %s", message, extra={"event": "waiting"})
+        await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
+
+    def _waiting_message(self, schema: Schema, failure: Failure | None, now: float) -> str:
+        holder = self._tracker.status.holder
+        who = f"{holder.instance} (pid {holder.pid}) holds the lock" if holder else "nobody holds the lock"
+        failed = f"; the last attempt failed: {failure.error}" if failure else ""
+        return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{failed}"
+
+    async def _endure(self, error: DatabaseUnreachable) -> None:
+        now = self._clock.monotonic()
+        if self._deadline.passed(now):
+            raise DatabaseUnreachable(
+                f"{error}; gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}"
+            ) from error
+        self._errors_in_a_row += 1
+        if self._tracker.status.phase not in {Phase.CHECKING, Phase.WAITING}:
+            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", holder=None)
+        if now - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = now
+            log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
+        delay = Backoff().delay(self._errors_in_a_row)
+        await self._clock.sleep(min(delay, self._deadline.remaining(now)))

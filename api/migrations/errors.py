@@ -1,0 +1,102 @@
+"""Every way a migration can fail, in one tree.
+
+Each class carries the facts as attributes and the exit code that `migrate.sh` ends with. A message
+says who, what, how long and what to do next; it never contains a URL, a password or an SQL literal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+
+class MigrationError(Exception):
+    """Base of everything this package raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class ConfigurationError(MigrationError):
+    """A setting is missing, malformed or contradicts another one."""
+
+    exit_code = 2
+
+
+class UnknownRevision(MigrationError):
+    """The revision that was asked for is not in this build's `versions` folder."""
+
+    exit_code = 2
+
+
+class NotAtHead(MigrationError):
+    """`check` found revisions that are not applied."""
+
+    exit_code = 3
+
+
+class WaitTimeout(MigrationError):
+    """The wait budget ended before the schema was verified; nothing was started on the old schema."""
+
+    exit_code = 4
+
+
+class DatabaseUnreachable(MigrationError):
+    """No connection right now (down, starting, out of connections, cut off); worth another try."""
+
+    exit_code = 5
+
+
+class AccessRefused(MigrationError):
+    """The server answered and said no (password, role, database name, TLS); trying again cannot help."""
+
+    exit_code = 5
+
+
+class PrivilegeMissing(MigrationError):
+    """The migration role lacks a privilege; a GRANT is needed, not another try."""
+
+
+class ReadOnlyServer(MigrationError):
+    """The server is a standby or read-only: its locks protect nothing and DDL cannot run there."""
+
+
+class HoldLost(MigrationError):
+    """The session no longer holds the lock (the revision dropped it, or the session died)."""
+
+    exit_code = 6
+
+
+class SchemaRefused(MigrationError):
+    """The database is ahead of this build, on another line of revisions, or half migrated."""
+
+    exit_code = 7
+
+
+class RevisionFailed(MigrationError):
+    """A revision raised; its transaction was rolled back.
+
+    `applied` lists what this run had committed before it, so that nobody has to guess.
+    """
+
+    def __init__(self, message: str, *, revision: str | None, applied: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.revision = revision
+        self.applied = tuple(applied)
+
+
+class AlreadyFailed(RevisionFailed):
+    """Another instance ran this revision while we waited, and it failed; running it again would repeat that."""
+
+
+class DirectConnectionNeeded(MigrationError):
+    """A revision needs autocommit, and the connection goes through a transaction pooler."""
+
+
+class ForeignConnection(MigrationError):
+    """`env.py` migrates on a connection of its own, outside the session that holds the lock."""
+
+
+class Cancelled(MigrationError):
+    """A signal or shutdown stopped the run; the current revision was rolled back and the lock is free."""
+
+    exit_code = 1

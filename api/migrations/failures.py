@@ -1,0 +1,122 @@
+"""Foreign errors, translated in one place: what failed, may it be tried again, what should a person do.
+
+The classes follow PostgreSQL's SQLSTATE table (Appendix A of its documentation). A lost connection comes without
+any SQLSTATE (asyncpg: InterfaceError, InternalClientError), so "lost" is decided by type first.
+"""
+
+from __future__ import annotations
+
+import re
+import ssl
+import traceback
+
+import asyncpg
+import sqlalchemy.exc
+
+from .errors import (
+    AccessRefused,
+    ConfigurationError,
+    DatabaseUnreachable,
+    MigrationError,
+    PrivilegeMissing,
+    ReadOnlyServer,
+)
+
+_LOST = (
+    OSError,  # includes ConnectionError, socket.gaierror and TimeoutError
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    asyncpg.PostgresConnectionError,
+)
+_TRY_AGAIN = {
+    "57P03": "the server is starting up or shutting down",
+    "57P01": "the server ended the session",
+    "57P02": "the server crashed and is recovering",
+    "53300": "the server has no free connection",
+}
+_SAID_NO = {
+    "28P01": "password authentication failed; check user and password of the URL",
+    "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
+    "3D000": "the database of the URL does not exist; create it, or correct the name",
+}
+_LITERALS = re.compile(r"'(?:[^']|'')*'")
+
+
+def sqlstate(error: BaseException) -> str | None:
+    """The SQLSTATE of an error of asyncpg or SQLAlchemy, where it has one."""
+    original = getattr(error, "orig", None) or error
+    return getattr(original, "sqlstate", None)
+
+
+def root(error: BaseException) -> BaseException:
+    """The driver's own exception below SQLAlchemy's wrappers."""
+    if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+def lost(error: BaseException) -> bool:
+    """Whether the connection is gone, so that nothing can be concluded about what the server did."""
+    return isinstance(root(error), _LOST) or (sqlstate(error) or "") in _TRY_AGAIN
+
+
+def translate(error: BaseException, doing: str) -> MigrationError:
+    """The `MigrationError` for a driver's error raised while `doing` something (a phrase: "reading the revision").
+
+    A `MigrationError` is returned as it is.
+    """
+    if isinstance(error, MigrationError):
+        return error
+    cause, code = root(error), sqlstate(error) or ""
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
+    if isinstance(cause, asyncpg.ClientConfigurationError):
+        return ConfigurationError(f"the database URL cannot be used: {cause}")
+    if code in _SAID_NO:
+        return AccessRefused(_SAID_NO[code])
+    if code == "42501":
+        return PrivilegeMissing(
+            f"{describe(error)} while {doing}; the migration role must own the schema: GRANT CREATE, USAGE ON SCHEMA to it, "
+            "or set MIGRATION_DATABASE_URL to the role that owns the tables"
+        )
+    if code == "25006":
+        return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")
+    if lost(error):
+        return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
+    return MigrationError(f"{describe(error)} while {doing}")
+
+
+def describe(error: BaseException) -> str:
+    """One line about an error without SQL text or values: its name, SQLSTATE and, where that is safe, its message.
+
+    Messages of class 22 (data exceptions) quote the offending value and are left out; so is DETAIL always.
+    """
+    cause, code = root(error), sqlstate(error)
+    name = type(cause).__name__
+    if isinstance(error, sqlalchemy.exc.StatementError) and code is None:
+        return (
+            f"{name} (its text is left out, it quotes the statement)" if cause is error else f"{name}: {_plain(cause)}"
+        )
+    if code is None:
+        return f"{name}: {_plain(cause)}"
+    if code.startswith("22"):
+        return f"{name} (SQLSTATE {code})"
+    return f"{name} (SQLSTATE {code}): {_plain(cause)}"
+
+
+def where(error: BaseException, path: str | None) -> str:
+    """`, at file:line` of the innermost frame in a revision's file; empty where there is none."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if path is not None and f.filename.endswith(path)]
+    return f", at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
+
+
+def _plain(error: BaseException) -> str:
+    if isinstance(error, TimeoutError) and not str(error):
+        return "no answer in time"
+    text = str(error).strip().splitlines()
+    # the operating system's errors name host and port of the URL
+    if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
+        return error.strerror or type(error).__name__
+    if not text:
+        return type(error).__name__
+    return (_LITERALS.sub("'…'", text[0]) if hasattr(error, "sqlstate") else text[0])[:300]

@@ -1,0 +1,173 @@
+"""Views of the status: `/health/live`, `/health/ready`, `/health/migrations`, and the gate in front of the service.
+
+They read memory, never the database: a probe must not add load to a database in trouble, nor wait for it.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Collection, MutableMapping
+from datetime import UTC, datetime
+from typing import Any
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from .schema import SchemaState
+from .state import Phase, Status
+
+RETRY_AFTER_SECONDS = 2
+_HEADERS = {"Cache-Control": "no-store"}
+_SERVICE_RESTART = 1012
+
+Read = Callable[[], Status]
+
+
+def verdict(status: Status) -> str:
+    """`pass`, `warn` or `fail`; the first two are served with 200."""
+    if not status.ready:
+        return "fail"
+    return "warn" if status.schema.state is SchemaState.AHEAD else "pass"
+
+
+def body(status: Status) -> dict[str, Any]:
+    """What `/health/migrations` shows. No URL, password or SQL in it."""
+    schema, progress = status.schema, status.progress
+    return {
+        "status": verdict(status),
+        "state": schema.state,
+        "phase": status.phase,
+        "message": status.message,
+        "strategy": status.strategy,
+        "instance": status.instance,
+        "release": status.release,
+        "database": {
+            "dialect": status.dialect,
+            "reachable": status.reachable,
+            "revisions": sorted(schema.revisions),
+        },
+        "expected_heads": sorted(schema.heads),
+        "pending": {"count": len(schema.pending), "revisions": list(schema.pending)},
+        "progress": {
+            "applied": progress.applied,
+            "total": progress.total,
+            "current": progress.current,
+            "started_at": _moment(progress.started_at),
+            "elapsed_seconds": _elapsed(status),
+        },
+        "lock": _lock(status),
+        "last_run": _last_run(status),
+    }
+
+
+def routes(read: Read) -> list[Route]:
+    """The three endpoints, reading the status through `read`."""
+
+    async def live(request: Request) -> Response:
+        return JSONResponse({"status": "pass"}, headers=_HEADERS)
+
+    async def ready(request: Request) -> Response:
+        status = read()
+        return _answer(status, {"status": verdict(status), "phase": status.phase, "message": status.message})
+
+    async def migrations(request: Request) -> Response:
+        status = read()
+        return _answer(status, body(status))
+
+    return [
+        Route("/health/live", live),
+        Route("/health/ready", ready),
+        Route("/health/migrations", migrations),
+    ]
+
+
+class Gate:
+    """Answers 503 to everything but `open_paths` until the instance is ready; then it only passes on.
+
+    `late_state` is what a lifespan that started after readiness yielded: servers copy the lifespan's state
+    into each request before that was known.
+    """
+
+    def __init__(self, app: ASGIApp, read: Read, open_paths: Collection[str]) -> None:
+        self.app = app
+        self.late_state: MutableMapping[str, Any] = {}
+        self._read = read
+        self._open_paths = frozenset(open_paths)
+        self._open = False
+
+    def open(self) -> None:
+        """From now on everything passes."""
+        self._open = True
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if self._open and scope["type"] != "lifespan":
+            scope.setdefault("state", {}).update(self.late_state)
+        if self._open or scope["type"] == "lifespan" or _path(scope) in self._open_paths:
+            await self.app(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": "not ready: migrating"})
+        else:
+            await _problem(self._read(), scope["path"])(scope, receive, send)
+
+
+def _problem(status: Status, path: str) -> Response:
+    body = {
+        "type": "about:blank",
+        "title": "Service Unavailable",
+        "status": 503,
+        "detail": f"This instance is not ready: {status.message or status.phase}.",
+        "instance": path,
+        "phase": status.phase,
+    }
+    return Response(json.dumps(body), 503, _retry(), "application/problem+json")
+
+
+def _answer(status: Status, content: dict[str, Any]) -> Response:
+    return JSONResponse(content, 200, _HEADERS) if status.ready else JSONResponse(content, 503, _retry())
+
+
+def _retry() -> dict[str, str]:
+    return {**_HEADERS, "Retry-After": str(RETRY_AFTER_SECONDS)}
+
+
+def _path(scope: Scope) -> str:
+    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
+    return path.rstrip("/") or "/"
+
+
+def _lock(status: Status) -> dict[str, Any]:
+    holder, waiting = status.holder, status.waiting_since
+    return {
+        "key": status.lock_key,
+        "held": status.phase is Phase.MIGRATING,
+        "holder": holder
+        and {"instance": holder.instance, "pid": holder.pid, "since": _moment(holder.since), "state": holder.state},
+        "waited_seconds": round(time.time() - waiting, 3) if waiting and status.phase is Phase.WAITING else 0,
+    }
+
+
+def _last_run(status: Status) -> dict[str, Any] | None:
+    run = status.last_run
+    return run and {
+        "result": run.result,
+        "started_at": _moment(run.started_at),
+        "finished_at": _moment(run.finished_at),
+        "applied": list(run.applied),
+        "instance": run.instance,
+        "error": run.error,
+    }
+
+
+def _elapsed(status: Status) -> float | None:
+    started = status.progress.started_at
+    if started is None:
+        return None
+    end = status.last_run.finished_at if status.last_run and status.last_run.finished_at else status.since
+    return round((end if status.ready else time.time()) - started, 3)
+
+
+def _moment(epoch_seconds: float | None) -> str | None:
+    return None if epoch_seconds is None else datetime.fromtimestamp(epoch_seconds, UTC).isoformat()

@@ -1,0 +1,194 @@
+"""The PostgreSQL advisory lock: its key, one try, a checked unlock, and who holds it.
+
+Rules, and what happens without them:
+
+* One session takes the lock and runs the DDL. With a second connection for the lock, a killed client frees the
+  lock at once while its statement runs on in the server: two migrators.
+* `pg_try_advisory_lock`, never `pg_advisory_lock`. A waiter blocked inside the server holds a snapshot, and the
+  holder's CREATE INDEX CONCURRENTLY waits for it: a deadlock that leaves an invalid index.
+* Autocommit. Idle inside a transaction the session holds a snapshot as well.
+* Only the session itself can unlock. From outside, `SELECT pg_terminate_backend(<pid>)` of the holder is the one
+  way; `pg_advisory_unlock_all()` frees the caller's own locks and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import asyncpg
+import sqlalchemy as sa
+
+from .connection import ANSWER_SECONDS
+from .errors import HoldLost
+from .state import Holder
+
+_HELD = """
+    FROM pg_locks
+    WHERE locktype = 'advisory' AND objsubid = 1 AND granted
+      AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+      AND classid = {high} AND objid = {low}
+"""
+
+
+@dataclass(frozen=True)
+class LockKey:
+    """A 64-bit advisory lock key; advisory locks are per database, so its name needs no database in it."""
+
+    value: int
+    """Signed, as `pg_try_advisory_lock(bigint)` takes it."""
+
+    @classmethod
+    def derive(cls, name: str, version_table: str, schema: str | None) -> LockKey:
+        """The key for a lock name and the version table that it guards.
+
+        SHA-256, because Python's `hash()` differs from process to process.
+        """
+        text = "\0".join(("fastapi-migrations", name, schema or "", version_table))
+        return cls(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
+
+    @property
+    def high(self) -> int:
+        """The upper half, shown by `pg_locks` as `classid`."""
+        return (self.value >> 32) & 0xFFFFFFFF
+
+    @property
+    def low(self) -> int:
+        """The lower half, shown by `pg_locks` as `objid`."""
+        return self.value & 0xFFFFFFFF
+
+    def __str__(self) -> str:
+        return f"0x{self.value & 0xFFFFFFFFFFFFFFFF:016x} (classid {self.high}, objid {self.low})"
+
+    @property
+    def channel(self) -> str:
+        """The NOTIFY channel on which the holder wakes those who wait."""
+        return f"migrations_{self.value & 0xFFFFFFFFFFFFFFFF:016x}"
+
+    @property
+    def label(self) -> str:
+        """The prefix of `application_name` of every session that has to do with this lock."""
+        return f"migrations:{self.high:08x}:"
+
+
+class SessionLock:
+    """The lock of one session, held until unlock or the end of the session."""
+
+    pooled = False
+    isolation_level = "READ COMMITTED"
+
+    def __init__(self, key: LockKey, connection: asyncpg.Connection) -> None:
+        self.key = key
+        self._connection = connection
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free."""
+        return await self._try("pg_try_advisory_lock")
+
+    async def complete(self) -> None:
+        """Make the work permanent; here each revision already is."""
+
+    async def unlock(self) -> None:
+        """Give the lock back.
+
+        Raises:
+            HoldLost: the server says that this session did not hold it.
+        """
+        sql = "SELECT pg_advisory_unlock($1)"
+        if not await self._connection.fetchval(sql, self.key.value, timeout=ANSWER_SECONDS):
+            raise HoldLost(f"the advisory lock {self.key} was gone before it was given back; a revision freed it")
+
+    def abandon(self, connection: sa.Connection) -> None:
+        """Roll back what a failed revision left open; the lock stays."""
+        connection.rollback()
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[None]:
+        """Around a query that may fail because a table is missing."""
+        yield
+
+    def check_hold(self, connection: sa.Connection) -> None:
+        """Make sure that this very session holds the lock.
+
+        Raises:
+            HoldLost: it does not, so another instance may be migrating at this moment.
+        """
+        held = "SELECT count(*)" + _HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
+        if not connection.exec_driver_sql(held).scalar_one():
+            raise HoldLost(
+                f"this session lost the advisory lock {self.key} in mid-run (DISCARD ALL or pg_advisory_unlock_all in "
+                "a revision does that); the revision is rolled back, the next attempt starts from the database's state"
+            )
+
+    async def _try(self, function: str) -> bool:
+        return bool(await self._connection.fetchval(f"SELECT {function}($1)", self.key.value, timeout=ANSWER_SECONDS))
+
+
+class TransactionLock(SessionLock):
+    """The lock behind a transaction pooler: one transaction carries it and all the work.
+
+    A session lock taken there stays with the pooler's backend: it is granted to two clients and outlives both.
+    """
+
+    pooled = True
+    # the transaction is begun and ended here, so SQLAlchemy must do neither
+    isolation_level = "AUTOCOMMIT"
+
+    async def try_lock(self) -> bool:
+        await self._connection.execute("BEGIN", timeout=ANSWER_SECONDS)
+        held = await self._try("pg_try_advisory_xact_lock")
+        if not held:
+            await self.unlock()
+        return held
+
+    async def complete(self) -> None:
+        await self._connection.execute("COMMIT", timeout=ANSWER_SECONDS)
+
+    async def unlock(self) -> None:
+        if self._connection.is_in_transaction():
+            await self._connection.execute("ROLLBACK", timeout=ANSWER_SECONDS)
+
+    def abandon(self, connection: sa.Connection) -> None:
+        connection.exec_driver_sql("ROLLBACK")
+
+    @asynccontextmanager
+    async def look(self) -> AsyncIterator[None]:
+        if not self._connection.is_in_transaction():
+            yield
+            return
+        await self._connection.execute("SAVEPOINT look")
+        try:
+            yield
+        except asyncpg.PostgresError:
+            await self._connection.execute("ROLLBACK TO SAVEPOINT look")
+            raise
+
+
+async def holder(key: LockKey, connection: asyncpg.Connection) -> Holder | None:
+    """Who holds the lock.
+
+    Any role sees pid and `application_name`; state and start only of its own role's sessions, unless it has
+    `pg_read_all_stats`.
+    """
+    row = await connection.fetchrow(
+        "SELECT l.pid, a.application_name, a.state, extract(epoch FROM a.backend_start)::float8 AS since "
+        "FROM (SELECT pid" + _HELD.format(high="$1", low="$2") + ") l LEFT JOIN pg_stat_activity a USING (pid)",
+        key.high,
+        key.low,
+        timeout=ANSWER_SECONDS,
+    )
+    return None if row is None else Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"])
+
+
+def application_name(key: LockKey, role: str, instance: str) -> str:
+    """`migrations:<key>:<role>:<instance>`, cut to the 63 bytes that PostgreSQL keeps."""
+    return f"{key.label}{role}:{instance}".encode()[:63].decode(errors="ignore")
+
+
+def instance_of(name: str | None) -> str:
+    """The instance in an `application_name`; a session that is not one of ours is shown by its name."""
+    if not name:
+        return "unknown"
+    return name.split(":", 3)[3] if name.startswith("migrations:") and name.count(":") >= 3 else name

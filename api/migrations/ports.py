@@ -1,0 +1,88 @@
+"""The protocols between the coordinator and a database: what it needs, and nothing of how."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from .schema import Observed
+from .state import Holder
+
+
+Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What to do under the lock."""
+
+    kind: Kind
+    target: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A failed attempt, as the history table recorded it."""
+
+    revision: str
+    instance: str
+    release: str | None
+    error: str
+
+
+class Report(Protocol):
+    """Who hears of the run's progress; called in the migration thread."""
+
+    def planned(self, revisions: tuple[str, ...]) -> None:
+        """The steps that will run, in order."""
+
+    def started(self, revision: str) -> None:
+        """A step begins."""
+
+    def finished(self, revision: str) -> None:
+        """A step is committed."""
+
+
+class MigrationSession(Protocol):
+    """One database session: the lock and the revisions live and die with it.
+
+    Every method but `close` raises a `MigrationError`: `DatabaseUnreachable` is transient, the rest is not.
+    """
+
+    async def open(self) -> None:
+        """Connect."""
+
+    async def observe(self) -> Observed:
+        """Which revisions the database has: one query, no lock, no transaction left open."""
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of revisions, as the history table knows them; empty where there is no such table."""
+
+    async def failure_since(self, moment: datetime) -> Failure | None:
+        """The newest failed attempt that ended at or after `moment` (the database's clock)."""
+
+    async def now(self) -> datetime:
+        """The database's clock."""
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free; never waits in the server."""
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order on the locked session; returns when it is committed."""
+
+    async def fail_attempt(self, error: str) -> None:
+        """Record that this instance's open attempt failed, when the session that ran it is gone."""
+
+    async def unlock(self) -> None:
+        """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""
+
+    async def holder(self) -> Holder | None:
+        """Who holds the lock, as far as this role may see."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for a notification of the holder, at most `seconds`."""
+
+    async def close(self) -> None:
+        """Leave nothing behind; never raises, bounded in time."""

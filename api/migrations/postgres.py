@@ -1,0 +1,238 @@
+"""The migration session on PostgreSQL: one connection that looks, takes the lock and runs the revisions.
+
+Looking and locking happen in autocommit; only a revision runs in a transaction (and behind a transaction pooler
+all of them in one, which carries the lock as well).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from datetime import datetime
+from typing import Any, cast
+
+import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+
+from .connection import ANSWER_SECONDS, Limits, connect, engine_over, set_for_work
+from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
+from .failures import translate
+from .history import Outcome
+from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
+from .ports import Failure, Order, Report
+from .runner import Runner
+from .schema import Observed
+from .state import Holder
+from .urls import DatabaseURL
+
+CLOSE_SECONDS = 1.0
+
+
+class PostgresSession:
+    """A `MigrationSession` on PostgreSQL 14 or later."""
+
+    def __init__(self, url: DatabaseURL, key: LockKey, instance: str, limits: Limits, runner: Runner) -> None:
+        self._url = url
+        self._key = key
+        self._instance = instance
+        self._limits = limits
+        self._runner = runner
+        self._version, self._history = map(_quoted, runner.tables)
+        self._raw: asyncpg.Connection | None = None
+        self._lock: SessionLock | None = None
+        self._standby = False
+        self._listening = False
+        self._woken = asyncio.Event()
+
+    async def open(self) -> None:
+        if self._raw is None or self._raw.is_closed():
+            self._lock, self._listening = None, False
+            name = application_name(self._key, "waiting", self._instance)
+            async with _translated("connecting"):
+                self._raw = await connect(self._url, self._limits, name)
+
+    async def observe(self) -> Observed:
+        versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
+        half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
+        # a database that has never seen this package has no history table, an empty one neither
+        for columns in (f"{versions}, {half}", f"{versions}, '{{}}'::text[]"):
+            rows = await self._rows_if_there(f"SELECT {columns}")
+            if rows:
+                return Observed(frozenset(rows[0][0]), tuple(rows[0][1]))
+        return Observed()
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
+        return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
+
+    async def failure_since(self, moment: datetime) -> Failure | None:
+        rows = await self._rows_if_there(
+            f"SELECT revision, instance, release, error FROM {self._history} "
+            f"WHERE error IS NOT NULL AND finished_at >= $1 ORDER BY id DESC LIMIT 1",
+            moment,
+        )
+        return Failure(**dict(rows[0])) if rows else None
+
+    async def runs(self, limit: int) -> list[asyncpg.Record]:
+        """The newest rows of the history table, newest first."""
+        return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
+
+    async def half_applied(self) -> asyncpg.Record | None:
+        """The newest half-applied attempt, if any."""
+        rows = await self._rows_if_there(
+            f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    async def now(self) -> datetime:
+        return cast(datetime, await self._value("SELECT clock_timestamp()"))
+
+    async def try_lock(self) -> bool:
+        async with _translated("taking the lock"):
+            lock = await self._suitable_lock()
+            if self._standby:
+                raise ReadOnlyServer(
+                    "the server is a standby, where advisory locks protect nothing; point MIGRATION_DATABASE_URL at "
+                    "the primary, or add target_session_attrs=read-write to a URL with several hosts"
+                )
+            held = await lock.try_lock()
+            if held:
+                name = application_name(self._key, "migrating", self._instance)
+                await set_for_work(self._connection, self._limits, name, local=lock.pooled)
+        return held
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        lock = self._held
+        if lock.pooled:
+            await self._refuse_autocommit(order)
+        async with _translated("migrating"):
+            engine = engine_over(self._connection, self._limits, lock.isolation_level)
+            async with engine.connect() as connection:
+                await connection.run_sync(self._runner.carry_out, order, report, lock)
+            await lock.complete()
+
+    async def fail_attempt(self, error: str) -> None:
+        await self._rows_if_there(
+            f"UPDATE {self._history} SET outcome = '{Outcome.FAILED}', finished_at = clock_timestamp(), error = $1 "
+            f"WHERE outcome = '{Outcome.RUNNING}' AND instance = $2 RETURNING id",
+            error,
+            self._instance,
+        )
+
+    async def unlock(self) -> None:
+        async with _translated("giving the lock back"):
+            await self._held.unlock()
+            await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
+
+    async def holder(self) -> Holder | None:
+        async with _translated("looking for the lock's holder"):
+            return await holder(self._key, self._connection)
+
+    async def fleet(self) -> list[str]:
+        """`role:instance` of every other session of this lock, the oldest first."""
+        names = await self._value(
+            "SELECT array_agg(application_name ORDER BY backend_start) FROM pg_stat_activity "
+            "WHERE starts_with(application_name, $1) AND pid <> pg_backend_pid()",
+            self._key.label,
+        )
+        return [name.removeprefix(self._key.label) for name in names or ()]
+
+    async def pause(self, seconds: float) -> None:
+        if self._listening:
+            await self._woken_within(seconds)
+        elif await self._may_listen():
+            # returns at once: the notification may have come just before, so look once more
+            async with _translated("listening for the holder"):
+                await self._connection.add_listener(self._key.channel, self._wake)
+            self._listening = True
+        else:
+            await self.close()
+            await self._woken_within(seconds)
+
+    async def close(self) -> None:
+        raw, self._raw = self._raw, None
+        if raw is None:
+            return
+        try:
+            await raw.close(timeout=CLOSE_SECONDS)
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            raw.terminate()
+
+    @property
+    def _connection(self) -> asyncpg.Connection:
+        if self._raw is None or self._raw.is_closed():
+            raise DatabaseUnreachable("the session was closed by the server or the network")
+        return self._raw
+
+    @property
+    def _held(self) -> SessionLock:
+        assert self._lock is not None, "try_lock comes first"
+        return self._lock
+
+    async def _suitable_lock(self) -> SessionLock:
+        if self._lock is None:
+            sql = "SELECT pg_backend_pid(), pg_is_in_recovery()"
+            pid, self._standby = await self._connection.fetchrow(sql, timeout=ANSWER_SECONDS)
+            # a pooler in between answers the start-up itself: the pid it gave is not that of the backend
+            pooled = pid != self._connection.get_server_pid()
+            self._lock = (TransactionLock if pooled else SessionLock)(self._key, self._connection)
+        return self._lock
+
+    async def _refuse_autocommit(self, order: Order) -> None:
+        observed = await self.observe()
+        revisions = self._runner.revisions
+        needing = revisions.needing_autocommit(self._runner.planned(order, observed.revisions))
+        if needing:
+            raise DirectConnectionNeeded(
+                f"revision {'; '.join(map(revisions.describe, needing))} uses autocommit_block, and the connection goes "
+                "through a transaction pooler, where that cannot be done under the lock; set MIGRATION_DATABASE_URL to "
+                "the database's direct endpoint (its own port, not the pooler's)"
+            )
+
+    async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with _translated("reading the revision"):
+            with suppress(asyncpg.UndefinedTableError):
+                async with self._held.look() if self._lock else _nothing():
+                    return await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS)
+        return []
+
+    async def _value(self, sql: str, *arguments: Any) -> Any:
+        async with _translated("looking at the server"):
+            return await self._connection.fetchval(sql, *arguments, timeout=ANSWER_SECONDS)
+
+    async def _may_listen(self) -> bool:
+        # Those who wait must crowd out neither the holder nor the old release, which is still serving: a waiter
+        # keeps its connection only while the server is less than half full, else it connects, looks and leaves.
+        async with _translated("looking at the server"):
+            if (await self._suitable_lock()).pooled:
+                return False
+        crowd = "SELECT count(*) * 2 < current_setting('max_connections')::int FROM pg_stat_activity WHERE datid IS NOT NULL"
+        return bool(await self._value(crowd))
+
+    def _wake(self, *_: object) -> None:
+        self._woken.set()
+
+    async def _woken_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+
+@asynccontextmanager
+async def _translated(doing: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise translate(error, doing) from error
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield
+
+
+def _quoted(table: sa.Table) -> str:
+    return postgresql.dialect().identifier_preparer.format_table(table)

@@ -1,0 +1,66 @@
+"""What a run reports while it goes: into the status for probes, into the log for people."""
+
+from __future__ import annotations
+
+import logging
+import time
+from dataclasses import replace
+
+from .schema import Schema, SchemaState
+from .state import LastRun, Progress, Tracker
+
+log = logging.getLogger(__name__)
+
+
+class Reporter:
+    """Hears of the steps of this instance's own run, and infers those of another's from what it sees."""
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._announced = False
+        self._applied: list[str] = []
+        self._step_started = 0.0
+
+    def planned(self, revisions: tuple[str, ...]) -> None:
+        """The run begins."""
+        self._applied = []
+        self._tracker.note(progress=Progress(0, len(revisions), None, time.time()))
+        if revisions and not self._announced:
+            self._announced = True
+            log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
+
+    def started(self, revision: str) -> None:
+        """A step begins."""
+        self._step_started = time.monotonic()
+        self._tracker.note(progress=replace(self._tracker.status.progress, current=revision))
+
+    def finished(self, revision: str) -> None:
+        """A step is committed."""
+        self._applied.append(revision)
+        progress = self._tracker.status.progress
+        self._tracker.note(progress=replace(progress, applied=len(self._applied), current=None))
+        seconds = time.monotonic() - self._step_started
+        log.info(
+            "Applied %s (%d of %d) in %.2f s",
+            revision,
+            len(self._applied),
+            progress.total,
+            seconds,
+            extra={"event": "revision_applied", "revision": revision, "seconds": seconds},
+        )
+
+    def ended(self, result: str, error: str | None = None) -> None:
+        """This instance's run is over."""
+        status = self._tracker.status
+        run = LastRun(result, status.instance, status.progress.started_at, time.time(), tuple(self._applied), error)
+        self._tracker.note(last_run=run, progress=replace(status.progress, current=None))
+
+    def saw(self, schema: Schema) -> None:
+        """Somebody else's run, as far as the version table shows it."""
+        progress = self._tracker.status.progress
+        if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND}:
+            total = max(progress.total, len(schema.pending))
+            started = progress.started_at or time.time()
+            self._tracker.note(progress=Progress(total - len(schema.pending), total, schema.pending[0], started))
+        elif schema.state is SchemaState.AT_HEAD:
+            self._tracker.note(progress=replace(progress, applied=progress.total, current=None))

@@ -1,0 +1,87 @@
+"""What this build knows: Alembic's script directory, read once and without touching a database."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+from alembic.util import CommandError
+
+from .errors import ConfigurationError, UnknownRevision
+from .schema import CodeRevisions
+
+
+class Revisions:
+    """The revisions of this build, from an `alembic.ini`.
+
+    Raises:
+        ConfigurationError: the file or its script folder is missing, a revision file does not load,
+            or there are several heads and the target is a single `head`.
+    """
+
+    def __init__(self, alembic_config: str, target: str = "head") -> None:
+        if not Path(alembic_config).is_file():
+            raise ConfigurationError(
+                f"{alembic_config} not found in {Path.cwd()}; start the service from the project's folder "
+                "or set MIGRATION_ALEMBIC_CONFIG"
+            )
+        self.config = Config(alembic_config)
+        self.target = target
+        try:
+            self.directory = ScriptDirectory.from_config(self.config)
+            self.code = _graph(self.directory)
+        except CommandError as error:
+            raise ConfigurationError(f"the revisions of {alembic_config} do not load: {error}") from error
+        if target == "head" and len(self.code.heads) > 1:
+            raise ConfigurationError(
+                f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
+                "'alembic merge heads', or set MIGRATION_TARGET=heads if that is meant"
+            )
+
+    def resolve(self, target: str) -> frozenset[str]:
+        """The full revision ids that a target (`head`, an id, a prefix, `base`) names; `base` is the empty set.
+
+        Raises:
+            UnknownRevision: this build has no such revision.
+        """
+        try:
+            found = self.directory.get_revisions(target)
+        except CommandError as error:
+            raise UnknownRevision(
+                f"this build has no revision {target!r}; './migrate.sh history' lists those it has"
+            ) from error
+        return frozenset(script.revision for script in found if script is not None)
+
+    def describe(self, revision: str) -> str:
+        """`id, first line of its docstring`, or only the id where this build does not know it."""
+        if revision not in self.code.parents:
+            return revision
+        script = self.directory.get_revision(revision)
+        return f"{revision}, {script.doc}" if script is not None and script.doc else revision
+
+    def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
+        """Those of `revisions` whose files open an `autocommit_block`."""
+        scripts = [self.directory.get_revision(revision) for revision in revisions]
+        return tuple(s.revision for s in scripts if s is not None and "autocommit_block" in Path(s.path).read_text())
+
+    def path(self, revision: str) -> str | None:
+        """The file of a revision."""
+        script = self.directory.get_revision(revision) if revision in self.code.parents else None
+        return None if script is None else script.path
+
+
+def _graph(directory: ScriptDirectory) -> CodeRevisions:
+    scripts = list(reversed(list(directory.walk_revisions())))
+    return CodeRevisions(
+        parents={script.revision: _parents(directory, script) for script in scripts},
+        heads=frozenset(directory.get_heads()),
+        idempotent=frozenset(s.revision for s in scripts if getattr(s.module, "idempotent", False) is True),
+    )
+
+
+def _parents(directory: ScriptDirectory, script: Script) -> frozenset[str]:
+    named = [script.down_revision, script.dependencies]
+    below = [found for name in named if name for found in directory.get_revisions(name)]
+    return frozenset(s.revision for s in below if s is not None)

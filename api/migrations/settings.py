@@ -1,0 +1,145 @@
+"""Settings of the package: environment variables with the prefix `MIGRATION_`, checked against one another."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .errors import ConfigurationError
+from .urls import EXAMPLE, DatabaseURL
+
+OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
+
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+
+
+class Strategy(StrEnum):
+    """Who migrates, and how the others find out."""
+
+    AUTO = "auto"
+    ADVISORY_LOCK = "advisory_lock"
+    REDIS = "redis"
+    KUBERNETES = "kubernetes"
+    JOB = "job"
+    OFF = "off"
+
+
+def default_instance() -> str:
+    """Host name and process id: unique enough to find the process that holds the lock."""
+    return f"{socket.gethostname()}-{os.getpid()}"
+
+
+class MigrationSettings(BaseSettings):
+    """What can be set. Durations are in seconds.
+
+    Use `load()`; it raises `ConfigurationError` with one readable line instead of a validation report.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MIGRATION_",
+        env_file=".env",
+        env_ignore_empty=True,
+        extra="ignore",
+        populate_by_name=True,
+        frozen=True,
+    )
+
+    app_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL", "app_database_url"))
+    """The service's database; migrations use it unless `database_url` is given."""
+    database_url: SecretStr | None = None
+    """The migration session's own URL: a direct endpoint (no pooler), the role that owns the schema."""
+    strategy: Strategy = Strategy.AUTO
+    startup_mode: Literal["gate", "block"] = "gate"
+    wait_seconds: Seconds = 300
+    """From start to a verified schema; includes waiting for the database to come up."""
+    run_seconds: Seconds = 300
+    """From taking the lock to the last revision."""
+    lock_timeout_seconds: Annotated[float, Field(ge=0, le=3600)] = 2
+    """How long one statement of a revision may queue for a table lock, and so stall everybody behind it.
+    At least 1.5 s gets past autovacuum, which yields only at the deadlock check after 1 s. 0 is no limit."""
+    statement_timeout_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0
+    """Limit of one statement of a revision; 0 leaves `run_seconds` as the only one."""
+    poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
+    """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
+    target: Literal["head", "heads"] = "head"
+    """`heads` allows several heads in one tree; with `head` they are refused before the database is touched."""
+    on_ahead: Literal["serve", "refuse"] = "serve"
+    on_failure: Literal["exit", "hold"] = "exit"
+    lock_name: str = "fastapi"
+    version_table: str = "alembic_version"
+    version_table_schema: str | None = None
+    history_table: str | None = None
+    """Defaults to the version table's name with `_history` behind it."""
+    instance: str = Field(default_factory=default_instance)
+    release: str | None = None
+    alembic_config: str = "alembic.ini"
+    open_paths: tuple[str, ...] = OPEN_PATHS
+    """Paths that are served before the instance is ready: liveness probes, never readiness of your own."""
+
+    @field_validator("lock_name", "instance", "version_table")
+    @classmethod
+    def _not_blank(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must not be blank")
+        return value.strip()
+
+    @field_validator("version_table", "history_table", "version_table_schema")
+    @classmethod
+    def _identifier(cls, value: str | None) -> str | None:
+        if value is not None and (len(value.encode()) > 63 or "\0" in value):
+            raise ValueError("is longer than PostgreSQL's 63 bytes for a name")
+        return value
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.wait_seconds < self.run_seconds:
+            raise ValueError(
+                f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS ({self.run_seconds:g}): "
+                "instances would give up on a migration that is still allowed to run; raise the first or lower the second"
+            )
+        if self.version_table == self.history_table:
+            raise ValueError("MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ")
+        return self
+
+    @property
+    def history(self) -> str:
+        """The name of the history table."""
+        return self.history_table or f"{self.version_table}_history"
+
+    @classmethod
+    def load(cls, **values: Any) -> Self:
+        """Read the environment and `.env`; `values` win.
+
+        Raises:
+            ConfigurationError: one line that names the variable and what it may be.
+        """
+        try:
+            return cls(**values)
+        except ValidationError as error:
+            raise ConfigurationError("; ".join(_line(dict(item)) for item in error.errors())) from None
+
+    def url(self) -> DatabaseURL:
+        """The URL of the migration session.
+
+        Raises:
+            ConfigurationError: none is set, or it is malformed.
+        """
+        if self.database_url is not None:
+            return DatabaseURL.parse(self.database_url.get_secret_value(), name="MIGRATION_DATABASE_URL")
+        if self.app_database_url is not None:
+            return DatabaseURL.parse(self.app_database_url.get_secret_value())
+        raise ConfigurationError(f"DATABASE_URL is not set; set it to {EXAMPLE}, in the environment or in .env")
+
+
+def _line(item: dict[str, Any]) -> str:
+    name = str(item["loc"][0]) if item["loc"] else ""
+    variable = name if name == "DATABASE_URL" or not name else f"MIGRATION_{name.upper()}"
+    what = re.sub(r"^Value error, ", "", str(item["msg"]))
+    given = f" (it is {item['input']!r})" if name and "url" not in name.lower() else ""
+    return f"{variable}: {what}{given}" if variable else what

@@ -1,0 +1,156 @@
+"""The lifespan: `app = FastAPI(lifespan=lifespan_with_migrations)` is all a service needs.
+
+In mode `gate` the server is up before the migration: uvicorn binds its socket only after the lifespan's start, and
+awaited there nothing could answer the probes. In mode `block` the start waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import Any, Self
+
+from starlette.applications import Starlette
+
+from .assembly import bring_up, new_tracker
+from .errors import MigrationError
+from .health import Gate, routes
+from .settings import MigrationSettings
+from .state import Phase, Tracker
+from .thread import MigrationThread
+
+log = logging.getLogger(__name__)
+
+Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+CANCEL_SECONDS = 1.5
+"""How long shutdown waits for a run to roll back; after that the process goes, and the server rolls back."""
+
+
+class MigrationLifespan:
+    """A lifespan that makes the service ready only on a verified schema.
+
+    Use it as it is, or `lifespan_with_migrations.then(yours)`, or `lifespan_with_migrations(settings=…, then=yours)`;
+    yours starts after the schema is ready.
+    """
+
+    def __init__(self, settings: MigrationSettings | None = None, then: Lifespan | None = None) -> None:
+        self._settings = settings
+        self._then = then
+
+    def __call__(
+        self, app: Any = None, *, settings: MigrationSettings | None = None, then: Lifespan | None = None
+    ) -> Any:
+        """With an application: its lifespan context. Without: a lifespan with these settings and successor."""
+        if app is not None:
+            return _lifespan(app, self._settings, self._then)
+        return type(self)(settings or self._settings, then or self._then)
+
+    def then(self, lifespan: Lifespan) -> Self:
+        """This lifespan with `lifespan` after it."""
+        return type(self)(self._settings, lifespan)
+
+
+lifespan_with_migrations = MigrationLifespan()
+
+
+@asynccontextmanager
+async def _lifespan(
+    app: Starlette, settings: MigrationSettings | None, then: Lifespan | None
+) -> AsyncIterator[Mapping[str, Any] | None]:
+    settings = settings or MigrationSettings.load()
+    _make_heard()
+    tracker = new_tracker(settings)
+    app.state.migrations = tracker
+    gate = _install(app, tracker, settings)
+    thread = MigrationThread(lambda: bring_up(settings, tracker))
+    thread.start()
+    if settings.startup_mode == "block":
+        async with _stopped_at_exit(thread):
+            await _outcome(thread)
+            async with then(app) if then else _nothing() as state:
+                gate.open()
+                yield state
+    else:
+        async with _stopped_at_exit(thread), _in_background(_serve_when_ready(app, gate, thread, then, settings)):
+            yield None
+
+
+async def _serve_when_ready(
+    app: Starlette, gate: Gate, thread: MigrationThread, then: Lifespan | None, settings: MigrationSettings
+) -> None:
+    # one task for the whole of the successor's life: what it enters must be left in the same task
+    try:
+        await _outcome(thread)
+        async with then(app) if then else _nothing() as state:
+            gate.late_state = dict(state or {})
+            gate.open()
+            await asyncio.Event().wait()
+    except Exception as error:
+        if not isinstance(error, MigrationError):
+            log.exception("The service's own start failed after the migration", extra={"event": "start_failed"})
+        if settings.on_failure == "exit" or not isinstance(error, MigrationError):
+            # the server shuts down in order and the process ends with 143, which every supervisor takes for a failure
+            os.kill(os.getpid(), signal.SIGTERM)
+
+
+async def _outcome(thread: MigrationThread) -> None:
+    try:
+        await asyncio.wrap_future(thread.outcome)
+    except MigrationError as error:
+        log.error("Not ready: %s", error, extra={"event": "failed"})
+        raise
+
+
+@asynccontextmanager
+async def _stopped_at_exit(thread: MigrationThread) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        thread.cancel()
+        if not await asyncio.to_thread(thread.join, CANCEL_SECONDS):
+            log.warning("The run did not stop within %.1f s; the server will roll it back", CANCEL_SECONDS)
+
+
+@asynccontextmanager
+async def _in_background(work: Awaitable[None]) -> AsyncIterator[None]:
+    task = asyncio.ensure_future(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
+    def read() -> Any:
+        return tracker.status
+
+    taken = {getattr(route, "path", None) for route in app.router.routes}
+    # in front: an application's catch-all route must not swallow the probes
+    app.router.routes[:0] = [route for route in routes(read) if route.path not in taken]
+    # the middleware stack is built before the lifespan runs, so add_middleware would be too late
+    gate = Gate(app.middleware_stack or app.build_middleware_stack(), read, settings.open_paths)
+    app.middleware_stack = gate
+    return gate
+
+
+def _make_heard() -> None:
+    # uvicorn configures only its own loggers: without a handler nobody would see who migrates
+    package = logging.getLogger(__package__)
+    if not package.hasHandlers():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        package.addHandler(handler)
+        package.setLevel(logging.INFO)
+        package.propagate = False
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield None

@@ -1,0 +1,120 @@
+"""What this instance is doing: phases, the legal moves between them, and the one writer of the status."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+from .schema import Schema
+
+
+class Phase(StrEnum):
+    """What the instance is doing about the schema."""
+
+    STARTING = "starting"
+    CHECKING = "checking"
+    WAITING = "waiting"
+    MIGRATING = "migrating"
+    VERIFYING = "verifying"
+    READY = "ready"
+    FAILED = "failed"
+    OFF = "off"
+
+
+MOVES: dict[Phase, frozenset[Phase]] = {
+    Phase.STARTING: frozenset({Phase.CHECKING, Phase.FAILED, Phase.OFF}),
+    Phase.CHECKING: frozenset({Phase.WAITING, Phase.MIGRATING, Phase.READY, Phase.FAILED}),
+    Phase.WAITING: frozenset({Phase.MIGRATING, Phase.READY, Phase.FAILED}),
+    Phase.MIGRATING: frozenset({Phase.VERIFYING, Phase.WAITING, Phase.FAILED}),
+    Phase.VERIFYING: frozenset({Phase.READY, Phase.WAITING, Phase.FAILED}),
+    # Readiness latches: whatever happens to the schema later, a ready instance stays ready.
+    Phase.READY: frozenset(),
+    Phase.FAILED: frozenset(),
+    Phase.OFF: frozenset(),
+}
+
+
+class IllegalMove(AssertionError):
+    """A bug in this package: the table of moves does not allow it. Nothing was changed."""
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds the lock, as any role may see it."""
+
+    instance: str
+    pid: int
+    since: float | None = None
+    """Epoch seconds since when the holder's session is connected."""
+    state: str | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far the migration is; `current` is the revision being applied, if any. Times in epoch seconds."""
+
+    applied: int = 0
+    total: int = 0
+    current: str | None = None
+    started_at: float | None = None
+
+
+@dataclass(frozen=True)
+class LastRun:
+    """The last attempt this instance made or saw. Times in epoch seconds."""
+
+    result: str
+    instance: str
+    started_at: float | None = None
+    finished_at: float | None = None
+    applied: tuple[str, ...] = ()
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class Status:
+    """A snapshot. Immutable, so that a probe may read it from another thread without a lock."""
+
+    phase: Phase = Phase.STARTING
+    since: float = field(default_factory=time.time)
+    instance: str = ""
+    release: str | None = None
+    strategy: str = ""
+    dialect: str = ""
+    lock_key: str | None = None
+    reachable: bool | None = None
+    schema: Schema = Schema()
+    progress: Progress = Progress()
+    holder: Holder | None = None
+    waiting_since: float | None = None
+    last_run: LastRun | None = None
+    message: str | None = None
+    """One line for people: what it waits for, or why it failed."""
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests may be served."""
+        return self.phase in {Phase.READY, Phase.OFF}
+
+
+class Tracker:
+    """The one writer of the status; readers take `status`, which is replaced whole."""
+
+    def __init__(self, **facts: Any) -> None:
+        self.status = Status(**facts)
+
+    def move(self, phase: Phase, **facts: Any) -> None:
+        """Enter `phase` and record `facts` (fields of `Status`) with it.
+
+        Raises:
+            IllegalMove: the table does not allow it; the status is unchanged.
+        """
+        if phase not in MOVES[self.status.phase]:
+            raise IllegalMove(f"{self.status.phase} -> {phase}")
+        self.status = replace(self.status, phase=phase, since=time.time(), **facts)
+
+    def note(self, **facts: Any) -> None:
+        """Record `facts` without a change of phase."""
+        self.status = replace(self.status, **facts)

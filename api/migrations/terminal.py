@@ -1,0 +1,119 @@
+"""How `migrate.sh` talks: results on standard output (text or JSON), progress and questions on standard error."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import Any
+
+from .errors import Cancelled, ConfigurationError
+from .state import Tracker
+
+
+def show(result: dict[str, Any], *, as_json: bool) -> None:
+    """Print a result."""
+    if as_json:
+        print(json.dumps(result, default=_jsonable))
+        return
+    for line in _lines(result):
+        print(line)
+
+
+def complain(error: Exception, *, as_json: bool) -> None:
+    """Print what went wrong: one line on standard error, or JSON on standard output."""
+    if as_json:
+        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+    else:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+
+
+def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool) -> None:
+    """Print what a downgrade will undo, and ask on a terminal.
+
+    Raises:
+        Cancelled: the answer was no.
+        ConfigurationError: there is no terminal to ask on, and `--yes` was not given.
+    """
+    print(f"This undoes {len(plan)} revision(s), and what they added to the data:", file=sys.stderr)
+    for revision in plan:
+        print(f"  {describe(revision)}", file=sys.stderr)
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise ConfigurationError("a downgrade asks before it starts, and this is no terminal; add --yes")
+    if input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
+        raise Cancelled("nothing was changed")
+
+
+@contextmanager
+def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
+    """A bar by revision on a terminal; yields what is to be called now and then. Elsewhere the log lines do."""
+    bar = None if quiet or not sys.stderr.isatty() else _bar()
+    if bar is None:
+        yield lambda: None
+        return
+    task = bar.add_task("…", total=None)
+
+    def tick() -> None:
+        status = tracker.status
+        now = status.progress
+        text = now.current or status.message or status.phase
+        bar.update(task, description=f"{status.phase} {text}", completed=now.applied, total=now.total or None)
+
+    with bar:
+        yield tick
+        tick()
+
+
+def log_to_stderr(*, quiet: bool) -> None:
+    """One short line for each event, without colours; errors only if `quiet`."""
+    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _bar() -> Any:
+    try:
+        from rich.console import Console
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    except ImportError:
+        return None
+    columns = BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}", markup=False)
+    return Progress(*columns, console=Console(stderr=True), transient=True)
+
+
+def _lines(result: dict[str, Any]) -> Iterator[str]:
+    if "history" in result:
+        yield from map(_attempt, result["history"])
+        return
+    if result.get("steps"):
+        yield from (f"  {step}" for step in result["steps"])
+    yield str(result["message"])
+    yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
+    if "lock" in result:
+        holder = result["lock"]["holder"]
+        who = (
+            f"held by {holder['instance']} (pid {holder['pid']}, {holder['state'] or 'state hidden'})"
+            if holder
+            else "free"
+        )
+        yield f"lock {result['lock']['key']}: {who}"
+    yield from (f"  session: {name}" for name in result.get("sessions", ()))
+
+
+def _attempt(row: dict[str, Any]) -> str:
+    started, finished = row["started_at"], row["finished_at"]
+    took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
+    error = f"  {row['error']}" if row["error"] else ""
+    return (
+        f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "
+        f"{row['description']}  by {row['instance']} ({row['database_user']}){error}"
+    )
+
+
+def _jsonable(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

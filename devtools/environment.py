@@ -1,0 +1,68 @@
+"""`./dev python`: makes .venv from requirements-dev.txt, again only when the requirements change.
+
+It runs before anything is installed, with any Python from 3.11 up: standard library only.
+"""
+
+import fcntl
+import hashlib
+import subprocess
+import sys
+import venv
+from importlib.util import find_spec
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
+
+
+def fingerprint(project: Path) -> str:
+    """What an environment depends on: the pinned packages, this Python's version, and the folder its scripts name."""
+    contents = [(project / name).read_bytes() for name in REQUIREMENTS]
+    return hashlib.sha256(b"\0".join([bytes(project), bytes(sys.version_info[:2]), *contents])).hexdigest()
+
+
+def is_current(project: Path) -> bool:
+    """Whether .venv was made completely, here, from these requirements."""
+    stamp = project / ".venv" / "stamp"
+    python = project / ".venv" / "bin" / "python"
+    return python.exists() and stamp.exists() and stamp.read_text() == fingerprint(project)
+
+
+def build(project: Path) -> None:
+    """Make .venv anew; the stamp comes last, so an interrupted attempt is made again.
+
+    Raises:
+        SystemExit: this Python cannot make environments, or a package could not be installed.
+    """
+    if find_spec("ensurepip") is None:
+        raise SystemExit(f"dev: {sys.executable} cannot make environments; try: apt-get install python3-venv")
+    version = ".".join(map(str, sys.version_info[:3]))
+    print(f"dev: making .venv with Python {version} (once, less than a minute)", file=sys.stderr, flush=True)
+    folder = project / ".venv"
+    venv.create(folder, clear=True, with_pip=True, symlinks=True)
+    pip = [
+        str(folder / "bin" / "python"),
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--disable-pip-version-check",
+        "--no-input",
+    ]
+    if subprocess.run([*pip, "-r", str(project / "requirements-dev.txt")]).returncode != 0:
+        raise SystemExit("dev: the packages could not be installed; pip says why above")
+    (folder / "stamp").write_text(fingerprint(project))
+
+
+def ensure(project: Path) -> None:
+    """Make .venv unless it is current; when several start at once, one makes it and the others wait for that."""
+    if is_current(project):
+        return
+    with (project / ".venv.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not is_current(project):
+            build(project)
+
+
+if __name__ == "__main__":
+    ensure(PROJECT)

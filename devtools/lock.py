@@ -1,0 +1,64 @@
+"""`./dev lock`: resolves what pyproject.toml asks for and pins all of it, transitive packages included.
+
+Two files come out: requirements.txt (what the service runs on) and requirements-dev.txt (the first, plus the tools).
+Both come from one resolution, so that a package has one version in both. It is made with the oldest Python the project
+supports, whose backports the newer ones can install as well.
+"""
+
+import json
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+
+RUNTIME = "requirements.txt"
+DEVELOPMENT = "requirements-dev.txt"
+HEADER = "# Made by `./dev lock` from pyproject.toml; the whole resolution, so that two machines install the same.\n"
+
+
+def resolve(requirements: Iterable[str], *options: str) -> dict[str, str]:
+    """Ask pip which package versions satisfy `requirements`, as lower-case name to exact version.
+
+    Raises:
+        subprocess.CalledProcessError: the requirements contradict one another, or the package index is out of reach.
+    """
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    answer = subprocess.run([*command, *options, *requirements], check=True, stdout=subprocess.PIPE)
+    packages = (item["metadata"] for item in json.loads(answer.stdout)["install"])
+    return {package["name"].lower().replace("_", "-"): package["version"] for package in packages}
+
+
+def pins(versions: dict[str, str]) -> str:
+    """Write `versions` as the lines of a requirements file."""
+    return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
+
+
+def oldest_supported(requires_python: str) -> tuple[int, ...]:
+    """Read `>=3.11` as (3, 11)."""
+    return tuple(int(part) for part in requires_python.removeprefix(">=").split("."))
+
+
+def lock(folder: Path) -> None:
+    """Write both requirement files of the project in `folder`.
+
+    Raises:
+        SystemExit: this Python is not the oldest one the project supports.
+    """
+    project = tomllib.loads((folder / "pyproject.toml").read_text())["project"]
+    oldest = oldest_supported(project["requires-python"])
+    if sys.version_info[:2] != oldest:
+        wanted = ".".join(map(str, oldest))
+        raise SystemExit(f"dev: locking needs Python {wanted}, the oldest; try DEV_PYTHON=python{wanted} ./dev lock")
+    requirements, extra = project["dependencies"], project["optional-dependencies"]["dev"]
+    runtime, development = folder / RUNTIME, folder / DEVELOPMENT
+    everything = resolve([*requirements, *extra])
+    development.write_text(pins(everything))
+    needed = resolve(requirements, "--constraint", str(development))
+    tools = {name: version for name, version in everything.items() if name not in needed}
+    runtime.write_text(HEADER + pins(needed))
+    development.write_text(f"{HEADER}-r {RUNTIME}\n{pins(tools)}")
+
+
+if __name__ == "__main__":
+    lock(Path(__file__).resolve().parent.parent)

@@ -1,0 +1,90 @@
+"""What one look at an instance says, in the words people read on the screen; pure."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+WORDS = {"verifying": "verifying the schema", "checking": "looking at the schema", "off": "migrations are off"}
+
+
+@dataclass(frozen=True)
+class Report:
+    """One instance at one moment.
+
+    Attributes:
+        phase: the instance's own phase, or `starting` before it answers and `exited` after its process has ended.
+        words: what to show for it.
+        ready: whether it takes traffic.
+        over: nothing will change any more without somebody's help.
+    """
+
+    phase: str = "starting"
+    words: str = "starting"
+    ready: bool = False
+    over: bool = False
+
+
+@dataclass(frozen=True)
+class Run:
+    """The last migration an instance knows of: how many revisions in how many seconds."""
+
+    revisions: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return f"{self.revisions} revision{'' if self.revisions == 1 else 's'} in {self.seconds:.1f} s"
+
+
+def exited(code: int) -> Report:
+    """The report about a process that has ended with `code`; a negative one is the signal that killed it."""
+    cause = f"killed by signal {-code}" if code < 0 else f"exited with code {code}"
+    return Report("exited", cause, over=True)
+
+
+def read(status_code: int, body: Mapping[str, Any]) -> Report:
+    """Read the answer of /health/migrations."""
+    phase = str(body.get("phase", "starting"))
+    if phase == "failed":
+        return Report(phase, f"failed: {_mapping(body, 'last_run').get('error') or 'see its log'}", over=True)
+    if status_code == 200:
+        warning = f" ({body.get('state')})" if body.get("status") == "warn" else ""
+        return Report(phase, "ready" + warning, ready=True, over=True)
+    return Report(phase, _words(phase, body))
+
+
+def last_run(body: Mapping[str, Any]) -> Run | None:
+    """Read the migration that /health/migrations tells about, if it tells when it began and ended."""
+    run = _mapping(body, "last_run")
+    started, finished = run.get("started_at"), run.get("finished_at")
+    if not started or not finished:
+        return None
+    return Run(len(run.get("applied") or ()), _moment(finished) - _moment(started))
+
+
+def _moment(value: float | str) -> float:
+    """Seconds of the clock, out of an ISO 8601 time or a number."""
+    return datetime.fromisoformat(value).timestamp() if isinstance(value, str) else value
+
+
+def _words(phase: str, body: Mapping[str, Any]) -> str:
+    if phase == "migrating":
+        return _progress(_mapping(body, "progress"))
+    if phase == "waiting":
+        holder = _mapping(_mapping(body, "lock"), "holder").get("instance")
+        return f"waiting for {holder}" if holder else "waiting"
+    return WORDS.get(phase, phase)
+
+
+def _progress(progress: Mapping[str, Any]) -> str:
+    applied, total = progress.get("applied") or 0, progress.get("total") or 0
+    current = progress.get("current")
+    # `applied` counts what is done; people count the one that runs
+    number = min(applied + 1, total) if current else applied
+    return f"migrating {number} of {total}" + (f": {current}" if current else "")
+
+
+def _mapping(body: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    """A part of the body, empty when there is none."""
+    part = body.get(key)
+    return part if isinstance(part, Mapping) else {}

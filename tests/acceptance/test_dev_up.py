@@ -1,0 +1,131 @@
+"""./dev up as a person runs it: real processes, on a copy of the project, so that nobody's own .data is touched."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import PROJECT
+
+pytestmark = pytest.mark.acceptance
+
+PARTS = ("api", "alembic", "alembic.ini", "devtools")
+BUDGET_SECONDS = 90
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """What ./dev up needs of the project, without anybody's data."""
+    for name in PARTS:
+        source = PROJECT / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    return tmp_path
+
+
+def command(project: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
+    """Start ./dev up in `project` with the Python of this run."""
+    inherited = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "devtools.up", *arguments],
+        cwd=project,
+        env={**inherited, **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def check(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
+    """Run ./dev up --check to its end: exit code and output."""
+    process = command(project, "--check", *arguments, **environment)
+    output, _ = process.communicate(timeout=BUDGET_SECONDS)
+    return process.returncode, output
+
+
+def children_in(project: Path) -> list[str]:
+    """The command lines of processes that work in `project` or on its data."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.cwd().startswith(str(project)):
+                found.append(" ".join(process.cmdline()))
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+@contextmanager
+def serving(project: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start ./dev up, yield it and its output once it says that it serves, and make sure that it ends."""
+    process = command(project, *arguments)
+    try:
+        yield process, _until(process, "Ctrl-C stops all of them")
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=BUDGET_SECONDS)
+
+
+def _until(process: "subprocess.Popen[str]", words: str) -> str:
+    assert process.stdout
+    seen = []
+    for line in process.stdout:
+        seen.append(line)
+        if words in line:
+            return "".join(seen)
+    raise AssertionError(f"it ended before it said {words!r}: {''.join(seen)}")
+
+
+def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> None:
+    """The data stay: a fresh database is migrated by one, the second start has nothing to do, --fresh starts over."""
+    code, first = check(project)
+    assert code == 0, first
+    assert first.count(" migrated the database") == 1
+    assert first.count(" waited and saw it finish") == 1
+    code, second = check(project, "--scale", "2")
+    assert code == 0, second
+    assert "at head already" in second
+    code, third = check(project, "--scale", "1", "--fresh")
+    assert code == 0, third
+    assert "api-1 (" in third
+    assert " migrated the database." in third
+    assert children_in(project) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals) -> None:
+    """It serves until it is asked to stop; then nothing is left, and that is a success."""
+    with serving(project, "--scale", "2") as (process, output):
+        address = next(word for word in output.split() if word.endswith("/docs"))
+        with urllib.request.urlopen(address, timeout=5) as answer:
+            assert answer.status == 200
+        process.send_signal(number)
+        process.communicate(timeout=BUDGET_SECONDS)
+        assert process.returncode == 0
+    assert children_in(project) == []
+
+
+def test_a_second_one_in_the_same_folder_is_refused(project: Path) -> None:
+    """One line, exit 2, and the first goes on."""
+    with serving(project, "--scale", "1") as (first, _):
+        code, output = check(project)
+        assert (code, output) == (2, "dev up: another ./dev up runs in this folder; stop it first\n")
+        assert first.poll() is None
+
+
+def test_an_unreachable_database_is_named(project: Path) -> None:
+    """Every instance ends; the command says so with the instance's own last words, and not with the password."""
+    url = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
+    code, output = check(project, "--scale", "2", DATABASE_URL=url, MIGRATION_WAIT_SECONDS="2")
+    assert code == 1
+    assert "api-1 exited with code" in output
+    assert "api-2 exited with code" in output
+    assert "secret-word" not in output

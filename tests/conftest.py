@@ -1,0 +1,104 @@
+"""Fixtures every test can ask for: a real PostgreSQL, databases on it, and the other servers a test may need."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.pooler import PgBouncer, running_pgbouncer
+from tests.servers import Server, embedded_postgres, tls_postgres
+
+PROJECT = Path(__file__).resolve().parent.parent
+IN_CI = os.environ.get("CI") == "true"
+
+_numbers = count(1)
+
+
+def _fresh_name() -> str:
+    """A database name no other test run on the same server uses."""
+    return f"test_{os.getpid()}_{next(_numbers)}"
+
+
+def pytest_configure() -> None:
+    """End on SIGTERM as on Ctrl-C, with the fixtures torn down, so that no server outlives its run."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """In CI everything is installed, so a skip means that something went missing: fail instead."""
+    report = yield
+    if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"skipped although CI=true: {report.longreprtext}"
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the caller's database settings: a test names its database, or it must fail."""
+    for name in list(os.environ):
+        if name == "DATABASE_URL" or name.startswith("MIGRATION_"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[Server]:
+    """The server of this run: the one TEST_DATABASE_URL names, else an embedded one."""
+    given = os.environ.get("TEST_DATABASE_URL")
+    if given:
+        yield Server(given)
+        return
+    with embedded_postgres() as started:
+        yield started
+
+
+@pytest.fixture
+def database_url(server: Server) -> Iterator[str]:
+    """An empty database of the test's own."""
+    with server.database(_fresh_name()) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def template(server: Server) -> Iterator[str]:
+    """The name of a database at head, made once: copying it takes a tenth of migrating."""
+    name = _fresh_name()
+    with server.database(name) as url:
+        command = [sys.executable, "-m", "api.migrations", "upgrade"]
+        environment = {**os.environ, "DATABASE_URL": url}
+        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, f"the template could not be migrated ({done.returncode}): {done.stderr}"
+        yield name
+
+
+@pytest.fixture
+def ledger_url(server: Server, template: str) -> Iterator[str]:
+    """A database at head of the test's own."""
+    with server.database(_fresh_name(), template=template) as url:
+        yield url
+
+
+@pytest.fixture(scope="session")
+def debian_postgres() -> Iterator[Server]:
+    """A server that speaks TLS, and nothing but TLS, on its port."""
+    with tls_postgres() as started:
+        yield started
+
+
+@pytest.fixture
+def pgbouncer(server: Server) -> Iterator[Callable[..., PgBouncer]]:
+    """Start PgBouncers in front of `server`: `pgbouncer(pool_mode="transaction", pool_size=4)`."""
+    with ExitStack() as stack:
+
+        def start(**options: str | int) -> PgBouncer:
+            pooler: AbstractContextManager[PgBouncer] = running_pgbouncer(server, **options)  # type: ignore[arg-type]
+            return stack.enter_context(pooler)
+
+        yield start

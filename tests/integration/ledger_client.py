@@ -1,0 +1,110 @@
+"""The ledger's router in an app of its own, with a client that speaks to it as other services do."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+from pydantic import SecretStr
+
+from api.ledger import ledger_lifespan, router
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+_keys = count(1)
+
+
+@dataclass(frozen=True)
+class LedgerSettings:
+    """As much of the service's settings as the ledger reads."""
+
+    database_url: SecretStr
+
+
+@dataclass(frozen=True)
+class LedgerClient:
+    """Shorthand over `http`; `post` uses a fresh key unless one is given."""
+
+    http: httpx.AsyncClient
+
+    async def open(self, name: str = "cash", currency: str = "EUR") -> int:
+        """Open an account and return its id."""
+        response = await self.http.post("/accounts", json={"name": name, "currency": currency})
+        assert response.status_code == 201, response.text
+        account_id: int = response.json()["id"]
+        return account_id
+
+    async def pair(self, currency: str = "EUR") -> tuple[int, int]:
+        """Open two accounts in one currency."""
+        return await self.open("left", currency), await self.open("right", currency)
+
+    async def post(self, body: object, key: str | None = None) -> httpx.Response:
+        """Post `body` to /transactions, whatever it is."""
+        header = {"Idempotency-Key": key or f'"key-{next(_keys)}"'}
+        return await self.http.post("/transactions", json=body, headers=header)
+
+    async def move(self, source: int, target: int, amount: int = 1) -> dict[str, Any]:
+        """Post a transfer and return the transaction made."""
+        response = await self.post(transfer(source, target, amount))
+        assert response.status_code == 201, response.text
+        made: dict[str, Any] = response.json()
+        return made
+
+    async def balance(self, account_id: int) -> int:
+        """The balance the service gives."""
+        balance: int = (await self.http.get(f"/accounts/{account_id}")).json()["balance"]
+        return balance
+
+
+def line(account_id: int, amount: object, currency: str = "EUR") -> dict[str, object]:
+    """A posting as JSON; `amount` may be anything a test wants refused."""
+    return {"account_id": account_id, "currency": currency, "amount": amount}
+
+
+def transfer(source: int, target: int, amount: int = 1) -> dict[str, Any]:
+    """A transaction as JSON that moves `amount` from one account to another."""
+    return {"postings": [line(source, -amount), line(target, amount)]}
+
+
+@asynccontextmanager
+async def ledger_client(url: str) -> AsyncIterator[LedgerClient]:
+    """A client of the ledger over the database `url`, between the lifespan's start and its end."""
+    app = FastAPI()
+    app.state.settings = LedgerSettings(SecretStr(url))
+    app.include_router(router)
+    transport = httpx.ASGITransport(app)
+    async with ledger_lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
+        yield LedgerClient(http)
+
+
+def refusal(response: httpx.Response, status: int, kind: str) -> str:
+    """Assert that `response` is the RFC 9457 problem `kind`, and return its detail."""
+    assert response.headers["content-type"] == "application/problem+json", response.text
+    problem = response.json()
+    assert (response.status_code, problem["status"]) == (status, status), problem
+    assert problem["type"] == f"urn:ledger:problem:{kind}"
+    assert problem["title"]
+    detail: str = problem["detail"]
+    return detail
+
+
+def sessions_of_ledger(url: str, *, waiting_for_a_lock: bool = False) -> int:
+    """How many sessions of the ledger's pool the database of `url` has."""
+    only = " AND wait_event_type = 'Lock'" if waiting_for_a_lock else ""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ledger'"
+    number: int = fetch_sync(url, sql + only)[0][0]
+    return number
+
+
+async def until_sessions(url: str, number: int, *, waiting_for_a_lock: bool = False) -> None:
+    """Return when the ledger has `number` such sessions; the service goes on running meanwhile."""
+
+    def reached() -> bool:
+        return sessions_of_ledger(url, waiting_for_a_lock=waiting_for_a_lock) == number
+
+    what = f"{number} sessions of the ledger{' waiting for a lock' if waiting_for_a_lock else ''}"
+    await asyncio.to_thread(wait_until, reached, what, seconds=10)

@@ -1,0 +1,126 @@
+"""Accounts over HTTP, against PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from datetime import datetime
+
+import pytest
+
+from tests.integration.ledger_client import LedgerClient, ledger_client, line, refusal
+
+
+@pytest.fixture
+async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
+    """The ledger over a database of the test's own."""
+    async with ledger_client(ledger_url) as client:
+        yield client
+
+
+async def test_an_account_opens_at_zero_and_is_found_where_it_says(client: LedgerClient) -> None:
+    """201 names the new account in Location, and reading it there gives the same account."""
+    opened = await client.http.post("/accounts", json={"name": "Kasse Ö", "currency": "EUR"})
+    assert opened.status_code == 201
+    account = opened.json()
+    assert opened.headers["location"] == f"/accounts/{account['id']}"
+    assert (account["name"], account["currency"], account["balance"]) == ("Kasse Ö", "EUR", 0)
+    offset = datetime.fromisoformat(account["created_at"]).utcoffset()
+    assert offset is not None
+    assert not offset
+    read = await client.http.get(opened.headers["location"])
+    assert (read.status_code, read.json()) == (200, account)
+
+
+async def test_a_balance_is_the_sum_of_the_accounts_postings(client: LedgerClient) -> None:
+    """Of its own, from all transactions, and never of another account's."""
+    left, right = await client.pair()
+    await client.move(left, right, 700)
+    await client.move(right, left, 50)
+    assert [await client.balance(account) for account in (left, right)] == [-650, 650]
+
+
+async def test_a_balance_may_outgrow_an_amount(client: LedgerClient) -> None:
+    """Amounts have 64 bits; their sum has as many as it needs."""
+    left, right = await client.pair()
+    largest = 2**63 - 1
+    for _ in range(3):
+        await client.move(left, right, largest)
+    assert await client.balance(right) == 3 * largest
+
+
+async def test_one_posting_may_name_an_account_twice(client: LedgerClient) -> None:
+    """Two lines on one account are two postings, both in the balance."""
+    left, right = await client.pair()
+    posted = await client.post({"postings": [line(left, -5), line(right, 2), line(right, 3)]})
+    assert posted.status_code == 201
+    assert await client.balance(right) == 5
+
+
+async def test_an_unknown_account_is_404_and_named(client: LedgerClient) -> None:
+    """The message repeats the id asked for."""
+    detail = refusal(await client.http.get("/accounts/4711"), 404, "unknown-account")
+    assert "4711" in detail
+
+
+@pytest.mark.parametrize("account_id", ["0", "-1", "abc", "1.5", str(2**63)])
+async def test_an_id_no_account_can_have_is_refused(client: LedgerClient, account_id: str) -> None:
+    """It never reaches the database, where 2^63 would be an error of the driver's."""
+    detail = refusal(await client.http.get(f"/accounts/{account_id}"), 422, "invalid-request")
+    assert account_id in detail
+
+
+@pytest.mark.parametrize(
+    ("body", "place"),
+    [
+        ({"name": "cash", "currency": "eur"}, "body/currency"),
+        ({"name": "cash", "currency": "EURO"}, "body/currency"),
+        ({"name": "cash", "currency": "EUR\n"}, "body/currency"),
+        ({"name": "cash", "currency": "ÄÖÜ"}, "body/currency"),
+        ({"name": "cash"}, "body/currency"),
+        ({"name": "", "currency": "EUR"}, "body/name"),
+        ({"name": "x" * 201, "currency": "EUR"}, "body/name"),
+        ({"name": "nul\x00", "currency": "EUR"}, "body/name"),
+        ({"name": 7, "currency": "EUR"}, "body/name"),
+        ({"name": "cash", "currency": "EUR", "balance": 5}, "body/balance"),
+        (["cash", "EUR"], "body"),
+    ],
+)
+async def test_a_wrong_account_is_refused_with_the_place(client: LedgerClient, body: object, place: str) -> None:
+    """Each fault says where it is, so that a form can show it there."""
+    response = await client.http.post("/accounts", json=body)
+    refusal(response, 422, "invalid-request")
+    assert [fault["at"] for fault in response.json()["errors"]] == [place]
+
+
+async def test_half_a_character_is_refused_and_can_be_shown(client: LedgerClient) -> None:
+    """A lone surrogate is legal JSON and no text; the answer that quotes it is still valid JSON."""
+    body = b'{"name": "\\ud800", "currency": "EUR"}'
+    response = await client.http.post("/accounts", content=body, headers={"Content-Type": "application/json"})
+    assert "\\ud800" in refusal(response, 422, "invalid-request")
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"), [(b'{"name": ', "malformed-body"), (b'{"name": "\xff"}', "http"), (b"1" * 5000, "http")]
+)
+async def test_a_body_that_is_not_json_is_400(client: LedgerClient, body: bytes, kind: str) -> None:
+    """Cut off, not UTF-8, or a number Python will not read."""
+    response = await client.http.post("/accounts", content=body, headers={"Content-Type": "application/json"})
+    refusal(response, 400, kind)
+
+
+async def test_a_huge_body_is_not_read(client: LedgerClient) -> None:
+    """Nor taken apart: 413, whether its length is announced or not."""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'{"name": "'
+        for _ in range(1000):
+            yield b"x" * 1000
+
+    for content in (b'"' + b"x" * 1_000_000 + b'"', endless()):
+        response = await client.http.post("/accounts", content=content, headers={"Content-Type": "application/json"})
+        refusal(response, 413, "http")
+
+
+async def test_many_faults_are_all_listed_and_the_first_ones_told(client: LedgerClient) -> None:
+    """The sentence stays readable; the list is complete."""
+    response = await client.http.post("/accounts", json={"a": 1, "b": 2, "c": 3})
+    assert refusal(response, 422, "invalid-request").endswith("; and 2 more.")
+    assert len(response.json()["errors"]) == 5

@@ -1,0 +1,154 @@
+"""The pool under the ledger: lazy, clean behind poolers, and honest when the database is away."""
+
+import logging
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+import pytest
+from sqlalchemy import text
+
+from api.ledger.database import Database
+from api.ledger.errors import DatabaseUnavailable
+from api.migrations.urls import DatabaseURL
+from devtools.ports import free_port
+from tests.integration.ledger_client import (
+    LedgerClient,
+    ledger_client,
+    refusal,
+    sessions_of_ledger,
+    transfer,
+    until_sessions,
+)
+from tests.pooler import PgBouncer
+from tests.servers import Server, fetch
+
+
+async def answers(client: LedgerClient) -> bool:
+    """Whether a request that needs the database gets through."""
+    return (await client.http.get("/transactions")).status_code == 200
+
+
+async def test_nothing_connects_before_the_first_request(ledger_url: str) -> None:
+    """Start-up makes no connection, the first request one under the ledger's name, and shutdown closes it."""
+    async with ledger_client(ledger_url) as client:
+        assert sessions_of_ledger(ledger_url) == 0
+        assert await answers(client)
+        assert sessions_of_ledger(ledger_url) == 1
+    await until_sessions(ledger_url, 0)
+
+
+async def test_a_block_that_raises_leaves_nothing_behind(ledger_url: str) -> None:
+    """The transaction is rolled back and the connection is back in the pool, outside any transaction."""
+    database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            async with database.sessions() as session:
+                await session.execute(text("INSERT INTO accounts (name, currency) VALUES ('lost', 'EUR')"))
+                raise ZeroDivisionError
+        async with database.sessions() as session:
+            assert await session.scalar(text("SELECT count(*) FROM accounts")) == 0
+    finally:
+        await database.dispose()
+
+
+async def test_no_prepared_statement_stays_on_the_server(ledger_url: str) -> None:
+    """A named one would be missing, or somebody else's, on the server connection a pooler gives next."""
+    database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0)
+    try:
+        for _ in range(3):
+            async with database.sessions() as session:
+                await session.execute(text("SELECT 1"))
+                assert await session.scalar(text("SELECT count(*) FROM pg_prepared_statements")) == 0
+    finally:
+        await database.dispose()
+
+
+async def test_a_column_may_change_its_type_under_a_pooled_connection(ledger_url: str) -> None:
+    """Another instance migrates while this one serves: no statement of before is used after."""
+    async with ledger_client(ledger_url) as client:
+        left, right = await client.pair()
+        made = await client.move(left, right)
+        assert (await client.http.get("/transactions")).json()["transactions"] == [made]
+        await fetch(ledger_url, "ALTER TABLE postings ALTER COLUMN position TYPE bigint")
+        await fetch(ledger_url, "ALTER TABLE transactions ALTER COLUMN description TYPE text")
+        assert (await client.http.get("/transactions")).json()["transactions"] == [made]
+        assert (await client.post(transfer(left, right))).status_code == 201
+
+
+async def test_a_connection_ended_by_the_server_is_replaced(ledger_url: str) -> None:
+    """A failover between two requests costs none of them."""
+    async with ledger_client(ledger_url) as client:
+        assert await answers(client)
+        await fetch(
+            ledger_url,
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND application_name = 'ledger'",
+        )
+        await until_sessions(ledger_url, 0)
+        assert await answers(client)
+
+
+async def test_a_database_that_is_away_is_503(caplog: pytest.LogCaptureFixture) -> None:
+    """With Retry-After, without the address in the answer, and logged once with the reason."""
+    async with ledger_client(f"postgresql://postgres:secret@127.0.0.1:{free_port()}/postgres") as client:
+        with caplog.at_level(logging.WARNING):
+            response = await client.http.get("/accounts/1")
+    detail = refusal(response, 503, "database-unavailable")
+    assert response.headers["retry-after"] == "1"
+    assert "127.0.0.1" not in detail
+    [record] = [record for record in caplog.records if record.message == "ledger.database_unavailable"]
+    assert record.__dict__["reason"] == "ConnectionRefusedError"
+
+
+async def test_a_database_that_does_not_exist_is_503(server: Server) -> None:
+    """A refusal at log-in is told by its SQLSTATE."""
+    database = Database(DatabaseURL.parse(server.url("no_such_database")))
+    try:
+        with pytest.raises(DatabaseUnavailable) as refused:
+            async with database.sessions() as session:
+                await session.execute(text("SELECT 1"))
+        assert refused.value.reason == "3D000"
+    finally:
+        await database.dispose()
+
+
+async def test_an_exhausted_pool_is_503_and_not_a_hang(ledger_url: str) -> None:
+    """Whoever finds no free connection in time is told so."""
+    database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0, pool_timeout_seconds=0.1)
+    try:
+        async with AsyncExitStack() as held:
+            await (await held.enter_async_context(database.sessions())).execute(text("SELECT 1"))
+            with pytest.raises(DatabaseUnavailable):
+                async with database.sessions() as session:
+                    await session.execute(text("SELECT 1"))
+    finally:
+        await database.dispose()
+
+
+async def test_a_mistake_in_a_statement_is_no_outage(ledger_url: str) -> None:
+    """A missing table is a defect of ours and stays visible as one."""
+    database = Database(DatabaseURL.parse(ledger_url))
+    try:
+        with pytest.raises(Exception, match="no_such_table") as failed:
+            async with database.sessions() as session:
+                await session.execute(text("SELECT * FROM no_such_table"))
+        assert not isinstance(failed.value, DatabaseUnavailable)
+    finally:
+        await database.dispose()
+
+
+@pytest.mark.parametrize("pool_mode", ["session", "transaction"])
+async def test_it_works_behind_pgbouncer(pgbouncer: Callable[..., PgBouncer], ledger_url: str, pool_mode: str) -> None:
+    """Through a pooler that gives every transaction another server connection, and replays on top."""
+    pooler = pgbouncer(pool_mode=pool_mode, pool_size=2 if pool_mode == "transaction" else 10)
+    async with ledger_client(pooler.url(ledger_url.rpartition("/")[2])) as client:
+        body = transfer(*await client.pair(), 7)
+        made = [await client.post(body, key=f"key-{number}") for number in (1, 2, 2, 3, 3, 3)]
+        assert [response.status_code for response in made] == [201, 201, 200, 201, 200, 200]
+        assert await client.balance(body["postings"][1]["account_id"]) == 21
+
+
+async def test_it_works_over_a_unix_socket(server: Server, ledger_url: str) -> None:
+    """A libpq URL that SQLAlchemy itself would refuse."""
+    async with ledger_client(server.socket_url(ledger_url.rpartition("/")[2])) as client:
+        assert await answers(client)

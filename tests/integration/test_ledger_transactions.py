@@ -1,0 +1,206 @@
+"""Posting transactions over HTTP, against PostgreSQL: the rules, the key, and races for it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from typing import Any
+
+import asyncpg
+import pytest
+
+from api.ledger.idempotency import fingerprint
+from api.ledger.schemas import NewTransaction
+from tests.integration.ledger_client import (
+    LedgerClient,
+    ledger_client,
+    line,
+    refusal,
+    transfer,
+    until_sessions,
+)
+from tests.servers import fetch
+
+
+@pytest.fixture
+async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
+    """The ledger over a database of the test's own."""
+    async with ledger_client(ledger_url) as client:
+        yield client
+
+
+async def rows(url: str, table: str) -> int:
+    """How many rows a table has."""
+    [row] = await fetch(url, f"SELECT count(*) FROM {table}")
+    number: int = row[0]
+    return number
+
+
+async def test_a_transaction_comes_back_as_posted(client: LedgerClient) -> None:
+    """With the postings in the order they were sent, and the day that was given."""
+    left, right = await client.pair()
+    body = {**transfer(left, right, 7), "description": "rent ½", "booked_on": "2026-02-28"}
+    posted = await client.post(body)
+    assert posted.status_code == 201
+    made = posted.json()
+    assert {name: made[name] for name in body} == body
+
+
+async def test_the_day_is_today_in_utc_unless_given(client: LedgerClient) -> None:
+    """A request without booked_on counts for the day it arrived."""
+    before = datetime.now(UTC).date()
+    made = await client.move(*await client.pair())
+    assert made["booked_on"] in {str(before), str(datetime.now(UTC).date())}
+
+
+async def test_two_currencies_balance_each_on_its_own(client: LedgerClient) -> None:
+    """A conversion is four postings: two that cancel out in each currency."""
+    euro, euro_exchange = await client.pair("EUR")
+    dollar, dollar_exchange = await client.pair("USD")
+    lines = [line(euro, -100), line(euro_exchange, 100)]
+    lines += [line(dollar_exchange, -117, "USD"), line(dollar, 117, "USD")]
+    assert (await client.post({"postings": lines})).status_code == 201
+    assert await client.balance(dollar) == 117
+
+
+async def test_an_unbalanced_transaction_leaves_nothing_behind(client: LedgerClient, ledger_url: str) -> None:
+    """Only the currency that is off is named, and no row is written."""
+    left, right = await client.pair("EUR")
+    dollar = await client.open(currency="USD")
+    lines = [line(left, -5), line(right, 5), line(dollar, 3, "USD")]
+    detail = refusal(await client.post({"postings": lines}), 422, "unbalanced-transaction")
+    assert "USD sums to 3" in detail
+    assert "EUR" not in detail
+    assert await rows(ledger_url, "transactions") == 0
+
+
+async def test_a_posting_to_no_account_is_refused(client: LedgerClient, ledger_url: str) -> None:
+    """422, as it is the body that is wrong, with the posting's place and the account's id."""
+    left = await client.open()
+    detail = refusal(await client.post(transfer(left, 4711)), 422, "unknown-posting-account")
+    assert detail == "postings[1] names account 4711, which does not exist."
+    assert await rows(ledger_url, "transactions") == 0
+
+
+async def test_a_posting_in_another_currency_than_its_account_is_refused(client: LedgerClient) -> None:
+    """Even if the transaction as a whole balances."""
+    left, dollar = await client.open(), await client.open(currency="USD")
+    detail = refusal(await client.post(transfer(left, dollar)), 422, "currency-mismatch")
+    assert f"account {dollar} is kept in USD" in detail
+
+
+async def test_the_database_refuses_a_wrong_currency_too(client: LedgerClient, ledger_url: str) -> None:
+    """Whoever writes past the service meets the composite foreign key."""
+    left, right = await client.pair()
+    made = await client.move(left, right)
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await fetch(ledger_url, "INSERT INTO postings VALUES ($1, 2, $2, 'USD', 1)", made["id"], left)
+
+
+@pytest.mark.parametrize("amount", [0, 1.0, 1.5, "1", True, None, 2**63, -(2**63) - 1, 10**30])
+async def test_an_amount_is_a_whole_number_of_64_bits_and_not_zero(client: LedgerClient, amount: object) -> None:
+    """Nothing is rounded, parsed or cut to fit."""
+    response = await client.post({"postings": [line(1, amount), line(2, -1)]})
+    refusal(response, 422, "invalid-request")
+    assert [fault["at"] for fault in response.json()["errors"]] == ["body/postings/0/amount"]
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"postings": []}, "body/postings"),
+        ({"postings": [line(1, 1)]}, "body/postings"),
+        ({"postings": [line(1, 1), line(2, -1)] * 251}, "body/postings"),
+        ({"description": "x" * 501}, "body/description"),
+        ({"description": "bell\x07"}, "body/description"),
+        ({"booked_on": "2026-02-30"}, "body/booked_on"),
+        ({"currency": "EUR"}, "body/currency"),
+    ],
+)
+async def test_a_wrong_transaction_is_refused_with_the_place(
+    client: LedgerClient, change: dict[str, Any], place: str
+) -> None:
+    """Too few postings, too many, or a member that is not what it should be."""
+    response = await client.post(transfer(1, 2) | change)
+    refusal(response, 422, "invalid-request")
+    assert [fault["at"] for fault in response.json()["errors"]] == [place]
+
+
+async def test_the_key_is_required(client: LedgerClient) -> None:
+    """400, as the draft says, with an example to copy."""
+    response = await client.http.post("/transactions", json=transfer(1, 2))
+    assert "Idempotency-Key: " in refusal(response, 400, "idempotency-key-missing")
+
+
+async def test_a_malformed_key_is_shown(client: LedgerClient) -> None:
+    """The message repeats what arrived."""
+    detail = refusal(await client.post(transfer(1, 2), key="two words"), 400, "idempotency-key-malformed")
+    assert "'two words'" in detail
+
+
+async def test_a_replay_returns_the_original(client: LedgerClient, ledger_url: str) -> None:
+    """200 instead of 201, the same transaction, and nothing new in the books; quoted or not, it is one key."""
+    body = transfer(*await client.pair(), 7)
+    first, second = await client.post(body, key='"once"'), await client.post(body, key="once")
+    assert (first.status_code, second.status_code) == (201, 200)
+    assert second.json() == first.json()
+    assert await rows(ledger_url, "postings") == 2
+
+
+async def test_a_key_with_another_payload_is_refused(client: LedgerClient) -> None:
+    """422, naming the key and the transaction it belongs to; the original stays as it is."""
+    left, right = await client.pair()
+    first = (await client.post(transfer(left, right, 7), key="once")).json()
+    detail = refusal(await client.post(transfer(left, right, 8), key="once"), 422, "idempotency-key-reused")
+    assert "'once'" in detail
+    assert f"transaction {first['id']}" in detail
+    assert await client.balance(right) == 7
+
+
+async def test_a_refused_transaction_does_not_use_up_its_key(client: LedgerClient) -> None:
+    """Whoever mended the payload may send it under the same key."""
+    left, right = await client.pair()
+    refusal(await client.post(transfer(left, 4711), key="once"), 422, "unknown-posting-account")
+    assert (await client.post(transfer(left, right), key="once")).status_code == 201
+
+
+async def test_many_identical_requests_at_once_make_one_transaction(client: LedgerClient, ledger_url: str) -> None:
+    """One gets 201, the others 200, all of them the same transaction."""
+    body = transfer(*await client.pair(), 7)
+    answers = await asyncio.gather(*(client.post(body, key="once") for _ in range(20)))
+    assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
+    assert len({answer.text for answer in answers}) == 1
+    assert await rows(ledger_url, "transactions") == 1
+
+
+@pytest.mark.parametrize(("ending", "status"), [("COMMIT", 200), ("ROLLBACK", 201)])
+async def test_a_request_waits_for_the_one_that_holds_its_key(
+    client: LedgerClient, ledger_url: str, ending: str, status: int
+) -> None:
+    """Frozen between insert and commit: the second gets the first's transaction, or its own if the first gives up."""
+    body = transfer(*await client.pair())
+    holder = await asyncpg.connect(ledger_url)
+    try:
+        await holder.execute("BEGIN")
+        digest = fingerprint(NewTransaction.model_validate(body))
+        held = await holder.fetchval(
+            "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', $1, '')"
+            " RETURNING id",
+            digest,
+        )
+        second = asyncio.create_task(client.post(body, key="once"))
+        await until_sessions(ledger_url, 1, waiting_for_a_lock=True)
+        await holder.execute(ending)
+        answer = await second
+    finally:
+        await holder.close()
+    assert answer.status_code == status
+    assert (answer.json()["id"] == held) is (ending == "COMMIT")
+
+
+async def test_opposite_transfers_at_once_all_arrive(client: LedgerClient) -> None:
+    """No deadlock between posters of the same two accounts, no lost amount."""
+    left, right = await client.pair()
+    there = [client.move(left, right, 3) for _ in range(20)]
+    back = [client.move(right, left, 2) for _ in range(20)]
+    await asyncio.gather(*there, *back)
+    assert [await client.balance(account) for account in (left, right)] == [-20, 20]

