@@ -1,0 +1,1 @@
+"""The ledger service, and the package that migrates its database."""

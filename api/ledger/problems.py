@@ -16,12 +16,16 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.types import Message, Receive
 
 from .errors import DatabaseUnavailable, LedgerError, shown
 
 _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_SECONDS = 1
+
+# Several times the largest transaction allowed; more is not read into memory.
+_LARGEST_BODY_BYTES = 256 * 1024
 
 
 class ProblemResponse(JSONResponse):
@@ -39,7 +43,7 @@ class ProblemRoute(APIRoute):
 
         async def answer(request: Request) -> Response:
             try:
-                return await handle(request)
+                return await handle(Request(request.scope, _limited(request.receive)))
             except LedgerError as error:
                 return _refusal(error)
             except RequestValidationError as error:
@@ -48,6 +52,22 @@ class ProblemRoute(APIRoute):
                 return _plain(error)
 
         return answer
+
+
+def _limited(receive: Receive) -> Receive:
+    """`receive` up to a size. Not FastAPI's `max_body_size`: Starlette answers that one with plain text."""
+    received = 0
+
+    async def receive_limited() -> Message:
+        nonlocal received
+        message = await receive()
+        received += len(message.get("body", b""))
+        if received > _LARGEST_BODY_BYTES:
+            # FastAPI lets this class alone through while it reads a body
+            raise HTTPException(413, f"The body is larger than {_LARGEST_BODY_BYTES} bytes.")
+        return message
+
+    return receive_limited
 
 
 def _problem(

@@ -16,15 +16,7 @@ _PROBLEM: dict[str, Any] = {
     "content": {ProblemResponse.media_type: {}},
 }
 
-# The largest transaction allowed is a sixth of this; more is not read into memory.
-_LARGEST_BODY_BYTES = 256 * 1024
-
-router = APIRouter(
-    route_class=ProblemRoute,
-    tags=["ledger"],
-    responses={"4XX": _PROBLEM, "503": _PROBLEM},
-    max_body_size=_LARGEST_BODY_BYTES,
-)
+router = APIRouter(route_class=ProblemRoute, tags=["ledger"], responses={"4XX": _PROBLEM, "503": _PROBLEM})
 
 
 async def _ledger(request: Request) -> Ledger:

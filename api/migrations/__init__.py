@@ -1,1 +1,39 @@
-from .startup_integration import lifespan_with_migrations as lifespan_with_migrations
+"""Migrations for a service of many instances: one migrates, the others see it finish, none is ready before.
+
+    app = FastAPI(lifespan=lifespan_with_migrations)
+
+Who is authoritative
+    The version table in the database says where the schema is; nothing else does. The advisory lock says who may
+    change it. The history table explains: who tried what, when, and how it ended. An instance's own memory counts for
+    nothing: whatever it believes, it reads again under the lock and, after migrating, on a fresh connection.
+
+What an instance does
+    Read the version. At head: ready, without a lock. Behind: try the lock. Got it: read again, run the revisions on
+    the very session that holds the lock, verify on a new connection, unlock, notify. Did not get it: watch the
+    version, woken by the notification or by a jittered poll, and try the lock again each time, because the holder
+    may have died. Every revision is a transaction of its own.
+
+When something happens
+    The holder is killed: its session ends, and lock and open transaction end with it. The next one that tries
+    continues at the revision that was rolled back.
+    A revision fails: it is rolled back and recorded. Instances that were there at the time fail with the same error
+    instead of running it again in turn; the next start tries again.
+    A revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and nobody
+    goes on before a person has looked, unless the revision declares `idempotent = True`.
+    The database is away: everyone waits, with backoff, within the wait budget.
+    The budget ends: the instance fails. A timeout never means "start anyway".
+    The database is newer than the build: it serves with a warning if the history proves that its own head is an
+    ancestor of what is there, and refuses otherwise. Nothing is ever downgraded by itself.
+    A pooler in transaction mode is in between: one transaction carries lock and revisions; a revision that cannot
+    run in one is refused by name.
+
+What is not promised
+    That a revision runs fast, or that it is compatible with the release that is still serving. That advisory locks
+    hold across a failover with two primaries: they are not replicated. That a notification arrives: it only makes
+    waking faster. That anything is undone: a downgrade is a person's decision.
+"""
+
+from .settings import MigrationSettings
+from .startup_integration import lifespan_with_migrations
+
+__all__ = ["MigrationSettings", "lifespan_with_migrations"]

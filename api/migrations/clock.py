@@ -25,9 +25,11 @@ class SystemClock:
     """The clock of this machine."""
 
     def monotonic(self) -> float:
+        """Seconds of `time.monotonic`."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
+        """Sleep in this thread's event loop."""
         await asyncio.sleep(seconds)
 
 

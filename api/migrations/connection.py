@@ -57,8 +57,12 @@ class Limits:
 
 
 async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> asyncpg.Connection:
-    """Open a connection with the settings; without them where a pooler or platform refuses them at connect
-    (PgBouncer lets only a few start-up parameters through): `set_for_work` tries them again, one by one."""
+    """Open a connection with the settings, or without them where a pooler or platform refuses them at connect.
+
+    PgBouncer lets only a few start-up parameters through; `set_for_work` tries them again, one by one.
+
+    Raises: whatever asyncpg raises.
+    """
     name = {"application_name": application_name}
     try:
         return await url.connect(statement_cache_size=0, server_settings={**limits.server_settings(), **name})

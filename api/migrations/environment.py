@@ -18,6 +18,7 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
+
 from alembic import context
 
 from .assembly import Assembly

@@ -76,8 +76,8 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":
         return PrivilegeMissing(
-            f"{describe(error)} while {doing}; the migration role must own the schema: GRANT CREATE, USAGE ON SCHEMA to it, "
-            "or set MIGRATION_DATABASE_URL to the role that owns the tables"
+            f"{describe(error)} while {doing}; the migration role must own the tables and may create new ones: "
+            "GRANT CREATE, USAGE ON SCHEMA … TO it, or set MIGRATION_DATABASE_URL to the role that owns the schema"
         )
     if code == "25006":
         return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Collection, MutableMapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -103,6 +104,7 @@ class Gate:
         self._open = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
         if self._open and scope["type"] != "lifespan":
             scope.setdefault("state", {}).update(self.late_state)
         if self._open or scope["type"] == "lifespan" or _path(scope) in self._open_paths:
@@ -143,15 +145,16 @@ def _lock(status: Status) -> dict[str, Any]:
     return {
         "key": status.lock_key,
         "held": status.phase is Phase.MIGRATING,
-        "holder": holder
-        and {"instance": holder.instance, "pid": holder.pid, "since": _moment(holder.since), "state": holder.state},
+        "holder": None if holder is None else {**asdict(holder), "since": _moment(holder.since)},
         "waited_seconds": round(time.time() - waiting, 3) if waiting and status.phase is Phase.WAITING else 0,
     }
 
 
 def _last_run(status: Status) -> dict[str, Any] | None:
     run = status.last_run
-    return run and {
+    if run is None:
+        return None
+    return {
         "result": run.result,
         "started_at": _moment(run.started_at),
         "finished_at": _moment(run.finished_at),

@@ -137,6 +137,7 @@ class TransactionLock(SessionLock):
     isolation_level = "AUTOCOMMIT"
 
     async def try_lock(self) -> bool:
+        """Begin a transaction and take the lock in it, if it is free."""
         await self._connection.execute("BEGIN", timeout=ANSWER_SECONDS)
         held = await self._try("pg_try_advisory_xact_lock")
         if not held:
@@ -144,17 +145,21 @@ class TransactionLock(SessionLock):
         return held
 
     async def complete(self) -> None:
+        """Commit all the work, which also frees the lock."""
         await self._connection.execute("COMMIT", timeout=ANSWER_SECONDS)
 
     async def unlock(self) -> None:
+        """End the transaction, if it is still open."""
         if self._connection.is_in_transaction():
             await self._connection.execute("ROLLBACK", timeout=ANSWER_SECONDS)
 
     def abandon(self, connection: sa.Connection) -> None:
+        """Roll back everything; the lock goes with it."""
         connection.exec_driver_sql("ROLLBACK")
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[None]:
+        """Inside the transaction a missing table would abort it; a savepoint keeps it alive."""
         if not self._connection.is_in_transaction():
             yield
             return

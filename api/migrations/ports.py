@@ -10,7 +10,6 @@ from typing import Literal, Protocol
 from .schema import Observed
 from .state import Holder
 
-
 Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
 
 

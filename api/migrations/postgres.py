@@ -15,6 +15,7 @@ from typing import Any, cast
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
+from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from .connection import ANSWER_SECONDS, Limits, connect, engine_over, set_for_work
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
@@ -47,6 +48,7 @@ class PostgresSession:
         self._woken = asyncio.Event()
 
     async def open(self) -> None:
+        """Connect, unless connected."""
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
             name = application_name(self._key, "waiting", self._instance)
@@ -54,6 +56,7 @@ class PostgresSession:
                 self._raw = await connect(self._url, self._limits, name)
 
     async def observe(self) -> Observed:
+        """The version table and the half-applied revisions, in one query."""
         versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
         half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
         # a database that has never seen this package has no history table, an empty one neither
@@ -64,10 +67,12 @@ class PostgresSession:
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of every revision in the history table."""
         rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
     async def failure_since(self, moment: datetime) -> Failure | None:
+        """The newest failed attempt since `moment`."""
         rows = await self._rows_if_there(
             f"SELECT revision, instance, release, error FROM {self._history} "
             f"WHERE error IS NOT NULL AND finished_at >= $1 ORDER BY id DESC LIMIT 1",
@@ -87,9 +92,11 @@ class PostgresSession:
         return rows[0] if rows else None
 
     async def now(self) -> datetime:
+        """The server's clock."""
         return cast(datetime, await self._value("SELECT clock_timestamp()"))
 
     async def try_lock(self) -> bool:
+        """Take the advisory lock if it is free; behind a pooler, in a transaction."""
         async with _translated("taking the lock"):
             lock = await self._suitable_lock()
             if self._standby:
@@ -104,6 +111,7 @@ class PostgresSession:
         return held
 
     async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order on this very connection."""
         lock = self._held
         if lock.pooled:
             await self._refuse_autocommit(order)
@@ -114,6 +122,7 @@ class PostgresSession:
             await lock.complete()
 
     async def fail_attempt(self, error: str) -> None:
+        """Record this instance's open attempt as failed."""
         await self._rows_if_there(
             f"UPDATE {self._history} SET outcome = '{Outcome.FAILED}', finished_at = clock_timestamp(), error = $1 "
             f"WHERE outcome = '{Outcome.RUNNING}' AND instance = $2 RETURNING id",
@@ -122,11 +131,13 @@ class PostgresSession:
         )
 
     async def unlock(self) -> None:
+        """Give the lock back and notify those who listen."""
         async with _translated("giving the lock back"):
             await self._held.unlock()
             await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
 
     async def holder(self) -> Holder | None:
+        """Who holds the lock."""
         async with _translated("looking for the lock's holder"):
             return await holder(self._key, self._connection)
 
@@ -140,6 +151,7 @@ class PostgresSession:
         return [name.removeprefix(self._key.label) for name in names or ()]
 
     async def pause(self, seconds: float) -> None:
+        """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""
         if self._listening:
             await self._woken_within(seconds)
         elif await self._may_listen():
@@ -152,6 +164,7 @@ class PostgresSession:
             await self._woken_within(seconds)
 
     async def close(self) -> None:
+        """Close the connection, and with it everything the session held."""
         raw, self._raw = self._raw, None
         if raw is None:
             return
@@ -186,16 +199,16 @@ class PostgresSession:
         needing = revisions.needing_autocommit(self._runner.planned(order, observed.revisions))
         if needing:
             raise DirectConnectionNeeded(
-                f"revision {'; '.join(map(revisions.describe, needing))} uses autocommit_block, and the connection goes "
-                "through a transaction pooler, where that cannot be done under the lock; set MIGRATION_DATABASE_URL to "
-                "the database's direct endpoint (its own port, not the pooler's)"
+                f"revision {'; '.join(map(revisions.describe, needing))} uses autocommit_block, but the connection "
+                "goes through a transaction pooler, where that cannot be done under the lock; set "
+                "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
             )
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):
             with suppress(asyncpg.UndefinedTableError):
                 async with self._held.look() if self._lock else _nothing():
-                    return await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS)
+                    return list(await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS))
         return []
 
     async def _value(self, sql: str, *arguments: Any) -> Any:
@@ -208,8 +221,8 @@ class PostgresSession:
         async with _translated("looking at the server"):
             if (await self._suitable_lock()).pooled:
                 return False
-        crowd = "SELECT count(*) * 2 < current_setting('max_connections')::int FROM pg_stat_activity WHERE datid IS NOT NULL"
-        return bool(await self._value(crowd))
+        room = "count(*) * 2 < current_setting('max_connections')::int"
+        return bool(await self._value(f"SELECT {room} FROM pg_stat_activity WHERE datid IS NOT NULL"))
 
     def _wake(self, *_: object) -> None:
         self._woken.set()
@@ -235,4 +248,5 @@ async def _nothing() -> AsyncIterator[None]:
 
 
 def _quoted(table: sa.Table) -> str:
-    return postgresql.dialect().identifier_preparer.format_table(table)
+    preparer: IdentifierPreparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    return preparer.format_table(table)

@@ -52,24 +52,23 @@ class Revisions:
             raise UnknownRevision(
                 f"this build has no revision {target!r}; './migrate.sh history' lists those it has"
             ) from error
-        return frozenset(script.revision for script in found if script is not None)
+        return frozenset(script.revision for script in found)
 
     def describe(self, revision: str) -> str:
         """`id, first line of its docstring`, or only the id where this build does not know it."""
         if revision not in self.code.parents:
             return revision
-        script = self.directory.get_revision(revision)
-        return f"{revision}, {script.doc}" if script is not None and script.doc else revision
+        doc = self.directory.get_revision(revision).doc
+        return f"{revision}, {doc}" if doc else revision
 
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
         """Those of `revisions` whose files open an `autocommit_block`."""
         scripts = [self.directory.get_revision(revision) for revision in revisions]
-        return tuple(s.revision for s in scripts if s is not None and "autocommit_block" in Path(s.path).read_text())
+        return tuple(s.revision for s in scripts if "autocommit_block" in Path(s.path).read_text())
 
     def path(self, revision: str) -> str | None:
         """The file of a revision."""
-        script = self.directory.get_revision(revision) if revision in self.code.parents else None
-        return None if script is None else script.path
+        return self.directory.get_revision(revision).path if revision in self.code.parents else None
 
 
 def _graph(directory: ScriptDirectory) -> CodeRevisions:
@@ -84,4 +83,4 @@ def _graph(directory: ScriptDirectory) -> CodeRevisions:
 def _parents(directory: ScriptDirectory, script: Script) -> frozenset[str]:
     named = [script.down_revision, script.dependencies]
     below = [found for name in named if name for found in directory.get_revisions(name)]
-    return frozenset(s.revision for s in below if s is not None)
+    return frozenset(s.revision for s in below)

@@ -111,18 +111,18 @@ def explain(schema: Schema) -> str:
             return f"the database is at {database}, this build's head is {heads}: {len(schema.pending)} pending"
         case SchemaState.AHEAD:
             return (
-                f"the database is ahead: it is at {database}, which this build (head {heads}) does not know; deploy the "
-                f"release that contains {_names(schema.unknown)}"
+                f"the database is ahead: it is at {database}, which this build (head {heads}) does not know; "
+                f"deploy the release that contains {_names(schema.unknown)}"
             )
         case SchemaState.DIVERGED:
             return (
-                f"the database has diverged: it is at {database}, and nothing shows that this build's head {heads} is an "
-                f"ancestor of {_names(schema.unknown)}; deploy the release that contains it, or check DATABASE_URL"
+                f"the database has diverged: it is at {database}, and nothing shows that this build's head {heads} "
+                f"is an ancestor of {_names(schema.unknown)}; deploy the release that has it, or check DATABASE_URL"
             )
         case SchemaState.DIRTY:
             return (
-                f"revision {', '.join(schema.half_applied)} committed a part of its work and did not finish; look at what "
-                "is there, put it in order by hand, then './migrate.sh repair --rerun' (runs it again) or "
+                f"revision {', '.join(schema.half_applied)} committed a part of its work and did not finish; "
+                "look at what is there, put it in order by hand, then './migrate.sh repair --rerun' (runs it again) or "
                 "'./migrate.sh repair --stamp' (declares it applied)"
             )
     return "the database has not been read yet"

@@ -100,8 +100,9 @@ class MigrationSettings(BaseSettings):
     def _agree(self) -> Self:
         if self.wait_seconds < self.run_seconds:
             raise ValueError(
-                f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS ({self.run_seconds:g}): "
-                "instances would give up on a migration that is still allowed to run; raise the first or lower the second"
+                f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS "
+                f"({self.run_seconds:g}): instances would give up on a migration that is still allowed to run; "
+                "raise the first or lower the second"
             )
         if self.version_table == self.history_table:
             raise ValueError("MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ")

@@ -11,7 +11,7 @@ import logging
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Self
 
 from starlette.applications import Starlette
@@ -20,7 +20,7 @@ from .assembly import bring_up, new_tracker
 from .errors import MigrationError
 from .health import Gate, routes
 from .settings import MigrationSettings
-from .state import Phase, Tracker
+from .state import Tracker
 from .thread import MigrationThread
 
 log = logging.getLogger(__name__)

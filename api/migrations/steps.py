@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext, MigrationInfo, MigrationStep
+from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
 
 from .history import Author, History, Outcome
 from .ports import Report
@@ -29,7 +29,8 @@ class Hold(Protocol):
         """Roll back what a failed revision left open."""
 
 
-Plan = Callable[[Any, MigrationContext | None], Iterable[MigrationStep]]
+Step = RevisionStep | StampStep
+Plan = Callable[[Any, MigrationContext | None], Iterable[Step]]
 
 
 @dataclass
@@ -67,7 +68,7 @@ class Steps:
     def surround(self, plan: Plan) -> Plan:
         """`plan`, with an attempt recorded before each step and progress reported after it."""
 
-        def steps(heads: Any, context: MigrationContext | None) -> Iterator[MigrationStep]:
+        def steps(heads: Any, context: MigrationContext | None) -> Iterator[Step]:
             todo = list(plan(heads, context))
             infos = [step.info for step in todo]
             if any(not info.is_stamp for info in infos):

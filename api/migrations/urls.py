@@ -27,9 +27,11 @@ _DIALECTS = {
 # libpq and ORM parameters that are the client's business; asyncpg would send them to the server as settings,
 # which answers "unrecognized configuration parameter".
 _CLIENT_ONLY = frozenset(
-    "channel_binding client_encoding connect_timeout connection_limit fallback_application_name gssdelegation gssencmode "
-    "keepalives keepalives_count keepalives_idle keepalives_interval load_balance_hosts pgbouncer pool_timeout "
-    "replication require_auth sslcompression sslsni tcp_user_timeout".split()
+    """
+    channel_binding client_encoding connect_timeout connection_limit fallback_application_name gssdelegation gssencmode
+    keepalives keepalives_count keepalives_idle keepalives_interval load_balance_hosts pgbouncer pool_timeout
+    replication require_auth sslcompression sslsni tcp_user_timeout
+    """.split()
 )
 
 
