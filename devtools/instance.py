@@ -15,7 +15,7 @@ MARK = "Running migrations"
 """What the one instance that migrates writes to its log, and no other ever does."""
 
 STOP_SECONDS = 10.0
-TAIL_LINES = 5
+TAIL_LINES = 8
 
 
 class Instance:

@@ -1,5 +1,6 @@
 """What one look at an instance says, in the words people read on the screen; pure."""
 
+import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -37,8 +38,8 @@ class Run:
 
 
 def exited(code: int) -> Report:
-    """The report about a process that has ended with `code`; a negative one is the signal that killed it."""
-    cause = f"killed by signal {-code}" if code < 0 else f"exited with code {code}"
+    """The report about a process that has ended with `code`; a negative one is the signal that ended it."""
+    cause = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     return Report("exited", cause, over=True)
 
 

@@ -137,7 +137,8 @@ def main(arguments: Sequence[str]) -> int:
 
 def _run(options: argparse.Namespace, screen: Console) -> int:
     with alone(DATA), open_database(DATA, os.environ, fresh=options.fresh) as database:
-        _tell(screen, [f"Database: {database.description}", f"Starting {options.scale} instances at once", ""])
+        how_many = f"{options.scale} instances at once" if options.scale > 1 else "one instance"
+        _tell(screen, [f"Database: {database.description}", f"Starting {how_many}", ""])
         fleet = Fleet(free_ports_from(FIRST_PORT), options.scale, DATA / "logs")
         return asyncio.run(until_stopped(lambda: up(fleet, database.url, screen, check=options.check)))
 

@@ -11,7 +11,6 @@ Create Date: 2026-01-12 09:14:03+00:00
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision: str = "5d521e5c6f0e"

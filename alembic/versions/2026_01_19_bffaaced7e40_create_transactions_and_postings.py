@@ -12,7 +12,6 @@ Create Date: 2026-01-19 13:40:51+00:00
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision: str = "bffaaced7e40"

@@ -11,7 +11,6 @@ Create Date: 2026-03-16 10:27:45+00:00
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision: str = "5e0e7952ee90"

@@ -12,7 +12,6 @@ Create Date: 2026-03-16 15:58:20+00:00
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision: str = "f46bc910ddb3"

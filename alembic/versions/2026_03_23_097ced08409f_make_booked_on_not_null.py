@@ -11,7 +11,6 @@ Create Date: 2026-03-23 11:05:32+00:00
 from __future__ import annotations
 
 import sqlalchemy as sa
-
 from alembic import op
 
 revision: str = "097ced08409f"

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import logging
 import os
 import signal
 import time
-from concurrent.futures import CancelledError
 from concurrent.futures import TimeoutError as NotYet
 from typing import NoReturn
 
@@ -73,7 +73,7 @@ def _run(command: Command, assembly: Assembly, arguments: argparse.Namespace, st
                 stop.enforce()
             except MigrationError:
                 raise
-            except (Exception, CancelledError) as error:
+            except (Exception, asyncio.CancelledError) as error:
                 stop.explain(error)
 
 

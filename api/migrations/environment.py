@@ -18,7 +18,6 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-
 from alembic import context
 
 from .assembly import Assembly
@@ -49,7 +48,7 @@ def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
         with context.begin_transaction():
             context.run_migrations()
     elif GIVEN in context.config.attributes:
-        _run(context.config.attributes[GIVEN], options)
+        _run(context.config.attributes[GIVEN], {"transaction_per_migration": True, **options})
     else:
         _by_hand(settings, options)
 

@@ -6,6 +6,7 @@ any SQLSTATE (asyncpg: InterfaceError, InternalClientError), so "lost" is decide
 
 from __future__ import annotations
 
+import os
 import re
 import ssl
 import traceback
@@ -116,7 +117,8 @@ def _plain(error: BaseException) -> str:
     text = str(error).strip().splitlines()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
-        return error.strerror or type(error).__name__
+        number = error.errno or 0
+        return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
     return (_LITERALS.sub("'…'", text[0]) if hasattr(error, "sqlstate") else text[0])[:300]

@@ -34,8 +34,8 @@ class Failure:
 class Report(Protocol):
     """Who hears of the run's progress; called in the migration thread."""
 
-    def planned(self, revisions: tuple[str, ...]) -> None:
-        """The steps that will run, in order."""
+    def planned(self, revisions: tuple[str, ...], verb: str) -> None:
+        """The steps that will run, in order, and what each will have been: "Applied" or "Undid"."""
 
     def started(self, revision: str) -> None:
         """A step begins."""

@@ -18,12 +18,14 @@ class Reporter:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._announced = False
+        self._verb = "Applied"
         self._applied: list[str] = []
         self._step_started = 0.0
 
-    def planned(self, revisions: tuple[str, ...]) -> None:
+    def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """The run begins."""
         self._applied = []
+        self._verb = verb
         self._tracker.note(progress=Progress(0, len(revisions), None, time.time()))
         if revisions and not self._announced:
             self._announced = True
@@ -41,7 +43,8 @@ class Reporter:
         self._tracker.note(progress=replace(progress, applied=len(self._applied), current=None))
         seconds = time.monotonic() - self._step_started
         log.info(
-            "Applied %s (%d of %d) in %.2f s",
+            "%s %s (%d of %d) in %.2f s",
+            self._verb,
             revision,
             len(self._applied),
             progress.total,

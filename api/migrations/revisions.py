@@ -49,9 +49,7 @@ class Revisions:
         try:
             found = self.directory.get_revisions(target)
         except CommandError as error:
-            raise UnknownRevision(
-                f"this build has no revision {target!r}; './migrate.sh history' lists those it has"
-            ) from error
+            raise unknown(target) from error
         return frozenset(script.revision for script in found)
 
     def describe(self, revision: str) -> str:
@@ -59,7 +57,7 @@ class Revisions:
         if revision not in self.code.parents:
             return revision
         doc = self.directory.get_revision(revision).doc
-        return f"{revision}, {doc}" if doc else revision
+        return f"{revision}, {doc.rstrip('.')}" if doc else revision
 
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
         """Those of `revisions` whose files open an `autocommit_block`."""
@@ -69,6 +67,11 @@ class Revisions:
     def path(self, revision: str) -> str | None:
         """The file of a revision."""
         return self.directory.get_revision(revision).path if revision in self.code.parents else None
+
+
+def unknown(target: str) -> UnknownRevision:
+    """The error for a target that this build does not have."""
+    return UnknownRevision(f"this build has no revision {target!r}; 'alembic history' lists those it has")
 
 
 def _graph(directory: ScriptDirectory) -> CodeRevisions:

@@ -19,7 +19,7 @@ from .errors import ForeignConnection, MigrationError, RevisionFailed, UnknownRe
 from .failures import describe, lost, translate, where
 from .history import Author, History
 from .ports import Order, Report
-from .revisions import Revisions
+from .revisions import Revisions, unknown
 from .steps import Hold, Plan, Steps
 
 RunEnv = Callable[[sa.Connection, Order, Steps], None]
@@ -63,7 +63,7 @@ class Runner:
         try:
             self._run(connection, order, steps)
         except Exception as error:
-            raise self._failed(error, steps) from error
+            raise self._failed(error, order, steps) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
@@ -86,7 +86,7 @@ class Runner:
         try:
             steps = list(self._plan(order)(tuple(database), None))
         except CommandError as error:
-            raise UnknownRevision(str(error)) from error
+            raise _not_there(error, order) from error
         return tuple(step.info.up_revision_ids[0] for step in steps)
 
     def options(self, steps: Steps) -> dict[str, Any]:
@@ -150,11 +150,11 @@ class Runner:
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: Exception, steps: Steps) -> MigrationError:
+    def _failed(self, error: Exception, order: Order, steps: Steps) -> MigrationError:
         if isinstance(error, MigrationError) or lost(error):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
-            return UnknownRevision(str(error)) if isinstance(error, CommandError) else translate(error, "migrating")
+            return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
         message = (
             f"revision {self.revisions.describe(steps.current)} failed and was rolled back: "
@@ -162,3 +162,8 @@ class Runner:
         )
         steps.record_failure(message)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
+
+
+def _not_there(error: CommandError, order: Order) -> UnknownRevision:
+    # Alembic's other messages ("Relative revision -9 didn't produce 9 migrations") say what is wrong by themselves
+    return unknown(order.target) if "locate revision" in str(error) else UnknownRevision(str(error))

@@ -72,7 +72,7 @@ class Steps:
             todo = list(plan(heads, context))
             infos = [step.info for step in todo]
             if any(not info.is_stamp for info in infos):
-                self._begin_run(tuple(_revision(info) for info in infos))
+                self._begin_run(infos)
             for step, info in zip(todo, infos, strict=True):
                 self._before(info)
                 yield step
@@ -107,8 +107,9 @@ class Steps:
             self._history.mark(self.connection, again, outcome, error)
         self.connection.commit()
 
-    def _begin_run(self, revisions: tuple[str, ...]) -> None:
-        self._report.planned(revisions)
+    def _begin_run(self, infos: list[MigrationInfo]) -> None:
+        verb = "Applied" if infos[0].is_upgrade else "Undid"
+        self._report.planned(tuple(_revision(info) for info in infos), verb)
         self._history.prepare(self.connection, self._code.idempotent)
         sa.event.listen(self.connection, "commit", self._on_commit)
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -50,15 +50,13 @@ def check(project: Path, *arguments: str, **environment: str) -> tuple[int, str]
     return process.returncode, output
 
 
-def children_in(project: Path) -> list[str]:
-    """The command lines of processes that work in `project` or on its data."""
+def processes_in(project: Path) -> list[psutil.Process]:
+    """The processes that work in `project`: the instances, and the server on its data."""
     found = []
     for process in psutil.process_iter():
-        try:
-            if process.cwd().startswith(str(project)):
-                found.append(" ".join(process.cmdline()))
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
+        with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+            if Path(process.cwd()).is_relative_to(project):
+                found.append(process)
     return found
 
 
@@ -97,7 +95,7 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
     assert code == 0, third
     assert "api-1 (" in third
     assert " migrated the database." in third
-    assert children_in(project) == []
+    assert processes_in(project) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -110,7 +108,7 @@ def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals
         process.send_signal(number)
         process.communicate(timeout=BUDGET_SECONDS)
         assert process.returncode == 0
-    assert children_in(project) == []
+    assert processes_in(project) == []
 
 
 def test_a_second_one_in_the_same_folder_is_refused(project: Path) -> None:
@@ -121,11 +119,27 @@ def test_a_second_one_in_the_same_folder_is_refused(project: Path) -> None:
         assert first.poll() is None
 
 
+def test_a_killed_one_does_not_stop_the_next(project: Path) -> None:
+    """SIGKILL leaves its server behind; the next start ends that one and finds the data as they were."""
+    with serving(project, "--scale", "1") as (first, _):
+        first.kill()
+        first.wait(BUDGET_SECONDS)
+        instances = [process for process in processes_in(project) if "uvicorn" in process.cmdline()]
+        assert len(instances) == 1
+        for instance in instances:
+            instance.kill()
+        code, output = check(project, "--scale", "1")
+        assert code == 0, output
+        assert "at head already" in output
+    assert processes_in(project) == []
+
+
 def test_an_unreachable_database_is_named(project: Path) -> None:
-    """Every instance ends; the command says so with the instance's own last words, and not with the password."""
+    """Every instance gives up in the end; the command shows its last words, which name the cause and no password."""
     url = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
-    code, output = check(project, "--scale", "2", DATABASE_URL=url, MIGRATION_WAIT_SECONDS="2")
+    budgets = {"MIGRATION_WAIT_SECONDS": "2", "MIGRATION_RUN_SECONDS": "2"}
+    code, output = check(project, "--scale", "2", DATABASE_URL=url, **budgets)
     assert code == 1
-    assert "api-1 exited with code" in output
-    assert "api-2 exited with code" in output
+    assert "No instance became ready." in output
+    assert output.count("Connection refused") >= 2
     assert "secret-word" not in output

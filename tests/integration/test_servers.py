@@ -36,6 +36,15 @@ async def test_the_socket_reaches_the_same_server(server: Server) -> None:
     assert await fetch(server.socket_url("postgres"), started) == server.execute(started)
 
 
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+async def test_a_restart_keeps_port_and_data(server: Server, database_url: str, mode: str) -> None:
+    """The same URL answers afterwards, from another postmaster."""
+    started = "SELECT pg_postmaster_start_time()"
+    before = await fetch(database_url, started)
+    server.restart(mode)
+    assert await fetch(database_url, started) != before
+
+
 async def test_the_tls_server_takes_no_plain_connection(debian_postgres: Server) -> None:
     """A test that reaches it has used TLS."""
     rows = await fetch(debian_postgres.superuser_url, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")

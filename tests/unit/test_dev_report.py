@@ -43,7 +43,7 @@ def test_a_failure_shows_its_error() -> None:
 def test_an_ended_process_shows_how() -> None:
     """An exit code and a signal read differently."""
     assert exited(3).words == "exited with code 3"
-    assert exited(-9).words == "killed by signal 9"
+    assert exited(-9).words == "ended by SIGKILL"
 
 
 @pytest.mark.parametrize(("started", "finished"), [(100.0, 102.5), ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02.5Z")])
