@@ -91,16 +91,23 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
 
 
-async def bring_up(settings: MigrationSettings, tracker: Tracker) -> None:
+async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: ConfigurationError | None = None) -> None:
     """What an instance does at start: return once the schema is verified, and the tracker says `ready` or `off`.
+
+    Args:
+        settings: whose database and policy.
+        tracker: where progress and outcome are shown.
+        problem: why the settings could not be read, in which case nothing else is tried.
 
     Raises:
         MigrationError: the schema could not be verified; the tracker says `failed` and why.
     """
-    if settings.strategy is Strategy.OFF:
+    if settings.strategy is Strategy.OFF and problem is None:
         tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
         return
     try:
+        if problem is not None:
+            raise problem
         assembly = Assembly.build(settings, tracker)
     except ConfigurationError as error:
         tracker.move(Phase.FAILED, message=str(error))

@@ -17,7 +17,7 @@ from typing import Any, Self
 from starlette.applications import Starlette
 
 from .assembly import bring_up, new_tracker
-from .errors import MigrationError
+from .errors import ConfigurationError, MigrationError
 from .health import Gate, routes
 from .settings import MigrationSettings
 from .state import Tracker
@@ -62,21 +62,22 @@ lifespan_with_migrations = MigrationLifespan()
 async def _lifespan(
     app: Starlette, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
-    settings = settings or MigrationSettings.load()
     _make_heard()
+    settings, problem = _settled(settings)
     tracker = new_tracker(settings)
     app.state.migrations = tracker
     gate = _install(app, tracker, settings)
-    thread = MigrationThread(lambda: bring_up(settings, tracker))
+    thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
     thread.start()
-    if settings.startup_mode == "block":
-        async with _stopped_at_exit(thread):
-            await _outcome(thread)
+    async with _stopped_at_exit(thread):
+        if settings.startup_mode == "gate":
+            async with _in_background(_serve_when_ready(app, gate, thread, then, settings)):
+                yield None
+        elif await _succeeds(thread, settings):
             async with then(app) if then else _nothing() as state:
                 gate.open()
                 yield state
-    else:
-        async with _stopped_at_exit(thread), _in_background(_serve_when_ready(app, gate, thread, then, settings)):
+        else:
             yield None
 
 
@@ -96,6 +97,24 @@ async def _serve_when_ready(
         if settings.on_failure == "exit" or not isinstance(error, MigrationError):
             # the server shuts down in order and the process ends with 143, which every supervisor takes for a failure
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, ConfigurationError | None]:
+    # a wrong setting is a failed start like any other: shown by the probes, one line in the log, no traceback
+    try:
+        return settings or MigrationSettings.load(), None
+    except ConfigurationError as error:
+        return MigrationSettings.model_construct(), error
+
+
+async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> bool:
+    try:
+        await _outcome(thread)
+    except MigrationError:
+        if settings.on_failure == "exit":
+            raise
+        return False
+    return True
 
 
 async def _outcome(thread: MigrationThread) -> None:

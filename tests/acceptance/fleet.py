@@ -1,0 +1,220 @@
+"""Real processes: instances of the service, `./migrate.sh` and `alembic`, started as people start them.
+
+Every setting is an environment variable: `fleet(5, url, MIGRATION_ALEMBIC_CONFIG=str(ini), …)`.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from signal import SIGKILL, Signals
+from typing import Any
+
+import httpx
+
+from devtools.ports import HOST, free_port
+from tests.acceptance.project import PLAIN, ROOT
+from tests.waiting import wait_until
+
+WAIT_SECONDS = 30.0
+"""For one thing to happen. Nothing takes that long; two busy cores might."""
+
+MARK = "Running migrations"
+"""What the one that migrates says once, and nobody else ever does."""
+
+
+def environment(url: str | None, **settings: str) -> dict[str, str]:
+    """This process's environment without its own settings, with the given ones."""
+    kept = {k: v for k, v in os.environ.items() if k != "DATABASE_URL" and not k.startswith("MIGRATION_")}
+    given = {"DATABASE_URL": url} if url is not None else {}
+    return {**kept, "PYTHONUNBUFFERED": "1", **given, **settings}
+
+
+class Instance:
+    """One `uvicorn api.main:app`, started by the constructor.
+
+    Attributes:
+        name: its MIGRATION_INSTANCE.
+        port: where it answers, once it does.
+    """
+
+    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+        self.name = name
+        self.port = free_port()
+        self._log = folder / f"{name}.log"
+        # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=10, limits=limits)
+        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self.port)]
+        with self._log.open("wb") as log:
+            self.process = subprocess.Popen(
+                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def __repr__(self) -> str:
+        return f"<{self.name} on {self.port}, exit code {self.process.poll()}>"
+
+    def get(self, path: str) -> httpx.Response:
+        """Ask it. Raises `httpx.TransportError` while nothing listens."""
+        return self._client.get(path)
+
+    def post(self, path: str, body: Any) -> httpx.Response:
+        """Send it JSON."""
+        return self._client.post(path, json=body)
+
+    def health(self) -> dict[str, Any]:
+        """What `/health/migrations` says; empty while nothing listens."""
+        try:
+            body: dict[str, Any] = self.get("/health/migrations").json()
+        except httpx.TransportError:
+            return {}
+        return body
+
+    def phase(self) -> str | None:
+        """The phase it says it is in; None while nothing listens."""
+        return self.health().get("phase")
+
+    def ready(self) -> bool:
+        """Whether it may serve."""
+        try:
+            return self.get("/health/ready").status_code == 200
+        except httpx.TransportError:
+            return False
+
+    def log(self) -> str:
+        """Everything it has written so far."""
+        return self._log.read_text(errors="replace")
+
+    def kill(self, number: Signals) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def wait(self) -> int:
+        """Wait for its end; the exit code as a shell shows it: 143 for SIGTERM."""
+        self.until(lambda: self.process.poll() is not None, "ended")
+        return shell_code(self.process)
+
+    def until(self, condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
+        """Wait for something about it."""
+        wait_until(condition, f"{self!r} {what}", seconds=seconds)
+
+    def close(self) -> None:
+        """End the process whatever it does."""
+        if self.process.poll() is None:
+            self.process.send_signal(SIGKILL)
+        self.process.wait()
+        self._client.close()
+
+
+@contextmanager
+def fleet(n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str) -> Iterator[list[Instance]]:
+    """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
+
+    Their logs are printed when the block raises, for the report of the failed test.
+    """
+    instances: list[Instance] = []
+    with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
+        try:
+            for number in range(first, first + n):
+                name = f"api-{number}"
+                own = {"MIGRATION_INSTANCE": name, "MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}
+                instances.append(Instance(name, environment(url, **own), Path(folder)))
+            yield instances
+        except BaseException:
+            for instance in instances:
+                sys.stdout.write(f"--- {instance!r}\n{instance.log()}\n")
+            raise
+        finally:
+            for instance in instances:
+                instance.close()
+
+
+def until_all_ready(instances: Sequence[Instance], seconds: float = 2 * WAIT_SECONDS) -> None:
+    """Wait until each may serve; fail at once when one has ended instead."""
+
+    def all_ready() -> bool:
+        ended = [instance for instance in instances if instance.process.poll() is not None]
+        assert not ended, f"ended instead of becoming ready: {ended}"
+        return all(instance.ready() for instance in instances)
+
+    wait_until(all_ready, f"{len(instances)} ready instances", seconds=seconds)
+
+
+def until_phase(instances: Sequence[Instance], phase: str, seconds: float = 2 * WAIT_SECONDS) -> None:
+    """Wait until each says that it is in `phase`."""
+    wait_until(lambda: all(i.phase() == phase for i in instances), f"{len(instances)} {phase}", seconds=seconds)
+
+
+def until_one_migrates(instances: Sequence[Instance], seconds: float = 2 * WAIT_SECONDS) -> Instance:
+    """Wait for an instance that migrates, and return it."""
+    found: list[Instance] = []
+
+    def look() -> bool:
+        found[:] = [instance for instance in instances if instance.phase() == "migrating"]
+        return bool(found)
+
+    wait_until(look, "an instance that migrates", seconds=seconds)
+    return found[0]
+
+
+@contextmanager
+def command(words: Sequence[str], url: str | None, **settings: str) -> "Iterator[subprocess.Popen[str]]":
+    """Start a command in the project's folder, its two outputs as one; it does not outlive the block."""
+    process = subprocess.Popen(
+        words,
+        cwd=ROOT,
+        # migrate.sh takes the active environment's Python: make it the one that runs the tests
+        env=environment(url, VIRTUAL_ENV=sys.prefix, **settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+def start_migrate(
+    *arguments: str, url: str | None, ini: Path = PLAIN, **settings: str
+) -> "AbstractContextManager[subprocess.Popen[str]]":
+    """`./migrate.sh …` for a `with`."""
+    return command(["./migrate.sh", *arguments], url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+
+
+def start_alembic(
+    *arguments: str, url: str | None, ini: Path = PLAIN, **settings: str
+) -> "AbstractContextManager[subprocess.Popen[str]]":
+    """`alembic -c ini …`, as a person types it, for a `with`."""
+    words = [sys.executable, "-m", "alembic", "-c", str(ini), *arguments]
+    return command(words, url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+
+
+def migrate(*arguments: str, url: str | None, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
+    """Run `./migrate.sh …` to its end: exit code and output."""
+    with start_migrate(*arguments, url=url, ini=ini, **settings) as process:
+        return finish(process)
+
+
+def alembic(*arguments: str, url: str | None, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
+    """Run `alembic -c ini …` to its end: exit code and output."""
+    with start_alembic(*arguments, url=url, ini=ini, **settings) as process:
+        return finish(process)
+
+
+def finish(process: "subprocess.Popen[str]", seconds: float = 4 * WAIT_SECONDS) -> tuple[int, str]:
+    """Wait for the end of a command: exit code as a shell shows it, and output."""
+    output, _ = process.communicate(timeout=seconds)
+    return shell_code(process), output
+
+
+def shell_code(process: "subprocess.Popen[Any]") -> int:
+    """The exit code as a shell shows it: 128 + N for a process that signal N ended."""
+    code: int = process.returncode
+    return code if code >= 0 else 128 - code

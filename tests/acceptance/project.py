@@ -1,0 +1,155 @@
+"""Histories to migrate: a copy of the project's own, with further revisions on top of its head.
+
+Whatever a revision here does, it leaves a row in the table `marks`: two rows are a double application.
+"""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from textwrap import dedent, indent
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+
+ROOT = Path(__file__).resolve().parents[2]
+PLAIN = ROOT / "alembic.ini"
+"""The project's own history, unchanged."""
+
+INI = """\
+[alembic]
+script_location = {folder}/alembic
+prepend_sys_path = {root}
+path_separator = os
+"""
+
+SOURCE = '''\
+"""{doc}.
+
+Revision ID: {id}
+Revises: {below}
+"""
+
+import time
+
+import sqlalchemy as sa
+
+from alembic import op
+
+revision = "{id}"
+down_revision = "{below}"
+branch_labels = None
+depends_on = None
+{header}
+
+def mark():
+    op.execute("CREATE TABLE IF NOT EXISTS marks (revision text)")
+    op.execute("INSERT INTO marks VALUES ('{id}')")
+
+
+def upgrade():
+{upgrade}
+
+
+def downgrade():
+    op.execute("DELETE FROM marks WHERE revision = '{id}'")
+'''
+
+
+@dataclass(frozen=True)
+class Revision:
+    """A revision to put on top: its id (readable, at most 32 characters) and the body of its `upgrade()`."""
+
+    id: str
+    upgrade: str
+    doc: str = "Made by a test"
+    header: str = ""
+
+    def source(self, below: str) -> str:
+        """The text of its file; `below` is the revision it stands on."""
+        body = indent(dedent(self.upgrade).strip(), "    ")
+        return SOURCE.format(doc=self.doc, id=self.id, below=below, header=self.header, upgrade=body)
+
+
+def head(ini: Path = PLAIN) -> str:
+    """The only head of a history."""
+    found = ScriptDirectory.from_config(Config(ini)).get_current_head()
+    assert found, f"{ini} has no revisions"
+    return found
+
+
+def revisions(ini: Path = PLAIN) -> list[str]:
+    """Every revision of a history, oldest first."""
+    return [script.revision for script in ScriptDirectory.from_config(Config(ini)).walk_revisions()][::-1]
+
+
+def make_history(folder: Path, *extra: Revision) -> Path:
+    """Copy the project's history into `folder`, put `extra` on top in their order; returns its alembic.ini."""
+    shutil.copytree(PLAIN.parent / "alembic", folder / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
+    ini = folder / "alembic.ini"
+    ini.write_text(INI.format(folder=folder, root=ROOT))
+    below = head(ini)
+    for each in extra:
+        revision_file(ini, each).write_text(each.source(below))
+        below = each.id
+    return ini
+
+
+def revision_file(ini: Path, revision: Revision) -> Path:
+    """Where `revision` stands in the history of `ini`."""
+    return ini.parent / "alembic" / "versions" / f"2030_01_01_{revision.id}.py"
+
+
+def quick(id: str = "quick") -> Revision:
+    """Leaves its mark and ends."""
+    return Revision(id, "mark()")
+
+
+def slow(id: str = "slow", seconds: float = 2.5) -> Revision:
+    """One long statement, in the revision's transaction."""
+    return Revision(id, f'mark()\nop.execute("SELECT pg_sleep({seconds})")')
+
+
+def held(id: str = "held") -> Revision:
+    """Goes on only after `evidence.let_go`: as long as the test wants, however slow the machine is."""
+    body = """
+        mark()
+        while op.get_bind().scalar(sa.text("SELECT to_regclass('let_go')")) is None:
+            op.execute("SELECT pg_sleep(0.05)")
+    """
+    return Revision(id, body)
+
+
+def concurrent_index(id: str = "concurrent", table: str = "marks") -> Revision:
+    """`CREATE INDEX CONCURRENTLY`, alone in its revision, and safe to run again."""
+    name = f"ix_{id}"
+    body = f"""
+        with op.get_context().autocommit_block():
+            op.execute("DROP INDEX CONCURRENTLY IF EXISTS {name}")
+            op.execute("CREATE INDEX CONCURRENTLY {name} ON {table} ((1))")
+    """
+    return Revision(id, body, header="idempotent = True")
+
+
+def failing(id: str = "failing") -> Revision:
+    """Fails in the server, quoting a value that nobody may see."""
+    return Revision(id, "mark()\nop.execute(\"SELECT 'secret-word'::integer\")")
+
+
+def sleeper(id: str = "sleeper", seconds: float = 60) -> Revision:
+    """Sleeps in Python, in small steps, with the transaction open."""
+    body = f"""
+        mark()
+        for _ in range({round(seconds / 0.05)}):
+            time.sleep(0.05)
+    """
+    return Revision(id, body)
+
+
+def half_applied(id: str = "half", then: str = "op.execute('SELECT pg_sleep(60)')") -> Revision:
+    """Commits its mark outside a transaction; what comes `then` (a hang, or a `raise`) keeps it from finishing."""
+    body = f"""
+        with op.get_context().autocommit_block():
+            mark()
+            {then}
+    """
+    return Revision(id, body)

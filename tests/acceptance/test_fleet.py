@@ -1,0 +1,143 @@
+"""Five processes at once on an empty database: one migrates, four see it finish, none serves before."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import (
+    MARK,
+    Instance,
+    finish,
+    fleet,
+    start_migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+LEDGER = "/accounts/1"
+EXTRA = (project.slow(), project.held(), project.concurrent_index())
+
+
+@pytest.fixture
+def ini(tmp_path: Path) -> Path:
+    """The project's history with a slow revision, one that waits for the test, and an index built concurrently."""
+    return project.make_history(tmp_path, *EXTRA)
+
+
+def assert_applied_once(url: str, ini: Path) -> None:
+    """Every revision of the history is there, once, by one instance, and nothing is left behind."""
+    assert evidence.applied(url) == project.revisions(ini)
+    assert {row["outcome"] for row in evidence.history(url)} == {"applied"}
+    assert len(evidence.appliers(url)) == 1
+    assert evidence.versions(url) == [project.head(ini)]
+    assert evidence.marks(url) == ["held", "slow"]
+    assert evidence.invalid_indexes(url) == []
+    assert evidence.advisory_locks(url) == 0
+
+
+def assert_one_migrated(instances: Sequence[Instance], url: str) -> None:
+    """One log says so, once, and it is the log of the one in the history."""
+    counts = {instance.name: instance.log().count(MARK) for instance in instances}
+    assert sorted(counts.values()) == [0] * (len(instances) - 1) + [1]
+    assert {name for name, count in counts.items() if count} == evidence.appliers(url)
+
+
+def retry_after(response: httpx.Response) -> int:
+    """The header, which has to be whole seconds."""
+    assert response.headers["cache-control"] == "no-store"
+    return int(response.headers["retry-after"])
+
+
+def assert_closed(instance: Instance, holder: Instance, total: int) -> None:
+    """What an instance answers to a probe, a person and a client while `holder` migrates."""
+    assert instance.get("/health/live").status_code == 200
+    ready = instance.get("/health/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "fail")
+    assert retry_after(ready) > 0
+    migrations = instance.get("/health/migrations")
+    assert (migrations.status_code, migrations.json()["status"]) == (503, "fail")
+    assert retry_after(migrations) > 0
+    body = migrations.json()
+    assert body["instance"] == instance.name
+    assert body["lock"]["holder"]["instance"] == holder.name
+    assert body["lock"]["held"] is (instance is holder)
+    assert body["progress"]["current"] == "held"
+    assert 0 < body["progress"]["applied"] < body["progress"]["total"] <= total
+    refused = instance.get(LEDGER)
+    assert (refused.status_code, refused.json()["status"]) == (503, 503)
+    assert refused.headers["content-type"] == "application/problem+json"
+    assert retry_after(refused) > 0
+
+
+def sees_the_held_revision(instance: Instance) -> bool:
+    """Whether it has looked since the held revision began, and knows whose it is."""
+    health = instance.health()
+    return bool(health and health["progress"]["current"] == "held" and health["lock"]["holder"])
+
+
+def assert_serves(instance: Instance) -> None:
+    """Every probe is green and the ledger works."""
+    for path in ("/health/live", "/health/ready", "/health/migrations"):
+        response = instance.get(path)
+        assert (response.status_code, response.json()["status"]) == (200, "pass")
+        assert response.headers["cache-control"] == "no-store"
+    opened = instance.post("/accounts", {"name": instance.name, "currency": "EUR"})
+    assert opened.status_code == 201
+    assert instance.get(opened.headers["location"]).json()["name"] == instance.name
+
+
+def test_five_instances_start_at_once(database_url: str, ini: Path) -> None:
+    """One migrates; meanwhile all are alive and none is ready; then all serve, and everything was applied once."""
+    with fleet(5, database_url, ini=ini) as instances:
+        holder = until_one_migrates(instances)
+        wait_until(lambda: all(map(sees_the_held_revision, instances)), "five that look on", seconds=60)
+        for instance in instances:
+            assert_closed(instance, holder, len(project.revisions(ini)))
+        assert evidence.advisory_locks(database_url) == 1
+        evidence.let_go(database_url)
+        until_all_ready(instances)
+        assert_one_migrated(instances, database_url)
+        for instance in instances:
+            assert_serves(instance)
+    assert_applied_once(database_url, ini)
+
+
+def test_in_block_mode_nobody_listens_before_the_schema_is_there(database_url: str, ini: Path) -> None:
+    """Three instances migrate inside their lifespans: no port is open until the one has finished."""
+    with fleet(3, database_url, ini=ini, MIGRATION_STARTUP_MODE="block") as instances:
+        wait_until(lambda: "held" in evidence.running(database_url), "the held revision", seconds=60)
+        wait_until(lambda: len(evidence.sessions(database_url)) == 3, "three sessions", seconds=60)
+        for instance in instances:
+            with pytest.raises(httpx.ConnectError):
+                instance.get("/health/live")
+        evidence.let_go(database_url)
+        until_all_ready(instances)
+        assert_one_migrated(instances, database_url)
+        for instance in instances:
+            assert_serves(instance)
+    assert_applied_once(database_url, ini)
+
+
+def test_a_job_migrates_and_the_instances_only_wait(database_url: str, ini: Path) -> None:
+    """With MIGRATION_STRATEGY=job nobody tries the lock, before the job, while it runs, or after."""
+    with fleet(2, database_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
+        until_phase(instances, "waiting")
+        assert evidence.history(database_url) == []
+        assert all("nobody holds the lock" in instance.health()["message"] for instance in instances)
+        with start_migrate("upgrade", url=database_url, ini=ini, MIGRATION_INSTANCE="the-job") as job:
+            wait_until(lambda: all(map(sees_the_held_revision, instances)), "two that look on", seconds=60)
+            assert {i.health()["lock"]["holder"]["instance"] for i in instances} == {"the-job"}
+            evidence.let_go(database_url)
+            code, output = finish(job)
+        assert (code, output.count(MARK)) == (0, 1), output
+        until_all_ready(instances)
+        assert MARK not in "".join(instance.log() for instance in instances)
+    assert_applied_once(database_url, ini)
+    assert evidence.appliers(database_url) == {"the-job"}
