@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from .clock import SystemClock
 from .connection import Limits
-from .coordinator import Coordinator, Policy
+from .coordinator import Coordinator
+from .decision import Policy
 from .errors import ConfigurationError
 from .history import Author, History
 from .lock_manager import LockKey

@@ -1,4 +1,4 @@
-"""Who migrates and who waits: one pure decision and the only waiting loop. It knows the protocols and no backend.
+"""Who migrates and who waits: the only waiting loop. It knows the protocols and no backend.
 
 Read, lock, read again, migrate, read on a fresh connection, then be ready. Those who do not get the lock watch the
 schema's version rather than the lock, and a timeout never means "start anyway".
@@ -10,71 +10,21 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime, timedelta
-from enum import Enum, auto
 
 from .clock import Backoff, Clock, Deadline, jittered
+from .decision import Action, Policy, decide
 from .errors import AlreadyFailed, DatabaseUnreachable, MigrationError, RevisionFailed, SchemaRefused, WaitTimeout
 from .ports import Failure, MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge
-from .state import Holder, Phase, Tracker
+from .state import Phase, Tracker
 
 log = logging.getLogger(__name__)
 
 HOLDER_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
-
-
-class Action(Enum):
-    """What to do next."""
-
-    SERVE = auto()
-    TRY_LOCK = auto()
-    MIGRATE = auto()
-    WAIT = auto()
-    REFUSE = auto()
-    GIVE_UP = auto()
-
-
-@dataclass(frozen=True)
-class Policy:
-    """The settings that decide. Durations in seconds."""
-
-    wait_seconds: float = 300.0
-    run_seconds: float = 300.0
-    poll_seconds: float = 1.0
-    serve_ahead: bool = True
-    may_migrate: bool = True
-    target: str = "head"
-    release: str | None = None
-
-
-def decide(schema: Schema, policy: Policy, *, locked: bool = False, failure: Failure | None = None) -> Action:
-    """The next action, from what is known right now.
-
-    Args:
-        schema: the database, judged against this build.
-        policy: the settings.
-        locked: this instance holds the lock.
-        failure: an attempt that failed since this instance started, if any.
-    """
-    match schema.state:
-        case SchemaState.AT_HEAD:
-            return Action.SERVE
-        case SchemaState.AHEAD if policy.serve_ahead:
-            return Action.SERVE
-        case SchemaState.AHEAD | SchemaState.DIVERGED:
-            return Action.REFUSE
-        # a migration in progress looks like this too; only under the lock it means an accident
-        case SchemaState.DIRTY if locked:
-            return Action.REFUSE
-    if not policy.may_migrate:
-        return Action.WAIT
-    if failure is not None and failure.revision in schema.pending and failure.release == policy.release:
-        return Action.GIVE_UP
-    return Action.MIGRATE if locked else Action.TRY_LOCK
 
 
 class Coordinator:
@@ -199,7 +149,7 @@ class Coordinator:
         return await session.failure_since(self._born)
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
-        self._tracker.move(Phase.MIGRATING, message=None, holder=Holder(self._tracker.status.instance, 0))
+        self._tracker.move(Phase.MIGRATING, message=None, holder=await session.holder())
         try:
             async with asyncio.timeout(self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)

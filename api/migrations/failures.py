@@ -77,8 +77,9 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":
         return PrivilegeMissing(
-            f"{describe(error)} while {doing}; the migration role must own the tables and may create new ones: "
-            "GRANT CREATE, USAGE ON SCHEMA … TO it, or set MIGRATION_DATABASE_URL to the role that owns the schema"
+            f"{describe(error)} while {doing}; to migrate, the role must own the tables and have CREATE on the schema, "
+            "to wait for a job it needs SELECT on the version and history tables: GRANT that, or set "
+            "MIGRATION_DATABASE_URL to the role that owns the schema"
         )
     if code == "25006":
         return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")

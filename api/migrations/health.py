@@ -120,7 +120,8 @@ def _problem(status: Status, path: str) -> Response:
         "type": "about:blank",
         "title": "Service Unavailable",
         "status": 503,
-        "detail": f"This instance is not ready: {status.message or status.phase}.",
+        # whoever asks here may be anybody: the reason is for those who see the health endpoints
+        "detail": f"This instance is not ready to serve ({status.phase}); try again in a moment.",
         "instance": path,
         "phase": status.phase,
     }

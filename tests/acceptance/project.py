@@ -113,7 +113,7 @@ def held(id: str = "held") -> Revision:
     """Goes on only after `evidence.let_go`: as long as the test wants, however slow the machine is."""
     body = """
         mark()
-        while op.get_bind().scalar(sa.text("SELECT to_regclass('let_go')")) is None:
+        while not op.get_bind().scalar(sa.text("SELECT count(*) FROM pg_class WHERE relname = 'let_go'")):
             op.execute("SELECT pg_sleep(0.05)")
     """
     return Revision(id, body)

@@ -1,0 +1,229 @@
+"""Hand-written stand-ins: time that only moves when somebody waits, a database in memory, small trees of revisions.
+
+The trees are real Alembic, and the integration tests run them on a real server.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from textwrap import dedent, indent
+from typing import Any
+
+from api.migrations.assembly import Assembly
+from api.migrations.errors import DatabaseUnreachable, HoldLost
+from api.migrations.ports import Failure, Order, Report
+from api.migrations.schema import CodeRevisions, Observed
+from api.migrations.settings import MigrationSettings
+from api.migrations.state import Holder
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
+FOREVER_SECONDS = 30.0
+"""Longer than anything takes: whoever waits that long has hung."""
+
+THREE_LINES = "from api.migrations.environment import run_env\n\nrun_env()\n"
+
+
+class FakeClock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start."""
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Move the time and let the other tasks run."""
+        self.slept.append(seconds)
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+class Database:
+    """What every session of the fleet shares: the version table, the history and the lock."""
+
+    def __init__(self, code: CodeRevisions, clock: FakeClock, revisions: frozenset[str] = frozenset()) -> None:
+        self.code = code
+        self.clock = clock
+        self.observed = Observed(revisions)
+        self.lineage: dict[str, frozenset[str]] = {}
+        self.failures: list[tuple[datetime, Failure]] = []
+        self.holder: Holder | None = None
+        self.refused_connections = 0
+        self.tries: list[str] = []
+        self.runs: list[str] = []
+        self.work: Callable[[FakeSession, Order, Report], Awaitable[None]] = apply_all
+
+    @property
+    def now(self) -> datetime:
+        """The server's clock, which is not the instance's."""
+        return EPOCH + timedelta(seconds=self.clock.seconds)
+
+    def session(self, instance: str) -> "FakeSession":
+        """A session of that instance, not yet connected."""
+        return FakeSession(self, instance)
+
+
+class FakeSession:
+    """A `MigrationSession` on a `Database`; like the real one it gives the lock up when it is closed."""
+
+    def __init__(self, database: Database, instance: str) -> None:
+        self.database = database
+        self.instance = instance
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Connect, unless the server refuses."""
+        if self.is_open:
+            return
+        if self.database.refused_connections > 0:
+            self.database.refused_connections -= 1
+            raise DatabaseUnreachable("no connection while connecting: the server is starting up")
+        self.is_open = True
+
+    async def observe(self) -> Observed:
+        """The version table and what is half applied."""
+        assert self.is_open
+        return self.database.observed
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of revisions, from the history."""
+        return self.database.lineage
+
+    async def failure_since(self, moment: datetime) -> Failure | None:
+        """The newest failure since `moment`."""
+        return next((failure for at, failure in reversed(self.database.failures) if at >= moment), None)
+
+    async def now(self) -> datetime:
+        """The server's clock."""
+        return self.database.now
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free."""
+        self.database.tries.append(self.instance)
+        if self.database.holder is None:
+            self.database.holder = Holder(self.instance, id(self))
+        return self._holds
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Do the database's `work`, which only the holder may."""
+        assert self._holds
+        self.database.runs.append(self.instance)
+        await self.database.work(self, order, report)
+
+    async def fail_attempt(self, error: str) -> None:
+        """Record a failure of this instance."""
+        self.failed("?", error)
+
+    async def unlock(self) -> None:
+        """Give the lock back."""
+        if not self._holds:
+            raise HoldLost("the lock was gone before it was given back")
+        self.database.holder = None
+
+    async def holder(self) -> Holder | None:
+        """Who holds the lock."""
+        return self.database.holder
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; there is no notification."""
+        await self.database.clock.sleep(seconds)
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        if self._holds:
+            self.database.holder = None
+        self.is_open = False
+
+    def failed(self, revision: str, error: str, release: str | None = None) -> None:
+        """Write a failed attempt into the history."""
+        self.database.failures.append((self.database.now, Failure(revision, self.instance, release, error)))
+
+    @property
+    def _holds(self) -> bool:
+        return self.database.holder == Holder(self.instance, id(self))
+
+
+async def apply_all(session: FakeSession, order: Order, report: Report) -> None:
+    """The ordinary run: every pending revision takes a second and becomes the version."""
+    database = session.database
+    pending = database.code.pending(database.observed.revisions)
+    report.planned(pending, "Applied")
+    for revision in pending:
+        report.started(revision)
+        await database.clock.sleep(1.0)
+        database.observed = Observed(database.observed.revisions - database.code.parents[revision] | {revision})
+        report.finished(revision)
+
+
+class Heard:
+    """A `Report` that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.plan: tuple[str, ...] = ()
+        self.begun: list[str] = []
+        self.done: list[str] = []
+
+    def planned(self, revisions: tuple[str, ...], verb: str) -> None:
+        """The steps that will run."""
+        self.plan = revisions
+
+    def started(self, revision: str) -> None:
+        """A step begins."""
+        self.begun.append(revision)
+
+    def finished(self, revision: str) -> None:
+        """A step is committed."""
+        self.done.append(revision)
+
+
+def revision(
+    folder: Path, name: str, upgrade: str, *, after: str | None = None, extra: str = "", down: str = ""
+) -> None:
+    """Write one revision file; `upgrade` and `down` are the bodies of its functions."""
+    text = f'"""Do {name}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+    text += f"revision = {name!r}\ndown_revision = {after!r}\n{extra}\n\n\ndef upgrade():\n"
+    text += indent(dedent(upgrade), "    ") + "\n\n\ndef downgrade():\n" + indent(dedent(down) or "pass", "    ") + "\n"
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
+    (folder / "versions" / f"{name}.py").write_text(text)
+
+
+def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
+    """Write an Alembic tree of revisions r1, r2, … with the given bodies; returns its alembic.ini."""
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
+    (folder / "env.py").write_text(env)
+    ini = folder / "alembic.ini"
+    ini.write_text("[alembic]\nscript_location = %(here)s\npath_separator = os\n")
+    for number, body in enumerate(upgrades, start=1):
+        revision(folder, f"r{number}", body, after=f"r{number - 1}" if number > 1 else None)
+    return ini
+
+
+def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> Assembly:
+    """What an instance builds from its settings, without the environment."""
+    values = {"app_database_url": url, "alembic_config": str(ini), "instance": instance, **settings}
+    return Assembly.build(MigrationSettings.load(**values))
+
+
+async def eventually(url: str, sql: str, what: str) -> None:
+    """Return as soon as the first value of `sql`, asked on connections of its own, is true."""
+    await asyncio.to_thread(wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what, seconds=FOREVER_SECONDS)
+
+
+@contextmanager
+def refuses(error: type[Exception], *words: str) -> Iterator[None]:
+    """The block must raise `error`, in one line that has all `words` in it."""
+    try:
+        yield
+    except error as raised:
+        text = str(raised)
+        assert [word for word in words if word not in text] == [], text
+        assert "\n" not in text, text
+    else:
+        raise AssertionError(f"{error.__name__} was not raised")
