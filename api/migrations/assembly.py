@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from .clock import SystemClock
-from .connection import Limits
 from .coordinator import Coordinator
 from .decision import Policy
 from .errors import ConfigurationError
 from .history import Author, History
+from .limits import Limits
 from .lock_manager import LockKey
 from .postgres import PostgresSession
 from .revisions import Revisions

@@ -8,52 +8,20 @@ from __future__ import annotations
 
 import uuid
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 
 from .failures import sqlstate
+from .limits import Limits, lift_limits_where_nobody_is_stalled
 from .urls import DatabaseURL
 
 ANSWER_SECONDS = 10.0
 """Limit of every look at the database: asyncpg sets no keepalive, and a server that vanished never answers."""
 
 _REFUSED_AT_CONNECT = {"08P01", "42704", "22023"}
-
-
-@dataclass(frozen=True)
-class Limits:
-    """Limits of one statement of a revision, in seconds; 0 is none."""
-
-    lock_timeout_seconds: float = 2.0
-    statement_timeout_seconds: float = 0.0
-
-    @property
-    def lock_timeout(self) -> str:
-        """As PostgreSQL reads it: a bare number would be milliseconds."""
-        return f"{round(self.lock_timeout_seconds * 1000)}ms"
-
-    def server_settings(self) -> dict[str, str]:
-        """Settings of the session.
-
-        Idle timeouts are off, because a DBA's default would silently kill an idle holder. A client that vanished is
-        noticed after 10 + 5 × 3 s instead of two hours, and a statement whose client is gone ends within 1 s.
-        """
-        return {
-            "lock_timeout": self.lock_timeout,
-            "statement_timeout": f"{round(self.statement_timeout_seconds * 1000)}ms",
-            "idle_in_transaction_session_timeout": "0",
-            "idle_session_timeout": "0",
-            "client_connection_check_interval": "1s",
-            "tcp_keepalives_idle": "10",
-            "tcp_keepalives_interval": "5",
-            "tcp_keepalives_count": "3",
-            "tcp_user_timeout": "15s",
-        }
 
 
 async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> asyncpg.Connection:
@@ -88,7 +56,7 @@ async def set_for_work(connection: asyncpg.Connection, limits: Limits, applicati
             )
 
 
-def engine_over(connection: asyncpg.Connection, limits: Limits, isolation_level: str) -> AsyncEngine:
+def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEngine:
     """An engine whose only connection is the given one, so that Alembic runs on the session that holds the lock."""
 
     async def given() -> asyncpg.Connection:
@@ -105,31 +73,5 @@ def engine_over(connection: asyncpg.Connection, limits: Limits, isolation_level:
     engine = create_async_engine(
         "postgresql+asyncpg://", creator=creator, poolclass=StaticPool, isolation_level=isolation_level
     )
-    _lift_lock_timeout_for_concurrent_builds(engine.sync_engine, limits)
+    lift_limits_where_nobody_is_stalled(engine.sync_engine)
     return engine
-
-
-def _lift_lock_timeout_for_concurrent_builds(engine: sa.Engine, limits: Limits) -> None:
-    # A concurrent index build waits for every older transaction. That is no lock queue and stalls nobody, but
-    # lock_timeout counts it: the build would fail and leave an invalid index.
-    def before(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if _builds_concurrently(statement):
-            _plainly(connection, "SET lock_timeout = 0")
-
-    def after(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if _builds_concurrently(statement):
-            _plainly(connection, f"SET lock_timeout = '{limits.lock_timeout}'")
-
-    sa.event.listen(engine, "before_cursor_execute", before)
-    sa.event.listen(engine, "after_cursor_execute", after)
-
-
-def _builds_concurrently(statement: str) -> bool:
-    words = statement.upper().split()
-    return "CONCURRENTLY" in words and "INDEX" in words
-
-
-def _plainly(connection: sa.Connection, sql: str) -> None:
-    cursor = connection.connection.cursor()
-    cursor.execute(sql)
-    cursor.close()

@@ -21,9 +21,10 @@ import sqlalchemy as sa
 from alembic import context
 
 from .assembly import Assembly
-from .connection import Limits, connect, engine_over
+from .connection import connect, engine_over
 from .errors import MigrationError
 from .failures import translate
+from .limits import Limits
 from .lock_manager import application_name
 from .ports import Kind, Order
 from .runner import GIVEN
@@ -87,7 +88,7 @@ async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
     name = application_name(assembly.key, "reading", settings.instance)
     try:
         raw = await connect(assembly.url, limits, name)
-        async with engine_over(raw, limits, "READ COMMITTED").connect() as connection:
+        async with engine_over(raw, "READ COMMITTED").connect() as connection:
             version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
             await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
         await raw.close()

@@ -77,6 +77,7 @@ class SessionLock:
     """The lock of one session, held until unlock or the end of the session."""
 
     pooled = False
+    retryable = True
     isolation_level = "READ COMMITTED"
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection) -> None:
@@ -133,6 +134,7 @@ class TransactionLock(SessionLock):
     """
 
     pooled = True
+    retryable = False
     # the transaction is begun and ended here, so SQLAlchemy must do neither
     isolation_level = "AUTOCOMMIT"
 

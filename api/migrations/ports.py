@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
 
 from .schema import Observed
-from .state import Holder
+from .state import Blocker, Holder
 
 Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
 
@@ -42,6 +42,9 @@ class Report(Protocol):
 
     def finished(self, revision: str) -> None:
         """A step is committed."""
+
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+        """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 
 
 class MigrationSession(Protocol):

@@ -7,6 +7,7 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from datetime import datetime
@@ -17,11 +18,13 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from .connection import ANSWER_SECONDS, Limits, connect, engine_over, set_for_work
-from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
+from .connection import ANSWER_SECONDS, connect, engine_over, set_for_work
+from .errors import DatabaseUnreachable, DirectConnectionNeeded, LockContended, ReadOnlyServer
 from .failures import translate
 from .history import Outcome
+from .limits import Ladder, Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
+from .observer import Observer
 from .ports import Failure, Order, Report
 from .runner import Runner
 from .schema import Observed
@@ -43,6 +46,7 @@ class PostgresSession:
         self._version, self._history = map(_quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
+        self._ladder = Ladder()
         self._standby = False
         self._listening = False
         self._woken = asyncio.Event()
@@ -75,7 +79,8 @@ class PostgresSession:
         """The newest failed attempt since `moment`."""
         rows = await self._rows_if_there(
             f"SELECT revision, instance, release, error FROM {self._history} "
-            f"WHERE error IS NOT NULL AND finished_at >= $1 ORDER BY id DESC LIMIT 1",
+            f"WHERE outcome IN ('{Outcome.FAILED}', '{Outcome.HALF_APPLIED}') AND finished_at >= $1 "
+            "ORDER BY id DESC LIMIT 1",
             moment,
         )
         return Failure(**dict(rows[0])) if rows else None
@@ -108,6 +113,7 @@ class PostgresSession:
             if held:
                 name = application_name(self._key, "migrating", self._instance)
                 await set_for_work(self._connection, self._limits, name, local=lock.pooled)
+                await self._stand_at_the_ladder()
         return held
 
     async def carry_out(self, order: Order, report: Report) -> None:
@@ -115,17 +121,24 @@ class PostgresSession:
         lock = self._held
         if lock.pooled:
             await self._refuse_autocommit(order)
+        observer = Observer(self._beside, self._connection.get_server_pid())
+        attempts: Counter[str | None] = Counter()
         async with _translated("migrating"):
-            engine = engine_over(self._connection, self._limits, lock.isolation_level)
-            async with engine.connect() as connection:
-                await connection.run_sync(self._runner.carry_out, order, report, lock)
+            while True:
+                try:
+                    await self._attempt(order, report, observer)
+                    break
+                except LockContended as error:
+                    attempts = Counter({error.revision: attempts[error.revision] + 1})
+                    await self._climb(attempts[error.revision], error, report, observer)
             await lock.complete()
 
     async def fail_attempt(self, error: str) -> None:
         """Record this instance's open attempt as failed."""
         await self._rows_if_there(
             f"UPDATE {self._history} SET outcome = '{Outcome.FAILED}', finished_at = clock_timestamp(), error = $1 "
-            f"WHERE outcome = '{Outcome.RUNNING}' AND instance = $2 RETURNING id",
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
+            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}') RETURNING id",
             error,
             self._instance,
         )
@@ -172,6 +185,32 @@ class PostgresSession:
             await raw.close(timeout=CLOSE_SECONDS)
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
             raw.terminate()
+
+    async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
+        lock = self._held
+        engine = engine_over(self._connection, lock.isolation_level)
+        async with observer.watching(engine.sync_engine), engine.connect() as connection:
+            await connection.run_sync(self._runner.carry_out, order, report, lock)
+
+    async def _climb(self, attempt: int, error: LockContended, report: Report, observer: Observer) -> None:
+        delay = self._ladder.delay(attempt)
+        report.contended(str(error.revision), attempt, delay, observer.blockers)
+        await asyncio.sleep(delay)
+        await self._wait_at_most(self._ladder.rung(attempt + 1))
+
+    async def _stand_at_the_ladder(self) -> None:
+        if self._held.retryable:
+            deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
+            deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
+            self._ladder = Ladder.for_server(self._limits.lock_timeout_seconds, deadlock_seconds)
+            await self._wait_at_most(self._ladder.rung(1))
+
+    async def _wait_at_most(self, seconds: float) -> None:
+        sql = "SELECT set_config('lock_timeout', $1, $2)"
+        await self._connection.execute(sql, f"{round(seconds * 1000)}ms", self._held.pooled, timeout=ANSWER_SECONDS)
+
+    async def _beside(self) -> asyncpg.Connection:
+        return await connect(self._url, self._limits, application_name(self._key, "observing", self._instance))
 
     @property
     def _connection(self) -> asyncpg.Connection:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .schema import Schema, SchemaState
-from .state import LastRun, Progress, Tracker
+from .state import Blocker, LastRun, Progress, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,7 @@ class Reporter:
     def finished(self, revision: str) -> None:
         """A step is committed."""
         self._applied.append(revision)
+        self._tracker.note(message=None, blocked_by=())
         progress = self._tracker.status.progress
         self._tracker.note(progress=replace(progress, applied=len(self._applied), current=None))
         seconds = time.monotonic() - self._step_started
@@ -51,6 +53,13 @@ class Reporter:
             seconds,
             extra={"event": "revision_applied", "revision": revision, "seconds": seconds},
         )
+
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+        """A step did not get its lock; it is tried again."""
+        who = "; ".join(map(str, blockers)) or "somebody who was gone when we looked"
+        message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
+        self._tracker.note(message=message, blocked_by=tuple(blockers))
+        log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
     def ended(self, result: str, error: str | None = None) -> None:
         """This instance's run is over."""

@@ -15,14 +15,17 @@ import sqlalchemy as sa
 from alembic.runtime.environment import EnvironmentContext
 from alembic.util import CommandError
 
-from .errors import ForeignConnection, MigrationError, RevisionFailed, UnknownRevision
-from .failures import describe, lost, translate, where
-from .history import Author, History
+from .errors import ForeignConnection, LockContended, MigrationError, RevisionFailed, UnknownRevision
+from .failures import describe, lost, sqlstate, translate, where
+from .history import Author, History, Outcome
 from .ports import Order, Report
 from .revisions import Revisions, unknown
 from .steps import Hold, Plan, Steps
 
 RunEnv = Callable[[sa.Connection, Order, Steps], None]
+
+_CONTENTION = {"55P03", "40P01"}
+"""lock_not_available and deadlock_detected: nobody did anything wrong, somebody else was there first."""
 
 GIVEN = "connection"
 """Key of `config.attributes` under which `env.py` finds the connection, as Alembic's cookbook has it."""
@@ -63,7 +66,7 @@ class Runner:
         try:
             self._run(connection, order, steps)
         except Exception as error:
-            raise self._failed(error, order, steps) from error
+            raise self._failed(error, order, steps, hold) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
@@ -150,7 +153,7 @@ class Runner:
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: Exception, order: Order, steps: Steps) -> MigrationError:
+    def _failed(self, error: Exception, order: Order, steps: Steps, hold: Hold) -> MigrationError:
         if isinstance(error, MigrationError) or lost(error):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
@@ -160,8 +163,9 @@ class Runner:
             f"revision {self.revisions.describe(steps.current)} failed and was rolled back: "
             f"{describe(error)}{where(error, path)}"
         )
-        steps.record_failure(message)
-        return RevisionFailed(message, revision=steps.current, applied=steps.applied)
+        again = sqlstate(error) in _CONTENTION and hold.retryable and not steps.half_applied
+        steps.record_failure(message, Outcome.RETRIED if again else Outcome.FAILED)
+        return (LockContended if again else RevisionFailed)(message, revision=steps.current, applied=steps.applied)
 
 
 def _not_there(error: CommandError, order: Order) -> UnknownRevision:

@@ -22,6 +22,9 @@ from .schema import CodeRevisions
 class Hold(Protocol):
     """The lock, as the session that holds it sees it from inside the work."""
 
+    retryable: bool
+    """Whether the lock is still held after a revision was rolled back, so that it may be tried again."""
+
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
 
@@ -65,6 +68,11 @@ class Steps:
         self._hold = hold
         self._attempt: _Attempt | None = None
 
+    @property
+    def half_applied(self) -> bool:
+        """Whether the open attempt has committed a part of its work."""
+        return self._attempt is not None and self._attempt.outcome is Outcome.HALF_APPLIED
+
     def surround(self, plan: Plan) -> Plan:
         """`plan`, with an attempt recorded before each step and progress reported after it."""
 
@@ -91,14 +99,15 @@ class Steps:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt.id, Outcome.APPLIED)
 
-    def record_failure(self, error: str) -> None:
+    def record_failure(self, error: str, outcome: Outcome = Outcome.FAILED) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
         self._hold.abandon(self.connection)
         self._history.table.create(self.connection, checkfirst=True)
-        outcome = Outcome.HALF_APPLIED if attempt.outcome is Outcome.HALF_APPLIED else Outcome.FAILED
+        if attempt.outcome is Outcome.HALF_APPLIED:
+            outcome = Outcome.HALF_APPLIED
         if not self._history.mark(self.connection, attempt.id, outcome, error):
             # one transaction carried everything, and took the attempt with it
             again = self._history.begin(
