@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, Protocol
 
 from .schema import Observed
@@ -22,13 +21,16 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A failed attempt, as the history table recorded it."""
+class Past:
+    """An earlier attempt at a revision, as the history table recorded it."""
 
     revision: str
+    outcome: str
     instance: str
     release: str | None
-    error: str
+    error: str | None
+    age_seconds: float
+    """Since it ended, or began if it never ended; by the database's clock."""
 
 
 class Report(Protocol):
@@ -62,11 +64,8 @@ class MigrationSession(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of revisions, as the history table knows them; empty where there is no such table."""
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failed attempt that ended at or after `moment` (the database's clock)."""
-
-    async def now(self) -> datetime:
-        """The database's clock."""
+    async def attempts(self, revision: str) -> Sequence[Past]:
+        """The newest attempts to apply `revision`, newest first; those that only lacked a table lock are left out."""
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""

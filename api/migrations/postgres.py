@@ -10,8 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
@@ -25,7 +24,7 @@ from .history import Outcome
 from .limits import Ladder, Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
 from .observer import Observer
-from .ports import Failure, Order, Report
+from .ports import Order, Past, Report
 from .runner import Runner
 from .schema import Observed
 from .state import Holder
@@ -75,15 +74,16 @@ class PostgresSession:
         rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failed attempt since `moment`."""
+    async def attempts(self, revision: str) -> list[Past]:
+        """The newest ten attempts to apply `revision`."""
         rows = await self._rows_if_there(
-            f"SELECT revision, instance, release, error FROM {self._history} "
-            f"WHERE outcome IN ('{Outcome.FAILED}', '{Outcome.HALF_APPLIED}') AND finished_at >= $1 "
-            "ORDER BY id DESC LIMIT 1",
-            moment,
+            "SELECT revision, outcome, instance, release, error, "
+            "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
+            f"FROM {self._history} WHERE revision = $1 AND direction <> 'downgrade' AND outcome <> '{Outcome.RETRIED}' "
+            "ORDER BY id DESC LIMIT 10",
+            revision,
         )
-        return Failure(**dict(rows[0])) if rows else None
+        return [Past(**dict(row)) for row in rows]
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
@@ -95,10 +95,6 @@ class PostgresSession:
             f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
         )
         return rows[0] if rows else None
-
-    async def now(self) -> datetime:
-        """The server's clock."""
-        return cast(datetime, await self._value("SELECT clock_timestamp()"))
 
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free; behind a pooler, in a transaction."""

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 
 from api.migrations.errors import DatabaseUnreachable, HoldLost
 
 CHECK_INTERVAL_SECONDS = 1.0
-_EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Violation(AssertionError):
@@ -28,9 +26,10 @@ class Row:
     parents: frozenset[str]
     instance: str
     release: str | None
+    started_at: float
     outcome: str = "running"
     error: str | None = None
-    finished_at: datetime | None = None
+    finished_at: float | None = None
 
 
 @dataclass
@@ -46,9 +45,9 @@ class Database:
     backends: set[Backend] = field(default_factory=set)
     notified: asyncio.Event = field(default_factory=asyncio.Event)
 
-    def now(self) -> datetime:
-        """The server's clock."""
-        return _EPOCH + timedelta(seconds=asyncio.get_running_loop().time())
+    def now(self) -> float:
+        """The server's clock in seconds."""
+        return asyncio.get_running_loop().time()
 
     def connect(self, instance: str) -> Backend:
         """A backend for a client of `instance`."""

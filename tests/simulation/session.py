@@ -7,10 +7,9 @@ import random
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
 
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed
-from api.migrations.ports import Failure, Order, Report
+from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, Observed
 from api.migrations.state import Holder
 from tests.simulation.database import Backend, Database, Row
@@ -72,18 +71,15 @@ class Session:
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failure since `moment`."""
+    async def attempts(self, revision: str) -> list[Past]:
+        """The newest attempts at `revision`."""
         await self._query()
-        for row in reversed(self.database.history):
-            if row.error is not None and row.finished_at is not None and row.finished_at >= moment:
-                return Failure(row.revision, row.instance, row.release, row.error)
-        return None
-
-    async def now(self) -> datetime:
-        """The server's clock."""
-        await self._query()
-        return self.database.now()
+        now = self.database.now()
+        return [
+            Past(r.revision, r.outcome, r.instance, r.release, r.error, now - (r.finished_at or r.started_at))
+            for r in reversed(self.database.history)
+            if r.revision == revision
+        ][:10]
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free; the grant may have happened although the answer is late."""
@@ -150,7 +146,7 @@ class Session:
             if row.outcome == "running":
                 row.outcome = "interrupted"
         parents = self.release.code.parents[revision]
-        row = Row(revision, parents, self.process.name, self.release.name)
+        row = Row(revision, parents, self.process.name, self.release.name, self.database.now())
         self.database.history.append(row)
         report.started(revision)
         backend.enter(revision)

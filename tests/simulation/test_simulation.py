@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from api.migrations.coordinator import Coordinator
-from api.migrations.decision import Action
+from api.migrations.decision import Action, Precedent
 from api.migrations.ports import MigrationSession, Order, Report
 from api.migrations.schema import Schema, SchemaState
 from tests.simulation.database import Backend, Violation
@@ -39,11 +39,11 @@ def test_a_seed_replays_exactly() -> None:
 class _NoSecondLook(Coordinator):
     """The bug: what was read before the lock is believed under the lock."""
 
-    async def _take_charge(self, session: MigrationSession) -> None:
+    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
         await self._migrate(session, Order("upgrade", "head"))
         schema = await self._verify()
         await session.unlock()
-        self._conclude(Action.SERVE, schema, None)
+        return schema, Precedent(), Action.SERVE
 
 
 class _LockBeside(Session):

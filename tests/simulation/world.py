@@ -9,7 +9,7 @@ import asyncio
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from api.migrations.coordinator import Coordinator
@@ -80,7 +80,8 @@ class World:
         def sessions() -> MigrationSession:
             return self.session(self.database, process, release, self.chance)
 
-        coordinator = self.coordinator(sessions, release.code, tracker, self.policy, VirtualClock())
+        policy = replace(self.policy, release=release.name)
+        coordinator = self.coordinator(sessions, release.code, tracker, policy, VirtualClock())
         instance.task = asyncio.create_task(self._live(instance, coordinator))
         self.instances.append(instance)
 
