@@ -81,7 +81,8 @@ class Assembly:
 
     def session(self) -> PostgresSession:
         """A new session, not yet connected."""
-        limits = Limits(self.settings.lock_timeout_seconds, self.settings.statement_timeout_seconds)
+        settings = self.settings
+        limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
         return PostgresSession(self.url, self.key, self.settings.instance, limits, self.runner)
 
     def coordinator(self, policy: Policy | None = None) -> Coordinator:

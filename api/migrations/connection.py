@@ -42,7 +42,7 @@ async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> as
 
 async def set_for_work(connection: asyncpg.Connection, limits: Limits, application_name: str, *, local: bool) -> None:
     """The settings of the one that migrates, in the transaction only if `local`; its name says what it is doing."""
-    wanted = {"application_name": application_name, **limits.server_settings()}
+    wanted = {"application_name": application_name, **limits.server_settings(), **limits.lease()}
     if connection.get_server_version() >= (17, 0):
         wanted["transaction_timeout"] = "0"
     known = await connection.fetch(

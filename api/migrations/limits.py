@@ -24,15 +24,23 @@ _NOBODY_STALLED = re.compile(
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one statement of a revision, in seconds; 0 is none."""
+    """Limits of the session that migrates, in seconds; 0 is none."""
 
     lock_timeout_seconds: float = 2.0
     statement_timeout_seconds: float = 0.0
+    idle_seconds: float = 60.0
+    """How long it may do nothing between two statements before the server ends it, and with it the lock."""
 
     @property
     def lock_timeout(self) -> str:
         """As PostgreSQL reads it: a bare number would be milliseconds."""
         return f"{round(self.lock_timeout_seconds * 1000)}ms"
+
+    def lease(self) -> dict[str, str]:
+        """What makes the server end a holder that was stopped (SIGSTOP, a frozen host): when it wakes up, its next
+        statement fails, instead of running beside its successor's."""
+        idle = f"{round(self.idle_seconds * 1000)}ms"
+        return {"idle_in_transaction_session_timeout": idle, "idle_session_timeout": idle}
 
     def server_settings(self) -> dict[str, str]:
         """Settings of the session.

@@ -7,6 +7,7 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
@@ -30,7 +31,10 @@ from .schema import Observed
 from .state import Holder
 from .urls import DatabaseURL
 
+log = logging.getLogger(__name__)
+
 CLOSE_SECONDS = 1.0
+ORPHAN_LOOKS, ORPHAN_LOOK_SECONDS = 10, 0.5
 
 
 class PostgresSession:
@@ -109,6 +113,7 @@ class PostgresSession:
             if held:
                 name = application_name(self._key, "migrating", self._instance)
                 await set_for_work(self._connection, self._limits, name, local=lock.pooled)
+                await self._outlive_predecessor()
                 await self._stand_at_the_ladder()
         return held
 
@@ -193,6 +198,21 @@ class PostgresSession:
         report.contended(str(error.revision), attempt, delay, observer.blockers)
         await asyncio.sleep(delay)
         await self._wait_at_most(self._ladder.rung(attempt + 1))
+
+    async def _outlive_predecessor(self) -> None:
+        # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
+        # went on, or another version of this package held it elsewhere. Cheap to ask, and fatal to get wrong.
+        at_work = (
+            "SELECT array_agg(pid) FROM pg_stat_activity WHERE starts_with(application_name, $1) "
+            "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
+        )
+        for _ in range(ORPHAN_LOOKS):
+            pids = await self._connection.fetchval(at_work, f"{self._key.label}migrating:", timeout=ANSWER_SECONDS)
+            if not pids:
+                return
+            await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+        log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended", "pids": pids})
+        await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids, timeout=ANSWER_SECONDS)
 
     async def _stand_at_the_ladder(self) -> None:
         if self._held.retryable:
