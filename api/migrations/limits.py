@@ -13,8 +13,6 @@ from typing import Any
 
 import sqlalchemy as sa
 
-LONGEST_DELAY_SECONDS = 30.0
-
 _NOBODY_STALLED = re.compile(
     r"^\s*(?:(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b|REINDEX\b.*\bCONCURRENTLY\b"
     r"|ALTER\s+TABLE\b.*\bVALIDATE\s+CONSTRAINT\b)",
@@ -37,8 +35,10 @@ class Limits:
         return f"{round(self.lock_timeout_seconds * 1000)}ms"
 
     def lease(self) -> dict[str, str]:
-        """What makes the server end a holder that was stopped (SIGSTOP, a frozen host): when it wakes up, its next
-        statement fails, instead of running beside its successor's."""
+        """What makes the server end a holder that was stopped (SIGSTOP, a frozen host).
+
+        When it wakes up, its next statement fails, instead of running beside its successor's.
+        """
         idle = f"{round(self.idle_seconds * 1000)}ms"
         return {"idle_in_transaction_session_timeout": idle, "idle_session_timeout": idle}
 
@@ -71,14 +71,19 @@ class Ladder:
 
     last_seconds: float = 2.0
     first_seconds: tuple[float, ...] = (0.3, 0.6)
+    longest_delay_seconds: float = 30.0
 
     @classmethod
-    def for_server(cls, lock_timeout_seconds: float, deadlock_timeout_seconds: float) -> Ladder:
-        """The ladder up to the limit that was set, or as far above it as the server's deadlock check demands."""
-        if not lock_timeout_seconds:
-            return cls(0.0, ())
-        last = max(lock_timeout_seconds, deadlock_timeout_seconds + 0.5)
-        return cls(last, tuple(rung for rung in cls.first_seconds if rung < last))
+    def for_server(cls, limits: Limits, deadlock_timeout_seconds: float) -> Ladder:
+        """The ladder up to the limit that was set, or as far above it as the server's deadlock check demands.
+
+        The pauses stay well below the idle limit, at which the server would end the session that holds the lock.
+        """
+        delay = min(cls.longest_delay_seconds, limits.idle_seconds / 2 or cls.longest_delay_seconds)
+        if not limits.lock_timeout_seconds:
+            return cls(0.0, (), delay)
+        last = max(limits.lock_timeout_seconds, deadlock_timeout_seconds + 0.5)
+        return cls(last, tuple(rung for rung in cls.first_seconds if rung < last), delay)
 
     def rung(self, attempt: int) -> float:
         """The lock timeout of an attempt (the first is 1) in seconds; 0 is none."""
@@ -86,7 +91,7 @@ class Ladder:
 
     def delay(self, attempt: int) -> float:
         """Seconds to wait after an attempt that did not get its lock: full jitter, at most 30."""
-        return random.uniform(0.05, min(LONGEST_DELAY_SECONDS, 0.25 * 2.0 ** min(attempt, 16)))  # noqa: S311
+        return random.uniform(0.05, min(self.longest_delay_seconds, 0.25 * 2.0 ** min(attempt, 16)))  # noqa: S311
 
 
 def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:

@@ -206,19 +206,20 @@ class PostgresSession:
             "SELECT array_agg(pid) FROM pg_stat_activity WHERE starts_with(application_name, $1) "
             "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
         )
-        for _ in range(ORPHAN_LOOKS):
+        for look in range(ORPHAN_LOOKS):
             pids = await self._connection.fetchval(at_work, f"{self._key.label}migrating:", timeout=ANSWER_SECONDS)
             if not pids:
                 return
+            if look == ORPHAN_LOOKS - 1:
+                log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
+                await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
             await asyncio.sleep(ORPHAN_LOOK_SECONDS)
-        log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended", "pids": pids})
-        await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids, timeout=ANSWER_SECONDS)
 
     async def _stand_at_the_ladder(self) -> None:
         if self._held.retryable:
             deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
             deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
-            self._ladder = Ladder.for_server(self._limits.lock_timeout_seconds, deadlock_seconds)
+            self._ladder = Ladder.for_server(self._limits, deadlock_seconds)
             await self._wait_at_most(self._ladder.rung(1))
 
     async def _wait_at_most(self, seconds: float) -> None:
