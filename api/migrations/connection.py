@@ -125,8 +125,8 @@ def _lift_lock_timeout_for_concurrent_builds(engine: sa.Engine, limits: Limits) 
 
 
 def _builds_concurrently(statement: str) -> bool:
-    words = statement.upper().split()
-    return "CONCURRENTLY" in words and "INDEX" in words
+    words = set(statement.upper().split())
+    return "CONCURRENTLY" in words and not words.isdisjoint({"INDEX", "REINDEX"})
 
 
 def _plainly(connection: sa.Connection, sql: str) -> None:

@@ -65,6 +65,11 @@ class Steps:
         self._hold = hold
         self._attempt: _Attempt | None = None
 
+    @property
+    def half_applied(self) -> bool:
+        """Whether the open attempt has committed a part of its work."""
+        return self._attempt is not None and self._attempt.outcome is Outcome.HALF_APPLIED
+
     def surround(self, plan: Plan) -> Plan:
         """`plan`, with an attempt recorded before each step and progress reported after it."""
 
@@ -98,7 +103,7 @@ class Steps:
             return
         self._hold.abandon(self.connection)
         self._history.table.create(self.connection, checkfirst=True)
-        outcome = Outcome.HALF_APPLIED if attempt.outcome is Outcome.HALF_APPLIED else Outcome.FAILED
+        outcome = attempt.outcome if attempt.outcome is Outcome.HALF_APPLIED else Outcome.FAILED
         if not self._history.mark(self.connection, attempt.id, outcome, error):
             # one transaction carried everything, and took the attempt with it
             again = self._history.begin(
