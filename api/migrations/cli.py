@@ -42,6 +42,9 @@ def main(argv: list[str] | None = None) -> int:
     except MigrationError as error:
         terminal.complain(error, as_json=arguments.json)
         return 128 + stop.received if stop.received else error.exit_code
+    except KeyboardInterrupt:  # a run has its own handler: this is before it, or at the question
+        terminal.complain(Cancelled("stopped by SIGINT; nothing was changed"), as_json=arguments.json)
+        return 128 + signal.SIGINT
     terminal.show(result, as_json=arguments.json)
     return 0
 
@@ -100,6 +103,8 @@ class _Signals:
     def enforce(self) -> None:
         """End the process if the run does not end."""
         if time.monotonic() > self._give_up:
+            name = signal.Signals(self.received).name
+            log.error("Cancelled: stopped by %s; the run did not stop in time, the server rolls it back", name)
             os._exit(128 + self.received)
 
     def explain(self, error: BaseException) -> NoReturn:

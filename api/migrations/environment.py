@@ -19,15 +19,17 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 from alembic import context
+from alembic.util import CommandError
 
 from .assembly import Assembly
 from .connection import connect, engine_over
-from .errors import MigrationError
+from .errors import MigrationError, SchemaRefused
 from .failures import translate
 from .limits import Limits
 from .lock_manager import application_name
 from .ports import Kind, Order
 from .runner import GIVEN
+from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps
 
@@ -94,6 +96,21 @@ async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
         await raw.close()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise translate(error, "connecting") from error
+    except CommandError as error:
+        # Alembic's own words, "Can't locate revision", do not say what to deploy
+        schema = await _judged(assembly)
+        if schema.unknown:
+            raise SchemaRefused(explain(schema)) from error
+        raise
+
+
+async def _judged(assembly: Assembly) -> Schema:
+    session = assembly.session()
+    try:
+        await session.open()
+        return judge(await session.observe(), assembly.revisions.code, await session.lineage())
+    finally:
+        await session.close()
 
 
 def _hide(history_table: str) -> Any:

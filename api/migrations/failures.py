@@ -72,7 +72,9 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
     if isinstance(cause, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"the database URL cannot be used: {cause}")
+        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
+    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
+        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
     if code in _SAID_NO:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":

@@ -100,6 +100,11 @@ class Gate:
         self._open_paths = frozenset(open_paths)
         self._open = False
 
+    @property
+    def is_open(self) -> bool:
+        """Whether requests pass."""
+        return self._open
+
     def open(self) -> None:
         """From now on everything passes."""
         self._open = True

@@ -15,7 +15,7 @@ from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from .connection import ANSWER_SECONDS, connect, engine_over, set_for_work
@@ -304,5 +304,6 @@ async def _nothing() -> AsyncIterator[None]:
 
 
 def _quoted(table: sa.Table) -> str:
-    preparer: IdentifierPreparer = postgresql.dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    # asyncpg's dialect: the default one is psycopg's, which doubles every %
+    preparer: IdentifierPreparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
     return preparer.format_table(table)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import traceback
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 
 from .errors import ConfigurationError, UnknownRevision
+from .failures import describe
 from .schema import CodeRevisions
 
 
@@ -35,6 +37,12 @@ class Revisions:
             self.code = _graph(self.directory)
         except CommandError as error:
             raise ConfigurationError(f"the revisions of {alembic_config} do not load: {error}") from error
+        except Exception as error:
+            # a revision file is imported, and an import may raise anything
+            place = _place(error, self.directory.dir)
+            raise ConfigurationError(
+                f"the revisions of {alembic_config} do not load: {describe(error)}{place}"
+            ) from error
         if target == "head" and len(self.code.heads) > 1:
             raise ConfigurationError(
                 f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
@@ -81,6 +89,11 @@ class Revisions:
 def unknown(target: str) -> UnknownRevision:
     """The error for a target that this build does not have."""
     return UnknownRevision(f"this build has no revision {target!r}; 'alembic history' lists those it has")
+
+
+def _place(error: Exception, folder: str) -> str:
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(f"{folder}/")]
+    return f", at {frames[-1].filename.removeprefix(folder)[1:]}:{frames[-1].lineno}" if frames else ""
 
 
 def _graph(directory: ScriptDirectory) -> CodeRevisions:

@@ -7,6 +7,7 @@ outside its own transaction per revision. They are refused before anything is ex
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
@@ -111,17 +112,23 @@ class Runner:
         plan = steps.surround(self._plan(order))
         environment = EnvironmentContext(config, self.revisions.directory, fn=plan, destination_rev=order.target)
         reached: list[bool] = []
-        configure = partial(self._configure, environment.configure, connection, steps, reached)
+        loggers = _Loggers()
+        configure = partial(self._configure, environment.configure, connection, steps, reached, loggers)
         # Alembic offers no hook on configure(); the instance's attribute is what its module-level proxy calls.
         setattr(environment, "configure", configure)  # noqa: B010
         try:
             with environment:
                 self.revisions.directory.run_env()
-        except RuntimeError as error:
-            if "asyncio.run() cannot be called" in str(error) and not reached:
+        except Exception as error:
+            if reached or isinstance(error, MigrationError):
+                raise
+            if "asyncio.run() cannot be called" in str(error):
                 raise ForeignConnection(f"env.py opens a connection of its own; {_REMEDY}") from error
-            raise
+            raise ForeignConnection(
+                f"env.py failed before it took the connection ({describe(error)}); {_REMEDY}"
+            ) from error
         finally:
+            loggers.restore()
             config.attributes.pop(GIVEN, None)
         if not reached:
             raise ForeignConnection(f"env.py never called context.configure; {_REMEDY}")
@@ -132,6 +139,7 @@ class Runner:
         given: sa.Connection,
         steps: Steps,
         reached: list[bool],
+        loggers: _Loggers,
         connection: sa.Connection | None = None,
         **options: Any,
     ) -> None:
@@ -140,6 +148,7 @@ class Runner:
         if connection.in_transaction():
             raise ForeignConnection(f"env.py begins a transaction around all revisions; {_REMEDY}")
         reached.append(True)
+        loggers.restore()
         theirs = options.get("on_version_apply") or ()
         ours = self.options(steps)
         callbacks = (*(theirs if isinstance(theirs, (list, tuple)) else (theirs,)), ours["on_version_apply"])
@@ -159,13 +168,26 @@ class Runner:
         if steps.current is None:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
-        message = (
-            f"revision {self.revisions.describe(steps.current)} failed and was rolled back: "
-            f"{describe(error)}{where(error, path)}"
-        )
+        how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
+        message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
         again = sqlstate(error) in _CONTENTION and hold.retryable and not steps.half_applied
         steps.record_failure(message, Outcome.RETRIED if again else Outcome.FAILED)
         return (LockContended if again else RevisionFailed)(message, revision=steps.current, applied=steps.applied)
+
+
+class _Loggers:
+    """The service's logging as it was: `fileConfig` in Alembic's templates disables every logger that exists."""
+
+    def __init__(self) -> None:
+        known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
+        loggers = [one for one in known if isinstance(one, logging.Logger)]
+        self._were = [(one, one.disabled, one.level, one.propagate, one.handlers[:]) for one in loggers]
+
+    def restore(self) -> None:
+        """Undo what has been done to it since."""
+        for logger, disabled, level, propagate, handlers in self._were:
+            logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
+            logger.setLevel(level)
 
 
 def _not_there(error: CommandError, order: Order) -> UnknownRevision:

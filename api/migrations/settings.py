@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import ConfigurationError
 from .urls import EXAMPLE, DatabaseURL
@@ -109,6 +109,10 @@ class MigrationSettings(BaseSettings):
             )
         if self.version_table == self.history_table:
             raise ValueError("MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ")
+        if len(self.history.encode()) > 63:
+            raise ValueError(
+                "MIGRATION_VERSION_TABLE leaves no room for _history behind it; set MIGRATION_HISTORY_TABLE"
+            )
         return self
 
     @property
@@ -127,6 +131,9 @@ class MigrationSettings(BaseSettings):
             return cls(**values)
         except ValidationError as error:
             raise ConfigurationError("; ".join(_line(dict(item)) for item in error.errors())) from None
+        except SettingsError:
+            # the only setting that is not plain text
+            raise ConfigurationError('MIGRATION_OPEN_PATHS is not a JSON list; expected ["/health/live", …]') from None
 
     def url(self) -> DatabaseURL:
         """The URL of the migration session.

@@ -12,6 +12,7 @@ import os
 import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Self
 
 from starlette.applications import Starlette
@@ -20,7 +21,7 @@ from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
 from .health import Gate, routes
 from .settings import MigrationSettings
-from .state import Tracker
+from .state import Phase, Status, Tracker
 from .thread import MigrationThread
 
 log = logging.getLogger(__name__)
@@ -71,7 +72,8 @@ async def _lifespan(
     thread.start()
     async with _stopped_at_exit(thread):
         if settings.startup_mode == "gate":
-            async with _in_background(_serve_when_ready(app, gate, thread, then, settings)):
+            stop = asyncio.Event()
+            async with _in_background(_serve_when_ready(app, gate, thread, then, settings, stop), gate, stop):
                 yield None
         elif await _succeeds(thread, settings):
             async with then(app) if then else _nothing() as state:
@@ -82,7 +84,12 @@ async def _lifespan(
 
 
 async def _serve_when_ready(
-    app: Starlette, gate: Gate, thread: MigrationThread, then: Lifespan | None, settings: MigrationSettings
+    app: Starlette,
+    gate: Gate,
+    thread: MigrationThread,
+    then: Lifespan | None,
+    settings: MigrationSettings,
+    stop: asyncio.Event,
 ) -> None:
     # one task for the whole of the successor's life: what it enters must be left in the same task
     try:
@@ -90,11 +97,15 @@ async def _serve_when_ready(
         async with then(app) if then else _nothing() as state:
             gate.late_state = dict(state or {})
             gate.open()
-            await asyncio.Event().wait()
+            await stop.wait()
     except Exception as error:
-        if not isinstance(error, MigrationError):
-            log.exception("The service's own start failed after the migration", extra={"event": "start_failed"})
-        if settings.on_failure == "exit" or not isinstance(error, MigrationError):
+        # a migration that failed has said so itself
+        known = isinstance(error, MigrationError)
+        ours = known and thread.outcome.exception() is not None
+        if not ours:
+            message = "The service's own start failed after the migration: %s"
+            log.error(message, error, exc_info=not known, extra={"event": "start_failed"})
+        if settings.on_failure == "exit" or not ours:
             # the server shuts down in order and the process ends with 143, which every supervisor takes for a failure
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -104,7 +115,16 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
     try:
         return settings or MigrationSettings.load(), None
     except ConfigurationError as error:
-        return MigrationSettings.model_construct(), error
+        return _how_to_fail(), error
+
+
+def _how_to_fail() -> MigrationSettings:
+    # who it is and how it is to fail count all the same, unless it is those that cannot be read
+    defaults = MigrationSettings.model_construct()
+    kept = {"instance", "release", "startup_mode", "on_failure"}
+    with suppress(ConfigurationError):
+        return MigrationSettings.load(**defaults.model_dump(exclude=kept))
+    return defaults
 
 
 async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> bool:
@@ -136,19 +156,24 @@ async def _stopped_at_exit(thread: MigrationThread) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _in_background(work: Awaitable[None]) -> AsyncIterator[None]:
+async def _in_background(work: Awaitable[None], gate: Gate, stop: asyncio.Event) -> AsyncIterator[None]:
     task = asyncio.ensure_future(work)
     try:
         yield
     finally:
-        task.cancel()
+        # once it serves it is asked, not cancelled: what a lifespan does after its yield needs no try/finally
+        stop.set()
+        if not gate.is_open:
+            task.cancel()
         with suppress(asyncio.CancelledError):
             await task
 
 
 def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
-    def read() -> Any:
-        return tracker.status
+    def read() -> Status:
+        status = tracker.status
+        # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
+        return replace(status, phase=Phase.VERIFYING) if status.ready and not gate.is_open else status
 
     taken = {getattr(route, "path", None) for route in app.router.routes}
     # in front: an application's catch-all route must not swallow the probes

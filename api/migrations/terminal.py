@@ -38,14 +38,12 @@ def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool)
         Cancelled: the answer was no.
         ConfigurationError: there is no terminal to ask on, and `--yes` was not given.
     """
+    if not yes and not sys.stdin.isatty():
+        raise ConfigurationError("a downgrade asks before it starts, and this is no terminal; add --yes")
     print(f"This undoes {len(plan)} revision(s), and what they added to the data:", file=sys.stderr)
     for revision in plan:
         print(f"  {describe(revision)}", file=sys.stderr)
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise ConfigurationError("a downgrade asks before it starts, and this is no terminal; add --yes")
-    if input("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
+    if not yes and _asked("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
         raise Cancelled("nothing was changed")
 
 
@@ -73,6 +71,14 @@ def log_to_stderr(*, quiet: bool) -> None:
     """One short line for each event, without colours; errors only if `quiet`."""
     logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+
+
+def _asked(question: str) -> str:
+    try:
+        return input(question)
+    except EOFError:  # Ctrl-D is no answer
+        print(file=sys.stderr)
+        return ""
 
 
 def _bar() -> Any:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Any
-from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 import asyncpg
 
@@ -61,7 +61,7 @@ class DatabaseURL:
         except ValueError as error:
             raise ConfigurationError(
                 f"{name} is malformed ({error}); expected the form {EXAMPLE}, "
-                "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23)"
+                "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F)"
             ) from None
         return cls(dialect, dsn, timeout_seconds)
 
@@ -80,23 +80,33 @@ class DatabaseURL:
 
 
 def _libpq(text: str) -> tuple[str, float]:
-    parts = urlsplit(text)
+    parts, query = _split(text)
     if parts.fragment:
         raise ValueError("it has a '#' in it")
     # the last @ ends the credentials: people do paste passwords unescaped
     credentials, _, hosts = parts.netloc.rpartition("@")
     for host in hosts.split(",") if hosts else ():
         _check_port(host)
-    query = dict(parse_qsl(parts.query, keep_blank_values=False, strict_parsing=bool(parts.query)))
     timeout_seconds = _seconds(query.get("connect_timeout", "5"))
     kept = {key: value for key, value in query.items() if key not in _CLIENT_ONLY}
     login = f"{_requote(credentials)}@" if credentials else ""
-    return f"postgresql://{login}{hosts}{parts.path}{'?' + urlencode(kept) if kept else ''}", timeout_seconds
+    # asyncpg would take a lone slash for an empty name, and that for the user's, instead of `dbname` in the query
+    path = parts.path.removesuffix("/")
+    return f"postgresql://{login}{hosts}{path}{'?' + urlencode(kept) if kept else ''}", timeout_seconds
+
+
+def _split(text: str) -> tuple[SplitResult, dict[str, str]]:
+    try:
+        parts = urlsplit(text)
+        return parts, dict(parse_qsl(parts.query, keep_blank_values=False, strict_parsing=bool(parts.query)))
+    except ValueError:
+        # the library's own words quote what it could not read, and that may be the password
+        raise ValueError("its host or query cannot be read") from None
 
 
 def _check_port(host: str) -> None:
     port = host.rpartition("]")[2].partition(":")[2]
-    if port and not (port.isdigit() and 0 < int(port) < 65536):
+    if port and not (port.isdecimal() and 0 < int(port) < 65536):
         raise ValueError("a port is not a number from 1 to 65535")
 
 
@@ -106,6 +116,6 @@ def _requote(credentials: str) -> str:
 
 
 def _seconds(text: str) -> float:
-    if not text.isdigit():
+    if not text.isdecimal():
         raise ValueError("connect_timeout is not a whole number of seconds")
     return float(text) or 5.0

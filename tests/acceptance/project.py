@@ -109,14 +109,16 @@ def slow(id: str = "slow", seconds: float = 2.5) -> Revision:
     return Revision(id, f'mark()\nop.execute("SELECT pg_sleep({seconds})")')
 
 
+GATE = "sa.text(\"SELECT count(*) FROM pg_class WHERE relname = 'let_go'\")"
+WAIT_FOR_THE_TEST = f"""\
+while not op.get_bind().scalar({GATE}):
+    op.execute("SELECT pg_sleep(0.05)")
+"""
+
+
 def held(id: str = "held") -> Revision:
     """Goes on only after `evidence.let_go`: as long as the test wants, however slow the machine is."""
-    body = """
-        mark()
-        while not op.get_bind().scalar(sa.text("SELECT count(*) FROM pg_class WHERE relname = 'let_go'")):
-            op.execute("SELECT pg_sleep(0.05)")
-    """
-    return Revision(id, body)
+    return Revision(id, "mark()\n" + WAIT_FOR_THE_TEST)
 
 
 def concurrent_index(id: str = "concurrent", table: str = "marks") -> Revision:
@@ -145,11 +147,7 @@ def sleeper(id: str = "sleeper", seconds: float = 60) -> Revision:
     return Revision(id, body)
 
 
-def half_applied(id: str = "half", then: str = "op.execute('SELECT pg_sleep(60)')") -> Revision:
-    """Commits its mark outside a transaction; what comes `then` (a hang, or a `raise`) keeps it from finishing."""
-    body = f"""
-        with op.get_context().autocommit_block():
-            mark()
-            {then}
-    """
+def half_applied(id: str = "half", then: str = WAIT_FOR_THE_TEST) -> Revision:
+    """Commits its mark outside a transaction; what comes `then` keeps it from finishing, for a while or for good."""
+    body = "with op.get_context().autocommit_block():\n" + indent("mark()\n" + then, "    ")
     return Revision(id, body)

@@ -30,7 +30,7 @@ class Scene:
         """The instance that migrates, by its session's name; any one that lives if nobody does."""
         living = [i for i in self.instances if i.process.poll() is None]
         names = {name.rpartition(":")[2] for name in sessions(self.url) if ":migrating:" in name}
-        return next((i for i in living if i.name in names), random.choice(living))  # noqa: S311
+        return next((i for i in living if i.name in names), random.choice(living))
 
 
 def kill_holder(scene: Scene) -> None:

@@ -4,19 +4,24 @@ The trees are real Alembic, and the integration tests run them on a real server.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
 
+import asyncpg
+import pytest
+
 from api.migrations.assembly import Assembly
-from api.migrations.errors import DatabaseUnreachable, HoldLost
+from api.migrations.coordinator import Coordinator
+from api.migrations.decision import Policy
+from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.ports import Failure, Order, Report
 from api.migrations.schema import CodeRevisions, Observed
 from api.migrations.settings import MigrationSettings
-from api.migrations.state import Holder
+from api.migrations.state import Holder, Phase, Tracker
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
@@ -24,6 +29,12 @@ EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 FOREVER_SECONDS = 30.0
 """Longer than anything takes: whoever waits that long has hung."""
 
+STOP = "SELECT pg_advisory_lock(777)"
+"""What a revision executes to be held back by a `barrier`."""
+STOPPED = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
 THREE_LINES = "from api.migrations.environment import run_env\n\nrun_env()\n"
 
 
@@ -162,25 +173,27 @@ async def apply_all(session: FakeSession, order: Order, report: Report) -> None:
         report.finished(revision)
 
 
-class Heard:
-    """A `Report` that keeps what it was told."""
+class Instance:
+    """One coordinator with its tracker."""
 
-    def __init__(self) -> None:
-        self.plan: tuple[str, ...] = ()
-        self.begun: list[str] = []
-        self.done: list[str] = []
+    def __init__(self, database: Database, name: str = "one", policy: Policy | None = None) -> None:
+        self.tracker = Tracker(instance=name)
+        self.coordinator = Coordinator(
+            lambda: database.session(name), database.code, self.tracker, policy or Policy(), database.clock
+        )
 
-    def planned(self, revisions: tuple[str, ...], verb: str) -> None:
-        """The steps that will run."""
-        self.plan = revisions
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self.tracker.status.phase
 
-    def started(self, revision: str) -> None:
-        """A step begins."""
-        self.begun.append(revision)
-
-    def finished(self, revision: str) -> None:
-        """A step is committed."""
-        self.done.append(revision)
+    async def fails(self, error: type[MigrationError], *words: str) -> None:
+        """It must not become ready, and say so in the error as in the status."""
+        with pytest.raises(error) as raised:
+            await self.coordinator.become_ready()
+        assert type(raised.value) is error
+        assert [word for word in words if word not in str(raised.value)] == []
+        assert (self.phase, self.tracker.status.message) == (Phase.FAILED, str(raised.value))
 
 
 def revision(
@@ -216,14 +229,12 @@ async def eventually(url: str, sql: str, what: str) -> None:
     await asyncio.to_thread(wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what, seconds=FOREVER_SECONDS)
 
 
-@contextmanager
-def refuses(error: type[Exception], *words: str) -> Iterator[None]:
-    """The block must raise `error`, in one line that has all `words` in it."""
+@asynccontextmanager
+async def barrier(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Hold back whoever executes STOP; yields what returns as soon as somebody stands there."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(STOP)
     try:
-        yield
-    except error as raised:
-        text = str(raised)
-        assert [word for word in words if word not in text] == [], text
-        assert "\n" not in text, text
-    else:
-        raise AssertionError(f"{error.__name__} was not raised")
+        yield lambda: eventually(url, STOPPED, "a revision at the barrier")
+    finally:
+        await connection.close()

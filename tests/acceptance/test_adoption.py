@@ -1,0 +1,97 @@
+"""The folder api/migrations in another FastAPI project, under another name, beside an Alembic history of its own."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
+from tests.acceptance.shop import adopted, fresh_project, python, shops
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+@pytest.mark.parametrize("how", ["run_env", "the cookbook's", "the asyncio cookbook's"])
+def test_one_line_is_enough(database_url: str, tmp_path: Path, how: str) -> None:
+    """Three processes at once: one migrates, the gate answers for all until it is done, and the logs say who."""
+    project = adopted(tmp_path, how)
+    with shops(3, database_url, project) as three:
+        holder = until_one_migrates(three)
+        runs = "the second revision runs"
+        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), runs, seconds=WAIT_SECONDS)
+        until_phase([shop for shop in three if shop is not holder], "waiting")
+        for shop in three:
+            assert shop.get("/health/live").status_code == 200
+            assert shop.get("/health/ready").status_code == 503
+            assert shop.health()["lock"]["holder"]["instance"] == holder.name
+            refused = shop.get("/things")
+            assert (refused.status_code, refused.headers["Content-Type"]) == (503, "application/problem+json")
+        evidence.let_go(database_url)
+        until_all_ready(three)
+        for shop in three:
+            assert shop.get("/things").json() == ["a thing"]
+            assert shop.health()["state"] == "at_head"
+            assert shop.log().count("Ready: ") == 1
+            assert '"GET /things HTTP/1.1" 200' in shop.log()
+        assert [shop.log().count(MARK) for shop in three] == [int(shop is holder) for shop in three]
+    assert evidence.applied(database_url) == ["first", "second"]
+    assert len(fetch_sync(database_url, "SELECT 1 FROM things")) == 1
+    assert evidence.advisory_locks(database_url) == 0
+
+
+def tables(url: str) -> list[str]:
+    """Every table there is."""
+    return [row[0] for row in fetch_sync(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
+
+
+@pytest.mark.parametrize("template", ["generic", "async"])
+@pytest.mark.parametrize("edited", [False, True], ids=["untouched", "with a URL"])
+def test_an_env_that_opens_its_own_connection_is_refused(
+    database_url: str, tmp_path: Path, template: str, edited: bool
+) -> None:
+    """Alembic's templates, as they come or with a URL that works: no DDL anywhere, and a remedy to paste."""
+    project = fresh_project(tmp_path, template)
+    other = tmp_path / "other.db"
+    if edited:
+        ini = project / "alembic.ini"
+        ini.write_text(ini.read_text().replace("driver://user:pass@localhost/dbname", f"sqlite:///{other}"))
+    with shops(1, database_url, project, MIGRATION_ON_FAILURE="hold") as (one,):
+        until_phase([one], "failed")
+        message = one.health()["message"]
+        assert "from shop.db_migrations.environment import run_env" in message
+        assert "make alembic/env.py these three lines" in message
+        assert MARK not in one.log()
+        assert "Traceback" not in one.log()
+    assert tables(database_url) == []
+    assert not other.exists() or other.stat().st_size == 0
+
+
+def test_the_copy_imports_nothing_of_this_project(tmp_path: Path) -> None:
+    """Every module of it, with nothing of this repository on the path."""
+    project = fresh_project(tmp_path, "generic")
+    program = """
+import importlib, pkgutil, sys
+sys.path.insert(0, ".")
+import shop.db_migrations as package
+for module in pkgutil.iter_modules(package.__path__):
+    if module.name != "__main__":
+        importlib.import_module(f"{package.__name__}.{module.name}")
+print(sorted(name for name in sys.modules if name.partition(".")[0] in {"api", "tests", "devtools"}))
+"""
+    done = python(project, "-I", "-W", "error", "-c", program)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_the_commands_go_by_the_new_name(database_url: str, tmp_path: Path) -> None:
+    """`python -m shop.db_migrations` and `alembic` typed by hand do the same work, in the same history."""
+    project = adopted(tmp_path, "run_env")
+    evidence.let_go(database_url)
+    done = python(project, "-m", "shop.db_migrations", "status", url=database_url)
+    assert (done.returncode, "2 pending" in done.stdout) == (0, True), done.stderr
+    done = python(project, "-m", "alembic", "upgrade", "first", url=database_url)
+    assert done.returncode == 0, done.stderr
+    done = python(project, "-m", "shop.db_migrations", "upgrade", url=database_url)
+    assert (done.returncode, done.stderr.count(MARK)) == (0, 1), done.stderr
+    assert evidence.applied(database_url) == ["first", "second"]

@@ -1,0 +1,211 @@
+"""./migrate.sh: what each command does, says and ends with."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations.errors import MigrationError
+from tests.acceptance import evidence
+from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
+from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, revisions
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+ALL = revisions()
+SHELL_CODES = {0, 130, 143}
+"""Success, SIGINT and SIGTERM: no error class stands for them."""
+
+
+def run(*arguments: str, url: str, ini: Path = PLAIN, cwd: Path = ROOT) -> tuple[int, str]:
+    """Run a command to its end: exit code and standard output alone."""
+    process = subprocess.run(
+        [str(ROOT / "migrate.sh"), *arguments],
+        cwd=cwd,
+        env=environment(url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG=str(ini)),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        timeout=120,
+    )
+    return process.returncode, process.stdout
+
+
+def done(*arguments: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
+    """Run a command that must succeed; returns its output."""
+    code, output = migrate(*arguments, url=url, ini=ini, **settings)
+    assert code == 0, output
+    return output
+
+
+def answer(*arguments: str, url: str, ini: Path = PLAIN) -> dict[str, Any]:
+    """Run a command with --json: one object, and nothing else on standard output."""
+    _, output = run(*arguments, "--json", url=url, ini=ini)
+    result: dict[str, Any] = json.loads(output)
+    return result
+
+
+def test_a_database_goes_up_and_down(database_url: str) -> None:
+    """Forward to a revision, to the head, back by one, back to a revision, back to nothing; each is where it says."""
+    for arguments, expected in [
+        (["upgrade", ALL[1]], ALL[1:2]),
+        (["upgrade", ALL[2][:5]], ALL[2:3]),
+        (["upgrade"], ALL[-1:]),
+        (["downgrade", "-1", "--yes"], ALL[-2:-1]),
+        (["downgrade", ALL[3], "--yes"], ALL[3:4]),
+        (["upgrade", "head"], ALL[-1:]),
+        (["downgrade", "base", "--yes"], []),
+    ]:
+        done(*arguments, url=database_url)
+        assert evidence.versions(database_url) == expected
+        assert evidence.advisory_locks(database_url) == 0
+    assert "nothing to undo" in done("downgrade", "base", "--yes", url=database_url)
+    assert {row["outcome"] for row in evidence.history(database_url)} == {"applied"}
+
+
+def test_a_downgrade_shows_what_it_undoes(ledger_url: str) -> None:
+    """The plan, newest first, with the revisions' own words; then the steps it took."""
+    output = done("downgrade", ALL[-3], "--yes", url=ledger_url)
+    assert "This undoes 2 revision(s)" in output
+    assert output.index(ALL[-1]) < output.index(ALL[-2])
+    assert f"{ALL[-1]}, Make booked_on NOT NULL" in output
+    assert f"Undid {ALL[-2]} (2 of 2)" in output
+
+
+def test_check_tells_head_from_behind(ledger_url: str) -> None:
+    """0 at head; 3 below it, with what is pending and the command to run; reading changes nothing."""
+    assert "at head" in done("check", url=ledger_url)
+    done("stamp", ALL[-3], url=ledger_url)
+    code, output = migrate("check", url=ledger_url)
+    assert (code, output.count("\n")) == (3, 1)
+    assert "2 pending; run './migrate.sh upgrade'" in output
+    assert evidence.versions(ledger_url) == [ALL[-3]]
+
+
+def test_stamp_declares_and_runs_nothing(database_url: str) -> None:
+    """The version changes and the history says so; no table of the ledger appears."""
+    done("stamp", "head", url=database_url)
+    assert evidence.versions(database_url) == [head()]
+    rows = evidence.history(database_url)
+    assert {row["revision"]: row["outcome"] for row in rows} == dict.fromkeys(ALL, "stamped")
+    code, output = migrate("downgrade", "-1", "--yes", url=database_url)
+    assert code == 1, output
+    assert "failed and was rolled back" in output
+    done("stamp", "base", url=database_url)
+    assert evidence.versions(database_url) == []
+
+
+def until_there(instance: str, url: str) -> None:
+    """Wait until an instance has a session."""
+    there = lambda: any(instance in name for name in evidence.sessions(url))  # noqa: E731
+    wait_until(there, f"a session of {instance}", seconds=WAIT_SECONDS)
+
+
+def test_wait_never_migrates(database_url: str) -> None:
+    """Nobody migrates, so it gives up with 4, says what it waited for, and leaves an empty database."""
+    code, output = migrate("wait", "--timeout", "1", url=database_url)
+    assert code == 4, output
+    assert f"{len(ALL)} pending; nobody holds the lock" in output
+    assert MARK not in output
+    assert evidence.versions(database_url) == []
+
+
+def test_wait_returns_when_somebody_else_has_migrated(database_url: str) -> None:
+    """It sees another process finish."""
+    with start_migrate("wait", url=database_url, MIGRATION_INSTANCE="patient") as waiting:
+        until_there("patient", database_url)
+        done("upgrade", url=database_url)
+        code, output = finish(waiting)
+    assert (code, MARK in output) == (0, False), output
+    assert "at head" in output
+
+
+RUN = {"state", "revisions", "steps", "message"}
+ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "release", "database_user"} | {
+    "started_at",
+    "finished_at",
+    "error",
+    "description",
+}
+
+
+def test_every_result_is_json(ledger_url: str) -> None:
+    """`--json` prints one object with these keys and nothing beside it, whatever the command."""
+    assert answer("current", url=ledger_url).keys() == {"revisions", "state", "message"}
+    assert answer("check", url=ledger_url).keys() == {"state", "message"}
+    undone = answer("downgrade", "-1", "--yes", url=ledger_url)
+    assert undone.keys() == RUN
+    assert (undone["revisions"], len(undone["steps"])) == ([ALL[-2]], 1)
+    status = answer("status", url=ledger_url)
+    assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending", "lock", "sessions"}
+    assert status["lock"].keys() == {"key", "holder"}
+    applied = answer("upgrade", url=ledger_url)
+    assert applied.keys() == RUN
+    assert (applied["state"], applied["revisions"]) == ("at_head", [head()])
+    for arguments in (["upgrade"], ["wait"], ["stamp", "head"]):
+        assert answer(*arguments, url=ledger_url).keys() == RUN
+    attempts = answer("history", "--limit", "2", url=ledger_url)["history"]
+    assert [attempt.keys() for attempt in attempts] == [ATTEMPT] * 2
+    assert answer("repair", "--rerun", url=ledger_url).keys() == {"message"}
+    refused = answer("upgrade", "nope", url=ledger_url)
+    assert refused.keys() == {"error", "message"}
+    assert refused["error"] == "UnknownRevision"
+
+
+@pytest.mark.parametrize("how", ["--rerun", "--stamp"])
+def test_repair_finds_nothing_to_do(ledger_url: str, how: str) -> None:
+    """Where nothing is half applied it says so and changes nothing."""
+    before = evidence.history(ledger_url)
+    assert "nothing to repair" in done("repair", how, url=ledger_url)
+    assert evidence.history(ledger_url) == before
+
+
+def classes(base: type[MigrationError]) -> set[type[MigrationError]]:
+    """`base` and everything below it."""
+    return {base}.union(*map(classes, base.__subclasses__()))
+
+
+def test_the_help_lists_the_exit_codes_of_the_errors() -> None:
+    """No more and no fewer than the errors have, and those of a shell."""
+    code, output = migrate("--help", url=None)
+    assert code == 0
+    table = output.partition("exit codes:")[2]
+    found = re.findall(r"\s\s(\d+)(?:, (\d+))?\s\s", table)
+    documented = {int(number) for numbers in found for number in numbers if number}
+    assert documented == SHELL_CODES | {error.exit_code for error in classes(MigrationError)}
+
+
+def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) -> None:
+    """While one migrates, `status` shows it, the one that waits for it, and what is pending; `history` who it was."""
+    ini = make_history(tmp_path, held())
+    with (
+        start_migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE="first") as first,
+        start_migrate("wait", url=ledger_url, ini=ini, MIGRATION_INSTANCE="second") as second,
+    ):
+        runs = "the revision runs"
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep"), runs, seconds=WAIT_SECONDS)
+        until_there("second", ledger_url)
+        status = answer("status", url=ledger_url, ini=ini)
+        assert (status["state"], status["pending"]) == ("behind", ["held, Made by a test"])
+        assert status["lock"]["holder"]["instance"] == "first"
+        assert sorted(status["sessions"]) == ["migrating:first", "waiting:second"]
+        output = done("status", url=ledger_url, ini=ini)
+        assert re.search(r"^lock 0x[0-9a-f]{16} \(classid \d+, objid \d+\): held by first \(pid \d+, ", output, re.M)
+        assert "pending: held, Made by a test\n" in output
+        assert "session: waiting:second\n" in output
+        evidence.let_go(ledger_url)
+        outputs = [finish(process) for process in (first, second)]
+    assert [(code, output.count(MARK)) for code, output in outputs] == [(0, 1), (0, 0)], outputs
+    newest = done("history", "--limit", "1", url=ledger_url, ini=ini)
+    assert re.search(r"\d\.\d{3} s  upgrade +applied +held, Made by a test  by first \(postgres\)\n$", newest), newest
+
+
+def test_it_works_from_another_folder(ledger_url: str, tmp_path: Path) -> None:
+    """The caller's folder does not matter, and a relative alembic.ini is the project's."""
+    code, output = run("current", url=ledger_url, ini=Path("alembic.ini"), cwd=tmp_path)
+    assert (code, output) == (0, f"the database is at head ({head()})\n")

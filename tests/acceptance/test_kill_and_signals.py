@@ -1,0 +1,196 @@
+"""Processes that end in the middle of it: asked to, or not asked at all."""
+
+import logging
+import signal
+import time
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import (
+    MARK,
+    Instance,
+    finish,
+    fleet,
+    migrate,
+    start_migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+LONG = [project.slow("in_the_server", 300), project.sleeper("in_python", 300)]
+"""A revision that waits for the server can be cancelled; one that waits in Python cannot."""
+
+INDEX_REVISION, BEFORE_INDEX = "bd60898a6f20", "bffaaced7e40"
+
+
+def until_running(url: str, revision: str) -> None:
+    """Wait until somebody is inside a revision, as the history has it."""
+    wait_until(lambda: evidence.running(url) == [revision], f"revision {revision}", seconds=60)
+
+
+def end(instance: Instance, number: signal.Signals) -> int:
+    """Send a signal and wait for the end; how long that took goes to the log (`--log-cli-level=INFO`)."""
+    sent = time.monotonic()
+    instance.kill(number)
+    code = instance.wait()
+    log.info("%s ended %.2f s after %s", instance.name, time.monotonic() - sent, number.name)
+    return code
+
+
+def assert_rolled_back(url: str, revision: str) -> None:
+    """Nothing of the revision is there, nobody is at it, and the next one may begin."""
+    wait_until(lambda: evidence.advisory_locks(url) == 0, "a free lock", seconds=30)
+    assert evidence.marks(url) == []
+    assert evidence.versions(url) == [project.head()]
+    assert evidence.applied(url) == project.revisions()
+    assert evidence.outcomes(url, revision) == ["running"], "closed by the next one who gets the lock"
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_another_one_takes_over(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
+    """The migrating process ends in mid-revision; another begins that revision again, and nothing is there twice."""
+    ini = project.make_history(tmp_path, project.quick(), project.held(), project.slow(seconds=2))
+    with fleet(3, ledger_url, ini=ini) as instances:
+        first = until_one_migrates(instances)
+        until_running(ledger_url, "held")
+        assert end(first, number) == 128 + number
+        others = [instance for instance in instances if instance is not first]
+        second = until_one_migrates(others)
+        begun = ["interrupted", "running"]
+        wait_until(lambda: evidence.outcomes(ledger_url, "held") == begun, "a second attempt", seconds=30)
+        evidence.let_go(ledger_url)
+        until_all_ready(others)
+        assert [instance.log().count(MARK) for instance in (first, second)] == [1, 1]
+        assert sum(instance.log().count(MARK) for instance in instances) == 2
+    rows = [(r["revision"], r["outcome"], r["instance"]) for r in evidence.history(ledger_url, extra_only=True)]
+    assert rows == [
+        ("quick", "applied", first.name),
+        ("held", "interrupted", first.name),
+        ("held", "applied", second.name),
+        ("slow", "applied", second.name),
+    ]
+    assert evidence.marks(ledger_url) == ["held", "quick", "slow"]
+    assert evidence.advisory_locks(ledger_url) == 0
+
+
+def test_one_that_waits_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path) -> None:
+    """SIGTERM ends a waiting instance, and neither the migration nor the third one notices."""
+    ini = project.make_history(tmp_path, project.held())
+    with fleet(3, ledger_url, ini=ini) as instances:
+        migrator = until_one_migrates(instances)
+        waiting = [instance for instance in instances if instance is not migrator]
+        until_phase(waiting, "waiting")
+        assert end(waiting[0], signal.SIGTERM) == 143
+        assert "Traceback" not in waiting[0].log()
+        wait_until(lambda: len(evidence.sessions(ledger_url)) == 2, "its session's end", seconds=30)
+        evidence.let_go(ledger_url)
+        until_all_ready([migrator, waiting[1]])
+    assert evidence.outcomes(ledger_url, "held") == ["applied"]
+    assert evidence.marks(ledger_url) == ["held"]
+
+
+@pytest.mark.parametrize("revision", LONG, ids=lambda revision: revision.id)
+def test_one_that_migrates_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path, revision: project.Revision) -> None:
+    """SIGTERM in mid-revision: the process does not wait for its end, and the server rolls it back."""
+    ini = project.make_history(tmp_path, revision)
+    with fleet(1, ledger_url, ini=ini) as (instance,):
+        until_running(ledger_url, revision.id)
+        assert end(instance, signal.SIGTERM) == 143
+        assert "Traceback" not in instance.log()
+    assert_rolled_back(ledger_url, revision.id)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("revision", LONG, ids=lambda revision: revision.id)
+def test_the_command_goes_when_it_is_told_to(
+    ledger_url: str, tmp_path: Path, revision: project.Revision, number: signal.Signals
+) -> None:
+    """`./migrate.sh upgrade` cancels and rolls back, and its exit code says which signal it was."""
+    ini = project.make_history(tmp_path, revision)
+    with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
+        until_running(ledger_url, revision.id)
+        upgrade.send_signal(number)
+        code, output = finish(upgrade, seconds=60)
+    assert code == 128 + number, output
+    assert "Traceback" not in output
+    assert f"stopped by {number.name}" in output
+    assert_rolled_back(ledger_url, revision.id)
+
+
+def test_the_command_can_be_stopped_while_it_waits(ledger_url: str, tmp_path: Path) -> None:
+    """Ctrl-C behind somebody else's migration leaves that one alone."""
+    ini = project.make_history(tmp_path, project.held())
+    with (
+        start_migrate("upgrade", url=ledger_url, ini=ini) as migrator,
+        start_migrate("wait", url=ledger_url, ini=ini) as waiting,
+    ):
+        until_running(ledger_url, "held")
+        wait_until(lambda: len(evidence.sessions(ledger_url)) == 2, "two sessions", seconds=60)
+        waiting.send_signal(signal.SIGINT)
+        assert finish(waiting, seconds=60)[0] == 130
+        evidence.let_go(ledger_url)
+        assert finish(migrator)[0] == 0
+    assert evidence.outcomes(ledger_url, "held") == ["applied"]
+
+
+@pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
+def test_a_half_applied_revision_stops_everybody(ledger_url: str, tmp_path: Path, repair: str) -> None:
+    """SIGKILL after a commit in mid-revision: nobody runs it again before a person has said how to go on."""
+    ini = project.make_history(tmp_path, project.half_applied(), project.quick())
+    with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        first = until_one_migrates(instances)
+        until_running(ledger_url, "half")
+        wait_until(lambda: evidence.marks(ledger_url) == ["half"], "what it commits", seconds=30)
+        first.kill(signal.SIGKILL)
+        first.wait()
+        others = [instance for instance in instances if instance is not first]
+        until_phase(others, "failed")
+        for instance in others:
+            assert instance.health()["state"] == "dirty"
+            assert "revision half committed a part of its work" in instance.health()["message"]
+            assert MARK not in instance.log()
+    code, output = migrate("upgrade", url=ledger_url, ini=ini)
+    assert (code, "SchemaRefused: revision half" in output) == (7, True), output
+    assert evidence.outcomes(ledger_url, "half") == ["half_applied"]
+    assert evidence.marks(ledger_url) == ["half"]
+    evidence.let_go(ledger_url)
+    for command in (["repair", repair], ["upgrade"], ["check"]):
+        code, output = migrate(*command, url=ledger_url, ini=ini)
+        assert code == 0, output
+    again = repair == "--rerun"
+    assert evidence.outcomes(ledger_url, "half") == ["interrupted", "applied" if again else "stamped"]
+    assert evidence.marks(ledger_url) == ["half"] * (1 + again) + ["quick"]
+
+
+async def test_an_idempotent_revision_is_simply_run_again(database_url: str) -> None:
+    """SIGKILL in CREATE INDEX CONCURRENTLY: the next one drops the INVALID remnant and builds the index."""
+    assert migrate("upgrade", BEFORE_INDEX, url=database_url)[0] == 0
+    writer = await asyncpg.connect(database_url)
+    try:
+        # an index is not built beside a transaction that may still write to the table
+        await writer.execute("BEGIN; LOCK TABLE postings IN ROW EXCLUSIVE MODE")
+        with fleet(3, database_url) as instances:
+            first = until_one_migrates(instances)
+            wait_until(lambda: evidence.invalid_indexes(database_url) != [], "an unfinished index", seconds=30)
+            first.kill(signal.SIGKILL)
+            first.wait()
+            others = [instance for instance in instances if instance is not first]
+            second = until_one_migrates(others)
+            wait_until(lambda: evidence.executing(database_url, "DROP INDEX"), "its removal", seconds=30)
+            await writer.execute("ROLLBACK")
+            until_all_ready(others)
+    finally:
+        await writer.close()
+    assert evidence.invalid_indexes(database_url) == []
+    rows = [(r["outcome"], r["instance"]) for r in evidence.history(database_url) if r["revision"] == INDEX_REVISION]
+    assert rows == [("interrupted", first.name), ("applied", second.name)]
+    assert evidence.versions(database_url) == [project.head()]

@@ -1,0 +1,164 @@
+"""An owner migrates and an application role only reads and writes; and names that need quoting, end to end."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import (
+    MARK,
+    WAIT_SECONDS,
+    alembic,
+    fleet,
+    migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
+from tests.acceptance.project import head, held, make_history, revisions
+from tests.servers import Server, fetch, fetch_sync
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+OWNER, APP = (f"{what}_{os.getpid()}" for what in ("owner", "app"))
+PASSWORD = "pa%ss@word"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """One database as three roles see it."""
+
+    superuser: str
+    owner: str
+    app: str
+
+
+@pytest.fixture
+def accounts(server: Server) -> Iterator[None]:
+    """The two roles; gone after the database that grants them something."""
+    for role in (OWNER, APP):
+        server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
+    yield
+    for role in (OWNER, APP):
+        server.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture
+def roles(server: Server, accounts: None, database_url: str) -> Roles:
+    """An empty database of the owner's, whose future tables the application may read and write."""
+    name = urlsplit(database_url).path[1:]
+    server.execute(f'ALTER DATABASE "{name}" OWNER TO {OWNER}')
+    future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA public GRANT"
+    server.execute(f"{future} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP}", database=name)
+    server.execute(f"{future} USAGE ON SEQUENCES TO {APP}", database=name)
+    owner, app = (server.url(name, user=role, password=PASSWORD) for role in (OWNER, APP))
+    return Roles(database_url, owner, app)
+
+
+async def test_the_owner_migrates_and_the_application_serves(roles: Roles) -> None:
+    """Two instances with two URLs become ready, and a request can write rows but no tables."""
+    with fleet(2, roles.app, MIGRATION_DATABASE_URL=roles.owner) as instances:
+        until_all_ready(instances)
+        assert sum(instance.log().count(MARK) for instance in instances) == 1
+        for instance in instances:
+            opened = instance.post("/accounts", {"name": instance.name, "currency": "EUR"})
+            assert opened.status_code == 201, opened.text
+        owners = await fetch(roles.superuser, "SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+        assert [row[0] for row in owners] == [OWNER]
+        assert PASSWORD not in "".join(instance.log() for instance in instances)
+    assert {row["database_user"] for row in evidence.history(roles.superuser)} == {OWNER}
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await fetch(roles.app, "CREATE TABLE mine ()")
+
+
+def test_at_head_the_application_role_alone_is_enough(roles: Roles) -> None:
+    """With `job` and after it, instances need nothing but to read the version table."""
+    with fleet(1, roles.app, MIGRATION_STRATEGY="job") as instances:
+        wait_until(
+            lambda: instances[0].phase() == "waiting" or instances[0].process.poll() is not None,
+            "waiting for the job",
+            seconds=WAIT_SECONDS,
+        )
+        code, output = migrate("upgrade", url=roles.owner)
+        assert code == 0, output
+        until_all_ready(instances)
+    with fleet(2, roles.app) as instances:
+        until_all_ready(instances)
+        assert MARK not in "".join(instance.log() for instance in instances)
+
+
+def test_the_application_role_alone_cannot_migrate(roles: Roles) -> None:
+    """It fails at once, names what is missing, and leaves neither tables nor a lock."""
+    with fleet(2, roles.app, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        for instance in instances:
+            message = instance.health()["message"]
+            assert "permission denied for schema public" in message
+            assert "MIGRATION_DATABASE_URL to the role that owns the schema" in message
+    assert evidence.versions(roles.superuser) == []
+    assert evidence.advisory_locks(roles.superuser) == 0
+
+
+def test_a_plain_role_sees_who_holds_the_lock(roles: Roles, tmp_path: Path) -> None:
+    """Another role's session shows its pid and name; what it is doing stays hidden without `pg_read_all_stats`."""
+    ini = make_history(tmp_path, held())
+    with fleet(1, roles.app, ini=ini, MIGRATION_DATABASE_URL=roles.owner) as (one,):
+        until_one_migrates([one])
+        applying = "the revision runs"
+        wait_until(lambda: evidence.executing(roles.superuser, "pg_sleep"), applying, seconds=WAIT_SECONDS)
+        code, output = migrate("status", "--json", url=roles.app, ini=ini)
+        assert code == 0, output
+        holder = json.loads(output)["lock"]["holder"]
+        assert (holder["instance"], holder["state"]) == (one.name, None)
+        assert holder["pid"] > 0
+        code, output = migrate("status", url=roles.app, ini=ini)
+        assert f"held by {one.name} (pid {holder['pid']}, state hidden)" in output
+        fetch_sync(roles.owner, "CREATE TABLE let_go ()")
+        until_all_ready([one])
+
+
+WEIRD: dict[str, Any] = {
+    "MIGRATION_VERSION_TABLE": 'Version\'s "%s" – table;--',
+    "MIGRATION_VERSION_TABLE_SCHEMA": 'My-Schema "%(x)s" ünd',
+    "MIGRATION_LOCK_NAME": 'it\'s "the" lock %s',
+}
+
+
+def quoted(name: str) -> str:
+    """An identifier in SQL."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def test_names_that_need_quoting_work_end_to_end(database_url: str, tmp_path: Path) -> None:
+    """Space, quotes, dash, percent, upper case and Unicode in table and schema: instances and all commands agree."""
+    schema, table = (quoted(WEIRD[f"MIGRATION_VERSION_TABLE{end}"]) for end in ("_SCHEMA", ""))
+    fetch_sync(database_url, f"CREATE SCHEMA {schema}")
+    with fleet(2, database_url, ini=make_history(tmp_path), **WEIRD) as instances:
+        until_all_ready(instances)
+        assert sum(instance.log().count(MARK) for instance in instances) == 1
+    assert [row[0] for row in fetch_sync(database_url, f"SELECT version_num FROM {schema}.{table}")] == [head()]
+
+    def run(*arguments: str) -> str:
+        code, output = migrate(*arguments, url=database_url, **WEIRD)
+        assert code == 0, output
+        return output
+
+    assert len(json.loads(run("history", "--json"))["history"]) == len(revisions())
+    assert head() in run("downgrade", "-1", "--yes")
+    assert json.loads(run("current", "--json"))["revisions"] == [revisions()[-2]]
+    run("stamp", head())
+    assert "free" in run("status")
+    run("check")
+    run("repair", "--rerun")
+    code, output = alembic("current", url=database_url, **WEIRD)
+    assert (code, head() in output) == (0, True), output
+    tables = fetch_sync(database_url, "SELECT 1 FROM pg_tables WHERE tablename LIKE 'alembic%'")
+    assert tables == []

@@ -1,0 +1,219 @@
+"""Behind a real PgBouncer: the pooler is found out, one transaction carries lock and revisions, and nothing hangs."""
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from signal import SIGKILL
+from urllib.parse import urlsplit
+
+import pytest
+
+from devtools.ports import HOST, free_port
+from tests.acceptance import evidence
+from tests.acceptance.fleet import (
+    MARK,
+    WAIT_SECONDS,
+    Instance,
+    fleet,
+    migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
+from tests.acceptance.project import concurrent_index, failing, head, held, make_history, quick, slow
+from tests.pooler import PgBouncer
+from tests.servers import Server
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+StartPooler = Callable[..., PgBouncer]
+
+
+def through(pooler: PgBouncer, url: str) -> str:
+    """The same database through the pooler."""
+    return pooler.url(urlsplit(url).path[1:])
+
+
+def marks_in_logs(instances: list[Instance]) -> int:
+    """How often the instances said that they migrate."""
+    return sum(instance.log().count(MARK) for instance in instances)
+
+
+def until_unlocked(url: str) -> None:
+    """Wait until the server, asked directly, has no advisory lock in this database."""
+    wait_until(lambda: evidence.advisory_locks(url) == 0, "no advisory lock", seconds=WAIT_SECONDS)
+
+
+@pytest.mark.parametrize("pool_mode", ["transaction", "session"])
+def test_three_instances_migrate_once(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, pool_mode: str) -> None:
+    """With more instances than the pool may have sessions, one migrates, all become ready, and the lock is gone."""
+    ini = make_history(tmp_path, quick("one"), slow("two", 1.5), quick("three"))
+    pooler = pgbouncer(pool_mode=pool_mode, pool_size=2 if pool_mode == "transaction" else 8)
+    with fleet(3, through(pooler, ledger_url), ini=ini) as instances:
+        until_all_ready(instances)
+        assert marks_in_logs(instances) == 1
+        assert evidence.advisory_locks(ledger_url) == 0
+        assert instances[0].post("/accounts", {"name": "Till", "currency": "EUR"}).status_code == 201
+    assert evidence.marks(ledger_url) == ["one", "three", "two"]
+    assert evidence.applied(ledger_url)[-3:] == ["one", "two", "three"]
+    assert evidence.versions(ledger_url) == ["three"]
+    until_unlocked(ledger_url)
+
+
+def test_the_locks_of_the_pooled_run_are_seen_while_it_runs(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """Two instances and a command race; there is one lock while one migrates, and its name is what the others show."""
+    ini = make_history(tmp_path, held())
+    url = through(pgbouncer(), ledger_url)
+    with fleet(2, url, ini=ini) as instances:
+        holder = until_one_migrates(instances)
+        other = next(instance for instance in instances if instance is not holder)
+        until_phase([other], "waiting")
+        assert evidence.advisory_locks(ledger_url) == 1
+        code, output = migrate("upgrade", "--timeout", "1", url=url, ini=ini)
+        assert (code, MARK in output) == (4, False), output
+        assert f"{holder.name} (pid " in output
+        evidence.let_go(ledger_url)
+        until_all_ready(instances)
+    assert evidence.marks(ledger_url) == ["held"]
+    until_unlocked(ledger_url)
+
+
+def assert_refused(message: str) -> None:
+    """The revision by its id, why, and what to do."""
+    assert "revision concurrent, Made by a test uses autocommit_block" in message
+    assert "set MIGRATION_DATABASE_URL to the database's direct endpoint" in message
+
+
+def test_a_revision_that_needs_autocommit_is_refused_by_name(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """Nothing is applied, not even what stands before it; instance and command say the same."""
+    ini = make_history(tmp_path, quick(), concurrent_index())
+    url = through(pgbouncer(), ledger_url)
+    code, output = migrate("upgrade", url=url, ini=ini)
+    assert (code, output.count("\n")) == (1, 1), output
+    assert_refused(output)
+    with fleet(2, url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        for instance in instances:
+            assert_refused(instance.health()["message"])
+        assert marks_in_logs(instances) == 0
+    assert evidence.marks(ledger_url) == []
+    assert evidence.versions(ledger_url) == [head()]
+    until_unlocked(ledger_url)
+
+
+def test_with_a_direct_url_for_the_migration_it_works(
+    pgbouncer: StartPooler, database_url: str, tmp_path: Path
+) -> None:
+    """The session that migrates goes to the server itself; the service's pool goes through the pooler."""
+    ini = make_history(tmp_path, slow("slow", 1.5), concurrent_index())
+    pooler = pgbouncer()
+    with fleet(3, through(pooler, database_url), ini=ini, MIGRATION_DATABASE_URL=database_url) as instances:
+        until_all_ready(instances)
+        assert marks_in_logs(instances) == 1
+        came = f"db={urlsplit(database_url).path[1:]} user=postgres"
+        assert came not in pooler.log.read_text()
+        for instance in instances:
+            assert instance.post("/accounts", {"name": instance.name, "currency": "EUR"}).status_code == 201
+        assert "login attempt: " + came in pooler.log.read_text()
+    assert evidence.marks(database_url) == ["slow"]
+    assert evidence.versions(database_url) == ["concurrent"]
+    assert evidence.invalid_indexes(database_url) == []
+    until_unlocked(database_url)
+
+
+def test_a_failure_rolls_back_the_whole_run_and_is_recorded(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """One transaction carried everything, so the revisions before it are gone too; only the failure is written down."""
+    ini = make_history(tmp_path, quick(), slow("slow", 1), failing())
+    with fleet(2, through(pgbouncer(), ledger_url), ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        assert marks_in_logs(instances) == 1
+        for instance in instances:
+            message = instance.health()["message"]
+            assert "revision failing, Made by a test failed and was rolled back" in message
+            assert "secret-word" not in message + instance.log()
+    assert evidence.marks(ledger_url) == []
+    assert evidence.versions(ledger_url) == [head()]
+    assert [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)] == [
+        ("failing", "failed")
+    ]
+    until_unlocked(ledger_url)
+
+
+def test_another_instance_takes_over_from_one_that_was_killed(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """The pooler ends the killed one's transaction, and with it lock and work; the next one begins anew."""
+    ini = make_history(tmp_path, quick(), held())
+    with fleet(3, through(pgbouncer(), ledger_url), ini=ini) as instances:
+        killed = until_one_migrates(instances)
+        started = "the revision runs"
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep"), started, seconds=WAIT_SECONDS)
+        killed.kill(SIGKILL)
+        rest = [instance for instance in instances if instance is not killed]
+        successor = until_one_migrates(rest)
+        evidence.let_go(ledger_url)
+        until_all_ready(rest)
+        assert successor.name in evidence.appliers(ledger_url)
+        assert killed.name not in {row["instance"] for row in evidence.history(ledger_url, extra_only=True)}
+    assert evidence.marks(ledger_url) == ["held", "quick"]
+    assert evidence.applied(ledger_url)[-2:] == ["quick", "held"]
+    until_unlocked(ledger_url)
+
+
+async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Pass bytes until one of the two ends."""
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.close()
+
+
+@contextmanager
+def plain_proxy(server: Server) -> Iterator[int]:
+    """A TCP proxy that passes bytes and knows nothing of PostgreSQL; yields its port."""
+    port, loop, stop = free_port(), asyncio.new_event_loop(), asyncio.Event()
+    started = threading.Event()
+    open_ones: list[asyncio.Future[tuple[None, None]]] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there, back = await asyncio.open_connection(server.host, server.port)
+        open_ones.append(asyncio.gather(copy(reader, back), copy(there, writer)))
+        await open_ones[-1]
+
+    async def serve() -> None:
+        listening = await asyncio.start_server(connected, HOST, port)
+        started.set()
+        await stop.wait()
+        listening.close()
+        await asyncio.gather(*open_ones)
+
+    thread = threading.Thread(target=loop.run_until_complete, args=[serve()], name="plain proxy")
+    thread.start()
+    try:
+        assert started.wait(WAIT_SECONDS)
+        yield port
+    finally:
+        loop.call_soon_threadsafe(stop.set)
+        thread.join(WAIT_SECONDS)
+        loop.close()
+
+
+def test_a_plain_proxy_is_not_taken_for_a_pooler(server: Server, ledger_url: str, tmp_path: Path) -> None:
+    """What only passes bytes keeps the session, so the session lock and autocommit work through it."""
+    ini = make_history(tmp_path, quick("marks"), concurrent_index())
+    with plain_proxy(server) as port, fleet(2, ledger_url.replace(f":{server.port}/", f":{port}/"), ini=ini) as both:
+        until_all_ready(both)
+        assert marks_in_logs(both) == 1
+    assert evidence.applied(ledger_url)[-2:] == ["marks", "concurrent"]
+    assert evidence.invalid_indexes(ledger_url) == []
+    until_unlocked(ledger_url)

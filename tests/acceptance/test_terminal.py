@@ -1,0 +1,104 @@
+"""./migrate.sh on a terminal: it draws how far it is, and asks before it undoes anything."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, shell_code
+from tests.acceptance.project import PLAIN, ROOT, head, make_history, revisions, slow
+
+pytestmark = pytest.mark.acceptance
+
+QUESTION = b"[y/N] "
+Answer = Callable[["subprocess.Popen[bytes]", int], object]
+
+
+def on_a_terminal(*arguments: str, url: str, ini: Path = PLAIN, answer: Answer | None = None) -> tuple[int, str]:
+    """Run a command on a pseudo-terminal; `answer` gets the process and its keyboard when it asks.
+
+    Returns the exit code and everything it drew.
+    """
+    here, there = os.openpty()
+    process = subprocess.Popen(
+        ["./migrate.sh", *arguments],
+        cwd=ROOT,
+        env=environment(url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG=str(ini), TERM="xterm"),
+        stdin=there,
+        stdout=there,
+        stderr=there,
+    )
+    os.close(there)
+    seen = b""
+    try:
+        while chunk := _read(here):
+            seen += chunk
+            if answer is not None and QUESTION in seen:
+                answer(process, here)
+                answer = None
+        process.wait(WAIT_SECONDS)
+    finally:
+        os.close(here)
+        process.kill()
+        process.wait()
+    return shell_code(process), seen.decode()
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 65536)
+    except OSError:
+        # Linux's way to say that nobody has the other end open any more
+        return b""
+
+
+def typing(text: str) -> Answer:
+    """Answer with `text`."""
+    return lambda process, keyboard: os.write(keyboard, text.encode())
+
+
+def test_an_upgrade_draws_a_bar(ledger_url: str, tmp_path: Path) -> None:
+    """A bar by revision with what is being applied; the result stays on the screen."""
+    ini = make_history(tmp_path, slow("slow", 1.5))
+    code, drawn = on_a_terminal("upgrade", url=ledger_url, ini=ini)
+    assert code == 0, drawn
+    assert "━" in drawn
+    assert "0/1" in drawn
+    assert "migrating slow" in drawn
+    assert drawn.count(MARK) == 1
+    assert drawn.rstrip().endswith("the database is at head (slow)")
+
+
+@pytest.mark.parametrize("text", ["n\n", "\n", "nope\n", "\x04"], ids=["n", "nothing", "nope", "Ctrl-D"])
+def test_a_downgrade_asks_and_no_changes_nothing(ledger_url: str, text: str) -> None:
+    """It shows the plan; whatever is not yes means no, in one line and without a traceback."""
+    before = evidence.history(ledger_url)
+    code, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=typing(text))
+    assert code == 1, drawn
+    assert f"  {head()}, Make booked_on NOT NULL" in drawn
+    assert "Cancelled: nothing was changed" in drawn
+    assert "Traceback" not in drawn
+    assert evidence.versions(ledger_url) == [head()]
+    assert evidence.history(ledger_url) == before
+
+
+def test_a_downgrade_goes_on_after_yes(ledger_url: str) -> None:
+    """One answer, and it is done."""
+    code, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=typing("y\n"))
+    assert code == 0, drawn
+    assert evidence.versions(ledger_url) == [revisions()[-2]]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_at_the_question_changes_nothing(ledger_url: str, number: signal.Signals, code: int) -> None:
+    """Ctrl-C instead of an answer ends it as a shell expects, without a traceback."""
+    answer: Answer = lambda process, keyboard: process.send_signal(number)  # noqa: E731 - it is a value here
+    ended, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=answer)
+    assert ended == code, drawn
+    assert "Traceback" not in drawn
+    assert evidence.versions(ledger_url) == [head()]

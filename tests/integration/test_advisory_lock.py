@@ -1,0 +1,234 @@
+"""The advisory lock on a real server: one session has it, its settings hold, and it goes when the session goes."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from api.migrations.connection import Limits, connect, set_for_work
+from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
+from api.migrations.lock_manager import LockKey, SessionLock, application_name, holder
+from api.migrations.ports import Order
+from api.migrations.postgres import PostgresSession
+from api.migrations.progress import Reporter
+from api.migrations.state import Tracker
+from api.migrations.urls import DatabaseURL
+from tests.servers import fetch
+from tests.unit.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
+
+HEAD = Order("upgrade", "head")
+KEY = LockKey.derive("fastapi", "alembic_version", None)
+LIMITS = Limits(lock_timeout_seconds=3, statement_timeout_seconds=90)
+HELD = f"""
+    SELECT pid, classid::bigint, objid::bigint, objsubid, granted FROM pg_locks
+    WHERE locktype = 'advisory' AND classid = {KEY.high} AND objid = {KEY.low}
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+FREE = f"SELECT NOT EXISTS ({HELD})"
+STOPS = f'op.execute("CREATE TABLE u (a int)")\nop.execute("{STOP}")'
+CONCURRENTLY = 'with op.get_context().autocommit_block():\n    op.execute("CREATE INDEX CONCURRENTLY i ON t (a)")'
+
+
+@pytest.fixture
+async def connections(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
+    """Two connections as the migrations open them."""
+    url = DatabaseURL.parse(database_url)
+    opened = [await connect(url, LIMITS, application_name(KEY, "waiting", name)) for name in ("one", "two")]
+    yield opened
+    for connection in opened:
+        await connection.close()
+
+
+async def holding(url: str, ini: Path) -> PostgresSession:
+    """A session that has the lock; nothing limits how long its statements wait."""
+    session = assembled(url, ini, lock_timeout_seconds=0).session()
+    await session.open()
+    assert await session.try_lock()
+    return session
+
+
+async def work(session: PostgresSession) -> None:
+    """Upgrade to the head."""
+    await asyncio.wait_for(session.carry_out(HEAD, Reporter(Tracker())), FOREVER_SECONDS)
+
+
+async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Connection]) -> None:
+    """The other one gets it as soon as it is given back."""
+    one, two = (SessionLock(KEY, connection) for connection in connections)
+    assert await one.try_lock()
+    assert not await two.try_lock()
+    await one.unlock()
+    assert await two.try_lock()
+
+
+async def test_giving_back_what_one_does_not_hold_is_noticed(connections: list[asyncpg.Connection]) -> None:
+    """Neither the lock of nobody nor that of another."""
+    one, two = (SessionLock(KEY, connection) for connection in connections)
+    with pytest.raises(HoldLost, match="0x0fdeb4c6e0529396"):
+        await one.unlock()
+    await one.try_lock()
+    await connections[1].execute("SELECT pg_advisory_unlock_all()")
+    with pytest.raises(HoldLost):
+        await two.unlock()
+    assert not await two.try_lock()
+
+
+async def test_pg_locks_shows_the_two_halves_of_the_key(
+    connections: list[asyncpg.Connection], database_url: str
+) -> None:
+    """An operator finds the lock by the numbers that the key prints."""
+    await SessionLock(KEY, connections[0]).try_lock()
+    (row,) = await fetch(database_url, HELD)
+    assert tuple(row) == (connections[0].get_server_pid(), KEY.high, KEY.low, 1, True)
+    assert f"classid {row['classid']}, objid {row['objid']}" in str(KEY)
+
+
+@pytest.mark.parametrize("value", [-(2**63), -1, 0, 1, 2**31, 2**32 - 1, 2**63 - 1])
+async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connection], value: int) -> None:
+    """Both halves are unsigned in pg_locks."""
+    one, two = connections
+    key = LockKey(value)
+    assert await holder(key, two) is None
+    await SessionLock(key, one).try_lock()
+    found = await holder(key, two)
+    assert found is not None
+    assert (found.instance, found.pid, found.state) == ("one", one.get_server_pid(), "idle")
+
+
+async def test_the_lock_of_another_database_does_not_count(
+    connections: list[asyncpg.Connection], database_url: str
+) -> None:
+    """Advisory locks are per database, and so is the look for the holder."""
+    elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
+    await elsewhere.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
+    assert await holder(KEY, connections[0]) is None
+    assert await SessionLock(KEY, connections[0]).try_lock()
+    await elsewhere.close()
+
+
+async def settings_of(connection: asyncpg.Connection) -> dict[str, str]:
+    """The settings of a migration session that are in force, in milliseconds or seconds as the server counts them."""
+    names = [*LIMITS.server_settings(), "transaction_timeout", "application_name"]
+    rows = await connection.fetch(
+        "SELECT name, setting || coalesce(unit, '') FROM pg_settings WHERE name = ANY($1)", names
+    )
+    return dict(rows)
+
+
+async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Connection], database_url: str) -> None:
+    """Whatever a DBA gave the database as its defaults, and also after DISCARD ALL."""
+    name = database_url.rpartition("/")[2]
+    for setting in ("lock_timeout", "statement_timeout", "idle_session_timeout", "client_connection_check_interval"):
+        await fetch(database_url, f"ALTER DATABASE \"{name}\" SET {setting} = '17s'")
+    connection = await connect(DatabaseURL.parse(database_url), LIMITS, "migrations:x:waiting:one")
+    await set_for_work(connection, LIMITS, "migrations:x:migrating:one", local=False)
+    expected = {
+        "lock_timeout": "3000ms",
+        "statement_timeout": "90000ms",
+        "idle_in_transaction_session_timeout": "0ms",
+        "idle_session_timeout": "0ms",
+        "client_connection_check_interval": "1000ms",
+        "tcp_keepalives_idle": "10s",
+        "tcp_keepalives_interval": "5s",
+        "tcp_keepalives_count": "3",
+        "tcp_user_timeout": "15000ms",
+        "application_name": "migrations:x:migrating:one",
+    }
+    new = {"transaction_timeout": "0ms"} if connection.get_server_version() >= (17, 0) else {}
+    assert await settings_of(connection) == expected | new
+    await connection.execute("DISCARD ALL")
+    assert await settings_of(connection) == expected | new | {"application_name": "migrations:x:waiting:one"}
+    await connection.close()
+
+
+async def test_those_who_wait_hold_no_snapshot(database_url: str, tmp_path: Path) -> None:
+    """A concurrent index of the holder would wait for it, and each for the other."""
+    ini = tree(tmp_path, 'op.execute("CREATE TABLE t (a int)")', STOPS, CONCURRENTLY)
+    holds = await holding(database_url, ini)
+    fleet = [assembled(database_url, ini, f"w{n}", poll_seconds=0.05).coordinator().become_ready() for n in range(3)]
+    waiting = asyncio.gather(*fleet)
+    ours = f"FROM pg_stat_activity WHERE starts_with(application_name, '{KEY.label}waiting:w')"
+    async with barrier(database_url) as reached:
+        run = asyncio.create_task(work(holds))
+        await reached()
+        await eventually(database_url, f"SELECT count(*) = 3 {ours}", "three sessions waiting")
+        for _ in range(10):
+            rows = await fetch(database_url, f"SELECT state, backend_xmin {ours} AND state <> 'active'")
+            assert {(row["state"], row["backend_xmin"]) for row in rows} <= {("idle", None)}
+    await run
+    await holds.unlock()
+    await asyncio.wait_for(waiting, FOREVER_SECONDS)
+    await holds.close()
+    assert await fetch(database_url, "SELECT 1 FROM pg_index WHERE NOT indisvalid") == []
+
+
+async def test_the_lock_is_gone_after_close(database_url: str, tmp_path: Path) -> None:
+    """Without an unlock."""
+    session = await holding(database_url, tree(tmp_path, "pass"))
+    await session.close()
+    await eventually(database_url, FREE, "the lock free")
+
+
+async def test_a_cancelled_run_leaves_neither_lock_nor_version(database_url: str, tmp_path: Path) -> None:
+    """Nor the table that the revision had created."""
+    session = await holding(database_url, tree(tmp_path, STOPS))
+    async with barrier(database_url) as reached:
+        run = asyncio.create_task(work(session))
+        await reached()
+        run.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await run
+        await session.close()
+        await eventually(database_url, FREE, "the lock free")
+    assert await fetch(database_url, "SELECT * FROM alembic_version") == []
+    assert (await fetch(database_url, "SELECT to_regclass('u')"))[0][0] is None
+
+
+async def test_the_terminated_holder_frees_the_lock_and_notices(database_url: str, tmp_path: Path) -> None:
+    """In the middle of a statement, and in the next one after that."""
+    session = await holding(database_url, tree(tmp_path, STOPS))
+    async with barrier(database_url) as reached:
+        run = asyncio.create_task(work(session))
+        await reached()
+        await fetch(database_url, f"SELECT pg_terminate_backend(pid) FROM ({HELD}) held")
+        with pytest.raises(DatabaseUnreachable):
+            await run
+        await eventually(database_url, FREE, "the lock free")
+    with pytest.raises(DatabaseUnreachable):
+        await session.observe()
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        'op.execute("CREATE TABLE u (a int)")\nop.execute("SELECT pg_advisory_unlock_all()")',
+        'with op.get_context().autocommit_block():\n    op.execute("DISCARD ALL")\nop.execute("CREATE TABLE u ()")',
+    ],
+    ids=["pg_advisory_unlock_all", "DISCARD ALL"],
+)
+async def test_a_revision_that_drops_the_lock_is_rolled_back(database_url: str, tmp_path: Path, body: str) -> None:
+    """Another instance may be migrating by now."""
+    session = await holding(database_url, tree(tmp_path, body))
+    with pytest.raises(HoldLost, match="in mid-run"):
+        await work(session)
+    await session.close()
+    assert await fetch(database_url, "SELECT * FROM alembic_version") == []
+    assert (await fetch(database_url, "SELECT to_regclass('u')"))[0][0] is None
+
+
+async def test_a_cancelled_statement_keeps_the_lock(database_url: str, tmp_path: Path) -> None:
+    """`pg_cancel_backend` fails the revision; the session still says how it ended."""
+    session = await holding(database_url, tree(tmp_path, STOPS))
+    async with barrier(database_url) as reached:
+        run = asyncio.create_task(work(session))
+        await reached()
+        await fetch(database_url, f"SELECT pg_cancel_backend(pid) FROM ({HELD}) held")
+        with pytest.raises(RevisionFailed, match="57014"):
+            await run
+    await session.unlock()
+    await session.close()
+    ((outcome,),) = await fetch(database_url, "SELECT outcome FROM alembic_version_history")
+    assert outcome == "failed"

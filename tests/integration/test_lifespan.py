@@ -1,0 +1,229 @@
+"""The lifespan in a real application, driven as a server drives it: what is answered when, and what is left behind."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+import pytest
+from fastapi import FastAPI, Request
+from starlette.types import Message, Receive, Scope, Send
+
+from api.migrations import MigrationSettings, lifespan_with_migrations
+from api.migrations.errors import RevisionFailed
+from api.migrations.health import Gate
+from api.migrations.startup_integration import MigrationLifespan
+from tests.servers import fetch
+from tests.unit.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
+from tests.waiting import wait_until
+
+CREATE = 'op.execute("CREATE TABLE t (a int)")'
+STOPS = f'op.execute("{STOP}")'
+
+
+class Served:
+    """The server's side: it starts the lifespan, copies its state into requests, and stops it."""
+
+    def __init__(self, app: FastAPI) -> None:
+        self.app = app
+        self.state: dict[str, Any] = {}
+        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
+        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        scope = {"type": "lifespan", "state": self.state}
+        self._task = asyncio.create_task(self.app(scope, self._inbox.get, self._outbox.put))
+        if (await self._turn("lifespan.startup"))["type"] == "lifespan.startup.failed":
+            await self._task
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._turn("lifespan.shutdown")
+        await self._task
+
+    async def get(self, path: str) -> httpx.Response:
+        """One request."""
+
+        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
+            await self.app({**scope, "state": dict(self.state)}, receive, send)
+
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://test") as client:
+            return await client.get(path)
+
+    async def opened(self) -> None:
+        """Return as soon as requests pass."""
+        gate = self.app.middleware_stack
+        assert isinstance(gate, Gate)
+        await asyncio.to_thread(wait_until, lambda: gate.is_open, "the gate open", seconds=FOREVER_SECONDS)
+
+    async def _turn(self, kind: str) -> Message:
+        await self._inbox.put({"type": kind})
+        return await asyncio.wait_for(self._outbox.get(), FOREVER_SECONDS)
+
+
+class Pool:
+    """A service's own lifespan, which notes when and in which task it is entered and left."""
+
+    def __init__(self) -> None:
+        self.may_start = asyncio.Event()
+        self.may_start.set()
+        self.entered = asyncio.Event()
+        self.notes: list[tuple[str, bool, object]] = []
+
+    @asynccontextmanager
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[dict[str, str]]:
+        """Yield state for the requests."""
+        self.entered.set()
+        await self.may_start.wait()
+        self._note("enter", app)
+        yield {"pool": "of connections"}
+        self._note("leave", app)
+
+    def _note(self, what: str, app: FastAPI) -> None:
+        self.notes.append((what, app.state.migrations.status.ready, asyncio.current_task()))
+
+
+def service(lifespan: MigrationLifespan) -> FastAPI:
+    """An application with one route, which shows the state that requests get."""
+    app = FastAPI(lifespan=lifespan)
+
+    @app.get("/{path:path}")
+    async def root(request: Request) -> dict[str, str | None]:
+        return {"pool": getattr(request.state, "pool", None)}
+
+    return app
+
+
+def settings(url: str, ini: Path, **values: Any) -> MigrationSettings:
+    """Settings that keep the process alive whatever happens."""
+    common = {"on_failure": "hold", "poll_seconds": 0.05, "lock_timeout_seconds": 0, "instance": "one"}
+    return MigrationSettings.load(app_database_url=url, alembic_config=str(ini), **{**common, **values})
+
+
+async def test_one_line_is_all_a_service_needs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`FastAPI(lifespan=lifespan_with_migrations)`, and the settings come from the environment."""
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("MIGRATION_ALEMBIC_CONFIG", str(tree(tmp_path, CREATE)))
+    async with Served(service(lifespan_with_migrations)) as served:
+        await served.opened()
+        assert (await served.get("/")).json() == {"pool": None}
+        body = (await served.get("/health/migrations")).json()
+    assert (body["status"], body["state"], body["phase"]) == ("pass", "at_head", "ready")
+    assert (body["last_run"]["result"], body["last_run"]["applied"]) == ("applied", ["r1"])
+    assert [row[0] for row in await fetch(database_url, "SELECT version_num FROM alembic_version")] == ["r1"]
+
+
+async def test_while_it_migrates_only_the_probes_answer(database_url: str, tmp_path: Path) -> None:
+    """The server is up; a route that takes every path does not swallow the probes."""
+    app = service(lifespan_with_migrations(settings=settings(database_url, tree(tmp_path, STOPS))))
+    async with barrier(database_url) as reached, Served(app) as served:
+        await reached()
+        answers = {
+            path: await served.get(path) for path in ("/", "/health/live", "/health/ready", "/health/migrations")
+        }
+        assert [answer.status_code for answer in answers.values()] == [503, 200, 503, 503]
+        body = answers["/health/migrations"].json()
+        assert (body["phase"], body["progress"]["current"], body["lock"]["held"]) == ("migrating", "r1", True)
+        assert answers["/"].headers["content-type"] == "application/problem+json"
+
+
+@pytest.mark.parametrize("mode", ["gate", "block"])
+async def test_what_follows_starts_on_a_verified_schema(database_url: str, tmp_path: Path, mode: str) -> None:
+    """Its state reaches the requests, and it is left at shutdown in the task that entered it."""
+    pool = Pool()
+    values = settings(database_url, tree(tmp_path, CREATE), startup_mode=mode)
+    async with Served(service(lifespan_with_migrations(settings=values).then(pool.lifespan))) as served:
+        await served.opened()
+        assert (await served.get("/")).json() == {"pool": "of connections"}
+    (entered, left) = pool.notes
+    assert (entered[0], left[0], entered[1]) == ("enter", "leave", True)
+    assert entered[2] is left[2]
+
+
+async def test_readiness_waits_for_what_follows(database_url: str, tmp_path: Path) -> None:
+    """A load balancer must not send requests to a gate that is still shut."""
+    pool = Pool()
+    pool.may_start.clear()
+    values = settings(database_url, tree(tmp_path, CREATE))
+    async with Served(service(lifespan_with_migrations(settings=values, then=pool.lifespan))) as served:
+        await pool.entered.wait()
+        assert [(await served.get(path)).status_code for path in ("/", "/health/ready")] == [503, 503]
+        pool.may_start.set()
+        await served.opened()
+        assert [(await served.get(path)).status_code for path in ("/", "/health/ready")] == [200, 200]
+
+
+async def test_a_failure_in_mode_gate_stays_visible(database_url: str, tmp_path: Path) -> None:
+    """With MIGRATION_ON_FAILURE=hold the process lives, unready, and what follows never starts."""
+    pool = Pool()
+    values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'))
+    async with Served(service(lifespan_with_migrations(settings=values, then=pool.lifespan))) as served:
+        tracker = served.app.state.migrations
+        failed = lambda: tracker.status.phase == "failed"  # noqa: E731 - a condition to wait for
+        await asyncio.to_thread(wait_until, failed, "the failure", seconds=FOREVER_SECONDS)
+        answer = await served.get("/health/migrations")
+        assert (answer.status_code, answer.json()["last_run"]["result"]) == (503, "failed")
+        assert "boom" in answer.json()["message"]
+        assert "boom" not in (await served.get("/")).text
+    assert pool.notes == []
+
+
+async def test_a_failure_in_mode_block_fails_the_start(database_url: str, tmp_path: Path) -> None:
+    """The server gets the error itself."""
+    values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'), startup_mode="block", on_failure="exit")
+    with pytest.raises(RevisionFailed, match="boom"):
+        async with Served(service(lifespan_with_migrations(settings=values))):
+            pytest.fail("it must not start")
+
+
+async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
+    """Neither lock nor version, and what follows was never entered."""
+    pool = Pool()
+    values = settings(database_url, tree(tmp_path, f"{CREATE}\n{STOPS}"))
+    async with barrier(database_url) as reached:
+        async with Served(service(lifespan_with_migrations(settings=values, then=pool.lifespan))):
+            await reached()
+        ours = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'"
+        await eventually(database_url, ours, "the session gone")
+    assert await fetch(database_url, "SELECT * FROM alembic_version") == []
+    assert (await fetch(database_url, "SELECT to_regclass('t')"))[0][0] is None
+    assert pool.notes == []
+
+
+async def test_off_serves_without_a_database() -> None:
+    """MIGRATION_STRATEGY=off: nothing is checked, and it says so."""
+    values = MigrationSettings.load(strategy="off")
+    async with Served(service(lifespan_with_migrations(settings=values))) as served:
+        await served.opened()
+        assert (await served.get("/")).status_code == 200
+        assert (await served.get("/health/migrations")).json()["phase"] == "off"
+
+
+async def test_the_lifespan_is_a_value() -> None:
+    """`then` and settings make a new one; the one that everybody imports stays as it is."""
+    other = lifespan_with_migrations.then(Pool().lifespan)
+    assert other is not lifespan_with_migrations
+    assert vars(lifespan_with_migrations) == vars(MigrationLifespan())
+
+
+async def test_the_service_s_logging_is_untouched(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No logger is disabled, and a root without handlers stays so: only the package gets one of its own."""
+    root, theirs, ours = (logging.getLogger(name) for name in (None, "theirs", "api.migrations"))
+    theirs.setLevel(logging.WARNING)
+    with monkeypatch.context() as patch:
+        patch.setattr(root, "handlers", [])
+        for name, value in {"handlers": [], "level": logging.NOTSET, "propagate": True}.items():
+            patch.setattr(ours, name, value)
+        values = settings(database_url, tree(tmp_path, CREATE))
+        async with Served(service(lifespan_with_migrations(settings=values))) as served:
+            await served.opened()
+        assert (root.handlers, theirs.handlers, theirs.level, theirs.disabled) == ([], [], logging.WARNING, False)
+        assert (len(ours.handlers), ours.getEffectiveLevel()) == (1, logging.INFO)
+    ours.setLevel(ours.level)  # clears what the loggers remember of it

@@ -1,0 +1,234 @@
+"""What a session sees of the database, in whatever state that is, and how it waits and leaves."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
+from api.migrations.ports import Order
+from api.migrations.postgres import PostgresSession
+from api.migrations.progress import Reporter
+from api.migrations.schema import Observed
+from api.migrations.state import Tracker
+from devtools.ports import free_port
+from tests.servers import Server, fetch
+from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
+
+HEAD = Order("upgrade", "head")
+CREATE = 'op.execute("CREATE TABLE t (a int)")'
+HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\nraise ValueError("boom")'
+
+
+@pytest.fixture
+async def session(database_url: str, tmp_path: Path) -> AsyncIterator[PostgresSession]:
+    """An open session on an empty database, with a tree of one revision."""
+    opened = assembled(database_url, tree(tmp_path, CREATE)).session()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def migrate(session: PostgresSession) -> None:
+    """Upgrade to the head under the lock."""
+    await session.open()
+    assert await session.try_lock()
+    await session.carry_out(HEAD, Reporter(Tracker()))
+    await session.unlock()
+
+
+async def test_an_empty_database_has_no_revisions(session: PostgresSession) -> None:
+    """Neither table is there, which is no error."""
+    assert await session.observe() == Observed()
+    assert await session.lineage() == {}
+    assert await session.failure_since(await session.now()) is None
+    assert await session.half_applied() is None
+    assert await session.runs(10) == []
+
+
+async def test_looking_creates_nothing_and_leaves_no_transaction(session: PostgresSession, database_url: str) -> None:
+    """A look must be harmless, or it could not be repeated every second."""
+    await session.observe()
+    tables = await fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
+    states = await fetch(database_url, "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'")
+    assert (tables, [row["state"] for row in states]) == ([], ["idle"])
+
+
+async def test_a_version_table_without_a_history_is_read(session: PostgresSession, database_url: str) -> None:
+    """A database that plain Alembic has migrated so far."""
+    await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    assert await session.observe() == Observed()
+    await fetch(database_url, "INSERT INTO alembic_version VALUES ('r1'), ('other')")
+    assert await session.observe() == Observed(frozenset({"r1", "other"}))
+
+
+async def test_a_history_without_a_version_table_is_an_empty_database(
+    session: PostgresSession, database_url: str
+) -> None:
+    """Somebody dropped the table by hand: nothing is applied, as far as anybody can tell."""
+    await migrate(session)
+    await fetch(database_url, "DROP TABLE alembic_version")
+    assert await session.observe() == Observed()
+
+
+async def test_both_tables_are_read_in_one_look(session: PostgresSession) -> None:
+    """After a run by this package."""
+    await migrate(session)
+    assert await session.observe() == Observed(frozenset({"r1"}))
+    assert await session.lineage() == {"r1": frozenset()}
+
+
+async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path) -> None:
+    """With its version row missing, and the error in the history."""
+    session = assembled(database_url, tree(tmp_path, HALF)).session()
+    before = None
+    with pytest.raises(RevisionFailed):
+        await session.open()
+        before = await session.now()
+        await migrate(session)
+    assert before is not None
+    assert await session.observe() == Observed(frozenset(), ("r1",))
+    failure = await session.failure_since(before)
+    assert failure is not None
+    assert (failure.revision, failure.instance) == ("r1", "one")
+    assert "boom" in failure.error
+    assert await session.failure_since(await session.now() + timedelta(seconds=1)) is None
+    await session.close()
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"version_table": 'odd "name'},
+        {"version_table": "Select", "history_table": "it's; --"},
+        {"version_table_schema": "with-dash"},
+        {"version_table": 'odd "name', "version_table_schema": 'we "ird.schema', "history_table": "ü %s {}"},
+        {"version_table": "v" * 55, "history_table": "h" * 63},
+    ],
+)
+async def test_any_identifier_works(database_url: str, tmp_path: Path, names: dict[str, Any]) -> None:
+    """Quoted everywhere: at the first run, at the next one, and in every look."""
+    if schema := names.get("version_table_schema", "").replace('"', '""'):
+        await fetch(database_url, f'CREATE SCHEMA "{schema}"')
+    ini = tree(tmp_path, CREATE)
+    for head in ("r1", "r2"):
+        session = assembled(database_url, ini, **names).session()
+        await migrate(session)
+        assert await session.observe() == Observed(frozenset({head}))
+        assert head in await session.lineage()
+        assert [row["outcome"] for row in await session.runs(1)] == ["applied"]
+        await session.close()
+        revision(tmp_path, "r2", "pass", after="r1")
+    made = await fetch(database_url, "SELECT schemaname, tablename FROM pg_tables WHERE tablename <> 't'")
+    expected = (names.get("version_table_schema", "public"), names.get("version_table", "alembic_version"))
+    assert expected in [tuple(row) for row in made if row[0] not in {"pg_catalog", "information_schema"}]
+
+
+async def test_unlocking_notifies(database_url: str, tmp_path: Path) -> None:
+    """The holder says when it is done, on the channel that the others listen on."""
+    ini = tree(tmp_path, CREATE)
+    holds, waits = (assembled(database_url, ini, name).session() for name in ("holds", "waits"))
+    await holds.open()
+    await waits.open()
+    assert await holds.try_lock()
+    assert not await waits.try_lock()
+    await waits.pause(FOREVER_SECONDS)
+    pausing = asyncio.create_task(waits.pause(FOREVER_SECONDS * 10))
+    await holds.unlock()
+    await asyncio.wait_for(pausing, FOREVER_SECONDS)
+    assert await waits.try_lock()
+    await holds.close()
+    await waits.close()
+
+
+async def connected(url: str) -> asyncpg.Connection:
+    """One more connection, of somebody else's service."""
+    return await asyncpg.connect(url)
+
+
+async def test_a_crowded_server_is_left_while_waiting(server: Server, database_url: str, tmp_path: Path) -> None:
+    """Those who wait must crowd out neither the holder nor the old release."""
+    session = assembled(database_url, tree(tmp_path, CREATE)).session()
+    await session.open()
+    limit = int((await fetch(database_url, "SHOW max_connections"))[0][0])
+    async with asyncio.TaskGroup() as group:
+        crowd = [group.create_task(connected(database_url)) for _ in range(limit // 2)]
+    ours = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'"
+    await session.pause(0.01)
+    await eventually(database_url, ours, "the waiter gone")
+    async with asyncio.TaskGroup() as group:
+        for one in crowd:
+            group.create_task(one.result().close())
+    await session.open()
+    assert await session.observe() == Observed()
+    await session.close()
+
+
+async def test_the_fleet_is_everybody_else(database_url: str, tmp_path: Path) -> None:
+    """By role and instance, the oldest first; the one that asks is left out."""
+    ini = tree(tmp_path, CREATE)
+    sessions = [assembled(database_url, ini, name).session() for name in ("one", "two", "three")]
+    for one in sessions:
+        await one.open()
+    await sessions[1].try_lock()
+    assert await sessions[2].fleet() == ["waiting:one", "migrating:two"]
+    holder = await sessions[2].holder()
+    assert holder is not None
+    assert holder.instance == "two"
+    for one in sessions:
+        await one.close()
+
+
+async def test_close_may_be_repeated_and_open_comes_back(session: PostgresSession) -> None:
+    """The coordinator closes in `finally`, whatever happened before."""
+    await session.close()
+    await session.close()
+    with pytest.raises(DatabaseUnreachable):
+        await session.observe()
+    await session.open()
+    assert await session.observe() == Observed()
+
+
+async def test_a_unix_socket_and_a_list_of_hosts_connect(server: Server, database_url: str, tmp_path: Path) -> None:
+    """As platforms hand them out: the first host that answers is taken."""
+    ini, name = tree(tmp_path, CREATE), database_url.rpartition("/")[2]
+    several = (
+        f"postgres://postgres@127.0.0.1:{free_port()},127.0.0.1:{server.port}/{name}?target_session_attrs=read-write"
+    )
+    for url in (server.socket_url(name), several):
+        session = assembled(url, ini).session()
+        await session.open()
+        assert await session.try_lock()
+        await session.close()
+
+
+async def test_nobody_there_is_unreachable_and_a_refusal_is_final(server: Server, tmp_path: Path) -> None:
+    """One is worth another try, the other is not; neither shows the URL."""
+    ini = tree(tmp_path, CREATE)
+    wrong = [
+        (f"postgresql://u:geh3im@127.0.0.1:{free_port()}/d", DatabaseUnreachable),
+        (server.url("no_such_database"), AccessRefused),
+        (server.url("postgres", user="nobody_here", password="geh3im"), AccessRefused),
+    ]
+    for url, error in wrong:
+        with pytest.raises(error) as raised:
+            await assembled(url, ini).session().open()
+        assert "geh3im" not in str(raised.value)
+        assert "127.0.0.1" not in str(raised.value)
+
+
+async def test_a_role_without_privileges_is_told_what_to_grant(
+    server: Server, database_url: str, tmp_path: Path
+) -> None:
+    """It may not create the version table."""
+    name = database_url.rpartition("/")[2]
+    server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
+    session = assembled(server.url(name, user=name, password="p"), tree(tmp_path, CREATE)).session()
+    with pytest.raises(PrivilegeMissing, match="GRANT"):
+        await migrate(session)
+    await session.close()
+    server.execute(f"DROP ROLE {name}")

@@ -1,0 +1,147 @@
+"""What a build knows is read from its files alone; what is wrong with them is said in one line, unconnected."""
+
+from pathlib import Path
+
+import pytest
+
+from api.migrations.errors import ConfigurationError, UnknownRevision
+from api.migrations.ports import Order
+from api.migrations.revisions import Revisions
+from tests.unit.fakes import assembled, revision, tree
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
+
+
+def refused(ini: Path, *words: str, target: str = "head") -> None:
+    """These files must be refused in one line that has all words in it."""
+    with pytest.raises(ConfigurationError) as raised:
+        assembled(NOWHERE, ini, target=target)
+    text = str(raised.value)
+    assert [word for word in words if word not in text] == [], text
+    assert "\n" not in text
+
+
+def test_a_line_of_revisions_is_read_oldest_first(tmp_path: Path) -> None:
+    """With their parents, the head, and which of them may run twice."""
+    ini = tree(tmp_path, "pass", "pass")
+    revision(tmp_path, "r3", "pass", after="r2", extra="idempotent = True\n")
+    code = Revisions(str(ini)).code
+    assert list(code.parents) == ["r1", "r2", "r3"]
+    assert code.parents["r3"] == {"r2"}
+    assert code.heads == code.idempotent == {"r3"}
+
+
+def test_only_true_makes_a_revision_idempotent(tmp_path: Path) -> None:
+    """A text or a 1 is a mistake, and would let a half-applied revision run again."""
+    ini = tree(tmp_path)
+    revision(tmp_path, "r1", "pass", extra='idempotent = "no"\n')
+    assert Revisions(str(ini)).code.idempotent == set()
+
+
+def test_a_dependency_counts_as_a_parent(tmp_path: Path) -> None:
+    """Alembic's depends_on."""
+    ini = tree(tmp_path, "pass")
+    revision(tmp_path, "x1", "pass", extra='depends_on = "r1"\n')
+    assert Revisions(str(ini), "heads").code.parents["x1"] == {"r1"}
+
+
+def test_several_heads_are_refused_with_both_names(tmp_path: Path) -> None:
+    """And with the two ways out."""
+    ini = tree(tmp_path, "pass", "pass")
+    revision(tmp_path, "other", "pass", after="r1")
+    refused(ini, "other, r2", "alembic merge heads", "MIGRATION_TARGET=heads")
+
+
+def test_several_heads_are_accepted_where_they_are_meant(tmp_path: Path) -> None:
+    """MIGRATION_TARGET=heads."""
+    ini = tree(tmp_path, "pass", "pass")
+    revision(tmp_path, "other", "pass", after="r1")
+    assert assembled(NOWHERE, ini, target="heads").revisions.code.heads == {"other", "r2"}
+
+
+def test_a_missing_ini_is_named_with_the_folder(tmp_path: Path) -> None:
+    """Most often the service was started elsewhere."""
+    refused(tmp_path / "alembic.ini", "alembic.ini not found in", str(Path.cwd()), "MIGRATION_ALEMBIC_CONFIG")
+
+
+def test_a_missing_script_folder_is_named(tmp_path: Path) -> None:
+    """The image was built without it."""
+    ini = tree(tmp_path)
+    ini.write_text("[alembic]\nscript_location = %(here)s/gone\npath_separator = os\n")
+    refused(ini, "gone")
+
+
+def test_an_ini_without_its_section_is_refused(tmp_path: Path) -> None:
+    """Another tool's file."""
+    ini = tree(tmp_path)
+    ini.write_text("[loggers]\nkeys = root\n")
+    refused(ini, str(ini))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize(
+    ("body", "word"),
+    [
+        ("def upgrade(:\n", "SyntaxError"),
+        ("import not_installed_anywhere\n", "not_installed_anywhere"),
+        ("revision = 'r2'\nraise ValueError('at import')\n", "at import"),
+        ("'''no revision id'''\n", "broken.py"),
+        ("revision = 'r2'\ndown_revision = 'gone'\n", "gone"),
+    ],
+    ids=["syntax", "import", "raises", "no id", "no parent"],
+)
+def test_a_broken_revision_file_is_one_clear_line(tmp_path: Path, body: str, word: str) -> None:
+    """Instead of a traceback through Alembic."""
+    ini = tree(tmp_path, "pass")
+    (tmp_path / "versions" / "broken.py").write_text(body)
+    refused(ini, word, "do not load")
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.xfail(strict=True, reason="Alembic only warns of an id that is used twice, and takes one of the files")
+def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
+    """A copied file whose id was not changed."""
+    ini = tree(tmp_path, "pass")
+    (tmp_path / "versions" / "copy.py").write_text((tmp_path / "versions" / "r1.py").read_text())
+    refused(ini, "r1", "do not load")
+
+
+def test_targets_are_resolved_to_full_ids(tmp_path: Path) -> None:
+    """As people write them."""
+    revisions = Revisions(str(tree(tmp_path, "pass", "pass")))
+    targets = {"head": {"r2"}, "heads": {"r2"}, "r1": {"r1"}, "base": set()}
+    assert {target: set(revisions.resolve(target)) for target in targets} == targets
+
+
+@pytest.mark.parametrize("target", ["zz", "r9", "nonsense"])
+def test_an_unknown_target_is_called_unknown(tmp_path: Path, target: str) -> None:
+    """Exit code 2: nothing was tried."""
+    with pytest.raises(UnknownRevision, match=target) as raised:
+        Revisions(str(tree(tmp_path, "pass"))).resolve(target)
+    assert raised.value.exit_code == 2
+
+
+def test_the_plan_of_an_order_is_known_in_advance(tmp_path: Path) -> None:
+    """What a downgrade asks about, and what a pooler has to be told of."""
+    runner = assembled(NOWHERE, tree(tmp_path, "pass", "pass", "pass")).runner
+    assert runner.planned(Order("upgrade", "head"), ["r1"]) == ("r2", "r3")
+    assert runner.planned(Order("upgrade", "head"), []) == ("r1", "r2", "r3")
+    assert runner.planned(Order("downgrade", "-2"), ["r3"]) == ("r3", "r2")
+    assert runner.planned(Order("stamp", "r3"), ["r1"]) == ()
+    for order in (Order("downgrade", "-9"), Order("downgrade", "zz")):
+        with pytest.raises(UnknownRevision):
+            runner.planned(order, ["r3"])
+
+
+def test_revisions_that_need_autocommit_are_found(tmp_path: Path) -> None:
+    """Before the first of them runs."""
+    block = "with op.get_context().autocommit_block():\n    pass"
+    revisions = Revisions(str(tree(tmp_path, "pass", block, "pass", block)))
+    assert revisions.needing_autocommit(("r1", "r2", "r3")) == ("r2",)
+
+
+def test_a_revision_is_described_by_the_first_line_of_its_docstring(tmp_path: Path) -> None:
+    """One that this build does not have, by its id."""
+    revisions = Revisions(str(tree(tmp_path, "pass")))
+    assert [revisions.describe(name) for name in ("r1", "zz")] == ["r1, Do r1", "zz"]
+    assert (revisions.path("r1"), revisions.path("zz")) == (str(tmp_path / "versions" / "r1.py"), None)

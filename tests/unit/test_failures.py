@@ -1,0 +1,177 @@
+"""Foreign errors become ours in one place: worth another try or not, with a remedy, and without anybody's data."""
+
+import socket
+import ssl
+
+import asyncpg
+import pytest
+import sqlalchemy.exc
+
+from api.migrations.errors import (
+    AccessRefused,
+    ConfigurationError,
+    DatabaseUnreachable,
+    HoldLost,
+    MigrationError,
+    PrivilegeMissing,
+    ReadOnlyServer,
+)
+from api.migrations.failures import describe, lost, root, sqlstate, translate, where
+
+SECRET = "geh3im"
+
+
+def self_signed() -> ssl.SSLCertVerificationError:
+    """What the ssl module raises; it sets the message itself."""
+    error = ssl.SSLCertVerificationError(1, "certificate verify failed")
+    error.verify_message = "self-signed certificate"
+    return error
+
+
+TRANSIENT = [
+    ConnectionRefusedError(111, "Connection refused"),
+    ConnectionResetError(104, "Connection reset by peer"),
+    TimeoutError(),
+    socket.gaierror(-2, "Name or service not known"),
+    OSError("Multiple exceptions"),
+    asyncpg.InterfaceError("connection is closed"),
+    asyncpg.InternalClientError("unexpected end of stream"),
+    asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation"),
+    asyncpg.PostgresConnectionError("connection failure"),
+    asyncpg.CannotConnectNowError("the database system is starting up"),
+    asyncpg.AdminShutdownError("terminating connection due to administrator command"),
+    asyncpg.CrashShutdownError("terminating connection because of crash"),
+    asyncpg.TooManyConnectionsError("sorry, too many clients already"),
+]
+PERMANENT = [
+    (asyncpg.InvalidPasswordError("password authentication failed"), AccessRefused, "user and password"),
+    (asyncpg.InvalidAuthorizationSpecificationError("no pg_hba.conf entry"), AccessRefused, "pg_hba.conf"),
+    (asyncpg.InvalidCatalogNameError('database "x" does not exist'), AccessRefused, "does not exist"),
+    (self_signed(), AccessRefused, "self-signed certificate"),
+    (asyncpg.InsufficientPrivilegeError("permission denied for schema public"), PrivilegeMissing, "GRANT"),
+    (asyncpg.ReadOnlySQLTransactionError("cannot execute"), ReadOnlyServer, "primary"),
+    (asyncpg.ClientConfigurationError("bad sslmode"), ConfigurationError, "database URL"),
+    (asyncpg.DiskFullError("could not extend file"), MigrationError, "SQLSTATE 53100"),
+    (asyncpg.OutOfMemoryError("out of shared memory"), MigrationError, "SQLSTATE 53200"),
+    (asyncpg.DeadlockDetectedError("deadlock detected"), MigrationError, "SQLSTATE 40P01"),
+    (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), MigrationError, "SQLSTATE 55P03"),
+    (asyncpg.UndefinedTableError('relation "x" does not exist'), MigrationError, 'relation "x"'),
+    (ValueError("a revision's own"), MigrationError, "ValueError: a revision's own"),
+]
+
+
+def wrapped(error: BaseException) -> sqlalchemy.exc.DBAPIError:
+    """The same error as SQLAlchemy's asyncpg dialect hands it on: the driver's is the cause of the adapter's."""
+    adapter = Exception(f"<class {type(error).__name__}>: {error}")
+    adapter.__cause__ = error
+    adapter.sqlstate = getattr(error, "sqlstate", None)  # type: ignore[attr-defined]
+    return sqlalchemy.exc.DBAPIError(f"INSERT INTO t VALUES ('{SECRET}')", {"a": SECRET}, adapter)
+
+
+@pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
+def test_a_lost_or_busy_server_is_worth_another_try(error: Exception) -> None:
+    """Directly or through SQLAlchemy, and whoever reads it knows what was being done."""
+    for given in (error, wrapped(error)):
+        translated = translate(given, "reading the revision")
+        assert type(translated) is DatabaseUnreachable
+        assert "while reading the revision" in str(translated)
+        assert lost(given)
+
+
+@pytest.mark.parametrize(("error", "expected", "word"), PERMANENT, ids=[type(row[0]).__name__ for row in PERMANENT])
+def test_a_refusal_is_not_tried_again(error: Exception, expected: type[MigrationError], word: str) -> None:
+    """Its class says what kind of help is needed, and its text which."""
+    translated = translate(error, "migrating")
+    assert type(translated) is expected
+    assert word in str(translated)
+    assert "\n" not in str(translated)
+
+
+@pytest.mark.parametrize(("error", "expected", "word"), PERMANENT, ids=[type(row[0]).__name__ for row in PERMANENT])
+def test_sqlalchemy_does_not_change_the_class(error: Exception, expected: type[MigrationError], word: str) -> None:
+    """A revision's errors come wrapped, and its statement is not repeated."""
+    translated = translate(wrapped(error), "migrating")
+    assert type(translated) is expected
+    assert SECRET not in str(translated)
+
+
+def test_our_own_error_is_handed_back() -> None:
+    """Nothing is translated twice."""
+    error = HoldLost("gone")
+    assert translate(error, "migrating") is error
+
+
+def test_the_system_s_error_does_not_name_the_host() -> None:
+    """Asyncio puts host and port into it, and both stand in the URL."""
+    text = "[Errno 111] Connect call failed ('10.1.2.3', 5432)"
+    for error in (ConnectionRefusedError(111, text), OSError(text), socket.gaierror(-2, "dbhost: Name not known")):
+        line = str(translate(error, "connecting"))
+        assert "10.1.2.3" not in line
+        assert "5432" not in line
+
+
+@pytest.mark.parametrize("error", [ConnectionRefusedError(111, "10.1.2.3"), wrapped(ConnectionRefusedError(111, "x"))])
+def test_the_system_s_error_keeps_its_reason(error: Exception) -> None:
+    """Refused and timed out call for different remedies."""
+    assert "Connection refused" in str(translate(error, "connecting"))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        asyncpg.InvalidTextRepresentationError(f'invalid input syntax for type integer: "{SECRET}"'),
+        asyncpg.DataError(f"invalid input for query argument $1: {SECRET}"),
+        asyncpg.InvalidDatetimeFormatError(f"invalid input syntax for type date: {SECRET}"),
+        asyncpg.StringDataRightTruncationError(f"value too long: {SECRET}"),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_a_data_exception_is_described_without_its_value(error: asyncpg.PostgresError) -> None:
+    """Class 22 quotes the value; name and SQLSTATE are enough to find the place."""
+    for given in (error, wrapped(error)):
+        line = describe(given)
+        assert SECRET not in line
+        assert type(error).__name__ in line
+        assert f"SQLSTATE {error.sqlstate}" in line
+
+
+def test_literals_in_a_message_are_left_out() -> None:
+    """The server repeats them in more messages than those of class 22."""
+    error = asyncpg.CheckViolationError(f"value '{SECRET}' and 'it''s {SECRET}' not allowed in \"column\"")
+    assert SECRET not in describe(error)
+    assert '"column"' in describe(error)
+
+
+def test_detail_and_further_lines_are_left_out() -> None:
+    """DETAIL of a unique violation has the row in it."""
+    error = asyncpg.UniqueViolationError(f'duplicate key violates "pk"\nDETAIL:  Key (a)=({SECRET}) exists.')
+    assert describe(error) == 'UniqueViolationError (SQLSTATE 23505): duplicate key violates "pk"'
+
+
+def test_a_statement_error_of_sqlalchemy_is_described_without_the_statement() -> None:
+    """A missing bind parameter never reaches the server, and its text is the statement."""
+    error = sqlalchemy.exc.StatementError("missing", f"SELECT '{SECRET}'", {"a": SECRET}, ValueError("missing a"))
+    assert SECRET not in describe(error)
+
+
+def test_a_long_message_is_cut() -> None:
+    """It goes into a table, a log line and a health page."""
+    assert len(describe(ValueError("x" * 10_000))) < 400
+
+
+def test_root_and_code_see_through_sqlalchemy() -> None:
+    """Both are the driver's own."""
+    error = asyncpg.DeadlockDetectedError("deadlock detected")
+    assert root(wrapped(error)) is error
+    assert sqlstate(wrapped(error)) == "40P01"
+    assert (root(error), sqlstate(ValueError("x"))) == (error, None)
+
+
+def test_the_place_in_a_revision_is_named() -> None:
+    """File and line, because a revision may be long."""
+    try:
+        raise ValueError
+    except ValueError as error:
+        place, elsewhere = where(error, __file__), where(error, "/elsewhere.py")
+    assert place.startswith(", at test_failures.py:")
+    assert elsewhere == where(ValueError(), None) == ""

@@ -1,0 +1,174 @@
+"""The settings: their defaults, what contradicts one another, and that `.env.example` lists every one."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.migrations.errors import ConfigurationError
+from api.migrations.settings import OPEN_PATHS, MigrationSettings, Strategy, default_instance
+from api.settings import Settings
+
+EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
+URL = "postgresql://u:geh3im@dbhost/d"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own .env must not decide what the defaults are."""
+    monkeypatch.chdir(tmp_path)
+
+
+def variable(field: str) -> str:
+    """The environment variable of a field of `MigrationSettings`."""
+    return "DATABASE_URL" if field == "app_database_url" else f"MIGRATION_{field.upper()}"
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    """Nothing but a URL has to be set."""
+    values = MigrationSettings.load().model_dump(exclude={"instance"})
+    assert values == {
+        "app_database_url": None,
+        "database_url": None,
+        "strategy": Strategy.AUTO,
+        "startup_mode": "gate",
+        "wait_seconds": 300,
+        "run_seconds": 300,
+        "lock_timeout_seconds": 2,
+        "statement_timeout_seconds": 0,
+        "poll_seconds": 1,
+        "target": "head",
+        "on_ahead": "serve",
+        "on_failure": "exit",
+        "lock_name": "fastapi",
+        "version_table": "alembic_version",
+        "version_table_schema": None,
+        "history_table": None,
+        "release": None,
+        "alembic_config": "alembic.ini",
+        "open_paths": OPEN_PATHS,
+    }
+
+
+def test_an_instance_is_named_by_host_and_process() -> None:
+    """So that the holder of the lock can be found."""
+    assert MigrationSettings.load().instance == default_instance()
+
+
+def test_the_example_lists_every_setting_and_nothing_else() -> None:
+    """Both directions: what can be set is shown, and what is shown can be set."""
+    shown = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
+    ours = {variable(field) for field in MigrationSettings.model_fields}
+    service = {field.upper() for field in Settings.model_fields}
+    assert len(shown) == len(set(shown))
+    assert set(shown) == ours | service
+
+
+def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
+    """Copied as it stands it means the defaults."""
+    (tmp_path / ".env").write_text(EXAMPLE.read_text())
+    copied = MigrationSettings.load().model_dump(exclude={"app_database_url", "instance"})
+    (tmp_path / ".env").unlink()
+    assert copied == MigrationSettings.load().model_dump(exclude={"app_database_url", "instance"})
+
+
+def test_empty_lines_of_an_env_file_mean_the_default(tmp_path: Path) -> None:
+    """A template that left a value out."""
+    lines = [f"{variable(field)}=" for field in MigrationSettings.model_fields]
+    (tmp_path / ".env").write_text("\n".join(lines))
+    assert MigrationSettings.load().model_dump() == MigrationSettings.model_construct().model_dump()
+
+
+def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what the caller passes wins over both."""
+    (tmp_path / ".env").write_text("MIGRATION_POLL_SECONDS=7\nMIGRATION_RUN_SECONDS=70\n")
+    monkeypatch.setenv("MIGRATION_POLL_SECONDS", "8")
+    settings = MigrationSettings.load(run_seconds=60)
+    assert (settings.poll_seconds, settings.run_seconds) == (8, 60)
+
+
+@pytest.mark.parametrize(
+    ("values", "both"),
+    [
+        ({"wait_seconds": 299}, ("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS")),
+        ({"run_seconds": 301}, ("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS")),
+        ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
+        ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
+    ],
+)
+def test_a_contradiction_names_both_variables(values: dict[str, object], both: tuple[str, str]) -> None:
+    """One line, and whoever reads it knows which two to compare."""
+    with pytest.raises(ConfigurationError) as refused:
+        MigrationSettings.load(**values)
+    assert [name for name in both if name not in str(refused.value)] == []
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "word"),
+    [
+        ("STRATEGY", "zookeeper", "'auto', 'advisory_lock', 'redis', 'kubernetes', 'job' or 'off'"),
+        ("STARTUP_MODE", "open", "'gate' or 'block'"),
+        ("TARGET", "base", "'head' or 'heads'"),
+        ("ON_AHEAD", "downgrade", "'serve' or 'refuse'"),
+        ("ON_FAILURE", "ignore", "'exit' or 'hold'"),
+        ("WAIT_SECONDS", "5m", "number"),
+        ("WAIT_SECONDS", "0", "greater than 0"),
+        ("WAIT_SECONDS", "inf", "less than or equal"),
+        ("RUN_SECONDS", "nan", "less than or equal"),
+        ("LOCK_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
+        ("POLL_SECONDS", "0", "0.05"),
+        ("VERSION_TABLE", "v" * 64, "63 bytes"),
+        ("VERSION_TABLE", " ", "blank"),
+        ("INSTANCE", " ", "blank"),
+        ("LOCK_NAME", " ", "blank"),
+        ("OPEN_PATHS", "/health", "JSON list"),
+    ],
+)
+def test_a_wrong_value_names_the_variable_and_what_it_may_be(
+    monkeypatch: pytest.MonkeyPatch, name: str, value: str, word: str
+) -> None:
+    """Instead of a validation report over five lines."""
+    monkeypatch.setenv(f"MIGRATION_{name}", value)
+    with pytest.raises(ConfigurationError) as refused:
+        MigrationSettings.load()
+    assert f"MIGRATION_{name}" in str(refused.value)
+    assert word in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_without_any_url_the_line_says_what_to_set() -> None:
+    """The first start of a newcomer."""
+    with pytest.raises(ConfigurationError, match=r"DATABASE_URL is not set.*postgresql://user:password@host"):
+        MigrationSettings.load().url()
+
+
+def test_the_migrations_have_a_url_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The direct endpoint wins over the pooler's."""
+    monkeypatch.setenv("DATABASE_URL", URL)
+    assert MigrationSettings.load().url().dsn.endswith("@dbhost/d")
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", "postgres://owner@direct/d")
+    assert MigrationSettings.load().url().dsn == "postgresql://owner@direct/d"
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
+def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """There are two of them, and only one is wrong."""
+    monkeypatch.setenv("DATABASE_URL", URL)
+    monkeypatch.setenv(name, "nonsense")
+    with pytest.raises(ConfigurationError, match=f"^{name} is not a database URL"):
+        MigrationSettings.load().url()
+
+
+def test_no_secret_is_shown() -> None:
+    """Neither by the settings themselves, nor by the URL they lead to."""
+    settings = MigrationSettings.load(app_database_url=URL, database_url=URL)
+    shown = f"{settings} {settings!r} {settings.url()} {settings.model_dump()} {settings.model_dump_json()}"
+    assert "geh3im" not in shown
+    assert "dbhost" not in shown
+
+
+def test_the_history_table_is_named_after_the_version_table() -> None:
+    """Two services with two version tables have two histories."""
+    assert MigrationSettings.load(version_table="v").history == "v_history"
+    assert MigrationSettings.load(history_table="h").history == "h"

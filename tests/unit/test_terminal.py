@@ -1,0 +1,147 @@
+"""How `migrate.sh` talks: results on standard output, the rest on standard error, JSON where it was asked for."""
+
+import io
+import json
+import sys
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from api.migrations import terminal
+from api.migrations.errors import Cancelled, ConfigurationError, WaitTimeout
+from api.migrations.schema import SchemaState
+from api.migrations.state import Tracker
+
+STARTED = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
+ATTEMPT: dict[str, Any] = {
+    "id": 7,
+    "revision": "b",
+    "description": "b, Add b",
+    "direction": "upgrade",
+    "outcome": "applied",
+    "instance": "web-1",
+    "release": "v7",
+    "database_user": "owner",
+    "started_at": STARTED,
+    "finished_at": STARTED + timedelta(seconds=1.5),
+    "error": None,
+}
+
+
+class Typed(io.StringIO):
+    """A keyboard with the answer already typed."""
+
+    def isatty(self) -> bool:
+        """It is a terminal."""
+        return True
+
+
+def test_a_result_is_its_steps_and_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """What was done comes before where that leads."""
+    terminal.show({"steps": ["a, Add a", "b, Add b"], "message": "the database is at head (b)"}, as_json=False)
+    assert capsys.readouterr() == ("  a, Add a\n  b, Add b\nthe database is at head (b)\n", "")
+
+
+def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) -> None:
+    """Who holds it, with the pid that a person may have to terminate."""
+    holder = {"instance": "web-1", "pid": 4242, "since": None, "state": None}
+    result = {
+        "message": "behind",
+        "pending": ["c, Add c"],
+        "lock": {"key": "0x01", "holder": holder},
+        "sessions": ["waiting:web-2"],
+    }
+    terminal.show(result, as_json=False)
+    text = capsys.readouterr().out
+    assert "pending: c, Add c" in text
+    assert "lock 0x01: held by web-1 (pid 4242, state hidden)" in text
+    assert "session: waiting:web-2" in text
+
+
+def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
+    """Nobody has to be looked for."""
+    terminal.show({"message": "at head", "lock": {"key": "0x01", "holder": None}}, as_json=False)
+    assert "lock 0x01: free" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, ["2026-03-01 12:30:15Z", "1.500 s", "upgrade", "applied", "b, Add b", "web-1", "owner"]),
+        ({"finished_at": None, "outcome": "running"}, [" - ", "running"]),
+        ({"outcome": "failed", "error": "boom"}, ["failed", "boom"]),
+    ],
+)
+def test_an_attempt_is_one_line(
+    capsys: pytest.CaptureFixture[str], changes: dict[str, object], words: list[str]
+) -> None:
+    """Which, by whom, when, how long, with what outcome."""
+    terminal.show({"history": [{**ATTEMPT, **changes}]}, as_json=False)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert [word for word in words if word not in line] == []
+
+
+def test_json_is_one_document_with_readable_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """Moments as ISO 8601, states by their names."""
+    terminal.show({"history": [ATTEMPT], "state": SchemaState.AT_HEAD}, as_json=True)
+    out, err = capsys.readouterr()
+    seen = json.loads(out)
+    assert (seen["state"], seen["history"][0]["started_at"]) == ("at_head", "2026-03-01T12:30:15+00:00")
+    assert err == ""
+
+
+def test_a_complaint_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """Its class first, so that a script can look for it."""
+    terminal.complain(WaitTimeout("gave up"), as_json=False)
+    assert capsys.readouterr() == ("", "WaitTimeout: gave up\n")
+
+
+def test_a_complaint_in_json_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script reads one stream."""
+    terminal.complain(WaitTimeout("gave up"), as_json=True)
+    assert json.loads(capsys.readouterr().out) == {"error": "WaitTimeout", "message": "gave up"}
+
+
+def confirm(*, yes: bool = False) -> None:
+    """Ask about undoing b and a."""
+    terminal.confirm(("b", "a"), lambda revision: f"{revision}, Add {revision}", yes=yes)
+
+
+@pytest.mark.parametrize("answer", ["y\n", "Y\n", " yes \n"])
+def test_yes_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str) -> None:
+    """After what will be undone has been shown."""
+    monkeypatch.setattr(sys, "stdin", Typed(answer))
+    confirm()
+    assert "2 revision(s)" in (shown := capsys.readouterr().err)
+    assert shown.index("b, Add b") < shown.index("a, Add a")
+
+
+@pytest.mark.parametrize("answer", ["\n", "n\n", "yep\n"])
+def test_anything_else_changes_nothing(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Enter alone is a no."""
+    monkeypatch.setattr(sys, "stdin", Typed(answer))
+    with pytest.raises(Cancelled, match="nothing was changed"):
+        confirm()
+
+
+def test_without_a_terminal_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pipeline must say that it means it."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    with pytest.raises(ConfigurationError, match="--yes"):
+        confirm()
+
+
+def test_said_in_advance_it_does_not_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """It shows what will be undone all the same."""
+    monkeypatch.setattr(sys, "stdin", io.StringIO(""))
+    confirm(yes=True)
+    assert "a, Add a" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    """In a pipeline the log lines tell."""
+    with terminal.progress(Tracker(), quiet=quiet) as tick:
+        tick()
+    assert capsys.readouterr() == ("", "")
