@@ -51,7 +51,8 @@ def main(argv: list[str] | None = None) -> int:
 
 def _carry_out(assembly: Assembly, arguments: argparse.Namespace, stop: _Signals) -> Result:
     if arguments.command is commands.downgrade:
-        plan = _run(commands.plan_downgrade, assembly, arguments, stop)["plan"]
+        planned = _run(commands.plan_downgrade, assembly, arguments, stop)
+        plan, arguments.stays = planned["plan"], planned["stays"]
         if not plan:
             return {"message": "nothing to undo"}
         terminal.confirm(plan, assembly.revisions.describe, yes=arguments.yes)

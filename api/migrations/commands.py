@@ -36,12 +36,15 @@ async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> R
     schema = await _with_session(assembly, lambda session: _judge(assembly, session))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
-    return {"plan": assembly.runner.planned(Order("downgrade", arguments.revision), schema.revisions)}
+    plan = assembly.runner.planned(Order("downgrade", arguments.revision), schema.revisions)
+    below = assembly.revisions.code.parents[plan[-1]] if plan else frozenset()
+    # what was shown is what is done, wherever the database is by then; only a merge has no single revision below
+    return {"plan": plan, "stays": "base" if not below else next(iter(below)) if len(below) == 1 else None}
 
 
 async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Undo revisions down to one that stays, or the last N (`-N`)."""
-    await assembly.coordinator().execute(Order("downgrade", arguments.revision))
+    await assembly.coordinator().execute(Order("downgrade", arguments.stays or arguments.revision))
     return _outcome(assembly)
 
 

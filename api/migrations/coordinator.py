@@ -117,7 +117,15 @@ class Coordinator:
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
         if schema.state in unclear and order.kind in {"upgrade", "downgrade"}:
             raise SchemaRefused(explain(schema))
-        await self._migrate(session, order)
+        try:
+            await self._migrate(session, order)
+        except DatabaseUnreachable as error:
+            if not order.relative:
+                raise
+            raise MigrationError(
+                f"{error}; it is not known whether the last step was committed, and a relative target ({order.target}) "
+                "is not repeated: look with './migrate.sh status', then name the revision"
+            ) from error
         schema = await self._verify()
         await session.unlock()
         self._tracker.move(Phase.READY, message=explain(schema))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
@@ -18,6 +19,11 @@ class Order:
 
     kind: Kind
     target: str
+
+    @property
+    def relative(self) -> bool:
+        """Whether the target counts from where the database is (`-1`, `+2`, `ae10+1`): doing it twice does more."""
+        return re.search(r"[+-]\d+$", self.target) is not None
 
 
 @dataclass(frozen=True)

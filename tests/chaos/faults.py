@@ -43,7 +43,7 @@ def stop_holder(scene: Scene) -> None:
     """SIGSTOP the one that migrates, and SIGCONT it when its successor is at work."""
     holder = scene.holder()
     holder.kill(SIGSTOP)
-    timer = threading.Timer(STOPPED_SECONDS, lambda: holder.process.poll() is None and holder.kill(SIGCONT))
+    timer = threading.Timer(STOPPED_SECONDS, holder.process.send_signal, [SIGCONT])
     scene.timers.append(timer)
     timer.start()
 

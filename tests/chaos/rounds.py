@@ -6,7 +6,7 @@ import random
 import tempfile
 import time
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from tests.waiting import wait_until
 
 INSTANCES = 3
 RECOVERY_SECONDS = 90.0
-SETTINGS = {"MIGRATION_IDLE_SECONDS": "2", "MIGRATION_WAIT_SECONDS": "120", "MIGRATION_RUN_SECONDS": "60"}
 
 
 @dataclass
@@ -46,10 +45,10 @@ def play(server: Server, name: str, chance: random.Random) -> Verdict:
         url = stack.enter_context(server.database(name))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
         ini = make_history(folder, slow("slow1", 1.5), concurrent_index("built"), quick(), slow("slow2", 1.5))
-        instances = list(stack.enter_context(fleet(INSTANCES, url, ini=ini, **SETTINGS)))
+        instances = list(stack.enter_context(_fleet(INSTANCES, url, ini)))
 
         def start_another() -> None:
-            instances.extend(stack.enter_context(fleet(1, url, ini=ini, first=len(instances) + 1, **SETTINGS)))
+            instances.extend(stack.enter_context(_fleet(1, url, ini, first=len(instances) + 1)))
 
         scene = Scene(server, url, instances, start_another)
         for fault in chance.choices(FAULTS, k=chance.randint(1, 3)):
@@ -64,6 +63,19 @@ def play(server: Server, name: str, chance: random.Random) -> Verdict:
         for timer in scene.timers:
             timer.join()
     return verdict
+
+
+def _fleet(n: int, url: str, ini: Path, first: int = 1) -> AbstractContextManager[list[Instance]]:
+    # the idle limit is shorter than a stop lasts, so that the server ends the session of whoever was stopped
+    return fleet(
+        n,
+        url,
+        ini=ini,
+        first=first,
+        MIGRATION_IDLE_SECONDS="2",
+        MIGRATION_WAIT_SECONDS="120",
+        MIGRATION_RUN_SECONDS="60",
+    )
 
 
 def _until_somebody_migrates(scene: Scene) -> None:

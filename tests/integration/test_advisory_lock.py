@@ -7,8 +7,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.connection import Limits, connect, set_for_work
+from api.migrations.connection import connect, set_for_work
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
+from api.migrations.limits import Limits
 from api.migrations.lock_manager import LockKey, SessionLock, application_name, holder
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession

@@ -10,6 +10,7 @@ from api.migrations.errors import (
     AlreadyFailed,
     DatabaseUnreachable,
     HoldLost,
+    MigrationError,
     RevisionFailed,
     WaitTimeout,
 )
@@ -154,7 +155,7 @@ async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Databas
     await Instance(database, policy=Policy(run_seconds=0.01)).fails(
         RevisionFailed, "revision a was cancelled", "MIGRATION_RUN_SECONDS=0.01"
     )
-    assert "was cancelled" in database.failures[0][1].error
+    assert "was cancelled" in str(database.failures[0][1].error)
     assert database.holder is None
 
 
@@ -178,7 +179,6 @@ async def test_an_order_waits_for_the_lock(database: Database) -> None:
     assert (instance.phase, database.runs) == (Phase.FAILED, [])
 
 
-@pytest.mark.xfail(strict=True, reason="a relative target is carried out again when the answer was lost")
 async def test_a_relative_downgrade_is_never_repeated(database: Database) -> None:
     """The step is committed and then the server goes away: -1 must not become -2."""
     undone: list[str] = []
@@ -189,5 +189,6 @@ async def test_a_relative_downgrade_is_never_repeated(database: Database) -> Non
             raise DatabaseUnreachable("no connection while migrating: the answer to COMMIT was lost")
 
     database.observed, database.work = Observed(frozenset("c")), undo
-    await Instance(database).coordinator.execute(Order("downgrade", "-1"))
+    with pytest.raises(MigrationError, match="is not repeated"):
+        await Instance(database).coordinator.execute(Order("downgrade", "-1"))
     assert undone == ["-1"]
