@@ -121,6 +121,8 @@ class Coordinator:
             raise SchemaRefused(explain(schema))
         try:
             await self._migrate(session, order)
+            schema = await self._verify()
+            await session.unlock()
         except DatabaseUnreachable as error:
             if not order.relative:
                 raise
@@ -128,8 +130,6 @@ class Coordinator:
                 f"{error}; it is not known whether the last step was committed, and a relative target ({order.target}) "
                 "is not repeated: look with './migrate.sh status', then name the revision"
             ) from error
-        schema = await self._verify()
-        await session.unlock()
         self._tracker.move(Phase.READY, message=explain(schema))
 
     async def _look(self, session: MigrationSession) -> Schema:
@@ -163,7 +163,9 @@ class Coordinator:
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
             raise await self._ran_out_of_time() from error
-        except RevisionFailed as error:
+        except DatabaseUnreachable:
+            raise
+        except MigrationError as error:
             self._reporter.ended("failed", str(error))
             # wakes those who wait, so that they learn of the failure now and do not repeat it
             with suppress(MigrationError):
