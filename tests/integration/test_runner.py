@@ -59,7 +59,7 @@ asyncio.run(run_async_migrations())
 SYNC_ENGINE = """
 from alembic import context
 import sqlalchemy as sa
-engine = sa.create_engine("sqlite://")
+engine = sa.create_engine("sqlite://", poolclass=sa.NullPool)
 with engine.connect() as connection:
     context.configure(connection=connection)
     with context.begin_transaction():
