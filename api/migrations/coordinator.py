@@ -119,6 +119,8 @@ class Coordinator:
             raise SchemaRefused(explain(schema))
         try:
             await self._migrate(session, order)
+            schema = await self._verify()
+            await session.unlock()
         except DatabaseUnreachable as error:
             if not order.relative:
                 raise
@@ -126,8 +128,6 @@ class Coordinator:
                 f"{error}; it is not known whether the last step was committed, and a relative target ({order.target}) "
                 "is not repeated: look with './migrate.sh status', then name the revision"
             ) from error
-        schema = await self._verify()
-        await session.unlock()
         self._tracker.move(Phase.READY, message=explain(schema))
 
     async def _look(self, session: MigrationSession) -> Schema:
@@ -159,7 +159,9 @@ class Coordinator:
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
             raise await self._ran_out_of_time() from error
-        except RevisionFailed as error:
+        except DatabaseUnreachable:
+            raise
+        except MigrationError as error:
             self._reporter.ended("failed", str(error))
             # wakes those who wait, so that they learn of the failure now and do not repeat it
             with suppress(MigrationError):
@@ -169,11 +171,13 @@ class Coordinator:
         self._tracker.move(Phase.VERIFYING, holder=None)
 
     async def _ran_out_of_time(self) -> RevisionFailed:
-        current = self._tracker.status.progress.current
+        status = self._tracker.status
+        current = status.progress.current
+        last = f"; last: {status.message}" if status.message else ""
         message = (
             f"revision {current} was cancelled and rolled back: the run did not finish within "
             f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
-            "'./migrate.sh upgrade' before the release"
+            f"'./migrate.sh upgrade' before the release{last}"
         )
         self._reporter.ended("failed", message)
         session = self._sessions()

@@ -63,11 +63,11 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
 
 
 def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
-    if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
     # configured without a connection, Alembic tells what it was asked to do
     context.configure(dialect_name="postgresql")
     asked = context.get_context().opts
+    if not logging.getLogger().handlers:
+        logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
     try:
         assembly = Assembly.build(settings)
         asyncio.run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, options))
@@ -90,10 +90,15 @@ async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
     name = application_name(assembly.key, "reading", settings.instance)
     try:
         raw = await connect(assembly.url, limits, name)
-        async with engine_over(raw, "READ COMMITTED").connect() as connection:
-            version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
-            await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
-        await raw.close()
+        try:
+            async with engine_over(raw, "READ COMMITTED").connect() as connection:
+                version = {
+                    "version_table": settings.version_table,
+                    "version_table_schema": settings.version_table_schema,
+                }
+                await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
+        finally:
+            await raw.close()
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         raise translate(error, "connecting") from error
     except CommandError as error:

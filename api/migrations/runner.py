@@ -12,12 +12,13 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
+import asyncpg
 import sqlalchemy as sa
 from alembic.runtime.environment import EnvironmentContext
 from alembic.util import CommandError
 
 from .errors import ForeignConnection, LockContended, MigrationError, RevisionFailed, UnknownRevision
-from .failures import describe, lost, sqlstate, translate, where
+from .failures import describe, lost, root, sqlstate, translate, where
 from .history import Author, History, Outcome
 from .ports import Order, Report
 from .revisions import Revisions, unknown
@@ -163,7 +164,7 @@ class Runner:
         return lambda heads, context: directory._stamp_revs(target, heads)
 
     def _failed(self, error: Exception, order: Order, steps: Steps, hold: Hold) -> MigrationError:
-        if isinstance(error, MigrationError) or lost(error):
+        if isinstance(error, MigrationError) or (lost(error) and not _mistaken(error, steps.connection)):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
@@ -188,6 +189,12 @@ class _Loggers:
         for logger, disabled, level, propagate, handlers in self._were:
             logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
             logger.setLevel(level)
+
+
+def _mistaken(error: Exception, connection: sa.Connection) -> bool:
+    # asyncpg says InterfaceError for a lost connection and for wrong arguments alike; the connection tells them apart
+    alive = not connection.invalidated and not connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
+    return isinstance(root(error), asyncpg.InterfaceError) and alive
 
 
 def _not_there(error: CommandError, order: Order) -> UnknownRevision:

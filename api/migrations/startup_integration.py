@@ -103,8 +103,10 @@ async def _serve_when_ready(
         known = isinstance(error, MigrationError)
         ours = known and thread.outcome.exception() is not None
         if not ours:
-            message = "The service's own start failed after the migration: %s"
-            log.error(message, error, exc_info=not known, extra={"event": "start_failed"})
+            message = "The service's own lifespan failed: %s"
+            log.error(message, error, exc_info=not known, extra={"event": "lifespan_failed"})
+        if stop.is_set():
+            return
         if settings.on_failure == "exit" or not ours:
             # the server shuts down in order and the process ends with 143, which every supervisor takes for a failure
             os.kill(os.getpid(), signal.SIGTERM)

@@ -233,7 +233,7 @@ def test_a_service_without_a_url_of_its_own_says_so(ledger_url: str) -> None:
         assert one.wait() == 143
         said = [line for line in one.log().splitlines() if " ERROR " in line]
         assert len(said) == 1
-        assert "own start failed after the migration: DATABASE_URL is not a database URL" in said[0]
+        assert "own lifespan failed: DATABASE_URL is not a database URL" in said[0]
         assert "Traceback" not in one.log()
 
 

@@ -1,10 +1,12 @@
 """./migrate.sh on a terminal: it draws how far it is, and asks before it undoes anything."""
 
 import os
+import select
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,8 @@ def on_a_terminal(*arguments: str, url: str, ini: Path = PLAIN, answer: Answer |
 
 
 def _read(terminal: int) -> bytes:
+    drawn, _, _ = select.select([terminal], [], [], WAIT_SECONDS)
+    assert drawn, f"nothing drawn for {WAIT_SECONDS:g} s"
     try:
         return os.read(terminal, 65536)
     except OSError:
@@ -94,11 +98,23 @@ def test_a_downgrade_goes_on_after_yes(ledger_url: str) -> None:
     assert evidence.versions(ledger_url) == [revisions()[-2]]
 
 
+def sending(number: signal.Signals) -> Answer:
+    """Answer with a signal, and again if need be: Python misses one that comes just before it begins to read."""
+
+    def answer(process: "subprocess.Popen[bytes]", keyboard: int) -> None:
+        for _ in range(6):
+            process.send_signal(number)
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(WAIT_SECONDS / 6)
+                return
+
+    return answer
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_at_the_question_changes_nothing(ledger_url: str, number: signal.Signals, code: int) -> None:
     """Ctrl-C instead of an answer ends it as a shell expects, without a traceback."""
-    answer: Answer = lambda process, keyboard: process.send_signal(number)  # noqa: E731 - it is a value here
-    ended, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=answer)
+    ended, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=sending(number))
     assert ended == code, drawn
     assert "Traceback" not in drawn
     assert evidence.versions(ledger_url) == [head()]

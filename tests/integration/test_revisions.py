@@ -97,15 +97,6 @@ def test_a_broken_revision_file_is_one_clear_line(tmp_path: Path, body: str, wor
     refused(ini, word, "do not load")
 
 
-@pytest.mark.filterwarnings("ignore::UserWarning")
-@pytest.mark.xfail(strict=True, reason="Alembic only warns of an id that is used twice, and takes one of the files")
-def test_two_files_of_one_id_are_refused(tmp_path: Path) -> None:
-    """A copied file whose id was not changed."""
-    ini = tree(tmp_path, "pass")
-    (tmp_path / "versions" / "copy.py").write_text((tmp_path / "versions" / "r1.py").read_text())
-    refused(ini, "r1", "do not load")
-
-
 def test_targets_are_resolved_to_full_ids(tmp_path: Path) -> None:
     """As people write them."""
     revisions = Revisions(str(tree(tmp_path, "pass", "pass")))

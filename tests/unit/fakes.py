@@ -212,7 +212,14 @@ def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
 
 def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> Assembly:
     """What an instance builds from its settings, without the environment."""
-    values = {"app_database_url": url, "alembic_config": str(ini), "instance": instance, **settings}
+    # a revision that stands at a barrier waits for a lock, and must not be sent away from it
+    values = {
+        "lock_timeout_seconds": 0,
+        "app_database_url": url,
+        "alembic_config": str(ini),
+        "instance": instance,
+        **settings,
+    }
     return Assembly.build(MigrationSettings.load(**values))
 
 

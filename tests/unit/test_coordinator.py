@@ -192,3 +192,17 @@ async def test_a_relative_downgrade_is_never_repeated(database: Database) -> Non
     with pytest.raises(MigrationError, match="is not repeated"):
         await Instance(database).coordinator.execute(Order("downgrade", "-1"))
     assert undone == ["-1"]
+
+
+async def test_a_relative_downgrade_is_not_repeated_for_want_of_verification(database: Database) -> None:
+    """The step is committed, and the connection that should verify it does not come about."""
+    undone: list[str] = []
+
+    async def undo(session: FakeSession, order: Order, report: Report) -> None:
+        undone.append(order.target)
+        database.refused_connections = 1
+
+    database.observed, database.work = Observed(frozenset("c")), undo
+    with pytest.raises(MigrationError, match="is not repeated"):
+        await Instance(database).coordinator.execute(Order("downgrade", "-1"))
+    assert undone == ["-1"]
