@@ -155,7 +155,7 @@ def _parser() -> argparse.ArgumentParser:
     down.add_argument("revision", help="a revision that stays, base, or -N for the last N")
     down.add_argument("--yes", action="store_true", help="do not ask")
     add("current", commands.current)
-    add("history", commands.history).add_argument("--limit", type=int, default=50, help="newest N (default 50)")
+    add("history", commands.history).add_argument("--limit", type=_count, default=50, help="newest N (default 50)")
     add("status", commands.status)
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
@@ -164,6 +164,12 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--rerun", action="store_true", help="the half-applied revision runs again at the next upgrade")
     how.add_argument("--stamp", action="store_true", help="the half-applied revision is declared done")
     return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) <= 10_000:
+        raise argparse.ArgumentTypeError("a number from 1 to 10000")
+    return int(text)
 
 
 def _seconds(text: str) -> float:

@@ -26,8 +26,10 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy).become_ready()
     else:
-        assembly.revisions.resolve(arguments.revision)
-        await assembly.coordinator().execute(Order("upgrade", arguments.revision))
+        order = Order("upgrade", arguments.revision)
+        if not order.relative:
+            assembly.revisions.resolve(order.target)
+        await assembly.coordinator().execute(order)
     return _outcome(assembly)
 
 

@@ -75,6 +75,8 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
     if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
         return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    if doing == "connecting" and code in {"42704", "22023", "55P02"}:
+        return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
     if code in _SAID_NO:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":

@@ -7,6 +7,7 @@ are therefore given to `asyncpg.connect` itself, which understands them, and nev
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -33,6 +34,8 @@ _CLIENT_ONLY = frozenset(
     replication require_auth sslcompression sslsni tcp_user_timeout
     """.split()
 )
+
+_FILES = frozenset({"sslrootcert", "sslcert", "sslkey", "sslcrl"})
 
 
 @dataclass(frozen=True)
@@ -89,6 +92,9 @@ def _libpq(text: str) -> tuple[str, float]:
         _check_port(host)
     timeout_seconds = _seconds(query.get("connect_timeout", "5"))
     kept = {key: value for key, value in query.items() if key not in _CLIENT_ONLY}
+    for name in _FILES & kept.keys():
+        if not Path(kept[name]).expanduser().is_file():
+            raise ValueError(f"{name} names a file that is not there")
     login = f"{_requote(credentials)}@" if credentials else ""
     # asyncpg would take a lone slash for an empty name, and that for the user's, instead of `dbname` in the query
     path = parts.path.removesuffix("/")

@@ -209,3 +209,10 @@ def test_it_works_from_another_folder(ledger_url: str, tmp_path: Path) -> None:
     """The caller's folder does not matter, and a relative alembic.ini is the project's."""
     code, output = run("current", url=ledger_url, ini=Path("alembic.ini"), cwd=tmp_path)
     assert (code, output) == (0, f"the database is at head ({head()})\n")
+
+
+def test_an_upgrade_by_a_number_of_revisions(database_url: str) -> None:
+    """`upgrade +2` counts from where the database is."""
+    assert migrate("upgrade", revisions()[0], url=database_url)[0] == 0
+    assert migrate("upgrade", "+2", url=database_url)[0] == 0
+    assert evidence.versions(database_url) == [revisions()[2]]

@@ -110,3 +110,10 @@ def test_a_command_without_a_timeout_takes_the_settings(tmp_path: Path, monkeypa
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIGRATION_WAIT_SECONDS", "400")
     assert _settings(_parser().parse_args(["check"])).wait_seconds == 400
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "10001"])
+def test_a_limit_of_the_history_is_a_positive_number(limit: str) -> None:
+    """Anything else would reach the server as an SQL error."""
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(["history", "--limit", limit])

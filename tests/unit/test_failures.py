@@ -175,3 +175,10 @@ def test_the_place_in_a_revision_is_named() -> None:
         place, elsewhere = where(error, __file__), where(error, "/elsewhere.py")
     assert place.startswith(", at test_failures.py:")
     assert elsewhere == where(ValueError(), None) == ""
+
+
+def test_a_parameter_the_server_does_not_know_is_a_setting_to_correct() -> None:
+    """`?schema=public` of other tools: waiting would not make it known."""
+    error = asyncpg.UndefinedObjectError('unrecognized configuration parameter "schema"')
+    assert isinstance(translate(error, "connecting"), ConfigurationError)
+    assert not isinstance(translate(error, "migrating"), ConfigurationError)

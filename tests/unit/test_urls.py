@@ -1,5 +1,6 @@
 """Database URLs as platforms hand them out are understood, and never shown."""
 
+from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
@@ -50,13 +51,15 @@ def test_a_unix_socket_is_a_parameter() -> None:
     assert parse_qs(urlsplit(url.dsn).query) == {"host": ["/cloudsql/project:region:db"], "port": ["5433"]}
 
 
-def test_parameters_of_other_clients_are_dropped() -> None:
+def test_parameters_of_other_clients_are_dropped(tmp_path: Path) -> None:
     """The driver would send them to the server as settings, which refuses the connection."""
     dropped = (
         "channel_binding=require&pgbouncer=true&connection_limit=5&gssencmode=disable&keepalives_idle=30&pool_timeout=1"
     )
-    url = DatabaseURL.parse(f"postgresql://u:p@h/d?sslmode=verify-full&{dropped}&application_name=x&sslrootcert=/a b")
-    kept = {"sslmode": ["verify-full"], "application_name": ["x"], "sslrootcert": ["/a b"]}
+    (tmp_path / "a b").touch()
+    ours = f"sslmode=verify-full&application_name=x&sslrootcert={tmp_path}/a b"
+    url = DatabaseURL.parse(f"postgresql://u:p@h/d?{dropped}&{ours}")
+    kept = {"sslmode": ["verify-full"], "application_name": ["x"], "sslrootcert": [f"{tmp_path}/a b"]}
     assert parse_qs(urlsplit(url.dsn).query) == kept
 
 
@@ -137,3 +140,9 @@ def test_the_text_form_shows_the_dialect_only(text: str) -> None:
     assert url.dialect in shown
     assert SECRET not in shown
     assert "dbhost" not in shown
+
+
+def test_a_certificate_file_that_is_not_there_is_named() -> None:
+    """It would look like a database that is away, and be waited for."""
+    with pytest.raises(ConfigurationError, match="sslrootcert names a file that is not there"):
+        DatabaseURL.parse("postgresql://u@h/x?sslmode=verify-full&sslrootcert=/nowhere/ca.crt")
