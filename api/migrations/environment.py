@@ -25,10 +25,10 @@ from .assembly import Assembly
 from .connection import connect, engine_over
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
+from .given_env import GIVEN
 from .limits import Limits
 from .lock_manager import application_name
 from .ports import Kind, Order
-from .runner import GIVEN
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps

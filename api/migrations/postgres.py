@@ -7,8 +7,6 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -18,23 +16,20 @@ import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from .connection import ANSWER_SECONDS, connect, engine_over, set_for_work
-from .errors import DatabaseUnreachable, DirectConnectionNeeded, LockContended, ReadOnlyServer
+from .connection import ANSWER_SECONDS, connect
+from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .history import Outcome
-from .limits import Ladder, Limits
+from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
-from .observer import Observer
+from .locked_run import LockedRun
 from .ports import Order, Past, Report
 from .runner import Runner
 from .schema import Observed
 from .state import Holder
 from .urls import DatabaseURL
 
-log = logging.getLogger(__name__)
-
 CLOSE_SECONDS = 1.0
-ORPHAN_LOOKS, ORPHAN_LOOK_SECONDS = 10, 0.5
 
 
 class PostgresSession:
@@ -49,7 +44,7 @@ class PostgresSession:
         self._version, self._history = map(_quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
-        self._ladder = Ladder()
+        self._run: LockedRun | None = None
         self._standby = False
         self._listening = False
         self._woken = asyncio.Event()
@@ -111,28 +106,17 @@ class PostgresSession:
                 )
             held = await lock.try_lock()
             if held:
-                name = application_name(self._key, "migrating", self._instance)
-                await set_for_work(self._connection, self._limits, name, local=lock.pooled)
-                await self._outlive_predecessor()
-                await self._stand_at_the_ladder()
+                self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
+                await self._run.prepare(application_name(self._key, "migrating", self._instance))
         return held
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on this very connection."""
-        lock = self._held
-        if lock.pooled:
+        assert self._run is not None, "try_lock comes first"
+        if self._run.lock.pooled:
             await self._refuse_autocommit(order)
-        observer = Observer(self._beside, self._connection.get_server_pid())
-        attempts: Counter[str | None] = Counter()
         async with _translated("migrating"):
-            while True:
-                try:
-                    await self._attempt(order, report, observer)
-                    break
-                except LockContended as error:
-                    attempts = Counter({error.revision: attempts[error.revision] + 1})
-                    await self._climb(attempts[error.revision], error, report, observer)
-            await lock.complete()
+            await self._run.carry_out(order, report)
 
     async def fail_attempt(self, error: str) -> None:
         """Record this instance's open attempt as failed."""
@@ -186,45 +170,6 @@ class PostgresSession:
             await raw.close(timeout=CLOSE_SECONDS)
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
             raw.terminate()
-
-    async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
-        lock = self._held
-        engine = engine_over(self._connection, lock.isolation_level)
-        async with observer.watching(engine.sync_engine), engine.connect() as connection:
-            await connection.run_sync(self._runner.carry_out, order, report, lock)
-
-    async def _climb(self, attempt: int, error: LockContended, report: Report, observer: Observer) -> None:
-        delay = self._ladder.delay(attempt)
-        report.contended(str(error.revision), attempt, delay, observer.blockers)
-        await asyncio.sleep(delay)
-        await self._wait_at_most(self._ladder.rung(attempt + 1))
-
-    async def _outlive_predecessor(self) -> None:
-        # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
-        # went on, or another version of this package held it elsewhere. Cheap to ask, and fatal to get wrong.
-        at_work = (
-            "SELECT array_agg(pid) FROM pg_stat_activity WHERE starts_with(application_name, $1) "
-            "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
-        )
-        for look in range(ORPHAN_LOOKS):
-            pids = await self._connection.fetchval(at_work, f"{self._key.label}migrating:", timeout=ANSWER_SECONDS)
-            if not pids:
-                return
-            if look == ORPHAN_LOOKS - 1:
-                log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
-                await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
-            await asyncio.sleep(ORPHAN_LOOK_SECONDS)
-
-    async def _stand_at_the_ladder(self) -> None:
-        if self._held.retryable:
-            deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
-            deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
-            self._ladder = Ladder.for_server(self._limits, deadlock_seconds)
-            await self._wait_at_most(self._ladder.rung(1))
-
-    async def _wait_at_most(self, seconds: float) -> None:
-        sql = "SELECT set_config('lock_timeout', $1, $2)"
-        await self._connection.execute(sql, f"{round(seconds * 1000)}ms", self._held.pooled, timeout=ANSWER_SECONDS)
 
     async def _beside(self) -> asyncpg.Connection:
         return await connect(self._url, self._limits, application_name(self._key, "observing", self._instance))

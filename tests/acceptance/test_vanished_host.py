@@ -1,0 +1,121 @@
+"""The host of the one that migrates vanishes, and no packet tells the server: it finds out by itself, in seconds.
+
+The idle limit is off here, so that it is the keepalives that are tested. How long the server took goes to the log
+(`--log-cli-level=INFO`); its defaults would be 7200 s + 9 × 75 s.
+"""
+
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, holders, project
+from tests.acceptance.fleet import command, finish, start_migrate
+from tests.acceptance.vanishing import Namespace, namespace
+from tests.servers import Server, embedded_postgres
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+BOUND_SECONDS = 90.0
+"""keepalives 10 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
+
+UPGRADE = (sys.executable, "-m", "api.migrations", "upgrade")
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """The host that will vanish."""
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(host: Namespace) -> Iterator[Server]:
+    """A server that listens on the host's network as well."""
+    access = f"host all postgres {host.network} trust\n"
+    with embedded_postgres(access, listen_addresses=f"127.0.0.1,{host.gateway}") as started:
+        yield started
+
+
+@pytest.fixture
+def url(served: Server) -> Iterator[str]:
+    """An empty database, by its address on this machine."""
+    with served.database(f"vanished_{next(_numbers)}") as made:
+        yield made
+
+
+def until_the_server_knows(url: str, pid: int) -> None:
+    """Wait until the server has ended the session, and log how long that took."""
+    began = time.monotonic()
+    gone: Callable[[], bool] = lambda: pid not in holders.pids(url)  # noqa: E731 - it is one condition
+    holders.alone_until(url, gone, "the end of the session", seconds=BOUND_SECONDS)
+    log.info("the lock was free %.1f s after the host had vanished", time.monotonic() - began)
+
+
+def assert_applied_once(url: str, ini: Path, revision: str) -> None:
+    """The revision was begun by the one that vanished and applied by the other; everything else once."""
+    rows = [(row["outcome"], row["instance"]) for row in evidence.history(url) if row["revision"] == revision]
+    assert rows == [("interrupted", "vanished"), ("applied", "successor")]
+    assert evidence.applied(url) == project.revisions(ini)
+    assert evidence.versions(url) == [project.head(ini)]
+    assert evidence.marks(url) == ["after", revision]
+    assert evidence.advisory_locks(url) == 0
+
+
+def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> None:
+    """Idle in its transaction: the server finds out, another one finishes, and the one that comes back does nothing."""
+    ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
+    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
+    there = url.replace("127.0.0.1", host.gateway)
+    with ExitStack() as stack:
+        upgrade = command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings)
+        vanished = stack.enter_context(upgrade)
+        wait_until((tmp_path / "asleep").exists, "a revision that computes", seconds=60)
+        (pid,) = holders.pids(url)
+        evidence.let_go(url)
+        successor = stack.enter_context(start_migrate("upgrade", url=url, ini=ini, MIGRATION_INSTANCE="successor"))
+        wait_until(lambda: len(evidence.sessions(url)) == 2, "one that waits", seconds=60)
+        host.vanish()
+        try:
+            until_the_server_knows(url, pid)
+            code, output = finish(successor)
+            assert code == 0, output
+        finally:
+            host.return_()
+        (tmp_path / "wake").touch()
+        code, output = finish(vanished)
+        assert code == 0, output
+        assert "Applied in_python" not in output
+    assert_applied_once(url, ini, "in_python")
+
+
+def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
+    """Busy in a long statement: the server finds out in the middle of it and ends it, and another one finishes."""
+    ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
+    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
+    there = url.replace("127.0.0.1", host.gateway)
+    with ExitStack() as stack:
+        stack.enter_context(command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings))
+        wait_until(lambda: evidence.executing(url, "pg_sleep(300)"), "the long statement", seconds=60)
+        (pid,) = holders.pids(url)
+        evidence.let_go(url)
+        successor = stack.enter_context(start_migrate("upgrade", url=url, ini=ini, MIGRATION_INSTANCE="successor"))
+        wait_until(lambda: len(evidence.sessions(url)) >= 2, "one that waits", seconds=60)
+        host.vanish()
+        try:
+            until_the_server_knows(url, pid)
+            code, output = finish(successor)
+            assert code == 0, output
+        finally:
+            host.return_()
+    assert_applied_once(url, ini, "in_the_server")
