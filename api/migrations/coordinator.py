@@ -231,8 +231,11 @@ class Coordinator:
     def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
         holder = self._tracker.status.holder
         who = f"{holder.instance} (pid {holder.pid}) holds the lock" if holder else "nobody holds the lock"
-        pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if precedent.pause_seconds else ""
-        failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else ""
+        # who holds the lock has begun the next try, whatever the attempts before it say
+        paused = precedent.pause_seconds and holder is None
+        pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
+        died = "; the processes that made the last attempts died" if paused else ""
+        failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
         return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{pause}{failed}"
 
     async def _endure(self, error: DatabaseUnreachable) -> None:

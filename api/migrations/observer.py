@@ -62,7 +62,7 @@ class Observer:
             if began is not None and waits and (asked < began or now - asked >= ASK_EVERY_SECONDS):
                 asked = now
                 # what cannot be seen is not known; the migration must not fail for it
-                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
                     await self._ask()
 
     async def _ask(self) -> None:

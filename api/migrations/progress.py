@@ -24,10 +24,11 @@ class Reporter:
         self._step_started = 0.0
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
-        """The run begins."""
-        self._applied = []
+        """The run begins, or goes on after a step that did not get its lock."""
         self._verb = verb
-        self._tracker.note(progress=Progress(0, len(revisions), None, time.time()))
+        done = len(self._applied)
+        started = self._tracker.status.progress.started_at if done else time.time()
+        self._tracker.note(progress=Progress(done, done + len(revisions), None, started))
         if revisions and not self._announced:
             self._announced = True
             log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})

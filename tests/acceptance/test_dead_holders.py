@@ -116,7 +116,8 @@ def test_a_cancelled_statement_is_a_failed_migration(ledger_url: str, tmp_path: 
 @contextmanager
 def orphan(url: str) -> Iterator[Future[str]]:
     """A migrating session at work without the lock, until it is ended or `evidence.let_go`; tells which."""
-    work = "DO 'BEGIN WHILE to_regclass($$let_go$$) IS NULL LOOP PERFORM pg_sleep(0.05); END LOOP; END'"
+    gate = "EXISTS (SELECT FROM pg_class WHERE relname = $$let_go$$)"
+    work = f"DO 'BEGIN WHILE NOT {gate} LOOP PERFORM pg_sleep(0.05); END LOOP; END'"
 
     async def main() -> str:
         connection = await asyncpg.connect(url, server_settings={"application_name": GHOST})

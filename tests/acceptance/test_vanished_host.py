@@ -5,17 +5,18 @@ The idle limit is off here, so that it is the keepalives that are tested. How lo
 """
 
 import logging
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import command, finish, start_migrate
+from tests.acceptance.fleet import command, finish
 from tests.acceptance.vanishing import Namespace, namespace
 from tests.servers import Server, embedded_postgres
 from tests.waiting import wait_until
@@ -54,11 +55,30 @@ def url(served: Server) -> Iterator[str]:
         yield made
 
 
+@contextmanager
+def one_that_vanishes(
+    host: Namespace, url: str, ini: Path, inside: Callable[[], bool]
+) -> "Iterator[subprocess.Popen[str]]":
+    """An upgrade whose host vanished when it was `inside` the revision, and is back after a successor has finished."""
+    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
+    there = url.replace("127.0.0.1", host.gateway)
+    with command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings) as vanished:
+        wait_until(inside, "one that migrates", seconds=60)
+        (pid,) = holders.pids(url)
+        evidence.let_go(url)
+        with command(UPGRADE, url, MIGRATION_INSTANCE="successor", **settings) as successor:
+            wait_until(lambda: ":waiting:successor" in str(evidence.sessions(url)), "one that waits", seconds=60)
+            with host.vanished():
+                until_the_server_knows(url, pid)
+                code, output = finish(successor)
+            assert code == 0, output
+        yield vanished
+
+
 def until_the_server_knows(url: str, pid: int) -> None:
     """Wait until the server has ended the session, and log how long that took."""
     began = time.monotonic()
-    gone: Callable[[], bool] = lambda: pid not in holders.pids(url)  # noqa: E731 - it is one condition
-    holders.alone_until(url, gone, "the end of the session", seconds=BOUND_SECONDS)
+    holders.alone_until(url, lambda: pid not in holders.pids(url), "the end of the session", seconds=BOUND_SECONDS)
     log.info("the lock was free %.1f s after the host had vanished", time.monotonic() - began)
 
 
@@ -73,25 +93,9 @@ def assert_applied_once(url: str, ini: Path, revision: str) -> None:
 
 
 def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> None:
-    """Idle in its transaction: the server finds out, another one finishes, and the one that comes back does nothing."""
+    """Idle in its transaction: the server finds out, another one finishes, and the one that is back does nothing."""
     ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
-    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
-    there = url.replace("127.0.0.1", host.gateway)
-    with ExitStack() as stack:
-        upgrade = command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings)
-        vanished = stack.enter_context(upgrade)
-        wait_until((tmp_path / "asleep").exists, "a revision that computes", seconds=60)
-        (pid,) = holders.pids(url)
-        evidence.let_go(url)
-        successor = stack.enter_context(start_migrate("upgrade", url=url, ini=ini, MIGRATION_INSTANCE="successor"))
-        wait_until(lambda: len(evidence.sessions(url)) == 2, "one that waits", seconds=60)
-        host.vanish()
-        try:
-            until_the_server_knows(url, pid)
-            code, output = finish(successor)
-            assert code == 0, output
-        finally:
-            host.return_()
+    with one_that_vanishes(host, url, ini, (tmp_path / "asleep").exists) as vanished:
         (tmp_path / "wake").touch()
         code, output = finish(vanished)
         assert code == 0, output
@@ -102,20 +106,5 @@ def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> No
 def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
     """Busy in a long statement: the server finds out in the middle of it and ends it, and another one finishes."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
-    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
-    there = url.replace("127.0.0.1", host.gateway)
-    with ExitStack() as stack:
-        stack.enter_context(command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings))
-        wait_until(lambda: evidence.executing(url, "pg_sleep(300)"), "the long statement", seconds=60)
-        (pid,) = holders.pids(url)
-        evidence.let_go(url)
-        successor = stack.enter_context(start_migrate("upgrade", url=url, ini=ini, MIGRATION_INSTANCE="successor"))
-        wait_until(lambda: len(evidence.sessions(url)) >= 2, "one that waits", seconds=60)
-        host.vanish()
-        try:
-            until_the_server_knows(url, pid)
-            code, output = finish(successor)
-            assert code == 0, output
-        finally:
-            host.return_()
-    assert_applied_once(url, ini, "in_the_server")
+    with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")):
+        assert_applied_once(url, ini, "in_the_server")

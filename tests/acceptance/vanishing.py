@@ -34,15 +34,16 @@ class Namespace:
         """A command that runs in it."""
         return ["ip", "netns", "exec", self.name, *words]
 
-    def vanish(self) -> None:
-        """From now on nothing comes or goes, and nobody is told."""
+    @contextmanager
+    def vanished(self) -> Iterator[None]:
+        """Within the block nothing comes or goes, and nobody is told; then the host is back, with all that runs on it."""
         self._rule("-I", "INPUT")
         self._rule("-I", "OUTPUT")
-
-    def return_(self) -> None:
-        """The host is back, with whatever still runs on it."""
-        self._rule("-D", "INPUT")
-        self._rule("-D", "OUTPUT")
+        try:
+            yield
+        finally:
+            self._rule("-D", "INPUT")
+            self._rule("-D", "OUTPUT")
 
     def _rule(self, *where: str) -> None:
         _run(*self.inside("iptables", "-w", *where, "-j", "DROP"))

@@ -13,6 +13,7 @@ from collections import Counter
 from rich.console import Console
 from rich.table import Table
 
+from tests.chaos.recipe import concurrent_index, killed_holder
 from tests.chaos.rounds import Verdict, play
 from tests.servers import embedded_postgres
 from tests.simulation.database import Violation
@@ -24,10 +25,22 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="./dev chaos", description="Break things, and ask the database afterwards.")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds with real processes (default 10)")
     parser.add_argument("--simulate", type=int, metavar="N", help="N simulated schedules instead, in virtual time")
+    parser.add_argument("--recipe", action="store_true", help="what becomes of the recipe that is written by hand")
     parser.add_argument("--seed", type=int, default=None, metavar="S", help="where to begin; printed, to replay")
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(10**6)
+    if options.recipe:
+        return _recipe()
     return _simulate(seed, options.simulate) if options.simulate else _rounds(seed, options.rounds)
+
+
+def _recipe() -> int:
+    with embedded_postgres() as server:
+        print("pg_advisory_lock() around alembic upgrade head, lock and revisions on one session,")
+        print(f"  6 instances, CREATE INDEX CONCURRENTLY IF NOT EXISTS: {concurrent_index(server)}")
+        print("the same with the lock on a connection of its own,")
+        print(f"  the holder killed inside a long statement: {killed_holder(server)}")
+    return 0
 
 
 def _simulate(seed: int, count: int) -> int:
