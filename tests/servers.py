@@ -36,7 +36,7 @@ hostssl all postgres 127.0.0.1/32 trust
 hostssl all all 127.0.0.1/32 scram-sha-256
 """
 
-SPEED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+SPEED = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 
 
 def optional(what: str, remedy: str) -> NoReturn:

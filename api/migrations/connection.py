@@ -6,6 +6,7 @@ a transaction that rolls back would be undone. A plain role may set all of them.
 
 from __future__ import annotations
 
+import socket
 import uuid
 from contextlib import suppress
 from typing import Any
@@ -21,6 +22,9 @@ from .urls import DatabaseURL
 ANSWER_SECONDS = 10.0
 """Limit of every look at the database: asyncpg sets no keepalive, and a server that vanished never answers."""
 
+_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+"""Seconds, but the last in milliseconds; not every platform has them all."""
+
 _REFUSED_AT_CONNECT = {"08P01", "42704", "22023"}
 
 
@@ -33,11 +37,26 @@ async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> as
     """
     name = {"application_name": application_name}
     try:
-        return await url.connect(statement_cache_size=0, server_settings={**limits.server_settings(), **name})
+        connection = await url.connect(statement_cache_size=0, server_settings={**limits.server_settings(), **name})
     except asyncpg.PostgresError as error:
         if sqlstate(error) not in _REFUSED_AT_CONNECT:
             raise
-    return await url.connect(statement_cache_size=0, server_settings=name)
+        connection = await url.connect(statement_cache_size=0, server_settings=name)
+    _notice_a_vanished_server(connection)
+    return connection
+
+
+def _notice_a_vanished_server(connection: asyncpg.Connection) -> None:
+    # The server's own bounds (limits.py), seen from this end. Without them a statement that was cut off is awaited
+    # until the run's deadline, and a schema that a successor has long finished is then reported as failed.
+    # asyncpg has no option for it, and no public way to the socket.
+    sock = connection._transport.get_extra_info("socket")
+    if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
+        return
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in _PROBES.items():
+        if hasattr(socket, option):
+            sock.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
 
 
 async def set_for_work(connection: asyncpg.Connection, limits: Limits, application_name: str, *, local: bool) -> None:

@@ -149,7 +149,7 @@ class Coordinator:
     async def _precedent(self, session: MigrationSession, schema: Schema) -> Precedent:
         if not schema.pending:
             return Precedent()
-        attempts = await session.attempts(schema.pending[0])
+        attempts = await session.attempts(schema.pending)
         return weigh(attempts, self._policy, self._clock.monotonic() - self._started)
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:

@@ -82,6 +82,8 @@ class SessionLock:
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection) -> None:
         self.key = key
+        self.first_lock_timeout: str | None = None
+        """What a revision's first attempt gets; None where there is no second."""
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -100,6 +102,12 @@ class SessionLock:
         sql = "SELECT pg_advisory_unlock($1)"
         if not await self._connection.fetchval(sql, self.key.value, timeout=ANSWER_SECONDS):
             raise HoldLost(f"the advisory lock {self.key} was gone before it was given back; a revision freed it")
+
+    def next_revision(self, connection: sa.Connection) -> None:
+        """Back to the first rung, from wherever the revision before has climbed to."""
+        if self.first_lock_timeout is not None:
+            connection.exec_driver_sql(f"SET lock_timeout = '{self.first_lock_timeout}'")
+            connection.commit()
 
     def abandon(self, connection: sa.Connection) -> None:
         """Roll back what a failed revision left open; the lock stays."""

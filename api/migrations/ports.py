@@ -70,8 +70,8 @@ class MigrationSession(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of revisions, as the history table knows them; empty where there is no such table."""
 
-    async def attempts(self, revision: str) -> Sequence[Past]:
-        """The newest attempts to apply `revision`, newest first; those that only lacked a table lock are left out."""
+    async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
+        """Attempts to apply any of `pending`, newest first; those that only lacked a table lock are left out."""
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""

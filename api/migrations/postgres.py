@@ -7,7 +7,7 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -73,14 +73,14 @@ class PostgresSession:
         rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
-    async def attempts(self, revision: str) -> list[Past]:
-        """The newest ten attempts to apply `revision`."""
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
         rows = await self._rows_if_there(
             "SELECT revision, outcome, instance, release, error, "
             "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
-            f"FROM {self._history} WHERE revision = $1 AND direction <> 'downgrade' AND outcome <> '{Outcome.RETRIED}' "
-            "ORDER BY id DESC LIMIT 10",
-            revision,
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction <> 'downgrade' "
+            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
+            pending,
         )
         return [Past(**dict(row)) for row in rows]
 

@@ -69,7 +69,9 @@ class Blocker:
     def __str__(self) -> str:
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         who = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
-        return f"pid {self.pid} ({who}) in the way of {self.mode} on {self.relation}"
+        # a row that somebody changed is waited for as their transaction, which has no table
+        what = f"{self.mode} on {self.relation or 'a row'}" if self.mode else "the migration"
+        return f"pid {self.pid} ({who}) in the way of {what}"
 
 
 @dataclass(frozen=True)

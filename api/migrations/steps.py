@@ -28,6 +28,9 @@ class Hold(Protocol):
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
 
+    def next_revision(self, connection: sa.Connection) -> None:
+        """A revision is committed; the next one asks for its table locks as briefly as the first did."""
+
     def abandon(self, connection: sa.Connection) -> None:
         """Roll back what a failed revision left open."""
 
@@ -137,6 +140,7 @@ class Steps:
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
+        self._hold.next_revision(self.connection)
         self._attempt = None
         self.current = None
         self.applied.append(revision)

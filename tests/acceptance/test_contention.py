@@ -21,6 +21,7 @@ from tests.acceptance.fleet import (
     until_phase,
 )
 from tests.acceptance.project import Revision
+from tests.servers import fetch
 from tests.unit.fakes import eventually
 from tests.waiting import wait_until
 
@@ -29,6 +30,7 @@ pytestmark = pytest.mark.acceptance
 NAME = "nightly-report"
 ALTER = 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'
 CONTENDED = Revision("contended", f"mark()\n{ALTER}")
+NEXT = Revision("next", "op.execute(\"CREATE TABLE shown AS SELECT current_setting('lock_timeout')\")")
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'accounts' AND column_name = 'note'"
 
 
@@ -164,9 +166,8 @@ async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_pat
 async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) -> None:
     """Nobody waits for ever: everybody fails, with the name of the one that was in the way."""
     ini = project.make_history(tmp_path, CONTENDED)
-    settings = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_RUN_SECONDS": "6"}
     async with in_the_way(ledger_url) as blocker:
-        with fleet(2, ledger_url, ini=ini, **settings) as instances:
+        with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS="6") as instances:
             until_phase(instances, "failed")
             for message in (instance.health()["message"] for instance in instances):
                 assert "MIGRATION_RUN_SECONDS=6" in message
@@ -179,8 +180,8 @@ async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) ->
 
 
 async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: Path) -> None:
-    """`./migrate.sh upgrade` says it while it waits, and goes on when the way is free."""
-    ini = project.make_history(tmp_path, CONTENDED)
+    """`./migrate.sh upgrade` says it while it waits, and goes on when the way is free; the next asks briefly again."""
+    ini = project.make_history(tmp_path, CONTENDED, NEXT)
     async with in_the_way(ledger_url) as blocker:
         pid = blocker.get_server_pid()
         with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
@@ -192,3 +193,4 @@ async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: P
     assert who in output
     assert "in the way of AccessExclusiveLock on accounts; next try in" in output
     assert evidence.outcomes(ledger_url, CONTENDED.id)[-1] == "applied"
+    assert [tuple(row) for row in await fetch(ledger_url, "SELECT * FROM shown")] == [("300ms",)]

@@ -81,14 +81,13 @@ def test_the_older_waits_while_the_newer_migrates(ledger_url: str, tmp_path: Pat
 def until_listening(url: str, instances: list[Instance]) -> None:
     """Wait until each waits for the holder's notification."""
     until_phase(instances, "waiting")
-    idle = (
+    quiet = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' "
-        "AND application_name LIKE 'migrations:%:waiting:%' AND query LIKE 'SELECT ARRAY%'"
+        "AND application_name LIKE 'migrations:%:waiting:%' AND state_change < now() - interval '1 second'"
     )
-    listening = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE 'migrations:%:waiting:%'"
 
     def all_listen() -> bool:
-        return min(fetch_sync(url, sql)[0][0] for sql in (idle, listening)) >= len(instances)
+        return bool(fetch_sync(url, quiet)[0][0] >= len(instances))
 
     wait_until(all_listen, f"{len(instances)} listening", seconds=60)
 
@@ -97,16 +96,21 @@ def test_two_services_share_a_database(database_url: str, tmp_path: Path) -> Non
     """Another version table, or another lock name with it, is another lock: both migrate at the same time."""
     names = ("billing", "shipping")
     inis = [tree(tmp_path / name, CREATE_AND_WAIT.format(table=name)) for name in names]
-    billing = {"MIGRATION_VERSION_TABLE": "billing_version"}
-    shipping = {"MIGRATION_VERSION_TABLE": "shipping_version", "MIGRATION_LOCK_NAME": "shipping"}
     with (
-        fleet(2, database_url, ini=inis[0], **billing) as one,
-        fleet(2, database_url, ini=inis[1], first=3, **shipping) as other,
+        fleet(2, database_url, ini=inis[0], MIGRATION_VERSION_TABLE="billing_version") as one,
+        fleet(
+            2,
+            database_url,
+            ini=inis[1],
+            first=3,
+            MIGRATION_VERSION_TABLE="shipping_version",
+            MIGRATION_LOCK_NAME="shipping",
+        ) as other,
     ):
         until_both_migrate(one, other)
-        assert one[0].health()["lock"]["key"] != other[0].health()["lock"]["key"]
         evidence.let_go(database_url)
         until_all_ready([*one, *other])
+        assert one[0].health()["lock"]["key"] != other[0].health()["lock"]["key"]
     for name in names:
         assert [tuple(row) for row in fetch_sync(database_url, f"SELECT * FROM {name}_version")] == [("r1",)]
         rows = fetch_sync(database_url, f"SELECT revision, outcome FROM {name}_version_history")

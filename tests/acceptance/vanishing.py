@@ -36,7 +36,7 @@ class Namespace:
 
     @contextmanager
     def vanished(self) -> Iterator[None]:
-        """Within the block nothing comes or goes, and nobody is told; then the host is back, with all that runs on it."""
+        """Within the block nothing comes or goes, and nobody is told; then it is back, with all that runs on it."""
         self._rule("-I", "INPUT")
         self._rule("-I", "OUTPUT")
         try:

@@ -44,7 +44,7 @@ async def test_an_empty_database_has_no_revisions(session: PostgresSession) -> N
     """Neither table is there, which is no error."""
     assert await session.observe() == Observed()
     assert await session.lineage() == {}
-    assert await session.attempts("r1") == []
+    assert await session.attempts(["r1"]) == []
     assert await session.half_applied() is None
     assert await session.runs(10) == []
 
@@ -87,7 +87,7 @@ async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path
     with pytest.raises(RevisionFailed):
         await migrate(session)
     assert await session.observe() == Observed(frozenset(), ("r1",))
-    (failure,) = await session.attempts("r1")
+    (failure,) = await session.attempts(["r1"])
     assert (failure.revision, failure.outcome, failure.instance) == ("r1", "half_applied", "one")
     assert "boom" in (failure.error or "")
     assert 0 <= failure.age_seconds < 60

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
@@ -71,14 +71,14 @@ class Session:
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
-    async def attempts(self, revision: str) -> list[Past]:
-        """The newest attempts at `revision`."""
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest attempts at any of `pending`."""
         await self._query()
         now = self.database.now()
         return [
             Past(r.revision, r.outcome, r.instance, r.release, r.error, now - (r.finished_at or r.started_at))
             for r in reversed(self.database.history)
-            if r.revision == revision
+            if r.revision in pending
         ][:10]
 
     async def try_lock(self) -> bool:

@@ -4,7 +4,7 @@ The trees are real Alembic, and the integration tests run them on a real server.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -101,10 +101,10 @@ class FakeSession:
         """Parents of revisions, from the history."""
         return self.database.lineage
 
-    async def attempts(self, revision: str) -> list[Past]:
-        """The failed attempts at `revision`, newest first."""
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The failed attempts at any of `pending`, newest first."""
         clock, failures = self.database.clock, reversed(self.database.failures)
-        return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {revision, "?"}]
+        return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""
