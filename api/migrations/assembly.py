@@ -6,11 +6,11 @@ import logging
 from dataclasses import dataclass
 
 from .clock import SystemClock
-from .connection import Limits
 from .coordinator import Coordinator
 from .decision import Policy
 from .errors import ConfigurationError
 from .history import Author, History
+from .limits import Limits
 from .lock_manager import LockKey
 from .postgres import PostgresSession
 from .revisions import Revisions
@@ -66,20 +66,23 @@ class Assembly:
         key = LockKey.derive(settings.lock_name, settings.version_table, settings.version_table_schema)
         revisions = Revisions(settings.alembic_config, settings.target)
         history = History(settings.history, settings.version_table_schema)
-        author = Author(settings.instance, settings.release)
+        release = settings.release or revisions.fingerprint
+        author = Author(settings.instance, release)
         runner = Runner(revisions, history, author, settings.version_table, settings.version_table_schema)
         tracker = tracker or new_tracker(settings)
         tracker.note(
             strategy=str(strategy),
             dialect=url.dialect,
             lock_key=str(key),
+            release=release,
             schema=Schema(heads=revisions.code.heads),
         )
-        return cls(settings, url, key, revisions, runner, tracker, _policy(settings, strategy))
+        return cls(settings, url, key, revisions, runner, tracker, _policy(settings, strategy, release))
 
     def session(self) -> PostgresSession:
         """A new session, not yet connected."""
-        limits = Limits(self.settings.lock_timeout_seconds, self.settings.statement_timeout_seconds)
+        settings = self.settings
+        limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
         return PostgresSession(self.url, self.key, self.settings.instance, limits, self.runner)
 
     def coordinator(self, policy: Policy | None = None) -> Coordinator:
@@ -116,7 +119,7 @@ async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: Confi
     await assembly.coordinator().become_ready()
 
 
-def _policy(settings: MigrationSettings, strategy: Strategy) -> Policy:
+def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Policy:
     return Policy(
         wait_seconds=settings.wait_seconds,
         run_seconds=settings.run_seconds,
@@ -124,5 +127,5 @@ def _policy(settings: MigrationSettings, strategy: Strategy) -> Policy:
         serve_ahead=settings.on_ahead == "serve",
         may_migrate=strategy is not Strategy.JOB,
         target=settings.target,
-        release=settings.release,
+        release=release,
     )

@@ -23,7 +23,7 @@ _UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
 async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Apply what is pending: to the head as an instance does at start, or to a revision."""
     if arguments.revision in {"head", "heads"}:
-        policy = replace(assembly.policy, may_migrate=True, target=arguments.revision)
+        policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy).become_ready()
     else:
         order = Order("upgrade", arguments.revision)

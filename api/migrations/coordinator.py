@@ -11,12 +11,11 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from datetime import datetime, timedelta
 
 from .clock import Backoff, Clock, Deadline, jittered
-from .decision import Action, Policy, decide
+from .decision import Action, Policy, Precedent, decide, weigh
 from .errors import AlreadyFailed, DatabaseUnreachable, MigrationError, RevisionFailed, SchemaRefused, WaitTimeout
-from .ports import Failure, MigrationSession, Order
+from .ports import MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge
 from .state import Phase, Tracker
@@ -46,7 +45,6 @@ class Coordinator:
         self._reporter = Reporter(tracker)
         self._started = clock.monotonic()
         self._deadline = Deadline.after(policy.wait_seconds, self._started)
-        self._born: datetime | None = None
         self._lineage: Mapping[str, frozenset[str]] = {}
         self._errors_in_a_row = 0
         self._holder_looked = self._logged = float("-inf")
@@ -91,29 +89,29 @@ class Coordinator:
     async def _reach_head(self, session: MigrationSession) -> None:
         while True:
             schema = await self._look(session)
-            failure = await self._failure(session, schema)
-            action = decide(schema, self._policy, failure=failure)
+            precedent = await self._precedent(session, schema)
+            action = decide(schema, self._policy, precedent=precedent)
             if action is Action.TRY_LOCK and await session.try_lock():
-                return await self._take_charge(session)
+                schema, precedent, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
-                return self._conclude(action, schema, failure)
-            await self._wait(session, schema, failure)
+                return self._conclude(action, schema, precedent)
+            await self._wait(session, schema, precedent)
 
-    async def _take_charge(self, session: MigrationSession) -> None:
+    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
         schema = await self._look(session)
-        failure = await self._failure(session, schema)
-        action = decide(schema, self._policy, locked=True, failure=failure)
+        precedent = await self._precedent(session, schema)
+        action = decide(schema, self._policy, locked=True, precedent=precedent)
         if action is Action.MIGRATE:
             await self._migrate(session, Order("upgrade", self._policy.target))
             schema = await self._verify()
             action = decide(schema, self._policy, locked=True)
         await session.unlock()
-        self._conclude(action, schema, failure)
+        return schema, precedent, action
 
     async def _execute(self, session: MigrationSession, order: Order) -> None:
         schema = await self._look(session)
         while not await session.try_lock():
-            await self._wait(session, schema, None)
+            await self._wait(session, schema, Precedent())
             schema = await self._look(session)
         schema = await self._look(session)
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
@@ -148,13 +146,11 @@ class Coordinator:
         if self._tracker.status.phase is not Phase.VERIFYING:
             self._reporter.saw(schema)
 
-    async def _failure(self, session: MigrationSession, schema: Schema) -> Failure | None:
+    async def _precedent(self, session: MigrationSession, schema: Schema) -> Precedent:
         if not schema.pending:
-            return None
-        if self._born is None:
-            lived = timedelta(seconds=self._clock.monotonic() - self._started)
-            self._born = await session.now() - lived
-        return await session.failure_since(self._born)
+            return Precedent()
+        attempts = await session.attempts(schema.pending)
+        return weigh(attempts, self._policy, self._clock.monotonic() - self._started)
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
         self._tracker.move(Phase.MIGRATING, message=None, holder=await session.holder())
@@ -175,11 +171,13 @@ class Coordinator:
         self._tracker.move(Phase.VERIFYING, holder=None)
 
     async def _ran_out_of_time(self) -> RevisionFailed:
-        current = self._tracker.status.progress.current
+        status = self._tracker.status
+        current = status.progress.current
+        last = f"; last: {status.message}" if status.message else ""
         message = (
             f"revision {current} was cancelled and rolled back: the run did not finish within "
             f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
-            "'./migrate.sh upgrade' before the release"
+            f"'./migrate.sh upgrade' before the release{last}"
         )
         self._reporter.ended("failed", message)
         session = self._sessions()
@@ -196,16 +194,17 @@ class Coordinator:
         finally:
             await session.close()
 
-    def _conclude(self, action: Action, schema: Schema, failure: Failure | None) -> None:
+    def _conclude(self, action: Action, schema: Schema, precedent: Precedent) -> None:
         if action is Action.SERVE:
             ahead = schema.state is SchemaState.AHEAD
             self._tracker.move(Phase.READY, message=explain(schema) if ahead else None, holder=None)
             log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
             return
+        failure = precedent.failure
         if action is Action.GIVE_UP and failure is not None:
             raise AlreadyFailed(
                 f"{failure.error} (on instance {failure.instance}, while this one waited; it is not run again here; "
-                "the next start tries again)",
+                "a later start tries again)",
                 revision=failure.revision,
             )
         if action is Action.REFUSE:
@@ -213,14 +212,14 @@ class Coordinator:
             raise SchemaRefused(explain(schema))
         raise MigrationError(f"Alembic reported success, but {explain(schema)}; env.py does not run what it is given")
 
-    async def _wait(self, session: MigrationSession, schema: Schema, failure: Failure | None) -> None:
+    async def _wait(self, session: MigrationSession, schema: Schema, precedent: Precedent) -> None:
         now = self._clock.monotonic()
         if self._tracker.status.phase is not Phase.WAITING:
             self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
         if now - self._holder_looked >= HOLDER_EVERY_SECONDS:
             self._holder_looked = now
             self._tracker.note(holder=await session.holder())
-        message = self._waiting_message(schema, failure, now)
+        message = self._waiting_message(schema, precedent, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
             raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {message}")
@@ -229,11 +228,15 @@ class Coordinator:
             log.info("Waiting: %s", message, extra={"event": "waiting"})
         await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
 
-    def _waiting_message(self, schema: Schema, failure: Failure | None, now: float) -> str:
+    def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
         holder = self._tracker.status.holder
         who = f"{holder.instance} (pid {holder.pid}) holds the lock" if holder else "nobody holds the lock"
-        failed = f"; the last attempt failed: {failure.error}" if failure else ""
-        return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{failed}"
+        # who holds the lock has begun the next try, whatever the attempts before it say
+        paused = precedent.pause_seconds and holder is None
+        pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
+        died = "; the processes that made the last attempts died" if paused else ""
+        failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
+        return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{pause}{failed}"
 
     async def _endure(self, error: DatabaseUnreachable) -> None:
         now = self._clock.monotonic()

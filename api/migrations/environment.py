@@ -22,12 +22,13 @@ from alembic import context
 from alembic.util import CommandError
 
 from .assembly import Assembly
-from .connection import Limits, connect, engine_over
+from .connection import connect, engine_over
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
+from .given_env import GIVEN
+from .limits import Limits
 from .lock_manager import application_name
 from .ports import Kind, Order
-from .runner import GIVEN
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps
@@ -90,7 +91,7 @@ async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
     try:
         raw = await connect(assembly.url, limits, name)
         try:
-            async with engine_over(raw, limits, "READ COMMITTED").connect() as connection:
+            async with engine_over(raw, "READ COMMITTED").connect() as connection:
                 version = {
                     "version_table": settings.version_table,
                     "version_table_schema": settings.version_table_schema,

@@ -84,6 +84,10 @@ class RevisionFailed(MigrationError):
         self.applied = tuple(applied)
 
 
+class LockContended(RevisionFailed):
+    """A revision did not get a table lock in time and was rolled back whole; it is worth another try."""
+
+
 class AlreadyFailed(RevisionFailed):
     """Another instance ran this revision while we waited, and it failed; running it again would repeat that."""
 

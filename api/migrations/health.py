@@ -60,6 +60,7 @@ def body(status: Status) -> dict[str, Any]:
             "elapsed_seconds": _elapsed(status),
         },
         "lock": _lock(status),
+        "blocked_by": [asdict(blocker) for blocker in status.blocked_by],
         "last_run": _last_run(status),
     }
 

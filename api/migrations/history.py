@@ -25,6 +25,7 @@ class Outcome(StrEnum):
     RUNNING = "running"
     HALF_APPLIED = "half_applied"
     APPLIED = "applied"
+    RETRIED = "retried"
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     STAMPED = "stamped"

@@ -77,10 +77,13 @@ class SessionLock:
     """The lock of one session, held until unlock or the end of the session."""
 
     pooled = False
+    retryable = True
     isolation_level = "READ COMMITTED"
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection) -> None:
         self.key = key
+        self.first_lock_timeout: str | None = None
+        """What a revision's first attempt gets; None where there is no second."""
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -99,6 +102,12 @@ class SessionLock:
         sql = "SELECT pg_advisory_unlock($1)"
         if not await self._connection.fetchval(sql, self.key.value, timeout=ANSWER_SECONDS):
             raise HoldLost(f"the advisory lock {self.key} was gone before it was given back; a revision freed it")
+
+    def next_revision(self, connection: sa.Connection) -> None:
+        """Back to the first rung, from wherever the revision before has climbed to."""
+        if self.first_lock_timeout is not None:
+            connection.exec_driver_sql(f"SET lock_timeout = '{self.first_lock_timeout}'")
+            connection.commit()
 
     def abandon(self, connection: sa.Connection) -> None:
         """Roll back what a failed revision left open; the lock stays."""
@@ -133,6 +142,7 @@ class TransactionLock(SessionLock):
     """
 
     pooled = True
+    retryable = False
     # the transaction is begun and ended here, so SQLAlchemy must do neither
     isolation_level = "AUTOCOMMIT"
 

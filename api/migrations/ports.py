@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal, Protocol
 
 from .schema import Observed
-from .state import Holder
+from .state import Blocker, Holder
 
 Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
 
@@ -28,13 +27,16 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Failure:
-    """A failed attempt, as the history table recorded it."""
+class Past:
+    """An earlier attempt at a revision, as the history table recorded it."""
 
     revision: str
+    outcome: str
     instance: str
     release: str | None
-    error: str
+    error: str | None
+    age_seconds: float
+    """Since it ended, or began if it never ended; by the database's clock."""
 
 
 class Report(Protocol):
@@ -48,6 +50,9 @@ class Report(Protocol):
 
     def finished(self, revision: str) -> None:
         """A step is committed."""
+
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+        """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 
 
 class MigrationSession(Protocol):
@@ -65,11 +70,8 @@ class MigrationSession(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of revisions, as the history table knows them; empty where there is no such table."""
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failed attempt that ended at or after `moment` (the database's clock)."""
-
-    async def now(self) -> datetime:
-        """The database's clock."""
+    async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
+        """Attempts to apply any of `pending`, newest first; those that only lacked a table lock are left out."""
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""

@@ -7,22 +7,23 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from datetime import datetime
-from typing import Any, cast
+from typing import Any
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from .connection import ANSWER_SECONDS, Limits, connect, engine_over, set_for_work
+from .connection import ANSWER_SECONDS, connect
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .history import Outcome
+from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
-from .ports import Failure, Order, Report
+from .locked_run import LockedRun
+from .ports import Order, Past, Report
 from .runner import Runner
 from .schema import Observed
 from .state import Holder
@@ -43,6 +44,7 @@ class PostgresSession:
         self._version, self._history = map(_quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
+        self._run: LockedRun | None = None
         self._standby = False
         self._listening = False
         self._woken = asyncio.Event()
@@ -71,14 +73,16 @@ class PostgresSession:
         rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failed attempt since `moment`."""
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
         rows = await self._rows_if_there(
-            f"SELECT revision, instance, release, error FROM {self._history} "
-            f"WHERE error IS NOT NULL AND finished_at >= $1 ORDER BY id DESC LIMIT 1",
-            moment,
+            "SELECT revision, outcome, instance, release, error, "
+            "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction <> 'downgrade' "
+            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
+            pending,
         )
-        return Failure(**dict(rows[0])) if rows else None
+        return [Past(**dict(row)) for row in rows]
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
@@ -91,10 +95,6 @@ class PostgresSession:
         )
         return rows[0] if rows else None
 
-    async def now(self) -> datetime:
-        """The server's clock."""
-        return cast(datetime, await self._value("SELECT clock_timestamp()"))
-
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free; behind a pooler, in a transaction."""
         async with _translated("taking the lock"):
@@ -106,26 +106,24 @@ class PostgresSession:
                 )
             held = await lock.try_lock()
             if held:
-                name = application_name(self._key, "migrating", self._instance)
-                await set_for_work(self._connection, self._limits, name, local=lock.pooled)
+                self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
+                await self._run.prepare(application_name(self._key, "migrating", self._instance))
         return held
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on this very connection."""
-        lock = self._held
-        if lock.pooled:
+        assert self._run is not None, "try_lock comes first"
+        if self._run.lock.pooled:
             await self._refuse_autocommit(order)
         async with _translated("migrating"):
-            engine = engine_over(self._connection, self._limits, lock.isolation_level)
-            async with engine.connect() as connection:
-                await connection.run_sync(self._runner.carry_out, order, report, lock)
-            await lock.complete()
+            await self._run.carry_out(order, report)
 
     async def fail_attempt(self, error: str) -> None:
         """Record this instance's open attempt as failed."""
         await self._rows_if_there(
             f"UPDATE {self._history} SET outcome = '{Outcome.FAILED}', finished_at = clock_timestamp(), error = $1 "
-            f"WHERE outcome = '{Outcome.RUNNING}' AND instance = $2 RETURNING id",
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
+            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}') RETURNING id",
             error,
             self._instance,
         )
@@ -172,6 +170,9 @@ class PostgresSession:
             await raw.close(timeout=CLOSE_SECONDS)
         except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
             raw.terminate()
+
+    async def _beside(self) -> asyncpg.Connection:
+        return await connect(self._url, self._limits, application_name(self._key, "observing", self._instance))
 
     @property
     def _connection(self) -> asyncpg.Connection:

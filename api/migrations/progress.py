@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 
 from .schema import Schema, SchemaState
-from .state import LastRun, Progress, Tracker
+from .state import Blocker, LastRun, Progress, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -23,10 +24,11 @@ class Reporter:
         self._step_started = 0.0
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
-        """The run begins."""
-        self._applied = []
+        """The run begins, or goes on after a step that did not get its lock."""
         self._verb = verb
-        self._tracker.note(progress=Progress(0, len(revisions), None, time.time()))
+        done = len(self._applied)
+        started = self._tracker.status.progress.started_at if done else time.time()
+        self._tracker.note(progress=Progress(done, done + len(revisions), None, started))
         if revisions and not self._announced:
             self._announced = True
             log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
@@ -39,6 +41,7 @@ class Reporter:
     def finished(self, revision: str) -> None:
         """A step is committed."""
         self._applied.append(revision)
+        self._tracker.note(message=None, blocked_by=())
         progress = self._tracker.status.progress
         self._tracker.note(progress=replace(progress, applied=len(self._applied), current=None))
         seconds = time.monotonic() - self._step_started
@@ -51,6 +54,13 @@ class Reporter:
             seconds,
             extra={"event": "revision_applied", "revision": revision, "seconds": seconds},
         )
+
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+        """A step did not get its lock; it is tried again."""
+        who = "; ".join(map(str, blockers)) or "somebody who was gone when we looked"
+        message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
+        self._tracker.note(message=message, blocked_by=tuple(blockers))
+        log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
     def ended(self, result: str, error: str | None = None) -> None:
         """This instance's run is over."""

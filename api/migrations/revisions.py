@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import traceback
 from collections.abc import Iterable
 from pathlib import Path
@@ -47,6 +48,14 @@ class Revisions:
                 f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
                 "'alembic merge heads', or set MIGRATION_TARGET=heads if that is meant"
             )
+
+    @property
+    def fingerprint(self) -> str:
+        """A digest of this build's revision files: two builds with the same one would do the same."""
+        digest = hashlib.sha256()
+        for revision in self.code.parents:
+            digest.update(Path(self.directory.get_revision(revision).path).read_bytes())
+        return digest.hexdigest()[:12]
 
     def resolve(self, target: str) -> frozenset[str]:
         """The full revision ids that a target (`head`, an id, a prefix, `base`) names; `base` is the empty set.

@@ -65,6 +65,9 @@ class MigrationSettings(BaseSettings):
     At least 1.5 s gets past autovacuum, which yields only at the deadlock check after 1 s. 0 is no limit."""
     statement_timeout_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0
     """Limit of one statement of a revision; 0 leaves `run_seconds` as the only one."""
+    idle_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
+    """How long the migrating session may do nothing between two statements before the server ends it, lock and all:
+    what frees the lock of a process that was stopped. More than any revision computes in Python. 0 is no limit."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"

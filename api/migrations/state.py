@@ -52,6 +52,29 @@ class Holder:
 
 
 @dataclass(frozen=True)
+class Blocker:
+    """A session that is in the migration's way, as far as this role may see it.
+
+    `seconds` is the age of its transaction; `relation` and `mode` are what the migration waits for.
+    """
+
+    pid: int
+    application: str | None = None
+    user: str | None = None
+    state: str | None = None
+    seconds: float | None = None
+    relation: str | None = None
+    mode: str | None = None
+
+    def __str__(self) -> str:
+        age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
+        who = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
+        # a row that somebody changed is waited for as their transaction, which has no table
+        what = f"{self.mode} on {self.relation or 'a row'}" if self.mode else "the migration"
+        return f"pid {self.pid} ({who}) in the way of {what}"
+
+
+@dataclass(frozen=True)
 class Progress:
     """How far the migration is; `current` is the revision being applied, if any. Times in epoch seconds."""
 
@@ -88,6 +111,7 @@ class Status:
     schema: Schema = Schema()
     progress: Progress = Progress()
     holder: Holder | None = None
+    blocked_by: tuple[Blocker, ...] = ()
     waiting_since: float | None = None
     last_run: LastRun | None = None
     message: str | None = None

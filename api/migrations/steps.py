@@ -22,8 +22,14 @@ from .schema import CodeRevisions
 class Hold(Protocol):
     """The lock, as the session that holds it sees it from inside the work."""
 
+    retryable: bool
+    """Whether the lock is still held after a revision was rolled back, so that it may be tried again."""
+
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
+
+    def next_revision(self, connection: sa.Connection) -> None:
+        """A revision is committed; the next one asks for its table locks as briefly as the first did."""
 
     def abandon(self, connection: sa.Connection) -> None:
         """Roll back what a failed revision left open."""
@@ -96,14 +102,15 @@ class Steps:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt.id, Outcome.APPLIED)
 
-    def record_failure(self, error: str) -> None:
+    def record_failure(self, error: str, outcome: Outcome = Outcome.FAILED) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
         if attempt is None:
             return
         self._hold.abandon(self.connection)
         self._history.table.create(self.connection, checkfirst=True)
-        outcome = attempt.outcome if attempt.outcome is Outcome.HALF_APPLIED else Outcome.FAILED
+        if attempt.outcome is Outcome.HALF_APPLIED:
+            outcome = Outcome.HALF_APPLIED
         if not self._history.mark(self.connection, attempt.id, outcome, error):
             # one transaction carried everything, and took the attempt with it
             again = self._history.begin(
@@ -133,6 +140,7 @@ class Steps:
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
+        self._hold.next_revision(self.connection)
         self._attempt = None
         self.current = None
         self.applied.append(revision)

@@ -7,8 +7,9 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.connection import Limits, connect, set_for_work
+from api.migrations.connection import connect, set_for_work
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
+from api.migrations.limits import Limits
 from api.migrations.lock_manager import LockKey, SessionLock, application_name, holder
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
@@ -127,8 +128,8 @@ async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Con
     expected = {
         "lock_timeout": "3000ms",
         "statement_timeout": "90000ms",
-        "idle_in_transaction_session_timeout": "0ms",
-        "idle_session_timeout": "0ms",
+        "idle_in_transaction_session_timeout": "60000ms",
+        "idle_session_timeout": "60000ms",
         "client_connection_check_interval": "1000ms",
         "tcp_keepalives_idle": "10s",
         "tcp_keepalives_interval": "5s",
@@ -139,7 +140,9 @@ async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Con
     new = {"transaction_timeout": "0ms"} if connection.get_server_version() >= (17, 0) else {}
     assert await settings_of(connection) == expected | new
     await connection.execute("DISCARD ALL")
-    assert await settings_of(connection) == expected | new | {"application_name": "migrations:x:waiting:one"}
+    at_connect = {"idle_in_transaction_session_timeout": "0ms", "idle_session_timeout": "0ms"}
+    at_connect["application_name"] = "migrations:x:waiting:one"
+    assert await settings_of(connection) == expected | new | at_connect
     await connection.close()
 
 

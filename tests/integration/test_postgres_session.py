@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +44,7 @@ async def test_an_empty_database_has_no_revisions(session: PostgresSession) -> N
     """Neither table is there, which is no error."""
     assert await session.observe() == Observed()
     assert await session.lineage() == {}
-    assert await session.failure_since(await session.now()) is None
+    assert await session.attempts(["r1"]) == []
     assert await session.half_applied() is None
     assert await session.runs(10) == []
 
@@ -85,18 +84,13 @@ async def test_both_tables_are_read_in_one_look(session: PostgresSession) -> Non
 async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path) -> None:
     """With its version row missing, and the error in the history."""
     session = assembled(database_url, tree(tmp_path, HALF)).session()
-    before = None
     with pytest.raises(RevisionFailed):
-        await session.open()
-        before = await session.now()
         await migrate(session)
-    assert before is not None
     assert await session.observe() == Observed(frozenset(), ("r1",))
-    failure = await session.failure_since(before)
-    assert failure is not None
-    assert (failure.revision, failure.instance) == ("r1", "one")
-    assert "boom" in failure.error
-    assert await session.failure_since(await session.now() + timedelta(seconds=1)) is None
+    (failure,) = await session.attempts(["r1"])
+    assert (failure.revision, failure.outcome, failure.instance) == ("r1", "half_applied", "one")
+    assert "boom" in (failure.error or "")
+    assert 0 <= failure.age_seconds < 60
     await session.close()
 
 

@@ -4,9 +4,9 @@ The trees are real Alembic, and the integration tests run them on a real server.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
+from dataclasses import replace
 from pathlib import Path
 from textwrap import dedent, indent
 from typing import Any
@@ -18,14 +18,13 @@ from api.migrations.assembly import Assembly
 from api.migrations.coordinator import Coordinator
 from api.migrations.decision import Policy
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
-from api.migrations.ports import Failure, Order, Report
+from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, Observed
 from api.migrations.settings import MigrationSettings
 from api.migrations.state import Holder, Phase, Tracker
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
-EPOCH = datetime(2026, 1, 1, tzinfo=UTC)
 FOREVER_SECONDS = 30.0
 """Longer than anything takes: whoever waits that long has hung."""
 
@@ -64,17 +63,12 @@ class Database:
         self.clock = clock
         self.observed = Observed(revisions)
         self.lineage: dict[str, frozenset[str]] = {}
-        self.failures: list[tuple[datetime, Failure]] = []
+        self.failures: list[tuple[float, Past]] = []
         self.holder: Holder | None = None
         self.refused_connections = 0
         self.tries: list[str] = []
         self.runs: list[str] = []
         self.work: Callable[[FakeSession, Order, Report], Awaitable[None]] = apply_all
-
-    @property
-    def now(self) -> datetime:
-        """The server's clock, which is not the instance's."""
-        return EPOCH + timedelta(seconds=self.clock.seconds)
 
     def session(self, instance: str) -> "FakeSession":
         """A session of that instance, not yet connected."""
@@ -107,13 +101,10 @@ class FakeSession:
         """Parents of revisions, from the history."""
         return self.database.lineage
 
-    async def failure_since(self, moment: datetime) -> Failure | None:
-        """The newest failure since `moment`."""
-        return next((failure for at, failure in reversed(self.database.failures) if at >= moment), None)
-
-    async def now(self) -> datetime:
-        """The server's clock."""
-        return self.database.now
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The failed attempts at any of `pending`, newest first."""
+        clock, failures = self.database.clock, reversed(self.database.failures)
+        return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""
@@ -154,7 +145,8 @@ class FakeSession:
 
     def failed(self, revision: str, error: str, release: str | None = None) -> None:
         """Write a failed attempt into the history."""
-        self.database.failures.append((self.database.now, Failure(revision, self.instance, release, error)))
+        past = Past(revision, "failed", self.instance, release, error, 0.0)
+        self.database.failures.append((self.database.clock.seconds, past))
 
     @property
     def _holds(self) -> bool:
@@ -220,7 +212,14 @@ def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
 
 def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> Assembly:
     """What an instance builds from its settings, without the environment."""
-    values = {"app_database_url": url, "alembic_config": str(ini), "instance": instance, **settings}
+    # a revision that stands at a barrier waits for a lock, and must not be sent away from it
+    values = {
+        "lock_timeout_seconds": 0,
+        "app_database_url": url,
+        "alembic_config": str(ini),
+        "instance": instance,
+        **settings,
+    }
     return Assembly.build(MigrationSettings.load(**values))
 
 

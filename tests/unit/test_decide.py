@@ -2,9 +2,9 @@
 
 import pytest
 
-from api.migrations.decision import Action, Policy, decide
+from api.migrations.decision import Action, Policy, Precedent, decide, weigh
 from api.migrations.errors import MigrationError, SchemaRefused, WaitTimeout
-from api.migrations.ports import Failure, Order, Report
+from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, Observed, Schema, SchemaState
 from api.migrations.state import Holder, Phase
 from tests.unit.fakes import Database, FakeClock, FakeSession, Instance
@@ -12,7 +12,7 @@ from tests.unit.fakes import Database, FakeClock, FakeSession, Instance
 SERVE, TRY, MIGRATE = Action.SERVE, Action.TRY_LOCK, Action.MIGRATE
 WAIT, REFUSE, GIVE_UP = Action.WAIT, Action.REFUSE, Action.GIVE_UP
 
-FAILED = Failure("b", "other-1", "v2", "revision b failed")
+FAILED = Precedent(Past("b", "failed", "other-1", "v2", "revision b failed", 1.0), seen=True)
 MATCHING = Policy(release="v2")
 PENDING = ("b", "c")
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))
@@ -55,8 +55,8 @@ def test_the_next_action(
     assert decide(found, MATCHING) is unlocked
     assert decide(found, MATCHING, locked=True) is locked
     assert decide(found, Policy(may_migrate=False, release="v2")) is job
-    assert decide(found, MATCHING, failure=FAILED) is failed
-    assert decide(found, MATCHING, locked=True, failure=FAILED) is failed_locked
+    assert decide(found, MATCHING, precedent=FAILED) is failed
+    assert decide(found, MATCHING, locked=True, precedent=FAILED) is failed_locked
 
 
 @pytest.mark.parametrize("locked", [False, True])
@@ -70,27 +70,66 @@ def test_serving_ahead_never_extends_to_diverged() -> None:
     assert decide(schema(SchemaState.DIVERGED), Policy(serve_ahead=True)) is REFUSE
 
 
+def past(outcome: str, age_seconds: float, release: str | None = "v2") -> Past:
+    """An attempt at revision b."""
+    error = "revision b failed" if outcome == "failed" else None
+    return Past("b", outcome, "other-1", release, error, age_seconds)
+
+
+def test_a_failure_counts_as_seen_while_the_instance_lives() -> None:
+    """What ended before this instance began is for a new try; what ended since is not."""
+    assert weigh([past("failed", 3)], MATCHING, lived_seconds=5).seen
+    assert not weigh([past("failed", 3)], MATCHING, lived_seconds=2).seen
+
+
 @pytest.mark.parametrize("release", [None, "v3"])
 def test_the_failure_of_another_release_is_tried_again(release: str | None) -> None:
     """A new release may carry the repaired revision."""
-    assert decide(schema(SchemaState.BEHIND), Policy(release=release), failure=FAILED) is TRY
+    assert weigh([past("failed", 3)], Policy(release=release), lived_seconds=5) == Precedent()
 
 
-def test_the_failure_of_a_revision_that_is_not_pending_is_history() -> None:
-    """Somebody applied it since, or it belongs to another build."""
-    other = Failure("z", "other-1", "v2", "revision z failed")
-    assert decide(schema(SchemaState.BEHIND), MATCHING, failure=other) is TRY
+@pytest.mark.parametrize(
+    ("outcomes", "pause"),
+    [
+        ([], 0),
+        (["running"], 0),
+        (["interrupted"], 0),
+        (["interrupted", "interrupted"], 10),
+        (["failed"], 10),
+        (["failed", "failed"], 20),
+        (["failed", "interrupted", "failed", "interrupted"], 40),
+        (["failed"] * 10, 300),
+        (["applied", "failed"], 0),
+        (["failed", "applied", "failed"], 10),
+    ],
+)
+def test_the_pause_grows_with_each_failure(outcomes: list[str], pause: float) -> None:
+    """10 s, doubling to 5 min; one death is free, for the process that died is replaced at once."""
+    assert weigh([past(outcome, 0) for outcome in outcomes], MATCHING, lived_seconds=0).pause_seconds == pause
 
 
-def test_instances_without_a_release_are_of_the_same_one() -> None:
-    """Nobody set MIGRATION_RELEASE: a failure counts for all of them."""
-    failure = Failure("b", "other-1", None, "revision b failed")
-    assert decide(schema(SchemaState.BEHIND), Policy(), failure=failure) is GIVE_UP
+def test_the_pause_runs_from_the_last_attempt() -> None:
+    """After its end nobody waits for it."""
+    assert weigh([past("failed", 4)], MATCHING, lived_seconds=0).pause_seconds == 6
+    assert weigh([past("failed", 11)], MATCHING, lived_seconds=0).pause_seconds == 0
+
+
+def test_an_operator_does_not_pause() -> None:
+    """`./migrate.sh upgrade` tries at once."""
+    operator = Policy(release="v2", backs_off=False)
+    assert weigh([past("failed", 0)], operator, lived_seconds=0).pause_seconds == 0
+
+
+def test_a_pause_is_a_wait_with_and_without_the_lock() -> None:
+    """The lock is given back rather than held through the pause."""
+    pausing = Precedent(pause_seconds=7)
+    assert decide(schema(SchemaState.BEHIND), MATCHING, precedent=pausing) is WAIT
+    assert decide(schema(SchemaState.BEHIND), MATCHING, locked=True, precedent=pausing) is WAIT
 
 
 def test_a_waiter_for_a_job_is_not_stopped_by_its_failure() -> None:
     """The job may be started again within the wait budget."""
-    assert decide(schema(SchemaState.BEHIND), Policy(may_migrate=False, release="v2"), failure=FAILED) is WAIT
+    assert decide(schema(SchemaState.BEHIND), Policy(may_migrate=False, release="v2"), precedent=FAILED) is WAIT
 
 
 async def test_success_that_changed_nothing_is_an_error(database: Database) -> None:

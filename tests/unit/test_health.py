@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from api.migrations.health import RETRY_AFTER_SECONDS, body, routes, verdict
 from api.migrations.schema import Schema, SchemaState
-from api.migrations.state import Holder, LastRun, Phase, Progress, Status
+from api.migrations.state import Blocker, Holder, LastRun, Phase, Progress, Status
 
 STATUS = Status(
     phase=Phase.WAITING,
@@ -25,6 +25,7 @@ STATUS = Status(
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
     progress=Progress(1, 3, "c", 1700000000.0),
     holder=Holder("web-1", 4242, 1700000000.0, "active"),
+    blocked_by=(Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
     waiting_since=1700000050.0,
     last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),
     message="the database is at b",
@@ -47,6 +48,17 @@ SHAPE = {
         "holder": {"instance": str, "pid": int, "since": str, "state": str},
         "waited_seconds": float,
     },
+    "blocked_by": [
+        {
+            "pid": int,
+            "application": str,
+            "user": str,
+            "state": str,
+            "seconds": float,
+            "relation": str,
+            "mode": str,
+        }
+    ],
     "last_run": {
         "result": str,
         "started_at": str,

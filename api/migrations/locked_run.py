@@ -1,0 +1,103 @@
+"""A run on the connection that holds the lock: what comes before it, and how a revision gets its table locks.
+
+Each revision asks briefly, and is tried again whole if it did not get its lock and nothing was committed inside it.
+The advisory lock stays held in between; the run's budget (MIGRATION_RUN_SECONDS) ends the tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from .connection import ANSWER_SECONDS, engine_over, set_for_work
+from .errors import LockContended
+from .limits import Ladder, Limits
+from .lock_manager import SessionLock
+from .observer import Observer
+from .ports import Order, Report
+from .runner import Runner
+
+log = logging.getLogger(__name__)
+
+ORPHAN_LOOKS, ORPHAN_LOOK_SECONDS = 10, 0.5
+
+
+class LockedRun:
+    """Orders on `connection`, which holds `lock`; `beside` opens another one to observe it from."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        lock: SessionLock,
+        limits: Limits,
+        runner: Runner,
+        beside: Callable[[], Awaitable[asyncpg.Connection]],
+    ) -> None:
+        self.lock = lock
+        self._connection = connection
+        self._limits = limits
+        self._runner = runner
+        self._beside = beside
+        self._ladder = Ladder()
+
+    async def prepare(self, application_name: str) -> None:
+        """Give the session its settings and its name, and make sure that nobody else is at work."""
+        await set_for_work(self._connection, self._limits, application_name, local=self.lock.pooled)
+        await self._outlive_predecessor()
+        if self.lock.retryable:
+            deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
+            deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
+            self._ladder = Ladder.for_server(self._limits, deadlock_seconds)
+            self.lock.first_lock_timeout = _milliseconds(self._ladder.rung(1))
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order to its end, each revision as often as it takes to get its table locks."""
+        observer = Observer(self._beside, self._connection.get_server_pid())
+        attempts: Counter[str | None] = Counter()
+        while True:
+            if self.lock.retryable:
+                await self._wait_at_most(self._ladder.rung(1 + max(attempts.values(), default=0)))
+            try:
+                await self._attempt(order, report, observer)
+                break
+            except LockContended as error:
+                # only the revision that was in trouble counts: the next one starts at the first rung again
+                attempts = Counter({error.revision: attempts[error.revision] + 1})
+                delay = self._ladder.delay(attempts[error.revision])
+                report.contended(str(error.revision), attempts[error.revision], delay, observer.blockers)
+                await asyncio.sleep(delay)
+        await self.lock.complete()
+
+    async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
+        engine = engine_over(self._connection, self.lock.isolation_level)
+        async with observer.watching(engine.sync_engine), engine.connect() as connection:
+            await connection.run_sync(self._runner.carry_out, order, report, self.lock)
+
+    async def _wait_at_most(self, seconds: float) -> None:
+        sql = "SELECT set_config('lock_timeout', $1, false)"
+        await self._connection.execute(sql, _milliseconds(seconds), timeout=ANSWER_SECONDS)
+
+    async def _outlive_predecessor(self) -> None:
+        # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
+        # went on. Cheap to ask, and fatal to get wrong.
+        at_work = (
+            "SELECT array_agg(pid) FROM pg_stat_activity WHERE starts_with(application_name, $1) "
+            "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
+        )
+        for look in range(ORPHAN_LOOKS):
+            name = f"{self.lock.key.label}migrating:"
+            pids = await self._connection.fetchval(at_work, name, timeout=ANSWER_SECONDS)
+            if not pids:
+                return
+            if look == ORPHAN_LOOKS - 1:
+                log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
+                await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
+            await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+
+
+def _milliseconds(seconds: float) -> str:
+    return f"{round(seconds * 1000)}ms"

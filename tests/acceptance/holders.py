@@ -1,0 +1,71 @@
+"""Sessions that migrate, as the server sees them, and revisions that hold still in one place."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from tests.acceptance.project import GATE, Revision
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+MIGRATING = "datname = current_database() AND application_name LIKE 'migrations:%:migrating:%'"
+
+BESIDE = f"""\
+op.execute("INSERT INTO marks SELECT 'beside ' || application_name FROM pg_stat_activity "
+           "WHERE pid <> pg_backend_pid() AND state <> 'idle' AND {MIGRATING}")
+"""
+"""Leaves a second mark when somebody else is at work: no revision may ever see that."""
+
+
+def in_the_server(id: str = "in_the_server") -> Revision:
+    """One long statement, unless `evidence.let_go` came before it."""
+    body = f"""mark()\n{BESIDE}if not op.get_bind().scalar({GATE}):\n    op.execute("SELECT pg_sleep(300)")"""
+    return Revision(id, body)
+
+
+def in_python(folder: Path, id: str = "in_python") -> Revision:
+    """Makes `folder/asleep` and waits for `folder/wake` with its transaction open, unless `evidence.let_go` came."""
+    body = f"""mark()
+{BESIDE}if not op.get_bind().scalar({GATE}):
+    Path({str(folder / "asleep")!r}).touch()
+    while not Path({str(folder / "wake")!r}).exists():
+        time.sleep(0.05)
+"""
+    return Revision(id, body, header="from pathlib import Path\n")
+
+
+def watched(id: str = "watched") -> Revision:
+    """Leaves its mark, and another one if somebody else is at work."""
+    return Revision(id, "mark()\n" + BESIDE)
+
+
+def signal_holder(url: str, function: str) -> int:
+    """Call `pg_terminate_backend` or `pg_cancel_backend` on the one session that migrates; returns its pid."""
+    rows = fetch_sync(url, f"SELECT pid, {function}(pid) FROM pg_stat_activity WHERE {MIGRATING}")
+    assert [row[1] for row in rows] == [True], rows
+    pid: int = rows[0][0]
+    return pid
+
+
+def pids(url: str) -> list[int]:
+    """The sessions that migrate."""
+    return [row[0] for row in fetch_sync(url, f"SELECT pid FROM pg_stat_activity WHERE {MIGRATING}")]
+
+
+def writers(url: str) -> int:
+    """How many migrating sessions are in a transaction that has written something.
+
+    By transaction rather than by state: a backend that is ending frees its locks before it leaves the list.
+    """
+    rows = fetch_sync(url, f"SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND {MIGRATING}")
+    count: int = rows[0][0]
+    return count
+
+
+def alone_until(url: str, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
+    """Wait for `condition`; fail if two migrating sessions are ever seen writing at once."""
+
+    def still_alone() -> bool:
+        assert writers(url) <= 1, "two sessions migrate at once"
+        return condition()
+
+    wait_until(still_alone, what, seconds=seconds)

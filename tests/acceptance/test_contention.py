@@ -1,0 +1,196 @@
+"""Somebody is in the way of a revision: who it is, that readers are served meanwhile, and that it goes on by itself."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import (
+    MARK,
+    Instance,
+    finish,
+    fleet,
+    start_migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
+from tests.acceptance.project import Revision
+from tests.servers import fetch
+from tests.unit.fakes import eventually
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+NAME = "nightly-report"
+ALTER = 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'
+CONTENDED = Revision("contended", f"mark()\n{ALTER}")
+NEXT = Revision("next", "op.execute(\"CREATE TABLE shown AS SELECT current_setting('lock_timeout')\")")
+COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'accounts' AND column_name = 'note'"
+
+
+@asynccontextmanager
+async def in_the_way(url: str, sql: str = "SELECT count(*) FROM accounts") -> AsyncIterator[asyncpg.Connection]:
+    """A session that looked at a table and went to lunch: idle in transaction, with ACCESS SHARE."""
+    connection = await asyncpg.connect(url, server_settings={"application_name": NAME})
+    try:
+        await connection.execute("BEGIN")
+        await connection.execute(sql)
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def read(url: str) -> int:
+    """What a reader of the table does, who would sooner give up than wait for a minute."""
+    connection = await asyncpg.connect(url, server_settings={"statement_timeout": "60s"})
+    try:
+        count: int = await connection.fetchval("SELECT count(*) FROM accounts")
+        return count
+    finally:
+        await connection.close()
+
+
+def until_retried(url: str, revision: str, times: int) -> None:
+    """Wait until that many attempts have come to nothing."""
+
+    def enough() -> bool:
+        return evidence.outcomes(url, revision).count("retried") >= times
+
+    wait_until(enough, f"{times} attempts at {revision}", seconds=60)
+
+
+def until_blocked(instance: Instance) -> dict[str, Any]:
+    """Wait until the health of the migrating instance names somebody, and return that."""
+    seen: list[dict[str, Any]] = []
+
+    def look() -> bool:
+        seen[:] = instance.health().get("blocked_by", [])
+        return bool(seen)
+
+    wait_until(look, f"{instance!r} says who is in the way", seconds=60)
+    assert len(seen) == 1
+    return seen[0]
+
+
+async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path) -> None:
+    """The health names session, state, table and lock; readers come between the tries; then it is applied once."""
+    ini = project.make_history(tmp_path, CONTENDED)
+    async with in_the_way(ledger_url) as blocker:
+        with fleet(3, ledger_url, ini=ini) as instances:
+            migrator = until_one_migrates(instances)
+            blocked = until_blocked(migrator)
+            assert (blocked["pid"], blocked["application"]) == (blocker.get_server_pid(), NAME)
+            assert (blocked["state"], blocked["seconds"] > 0) == ("idle in transaction", True)
+            assert (blocked["relation"], blocked["mode"]) == ("accounts", "AccessExclusiveLock")
+            for times in (1, 2, 3):
+                until_retried(ledger_url, CONTENDED.id, times)
+                assert await read(ledger_url) == 0
+            assert "contended did not get its lock" in migrator.health()["message"]
+            assert blocker.is_in_transaction(), "all that happened while it was in the way"
+            await blocker.close()
+            until_all_ready(instances)
+            assert (migrator.health()["blocked_by"], migrator.health()["message"]) == ([], None)
+            assert sum(instance.log().count(MARK) for instance in instances) == 1
+    *tries, last = evidence.history(ledger_url, extra_only=True)
+    assert {row["outcome"] for row in tries} == {"retried"}
+    assert all("55P03" in row["error"] for row in tries)
+    assert (last["outcome"], evidence.marks(ledger_url)) == ("applied", [CONTENDED.id])
+    assert evidence.appliers(ledger_url) >= {migrator.name}
+
+
+async def test_what_came_before_the_wait_is_not_forgotten(ledger_url: str, tmp_path: Path) -> None:
+    """The revision that was applied before the one that had to wait is in the report of the run, and ran once."""
+    ini = project.make_history(tmp_path, project.quick(), CONTENDED)
+    async with in_the_way(ledger_url) as blocker:
+        with fleet(1, ledger_url, ini=ini) as instances:
+            until_retried(ledger_url, CONTENDED.id, 2)
+            progress = instances[0].health()["progress"]
+            assert (progress["applied"], progress["total"]) == (1, 2)
+            await blocker.close()
+            until_all_ready(instances)
+            assert instances[0].health()["last_run"]["applied"] == ["quick", CONTENDED.id]
+    assert evidence.outcomes(ledger_url, "quick") == ["applied"]
+
+
+async def test_a_deadlock_is_tried_again(ledger_url: str, tmp_path: Path) -> None:
+    """Two that wait for one another: the server ends the revision's try, and the next one succeeds."""
+    body = f"""mark()
+op.execute("LOCK TABLE accounts")
+{project.WAIT_FOR_THE_TEST}
+op.execute("ALTER TABLE transactions ADD COLUMN note text")"""
+    ini = project.make_history(tmp_path, Revision("deadlocked", body))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM transactions") as other:
+        # the one whose check comes first is the victim
+        await other.execute("SET deadlock_timeout = '600s'")
+        with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
+            until_one_migrates(instances)
+            granted = "SELECT count(*) FROM pg_locks WHERE relation = 'accounts'::regclass AND {}"
+            exclusive = granted.format("granted AND mode = 'AccessExclusiveLock'")
+            await eventually(ledger_url, exclusive, "the revision's first lock")
+            reading = asyncio.create_task(other.execute("SELECT count(*) FROM accounts"))
+            await eventually(ledger_url, granted.format("NOT granted"), "the other session behind it")
+            evidence.let_go(ledger_url)
+            await reading
+            await other.execute("COMMIT")
+            until_all_ready(instances)
+    rows = evidence.history(ledger_url, extra_only=True)
+    assert [row["outcome"] for row in rows] == ["retried", "applied"]
+    assert "40P01" in rows[0]["error"]
+    assert evidence.marks(ledger_url) == ["deadlocked"]
+
+
+async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_path: Path) -> None:
+    """A lock timeout after an `autocommit_block`: one attempt, dirty, and the next start does not repeat it either."""
+    body = f"with op.get_context().autocommit_block():\n    mark()\n{ALTER}"
+    ini = project.make_history(tmp_path, Revision("halfway", body))
+    async with in_the_way(ledger_url):
+        with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+            until_phase(instances, "failed")
+            assert all("revision halfway" in instance.health()["message"] for instance in instances)
+            assert all("committed a part of its work" in instance.health()["message"] for instance in instances)
+    with fleet(1, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        assert instances[0].health()["state"] == "dirty"
+    rows = evidence.history(ledger_url, extra_only=True)
+    assert [row["outcome"] for row in rows] == ["half_applied"]
+    assert "55P03" in rows[0]["error"]
+    assert evidence.marks(ledger_url) == ["halfway"]
+
+
+async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) -> None:
+    """Nobody waits for ever: everybody fails, with the name of the one that was in the way."""
+    ini = project.make_history(tmp_path, CONTENDED)
+    async with in_the_way(ledger_url) as blocker:
+        with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS="6") as instances:
+            until_phase(instances, "failed")
+            for message in (instance.health()["message"] for instance in instances):
+                assert "MIGRATION_RUN_SECONDS=6" in message
+                assert f"pid {blocker.get_server_pid()} ({NAME}, " in message
+            assert sum(instance.log().count(MARK) for instance in instances) == 1
+    *tries, last = evidence.outcomes(ledger_url, CONTENDED.id)
+    assert (set(tries), last) == ({"retried"}, "failed")
+    assert evidence.versions(ledger_url) == [project.head()]
+    wait_until(lambda: evidence.advisory_locks(ledger_url) == 0, "a free lock", seconds=30)
+
+
+async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: Path) -> None:
+    """`./migrate.sh upgrade` says it while it waits, and goes on when the way is free; the next asks briefly again."""
+    ini = project.make_history(tmp_path, CONTENDED, NEXT)
+    async with in_the_way(ledger_url) as blocker:
+        pid = blocker.get_server_pid()
+        with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
+            until_retried(ledger_url, CONTENDED.id, 3)
+            await blocker.close()
+            code, output = finish(upgrade)
+    assert code == 0, output
+    who = f"pid {pid} ({NAME}, user postgres, idle in transaction for"
+    assert who in output
+    assert "in the way of AccessExclusiveLock on accounts; next try in" in output
+    assert evidence.outcomes(ledger_url, CONTENDED.id)[-1] == "applied"
+    assert [tuple(row) for row in await fetch(ledger_url, "SELECT * FROM shown")] == [("300ms",)]

@@ -1,0 +1,178 @@
+"""The one that migrates is stopped, ended, cancelled or killed: one successor, and every revision applied once."""
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from api.migrations.lock_manager import LockKey, application_name
+from tests.acceptance import evidence, holders, project
+from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+KEY = LockKey.derive("fastapi", "alembic_version", None)
+GHOST = application_name(KEY, "migrating", "ghost")
+
+
+def until_outcomes(url: str, revision: str, *expected: str) -> None:
+    """Wait until the attempts at a revision stand like this."""
+    wait_until(lambda: evidence.outcomes(url, revision) == [*expected], f"{revision} {expected}", seconds=60)
+
+
+def holder_of(url: str, revision: str, instances: Sequence[Instance]) -> Instance:
+    """The instance that made the newest attempt at a revision, as the history has it."""
+    names = [row["instance"] for row in evidence.history(url) if row["revision"] == revision]
+    return next(instance for instance in instances if instance.name == names[-1])
+
+
+def assert_taken_over(url: str, ini: Path, revision: str) -> None:
+    """The revision was begun twice and applied once, everything else once, and nothing is left behind."""
+    assert evidence.outcomes(url, revision) == ["interrupted", "applied"]
+    assert evidence.applied(url) == project.revisions(ini)
+    assert evidence.versions(url) == [project.head(ini)]
+    assert evidence.marks(url) == sorted(row["revision"] for row in evidence.history(url, extra_only=True)[1:])
+    assert evidence.advisory_locks(url) == 0
+
+
+def appliers_before(url: str) -> set[str]:
+    """The instances that applied the project's own revisions."""
+    rows = evidence.history(url)
+    return {row["instance"] for row in rows if row["revision"] in project.revisions() and row["outcome"] == "applied"}
+
+
+@pytest.mark.parametrize("wakes", ["beside its successor", "when all is done"])
+def test_a_stopped_process_loses_the_lock(ledger_url: str, tmp_path: Path, wakes: str) -> None:
+    """SIGSTOP: the server ends its session when its time is up; after SIGCONT it applies nothing and is ready too."""
+    ini = project.make_history(tmp_path, project.held(), project.quick())
+    with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="2") as instances:
+        until_outcomes(ledger_url, "held", "running")
+        first = holder_of(ledger_url, "held", instances)
+        first.kill(signal.SIGSTOP)
+        stopped = time.monotonic()
+        until_outcomes(ledger_url, "held", "interrupted", "running")
+        log.info("taken over %.1f s after SIGSTOP, with 2 s to idle", time.monotonic() - stopped)
+        others = [instance for instance in instances if instance is not first]
+        second = holder_of(ledger_url, "held", instances)
+        assert second in others
+        if wakes == "beside its successor":
+            first.kill(signal.SIGCONT)
+            until_phase([first], "waiting")
+            assert evidence.outcomes(ledger_url, "held") == ["interrupted", "running"]
+        evidence.let_go(ledger_url)
+        until_all_ready(others)
+        first.kill(signal.SIGCONT)
+        until_all_ready(instances)
+        assert first.log().count(MARK) == 1
+    assert evidence.appliers(ledger_url) == {*appliers_before(ledger_url), second.name}
+    assert_taken_over(ledger_url, ini, "held")
+
+
+def test_a_terminated_session_is_replaced(ledger_url: str, tmp_path: Path) -> None:
+    """pg_terminate_backend in mid-revision: somebody, perhaps the same instance, begins it again and finishes."""
+    ini = project.make_history(tmp_path, project.held(), project.quick())
+    with fleet(3, ledger_url, ini=ini) as instances:
+        until_outcomes(ledger_url, "held", "running")
+        holders.signal_holder(ledger_url, "pg_terminate_backend")
+        ended = time.monotonic()
+        until_outcomes(ledger_url, "held", "interrupted", "running")
+        log.info("taken over %.1f s after pg_terminate_backend", time.monotonic() - ended)
+        evidence.let_go(ledger_url)
+        until_all_ready(instances)
+    assert_taken_over(ledger_url, ini, "held")
+
+
+def test_a_cancelled_statement_is_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
+    """pg_cancel_backend: the failure is recorded, the lock is free, and the peers that were there do not repeat it."""
+    ini = project.make_history(tmp_path, holders.in_the_server())
+    with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        migrator = until_one_migrates(instances)
+        until_phase([instance for instance in instances if instance is not migrator], "waiting")
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep(300)"), "the long statement", seconds=60)
+        holders.signal_holder(ledger_url, "pg_cancel_backend")
+        until_phase(instances, "failed")
+        for instance in instances:
+            assert "SQLSTATE 57014" in instance.health()["message"]
+            assert instance.get("/health/live").status_code == 200
+        assert sum(instance.log().count(MARK) for instance in instances) == 1
+        assert evidence.advisory_locks(ledger_url) == 0
+    assert evidence.outcomes(ledger_url, "in_the_server") == ["failed"]
+    assert "SQLSTATE 57014" in evidence.history(ledger_url, extra_only=True)[0]["error"]
+    assert evidence.marks(ledger_url) == []
+    assert evidence.versions(ledger_url) == [project.head()]
+
+
+@contextmanager
+def orphan(url: str) -> Iterator[Future[str]]:
+    """A migrating session at work without the lock, until it is ended or `evidence.let_go`; tells which."""
+    gate = "EXISTS (SELECT FROM pg_class WHERE relname = $$let_go$$)"
+    work = f"DO 'BEGIN WHILE NOT {gate} LOOP PERFORM pg_sleep(0.05); END LOOP; END'"
+
+    async def main() -> str:
+        connection = await asyncpg.connect(url, server_settings={"application_name": GHOST})
+        try:
+            await connection.execute(work)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError):
+            return "ended"
+        finally:
+            connection.terminate()
+        return "finished"
+
+    with ThreadPoolExecutor(1) as pool:
+        fate = pool.submit(asyncio.run, main())
+        try:
+            yield fate
+        finally:
+            fetch_sync(url, "CREATE TABLE IF NOT EXISTS let_go ()")
+
+
+@pytest.mark.parametrize("expected", ["ended", "finished"])
+def test_an_orphan_is_outlived_or_ended(ledger_url: str, tmp_path: Path, expected: str) -> None:
+    """A session still at work without the lock: the next holder waits for it, ends it at last, and only then begins."""
+    ini = project.make_history(tmp_path, holders.watched())
+    with orphan(ledger_url) as fate:
+        wait_until(lambda: evidence.executing(ledger_url, "let_go"), "an orphan at work", seconds=30)
+        with fleet(1, ledger_url, ini=ini) as (instance,):
+            wait_until(lambda: evidence.advisory_locks(ledger_url) == 1, "a new holder", seconds=60)
+            held = time.monotonic()
+            if expected == "finished":
+                evidence.let_go(ledger_url)
+            until_all_ready([instance])
+            log.info("ready %.1f s after it got the lock; the orphan %s", time.monotonic() - held, expected)
+            assert ("at work without the lock" in instance.log()) is (expected == "ended")
+        assert fate.result(30) == expected
+    assert evidence.marks(ledger_url) == ["watched"], "another mark says that it ran beside the orphan"
+    assert evidence.outcomes(ledger_url, "watched") == ["applied"]
+
+
+def test_a_long_statement_ends_with_its_client(ledger_url: str, tmp_path: Path) -> None:
+    """SIGKILL inside a long statement: the server notices, ends it, and never do two sessions migrate at once."""
+    ini = project.make_history(tmp_path, holders.in_the_server(), project.quick())
+    with fleet(3, ledger_url, ini=ini) as instances:
+        first = until_one_migrates(instances)
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep(300)"), "the long statement", seconds=60)
+        (backend,) = holders.pids(ledger_url)
+        evidence.let_go(ledger_url)
+        first.kill(signal.SIGKILL)
+        killed = time.monotonic()
+        holders.alone_until(ledger_url, lambda: backend not in holders.pids(ledger_url), "its end", seconds=60)
+        log.info("the backend of the killed client was gone after %.2f s", time.monotonic() - killed)
+        others = [instance for instance in instances if instance is not first]
+        attempts = ["interrupted", "applied"]
+        holders.alone_until(
+            ledger_url, lambda: evidence.outcomes(ledger_url, "in_the_server") == attempts, "a successor", seconds=60
+        )
+        log.info("its successor was done after %.2f s", time.monotonic() - killed)
+        until_all_ready(others)
+    assert_taken_over(ledger_url, ini, "in_the_server")

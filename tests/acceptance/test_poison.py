@@ -1,0 +1,113 @@
+"""A revision that can only fail, or that kills its process, under a supervisor that starts everybody again at once."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_phase
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+# a migration that the data is not fit for, until somebody corrects the data: here, until `let_go`
+POISON = project.Revision("poison", f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'")
+DEADLY = project.Revision("deadly", "import os\nmark()\nos.kill(os.getpid(), 9)")
+PAUSED = re.compile(r"nobody holds the lock; waited \d+ s; the next try is in \d+ s; ")
+
+
+def until_paused(instances: Sequence[Instance], why: str) -> None:
+    """Wait until each says that it leaves the revision alone for a while, and why."""
+
+    def paused() -> bool:
+        messages = [instance.health().get("message") or "" for instance in instances]
+        return all(PAUSED.search(message) and why in message for message in messages)
+
+    until_phase(instances, "waiting")
+    wait_until(paused, f"{len(instances)} that wait for the next try", seconds=60)
+
+
+def until_all_know(instances: Sequence[Instance]) -> None:
+    """Wait until one migrates and everybody else knows that it does."""
+
+    def know() -> bool:
+        healths = [instance.health() for instance in instances]
+        return all(h and h["progress"]["current"] == "held" and h["lock"]["holder"] for h in healths)
+
+    wait_until(know, "instances that see the held revision", seconds=60)
+
+
+@pytest.fixture
+def poisoned(ledger_url: str, tmp_path: Path) -> Path:
+    """A history whose last revision has failed once, a moment ago."""
+    ini = project.make_history(tmp_path, POISON)
+    code, output = migrate("upgrade", url=ledger_url, ini=ini)
+    assert (code, "the data is not fit" in output) == (1, True), output
+    return ini
+
+
+def test_restarts_do_not_multiply_the_attempts(ledger_url: str, tmp_path: Path) -> None:
+    """Two instances, each started three times at once: one attempt each time it is due, and two in all."""
+    ini = project.make_history(tmp_path, project.held(), project.failing())
+    with fleet(2, ledger_url, ini=ini) as instances:
+        until_all_know(instances)
+        evidence.let_go(ledger_url)
+        assert [instance.wait() for instance in instances] == [143, 143]
+    assert evidence.outcomes(ledger_url, "failing") == ["failed"]
+    with fleet(2, ledger_url, ini=ini) as instances:
+        until_paused(instances, "the last attempt failed: revision failing")
+        assert [instance.get("/health/live").status_code for instance in instances] == [200, 200]
+        assert [instance.get("/health/ready").status_code for instance in instances] == [503, 503]
+        assert evidence.outcomes(ledger_url, "failing") == ["failed"]
+        assert [instance.wait() for instance in instances] == [143, 143]
+    assert evidence.outcomes(ledger_url, "failing") == ["failed", "failed"]
+    with fleet(2, ledger_url, ini=ini) as instances:
+        until_paused(instances, "the last attempt failed: revision failing")
+        assert evidence.outcomes(ledger_url, "failing") == ["failed", "failed"]
+        assert evidence.advisory_locks(ledger_url) == 0
+
+
+def test_a_changed_revision_is_tried_at_once(ledger_url: str, poisoned: Path) -> None:
+    """Another build is another release: it does not wait for the pause of the one before."""
+    mended = project.quick(POISON.id)
+    project.revision_file(poisoned, mended).write_text(mended.source(project.revisions()[-1]))
+    with fleet(2, ledger_url, ini=poisoned) as instances:
+        until_all_ready(instances)
+        assert not any("the next try is in" in instance.log() for instance in instances)
+    assert evidence.outcomes(ledger_url, POISON.id) == ["failed", "applied"]
+
+
+def test_an_operator_does_not_wait(ledger_url: str, poisoned: Path) -> None:
+    """The data is corrected and `./migrate.sh upgrade` called: it runs, and those who were waiting become ready."""
+    with fleet(2, ledger_url, ini=poisoned) as instances:
+        until_paused(instances, "the data is not fit")
+        evidence.let_go(ledger_url)
+        code, output = migrate("upgrade", url=ledger_url, ini=poisoned)
+        assert (code, "the next try is in" in output) == (0, False), output
+        until_all_ready(instances)
+    rows = evidence.history(ledger_url, extra_only=True)
+    assert [row["outcome"] for row in rows] == ["failed", "applied"]
+    assert rows[-1]["instance"] not in {"api-1", "api-2"}
+
+
+def test_an_operator_may_fail_as_often_as_he_likes(ledger_url: str, poisoned: Path) -> None:
+    """Each call is an attempt, also with nothing mended."""
+    for _ in range(2):
+        code, output = migrate("upgrade", url=ledger_url, ini=poisoned)
+        assert (code, "the next try is in" in output) == (1, False), output
+    assert evidence.outcomes(ledger_url, POISON.id) == ["failed"] * 3
+
+
+def test_a_revision_that_kills_its_process_is_counted(ledger_url: str, tmp_path: Path) -> None:
+    """The dead cannot write, so each attempt is written before; after the second death nobody tries for a while."""
+    ini = project.make_history(tmp_path, DEADLY)
+    for expected in (["running"], ["interrupted", "running"]):
+        with fleet(1, ledger_url, ini=ini) as (victim,):
+            assert victim.wait() == 137
+        assert evidence.outcomes(ledger_url, DEADLY.id) == expected
+    with fleet(2, ledger_url, ini=ini) as instances:
+        until_paused(instances, "the processes that made the last attempts died")
+        assert evidence.outcomes(ledger_url, DEADLY.id) == ["interrupted", "running"]
+    assert evidence.marks(ledger_url) == []

@@ -1,0 +1,199 @@
+"""The server is not up yet, restarted, crashed, full or read-only: nobody crashes, and nothing is applied twice."""
+
+import subprocess
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from devtools.ports import free_port
+from devtools.postgres import Postgres
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.servers import Server, embedded_postgres, fetch_sync, temporary_home
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+DURABLE = {"synchronous_commit": "on"}
+"""A crash must not take back what the server has said is committed; the tests' own servers allow that, for speed."""
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def fragile() -> Iterator[Server]:
+    """A server of this module's own, to be stopped and copied."""
+    with embedded_postgres("local replication postgres trust\n", **DURABLE) as started:
+        yield started
+
+
+@pytest.fixture
+def url(fragile: Server) -> Iterator[str]:
+    """An empty database on it."""
+    with fragile.database(f"bad_day_{next(_numbers)}") as made:
+        yield made
+
+
+def assert_applied_once(url: str, ini: Path, *marks: str) -> None:
+    """Every revision is there, once, and nothing is left behind."""
+    assert evidence.applied(url) == project.revisions(ini)
+    assert evidence.versions(url) == [project.head(ini)]
+    assert evidence.marks(url) == sorted(marks)
+    assert evidence.advisory_locks(url) == 0
+
+
+def until_all_miss_the_database(instances: Sequence[Instance], reason: str) -> None:
+    """Wait until each says that it waits for the database, and why; each lives and is not ready."""
+
+    def told() -> bool:
+        messages = [str(instance.health().get("message")) for instance in instances]
+        return all(m.startswith("waiting for the database") and reason in m for m in messages)
+
+    wait_until(told, f"{len(instances)} waiting for the database ({reason})", seconds=60)
+    for instance in instances:
+        assert instance.get("/health/live").status_code == 200
+        assert instance.get("/health/ready").status_code == 503
+        assert instance.get("/health/migrations").status_code == 503
+
+
+def test_not_up_yet(fragile: Server, url: str, tmp_path: Path) -> None:
+    """Three start before the server does: they say what they wait for, and are ready once it is there."""
+    assert fragile.process is not None
+    ini = project.make_history(tmp_path, project.quick())
+    fragile.process.stop()
+    try:
+        with fleet(3, url, ini=ini) as instances:
+            until_all_miss_the_database(instances, "Connection refused")
+            fragile.process.start()
+            until_all_ready(instances)
+            assert sum(instance.log().count(MARK) for instance in instances) == 1
+            assert not any("Traceback" in instance.log() for instance in instances)
+    finally:
+        fragile.restart()
+    assert_applied_once(url, ini, "quick")
+
+
+@pytest.mark.parametrize("mode", ["fast", "immediate"])
+def test_restarted_in_the_middle(fragile: Server, url: str, tmp_path: Path, mode: str) -> None:
+    """Stopped in order or crashed while one migrates and others wait: somebody goes on where it was rolled back."""
+    ini = project.make_history(tmp_path, project.quick(), project.held(), project.quick("after"))
+    with fleet(3, url, ini=ini) as instances:
+        migrator = until_one_migrates(instances)
+        until_phase([instance for instance in instances if instance is not migrator], "waiting")
+        wait_until(lambda: evidence.running(url) == ["held"], "the held revision", seconds=60)
+        fragile.restart(mode)
+        again = ["interrupted", "running"]
+        wait_until(lambda: evidence.outcomes(url, "held") == again, "a second attempt", seconds=60)
+        evidence.let_go(url)
+        until_all_ready(instances)
+        assert not any("Traceback" in instance.log() for instance in instances)
+    assert_applied_once(url, ini, "after", "held", "quick")
+
+
+async def every_connection(url: str) -> list[asyncpg.Connection]:
+    """Open connections until the server has no more."""
+    taken: list[asyncpg.Connection] = []
+    while True:
+        try:
+            taken.append(await asyncpg.connect(url))
+        except asyncpg.TooManyConnectionsError:
+            return taken
+
+
+async def test_no_connection_left(tmp_path: Path) -> None:
+    """A small server whose every connection is taken: nobody crashes, and all are ready once some are given back."""
+    ini = project.make_history(tmp_path, project.quick())
+    with embedded_postgres(max_connections="8") as small, small.database("crowded") as url:
+        taken = await every_connection(url)
+        assert len(taken) == 8
+        with fleet(4, url, ini=ini) as instances:
+            until_all_miss_the_database(instances, "the server has no free connection")
+            for connection in taken:
+                await connection.close()
+            until_all_ready(instances)
+            assert sum(instance.log().count(MARK) for instance in instances) == 1
+            assert not any("Traceback" in instance.log() for instance in instances)
+        wait_until(lambda: only_one_is_connected(small), "free connections", seconds=30)
+        assert_applied_once(url, ini, "quick")
+
+
+def only_one_is_connected(server: Server) -> bool:
+    """Whether everybody but the one who asks has gone; false too while there is no room to ask."""
+    try:
+        rows = server.execute("SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL")
+    except asyncpg.TooManyConnectionsError:
+        return False
+    return bool(rows[0][0] == 1)
+
+
+def assert_refused(url: str, ini: Path, reason: str) -> None:
+    """The command and an instance say the same one line, and end."""
+    code, output = migrate("upgrade", url=url, ini=ini)
+    assert code == 1, output
+    assert f"ReadOnlyServer: {reason}" in output
+    assert "Traceback" not in output
+    with fleet(1, url, ini=ini) as (instance,):
+        assert instance.wait() == 143
+        assert f"Not ready: {reason}" in instance.log()
+        assert "Traceback" not in instance.log()
+
+
+def test_a_role_that_only_reads(fragile: Server, url: str, tmp_path: Path) -> None:
+    """default_transaction_read_only=on: refused with the reason, nothing is changed, and it serves what is at head."""
+    ini = project.make_history(tmp_path, project.quick())
+    fragile.execute("CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'reader'")
+    try:
+        fragile.execute("ALTER ROLE reader SET default_transaction_read_only = on")
+        as_reader = url.replace("postgres@", "reader:reader@")
+        assert_refused(as_reader, ini, "the server is read-only")
+        assert evidence.versions(url) == []
+        assert evidence.history(url) == []
+        assert evidence.advisory_locks(url) == 0
+        code, output = migrate("upgrade", url=url, ini=ini)
+        assert code == 0, output
+        with fleet(1, as_reader, ini=ini) as instances:
+            until_all_ready(instances)
+    finally:
+        fragile.execute("DROP ROLE reader")
+
+
+@contextmanager
+def standby_of(primary: Server) -> Iterator[Server]:
+    """A hot standby of `primary`, made by pg_basebackup."""
+    assert primary.process is not None
+    postgres = primary.process
+    with temporary_home(postgres.account) as home:
+        port = free_port()
+        settings = {**postgres.settings, "unix_socket_directories": str(home)}
+        standby = Postgres(postgres.binaries, home, port, settings, postgres.account)
+        source = ["-h", str(postgres.home), "-p", str(postgres.port), "-U", "postgres"]
+        command = [str(postgres.binaries / "pg_basebackup"), *source, "-D", str(standby.data), "-R", "-c", "fast"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=home, **postgres.account.identity)
+        assert made.returncode == 0, made.stderr
+        standby.start()
+        try:
+            yield Server(f"postgresql://postgres@127.0.0.1:{port}/postgres", standby, home)
+        finally:
+            standby.stop("immediate")
+
+
+def test_a_hot_standby(fragile: Server, url: str, tmp_path: Path) -> None:
+    """A standby grants advisory locks that protect nothing: refused, and served once the primary is migrated."""
+    ini = project.make_history(tmp_path, project.quick())
+    database = url.rpartition("/")[2]
+    with standby_of(fragile) as standby:
+        there = standby.url(database)
+        assert fetch_sync(there, "SELECT pg_is_in_recovery()")[0][0] is True
+        assert_refused(there, ini, "the server is a standby")
+        assert evidence.versions(url) == evidence.versions(there) == []
+        code, output = migrate("upgrade", url=url, ini=ini)
+        assert code == 0, output
+        wait_until(lambda: evidence.versions(there) == ["quick"], "the replicated head", seconds=60)
+        with fleet(1, there, ini=ini) as instances:
+            until_all_ready(instances)
+            assert MARK not in instances[0].log()
+    assert_applied_once(url, ini, "quick")

@@ -1,0 +1,118 @@
+"""The host of the one that migrates vanishes, and no packet tells the server: it finds out by itself, in seconds.
+
+The idle limit is off here, so that it is the keepalives that are tested. How long the server took goes to the log
+(`--log-cli-level=INFO`); its defaults would be 7200 s + 9 × 75 s.
+"""
+
+import logging
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import count
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, holders, project
+from tests.acceptance.fleet import command, finish
+from tests.acceptance.vanishing import Namespace, namespace
+from tests.servers import Server, embedded_postgres
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+BOUND_SECONDS = 90.0
+"""keepalives 10 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
+
+UPGRADE = (sys.executable, "-m", "api.migrations", "upgrade")
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[Namespace]:
+    """The host that will vanish."""
+    with namespace() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def served(host: Namespace) -> Iterator[Server]:
+    """A server that listens on the host's network as well."""
+    access = f"host all postgres {host.network} trust\n"
+    with embedded_postgres(access, listen_addresses=f"127.0.0.1,{host.gateway}") as started:
+        yield started
+
+
+@pytest.fixture
+def url(served: Server) -> Iterator[str]:
+    """An empty database, by its address on this machine."""
+    with served.database(f"vanished_{next(_numbers)}") as made:
+        yield made
+
+
+@contextmanager
+def one_that_vanishes(
+    host: Namespace, url: str, ini: Path, inside: Callable[[], bool]
+) -> "Iterator[subprocess.Popen[str]]":
+    """An upgrade whose host vanished when it was `inside` the revision, and is back after a successor has finished."""
+    settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
+    there = url.replace("127.0.0.1", host.gateway)
+    with command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings) as vanished:
+        wait_until(inside, "one that migrates", seconds=60)
+        (pid,) = holders.pids(url)
+        evidence.let_go(url)
+        with command(UPGRADE, url, MIGRATION_INSTANCE="successor", **settings) as successor:
+            wait_until(lambda: ":waiting:successor" in str(evidence.sessions(url)), "one that waits", seconds=60)
+            with host.vanished():
+                until_the_server_knows(url, pid)
+                code, output = finish(successor)
+            assert code == 0, output
+        yield vanished
+
+
+def until_the_server_knows(url: str, pid: int) -> None:
+    """Wait until the server has ended the session, and log how long that took."""
+    began = time.monotonic()
+    holders.alone_until(url, lambda: pid not in holders.pids(url), "the end of the session", seconds=BOUND_SECONDS)
+    log.info("the lock was free %.1f s after the host had vanished", time.monotonic() - began)
+
+
+def assert_applied_once(url: str, ini: Path, revision: str) -> None:
+    """The revision was begun by the one that vanished and applied by the other; everything else once."""
+    rows = [(row["outcome"], row["instance"]) for row in evidence.history(url) if row["revision"] == revision]
+    assert rows == [("interrupted", "vanished"), ("applied", "successor")]
+    assert evidence.applied(url) == project.revisions(ini)
+    assert evidence.versions(url) == [project.head(ini)]
+    assert evidence.marks(url) == ["after", revision]
+    assert evidence.advisory_locks(url) == 0
+
+
+def assert_it_does_nothing(vanished: "subprocess.Popen[str]", revision: str) -> None:
+    """The one that is back notices that its session is gone, looks again, and finds the schema at head."""
+    began = time.monotonic()
+    code, output = finish(vanished)
+    log.info("the one that was back knew after %.1f s", time.monotonic() - began)
+    assert code == 0, output
+    assert f"Applied {revision}" not in output
+
+
+def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> None:
+    """Idle in its transaction: the server finds out, another one finishes, and the one that is back does nothing."""
+    ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
+    with one_that_vanishes(host, url, ini, (tmp_path / "asleep").exists) as vanished:
+        (tmp_path / "wake").touch()
+        assert_it_does_nothing(vanished, "in_python")
+    assert_applied_once(url, ini, "in_python")
+
+
+def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
+    """Busy in a long statement: the server ends it in the middle, another one finishes, and nobody waits for ever."""
+    ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
+    with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
+        assert_it_does_nothing(vanished, "in_the_server")
+    assert_applied_once(url, ini, "in_the_server")

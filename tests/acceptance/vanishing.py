@@ -1,0 +1,80 @@
+"""A host that vanishes: a network namespace behind a veth pair, whose packets can be dropped.
+
+The test's own network is one end of the pair, the namespace the other. The addresses are out of 198.18.0.0/15, which
+is set aside for tests of networks, and exist only as long as the pair does.
+"""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from tests.servers import optional
+
+REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A host of its own as far as the network goes.
+
+    Attributes:
+        name: for `ip netns exec`.
+        gateway: the address under which it reaches this machine.
+        network: both addresses of the pair, for pg_hba.conf.
+    """
+
+    name: str
+    gateway: str
+    network: str
+
+    def inside(self, *words: str) -> list[str]:
+        """A command that runs in it."""
+        return ["ip", "netns", "exec", self.name, *words]
+
+    @contextmanager
+    def vanished(self) -> Iterator[None]:
+        """Within the block nothing comes or goes, and nobody is told; then it is back, with all that runs on it."""
+        self._rule("-I", "INPUT")
+        self._rule("-I", "OUTPUT")
+        try:
+            yield
+        finally:
+            self._rule("-D", "INPUT")
+            self._rule("-D", "OUTPUT")
+
+    def _rule(self, *where: str) -> None:
+        _run(*self.inside("iptables", "-w", *where, "-j", "DROP"))
+
+
+@contextmanager
+def namespace() -> Iterator[Namespace]:
+    """Make one, and remove it with its pair and its rules; skips where that is not allowed."""
+    if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
+        optional("network namespaces", REMEDY)
+    number = os.getpid() % 16384
+    name, here, there = f"vanishing-{number}", f"vh{number}", f"vt{number}"
+    net = f"198.18.{number // 64}.{number % 64 * 4}"
+    stem, _, last = net.rpartition(".")
+    gateway, address = (f"{stem}.{int(last) + n}" for n in (1, 2))
+    if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
+        optional("network namespaces", REMEDY)
+    made = Namespace(name, gateway, f"{net}/30")
+    try:
+        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
+        _run("ip", "address", "add", f"{gateway}/30", "dev", here)
+        _run("ip", "link", "set", here, "up")
+        _run(*made.inside("ip", "address", "add", f"{address}/30", "dev", there))
+        _run(*made.inside("ip", "link", "set", there, "up"))
+        yield made
+    finally:
+        # the pair goes with either of its ends
+        subprocess.run(["ip", "link", "delete", here], capture_output=True)
+        _run("ip", "netns", "delete", name)
+
+
+def _run(*words: str) -> None:
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"

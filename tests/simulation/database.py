@@ -1,0 +1,139 @@
+"""A PostgreSQL as far as the coordinator can tell: backends with a life of their own, one lock, a version table.
+
+A backend outlives its client the way PostgreSQL's does: idle, it notices at once that the connection is gone; inside
+a statement, when the statement ends or at the next check of the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+
+from api.migrations.errors import DatabaseUnreachable, HoldLost
+
+CHECK_INTERVAL_SECONDS = 1.0
+
+
+class Violation(AssertionError):
+    """Something happened that must never happen."""
+
+
+@dataclass
+class Row:
+    """A row of the history table."""
+
+    revision: str
+    parents: frozenset[str]
+    instance: str
+    release: str | None
+    started_at: float
+    outcome: str = "running"
+    error: str | None = None
+    finished_at: float | None = None
+
+
+@dataclass
+class Database:
+    """The server. What it holds is what was committed."""
+
+    max_connections: int = 100
+    revisions: set[str] = field(default_factory=set)
+    history: list[Row] = field(default_factory=list)
+    applied: list[str] = field(default_factory=list)
+    up: bool = True
+    lock_owner: Backend | None = None
+    backends: set[Backend] = field(default_factory=set)
+    notified: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def now(self) -> float:
+        """The server's clock in seconds."""
+        return asyncio.get_running_loop().time()
+
+    def connect(self, instance: str) -> Backend:
+        """A backend for a client of `instance`."""
+        if not self.up or len(self.backends) >= self.max_connections:
+            raise DatabaseUnreachable("the server is away or full")
+        backend = Backend(self, instance)
+        self.backends.add(backend)
+        return backend
+
+    def restart(self) -> None:
+        """Every session ends at once; what was not committed is gone."""
+        for backend in list(self.backends):
+            backend.die()
+
+    def notify(self) -> None:
+        """Wake everybody who listens."""
+        self.notified.set()
+        self.notified = asyncio.Event()
+
+    def commit(self, backend: Backend, revision: str, parents: frozenset[str]) -> None:
+        """The version row and the history row of a finished revision."""
+        if revision in self.applied:
+            raise Violation(f"{revision} was applied twice, now by {backend.instance}")
+        self.applied.append(revision)
+        self.revisions -= parents
+        self.revisions.add(revision)
+        self.history[-1].outcome = "applied"
+
+
+class Backend:
+    """The server's side of one connection."""
+
+    def __init__(self, database: Database, instance: str) -> None:
+        self.database = database
+        self.instance = instance
+        self.alive = True
+        self.migrating: str | None = None
+        self._client_there = True
+        self._statement: asyncio.Future[None] | None = None
+
+    async def execute(self, seconds: float) -> None:
+        """A statement that takes `seconds` in the server, whatever becomes of the client."""
+        self.check()
+        loop = asyncio.get_running_loop()
+        self._statement = statement = loop.create_future()
+        loop.call_later(seconds, self._finish, statement)
+        # the server goes on with it whatever becomes of the client's task
+        await asyncio.shield(statement)
+        self.check()
+
+    def enter(self, revision: str) -> None:
+        """Begin a revision's transaction."""
+        inside = [b for b in self.database.backends if b.migrating and b is not self]
+        if inside:
+            raise Violation(f"{self.instance} runs {revision} while {inside[0].instance} runs {inside[0].migrating}")
+        self.migrating = revision
+
+    def check(self) -> None:
+        """Raise unless the session lives."""
+        if not self.alive:
+            raise DatabaseUnreachable("the session is gone")
+
+    def check_hold(self, owner: Backend) -> None:
+        """Raise unless the lock is still that of `owner`."""
+        if self.database.lock_owner is not owner:
+            raise HoldLost("the lock is somebody else's")
+
+    def client_gone(self) -> None:
+        """The connection's other end is gone: killed, cut off or closed."""
+        self._client_there = False
+        if self._statement is None or self._statement.done():
+            self.die()
+        else:
+            asyncio.get_running_loop().call_later(CHECK_INTERVAL_SECONDS, self.die)
+
+    def die(self) -> None:
+        """The session ends: rolled back, lock freed."""
+        self.alive, self.migrating = False, None
+        self.database.backends.discard(self)
+        if self.database.lock_owner is self:
+            self.database.lock_owner = None
+        if self._statement is not None and not self._statement.done():
+            self._statement.set_result(None)
+
+    def _finish(self, statement: asyncio.Future[None]) -> None:
+        if not statement.done():
+            statement.set_result(None)
+        if not self._client_there:
+            self.die()

@@ -1,0 +1,185 @@
+"""A `MigrationSession` on the simulated server, with every awaited step delayed by the schedule."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+from api.migrations.errors import DatabaseUnreachable, RevisionFailed
+from api.migrations.ports import Order, Past, Report
+from api.migrations.schema import CodeRevisions, Observed
+from api.migrations.state import Holder
+from tests.simulation.database import Backend, Database, Row
+
+
+@dataclass(frozen=True)
+class Release:
+    """A build: its revisions, how long each takes, and which of them misbehave."""
+
+    name: str
+    code: CodeRevisions
+    seconds: Mapping[str, float]
+    commits_inside: frozenset[str] = frozenset()
+    fails: frozenset[str] = frozenset()
+
+
+@dataclass
+class Process:
+    """An operating system's process: it may be stopped, and once killed nothing it does has an effect."""
+
+    name: str
+    running: asyncio.Event = field(default_factory=asyncio.Event)
+    killed: bool = False
+    backends: list[Backend] = field(default_factory=list)
+
+    def kill(self) -> None:
+        """SIGKILL: the connections end, the server learns of it in its own time."""
+        self.killed = True
+        for backend in self.backends:
+            backend.client_gone()
+
+
+class Session:
+    """One session of one process."""
+
+    def __init__(self, database: Database, process: Process, release: Release, chance: random.Random) -> None:
+        self.database = database
+        self.process = process
+        self.release = release
+        self.chance = chance
+        self.backend: Backend | None = None
+        self.seen: frozenset[str] = frozenset()
+
+    async def open(self) -> None:
+        """Connect."""
+        if self.backend is None or not self.backend.alive:
+            await self._step()
+            self.backend = self._connect()
+
+    async def observe(self) -> Observed:
+        """The version table."""
+        await self._query()
+        self.seen = frozenset(self.database.revisions)
+        half = tuple(row.revision for row in self.database.history if row.outcome == "half_applied")
+        return Observed(self.seen, half)
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents from the history."""
+        await self._query()
+        return {row.revision: row.parents for row in self.database.history}
+
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest attempts at any of `pending`."""
+        await self._query()
+        now = self.database.now()
+        return [
+            Past(r.revision, r.outcome, r.instance, r.release, r.error, now - (r.finished_at or r.started_at))
+            for r in reversed(self.database.history)
+            if r.revision in pending
+        ][:10]
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free; the grant may have happened although the answer is late."""
+        backend = await self._query()
+        if self.database.lock_owner is None:
+            self.database.lock_owner = self._lock_backend(backend)
+        await self._step()
+        backend.check()
+        return self.database.lock_owner is self._lock_backend(backend)
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Apply what the last look showed to be pending, one transaction each."""
+        pending = self.release.code.pending(self.seen)
+        report.planned(pending, "Applied")
+        for revision in pending:
+            await self._apply(revision, report)
+
+    async def fail_attempt(self, error: str) -> None:
+        """Mark this process's open attempt as failed."""
+        await self._query()
+        for row in self.database.history:
+            if row.outcome == "running" and row.instance == self.process.name:
+                row.outcome, row.error, row.finished_at = "failed", error, self.database.now()
+
+    async def unlock(self) -> None:
+        """Give the lock back, and notify."""
+        backend = await self._query()
+        backend.check_hold(self._lock_backend(backend))
+        self.database.lock_owner = None
+        self.database.notify()
+
+    async def holder(self) -> Holder | None:
+        """Who holds the lock."""
+        await self._query()
+        owner = self.database.lock_owner
+        return None if owner is None else Holder(owner.instance, 1)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for a notification."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self.database.notified.wait()
+        await self._step()
+
+    async def close(self) -> None:
+        """End the connection."""
+        if self.backend is not None:
+            self.backend.client_gone()
+
+    def _connect(self) -> Backend:
+        backend = self.database.connect(self.process.name)
+        self.process.backends.append(backend)
+        if self.process.killed:
+            backend.client_gone()
+        return backend
+
+    def _lock_backend(self, backend: Backend) -> Backend:
+        return backend
+
+    async def _apply(self, revision: str, report: Report) -> None:
+        backend = await self._query()
+        backend.check_hold(self._lock_backend(backend))
+        for row in self.database.history:
+            if row.outcome == "running":
+                row.outcome = "interrupted"
+        parents = self.release.code.parents[revision]
+        row = Row(revision, parents, self.process.name, self.release.name, self.database.now())
+        self.database.history.append(row)
+        report.started(revision)
+        backend.enter(revision)
+        await backend.execute(self.release.seconds[revision] / 2)
+        await self._may_fail(revision, row, backend)
+        if revision in self.release.commits_inside:
+            row.outcome = "half_applied"
+        await backend.execute(self.release.seconds[revision] / 2)
+        await self._query()
+        backend.check_hold(self._lock_backend(backend))
+        backend.migrating = None
+        self.database.commit(backend, revision, parents)
+        # the answer to COMMIT may be lost
+        await self._query()
+        report.finished(revision)
+
+    async def _may_fail(self, revision: str, row: Row, backend: Backend) -> None:
+        if revision in self.release.fails:
+            await self._query()
+            backend.migrating = None
+            row.outcome, row.error, row.finished_at = "failed", f"{revision} is broken", self.database.now()
+            raise RevisionFailed(row.error, revision=revision)
+
+    async def _query(self) -> Backend:
+        await self._step()
+        if self.backend is None:
+            raise DatabaseUnreachable("not connected")
+        self.backend.check()
+        return self.backend
+
+    async def _step(self) -> None:
+        await asyncio.sleep(self.chance.expovariate(1 / 0.003))
+        await self.process.running.wait()
+        if self.process.killed:
+            # the task goes on existing in the simulation only
+            raise asyncio.CancelledError

@@ -1,0 +1,108 @@
+"""Thousands of schedules of a fleet with crashes, pauses, lost connections and racing releases."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from api.migrations.coordinator import Coordinator
+from api.migrations.decision import Action, Precedent
+from api.migrations.ports import MigrationSession, Order, Report
+from api.migrations.schema import Schema, SchemaState
+from tests.simulation.database import Backend, Violation
+from tests.simulation.session import Session
+from tests.simulation.world import World, simulate
+
+SEEDS = 2000
+
+
+def test_no_schedule_breaks_a_promise() -> None:
+    """Whatever the seed, nothing runs twice, nobody is ready early, and everybody ends with a schema or a reason."""
+    faults: Counter[str] = Counter()
+    for seed in range(SEEDS):
+        try:
+            faults += simulate(seed).faults
+        except Violation as violation:
+            pytest.fail(f"seed {seed}: {violation}")
+    assert min(faults[kind] for kind in ("kill", "stop", "cut", "restart")) > SEEDS / 10
+
+
+def test_a_seed_replays_exactly() -> None:
+    """The same seed gives the same faults, the same history and the same ending."""
+
+    def ending(world: World) -> object:
+        return world.faults, world.database.history, [(i.ended, str(i.error)) for i in world.instances]
+
+    assert ending(simulate(11)) == ending(simulate(11))
+
+
+class _NoSecondLook(Coordinator):
+    """The bug: what was read before the lock is believed under the lock."""
+
+    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
+        await self._migrate(session, Order("upgrade", "head"))
+        schema = await self._verify()
+        await session.unlock()
+        return schema, Precedent(), Action.SERVE
+
+
+class _LockBeside(Session):
+    """The bug: a second connection holds the lock, and the revisions run on this one."""
+
+    beside: Backend | None = None
+
+    def _lock_backend(self, backend: Backend) -> Backend:
+        if self.beside is None:
+            self.beside = self._connect()
+        return self.beside
+
+    async def close(self) -> None:
+        await super().close()
+        if self.beside is not None:
+            self.beside.client_gone()
+
+
+class _NeverVerified(Coordinator):
+    """The bug: Alembic's word is taken for the schema."""
+
+    async def _verify(self) -> Schema:
+        return Schema(SchemaState.AT_HEAD)
+
+
+class _AppliesNothing(Session):
+    """Alembic on a connection that is in a transaction already: success, and nothing applied."""
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        if self.chance.random() > 0.1:
+            await super().carry_out(order, report)
+
+
+def _first_violation(**classes: Any) -> Violation | None:
+    for seed in range(SEEDS):
+        try:
+            simulate(seed, **classes)
+        except Violation as violation:
+            return violation
+    return None
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        ({"coordinator": _NoSecondLook}, "applied twice"),
+        ({"session": _LockBeside}, " while "),
+        ({"coordinator": _NeverVerified, "session": _AppliesNothing}, "ready with a schema that is"),
+    ],
+)
+def test_the_simulation_bites(classes: dict[str, Any], found: str) -> None:
+    """Three bugs that people have shipped are each found within the schedules of one test run."""
+    violation = _first_violation(**classes)
+    assert violation is not None
+    assert found in str(violation)
+
+
+def test_an_alembic_that_applied_nothing_ends_in_an_error() -> None:
+    """With the verification in place the same fault never ends in readiness."""
+    found = _first_violation(session=_AppliesNothing)
+    assert found is not None
+    assert "Alembic reported success" in str(found)

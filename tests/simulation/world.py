@@ -1,0 +1,204 @@
+"""A fleet on a simulated server, driven by a seed: who starts when, and what goes wrong.
+
+`simulate(seed)` raises `Violation` if a promise is broken; the same seed does the same again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from api.migrations.coordinator import Coordinator
+from api.migrations.decision import Policy
+from api.migrations.errors import MigrationError
+from api.migrations.ports import MigrationSession
+from api.migrations.schema import CodeRevisions, Observed, SchemaState, judge
+from api.migrations.state import Phase, Tracker
+from tests.simulation.database import Database, Violation
+from tests.simulation.session import Process, Release, Session
+from tests.simulation.virtual import VirtualClock, run
+
+FAULTS_UNTIL_SECONDS = 40.0
+GRACE_SECONDS = 30.0
+"""What giving up may take beyond the wait budget: the answer that is being waited for."""
+
+
+@dataclass
+class Instance:
+    """One start of one process, and how it ended."""
+
+    process: Process
+    release: Release
+    tracker: Tracker
+    task: asyncio.Task[None] | None = None
+    started: float = 0.0
+    ended: float | None = None
+    error: MigrationError | None = None
+
+
+@dataclass
+class World:
+    """One schedule.
+
+    `session` and `coordinator` are the classes under test, so that a test can put a broken one in.
+    """
+
+    seed: int
+    session: type[Session] = Session
+    coordinator: type[Coordinator] = Coordinator
+    faults: Counter[str] = field(default_factory=Counter)
+    instances: list[Instance] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.chance = random.Random(self.seed)
+        self.database = Database()
+        self.policy = Policy(wait_seconds=120, run_seconds=60, poll_seconds=1)
+        self.releases = _releases(self.chance)
+
+    async def play(self) -> None:
+        """Start everybody, break things for a while, and judge how it ended."""
+        self.database.max_connections = self.chance.choice([3, 10, 100])
+        for number in range(self.chance.randint(2, 6)):
+            await asyncio.sleep(self.chance.choice([0, 0, 0.01, 2]))
+            self._start(f"api-{number}", self.chance.choice(self.releases))
+        await self._break_things()
+        for instance in self.instances:
+            instance.process.running.set()
+        await self._all_ended()
+        self._judge()
+
+    def _start(self, name: str, release: Release) -> None:
+        process = Process(name)
+        process.running.set()
+        tracker = _Watched(self, release)
+        instance = Instance(process, release, tracker, started=asyncio.get_running_loop().time())
+
+        def sessions() -> MigrationSession:
+            return self.session(self.database, process, release, self.chance)
+
+        policy = replace(self.policy, release=release.name)
+        coordinator = self.coordinator(sessions, release.code, tracker, policy, VirtualClock())
+        instance.task = asyncio.create_task(self._live(instance, coordinator))
+        self.instances.append(instance)
+
+    async def _live(self, instance: Instance, coordinator: Coordinator) -> None:
+        try:
+            await coordinator.become_ready()
+        except MigrationError as error:
+            instance.error = error
+        finally:
+            instance.ended = asyncio.get_running_loop().time()
+
+    async def _break_things(self) -> None:
+        kinds: list[Callable[[Instance], Any]] = [self._kill, self._stop, self._cut, self._restart]
+        for _ in range(self.chance.randint(0, 5)):
+            await asyncio.sleep(self.chance.uniform(0, self.chance.choice([1, FAULTS_UNTIL_SECONDS / 5])))
+            fault = self.chance.choice(kinds)
+            self.faults[fault.__name__.strip("_")] += 1
+            fault(self._victim())
+
+    def _victim(self) -> Instance:
+        owner = self.database.lock_owner
+        holding = [i for i in self.instances if owner and i.process.name == owner.instance and not i.process.killed]
+        # faults that hit the one that migrates are the ones that matter
+        return (
+            self.chance.choice(holding or self.instances)
+            if self.chance.random() < 0.7
+            else self.chance.choice(self.instances)
+        )
+
+    def _kill(self, victim: Instance) -> None:
+        victim.process.kill()
+        assert victim.task is not None
+        victim.task.cancel()
+        # a supervisor starts it again
+        self._start(victim.process.name + "'", victim.release)
+
+    def _stop(self, victim: Instance) -> None:
+        victim.process.running.clear()
+        asyncio.get_running_loop().call_later(self.chance.uniform(0.1, 20), victim.process.running.set)
+
+    def _cut(self, victim: Instance) -> None:
+        for backend in victim.process.backends:
+            backend.die()
+
+    def _restart(self, _victim: Instance) -> None:
+        self.database.up = False
+        self.database.restart()
+        asyncio.get_running_loop().call_later(self.chance.uniform(0.5, 5), setattr, self.database, "up", True)
+
+    async def _all_ended(self) -> None:
+        tasks = [i.task for i in self.instances if i.task is not None]
+        done, late = await asyncio.wait(tasks, timeout=self.policy.wait_seconds + FAULTS_UNTIL_SECONDS + GRACE_SECONDS)
+        for task in late:
+            task.cancel()
+        for task in done:
+            if not task.cancelled() and task.exception() is not None:
+                raise Violation(f"an instance crashed: {task.exception()!r}") from task.exception()
+        if late:
+            raise Violation(f"{len(late)} instance(s) never ended")
+
+    def _judge(self) -> None:
+        for instance in self.instances:
+            if instance.process.killed:
+                continue
+            state = instance.tracker.status.phase
+            if (state is Phase.READY) == (instance.error is not None):
+                raise Violation(f"{instance.process.name} ended {state} with {instance.error!r}")
+            if instance.error is not None and not self._excused(instance):
+                raise Violation(f"{instance.process.name} failed without a reason: {instance.error}")
+
+    def _excused(self, instance: Instance) -> bool:
+        outcomes = {row.outcome for row in self.database.history}
+        return bool(outcomes & {"failed", "half_applied"})
+
+
+class _Watched(Tracker):
+    """Judges readiness in the moment it is declared."""
+
+    def __init__(self, world: World, release: Release) -> None:
+        super().__init__()
+        self._world = world
+        self._release = release
+
+    def move(self, phase: Phase, **facts: Any) -> None:
+        if phase is Phase.READY:
+            observed = Observed(frozenset(self._world.database.revisions))
+            lineage = {row.revision: row.parents for row in self._world.database.history}
+            state = judge(observed, self._release.code, lineage).state
+            if state not in {SchemaState.AT_HEAD, SchemaState.AHEAD}:
+                raise Violation(f"ready with a schema that is {state}")
+        super().move(phase, **facts)
+
+
+def _releases(chance: random.Random) -> list[Release]:
+    count = chance.randint(1, 4)
+    chain = [f"r{number}" for number in range(1, count + 2)]
+    seconds = {revision: chance.choice([0.001, 0.5, 5.0, 10.0]) for revision in chain}
+    special = chance.random()
+    commits_inside = frozenset(chance.sample(chain, 1)) if special < 0.15 else frozenset()
+    fails = frozenset(chance.sample(chain, 1)) if special > 0.85 else frozenset()
+    old, new = _code(chain[:-1]), _code(chain)
+    both = [Release("old", old, seconds, commits_inside, fails), Release("new", new, seconds, commits_inside, fails)]
+    return both if chance.random() < 0.3 else both[1:]
+
+
+def _code(chain: list[str]) -> CodeRevisions:
+    parents = {r: frozenset(chain[n - 1 : n]) if n else frozenset() for n, r in enumerate(chain)}
+    return CodeRevisions(parents, frozenset(chain[-1:]))
+
+
+def simulate(seed: int, **classes: Any) -> World:
+    """Play the schedule of `seed`.
+
+    Raises:
+        Violation: a promise was broken.
+    """
+    random.seed(seed)  # the package's own jitter and backoff
+    world = World(seed, **classes)
+    run(world.play())
+    return world
