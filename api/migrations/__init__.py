@@ -16,8 +16,12 @@ What an instance does
 When something happens
     The holder is killed: its session ends, and lock and open transaction end with it. The next one that tries
     continues at the revision that was rolled back.
+    The holder is stopped (SIGSTOP, a frozen host): the server ends its session after MIGRATION_IDLE_SECONDS without a
+    statement, and with it the lock; when it wakes up, its next statement fails.
+    Somebody else holds a table's lock: the revision asks briefly, is rolled back, and asks again, until the run's
+    budget ends; log and health say who is in the way.
     A revision fails: it is rolled back and recorded. Instances that were there at the time fail with the same error
-    instead of running it again in turn; the next start tries again.
+    instead of running it again in turn; a later start tries again, each time later.
     A revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and nobody
     goes on before a person has looked, unless the revision declares `idempotent = True`.
     The database is away: everyone waits, with backoff, within the wait budget.
