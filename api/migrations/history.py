@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -37,22 +36,6 @@ class Author:
 
     instance: str
     release: str | None
-
-
-@dataclass(frozen=True)
-class Attempt:
-    """A row of the history."""
-
-    id: int
-    revision: str
-    direction: str
-    outcome: Outcome
-    instance: str
-    release: str | None
-    database_user: str
-    started_at: datetime
-    finished_at: datetime | None
-    error: str | None
 
 
 class History:

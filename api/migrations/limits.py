@@ -20,6 +20,11 @@ _NOBODY_STALLED = re.compile(
 )
 
 
+def milliseconds(seconds: float) -> str:
+    """A duration as PostgreSQL's settings take it: with its unit, because a bare number would be milliseconds."""
+    return f"{round(seconds * 1000)}ms"
+
+
 @dataclass(frozen=True)
 class Limits:
     """Limits of the session that migrates, in seconds; 0 is none."""
@@ -29,28 +34,24 @@ class Limits:
     idle_seconds: float = 60.0
     """How long it may do nothing between two statements before the server ends it, and with it the lock."""
 
-    @property
-    def lock_timeout(self) -> str:
-        """As PostgreSQL reads it: a bare number would be milliseconds."""
-        return f"{round(self.lock_timeout_seconds * 1000)}ms"
-
     def lease(self) -> dict[str, str]:
         """What makes the server end a holder that was stopped (SIGSTOP, a frozen host).
 
         When it wakes up, its next statement fails, instead of running beside its successor's.
         """
-        idle = f"{round(self.idle_seconds * 1000)}ms"
+        idle = milliseconds(self.idle_seconds)
         return {"idle_in_transaction_session_timeout": idle, "idle_session_timeout": idle}
 
     def server_settings(self) -> dict[str, str]:
         """Settings of the session.
 
-        Idle timeouts are off, because a DBA's default would silently kill an idle holder. A client that vanished is
-        noticed after 10 + 5 × 3 s instead of two hours, and a statement whose client is gone ends within 1 s.
+        Idle timeouts are off, because a DBA's default would silently kill an idle waiter (the holder has its `lease`).
+        A client that vanished is noticed after 10 + 5 × 3 s instead of two hours, and a statement whose client is gone
+        ends within 1 s.
         """
         return {
-            "lock_timeout": self.lock_timeout,
-            "statement_timeout": f"{round(self.statement_timeout_seconds * 1000)}ms",
+            "lock_timeout": milliseconds(self.lock_timeout_seconds),
+            "statement_timeout": milliseconds(self.statement_timeout_seconds),
             "idle_in_transaction_session_timeout": "0",
             "idle_session_timeout": "0",
             "client_connection_check_interval": "1s",

@@ -15,7 +15,7 @@ import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
 from .errors import LockContended
-from .limits import Ladder, Limits
+from .limits import Ladder, Limits, milliseconds
 from .lock_manager import SessionLock
 from .observer import Observer
 from .ports import Order, Report
@@ -52,7 +52,7 @@ class LockedRun:
             deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
             deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
             self._ladder = Ladder.for_server(self._limits, deadlock_seconds)
-            self.lock.first_lock_timeout = _milliseconds(self._ladder.rung(1))
+            self.lock.first_lock_timeout = milliseconds(self._ladder.rung(1))
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order to its end, each revision as often as it takes to get its table locks."""
@@ -79,7 +79,7 @@ class LockedRun:
 
     async def _wait_at_most(self, seconds: float) -> None:
         sql = "SELECT set_config('lock_timeout', $1, false)"
-        await self._connection.execute(sql, _milliseconds(seconds), timeout=ANSWER_SECONDS)
+        await self._connection.execute(sql, milliseconds(seconds), timeout=ANSWER_SECONDS)
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
@@ -97,7 +97,3 @@ class LockedRun:
                 log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
                 await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
             await asyncio.sleep(ORPHAN_LOOK_SECONDS)
-
-
-def _milliseconds(seconds: float) -> str:
-    return f"{round(seconds * 1000)}ms"

@@ -1,8 +1,6 @@
 """Somebody is in the way of a revision: who it is, that readers are served meanwhile, and that it goes on by itself."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +20,7 @@ from tests.acceptance.fleet import (
 )
 from tests.acceptance.project import Revision
 from tests.servers import fetch
-from tests.unit.fakes import eventually
+from tests.unit.fakes import eventually, in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -31,19 +29,8 @@ NAME = "nightly-report"
 ALTER = 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'
 CONTENDED = Revision("contended", f"mark()\n{ALTER}")
 NEXT = Revision("next", "op.execute(\"CREATE TABLE shown AS SELECT current_setting('lock_timeout')\")")
+LOOK = "SELECT count(*) FROM accounts"
 COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'accounts' AND column_name = 'note'"
-
-
-@asynccontextmanager
-async def in_the_way(url: str, sql: str = "SELECT count(*) FROM accounts") -> AsyncIterator[asyncpg.Connection]:
-    """A session that looked at a table and went to lunch: idle in transaction, with ACCESS SHARE."""
-    connection = await asyncpg.connect(url, server_settings={"application_name": NAME})
-    try:
-        await connection.execute("BEGIN")
-        await connection.execute(sql)
-        yield connection
-    finally:
-        await connection.close()
 
 
 async def read(url: str) -> int:
@@ -81,7 +68,7 @@ def until_blocked(instance: Instance) -> dict[str, Any]:
 async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path) -> None:
     """The health names session, state, table and lock; readers come between the tries; then it is applied once."""
     ini = project.make_history(tmp_path, CONTENDED)
-    async with in_the_way(ledger_url) as blocker:
+    async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(3, ledger_url, ini=ini) as instances:
             migrator = until_one_migrates(instances)
             blocked = until_blocked(migrator)
@@ -107,7 +94,7 @@ async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path
 async def test_what_came_before_the_wait_is_not_forgotten(ledger_url: str, tmp_path: Path) -> None:
     """The revision that was applied before the one that had to wait is in the report of the run, and ran once."""
     ini = project.make_history(tmp_path, project.quick(), CONTENDED)
-    async with in_the_way(ledger_url) as blocker:
+    async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(1, ledger_url, ini=ini) as instances:
             until_retried(ledger_url, CONTENDED.id, 2)
             progress = instances[0].health()["progress"]
@@ -125,7 +112,7 @@ op.execute("LOCK TABLE accounts")
 {project.WAIT_FOR_THE_TEST}
 op.execute("ALTER TABLE transactions ADD COLUMN note text")"""
     ini = project.make_history(tmp_path, Revision("deadlocked", body))
-    async with in_the_way(ledger_url, "SELECT count(*) FROM transactions") as other:
+    async with in_the_way(ledger_url, "SELECT count(*) FROM transactions", NAME) as other:
         # the one whose check comes first is the victim
         await other.execute("SET deadlock_timeout = '600s'")
         with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
@@ -149,7 +136,7 @@ async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_pat
     """A lock timeout after an `autocommit_block`: one attempt, dirty, and the next start does not repeat it either."""
     body = f"with op.get_context().autocommit_block():\n    mark()\n{ALTER}"
     ini = project.make_history(tmp_path, Revision("halfway", body))
-    async with in_the_way(ledger_url):
+    async with in_the_way(ledger_url, LOOK, NAME):
         with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
             until_phase(instances, "failed")
             assert all("revision halfway" in instance.health()["message"] for instance in instances)
@@ -166,7 +153,7 @@ async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_pat
 async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) -> None:
     """Nobody waits for ever: everybody fails, with the name of the one that was in the way."""
     ini = project.make_history(tmp_path, CONTENDED)
-    async with in_the_way(ledger_url) as blocker:
+    async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS="6") as instances:
             until_phase(instances, "failed")
             for message in (instance.health()["message"] for instance in instances):
@@ -182,7 +169,7 @@ async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) ->
 async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: Path) -> None:
     """`./migrate.sh upgrade` says it while it waits, and goes on when the way is free; the next asks briefly again."""
     ini = project.make_history(tmp_path, CONTENDED, NEXT)
-    async with in_the_way(ledger_url) as blocker:
+    async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         pid = blocker.get_server_pid()
         with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
             until_retried(ledger_url, CONTENDED.id, 3)

@@ -19,8 +19,9 @@ from api.migrations.progress import Reporter
 from api.migrations.schema import Observed
 from api.migrations.state import Blocker, Tracker
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
 
+LOOK = "SELECT * FROM t"
 NAME = "nightly-report"
 ROLE = f"plain_{os.getpid()}"
 ALTER = 'op.execute("ALTER TABLE t ADD COLUMN b int")'
@@ -62,18 +63,6 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def in_the_way(url: str, sql: str = "SELECT * FROM t") -> AsyncIterator[asyncpg.Connection]:
-    """A session that is idle in its transaction."""
-    connection = await asyncpg.connect(url, server_settings={"application_name": NAME})
-    try:
-        await connection.execute("BEGIN")
-        await connection.execute(sql)
-        yield connection
-    finally:
-        await connection.close()
-
-
-@asynccontextmanager
 async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
     """Somebody who runs the revisions; at the end they must all be there."""
     session: PostgresSession = assembled(url, ini, lock_timeout_seconds=2).session()
@@ -92,7 +81,7 @@ async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
 async def test_it_names_the_session(table_url: str, tmp_path: Path) -> None:
     """Process id, name, user, state, age of the transaction, table and lock; and again for each attempt."""
     heard = Heard()
-    async with in_the_way(table_url) as blocker, migrating(table_url, tree(tmp_path, ALTER), heard):
+    async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(table_url, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
         await blocker.close()
@@ -106,7 +95,7 @@ async def test_it_names_the_session(table_url: str, tmp_path: Path) -> None:
 async def test_a_row_that_somebody_changed_has_no_table(table_url: str, tmp_path: Path) -> None:
     """A revision that waits for a row waits for the other's transaction; the session is named all the same."""
     heard = Heard()
-    changed = in_the_way(table_url, "UPDATE t SET a = 3")
+    changed = in_the_way(table_url, "UPDATE t SET a = 3", NAME)
     async with changed as blocker, migrating(table_url, tree(tmp_path, UPDATE), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         await blocker.close()
@@ -117,7 +106,7 @@ async def test_a_row_that_somebody_changed_has_no_table(table_url: str, tmp_path
 async def test_a_plain_role_learns_the_process_id(table_url: str, plain_role: str, tmp_path: Path) -> None:
     """What it may not see of another role's session is left out, and nothing fails for it."""
     heard = Heard()
-    async with in_the_way(table_url) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
+    async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
         await blocker.close()
@@ -133,7 +122,7 @@ async def test_without_a_connection_to_spare_it_goes_on(
     """The role may have one connection, and the migration has it: nobody is named, and the revision is applied."""
     server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
     heard = Heard()
-    async with in_the_way(table_url) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
+    async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         await blocker.close()
     assert heard.blockers == []

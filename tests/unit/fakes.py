@@ -237,3 +237,15 @@ async def barrier(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
         yield lambda: eventually(url, STOPPED, "a revision at the barrier")
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def in_the_way(url: str, sql: str, name: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session called `name` that executed `sql` and went to lunch: idle in transaction, with its locks."""
+    connection = await asyncpg.connect(url, server_settings={"application_name": name})
+    try:
+        await connection.execute("BEGIN")
+        await connection.execute(sql)
+        yield connection
+    finally:
+        await connection.close()
