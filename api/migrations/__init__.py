@@ -23,7 +23,8 @@ When something happens
     A revision fails: it is rolled back and recorded. Instances that were there at the time fail with the same error
     instead of running it again in turn; a later start tries again, each time later.
     A revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and nobody
-    goes on before a person has looked, unless the revision declares `idempotent = True`.
+    goes on before a person has looked, unless the revision declares `idempotent = True`. The message names its last
+    kind of statement and the INVALID indexes that it left.
     The database is away: everyone waits, with backoff, within the wait budget.
     The budget ends: the instance fails. A timeout never means "start anyway".
     The database is newer than the build: it serves with a warning if the history proves that its own head is an

@@ -12,6 +12,7 @@ from .errors import ConfigurationError
 from .history import Author, History
 from .limits import Limits
 from .lock_manager import LockKey
+from .pace import Pace
 from .postgres import PostgresSession
 from .revisions import Revisions
 from .runner import Runner
@@ -53,6 +54,8 @@ class Assembly:
     runner: Runner
     tracker: Tracker
     policy: Policy
+    limits: Limits
+    pace: Pace
 
     @classmethod
     def build(cls, settings: MigrationSettings, tracker: Tracker | None = None) -> Assembly:
@@ -68,7 +71,14 @@ class Assembly:
         history = History(settings.history, settings.version_table_schema)
         release = settings.release or revisions.fingerprint
         author = Author(settings.instance, release)
-        runner = Runner(revisions, history, author, settings.version_table, settings.version_table_schema)
+        runner = Runner(
+            revisions,
+            history,
+            author,
+            settings.version_table,
+            settings.version_table_schema,
+            drop_invalid=settings.drop_invalid_indexes,
+        )
         tracker = tracker or new_tracker(settings)
         tracker.note(
             strategy=str(strategy),
@@ -77,13 +87,14 @@ class Assembly:
             release=release,
             schema=Schema(heads=revisions.code.heads),
         )
-        return cls(settings, url, key, revisions, runner, tracker, _policy(settings, strategy, release))
+        limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
+        pace = Pace(lambda revision: revisions.limits(revision, limits))
+        policy = _policy(settings, strategy, release)
+        return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace)
 
     def session(self) -> PostgresSession:
         """A new session, not yet connected."""
-        settings = self.settings
-        limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
-        return PostgresSession(self.url, self.key, self.settings.instance, limits, self.runner)
+        return PostgresSession(self.url, self.key, self.settings.instance, self.limits, self.pace, self.runner)
 
     def coordinator(self, policy: Policy | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now."""

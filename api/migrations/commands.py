@@ -11,7 +11,7 @@ from .assembly import Assembly
 from .errors import NotAtHead, SchemaRefused
 from .ports import Order
 from .postgres import PostgresSession
-from .schema import Schema, SchemaState, explain, judge
+from .schema import Schema, SchemaState, explain, judge, rebuild
 
 Result = dict[str, Any]
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
@@ -112,6 +112,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "pending": [assembly.revisions.describe(revision) for revision in schema.pending],
             "lock": {"key": str(assembly.key), "holder": None if holder is None else asdict(holder)},
             "sessions": await session.fleet(),
+            "invalid_indexes": await session.invalid_indexes(),
         }
 
     return await _with_session(assembly, look)
@@ -139,10 +140,11 @@ async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Aw
 def _outcome(assembly: Assembly) -> Result:
     status = assembly.tracker.status
     run = status.last_run
+    invalid = [rebuild(status.invalid_indexes)] if status.invalid_indexes else []
     applied = [assembly.revisions.describe(revision) for revision in run.applied] if run else []
     return {
         "state": status.schema.state,
         "revisions": sorted(status.schema.revisions),
         "steps": applied,
-        "message": status.message or explain(status.schema),
+        "message": "; ".join([explain(status.schema), *invalid]),
     }

@@ -14,10 +14,18 @@ from dataclasses import replace
 
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import Action, Policy, Precedent, decide, weigh
-from .errors import AlreadyFailed, DatabaseUnreachable, MigrationError, RevisionFailed, SchemaRefused, WaitTimeout
+from .errors import (
+    AlreadyFailed,
+    DatabaseUnreachable,
+    LockContended,
+    MigrationError,
+    RevisionFailed,
+    SchemaRefused,
+    WaitTimeout,
+)
 from .ports import MigrationSession, Order
 from .progress import Reporter
-from .schema import CodeRevisions, Schema, SchemaState, explain, judge
+from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
 from .state import Phase, Tracker
 
 log = logging.getLogger(__name__)
@@ -81,6 +89,9 @@ class Coordinator:
             await attempt(session)
         except DatabaseUnreachable as error:
             await self._endure(error)
+            return False
+        except LockContended as error:
+            await self._stand_aside(error)
             return False
         finally:
             await session.close()
@@ -159,7 +170,7 @@ class Coordinator:
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
             raise await self._ran_out_of_time() from error
-        except DatabaseUnreachable:
+        except (DatabaseUnreachable, LockContended):
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))
@@ -196,10 +207,7 @@ class Coordinator:
 
     def _conclude(self, action: Action, schema: Schema, precedent: Precedent) -> None:
         if action is Action.SERVE:
-            ahead = schema.state is SchemaState.AHEAD
-            self._tracker.move(Phase.READY, message=explain(schema) if ahead else None, holder=None)
-            log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
-            return
+            return self._serve(schema)
         failure = precedent.failure
         if action is Action.GIVE_UP and failure is not None:
             raise AlreadyFailed(
@@ -212,10 +220,15 @@ class Coordinator:
             raise SchemaRefused(explain(schema))
         raise MigrationError(f"Alembic reported success, but {explain(schema)}; env.py does not run what it is given")
 
+    def _serve(self, schema: Schema) -> None:
+        ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
+        warnings = ([explain(schema)] if ahead else []) + ([rebuild(invalid)] if invalid else [])
+        self._tracker.move(Phase.READY, message="; ".join(warnings) or None, holder=None)
+        log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
+
     async def _wait(self, session: MigrationSession, schema: Schema, precedent: Precedent) -> None:
         now = self._clock.monotonic()
-        if self._tracker.status.phase is not Phase.WAITING:
-            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+        self._begin_to_wait()
         if now - self._holder_looked >= HOLDER_EVERY_SECONDS:
             self._holder_looked = now
             self._tracker.note(holder=await session.holder())
@@ -237,6 +250,18 @@ class Coordinator:
         died = "; the processes that made the last attempts died" if paused else ""
         failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
         return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{pause}{failed}"
+
+    def _begin_to_wait(self) -> None:
+        if self._tracker.status.phase is not Phase.WAITING:
+            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+
+    async def _stand_aside(self, error: LockContended) -> None:
+        # everything was rolled back, the lock too: whoever gets it next goes on
+        now = self._clock.monotonic()
+        if self._deadline.passed(now):
+            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {error}")
+        self._begin_to_wait()
+        await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
     async def _endure(self, error: DatabaseUnreachable) -> None:
         now = self._clock.monotonic()

@@ -84,8 +84,15 @@ class RevisionFailed(MigrationError):
         self.applied = tuple(applied)
 
 
-class LockContended(RevisionFailed):
+class LockContended(MigrationError):
     """A revision did not get a table lock in time and was rolled back whole; it is worth another try."""
+
+    def __init__(self, message: str, revision: str, applied: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.revision = revision
+        self.applied = tuple(applied)
+        self.pause_seconds = 0.0
+        """How long to leave the table alone before the next try."""
 
 
 class AlreadyFailed(RevisionFailed):

@@ -31,7 +31,7 @@ def verdict(status: Status) -> str:
     """`pass`, `warn` or `fail`; the first two are served with 200."""
     if not status.ready:
         return "fail"
-    return "warn" if status.schema.state is SchemaState.AHEAD else "pass"
+    return "warn" if status.schema.state is SchemaState.AHEAD or status.invalid_indexes else "pass"
 
 
 def body(status: Status) -> dict[str, Any]:
@@ -61,6 +61,7 @@ def body(status: Status) -> dict[str, Any]:
         },
         "lock": _lock(status),
         "blocked_by": [asdict(blocker) for blocker in status.blocked_by],
+        "invalid_indexes": list(status.invalid_indexes),
         "last_run": _last_run(status),
     }
 

@@ -8,6 +8,7 @@ The parents of each revision are kept too: they prove that a database is ahead o
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -38,6 +39,21 @@ class Author:
     release: str | None
 
 
+@dataclass
+class Attempt:
+    """One attempt at a revision, as far as it has come."""
+
+    revision: str
+    parents: frozenset[str]
+    direction: str
+    invalid_before: frozenset[str] = frozenset()
+    """INVALID indexes that were there before the first try at the revision."""
+    id: int = 0
+    outcome: Outcome = Outcome.RUNNING
+    statement: str | None = None
+    """The kind of its last statement."""
+
+
 class History:
     """The table, and the statements that write it; they run on the session that holds the lock."""
 
@@ -56,11 +72,13 @@ class History:
             sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
             sa.Column("finished_at", sa.DateTime(timezone=True)),
             sa.Column("error", sa.Text),
+            sa.Column("statement", sa.String(63)),
+            sa.Column("invalid_before", sa.Text),
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:
         """Create the table if need be, and close what dead migrators left open: under the lock nobody else runs."""
-        self.table.create(connection, checkfirst=True)
+        self.create(connection)
         outcome = self.table.c.outcome
         left_open = (outcome == Outcome.RUNNING) | (
             (outcome == Outcome.HALF_APPLIED) & self.table.c.revision.in_(idempotent)
@@ -68,25 +86,45 @@ class History:
         connection.execute(sa.update(self.table).where(left_open).values(outcome=Outcome.INTERRUPTED, finished_at=NOW))
         connection.commit()
 
-    def begin(
-        self, connection: sa.Connection, author: Author, revision: str, parents: frozenset[str], direction: str
-    ) -> int:
-        """Record an attempt and commit it; returns its id."""
-        row = self._row(author, revision, parents, direction, Outcome.RUNNING)
-        attempt: int = connection.execute(sa.insert(self.table).values(row).returning(self.table.c.id)).scalar_one()
-        connection.commit()
-        return attempt
+    def create(self, connection: sa.Connection) -> None:
+        """Create the table if need be, and the columns that an older version of it lacks."""
+        name, schema = self.table.name, self.table.schema
+        if not sa.inspect(connection).has_table(name, schema=schema):
+            self.table.create(connection)
+            return
+        there = {column["name"] for column in sa.inspect(connection).get_columns(name, schema=schema)}
+        for column in self.table.columns:
+            if column.name not in there:
+                definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
+                table = connection.dialect.identifier_preparer.format_table(self.table)
+                connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")
 
-    def mark(self, connection: sa.Connection, attempt: int, outcome: Outcome, error: str | None = None) -> bool:
-        """Record the outcome of an attempt in the transaction that is open; the caller commits.
+    def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
+        """What was INVALID before the first of the tries at `revision` that came to nothing; None without such."""
+        newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(self.table.c.revision == revision)
+        row = connection.execute(newest.order_by(self.table.c.id.desc()).limit(1)).first()
+        if row is None or row.invalid_before is None or row.outcome in {Outcome.APPLIED, Outcome.STAMPED}:
+            return None
+        return frozenset(json.loads(row.invalid_before))
+
+    def begin(self, connection: sa.Connection, author: Author, attempt: Attempt) -> None:
+        """Record an attempt and commit it."""
+        row = self._row(author, attempt.revision, attempt.parents, attempt.direction, Outcome.RUNNING)
+        row["invalid_before"] = json.dumps(sorted(attempt.invalid_before))
+        attempt.id = connection.execute(sa.insert(self.table).values(row).returning(self.table.c.id)).scalar_one()
+        connection.commit()
+
+    def mark(self, connection: sa.Connection, attempt: Attempt, error: str | None = None) -> bool:
+        """Record how far an attempt has come, in the transaction that is open; the caller commits.
 
         Returns False where the attempt is not in the table (it was rolled back with its transaction).
         """
-        finished = None if outcome is Outcome.HALF_APPLIED and error is None else NOW
+        finished = None if attempt.outcome is Outcome.HALF_APPLIED and error is None else NOW
+        statement = None if attempt.outcome is Outcome.APPLIED else attempt.statement
         result = connection.execute(
             sa.update(self.table)
-            .where(self.table.c.id == attempt)
-            .values(outcome=outcome, finished_at=finished, error=error)
+            .where(self.table.c.id == attempt.id)
+            .values(outcome=attempt.outcome, finished_at=finished, error=error, statement=statement)
         )
         return result.rowcount > 0
 

@@ -1,12 +1,7 @@
-"""How long a statement of a revision may wait, and what happens when it waited too long.
-
-A statement that queues for a table lock stalls everybody who comes after it, readers too, for exactly as long as it
-queues: `lock_timeout` *is* the worst stall. So a revision asks briefly, gives up, and asks again a little longer.
-"""
+"""How long the session that migrates may wait, run and idle, and which statements may take as long as they like."""
 
 from __future__ import annotations
 
-import random
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -60,39 +55,6 @@ class Limits:
             "tcp_keepalives_count": "3",
             "tcp_user_timeout": "15s",
         }
-
-
-@dataclass(frozen=True)
-class Ladder:
-    """The lock timeouts of a revision's attempts, in seconds, and the pauses between them.
-
-    The first rungs cost readers little. They never get past autovacuum, which yields only at the deadlock check
-    (`deadlock_timeout`, 1 s by default), so the last rung is always half a second longer than that.
-    """
-
-    last_seconds: float = 2.0
-    first_seconds: tuple[float, ...] = (0.3, 0.6)
-    longest_delay_seconds: float = 30.0
-
-    @classmethod
-    def for_server(cls, limits: Limits, deadlock_timeout_seconds: float) -> Ladder:
-        """The ladder up to the limit that was set, or as far above it as the server's deadlock check demands.
-
-        The pauses stay well below the idle limit, at which the server would end the session that holds the lock.
-        """
-        delay = min(cls.longest_delay_seconds, limits.idle_seconds / 2 or cls.longest_delay_seconds)
-        if not limits.lock_timeout_seconds:
-            return cls(0.0, (), delay)
-        last = max(limits.lock_timeout_seconds, deadlock_timeout_seconds + 0.5)
-        return cls(last, tuple(rung for rung in cls.first_seconds if rung < last), delay)
-
-    def rung(self, attempt: int) -> float:
-        """The lock timeout of an attempt (the first is 1) in seconds; 0 is none."""
-        return (*self.first_seconds, self.last_seconds)[min(attempt, len(self.first_seconds) + 1) - 1]
-
-    def delay(self, attempt: int) -> float:
-        """Seconds to wait after an attempt that did not get its lock: full jitter, at most 30."""
-        return random.uniform(0.05, min(self.longest_delay_seconds, 0.25 * 2.0 ** min(attempt, 16)))  # noqa: S311
 
 
 def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:

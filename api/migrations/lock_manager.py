@@ -23,6 +23,7 @@ import sqlalchemy as sa
 
 from .connection import ANSWER_SECONDS
 from .errors import HoldLost
+from .pace import Pace
 from .state import Holder
 
 _HELD = """
@@ -77,13 +78,11 @@ class SessionLock:
     """The lock of one session, held until unlock or the end of the session."""
 
     pooled = False
-    retryable = True
     isolation_level = "READ COMMITTED"
 
-    def __init__(self, key: LockKey, connection: asyncpg.Connection) -> None:
+    def __init__(self, key: LockKey, connection: asyncpg.Connection, pace: Pace) -> None:
         self.key = key
-        self.first_lock_timeout: str | None = None
-        """What a revision's first attempt gets; None where there is no second."""
+        self.pace = pace
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -103,15 +102,22 @@ class SessionLock:
         if not await self._connection.fetchval(sql, self.key.value, timeout=ANSWER_SECONDS):
             raise HoldLost(f"the advisory lock {self.key} was gone before it was given back; a revision freed it")
 
-    def next_revision(self, connection: sa.Connection) -> None:
-        """Back to the first rung, from wherever the revision before has climbed to."""
-        if self.first_lock_timeout is not None:
-            connection.exec_driver_sql(f"SET lock_timeout = '{self.first_lock_timeout}'")
-            connection.commit()
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """Give the session the limits of the revision that comes next; the caller commits."""
+        limits = self.pace.settings(revision)
+        connection.exec_driver_sql(
+            "SELECT set_config('lock_timeout', $1, $3), set_config('statement_timeout', $2, $3)",
+            (limits["lock_timeout"], limits["statement_timeout"], self.pooled),
+        )
 
-    def abandon(self, connection: sa.Connection) -> None:
-        """Roll back what a failed revision left open; the lock stays."""
+    def abandon(self, connection: sa.Connection) -> bool:
+        """Roll back what a failed revision left open; returns whether the lock is still held."""
         connection.rollback()
+        return True
+
+    def keep(self, connection: sa.Connection) -> None:
+        """Commit what was written after `abandon`."""
+        connection.commit()
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[None]:
@@ -142,7 +148,6 @@ class TransactionLock(SessionLock):
     """
 
     pooled = True
-    retryable = False
     # the transaction is begun and ended here, so SQLAlchemy must do neither
     isolation_level = "AUTOCOMMIT"
 
@@ -163,9 +168,19 @@ class TransactionLock(SessionLock):
         if self._connection.is_in_transaction():
             await self._connection.execute("ROLLBACK", timeout=ANSWER_SECONDS)
 
-    def abandon(self, connection: sa.Connection) -> None:
-        """Roll back everything; the lock goes with it."""
+    def abandon(self, connection: sa.Connection) -> bool:
+        """Roll back everything, which frees the lock; returns whether it could be taken again at once."""
         connection.exec_driver_sql("ROLLBACK")
+        connection.exec_driver_sql("BEGIN")
+        sql = "SELECT pg_try_advisory_xact_lock($1)"
+        held = bool(connection.exec_driver_sql(sql, (self.key.value,)).scalar_one())
+        if not held:
+            connection.exec_driver_sql("ROLLBACK")
+        return held
+
+    def keep(self, connection: sa.Connection) -> None:
+        """Commit what was written after `abandon`, which frees the lock."""
+        connection.exec_driver_sql("COMMIT")
 
     @asynccontextmanager
     async def look(self) -> AsyncIterator[None]:

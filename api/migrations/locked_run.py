@@ -1,21 +1,22 @@
 """A run on the connection that holds the lock: what comes before it, and how a revision gets its table locks.
 
 Each revision asks briefly, and is tried again whole if it did not get its lock and nothing was committed inside it.
-The advisory lock stays held in between; the run's budget (MIGRATION_RUN_SECONDS) ends the tries.
+The advisory lock stays held in between; the run's budget (MIGRATION_RUN_SECONDS) ends the tries. Behind a transaction
+pooler the lock goes with the transaction, so whoever gets it next tries, and MIGRATION_WAIT_SECONDS ends the tries.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
-from .errors import LockContended
-from .limits import Ladder, Limits, milliseconds
+from .errors import LockContended, RevisionFailed
+from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
 from .ports import Order, Report
@@ -42,34 +43,34 @@ class LockedRun:
         self._limits = limits
         self._runner = runner
         self._beside = beside
-        self._ladder = Ladder()
 
     async def prepare(self, application_name: str) -> None:
         """Give the session its settings and its name, and make sure that nobody else is at work."""
         await set_for_work(self._connection, self._limits, application_name, local=self.lock.pooled)
         await self._outlive_predecessor()
-        if self.lock.retryable:
-            deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
-            deadlock_seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
-            self._ladder = Ladder.for_server(self._limits, deadlock_seconds)
-            self.lock.first_lock_timeout = milliseconds(self._ladder.rung(1))
+        deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
+        self.lock.pace.deadlock_timeout_seconds = await self._ask(deadlock)
 
     async def carry_out(self, order: Order, report: Report) -> None:
-        """Run the order to its end, each revision as often as it takes to get its table locks."""
-        observer = Observer(self._beside, self._connection.get_server_pid())
-        attempts: Counter[str | None] = Counter()
+        """Run the order to its end, each revision as often as it takes to get its table locks.
+
+        Raises:
+            RevisionFailed: a revision failed, or a relative order did not get its lock after its first revision.
+            LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
+        """
+        observer = Observer(self._beside, await self._ask("SELECT pg_backend_pid()"))
         while True:
-            if self.lock.retryable:
-                await self._wait_at_most(self._ladder.rung(1 + max(attempts.values(), default=0)))
             try:
                 await self._attempt(order, report, observer)
                 break
             except LockContended as error:
-                # only the revision that was in trouble counts: the next one starts at the first rung again
-                attempts = Counter({error.revision: attempts[error.revision] + 1})
-                delay = self._ladder.delay(attempts[error.revision])
-                report.contended(str(error.revision), attempts[error.revision], delay, observer.blockers)
-                await asyncio.sleep(delay)
+                if order.relative and error.applied and not self.lock.pooled:
+                    raise self._not_repeated(order, error) from error
+                number, error.pause_seconds = self.lock.pace.contended(error.revision)
+                report.contended(error.revision, number, error.pause_seconds, observer.blockers)
+                if self.lock.pooled:
+                    raise
+                await asyncio.sleep(error.pause_seconds)
         await self.lock.complete()
 
     async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
@@ -77,9 +78,16 @@ class LockedRun:
         async with observer.watching(engine.sync_engine), engine.connect() as connection:
             await connection.run_sync(self._runner.carry_out, order, report, self.lock)
 
-    async def _wait_at_most(self, seconds: float) -> None:
-        sql = "SELECT set_config('lock_timeout', $1, false)"
-        await self._connection.execute(sql, milliseconds(seconds), timeout=ANSWER_SECONDS)
+    def _not_repeated(self, order: Order, error: LockContended) -> RevisionFailed:
+        return RevisionFailed(
+            f"{error}; {', '.join(error.applied)} went before, and a relative target ({order.target}) counts from "
+            "where the database is, so it is not repeated: name the revision",
+            revision=error.revision,
+            applied=error.applied,
+        )
+
+    async def _ask(self, sql: str) -> Any:
+        return await self._connection.fetchval(sql, timeout=ANSWER_SECONDS)
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and

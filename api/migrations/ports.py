@@ -54,6 +54,12 @@ class Report(Protocol):
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 
+    def invalid(self, indexes: Sequence[str]) -> None:
+        """These are the INVALID indexes of the database now, before or after the run."""
+
+    def dropped(self, index: str) -> None:
+        """An INVALID index that an earlier try at the next step left behind is gone."""
+
 
 class MigrationSession(Protocol):
     """One database session: the lock and the revisions live and die with it.

@@ -7,6 +7,7 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,12 +21,14 @@ from .connection import ANSWER_SECONDS, connect
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .history import Outcome
+from .indexes import INVALID_INDEXES
 from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
 from .locked_run import LockedRun
+from .pace import Pace
 from .ports import Order, Past, Report
 from .runner import Runner
-from .schema import Observed
+from .schema import HalfApplied, Observed
 from .state import Holder
 from .urls import DatabaseURL
 
@@ -35,12 +38,15 @@ CLOSE_SECONDS = 1.0
 class PostgresSession:
     """A `MigrationSession` on PostgreSQL 14 or later."""
 
-    def __init__(self, url: DatabaseURL, key: LockKey, instance: str, limits: Limits, runner: Runner) -> None:
+    def __init__(
+        self, url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace, runner: Runner
+    ) -> None:
         self._url = url
         self._key = key
         self._instance = instance
         self._limits = limits
         self._runner = runner
+        self._pace = pace
         self._version, self._history = map(_quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
@@ -65,7 +71,7 @@ class PostgresSession:
         for columns in (f"{versions}, {half}", f"{versions}, '{{}}'::text[]"):
             rows = await self._rows_if_there(f"SELECT {columns}")
             if rows:
-                return Observed(frozenset(rows[0][0]), tuple(rows[0][1]))
+                return Observed(frozenset(rows[0][0]), await self._half_applied(rows[0][1]))
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
@@ -87,6 +93,10 @@ class PostgresSession:
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
         return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
+
+    async def invalid_indexes(self) -> list[str]:
+        """Indexes that a concurrent build left behind, by their quoted names."""
+        return [row[0] for row in await self._rows_if_there(INVALID_INDEXES)]
 
     async def half_applied(self) -> asyncpg.Record | None:
         """The newest half-applied attempt, if any."""
@@ -191,7 +201,7 @@ class PostgresSession:
             pid, self._standby = await self._connection.fetchrow(sql, timeout=ANSWER_SECONDS)
             # a pooler in between answers the start-up itself: the pid it gave is not that of the backend
             pooled = pid != self._connection.get_server_pid()
-            self._lock = (TransactionLock if pooled else SessionLock)(self._key, self._connection)
+            self._lock = (TransactionLock if pooled else SessionLock)(self._key, self._connection, self._pace)
         return self._lock
 
     async def _refuse_autocommit(self, order: Order) -> None:
@@ -205,9 +215,21 @@ class PostgresSession:
                 "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
             )
 
+    async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:
+        if not revisions:
+            return ()
+        now = frozenset(await self.invalid_indexes())
+        rows = await self._rows_if_there(
+            f"SELECT revision, statement, invalid_before FROM {self._history} "
+            f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
+        )
+        known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
+        # a table from before these columns tells no more than the name
+        return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
+
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):
-            with suppress(asyncpg.UndefinedTableError):
+            with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
                 async with self._held.look() if self._lock else _nothing():
                     return list(await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS))
         return []
@@ -246,6 +268,10 @@ async def _translated(doing: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _nothing() -> AsyncIterator[None]:
     yield
+
+
+def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
+    return tuple(sorted(invalid - frozenset(json.loads(row["invalid_before"] or "[]"))))
 
 
 def _quoted(table: sa.Table) -> str:

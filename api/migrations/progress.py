@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .schema import Schema, SchemaState
+from .schema import Schema, SchemaState, rebuild
 from .state import Blocker, LastRun, Progress, Tracker
 
 log = logging.getLogger(__name__)
@@ -61,6 +61,16 @@ class Reporter:
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
         self._tracker.note(message=message, blocked_by=tuple(blockers))
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
+
+    def invalid(self, indexes: Sequence[str]) -> None:
+        """INVALID indexes before or after the run."""
+        if indexes and tuple(indexes) != self._tracker.status.invalid_indexes:
+            log.warning("%s", rebuild(indexes), extra={"event": "invalid_indexes", "indexes": tuple(indexes)})
+        self._tracker.note(invalid_indexes=tuple(indexes))
+
+    def dropped(self, index: str) -> None:
+        """An INVALID index of an earlier try is gone."""
+        log.warning("Dropped the INVALID index %s", index, extra={"event": "invalid_index_dropped", "index": index})
 
     def ended(self, result: str, error: str | None = None) -> None:
         """This instance's run is over."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import traceback
 from collections.abc import Iterable
+from dataclasses import replace
+from math import inf
 from pathlib import Path
 
 from alembic.config import Config
@@ -13,6 +15,7 @@ from alembic.util import CommandError
 
 from .errors import ConfigurationError, UnknownRevision
 from .failures import describe
+from .limits import Limits
 from .schema import CodeRevisions
 
 
@@ -43,6 +46,7 @@ class Revisions:
             raise ConfigurationError(
                 f"the revisions of {alembic_config} do not load: {describe(error)}{place}"
             ) from error
+        self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
         if target == "head" and len(self.code.heads) > 1:
             raise ConfigurationError(
                 f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
@@ -76,6 +80,10 @@ class Revisions:
         doc = self.directory.get_revision(revision).doc
         return f"{revision}, {doc.rstrip('.')}" if doc else revision
 
+    def limits(self, revision: str, session: Limits) -> Limits:
+        """The session's limits, or what the revision declares instead (`lock_timeout_seconds = 10`)."""
+        return replace(session, **self._own_limits.get(revision, {}))
+
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
         """Those of `revisions` whose files open an `autocommit_block`."""
         scripts = [self.directory.get_revision(revision) for revision in revisions]
@@ -103,6 +111,16 @@ def _graph(directory: ScriptDirectory) -> CodeRevisions:
         heads=frozenset(directory.get_heads()),
         idempotent=frozenset(s.revision for s in scripts if getattr(s.module, "idempotent", False) is True),
     )
+
+
+def _limits(script: Script) -> dict[str, float]:
+    names = ("lock_timeout_seconds", "statement_timeout_seconds")
+    declared = {name: getattr(script.module, name) for name in names if hasattr(script.module, name)}
+    for name, value in declared.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
+            place = Path(script.path).name
+            raise ConfigurationError(f"{place}: {name} must be a number of seconds, 0 for no limit (it is {value!r})")
+    return declared
 
 
 def _parents(directory: ScriptDirectory, script: Script) -> frozenset[str]:

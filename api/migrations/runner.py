@@ -16,6 +16,7 @@ from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
 from .ports import Order, Report
 from .revisions import Revisions, unknown
+from .schema import way_out
 from .steps import Hold, Plan, Steps
 
 RunEnv = Callable[[sa.Connection, Order, Steps], None]
@@ -28,11 +29,19 @@ class Runner:
     """Runs orders on a connection; blocking, in the migration thread."""
 
     def __init__(
-        self, revisions: Revisions, history: History, author: Author, version_table: str, schema: str | None
+        self,
+        revisions: Revisions,
+        history: History,
+        author: Author,
+        version_table: str,
+        schema: str | None,
+        *,
+        drop_invalid: bool = False,
     ) -> None:
         self.revisions = revisions
         self.history = history
         self._author = author
+        self._drop_invalid = drop_invalid
         self._run_env: RunEnv = self._run_given_env
         self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
 
@@ -54,11 +63,12 @@ class Runner:
         try:
             self._run(connection, order, steps)
         except Exception as error:
-            raise self._failed(error, order, steps, hold) from error
+            raise self._failed(error, order, steps) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
-        return Steps(connection, self.history, self._author, self.revisions.code, report, hold)
+        code, drop = self.revisions.code, self._drop_invalid
+        return Steps(connection, self.history, self._author, code, report, hold, drop_invalid=drop)
 
     def through(self, run_env: RunEnv) -> Runner:
         """A runner like this one inside an Alembic command that somebody else started."""
@@ -105,7 +115,7 @@ class Runner:
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: Exception, order: Order, steps: Steps, hold: Hold) -> MigrationError:
+    def _failed(self, error: Exception, order: Order, steps: Steps) -> MigrationError:
         if isinstance(error, MigrationError) or (lost(error) and not _mistaken(error, steps.connection)):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
@@ -113,9 +123,13 @@ class Runner:
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
         message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
-        again = sqlstate(error) in _CONTENTION and hold.retryable and not steps.half_applied
-        steps.record_failure(message, Outcome.RETRIED if again else Outcome.FAILED)
-        return (LockContended if again else RevisionFailed)(message, revision=steps.current, applied=steps.applied)
+        if steps.half_applied:
+            message += way_out(steps.left_behind())
+        if sqlstate(error) in _CONTENTION and not steps.half_applied:
+            steps.record_failure(message, Outcome.RETRIED)
+            return LockContended(message, steps.current, steps.applied)
+        steps.record_failure(message)
+        return RevisionFailed(message, revision=steps.current, applied=steps.applied)
 
 
 def _mistaken(error: Exception, connection: sa.Connection) -> bool:

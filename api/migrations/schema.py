@@ -6,7 +6,7 @@ What the history table knows about parents of revisions decides.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -51,12 +51,22 @@ class CodeRevisions:
 
 
 @dataclass(frozen=True)
+class HalfApplied:
+    """A revision that committed a part of its work and not the rest, as the history table records it."""
+
+    revision: str
+    statement: str | None = None
+    """The kind of its last statement."""
+    invalid_indexes: tuple[str, ...] = ()
+    """Those that are INVALID now and were not before it, by their quoted names."""
+
+
+@dataclass(frozen=True)
 class Observed:
     """What one look at the database found."""
 
     revisions: frozenset[str] = frozenset()
-    half_applied: tuple[str, ...] = ()
-    """Revisions that committed a part of their work and not the rest, as the history table records."""
+    half_applied: tuple[HalfApplied, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +78,7 @@ class Schema:
     heads: frozenset[str] = frozenset()
     pending: tuple[str, ...] = ()
     unknown: frozenset[str] = field(default=frozenset())
-    half_applied: tuple[str, ...] = ()
+    half_applied: tuple[HalfApplied, ...] = ()
 
 
 def judge(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
@@ -82,7 +92,7 @@ def judge(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozens
     unknown = observed.revisions - code.parents.keys()
     pending = () if unknown else code.pending(observed.revisions)
     # an idempotent revision that is still to be applied is simply applied again
-    dirty = tuple(r for r in observed.half_applied if not (r in code.idempotent and r in pending))
+    dirty = tuple(h for h in observed.half_applied if not (h.revision in code.idempotent and h.revision in pending))
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     return Schema(state, observed.revisions, code.heads, pending, unknown, dirty)
 
@@ -120,12 +130,27 @@ def explain(schema: Schema) -> str:
                 f"is an ancestor of {_names(schema.unknown)}; deploy the release that has it, or check DATABASE_URL"
             )
         case SchemaState.DIRTY:
-            return (
-                f"revision {', '.join(schema.half_applied)} committed a part of its work and did not finish; "
-                "look at what is there, put it in order by hand, then './migrate.sh repair --rerun' (runs it again) or "
-                "'./migrate.sh repair --stamp' (declares it applied)"
+            return "; ".join(
+                f"revision {half.revision} committed a part of its work and did not finish{way_out(half)}"
+                for half in schema.half_applied
             )
     return "the database has not been read yet"
+
+
+def way_out(half: HalfApplied) -> str:
+    """The rest of the line about a half-applied revision: what is known of it, and the commands to go on."""
+    last = f" (last statement: {half.statement})" if half.statement else ""
+    invalid = f"; {rebuild(half.invalid_indexes)}" if half.invalid_indexes else ""
+    return (
+        f"{last}{invalid}; look at what is there, put it in order by hand, then './migrate.sh repair --rerun' "
+        "(it runs again at the next upgrade) or './migrate.sh repair --stamp' (declares it applied)"
+    )
+
+
+def rebuild(invalid_indexes: Sequence[str]) -> str:
+    """One line about INVALID indexes, with the statements that remove them."""
+    drops = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
+    return f"INVALID {', '.join(invalid_indexes)}: a concurrent build did not finish; {drops} and build again"
 
 
 def _names(revisions: frozenset[str]) -> str:

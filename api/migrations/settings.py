@@ -68,6 +68,8 @@ class MigrationSettings(BaseSettings):
     idle_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
     """How long the migrating session may do nothing between two statements before the server ends it, lock and all:
     what frees the lock of a process that was stopped. More than any revision computes in Python. 0 is no limit."""
+    drop_invalid_indexes: bool = False
+    """Before a revision that did not finish runs again, drop the INVALID indexes that it left behind."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"

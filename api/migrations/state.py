@@ -112,6 +112,8 @@ class Status:
     progress: Progress = Progress()
     holder: Holder | None = None
     blocked_by: tuple[Blocker, ...] = ()
+    invalid_indexes: tuple[str, ...] = ()
+    """Those that this instance's run has found or left, by their quoted names."""
     waiting_since: float | None = None
     last_run: LastRun | None = None
     message: str | None = None

@@ -8,44 +8,37 @@ inside its transaction, after the version row has changed.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
 
-from .history import Author, History, Outcome
+from .history import Attempt, Author, History, Outcome
+from .indexes import drop_index, invalid_indexes
 from .ports import Report
-from .schema import CodeRevisions
+from .schema import CodeRevisions, HalfApplied
+from .statements import kind
 
 
 class Hold(Protocol):
     """The lock, as the session that holds it sees it from inside the work."""
 
-    retryable: bool
-    """Whether the lock is still held after a revision was rolled back, so that it may be tried again."""
-
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
 
-    def next_revision(self, connection: sa.Connection) -> None:
-        """A revision is committed; the next one asks for its table locks as briefly as the first did."""
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """Give the session the limits of the revision that comes next."""
 
-    def abandon(self, connection: sa.Connection) -> None:
-        """Roll back what a failed revision left open."""
+    def abandon(self, connection: sa.Connection) -> bool:
+        """Roll back what a failed revision left open; returns whether the lock is held, so that it may be recorded."""
+
+    def keep(self, connection: sa.Connection) -> None:
+        """Commit what was written after `abandon`."""
 
 
 Step = RevisionStep | StampStep
 Plan = Callable[[Any, MigrationContext | None], Iterable[Step]]
-
-
-@dataclass
-class _Attempt:
-    id: int
-    revision: str
-    parents: frozenset[str]
-    direction: str
-    outcome: Outcome = Outcome.RUNNING
 
 
 class Steps:
@@ -59,6 +52,8 @@ class Steps:
         code: CodeRevisions,
         report: Report,
         hold: Hold,
+        *,
+        drop_invalid: bool = False,
     ) -> None:
         self.connection = connection
         self.applied: list[str] = []
@@ -69,12 +64,20 @@ class Steps:
         self._code = code
         self._report = report
         self._hold = hold
-        self._attempt: _Attempt | None = None
+        self._drop_invalid = drop_invalid
+        self._attempt: Attempt | None = None
 
     @property
     def half_applied(self) -> bool:
         """Whether the open attempt has committed a part of its work."""
         return self._attempt is not None and self._attempt.outcome is Outcome.HALF_APPLIED
+
+    def left_behind(self) -> HalfApplied:
+        """What is known of the half-applied attempt, for the message."""
+        with self._aside() as attempt:
+            self.connection.rollback()
+            left = invalid_indexes(self.connection) - attempt.invalid_before
+            return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
 
     def surround(self, plan: Plan) -> Plan:
         """`plan`, with an attempt recorded before each step and progress reported after it."""
@@ -88,6 +91,8 @@ class Steps:
                 self._before(info)
                 yield step
                 self._after(info)
+            if self.applied:
+                self._report_invalid()
 
         return steps
 
@@ -100,47 +105,51 @@ class Steps:
             self._history.stamped(self.connection, self._author, self._declared(step, frozenset(heads)))
         elif self._attempt is not None:
             self._attempt.outcome = Outcome.APPLIED
-            self._history.mark(self.connection, self._attempt.id, Outcome.APPLIED)
+            self._history.mark(self.connection, self._attempt)
 
     def record_failure(self, error: str, outcome: Outcome = Outcome.FAILED) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
-        if attempt is None:
+        if attempt is None or not self._hold.abandon(self.connection):
+            # who has the lock now makes an attempt of his own, and writes that one down
             return
-        self._hold.abandon(self.connection)
-        self._history.table.create(self.connection, checkfirst=True)
-        if attempt.outcome is Outcome.HALF_APPLIED:
-            outcome = Outcome.HALF_APPLIED
-        if not self._history.mark(self.connection, attempt.id, outcome, error):
+        self._history.create(self.connection)
+        if attempt.outcome is not Outcome.HALF_APPLIED:
+            attempt.outcome = outcome
+        if not self._history.mark(self.connection, attempt, error):
             # one transaction carried everything, and took the attempt with it
-            again = self._history.begin(
-                self.connection, self._author, attempt.revision, attempt.parents, attempt.direction
-            )
-            self._history.mark(self.connection, again, outcome, error)
-        self.connection.commit()
+            self._history.begin(self.connection, self._author, attempt)
+            self._history.mark(self.connection, attempt, error)
+        self._hold.keep(self.connection)
 
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
         verb = "Applied" if infos[0].is_upgrade else "Undid"
         self._report.planned(tuple(_revision(info) for info in infos), verb)
         self._history.prepare(self.connection, self._code.idempotent)
+        self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
+        sa.event.listen(self.connection, "before_cursor_execute", self._on_statement)
 
     def _before(self, info: MigrationInfo) -> None:
         if info.is_stamp:
-            self._history.table.create(self.connection, checkfirst=True)
+            self._history.create(self.connection)
             self.connection.commit()
             return
         self._hold.check_hold(self.connection)
         self.current = _revision(info)
-        parents = frozenset(info.down_revision_ids)
-        direction = "upgrade" if info.is_upgrade else "downgrade"
-        attempt = self._history.begin(self.connection, self._author, self.current, parents, direction)
-        self._attempt = _Attempt(attempt, self.current, parents, direction)
+        attempt = Attempt(
+            self.current,
+            frozenset(info.down_revision_ids),
+            "upgrade" if info.is_upgrade else "downgrade",
+            self._invalid_before(self.current),
+        )
+        self._hold.set_limits(self.connection, self.current)
+        self._history.begin(self.connection, self._author, attempt)
+        self._attempt = attempt
         self._report.started(self.current)
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
-        self._hold.next_revision(self.connection)
         self._attempt = None
         self.current = None
         self.applied.append(revision)
@@ -151,8 +160,42 @@ class Steps:
         # Before the version row has changed this is a commit in the middle of a revision. The mark goes into
         # the transaction that is being committed, so that a crash one instruction later finds it.
         if self._attempt is not None and self._attempt.outcome is Outcome.RUNNING:
-            self._attempt.outcome = Outcome.HALF_APPLIED
-            self._history.mark(connection, self._attempt.id, Outcome.HALF_APPLIED)
+            with self._aside() as attempt:
+                attempt.outcome = Outcome.HALF_APPLIED
+                self._history.mark(connection, attempt)
+
+    def _on_statement(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if self._attempt is None:
+            return
+        self._attempt.statement = kind(statement)
+        if self.half_applied and connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+            # outside a transaction it stays whatever happens next, so it is written down before
+            with self._aside() as attempt:
+                self._history.mark(connection, attempt)
+
+    @contextmanager
+    def _aside(self) -> Iterator[Attempt]:
+        # what is executed meanwhile is not the revision's
+        attempt, self._attempt = self._attempt, None
+        assert attempt is not None
+        try:
+            yield attempt
+        finally:
+            self._attempt = attempt
+
+    def _invalid_before(self, revision: str) -> frozenset[str]:
+        now = invalid_indexes(self.connection)
+        before = self._history.unfinished(self.connection, revision)
+        if before is None:
+            return now
+        for name in now - before if self._drop_invalid else ():
+            drop_index(self.connection, name)
+            self._report.dropped(name)
+        return before
+
+    def _report_invalid(self) -> None:
+        self._report.invalid(tuple(sorted(invalid_indexes(self.connection))))
+        self.connection.commit()
 
     def _declared(self, step: MigrationInfo, heads: frozenset[str]) -> dict[str, frozenset[str]]:
         before = self._code.closure(frozenset(step.source_revision_ids))

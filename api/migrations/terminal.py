@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from .errors import Cancelled, ConfigurationError
+from .schema import rebuild
 from .state import Tracker
 
 
@@ -108,6 +109,8 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         )
         yield f"lock {result['lock']['key']}: {who}"
     yield from (f"  session: {name}" for name in result.get("sessions", ()))
+    if result.get("invalid_indexes"):
+        yield rebuild(result["invalid_indexes"])
 
 
 def _attempt(row: dict[str, Any]) -> str:

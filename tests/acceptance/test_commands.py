@@ -130,6 +130,8 @@ ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "rel
     "started_at",
     "finished_at",
     "error",
+    "statement",
+    "invalid_before",
     "description",
 }
 
@@ -142,7 +144,10 @@ def test_every_result_is_json(ledger_url: str) -> None:
     assert undone.keys() == RUN
     assert (undone["revisions"], len(undone["steps"])) == ([ALL[-2]], 1)
     status = answer("status", url=ledger_url)
-    assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending", "lock", "sessions"}
+    assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending", "lock"} | {
+        "sessions",
+        "invalid_indexes",
+    }
     assert status["lock"].keys() == {"key", "holder"}
     applied = answer("upgrade", url=ledger_url)
     assert applied.keys() == RUN

@@ -13,6 +13,7 @@ from tests.acceptance.fleet import (
     Instance,
     finish,
     fleet,
+    migrate,
     start_migrate,
     until_all_ready,
     until_one_migrates,
@@ -164,6 +165,18 @@ async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) ->
     assert (set(tries), last) == ({"retried"}, "failed")
     assert evidence.versions(ledger_url) == [project.head()]
     wait_until(lambda: evidence.advisory_locks(ledger_url) == 0, "a free lock", seconds=30)
+
+
+async def test_a_relative_target_is_not_counted_twice(ledger_url: str, tmp_path: Path) -> None:
+    """`upgrade +2`: the first is applied, the second does not get its lock; tried again it would be the third."""
+    ini = project.make_history(tmp_path, project.quick(), CONTENDED, NEXT)
+    async with in_the_way(ledger_url, LOOK, NAME):
+        code, output = migrate("upgrade", "+2", url=ledger_url, ini=ini)
+    assert code == 1, output
+    assert "quick went before, and a relative target (+2)" in output
+    assert evidence.versions(ledger_url) == ["quick"]
+    assert evidence.outcomes(ledger_url, CONTENDED.id) == ["retried"]
+    assert evidence.advisory_locks(ledger_url) == 0
 
 
 async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: Path) -> None:

@@ -22,9 +22,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import concurrent_index, failing, head, held, make_history, quick, slow
+from tests.acceptance.project import Revision, concurrent_index, failing, head, held, make_history, quick, slow
 from tests.pooler import PgBouncer
 from tests.servers import Server
+from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -166,6 +167,35 @@ def test_another_instance_takes_over_from_one_that_was_killed(
         assert killed.name not in {row["instance"] for row in evidence.history(ledger_url, extra_only=True)}
     assert evidence.marks(ledger_url) == ["held", "quick"]
     assert evidence.applied(ledger_url)[-2:] == ["quick", "held"]
+    until_unlocked(ledger_url)
+
+
+async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Each try rolls everything back, the lock too; who is in the way is named, and once gone it is applied once."""
+    contended = Revision("contended", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
+    ini = make_history(tmp_path, quick(), contended)
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report") as blocker:
+        with fleet(2, through(pgbouncer(), ledger_url), ini=ini) as instances:
+            retried = lambda: evidence.outcomes(ledger_url, "contended").count("retried") >= 3  # noqa: E731
+            wait_until(retried, "three tries", seconds=2 * WAIT_SECONDS)
+            assert "quick" not in evidence.applied(ledger_url)
+            seen = [each for instance in instances for each in instance.health()["blocked_by"]]
+            assert {each["pid"] for each in seen} == {blocker.get_server_pid()}
+            await blocker.close()
+            until_all_ready(instances)
+    assert set(evidence.outcomes(ledger_url, "contended")) == {"retried", "applied"}
+    assert evidence.applied(ledger_url)[-2:] == ["quick", "contended"]
+    assert evidence.marks(ledger_url) == ["contended", "quick"]
+    until_unlocked(ledger_url)
+
+
+async def test_the_wait_budget_ends_the_tries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Behind a pooler each try is a run of its own, so it is MIGRATION_WAIT_SECONDS that ends them."""
+    ini = make_history(tmp_path, Revision("contended", 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
+        code, output = migrate("upgrade", "--timeout", "4", url=through(pgbouncer(), ledger_url), ini=ini)
+    assert code == 4, output
+    assert "revision contended" in output
     until_unlocked(ledger_url)
 
 

@@ -11,6 +11,7 @@ from api.migrations.connection import connect, set_for_work
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
 from api.migrations.limits import Limits
 from api.migrations.lock_manager import LockKey, SessionLock, application_name, holder
+from api.migrations.pace import Pace
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
@@ -22,6 +23,7 @@ from tests.unit.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventual
 HEAD = Order("upgrade", "head")
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LIMITS = Limits(lock_timeout_seconds=3, statement_timeout_seconds=90)
+PACE = Pace(lambda revision: LIMITS)
 HELD = f"""
     SELECT pid, classid::bigint, objid::bigint, objsubid, granted FROM pg_locks
     WHERE locktype = 'advisory' AND classid = {KEY.high} AND objid = {KEY.low}
@@ -57,7 +59,7 @@ async def work(session: PostgresSession) -> None:
 
 async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Connection]) -> None:
     """The other one gets it as soon as it is given back."""
-    one, two = (SessionLock(KEY, connection) for connection in connections)
+    one, two = (SessionLock(KEY, connection, PACE) for connection in connections)
     assert await one.try_lock()
     assert not await two.try_lock()
     await one.unlock()
@@ -66,7 +68,7 @@ async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Conne
 
 async def test_giving_back_what_one_does_not_hold_is_noticed(connections: list[asyncpg.Connection]) -> None:
     """Neither the lock of nobody nor that of another."""
-    one, two = (SessionLock(KEY, connection) for connection in connections)
+    one, two = (SessionLock(KEY, connection, PACE) for connection in connections)
     with pytest.raises(HoldLost, match="0x0fdeb4c6e0529396"):
         await one.unlock()
     await one.try_lock()
@@ -80,7 +82,7 @@ async def test_pg_locks_shows_the_two_halves_of_the_key(
     connections: list[asyncpg.Connection], database_url: str
 ) -> None:
     """An operator finds the lock by the numbers that the key prints."""
-    await SessionLock(KEY, connections[0]).try_lock()
+    await SessionLock(KEY, connections[0], PACE).try_lock()
     (row,) = await fetch(database_url, HELD)
     assert tuple(row) == (connections[0].get_server_pid(), KEY.high, KEY.low, 1, True)
     assert f"classid {row['classid']}, objid {row['objid']}" in str(KEY)
@@ -92,7 +94,7 @@ async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connec
     one, two = connections
     key = LockKey(value)
     assert await holder(key, two) is None
-    await SessionLock(key, one).try_lock()
+    await SessionLock(key, one, PACE).try_lock()
     found = await holder(key, two)
     assert found is not None
     assert (found.instance, found.pid, found.state) == ("one", one.get_server_pid(), "idle")
@@ -105,7 +107,7 @@ async def test_the_lock_of_another_database_does_not_count(
     elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
     await elsewhere.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
     assert await holder(KEY, connections[0]) is None
-    assert await SessionLock(KEY, connections[0]).try_lock()
+    assert await SessionLock(KEY, connections[0], PACE).try_lock()
     await elsewhere.close()
 
 

@@ -80,7 +80,8 @@ async def test_applied_is_written_by_the_transaction_that_writes_the_version(dat
 
 async def test_a_commit_in_the_middle_is_marked_by_that_very_commit(database_url: str, tmp_path: Path) -> None:
     """Inside the autocommit block the mark is already there; at the end it becomes applied."""
-    ini = tree(tmp_path, f"{CREATE}\n{IN_A_BLOCK.format(STOP)}")
+    unseen = f'with op.get_context().autocommit_block():\n    op.get_bind().connection.cursor().execute("{STOP}")'
+    ini = tree(tmp_path, f"{CREATE}\n{unseen}")
     async with barrier(database_url) as reached:
         task = asyncio.create_task(run(database_url, ini))
         await reached()
@@ -89,6 +90,33 @@ async def test_a_commit_in_the_middle_is_marked_by_that_very_commit(database_url
         assert await history(database_url, "xmin::text") == [tuple(made)]
     await task
     assert await history(database_url) == [("r1", "applied")]
+
+
+async def test_what_runs_outside_a_transaction_is_written_down_before(database_url: str, tmp_path: Path) -> None:
+    """While it runs the history has its kind, and not its text; what is applied needs no such note."""
+    ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + f'\n    op.execute("{STOP}")')
+    async with barrier(database_url) as reached:
+        task = asyncio.create_task(run(database_url, ini))
+        await reached()
+        assert await history(database_url, "outcome, statement") == [("half_applied", "SELECT")]
+    await task
+    assert await history(database_url, "outcome, statement") == [("applied", None)]
+
+
+async def test_a_table_of_an_older_version_gets_what_it_lacks(database_url: str, tmp_path: Path) -> None:
+    """Its rows stay, and a half-applied revision in it stops the fleet as before."""
+    ini = tree(tmp_path, CREATE, IN_A_BLOCK.format("CREATE TABLE u (a int)"))
+    await run(database_url, ini, Order("upgrade", "r1"))
+    await fetch(database_url, "ALTER TABLE alembic_version_history DROP COLUMN statement, DROP COLUMN invalid_before")
+    await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
+    with pytest.raises(SchemaRefused, match="revision r1 committed a part"):
+        await assembled(database_url, ini, "two").coordinator().become_ready()
+    await run(database_url, ini, Order("repair", "r1"))
+    await run(database_url, ini)
+    assert await history(database_url, "revision, outcome, invalid_before") == [
+        ("r1", "interrupted", None),
+        ("r2", "applied", "[]"),
+    ]
 
 
 async def test_a_half_applied_revision_stops_the_fleet(database_url: str, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeM
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
-from api.migrations.schema import Observed
+from api.migrations.schema import HalfApplied, Observed
 from api.migrations.state import Tracker
 from devtools.ports import free_port
 from tests.servers import Server, fetch
@@ -86,7 +86,7 @@ async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path
     session = assembled(database_url, tree(tmp_path, HALF)).session()
     with pytest.raises(RevisionFailed):
         await migrate(session)
-    assert await session.observe() == Observed(frozenset(), ("r1",))
+    assert await session.observe() == Observed(frozenset(), (HalfApplied("r1", "CREATE TABLE"),))
     (failure,) = await session.attempts(["r1"])
     assert (failure.revision, failure.outcome, failure.instance) == ("r1", "half_applied", "one")
     assert "boom" in (failure.error or "")

@@ -97,6 +97,14 @@ def test_a_broken_revision_file_is_one_clear_line(tmp_path: Path, body: str, wor
     refused(ini, word, "do not load")
 
 
+@pytest.mark.parametrize("value", ["-1", "'10'", "True", "float('nan')", "float('inf')"])
+def test_a_limit_that_is_no_duration_is_refused(tmp_path: Path, value: str) -> None:
+    """With the file, the name and what it may be, before any database is touched."""
+    ini = tree(tmp_path)
+    revision(tmp_path, "r1", "pass", extra=f"lock_timeout_seconds = {value}\n")
+    refused(ini, "r1.py: lock_timeout_seconds must be a number of seconds, 0 for no limit")
+
+
 def test_targets_are_resolved_to_full_ids(tmp_path: Path) -> None:
     """As people write them."""
     revisions = Revisions(str(tree(tmp_path, "pass", "pass")))

@@ -13,7 +13,7 @@ from api.migrations.ports import Order
 from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, tree
+from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
 
 HEAD = Order("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
@@ -218,6 +218,20 @@ async def test_a_statement_over_its_timeout_fails_the_revision(database_url: str
     ini = tree(tmp_path, 'op.execute("SELECT pg_sleep(60)")')
     with pytest.raises(RevisionFailed, match="SQLSTATE 57014"):
         await upgrade(database_url, ini, statement_timeout_seconds=0.1)
+
+
+async def test_a_revision_may_have_limits_of_its_own(database_url: str, tmp_path: Path) -> None:
+    """`lock_timeout_seconds` and `statement_timeout_seconds` in its file count for it, and not for the next one."""
+    shown = "op.execute(\"CREATE TABLE {} AS SELECT current_setting('statement_timeout')\")"
+    ini = tree(tmp_path)
+    revision(tmp_path, "r1", shown.format("own"), extra="statement_timeout_seconds = 7.5\n")
+    revision(tmp_path, "r2", shown.format("usual"), after="r1")
+    await upgrade(database_url, ini, statement_timeout_seconds=8)
+    seen = [row[0] for row in await fetch(database_url, "TABLE own UNION ALL TABLE usual")]
+    assert seen == ["7500ms", "8s"]
+    revision(tmp_path, "r3", 'op.execute("SELECT pg_sleep(60)")', after="r2", extra="statement_timeout_seconds = 0.1\n")
+    with pytest.raises(RevisionFailed, match="SQLSTATE 57014"):
+        await upgrade(database_url, ini)
 
 
 async def test_several_statements_in_one_go_are_refused_by_the_driver(database_url: str, tmp_path: Path) -> None:

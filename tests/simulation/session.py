@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed
 from api.migrations.ports import Order, Past, Report
-from api.migrations.schema import CodeRevisions, Observed
+from api.migrations.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.state import Holder
 from tests.simulation.database import Backend, Database, Row
 
@@ -63,7 +63,7 @@ class Session:
         """The version table."""
         await self._query()
         self.seen = frozenset(self.database.revisions)
-        half = tuple(row.revision for row in self.database.history if row.outcome == "half_applied")
+        half = tuple(HalfApplied(row.revision) for row in self.database.history if row.outcome == "half_applied")
         return Observed(self.seen, half)
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:

@@ -10,6 +10,7 @@ from api.migrations.errors import (
     AlreadyFailed,
     DatabaseUnreachable,
     HoldLost,
+    LockContended,
     MigrationError,
     RevisionFailed,
     WaitTimeout,
@@ -88,6 +89,37 @@ async def test_a_connection_lost_in_mid_run_is_taken_up_again(database: Database
     instance = Instance(database)
     await instance.coordinator.become_ready()
     assert (instance.phase, len(database.runs)) == (Phase.READY, 2)
+
+
+async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database) -> None:
+    """Behind a pooler: the lock is free during the pause, and a session of its own tries next."""
+
+    async def contended_twice(session: FakeSession, order: Order, report: Report) -> None:
+        if len(database.runs) > 2:
+            return await apply_all(session, order, report)
+        error = LockContended("revision a did not get its lock", "a")
+        error.pause_seconds = 7
+        raise error
+
+    database.work = contended_twice
+    instance = Instance(database)
+    await instance.coordinator.become_ready()
+    assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
+    assert database.clock.slept.count(7) == 2
+
+
+async def test_the_wait_budget_ends_such_tries(database: Database) -> None:
+    """With what was in the way, and nothing held."""
+
+    async def contended(session: FakeSession, order: Order, report: Report) -> None:
+        error = LockContended("revision a did not get its lock", "a")
+        error.pause_seconds = 30
+        raise error
+
+    database.work = contended
+    instance = Instance(database, policy=Policy(wait_seconds=100, run_seconds=60))
+    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not get its lock")
+    assert (len(database.runs), database.holder) == (5, None)
 
 
 async def test_the_end_of_the_wait_budget_starts_nothing(database: Database) -> None:

@@ -5,7 +5,7 @@ import pytest
 from api.migrations.decision import Action, Policy, Precedent, decide, weigh
 from api.migrations.errors import MigrationError, SchemaRefused, WaitTimeout
 from api.migrations.ports import Order, Past, Report
-from api.migrations.schema import CodeRevisions, Observed, Schema, SchemaState
+from api.migrations.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState
 from api.migrations.state import Holder, Phase
 from tests.unit.fakes import Database, FakeClock, FakeSession, Instance
 
@@ -145,14 +145,14 @@ async def test_success_that_changed_nothing_is_an_error(database: Database) -> N
 
 async def test_dirty_under_the_lock_is_refused(database: Database) -> None:
     """Nobody is at it, so it is an accident; the lock is free again."""
-    database.observed = Observed(frozenset("a"), ("b",))
+    database.observed = Observed(frozenset("a"), (HalfApplied("b"),))
     await Instance(database).fails(SchemaRefused, "revision b committed a part")
     assert (database.runs, database.holder) == ([], None)
 
 
 async def test_dirty_while_somebody_migrates_is_waited_for(database: Database) -> None:
     """A concurrent index in progress looks like that."""
-    database.observed, database.holder = Observed(frozenset("a"), ("b",)), Holder("other-1", 4242)
+    database.observed, database.holder = Observed(frozenset("a"), (HalfApplied("b"),)), Holder("other-1", 4242)
     instance = Instance(database, policy=Policy(wait_seconds=5))
     await instance.fails(WaitTimeout, "other-1")
     assert not instance.tracker.status.schema.half_applied
@@ -183,7 +183,7 @@ async def test_the_job_policy_never_locks(database: Database) -> None:
 @pytest.mark.parametrize("kind", ["upgrade", "downgrade"])
 async def test_an_order_is_refused_on_what_is_unclear(database: Database, kind: str) -> None:
     """Also by hand nothing runs on a diverged or dirty database."""
-    database.observed = Observed(frozenset("a"), ("b",))
+    database.observed = Observed(frozenset("a"), (HalfApplied("b"),))
     order = Order(kind, "head")  # type: ignore[arg-type]
     with pytest.raises(SchemaRefused):
         await Instance(database).coordinator.execute(order)

@@ -26,6 +26,7 @@ STATUS = Status(
     progress=Progress(1, 3, "c", 1700000000.0),
     holder=Holder("web-1", 4242, 1700000000.0, "active"),
     blocked_by=(Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
+    invalid_indexes=("ix",),
     waiting_since=1700000050.0,
     last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),
     message="the database is at b",
@@ -59,6 +60,7 @@ SHAPE = {
             "mode": str,
         }
     ],
+    "invalid_indexes": [str],
     "last_run": {
         "result": str,
         "started_at": str,
@@ -159,8 +161,13 @@ async def test_readiness_follows_the_phase(path: str, phase: Phase) -> None:
 
 async def test_a_warning_is_served_with_200() -> None:
     """A newer schema is no reason to leave the load balancer."""
-    answer = await get(Status(Phase.READY, schema=Schema(SchemaState.AHEAD)), "/health/ready")
-    assert (answer.status_code, answer.json()["status"]) == (200, "warn")
+    at_head = Schema(SchemaState.AT_HEAD)
+    for status in (
+        Status(Phase.READY, schema=Schema(SchemaState.AHEAD)),
+        Status(Phase.READY, schema=at_head, invalid_indexes=("ix",)),
+    ):
+        answer = await get(status, "/health/ready")
+        assert (answer.status_code, answer.json()["status"]) == (200, "warn")
 
 
 async def test_readiness_says_why_not() -> None:

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from api.migrations.schema import CodeRevisions, Observed, Schema, SchemaState, explain, judge
+from api.migrations.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState, explain, judge
 
 
 def code(**parents: str) -> CodeRevisions:
@@ -59,26 +59,28 @@ def test_the_direction(
 @pytest.mark.parametrize("database", ["", "a", "c", "d"])
 def test_half_applied_is_dirty_wherever_the_version_stands(database: str) -> None:
     """A part of a revision that was committed outweighs every direction."""
-    schema = judge(Observed(frozenset(database.split()), ("b",)), LINE, {"d": frozenset({"c"})})
-    assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, ("b",))
+    schema = judge(Observed(frozenset(database.split()), (HalfApplied("b"),)), LINE, {"d": frozenset({"c"})})
+    assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, (HalfApplied("b"),))
 
 
 def test_a_pending_idempotent_revision_is_simply_run_again() -> None:
     """It says of itself that an interruption does no harm."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("a"), ("b",)), graph, {}).state is SchemaState.BEHIND
+    assert judge(Observed(frozenset("a"), (HalfApplied("b"),)), graph, {}).state is SchemaState.BEHIND
 
 
 def test_an_idempotent_revision_that_is_not_pending_stays_dirty() -> None:
     """A downgrade stopped in the middle of it: nothing would run it again."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("b"), ("b",)), graph, {}).state is SchemaState.DIRTY
+    assert judge(Observed(frozenset("b"), (HalfApplied("b"),)), graph, {}).state is SchemaState.DIRTY
 
 
 def test_one_idempotent_revision_does_not_excuse_another() -> None:
     """Only the one that declares it is left out."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("a"), ("b", "c")), graph, {}).half_applied == ("c",)
+    assert judge(Observed(frozenset("a"), (HalfApplied("b"), HalfApplied("c"))), graph, {}).half_applied == (
+        HalfApplied("c"),
+    )
 
 
 @pytest.mark.parametrize(("database", "lineage"), [("a", {}), ("d", {"d": frozenset({"c"})}), ("zz", {})])
@@ -95,8 +97,11 @@ def test_an_empty_database_is_called_base() -> None:
 
 def test_dirty_names_the_revision_and_both_ways_out() -> None:
     """Whoever reads it at night has to decide between two commands."""
-    line = explain(judge(Observed(frozenset("a"), ("b",)), LINE, {}))
+    half = HalfApplied("b", "CREATE INDEX CONCURRENTLY", ("i", '"odd Name"'))
+    line = explain(judge(Observed(frozenset("a"), (half,)), LINE, {}))
     assert "revision b" in line
+    assert "last statement: CREATE INDEX CONCURRENTLY" in line
+    assert 'DROP INDEX CONCURRENTLY i; DROP INDEX CONCURRENTLY "odd Name";' in line
     assert "--rerun" in line
     assert "--stamp" in line
 

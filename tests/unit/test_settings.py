@@ -37,6 +37,7 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "lock_timeout_seconds": 2,
         "statement_timeout_seconds": 0,
         "idle_seconds": 60,
+        "drop_invalid_indexes": False,
         "poll_seconds": 1,
         "target": "head",
         "on_ahead": "serve",
