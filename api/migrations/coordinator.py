@@ -83,19 +83,24 @@ class Coordinator:
             raise
 
     async def _survives(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> bool:
+        # what cannot go on is closed before the pause: it may hold the lock, or a connection that others need
+        try:
+            await self._once(attempt)
+        except DatabaseUnreachable as error:
+            await self._endure(error)
+        except LockContended as error:
+            await self._stand_aside(error)
+        else:
+            return True
+        return False
+
+    async def _once(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> None:
         session = self._sessions()
         try:
             await session.open()
             await attempt(session)
-        except DatabaseUnreachable as error:
-            await self._endure(error)
-            return False
-        except LockContended as error:
-            await self._stand_aside(error)
-            return False
         finally:
             await session.close()
-        return True
 
     async def _reach_head(self, session: MigrationSession) -> None:
         while True:

@@ -45,6 +45,9 @@ class Process:
 class Session:
     """One session of one process."""
 
+    may_run_out_of_time = False
+    """Whether the wait budget may end although nothing failed."""
+
     def __init__(self, database: Database, process: Process, release: Release, chance: random.Random) -> None:
         self.database = database
         self.process = process
@@ -145,9 +148,7 @@ class Session:
         for row in self.database.history:
             if row.outcome == "running":
                 row.outcome = "interrupted"
-        parents = self.release.code.parents[revision]
-        row = Row(revision, parents, self.process.name, self.release.name, self.database.now())
-        self.database.history.append(row)
+        row = self._begin(revision)
         report.started(revision)
         backend.enter(revision)
         await backend.execute(self.release.seconds[revision] / 2)
@@ -158,10 +159,16 @@ class Session:
         await self._query()
         backend.check_hold(self._lock_backend(backend))
         backend.migrating = None
-        self.database.commit(backend, revision, parents)
+        self.database.commit(backend, revision, row.parents)
         # the answer to COMMIT may be lost
         await self._query()
         report.finished(revision)
+
+    def _begin(self, revision: str) -> Row:
+        parents = self.release.code.parents[revision]
+        row = Row(revision, parents, self.process.name, self.release.name, self.database.now())
+        self.database.history.append(row)
+        return row
 
     async def _may_fail(self, revision: str, row: Row, backend: Backend) -> None:
         if revision in self.release.fails:

@@ -14,11 +14,12 @@ from typing import Any
 
 from api.migrations.coordinator import Coordinator
 from api.migrations.decision import Policy
-from api.migrations.errors import MigrationError
+from api.migrations.errors import MigrationError, WaitTimeout
 from api.migrations.ports import MigrationSession
 from api.migrations.schema import CodeRevisions, Observed, SchemaState, judge
 from api.migrations.state import Phase, Tracker
 from tests.simulation.database import Database, Violation
+from tests.simulation.pooled import PooledSession
 from tests.simulation.session import Process, Release, Session
 from tests.simulation.virtual import VirtualClock, run
 
@@ -154,7 +155,8 @@ class World:
 
     def _excused(self, instance: Instance) -> bool:
         outcomes = {row.outcome for row in self.database.history}
-        return bool(outcomes & {"failed", "half_applied"})
+        out_of_time = self.session.may_run_out_of_time and isinstance(instance.error, WaitTimeout)
+        return out_of_time or bool(outcomes & {"failed", "half_applied"})
 
 
 class _Watched(Tracker):
@@ -193,12 +195,13 @@ def _code(chain: list[str]) -> CodeRevisions:
 
 
 def simulate(seed: int, **classes: Any) -> World:
-    """Play the schedule of `seed`.
+    """Play the schedule of `seed`; every fourth is behind a transaction pooler.
 
     Raises:
         Violation: a promise was broken.
     """
     random.seed(seed)  # the package's own jitter and backoff
-    world = World(seed, **classes)
+    kind = PooledSession if seed % 4 == 3 else Session
+    world = World(seed, **{"session": kind, **classes})
     run(world.play())
     return world

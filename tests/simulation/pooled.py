@@ -1,0 +1,71 @@
+"""The session behind a transaction pooler: one transaction carries lock and revisions, and table locks are contended.
+
+What is rolled back takes the lock with it, so another instance may come in between two tries.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from api.migrations.errors import LockContended
+from api.migrations.ports import Order, Report
+from tests.simulation.database import Backend
+from tests.simulation.session import Session
+
+CONTENDED = 0.2
+"""How often a revision does not get its table lock."""
+
+
+class PooledSession(Session):
+    """Everything is committed at the end, or nothing is."""
+
+    may_run_out_of_time = True  # each try begins with the first revision again
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Apply what is pending; commit it in one."""
+        pending = self.release.code.pending(self.seen)
+        report.planned(pending, "Applied")
+        backend = await self._query()
+        for revision in pending:
+            await self._run(backend, revision, report)
+        await self._query()
+        backend.check_hold(backend)
+        for revision in pending:
+            self._begin(revision)
+            self.database.commit(backend, revision, self.release.code.parents[revision])
+        self._roll_back(backend)
+        # the answer to COMMIT may be lost
+        await self._query()
+        for revision in pending:
+            report.finished(revision)
+
+    async def unlock(self) -> None:
+        """End the transaction, if it is still open, and notify."""
+        self._roll_back(await self._query())
+        self.database.notify()
+
+    async def pause(self, seconds: float) -> None:
+        """Without a connection: behind a pooler nobody listens."""
+        await self.close()
+        await asyncio.sleep(seconds)
+        await self._step()
+
+    async def _run(self, backend: Backend, revision: str, report: Report) -> None:
+        backend.check_hold(backend)
+        report.started(revision)
+        backend.enter(revision)
+        if self.chance.random() < CONTENDED:
+            await backend.execute(self.chance.choice([0.3, 0.6, 2.0]))
+            self._roll_back(backend)
+            error = LockContended(f"{revision} did not get its lock", revision)
+            error.pause_seconds = self.chance.uniform(0, 2)
+            raise error
+        await backend.execute(self.release.seconds[revision])
+        if revision in self.release.fails:
+            self._roll_back(backend)
+            await self._may_fail(revision, self._begin(revision), backend)
+
+    def _roll_back(self, backend: Backend) -> None:
+        backend.migrating = None
+        if self.database.lock_owner is backend:
+            self.database.lock_owner = None
