@@ -15,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
-from .errors import LockContended, RevisionFailed
+from .errors import LockContended, PrivilegeMissing, RevisionFailed
 from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
@@ -102,6 +102,15 @@ class LockedRun:
             if not pids:
                 return
             if look == ORPHAN_LOOKS - 1:
-                log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
-                await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
+                await self._end(pids)
             await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+
+    async def _end(self, pids: list[int]) -> None:
+        log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
+        try:
+            await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PrivilegeMissing(
+                f"sessions {pids} of another role seem to migrate without the lock, and this role may not end them; "
+                "look into pg_stat_activity, then 'SELECT pg_terminate_backend(pid)' as that role"
+            ) from error

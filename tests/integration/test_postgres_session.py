@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
+from api.migrations.lock_manager import application_name
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
@@ -213,6 +214,25 @@ async def test_nobody_there_is_unreachable_and_a_refusal_is_final(server: Server
             await assembled(url, ini).session().open()
         assert "geh3im" not in str(raised.value)
         assert "127.0.0.1" not in str(raised.value)
+
+
+async def test_a_session_that_may_not_be_ended_is_named(server: Server, database_url: str, tmp_path: Path) -> None:
+    """Another role's, which seems to migrate without the lock: nothing runs beside it, and the message says which."""
+    name = database_url.rpartition("/")[2]
+    server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
+    server.execute(f'ALTER DATABASE "{name}" OWNER TO {name}')
+    assembly = assembled(server.url(name, user=name, password="p"), tree(tmp_path, CREATE))
+    ghost = await asyncpg.connect(database_url)
+    await ghost.execute(f"SET application_name = '{application_name(assembly.key, 'migrating', 'ghost')}'")
+    session = assembly.session()
+    await session.open()
+    with pytest.raises(PrivilegeMissing, match=rf"sessions \[{ghost.get_server_pid()}\] of another role"):
+        await session.try_lock()
+    await session.close()
+    assert not ghost.is_closed()
+    await ghost.close()
+    server.execute(f'ALTER DATABASE "{name}" OWNER TO postgres')
+    server.execute(f"DROP ROLE {name}")
 
 
 async def test_a_role_without_privileges_is_told_what_to_grant(
