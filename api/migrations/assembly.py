@@ -92,9 +92,10 @@ class Assembly:
         policy = _policy(settings, strategy, release)
         return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace)
 
-    def session(self) -> PostgresSession:
-        """A new session, not yet connected."""
-        return PostgresSession(self.url, self.key, self.settings.instance, self.limits, self.pace, self.runner)
+    def session(self, role: str = "waiting") -> PostgresSession:
+        """A new session, not yet connected; its name says that it waits, or another `role`."""
+        instance = self.settings.instance
+        return PostgresSession(self.url, self.key, instance, self.limits, self.pace, self.runner, role)
 
     def coordinator(self, policy: Policy | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now."""

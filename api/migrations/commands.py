@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 from .assembly import Assembly
@@ -103,15 +103,18 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
     async def look(session: PostgresSession) -> Result:
         schema = await _judge(assembly, session)
-        holder = await session.holder()
+        seen = await session.survey()
         return {
             "state": schema.state,
             "message": explain(schema),
             "revisions": sorted(schema.revisions),
             "expected_heads": sorted(schema.heads),
             "pending": [assembly.revisions.describe(revision) for revision in schema.pending],
-            "lock": {"key": str(assembly.key), "holder": None if holder is None else asdict(holder)},
-            "sessions": await session.fleet(),
+            "lock": {"key": str(assembly.key), "holder": seen.holder},
+            "statement": seen.statement,
+            "blocked_by": seen.blocked_by,
+            "fleet": seen.fleet,
+            "grant": seen.grant,
             "invalid_indexes": await session.invalid_indexes(),
         }
 
@@ -120,7 +123,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def _judge(assembly: Assembly, session: PostgresSession) -> Schema:
     observed = await session.observe()
-    if observed.half_applied and await session.holder() is not None:
+    if observed.half_applied and (await session.survey()).holder is not None:
         # somebody is at it right now: that is progress, not an accident
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
@@ -129,7 +132,7 @@ async def _judge(assembly: Assembly, session: PostgresSession) -> Schema:
 
 
 async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Awaitable[T]]) -> T:
-    session = assembly.session()
+    session = assembly.session("reading")
     try:
         await session.open()
         return await look(session)

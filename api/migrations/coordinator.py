@@ -26,11 +26,11 @@ from .errors import (
 from .ports import MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
-from .state import Phase, Tracker
+from .state import Phase, Survey, Tracker
 
 log = logging.getLogger(__name__)
 
-HOLDER_EVERY_SECONDS = 5.0
+SURVEY_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
 
 
@@ -55,7 +55,7 @@ class Coordinator:
         self._deadline = Deadline.after(policy.wait_seconds, self._started)
         self._lineage: Mapping[str, frozenset[str]] = {}
         self._errors_in_a_row = 0
-        self._holder_looked = self._logged = float("-inf")
+        self._surveyed = self._logged = float("-inf")
 
     async def become_ready(self) -> None:
         """Return when the schema is verified; the tracker is then `ready`.
@@ -169,7 +169,7 @@ class Coordinator:
         return weigh(attempts, self._policy, self._clock.monotonic() - self._started)
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
-        self._tracker.move(Phase.MIGRATING, message=None, holder=await session.holder())
+        self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
         try:
             async with asyncio.timeout(self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
@@ -184,7 +184,7 @@ class Coordinator:
                 await session.unlock()
             raise
         self._reporter.ended("applied")
-        self._tracker.move(Phase.VERIFYING, holder=None)
+        self._tracker.move(Phase.VERIFYING, survey=Survey())
 
     async def _ran_out_of_time(self) -> RevisionFailed:
         status = self._tracker.status
@@ -228,15 +228,15 @@ class Coordinator:
     def _serve(self, schema: Schema) -> None:
         ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
         warnings = ([explain(schema)] if ahead else []) + ([rebuild(invalid)] if invalid else [])
-        self._tracker.move(Phase.READY, message="; ".join(warnings) or None, holder=None)
+        self._tracker.move(Phase.READY, message="; ".join(warnings) or None, survey=Survey())
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
 
     async def _wait(self, session: MigrationSession, schema: Schema, precedent: Precedent) -> None:
         now = self._clock.monotonic()
         self._begin_to_wait()
-        if now - self._holder_looked >= HOLDER_EVERY_SECONDS:
-            self._holder_looked = now
-            self._tracker.note(holder=await session.holder())
+        if now - self._surveyed >= SURVEY_EVERY_SECONDS:
+            self._surveyed = now
+            self._tracker.note(survey=await session.survey())
         message = self._waiting_message(schema, precedent, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
@@ -247,14 +247,13 @@ class Coordinator:
         await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
 
     def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
-        holder = self._tracker.status.holder
-        who = f"{holder.instance} (pid {holder.pid}) holds the lock" if holder else "nobody holds the lock"
+        survey = self._tracker.status.survey
         # who holds the lock has begun the next try, whatever the attempts before it say
-        paused = precedent.pause_seconds and holder is None
+        paused = precedent.pause_seconds and survey.holder is None
         pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
         died = "; the processes that made the last attempts died" if paused else ""
         failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
-        return f"{explain(schema)}; {who}; waited {now - self._started:.0f} s{pause}{failed}"
+        return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s{pause}{failed}"
 
     def _begin_to_wait(self) -> None:
         if self._tracker.status.phase is not Phase.WAITING:
@@ -277,7 +276,7 @@ class Coordinator:
         self._errors_in_a_row += 1
         if self._tracker.status.phase not in {Phase.CHECKING, Phase.WAITING}:
             self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
-        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", holder=None)
+        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", survey=Survey())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})

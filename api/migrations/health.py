@@ -36,7 +36,7 @@ def verdict(status: Status) -> str:
 
 def body(status: Status) -> dict[str, Any]:
     """What `/health/migrations` shows. No URL, password or SQL in it."""
-    schema, progress = status.schema, status.progress
+    schema, progress, statement = status.schema, status.progress, status.survey.statement
     return {
         "status": verdict(status),
         "state": schema.state,
@@ -58,9 +58,13 @@ def body(status: Status) -> dict[str, Any]:
             "current": progress.current,
             "started_at": _moment(progress.started_at),
             "elapsed_seconds": _elapsed(status),
+            "attempt": progress.attempt,
+            "next_try_at": _moment(progress.next_try_at),
+            "statement": None if statement is None else asdict(statement),
         },
         "lock": _lock(status),
-        "blocked_by": [asdict(blocker) for blocker in status.blocked_by],
+        "blocked_by": [asdict(blocker) for blocker in status.survey.blocked_by],
+        "fleet": [{**asdict(member), "since": _moment(member.since)} for member in status.survey.fleet],
         "invalid_indexes": list(status.invalid_indexes),
         "last_run": _last_run(status),
     }
@@ -149,7 +153,7 @@ def _path(scope: Scope) -> str:
 
 
 def _lock(status: Status) -> dict[str, Any]:
-    holder, waiting = status.holder, status.waiting_since
+    holder, waiting = status.survey.holder, status.waiting_since
     return {
         "key": status.lock_key,
         "held": status.phase is Phase.MIGRATING,

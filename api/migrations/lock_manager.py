@@ -1,4 +1,4 @@
-"""The PostgreSQL advisory lock: its key, one try, a checked unlock, and who holds it.
+"""The PostgreSQL advisory lock: its key, one try, a checked unlock, and whose name its sessions bear.
 
 Rules, and what happens without them:
 
@@ -24,14 +24,14 @@ import sqlalchemy as sa
 from .connection import ANSWER_SECONDS
 from .errors import HoldLost
 from .pace import Pace
-from .state import Holder
 
-_HELD = """
+HELD = """
     FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
       AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
       AND classid = {high} AND objid = {low}
 """
+"""Who holds a key in this database, for a `SELECT pid`; both halves are to be put in."""
 
 
 @dataclass(frozen=True)
@@ -130,7 +130,7 @@ class SessionLock:
         Raises:
             HoldLost: it does not, so another instance may be migrating at this moment.
         """
-        held = "SELECT count(*)" + _HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
+        held = "SELECT count(*)" + HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
         if not connection.exec_driver_sql(held).scalar_one():
             raise HoldLost(
                 f"this session lost the advisory lock {self.key} in mid-run (DISCARD ALL or pg_advisory_unlock_all in "
@@ -194,22 +194,6 @@ class TransactionLock(SessionLock):
         except asyncpg.PostgresError:
             await self._connection.execute("ROLLBACK TO SAVEPOINT look")
             raise
-
-
-async def holder(key: LockKey, connection: asyncpg.Connection) -> Holder | None:
-    """Who holds the lock.
-
-    Any role sees pid and `application_name`; state and start only of its own role's sessions, unless it has
-    `pg_read_all_stats`.
-    """
-    row = await connection.fetchrow(
-        "SELECT l.pid, a.application_name, a.state, extract(epoch FROM a.backend_start)::float8 AS since "
-        "FROM (SELECT pid" + _HELD.format(high="$1", low="$2") + ") l LEFT JOIN pg_stat_activity a USING (pid)",
-        key.high,
-        key.low,
-        timeout=ANSWER_SECONDS,
-    )
-    return None if row is None else Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"])
 
 
 def application_name(key: LockKey, role: str, instance: str) -> str:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 import asyncpg
 
@@ -49,7 +48,8 @@ class LockedRun:
         await set_for_work(self._connection, self._limits, application_name, local=self.lock.pooled)
         await self._outlive_predecessor()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
-        self.lock.pace.deadlock_timeout_seconds = await self._ask(deadlock)
+        seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
+        self.lock.pace.deadlock_timeout_seconds = seconds
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order to its end, each revision as often as it takes to get its table locks.
@@ -58,7 +58,7 @@ class LockedRun:
             RevisionFailed: a revision failed, or a relative order did not get its lock after its first revision.
             LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
         """
-        observer = Observer(self._beside, await self._ask("SELECT pg_backend_pid()"))
+        observer = Observer(self._beside, self.lock.key, report.observed)
         while True:
             try:
                 await self._attempt(order, report, observer)
@@ -85,9 +85,6 @@ class LockedRun:
             revision=error.revision,
             applied=error.applied,
         )
-
-    async def _ask(self, sql: str) -> Any:
-        return await self._connection.fetchval(sql, timeout=ANSWER_SECONDS)
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and

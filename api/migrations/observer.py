@@ -1,4 +1,4 @@
-"""Who is in the way of the migration: asked of the server from a second connection, and only while it waits."""
+"""Watches the migrating session from a second connection, which is opened when one of its statements lasts."""
 
 from __future__ import annotations
 
@@ -10,33 +10,30 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 
-from .connection import ANSWER_SECONDS
-from .state import Blocker
+from .lock_manager import LockKey
+from .state import Blocker, Survey
+from .survey import survey
 
 PATIENCE_SECONDS = 0.15
 """A statement that lasts longer may be waiting; less than the shortest lock timeout, or it would be gone."""
 ASK_EVERY_SECONDS = 2.0
-
-# pg_blocking_pids stops the lock manager for a moment, so it is called only for a backend that waits for a lock
-_BLOCKERS = """
-    SELECT b.pid, a.application_name AS application, a.usename AS user, a.state,
-           extract(epoch FROM clock_timestamp() - a.xact_start)::float8 AS seconds,
-           w.relation::regclass::text AS relation, w.mode
-    FROM (SELECT pid FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock') m,
-         LATERAL unnest(pg_blocking_pids(m.pid)) AS b(pid)
-    LEFT JOIN pg_stat_activity a ON a.pid = b.pid
-    LEFT JOIN LATERAL (SELECT relation, mode FROM pg_locks WHERE pid = $1 AND NOT granted LIMIT 1) w ON true
-"""
+"""While a statement lasts."""
+LOOK_EVERY_SECONDS = 5.0
+"""In any case."""
 
 
 class Observer:
-    """Watches one backend from the side; without a connection to spare nothing is known, and the migration goes on."""
+    """Tells `report` what it sees; without a connection to spare nothing is known, and the migration goes on."""
 
-    def __init__(self, connect: Callable[[], Awaitable[asyncpg.Connection]], pid: int) -> None:
+    def __init__(
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], key: LockKey, report: Callable[[Survey], None]
+    ) -> None:
         self.blockers: tuple[Blocker, ...] = ()
         """Those seen last, in this attempt."""
         self._connect = connect
-        self._pid = pid
+        self._key = key
+        self._report = report
+        self._connection: asyncpg.Connection | None = None
         self._began: float | None = None
 
     @asynccontextmanager
@@ -52,25 +49,38 @@ class Observer:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+            self._leave()
 
     async def _watch(self) -> None:
-        loop, asked = asyncio.get_running_loop(), float("-inf")
+        loop = asyncio.get_running_loop()
+        asked = loop.time()
         while True:
             await asyncio.sleep(PATIENCE_SECONDS / 2)
-            began, now = self._began, loop.time()
-            waits = began is not None and now - began >= PATIENCE_SECONDS
-            if began is not None and waits and (asked < began or now - asked >= ASK_EVERY_SECONDS):
-                asked = now
-                # what cannot be seen is not known; the migration must not fail for it
-                with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                    await self._ask()
+            if self._due(loop.time(), asked):
+                asked = loop.time()
+                await self._ask()
+
+    def _due(self, now: float, asked: float) -> bool:
+        began = self._began
+        if began is None or now - began < PATIENCE_SECONDS:
+            return now - asked >= LOOK_EVERY_SECONDS
+        return asked < began or now - asked >= ASK_EVERY_SECONDS
 
     async def _ask(self) -> None:
-        connection = await self._connect()
+        # what cannot be seen is not known; the migration must not fail for it
         try:
-            rows = await connection.fetch(_BLOCKERS, self._pid, timeout=ANSWER_SECONDS)
-            self.blockers = tuple(Blocker(**dict(row)) for row in rows) or self.blockers
-        finally:
+            if self._connection is None:
+                self._connection = await self._connect()
+            seen = await survey(self._key, self._connection)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
+            self._leave()
+            return
+        self.blockers = seen.blocked_by or self.blockers
+        self._report(seen)
+
+    def _leave(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
             connection.terminate()
 
     def _begin(self, *_: Any) -> None:

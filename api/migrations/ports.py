@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .schema import Observed
-from .state import Blocker, Holder
+from .state import Blocker, Survey
 
 Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
 
@@ -54,6 +54,9 @@ class Report(Protocol):
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 
+    def observed(self, survey: Survey) -> None:
+        """What was seen from the side while a statement of the step lasts."""
+
     def invalid(self, indexes: Sequence[str]) -> None:
         """These are the INVALID indexes of the database now, before or after the run."""
 
@@ -91,8 +94,8 @@ class MigrationSession(Protocol):
     async def unlock(self) -> None:
         """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""
 
-    async def holder(self) -> Holder | None:
-        """Who holds the lock, as far as this role may see."""
+    async def survey(self) -> Survey:
+        """Who holds the lock, what it does, what is in its way and who waits, as far as this role may see."""
 
     async def pause(self, seconds: float) -> None:
         """Wait for a notification of the holder, at most `seconds`."""

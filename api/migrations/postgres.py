@@ -23,13 +23,14 @@ from .failures import translate
 from .history import Outcome
 from .indexes import INVALID_INDEXES
 from .limits import Limits
-from .lock_manager import LockKey, SessionLock, TransactionLock, application_name, holder
+from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
 from .locked_run import LockedRun
 from .pace import Pace
 from .ports import Order, Past, Report
 from .runner import Runner
 from .schema import HalfApplied, Observed
-from .state import Holder
+from .state import Survey
+from .survey import survey
 from .urls import DatabaseURL
 
 CLOSE_SECONDS = 1.0
@@ -39,13 +40,21 @@ class PostgresSession:
     """A `MigrationSession` on PostgreSQL 14 or later."""
 
     def __init__(
-        self, url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace, runner: Runner
+        self,
+        url: DatabaseURL,
+        key: LockKey,
+        instance: str,
+        limits: Limits,
+        pace: Pace,
+        runner: Runner,
+        role: str = "waiting",
     ) -> None:
         self._url = url
         self._key = key
         self._instance = instance
         self._limits = limits
         self._runner = runner
+        self._role = role
         self._pace = pace
         self._version, self._history = map(_quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
@@ -59,7 +68,7 @@ class PostgresSession:
         """Connect, unless connected."""
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
-            name = application_name(self._key, "waiting", self._instance)
+            name = application_name(self._key, self._role, self._instance)
             async with _translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
 
@@ -144,19 +153,10 @@ class PostgresSession:
             await self._held.unlock()
             await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
 
-    async def holder(self) -> Holder | None:
-        """Who holds the lock."""
+    async def survey(self) -> Survey:
+        """Who holds the lock, what it does, what is in its way, and who waits."""
         async with _translated("looking for the lock's holder"):
-            return await holder(self._key, self._connection)
-
-    async def fleet(self) -> list[str]:
-        """`role:instance` of every other session of this lock, the oldest first."""
-        names = await self._value(
-            "SELECT array_agg(application_name ORDER BY backend_start) FROM pg_stat_activity "
-            "WHERE starts_with(application_name, $1) AND pid <> pg_backend_pid()",
-            self._key.label,
-        )
-        return [name.removeprefix(self._key.label) for name in names or ()]
+            return await survey(self._key, self._connection)
 
     async def pause(self, seconds: float) -> None:
         """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .schema import Schema, SchemaState, rebuild
-from .state import Blocker, LastRun, Progress, Tracker
+from .state import Blocker, LastRun, Progress, Survey, Tracker
 
 log = logging.getLogger(__name__)
+
+BLOCKED_EVERY_SECONDS = 10.0
 
 
 class Reporter:
@@ -22,6 +24,7 @@ class Reporter:
         self._verb = "Applied"
         self._applied: list[str] = []
         self._step_started = 0.0
+        self._blocked_logged = float("-inf")
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """The run begins, or goes on after a step that did not get its lock."""
@@ -41,9 +44,9 @@ class Reporter:
     def finished(self, revision: str) -> None:
         """A step is committed."""
         self._applied.append(revision)
-        self._tracker.note(message=None, blocked_by=())
-        progress = self._tracker.status.progress
-        self._tracker.note(progress=replace(progress, applied=len(self._applied), current=None))
+        progress, survey = self._tracker.status.progress, self._tracker.status.survey
+        progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
+        self._tracker.note(message=None, survey=replace(survey, blocked_by=(), statement=None), progress=progress)
         seconds = time.monotonic() - self._step_started
         log.info(
             "%s %s (%d of %d) in %.2f s",
@@ -59,8 +62,20 @@ class Reporter:
         """A step did not get its lock; it is tried again."""
         who = "; ".join(map(str, blockers)) or "somebody who was gone when we looked"
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
-        self._tracker.note(message=message, blocked_by=tuple(blockers))
+        status = self._tracker.status
+        progress = replace(status.progress, attempt=attempt, next_try_at=time.time() + seconds)
+        survey = replace(status.survey, blocked_by=tuple(blockers), statement=None)
+        self._tracker.note(message=message, progress=progress, survey=survey)
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
+
+    def observed(self, survey: Survey) -> None:
+        """Seen while a statement lasts; who is in the way of it is said now and then."""
+        self._tracker.note(survey=survey)
+        now = time.monotonic()
+        if survey.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
+            self._blocked_logged = now
+            current = self._tracker.status.progress.current
+            log.warning("%s waits: %s", current, survey, extra={"event": "blocked", "revision": current})
 
     def invalid(self, indexes: Sequence[str]) -> None:
         """INVALID indexes before or after the run."""

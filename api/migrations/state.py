@@ -69,9 +69,59 @@ class Blocker:
     def __str__(self) -> str:
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         who = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
-        # a row that somebody changed is waited for as their transaction, which has no table
-        what = f"{self.mode} on {self.relation or 'a row'}" if self.mode else "the migration"
-        return f"pid {self.pid} ({who}) in the way of {what}"
+        # a row that somebody changed, or an old snapshot, is waited for as their transaction, which has no table
+        what = f"of {self.mode} on {self.relation}" if self.relation else "until its transaction ends"
+        return f"pid {self.pid} ({who}) in the way {what}"
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What the session that migrates is executing: its kind, never its text."""
+
+    kind: str
+    phase: str | None = None
+    """Of a concurrent index build, in PostgreSQL's words."""
+    percent: float | None = None
+    """Of that phase."""
+    seconds: float | None = None
+    """Since it began."""
+
+    def __str__(self) -> str:
+        phase = f", {self.phase}" if self.phase else ""
+        percent = "" if self.percent is None else f" {self.percent:.0f} %"
+        seconds = "" if self.seconds is None else f" for {self.seconds:.0f} s"
+        return f"{self.kind}{phase}{percent}{seconds}"
+
+
+@dataclass(frozen=True)
+class Member:
+    """A session of an instance or command; `role` is "waiting" or "migrating", `since` in epoch seconds."""
+
+    instance: str
+    role: str
+    pid: int
+    since: float | None = None
+
+
+@dataclass(frozen=True)
+class Survey:
+    """One look at everybody who has to do with the lock."""
+
+    holder: Holder | None = None
+    statement: Statement | None = None
+    """What the holder executes; None between two statements, and where that is hidden."""
+    blocked_by: tuple[Blocker, ...] = ()
+    """Who is in the holder's way."""
+    fleet: tuple[Member, ...] = ()
+    grant: str | None = None
+    """What would show this role what the holder is doing; None where it sees that."""
+
+    def __str__(self) -> str:
+        if self.holder is None:
+            return "nobody holds the lock"
+        does = f": {self.statement}" if self.statement else ""
+        ways = "".join(f"; {blocker}" for blocker in self.blocked_by)
+        return f"{self.holder.instance} (pid {self.holder.pid}) holds the lock{does}{ways}"
 
 
 @dataclass(frozen=True)
@@ -82,6 +132,9 @@ class Progress:
     total: int = 0
     current: str | None = None
     started_at: float | None = None
+    attempt: int | None = None
+    """How often the current revision has been tried, where it had to be tried again."""
+    next_try_at: float | None = None
 
 
 @dataclass(frozen=True)
@@ -110,8 +163,7 @@ class Status:
     reachable: bool | None = None
     schema: Schema = Schema()
     progress: Progress = Progress()
-    holder: Holder | None = None
-    blocked_by: tuple[Blocker, ...] = ()
+    survey: Survey = Survey()
     invalid_indexes: tuple[str, ...] = ()
     """Those that this instance's run has found or left, by their quoted names."""
     waiting_since: float | None = None

@@ -7,6 +7,7 @@ import logging
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
@@ -101,16 +102,19 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     yield str(result["message"])
     yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
     if "lock" in result:
-        holder = result["lock"]["holder"]
-        who = (
-            f"held by {holder['instance']} (pid {holder['pid']}, {holder['state'] or 'state hidden'})"
-            if holder
-            else "free"
-        )
-        yield f"lock {result['lock']['key']}: {who}"
-    yield from (f"  session: {name}" for name in result.get("sessions", ()))
+        yield from _survey(result)
     if result.get("invalid_indexes"):
         yield rebuild(result["invalid_indexes"])
+
+
+def _survey(result: dict[str, Any]) -> Iterator[str]:
+    holder, does = result["lock"]["holder"], result["statement"]
+    who = f"held by {holder.instance} (pid {holder.pid}, {holder.state or 'state hidden'})" if holder else "free"
+    yield f"lock {result['lock']['key']}: {who}{f': {does}' if does else ''}"
+    yield from (f"  {blocker}" for blocker in result["blocked_by"])
+    yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in result["fleet"])
+    if result["grant"]:
+        yield f"  what the holder is doing is hidden from this role; a superuser may: {result['grant']}"
 
 
 def _attempt(row: dict[str, Any]) -> str:
@@ -123,5 +127,7 @@ def _attempt(row: dict[str, Any]) -> str:
     )
 
 
-def _jsonable(value: object) -> str:
+def _jsonable(value: object) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
     return value.isoformat() if isinstance(value, datetime) else str(value)

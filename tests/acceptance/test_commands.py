@@ -144,8 +144,12 @@ def test_every_result_is_json(ledger_url: str) -> None:
     assert undone.keys() == RUN
     assert (undone["revisions"], len(undone["steps"])) == ([ALL[-2]], 1)
     status = answer("status", url=ledger_url)
-    assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending", "lock"} | {
-        "sessions",
+    assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending"} | {
+        "lock",
+        "statement",
+        "blocked_by",
+        "fleet",
+        "grant",
         "invalid_indexes",
     }
     assert status["lock"].keys() == {"key", "holder"}
@@ -198,11 +202,12 @@ def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) 
         status = answer("status", url=ledger_url, ini=ini)
         assert (status["state"], status["pending"]) == ("behind", ["held, Made by a test"])
         assert status["lock"]["holder"]["instance"] == "first"
-        assert sorted(status["sessions"]) == ["migrating:first", "waiting:second"]
+        assert {(m["role"], m["instance"]) for m in status["fleet"]} == {("migrating", "first"), ("waiting", "second")}
+        assert status["statement"]["kind"] == "SELECT"
         output = done("status", url=ledger_url, ini=ini)
         assert re.search(r"^lock 0x[0-9a-f]{16} \(classid \d+, objid \d+\): held by first \(pid \d+, ", output, re.M)
         assert "pending: held, Made by a test\n" in output
-        assert "session: waiting:second\n" in output
+        assert "session: waiting second (pid " in output
         evidence.let_go(ledger_url)
         outputs = [finish(process) for process in (first, second)]
     assert [(code, output.count(MARK)) for code, output in outputs] == [(0, 1), (0, 0)], outputs

@@ -10,12 +10,13 @@ import pytest
 from api.migrations.connection import connect, set_for_work
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
 from api.migrations.limits import Limits
-from api.migrations.lock_manager import LockKey, SessionLock, application_name, holder
+from api.migrations.lock_manager import LockKey, SessionLock, application_name
 from api.migrations.pace import Pace
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
+from api.migrations.survey import survey
 from api.migrations.urls import DatabaseURL
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
@@ -93,9 +94,9 @@ async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connec
     """Both halves are unsigned in pg_locks."""
     one, two = connections
     key = LockKey(value)
-    assert await holder(key, two) is None
+    assert (await survey(key, two)).holder is None
     await SessionLock(key, one, PACE).try_lock()
-    found = await holder(key, two)
+    found = (await survey(key, two)).holder
     assert found is not None
     assert (found.instance, found.pid, found.state) == ("one", one.get_server_pid(), "idle")
 
@@ -106,7 +107,7 @@ async def test_the_lock_of_another_database_does_not_count(
     """Advisory locks are per database, and so is the look for the holder."""
     elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
     await elsewhere.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
-    assert await holder(KEY, connections[0]) is None
+    assert (await survey(KEY, connections[0])).holder is None
     assert await SessionLock(KEY, connections[0], PACE).try_lock()
     await elsewhere.close()
 

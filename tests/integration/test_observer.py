@@ -12,18 +12,20 @@ import pytest
 import sqlalchemy as sa
 
 from api.migrations.connection import engine_over
+from api.migrations.lock_manager import LockKey
 from api.migrations.observer import Observer
 from api.migrations.ports import Order
 from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.schema import Observed
-from api.migrations.state import Blocker, Tracker
+from api.migrations.state import Blocker, Survey, Tracker
 from tests.servers import Server, fetch
 from tests.unit.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
 
 LOOK = "SELECT * FROM t"
 NAME = "nightly-report"
 ROLE = f"plain_{os.getpid()}"
+KEY = LockKey.derive("fastapi", "alembic_version", None)
 ALTER = 'op.execute("ALTER TABLE t ADD COLUMN b int")'
 UPDATE = 'op.execute("UPDATE t SET a = 2")'
 
@@ -139,11 +141,12 @@ async def test_whatever_becomes_of_its_connection(database_url: str, error: type
         asked.set()
         raise error("no")
 
+    seen: list[Survey] = []
     raw = await asyncpg.connect(database_url)
     try:
-        observer, engine = Observer(refuse, raw.get_server_pid()), engine_over(raw, "READ COMMITTED")
+        observer, engine = Observer(refuse, KEY, seen.append), engine_over(raw, "READ COMMITTED")
         async with observer.watching(engine.sync_engine), engine.connect() as connection:
             await connection.execute(sa.text("SELECT pg_sleep(1)"))
-        assert (asked.is_set(), observer.blockers) == (True, ())
+        assert (asked.is_set(), observer.blockers, seen) == (True, (), [])
     finally:
         await raw.close()

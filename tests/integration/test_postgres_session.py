@@ -163,17 +163,19 @@ async def test_a_crowded_server_is_left_while_waiting(server: Server, database_u
     await session.close()
 
 
-async def test_the_fleet_is_everybody_else(database_url: str, tmp_path: Path) -> None:
-    """By role and instance, the oldest first; the one that asks is left out."""
+async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path) -> None:
+    """By role and instance, the oldest first; who only looks is left out."""
     ini = tree(tmp_path, CREATE)
-    sessions = [assembled(database_url, ini, name).session() for name in ("one", "two", "three")]
+    sessions = [assembled(database_url, ini, name).session() for name in ("one", "two")]
+    sessions.append(assembled(database_url, ini, "three").session("reading"))
     for one in sessions:
         await one.open()
     await sessions[1].try_lock()
-    assert await sessions[2].fleet() == ["waiting:one", "migrating:two"]
-    holder = await sessions[2].holder()
-    assert holder is not None
-    assert holder.instance == "two"
+    survey = await sessions[2].survey()
+    assert [(member.role, member.instance) for member in survey.fleet] == [("waiting", "one"), ("migrating", "two")]
+    assert survey.holder is not None
+    assert (survey.holder.instance, survey.holder.pid) == ("two", survey.fleet[1].pid)
+    assert (survey.statement, survey.blocked_by, survey.grant) == (None, (), None)
     for one in sessions:
         await one.close()
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed
 from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, HalfApplied, Observed
-from api.migrations.state import Holder
+from api.migrations.state import Holder, Survey
 from tests.simulation.database import Backend, Database, Row
 
 
@@ -114,11 +114,11 @@ class Session:
         self.database.lock_owner = None
         self.database.notify()
 
-    async def holder(self) -> Holder | None:
+    async def survey(self) -> Survey:
         """Who holds the lock."""
         await self._query()
         owner = self.database.lock_owner
-        return None if owner is None else Holder(owner.instance, 1)
+        return Survey() if owner is None else Survey(Holder(owner.instance, 1))
 
     async def pause(self, seconds: float) -> None:
         """Wait for a notification."""

@@ -21,7 +21,7 @@ from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, Observed
 from api.migrations.settings import MigrationSettings
-from api.migrations.state import Holder, Phase, Tracker
+from api.migrations.state import Holder, Phase, Survey, Tracker
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
@@ -129,9 +129,9 @@ class FakeSession:
             raise HoldLost("the lock was gone before it was given back")
         self.database.holder = None
 
-    async def holder(self) -> Holder | None:
+    async def survey(self) -> Survey:
         """Who holds the lock."""
-        return self.database.holder
+        return Survey(self.database.holder)
 
     async def pause(self, seconds: float) -> None:
         """Wait; there is no notification."""

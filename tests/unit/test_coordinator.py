@@ -52,8 +52,8 @@ async def test_a_waiter_says_whom_it_waits_for(database: Database) -> None:
 
     database.clock.sleep = finishes_elsewhere  # type: ignore[method-assign]
     await instance.coordinator.become_ready()
-    assert [(status.phase, status.holder) for status in seen] == [(Phase.WAITING, STRANGER)]
-    assert (instance.phase, instance.tracker.status.holder) == (Phase.READY, None)
+    assert [(status.phase, status.survey.holder) for status in seen] == [(Phase.WAITING, STRANGER)]
+    assert (instance.phase, instance.tracker.status.survey.holder) == (Phase.READY, None)
     assert database.runs == []
 
 

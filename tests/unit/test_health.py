@@ -11,7 +11,7 @@ from starlette.applications import Starlette
 
 from api.migrations.health import RETRY_AFTER_SECONDS, body, routes, verdict
 from api.migrations.schema import Schema, SchemaState
-from api.migrations.state import Blocker, Holder, LastRun, Phase, Progress, Status
+from api.migrations.state import Blocker, Holder, LastRun, Member, Phase, Progress, Statement, Status, Survey
 
 STATUS = Status(
     phase=Phase.WAITING,
@@ -23,9 +23,13 @@ STATUS = Status(
     lock_key="0x01 (classid 0, objid 1)",
     reachable=True,
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
-    progress=Progress(1, 3, "c", 1700000000.0),
-    holder=Holder("web-1", 4242, 1700000000.0, "active"),
-    blocked_by=(Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
+    progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
+    survey=Survey(
+        Holder("web-1", 4242, 1700000000.0, "active"),
+        Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
+        (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
+        (Member("web-1", "migrating", 4242, 1700000000.0),),
+    ),
     invalid_indexes=("ix",),
     waiting_since=1700000050.0,
     last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),
@@ -42,7 +46,16 @@ SHAPE = {
     "database": {"dialect": str, "reachable": bool, "revisions": [str]},
     "expected_heads": [str],
     "pending": {"count": int, "revisions": [str]},
-    "progress": {"applied": int, "total": int, "current": str, "started_at": str, "elapsed_seconds": float},
+    "progress": {
+        "applied": int,
+        "total": int,
+        "current": str,
+        "started_at": str,
+        "elapsed_seconds": float,
+        "attempt": int,
+        "next_try_at": str,
+        "statement": {"kind": str, "phase": str, "percent": float, "seconds": float},
+    },
     "lock": {
         "key": str,
         "held": bool,
@@ -60,6 +73,7 @@ SHAPE = {
             "mode": str,
         }
     ],
+    "fleet": [{"instance": str, "role": str, "pid": int, "since": str}],
     "invalid_indexes": [str],
     "last_run": {
         "result": str,

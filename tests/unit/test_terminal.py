@@ -11,7 +11,7 @@ import pytest
 from api.migrations import terminal
 from api.migrations.errors import Cancelled, ConfigurationError, WaitTimeout
 from api.migrations.schema import SchemaState
-from api.migrations.state import Tracker
+from api.migrations.state import Blocker, Holder, Member, Statement, Tracker
 
 STARTED = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 ATTEMPT: dict[str, Any] = {
@@ -45,23 +45,33 @@ def test_a_result_is_its_steps_and_its_message(capsys: pytest.CaptureFixture[str
 
 def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) -> None:
     """Who holds it, with the pid that a person may have to terminate."""
-    holder = {"instance": "web-1", "pid": 4242, "since": None, "state": None}
     result = {
         "message": "behind",
         "pending": ["c, Add c"],
-        "lock": {"key": "0x01", "holder": holder},
-        "sessions": ["waiting:web-2"],
+        "lock": {"key": "0x01", "holder": Holder("web-1", 4242)},
+        "statement": Statement("CREATE INDEX CONCURRENTLY", "building index", 42.4, 7.0),
+        "blocked_by": (Blocker(77, "reports", "app", "idle in transaction", 12.0, "t", "ShareLock"),),
+        "fleet": (Member("web-2", "waiting", 4243),),
+        "grant": "GRANT pg_read_all_stats TO app",
     }
     terminal.show(result, as_json=False)
     text = capsys.readouterr().out
     assert "pending: c, Add c" in text
-    assert "lock 0x01: held by web-1 (pid 4242, state hidden)" in text
-    assert "session: waiting:web-2" in text
+    assert (
+        "lock 0x01: held by web-1 (pid 4242, state hidden): CREATE INDEX CONCURRENTLY, building index 42 % for 7 s"
+        in text
+    )
+    assert "pid 77 (reports, user app, idle in transaction for 12 s) in the way of ShareLock on t" in text
+    assert "session: waiting web-2 (pid 4243)" in text
+    assert "GRANT pg_read_all_stats TO app" in text
+    terminal.show(result, as_json=True)
+    assert json.loads(capsys.readouterr().out)["lock"]["holder"]["pid"] == 4242
 
 
 def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody has to be looked for."""
-    terminal.show({"message": "at head", "lock": {"key": "0x01", "holder": None}}, as_json=False)
+    nobody = {"statement": None, "blocked_by": (), "fleet": (), "grant": None}
+    terminal.show({"message": "at head", "lock": {"key": "0x01", "holder": None}, **nobody}, as_json=False)
     assert "lock 0x01: free" in capsys.readouterr().out
 
 

@@ -1,0 +1,59 @@
+"""An operator looks: who migrates, who waits, and what is in the way, wherever he asks."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.acceptance.project import Revision
+from tests.unit.fakes import in_the_way
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+NAME = "nightly-report"
+BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
+
+
+def roles(instance: Instance) -> list[tuple[str, str]]:
+    """The fleet as an instance shows it."""
+    return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
+
+
+def test_a_fleet_of_five_is_seen_as_five(ledger_url: str, tmp_path: Path) -> None:
+    """One migrates and four wait, by name, whichever of them is asked; and nobody does once all are ready."""
+    ini = project.make_history(tmp_path, project.held())
+    with fleet(5, ledger_url, ini=ini) as instances:
+        migrator = until_one_migrates(instances)
+        expected = sorted(("migrating" if i is migrator else "waiting", i.name) for i in instances)
+        wait_until(lambda: all(roles(i) == expected for i in instances), "five that see five", seconds=60)
+        evidence.let_go(ledger_url)
+        until_all_ready(instances)
+        assert [roles(instance) for instance in instances] == [[]] * 5
+
+
+async def test_who_is_in_the_way_is_seen_everywhere(ledger_url: str, tmp_path: Path) -> None:
+    """A statement without a lock timeout: health of the one that migrates and of one that waits, `status`, the log."""
+    ini = project.make_history(tmp_path, BLOCKED)
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
+        with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
+            migrator = until_one_migrates(instances)
+            pid = blocker.get_server_pid()
+            for instance in instances:
+                wait_until(lambda i=instance: i.health()["blocked_by"] != [], "somebody in the way", seconds=60)  # type: ignore[misc]
+                (seen,) = instance.health()["blocked_by"]
+                assert (seen["pid"], seen["application"], seen["relation"]) == (pid, NAME, "accounts")
+                assert instance.health()["progress"]["statement"]["kind"] == "ALTER TABLE"
+            (waiter,) = (instance for instance in instances if instance is not migrator)
+            way = f"pid {pid} ({NAME}, user postgres, idle in transaction for "
+            assert way in waiter.health()["message"]
+            wait_until(lambda: f"blocked waits: {migrator.name} (pid " in migrator.log(), "a log line", seconds=60)
+            wait_until(lambda: way in waiter.log(), "the waiting instance's log", seconds=60)
+            code, output = migrate("status", url=ledger_url, ini=ini)
+            assert code == 0, output
+            assert f"{way}" in output
+            assert "in the way of AccessExclusiveLock on accounts" in output
+            await blocker.close()
+            until_all_ready(instances)
+    assert evidence.marks(ledger_url) == ["blocked"]
