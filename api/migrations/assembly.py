@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+import asyncpg
+
 from .clock import SystemClock
+from .connection import connect
 from .coordinator import Coordinator
 from .decision import Policy
 from .errors import ConfigurationError
+from .failures import translate
 from .history import Author, History
 from .limits import Limits
-from .lock_manager import LockKey
+from .lock_manager import LockKey, application_name
 from .pace import Pace
-from .postgres import PostgresSession
+from .postgres import CLOSE_SECONDS, PostgresSession
 from .revisions import Revisions
 from .runner import Runner
 from .schema import Schema
@@ -96,6 +102,22 @@ class Assembly:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
         instance = self.settings.instance
         return PostgresSession(self.url, self.key, instance, self.limits, self.pace, self.runner, role)
+
+    @asynccontextmanager
+    async def connection(self, role: str = "reading") -> AsyncIterator[asyncpg.Connection]:
+        """A connection of its own to look from, or to act on others; errors on it are translated.
+
+        Raises:
+            MigrationError: it could not be opened, or what was done on it failed.
+        """
+        try:
+            raw = await connect(self.url, self.limits, application_name(self.key, role, self.settings.instance))
+            try:
+                yield raw
+            finally:
+                await raw.close(timeout=CLOSE_SECONDS)
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
+            raise translate(error, "looking at the server") from error
 
     def coordinator(self, policy: Policy | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now."""

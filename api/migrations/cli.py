@@ -157,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     add("current", commands.current)
     add("history", commands.history).add_argument("--limit", type=_count, default=50, help="newest N (default 50)")
     add("status", commands.status)
+    add("unlock", commands.unlock).add_argument("--force", action="store_true", help="although it is getting on")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision")

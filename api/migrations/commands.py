@@ -8,10 +8,13 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .assembly import Assembly
+from .connection import quoted
 from .errors import NotAtHead, SchemaRefused
 from .ports import Order
 from .postgres import PostgresSession
 from .schema import Schema, SchemaState, explain, judge, rebuild
+from .unlock import record
+from .unlock import unlock as end_holder
 
 Result = dict[str, Any]
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
@@ -96,6 +99,16 @@ async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
     rows = await _with_session(assembly, lambda session: session.runs(arguments.limit))
     return {"history": [{**row, "description": assembly.revisions.describe(row["revision"])} for row in rows]}
+
+
+async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """End the session that holds the lock (break-glass); refuses while it is getting on, unless --force."""
+    async with assembly.connection("unlocking") as connection:
+        ended = await end_holder(connection, assembly.key, force=arguments.force)
+        if ended is None:
+            return {"message": "nobody holds the lock, so there is nothing to do"}
+        await record(connection, quoted(assembly.runner.tables[1]), assembly.settings.instance, ended)
+    return {"message": f"ended session {ended.pid} of {ended.instance}; what it was doing is rolled back"}
 
 
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:

@@ -12,8 +12,11 @@ from contextlib import suppress
 from typing import Any
 
 import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.dialects.postgresql.asyncpg import dialect
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from .failures import sqlstate
 from .limits import Limits, lift_limits_where_nobody_is_stalled
@@ -94,3 +97,10 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
     )
     lift_limits_where_nobody_is_stalled(engine.sync_engine)
     return engine
+
+
+def quoted(table: sa.Table) -> str:
+    """The table's name, with its schema, as SQL takes it."""
+    # asyncpg's dialect: the default one is psycopg's, which doubles every %
+    preparer: IdentifierPreparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
+    return preparer.format_table(table)

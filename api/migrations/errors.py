@@ -66,6 +66,10 @@ class HoldLost(MigrationError):
     exit_code = 6
 
 
+class LockHeld(MigrationError):
+    """`unlock` did not end the session that holds the lock: it is getting on, or it does not end."""
+
+
 class SchemaRefused(MigrationError):
     """The database is ahead of this build, on another line of revisions, or half migrated."""
 

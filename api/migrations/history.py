@@ -29,6 +29,7 @@ class Outcome(StrEnum):
     FAILED = "failed"
     INTERRUPTED = "interrupted"
     STAMPED = "stamped"
+    UNLOCKED = "unlocked"
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,8 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
-import sqlalchemy as sa
-from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.sql.compiler import IdentifierPreparer
 
-from .connection import ANSWER_SECONDS, connect
+from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .history import Outcome
@@ -56,7 +53,7 @@ class PostgresSession:
         self._runner = runner
         self._role = role
         self._pace = pace
-        self._version, self._history = map(_quoted, runner.tables)
+        self._version, self._history = map(quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -93,7 +90,7 @@ class PostgresSession:
         rows = await self._rows_if_there(
             "SELECT revision, outcome, instance, release, error, "
             "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
-            f"FROM {self._history} WHERE revision = ANY($1) AND direction <> 'downgrade' "
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction IN ('upgrade', 'stamp') "
             f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
             pending,
         )
@@ -272,9 +269,3 @@ async def _nothing() -> AsyncIterator[None]:
 
 def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
     return tuple(sorted(invalid - frozenset(json.loads(row["invalid_before"] or "[]"))))
-
-
-def _quoted(table: sa.Table) -> str:
-    # asyncpg's dialect: the default one is psycopg's, which doubles every %
-    preparer: IdentifierPreparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
-    return preparer.format_table(table)

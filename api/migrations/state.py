@@ -113,6 +113,8 @@ class Survey:
     blocked_by: tuple[Blocker, ...] = ()
     """Who is in the holder's way."""
     fleet: tuple[Member, ...] = ()
+    changed_at: float | None = None
+    """When the holder last began or ended a statement, in epoch seconds of the server's clock."""
     grant: str | None = None
     """What would show this role what the holder is doing; None where it sees that."""
 

@@ -23,6 +23,7 @@ FLEET = ("waiting", "migrating")
 _SURVEY = """
     SELECT h.pid, a.application_name, a.state, a.query, quote_ident(current_user) AS me,
            extract(epoch FROM a.backend_start)::float8 AS since,
+           extract(epoch FROM a.state_change)::float8 AS changed_at,
            extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS seconds,
            p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
            (SELECT json_agg(json_build_object(
@@ -63,6 +64,7 @@ async def survey(key: LockKey, connection: asyncpg.Connection) -> Survey:
         statement=_statement(row),
         blocked_by=tuple(Blocker(**each) for each in _list(row["blocked_by"])),
         fleet=fleet,
+        changed_at=row["changed_at"],
         grant=f"GRANT pg_read_all_stats TO {row['me']}" if hidden else None,
     )
 

@@ -1,0 +1,69 @@
+"""`./migrate.sh unlock`: a stopped holder is ended and the fleet goes on; one that is getting on is left alone."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, holders, project
+from tests.acceptance.fleet import fleet, migrate, until_all_ready, until_one_migrates
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
+    """SIGSTOP and no idle limit, so that nothing else would free the lock; who did it is in the history."""
+    ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick())
+    with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="0") as instances:
+        first = until_one_migrates(instances)
+        wait_until((tmp_path / "asleep").exists, "the revision in Python", seconds=60)
+        first.kill(signal.SIGSTOP)
+        (pid,) = holders.pids(ledger_url)
+        evidence.let_go(ledger_url)
+        code, output = migrate("unlock", url=ledger_url, ini=ini, MIGRATION_INSTANCE="night-shift")
+        assert code == 0, output
+        assert f"{first.name} (pid {pid}) holds the lock" in output
+        assert f"ended session {pid} of {first.name}; what it was doing is rolled back" in output
+        until_all_ready([instance for instance in instances if instance is not first])
+        (tmp_path / "wake").touch()
+        first.kill(signal.SIGCONT)
+        until_all_ready(instances)
+    rows = [
+        (row["direction"], row["outcome"]) for row in evidence.history(ledger_url) if row["revision"] == "in_python"
+    ]
+    assert sorted(rows) == [("unlock", "unlocked"), ("upgrade", "applied"), ("upgrade", "interrupted")]
+    (unlocked,) = (row for row in evidence.history(ledger_url) if row["direction"] == "unlock")
+    assert (unlocked["instance"], unlocked["error"]) == ("night-shift", f"ended session {pid} of {first.name}")
+    assert evidence.marks(ledger_url) == ["in_python", "quick"]
+    code, output = migrate("history", url=ledger_url, ini=ini)
+    assert "by night-shift (postgres)  ended session" in output
+
+
+@pytest.mark.parametrize("how", ["in one long statement", "in many short ones"])
+def test_one_that_is_getting_on_is_left_alone(ledger_url: str, tmp_path: Path, how: str) -> None:
+    """It says what the holder is doing; with --force it is ended all the same, and somebody else goes on."""
+    long = how == "in one long statement"
+    ini = project.make_history(tmp_path, holders.in_the_server("work") if long else project.held("work"))
+    with fleet(2, ledger_url, ini=ini) as instances:
+        migrator = until_one_migrates(instances)
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep"), "the revision", seconds=60)
+        code, output = migrate("unlock", url=ledger_url, ini=ini)
+        assert code == 1, output
+        assert f"LockHeld: {migrator.name} (pid " in output
+        assert "repeat with --force" in output
+        assert evidence.outcomes(ledger_url, "work") == ["running"]
+        evidence.let_go(ledger_url)
+        if long:
+            code, output = migrate("unlock", "--force", url=ledger_url, ini=ini)
+            assert code == 0, output
+        until_all_ready(instances)
+    assert evidence.marks(ledger_url) == ["work"]
+
+
+def test_a_free_lock_needs_no_glass_broken(ledger_url: str) -> None:
+    """It says so and changes nothing, also before there is a history."""
+    before = evidence.history(ledger_url)
+    code, output = migrate("unlock", url=ledger_url)
+    assert (code, "nobody holds the lock" in output) == (0, True), output
+    assert evidence.history(ledger_url) == before
