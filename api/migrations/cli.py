@@ -46,7 +46,7 @@ def main(argv: list[str] | None = None) -> int:
         terminal.complain(Cancelled("stopped by SIGINT; nothing was changed"), as_json=arguments.json)
         return 128 + signal.SIGINT
     terminal.show(result, as_json=arguments.json)
-    return 0
+    return int(result.get("exit_code", 0))
 
 
 def _carry_out(assembly: Assembly, arguments: argparse.Namespace, stop: _Signals) -> Result:
@@ -157,6 +157,7 @@ def _parser() -> argparse.ArgumentParser:
     add("current", commands.current)
     add("history", commands.history).add_argument("--limit", type=_count, default=50, help="newest N (default 50)")
     add("status", commands.status)
+    add("doctor", commands.doctor)
     add("unlock", commands.unlock).add_argument("--force", action="store_true", help="although it is getting on")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)

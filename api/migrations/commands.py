@@ -9,10 +9,12 @@ from typing import Any, TypeVar
 
 from .assembly import Assembly
 from .connection import quoted
+from .doctor import examine
 from .errors import NotAtHead, SchemaRefused
 from .ports import Order
 from .postgres import PostgresSession
 from .schema import Schema, SchemaState, explain, judge, rebuild
+from .server_checks import Verdict
 from .unlock import record
 from .unlock import unlock as end_holder
 
@@ -109,6 +111,15 @@ async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             return {"message": "nobody holds the lock, so there is nothing to do"}
         await record(connection, quoted(assembly.runner.tables[1]), assembly.settings.instance, ended)
     return {"message": f"ended session {ended.pid} of {ended.instance}; what it was doing is rolled back"}
+
+
+async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Look at what surrounds the migrations, and say what to change; exit 1 where something must be."""
+    findings = await examine(assembly)
+    failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
+    warned = sum(finding.verdict is Verdict.WARN for finding in findings)
+    message = f"{len(findings)} checks, {failed} failed, {warned} with a warning"
+    return {"findings": findings, "message": message, "exit_code": 1 if failed else 0}
 
 
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:

@@ -76,6 +76,15 @@ class Runner:
         other._run_env = run_env
         return other
 
+    def rehearse(self, connection: sa.Connection) -> None:
+        """Run `env.py` with nothing to do, and leave nothing behind.
+
+        Raises:
+            ForeignConnection: it would migrate on another connection, or in a transaction of its own.
+        """
+        options = {**self._version, "dont_mutate": True, "on_version_apply": lambda **_: None}
+        GivenEnvironment(self.revisions, connection, options).run(lambda heads, context: [], "head")
+
     def planned(self, order: Order, database: Iterable[str]) -> tuple[str, ...]:
         """The revisions that `order` would run on a database at the given revisions, in order.
 

@@ -50,9 +50,11 @@ class MigrationSettings(BaseSettings):
         frozen=True,
     )
 
-    app_database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL", "app_database_url"))
-    """The service's database; migrations use it unless `database_url` is given."""
-    database_url: SecretStr | None = None
+    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
+    """The service's database; migrations use it unless `migration_database_url` is given."""
+    migration_database_url: SecretStr | None = Field(
+        None, validation_alias=AliasChoices("MIGRATION_DATABASE_URL", "migration_database_url")
+    )
     """The migration session's own URL: a direct endpoint (no pooler), the role that owns the schema."""
     strategy: Strategy = Strategy.AUTO
     startup_mode: Literal["gate", "block"] = "gate"
@@ -143,16 +145,16 @@ class MigrationSettings(BaseSettings):
         Raises:
             ConfigurationError: none is set, or it is malformed.
         """
+        if self.migration_database_url is not None:
+            return DatabaseURL.parse(self.migration_database_url.get_secret_value(), name="MIGRATION_DATABASE_URL")
         if self.database_url is not None:
-            return DatabaseURL.parse(self.database_url.get_secret_value(), name="MIGRATION_DATABASE_URL")
-        if self.app_database_url is not None:
-            return DatabaseURL.parse(self.app_database_url.get_secret_value())
+            return DatabaseURL.parse(self.database_url.get_secret_value())
         raise ConfigurationError(f"DATABASE_URL is not set; set it to {EXAMPLE}, in the environment or in .env")
 
 
 def _line(item: dict[str, Any]) -> str:
     name = str(item["loc"][0]) if item["loc"] else ""
-    variable = name if name == "DATABASE_URL" or not name else f"MIGRATION_{name.upper()}"
+    variable = name if name.endswith("DATABASE_URL") or not name else f"MIGRATION_{name.upper()}"
     what = re.sub(r"^Value error, ", "", str(item["msg"]))
     given = f" (it is {item['input']!r})" if name and "url" not in name.lower() else ""
     return f"{variable}: {what}{given}" if variable else what

@@ -97,6 +97,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     if "history" in result:
         yield from map(_attempt, result["history"])
         return
+    yield from (f"{finding.verdict:4}  {finding.check:12}  {finding.message}" for finding in result.get("findings", ()))
     if result.get("steps"):
         yield from (f"  {step}" for step in result["steps"])
     yield str(result["message"])

@@ -100,7 +100,7 @@ def service(lifespan: MigrationLifespan) -> FastAPI:
 def settings(url: str, ini: Path, **values: Any) -> MigrationSettings:
     """Settings that keep the process alive whatever happens."""
     common = {"on_failure": "hold", "poll_seconds": 0.05, "lock_timeout_seconds": 0, "instance": "one"}
-    return MigrationSettings.load(app_database_url=url, alembic_config=str(ini), **{**common, **values})
+    return MigrationSettings.load(database_url=url, alembic_config=str(ini), **{**common, **values})
 
 
 async def test_one_line_is_all_a_service_needs(

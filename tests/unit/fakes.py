@@ -215,7 +215,7 @@ def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> As
     # a revision that stands at a barrier waits for a lock, and must not be sent away from it
     values = {
         "lock_timeout_seconds": 0,
-        "app_database_url": url,
+        "database_url": url,
         "alembic_config": str(ini),
         "instance": instance,
         **settings,

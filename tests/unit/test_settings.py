@@ -21,15 +21,15 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def variable(field: str) -> str:
     """The environment variable of a field of `MigrationSettings`."""
-    return "DATABASE_URL" if field == "app_database_url" else f"MIGRATION_{field.upper()}"
+    return field.upper() if field.endswith("database_url") else f"MIGRATION_{field.upper()}"
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:
     """Nothing but a URL has to be set."""
     values = MigrationSettings.load().model_dump(exclude={"instance"})
     assert values == {
-        "app_database_url": None,
         "database_url": None,
+        "migration_database_url": None,
         "strategy": Strategy.AUTO,
         "startup_mode": "gate",
         "wait_seconds": 300,
@@ -69,9 +69,9 @@ def test_the_example_lists_every_setting_and_nothing_else() -> None:
 def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
     """Copied as it stands it means the defaults."""
     (tmp_path / ".env").write_text(EXAMPLE.read_text())
-    copied = MigrationSettings.load().model_dump(exclude={"app_database_url", "instance"})
+    copied = MigrationSettings.load().model_dump(exclude={"database_url", "instance"})
     (tmp_path / ".env").unlink()
-    assert copied == MigrationSettings.load().model_dump(exclude={"app_database_url", "instance"})
+    assert copied == MigrationSettings.load().model_dump(exclude={"database_url", "instance"})
 
 
 def test_empty_lines_of_an_env_file_mean_the_default(tmp_path: Path) -> None:
@@ -153,6 +153,15 @@ def test_the_migrations_have_a_url_of_their_own(monkeypatch: pytest.MonkeyPatch)
     assert MigrationSettings.load().url().dsn == "postgresql://owner@direct/d"
 
 
+def test_both_urls_may_be_given_in_code() -> None:
+    """Each by the name of its variable, in small letters."""
+    settings = MigrationSettings.load(
+        database_url="postgresql://app@h/d", migration_database_url="postgresql://own@h/d"
+    )
+    assert settings.url().dsn == "postgresql://own@h/d"
+    assert MigrationSettings.load(database_url="postgresql://app@h/d").url().dsn == "postgresql://app@h/d"
+
+
 @pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
 def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
     """There are two of them, and only one is wrong."""
@@ -164,7 +173,7 @@ def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPat
 
 def test_no_secret_is_shown() -> None:
     """Neither by the settings themselves, nor by the URL they lead to."""
-    settings = MigrationSettings.load(app_database_url=URL, database_url=URL)
+    settings = MigrationSettings.load(database_url=URL, migration_database_url=URL)
     shown = f"{settings} {settings!r} {settings.url()} {settings.model_dump()} {settings.model_dump_json()}"
     assert "geh3im" not in shown
     assert "dbhost" not in shown

@@ -1,0 +1,125 @@
+"""`./migrate.sh doctor`: what around the migrations is not as it should be, and what to change. It changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from functools import partial
+
+import asyncpg
+import sqlalchemy as sa
+
+from .assembly import Assembly
+from .connection import ANSWER_SECONDS, connect, engine_over, quoted
+from .failures import translate
+from .lock_manager import application_name
+from .schema import SchemaState, explain, judge
+from .server_checks import SERVER_CHECKS, Answer, Verdict
+from .urls import DatabaseURL
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at, and what to do where it is not as it should be."""
+
+    check: str
+    verdict: Verdict
+    message: str
+
+
+async def examine(assembly: Assembly) -> list[Finding]:
+    """Look at everything, with the migration role, and with the service's own where that is another one.
+
+    Raises:
+        MigrationError: there is no connection to look from.
+    """
+    async with assembly.connection() as connection:
+        checks = {check.__name__: partial(check, connection) for check in SERVER_CHECKS} | {
+            check.__name__: partial(check, assembly, connection) for check in (schema, privileges, service, env)
+        }
+        return [await _made(name, check) for name, check in checks.items()]
+
+
+async def schema(assembly: Assembly, _connection: asyncpg.Connection) -> Answer:
+    """Where the database stands."""
+    session = assembly.session("reading")
+    try:
+        await session.open()
+        found = judge(await session.observe(), assembly.revisions.code, await session.lineage())
+    finally:
+        await session.close()
+    bad = found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
+    return Verdict.FAIL if bad else Verdict.OK, explain(found)
+
+
+async def privileges(assembly: Assembly, connection: asyncpg.Connection) -> Answer:
+    """What the migration role may create, alter and see."""
+    me, there, creates, sees = await connection.fetchrow(
+        "SELECT quote_ident(current_user), quote_ident(s), has_schema_privilege(s, 'CREATE'), "
+        "pg_has_role('pg_read_all_stats', 'USAGE') FROM coalesce($1, current_schema()) s",
+        assembly.settings.version_table_schema,
+        timeout=ANSWER_SECONDS,
+    )
+    if not creates:
+        return Verdict.FAIL, f"{me} may not create tables: GRANT CREATE ON SCHEMA {there} TO {me};"
+    foreign = await _not_owned(connection)
+    if foreign:
+        return Verdict.WARN, f"{me} does not own {foreign}, so no revision can alter it: ALTER TABLE … OWNER TO {me};"
+    if not sees:
+        return Verdict.WARN, f"{me} does not see what others do: GRANT pg_read_all_stats TO {me};"
+    return Verdict.OK, f"{me} owns the tables, may create others and sees every session"
+
+
+async def service(assembly: Assembly, _connection: asyncpg.Connection) -> Answer:
+    """What the service's role may read, where the migrations have one of their own."""
+    given = assembly.settings.database_url
+    if given is None or assembly.settings.migration_database_url is None:
+        return Verdict.OK, "the service uses the same URL"
+    version, history = map(quoted, assembly.runner.tables)
+    name = application_name(assembly.key, "reading", assembly.settings.instance)
+    connection = await connect(DatabaseURL.parse(given.get_secret_value()), assembly.limits, name)
+    try:
+        role, reads = await connection.fetchrow(
+            "SELECT quote_ident(current_user), coalesce(has_table_privilege(to_regclass($1), 'SELECT'), true) "
+            "AND coalesce(has_table_privilege(to_regclass($2), 'SELECT'), true)",
+            version,
+            history,
+            timeout=ANSWER_SECONDS,
+        )
+    finally:
+        await connection.close()
+    if reads:
+        return Verdict.OK, f"the service's role {role} may read the version and history tables"
+    return Verdict.WARN, f"the service's role cannot read the version: GRANT SELECT ON {version}, {history} TO {role};"
+
+
+async def env(assembly: Assembly, connection: asyncpg.Connection) -> Answer:
+    """Whether `env.py` would migrate on the session that holds the lock; it is run with nothing to do."""
+
+    def rehearse(given: sa.Connection) -> None:
+        try:
+            assembly.runner.rehearse(given)
+        finally:
+            given.rollback()
+
+    async with engine_over(connection, "READ COMMITTED").connect() as given:
+        await given.run_sync(rehearse)
+    return Verdict.OK, "env.py uses the connection that holds the lock"
+
+
+async def _not_owned(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY(current_schemas(false)) "
+        "AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1",
+        timeout=ANSWER_SECONDS,
+    )
+    return ", ".join(row[0] for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
+
+
+async def _made(name: str, check: Callable[[], Awaitable[Answer]]) -> Finding:
+    try:
+        return Finding(name, *await check())
+    except Exception as error:
+        # a check that cannot be made is a finding too
+        return Finding(name, Verdict.FAIL, str(translate(error, f"checking {name}")))

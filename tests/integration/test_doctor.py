@@ -1,0 +1,154 @@
+"""The surroundings, each made wrong once on a real server: what the doctor says, and that it changes nothing."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from api.migrations import server_checks
+from api.migrations.doctor import examine
+from api.migrations.server_checks import Verdict
+from tests.pooler import PgBouncer
+from tests.servers import Server, embedded_postgres, fetch
+from tests.unit.fakes import assembled, in_the_way, tree
+
+ROLE = f"patient_{os.getpid()}"
+CREATE = 'op.execute("CREATE TABLE t (a int)")'
+OWN_ENGINE = """
+from alembic import context
+import sqlalchemy as sa
+engine = sa.create_engine("sqlite://", poolclass=sa.NullPool)
+with engine.connect() as connection:
+    context.configure(connection=connection)
+"""
+
+
+async def found(url: str, ini: Path, **settings: Any) -> dict[str, tuple[Verdict, str]]:
+    """What it finds, by check."""
+    return {each.check: (each.verdict, each.message) for each in await examine(assembled(url, ini, **settings))}
+
+
+async def upgraded(url: str, folder: Path) -> Path:
+    """A history of one revision, applied."""
+    ini = tree(folder, CREATE)
+    await assembled(url, ini).coordinator().become_ready()
+    return ini
+
+
+@pytest.fixture
+def plain_url(server: Server, database_url: str) -> Iterator[str]:
+    """The database as a role sees it that owns nothing there."""
+    name = urlsplit(database_url).path[1:]
+    server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
+    yield server.url(name, user=ROLE, password="secret")
+    server.execute(f"DROP OWNED BY {ROLE} CASCADE", database=name)
+    server.execute(f"DROP ROLE {ROLE}")
+
+
+async def test_a_healthy_database_has_nothing_wrong(database_url: str, tmp_path: Path) -> None:
+    """Every check is ok, and looking has created nothing, at head as on an empty database."""
+    relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
+    for ini in (tree(tmp_path, CREATE), await upgraded(database_url, tmp_path)):
+        before = await fetch(database_url, relations)
+        findings = await found(database_url, ini)
+        assert {name: verdict for name, (verdict, _) in findings.items() if verdict is not Verdict.OK} == {}
+        assert await fetch(database_url, relations) == before
+        assert "PostgreSQL 1" in findings["server"][1]
+
+
+async def test_old_and_prepared_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both keep what they have locked; the first is named by its session, the second by its id."""
+    monkeypatch.setattr(server_checks, "OLD_SECONDS", 0.0)
+    with embedded_postgres(max_prepared_transactions="2") as server, server.database("patient") as url:
+        ini = await upgraded(url, tmp_path)
+        other = await asyncpg.connect(url)
+        for sql in ("BEGIN", "LOCK TABLE t IN SHARE MODE", "PREPARE TRANSACTION 'left'"):
+            await other.execute(sql)
+        await other.close()
+        async with in_the_way(url, "SELECT * FROM t", "nightly-report") as blocker:
+            findings = await found(url, ini)
+            pid = blocker.get_server_pid()
+        verdict, message = findings["transactions"]
+        assert (verdict, f"pid {pid} (nightly-report, postgres, idle in transaction, " in message) == (
+            Verdict.WARN,
+            True,
+        )
+        assert findings["prepared"][0] is Verdict.WARN
+        assert "ROLLBACK PREPARED 'left' of postgres" in findings["prepared"][1]
+        await fetch(url, "ROLLBACK PREPARED 'left'")
+
+
+async def test_an_invalid_index(database_url: str, tmp_path: Path) -> None:
+    """With the statement that removes it."""
+    ini = await upgraded(database_url, tmp_path)
+    await fetch(database_url, "INSERT INTO t VALUES (1), (1)")
+    with pytest.raises(asyncpg.UniqueViolationError):
+        await fetch(database_url, "CREATE UNIQUE INDEX CONCURRENTLY i ON t (a)")
+    verdict, message = (await found(database_url, ini))["indexes"]
+    assert (verdict, "DROP INDEX CONCURRENTLY i" in message) == (Verdict.WARN, True)
+
+
+async def test_a_half_applied_revision_is_a_failure(database_url: str, tmp_path: Path) -> None:
+    """The one finding that stops every instance."""
+    ini = await upgraded(database_url, tmp_path)
+    await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
+    verdict, message = (await found(database_url, ini))["schema"]
+    assert (verdict, "repair --rerun" in message) == (Verdict.FAIL, True)
+
+
+async def test_a_role_that_lacks_something(database_url: str, plain_url: str, tmp_path: Path) -> None:
+    """First it may not create, then it does not own, then it does not see; each time the statement that helps."""
+    ini = await upgraded(database_url, tmp_path)
+    missing = []
+    for grant in (
+        f"GRANT CREATE ON SCHEMA public TO {ROLE}",
+        f"REASSIGN OWNED BY postgres TO {ROLE}",
+        f"GRANT pg_read_all_stats TO {ROLE}",
+    ):
+        missing.append((await found(plain_url, ini))["privileges"])
+        if grant.startswith("REASSIGN"):
+            for table in ("t", "alembic_version", "alembic_version_history"):
+                await fetch(database_url, f"ALTER TABLE {table} OWNER TO {ROLE}")
+        else:
+            await fetch(database_url, grant)
+    assert [verdict for verdict, _ in missing] == [Verdict.FAIL, Verdict.WARN, Verdict.WARN]
+    assert f"GRANT CREATE ON SCHEMA public TO {ROLE}" in missing[0][1]
+    assert "does not own alembic_version, alembic_version_history, t" in missing[1][1]
+    assert f"GRANT pg_read_all_stats TO {ROLE}" in missing[2][1]
+    assert (await found(plain_url, ini))["privileges"][0] is Verdict.OK
+
+
+async def test_a_service_that_cannot_read_the_version(database_url: str, plain_url: str, tmp_path: Path) -> None:
+    """Its own role is tried with its own URL; one GRANT helps."""
+    ini = await upgraded(database_url, tmp_path)
+    urls = {"database_url": plain_url, "migration_database_url": database_url}
+    verdict, message = (await found(plain_url, ini, **urls))["service"]
+    assert verdict is Verdict.WARN, message
+    _, _, grant = message.partition(": ")
+    await fetch(database_url, grant)
+    assert (await found(plain_url, ini, **urls))["service"][0] is Verdict.OK
+
+
+async def test_an_env_that_opens_its_own_connection(database_url: str, tmp_path: Path) -> None:
+    """Found without migrating anything, with the lines to put there."""
+    verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=OWN_ENGINE)))["env"]
+    assert (verdict, "run_env" in message) == (Verdict.FAIL, True)
+    assert await fetch(database_url, "SELECT to_regclass('alembic_version')") == [(None,)]
+
+
+async def test_a_pooler_and_what_it_lets_through(
+    pgbouncer: Callable[..., PgBouncer], database_url: str, tmp_path: Path
+) -> None:
+    """A timeout that a direct connection would outdo at its start counts behind a pooler."""
+    ini = await upgraded(database_url, tmp_path)
+    name = urlsplit(database_url).path[1:]
+    await fetch(database_url, f"ALTER DATABASE \"{name}\" SET idle_session_timeout = '5min'")
+    direct, pooled = await found(database_url, ini), await found(pgbouncer().url(name), ini)
+    assert (direct["pooler"][0], direct["timeouts"][0]) == (Verdict.OK, Verdict.OK)
+    assert (pooled["pooler"][0], pooled["timeouts"][0]) == (Verdict.WARN, Verdict.WARN)
+    assert "MIGRATION_DATABASE_URL" in pooled["pooler"][1]
+    assert "idle_session_timeout = 300000ms" in pooled["timeouts"][1]
