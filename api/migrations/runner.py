@@ -53,7 +53,8 @@ class Runner:
         steps = self.steps(connection, report, hold)
         try:
             self._run(connection, order, steps)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
             raise self._failed(error, order, steps, hold) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
@@ -105,7 +106,7 @@ class Runner:
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: Exception, order: Order, steps: Steps, hold: Hold) -> MigrationError:
+    def _failed(self, error: BaseException, order: Order, steps: Steps, hold: Hold) -> MigrationError:
         if isinstance(error, MigrationError) or (lost(error) and not _mistaken(error, steps.connection)):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
@@ -118,7 +119,7 @@ class Runner:
         return (LockContended if again else RevisionFailed)(message, revision=steps.current, applied=steps.applied)
 
 
-def _mistaken(error: Exception, connection: sa.Connection) -> bool:
+def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
     # asyncpg says InterfaceError for a lost connection and for wrong arguments alike; the connection tells them apart
     alive = not connection.invalidated and not connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
     return isinstance(root(error), asyncpg.InterfaceError) and alive
