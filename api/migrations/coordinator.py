@@ -17,7 +17,7 @@ from .decision import Action, Policy, Precedent, decide, weigh
 from .errors import AlreadyFailed, DatabaseUnreachable, MigrationError, RevisionFailed, SchemaRefused, WaitTimeout
 from .ports import MigrationSession, Order
 from .progress import Reporter
-from .schema import CodeRevisions, Schema, SchemaState, explain, judge
+from .schema import CodeRevisions, Observed, Schema, SchemaState, explain, judge
 from .state import Phase, Tracker
 
 log = logging.getLogger(__name__)
@@ -158,7 +158,7 @@ class Coordinator:
             async with asyncio.timeout(self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
-            raise await self._ran_out_of_time() from error
+            raise await self._ran_out_of_time(order) from error
         except DatabaseUnreachable:
             raise
         except MigrationError as error:
@@ -170,22 +170,33 @@ class Coordinator:
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, holder=None)
 
-    async def _ran_out_of_time(self) -> RevisionFailed:
+    async def _ran_out_of_time(self, order: Order) -> MigrationError:
+        current = str(self._tracker.status.progress.current)
+        session, after = self._sessions(), Observed()
+        message = self._out_of_time(current, half=False)
+        with suppress(MigrationError):
+            await session.open()
+            half = current in (await session.observe()).half_applied
+            message = self._out_of_time(current, half=half)
+            await session.fail_attempt(message)
+            # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
+            after = await session.observe()
+        await session.close()
+        if order.kind == "upgrade" and current in after.revisions:
+            budget = f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}"
+            return DatabaseUnreachable(f"revision {current} is committed, but the answer did not come within {budget}")
+        self._reporter.ended("failed", message)
+        return RevisionFailed(message, revision=current)
+
+    def _out_of_time(self, current: str, *, half: bool) -> str:
         status = self._tracker.status
-        current = status.progress.current
+        how = "after it had committed a part of its work" if half else "and rolled back"
         last = f"; last: {status.message}" if status.message else ""
-        message = (
-            f"revision {current} was cancelled and rolled back: the run did not finish within "
+        return (
+            f"revision {current} was cancelled {how}: the run did not finish within "
             f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
             f"'./migrate.sh upgrade' before the release{last}"
         )
-        self._reporter.ended("failed", message)
-        session = self._sessions()
-        with suppress(MigrationError):
-            await session.open()
-            await session.fail_attempt(message)
-        await session.close()
-        return RevisionFailed(message, revision=current)
 
     async def _verify(self) -> Schema:
         session = self._sessions()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -55,7 +56,10 @@ class Runner:
             self._run(connection, order, steps)
         except (Exception, SystemExit) as error:
             # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
-            raise self._failed(error, order, steps, hold) from error
+            reason = _why_dead(error) if _dead(connection) else error
+            if isinstance(reason, asyncio.CancelledError):
+                raise reason
+            raise self._failed(reason, order, steps, hold) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
@@ -121,8 +125,21 @@ class Runner:
 
 def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
     # asyncpg says InterfaceError for a lost connection and for wrong arguments alike; the connection tells them apart
-    alive = not connection.invalidated and not connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
-    return isinstance(root(error), asyncpg.InterfaceError) and alive
+    return isinstance(root(error), asyncpg.InterfaceError) and not _dead(connection)
+
+
+def _dead(connection: sa.Connection) -> bool:
+    return connection.invalidated or connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
+
+
+def _why_dead(error: BaseException) -> BaseException:
+    # Alembic leaves an autocommit block by asking the connection; where that is dead it raises over what killed it
+    above: BaseException | None = error
+    while above is not None:
+        if isinstance(above, asyncio.CancelledError) or lost(above):
+            return above
+        above = above.__context__
+    return error
 
 
 def _not_there(error: CommandError, order: Order) -> UnknownRevision:
