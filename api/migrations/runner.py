@@ -58,7 +58,7 @@ class Runner:
             # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
             reason = _why_dead(error) if _dead(connection) else error
             if isinstance(reason, asyncio.CancelledError):
-                raise reason
+                raise asyncio.CancelledError from error
             raise self._failed(reason, order, steps, hold) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:

@@ -37,7 +37,7 @@ async def outlived(url: str, instances: list[Instance]) -> Instance:
 
 
 async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
-    """The history says half applied, never failed or applied; whoever was there or comes later refuses with the way out."""
+    """The history says half applied, never failed or applied; whoever was there or comes later refuses."""
     ini = project.make_history(tmp_path, ONCE)
     with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         other = await outlived(ledger_url, instances)

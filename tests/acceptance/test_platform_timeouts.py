@@ -29,7 +29,9 @@ IN_A_BLOCK = project.Revision(
     "in_a_block", f"with op.get_context().autocommit_block():\n    mark()\n    time.sleep({LONGER})\n    mark()"
 )
 FOR_A_LOCK = project.Revision("for_a_lock", f'mark()\nop.execute("{STOP}")')
-WAITED = f"SELECT clock_timestamp() - waitstart > '{LONGER} s' FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+WAITED = (
+    f"SELECT clock_timestamp() - waitstart > '{LONGER} s' FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+)
 
 
 @pytest.fixture
@@ -54,11 +56,10 @@ def waiting_session(url: str) -> list[tuple[object, ...]]:
 
 
 async def test_one_second_is_outlived_everywhere(hurried_url: str, ledger_url: str, tmp_path: Path) -> None:
-    """In a statement, in Python with and without a transaction, in a lock's queue, and in the wait for the other's end."""
+    """In a statement, in Python with and without a transaction, in a lock's queue, and in the wait of the other."""
     long = project.slow("statement", LONGER), project.sleeper("in_python", LONGER), IN_A_BLOCK, FOR_A_LOCK
     ini = project.make_history(tmp_path, *long, project.quick("last"))
-    own = {"MIGRATION_LOCK_TIMEOUT_SECONDS": "0", "MIGRATION_POLL_SECONDS": "20"}
-    with fleet(2, hurried_url, ini=ini, **own) as instances:
+    with fleet(2, hurried_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0", MIGRATION_POLL_SECONDS="20") as instances:
         async with barrier(ledger_url) as reached:
             migrator = until_one_migrates(instances)
             until_phase([instance for instance in instances if instance is not migrator], "waiting")

@@ -4,8 +4,8 @@ import socket
 import socketserver
 import struct
 from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import Thread
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
 from typing import BinaryIO
 from urllib.parse import urlsplit, urlunsplit
 
@@ -16,6 +16,8 @@ class Wire(socketserver.ThreadingTCPServer):
     Attributes:
         connections: how many clients came.
         statements: the text of whatever they had executed, in the order it came.
+        shut: whoever comes is sent away.
+        answers: whoever comes is kept waiting until this is set.
     """
 
     daemon_threads = True
@@ -25,6 +27,25 @@ class Wire(socketserver.ThreadingTCPServer):
         self.target = target
         self.connections = 0
         self.statements: list[str] = []
+        self.shut = False
+        self.answers = Event()
+        self.answers.set()
+        self._kept_waiting: list[socket.socket] = []
+
+    def send_away(self) -> None:
+        """Cut off everybody who is kept waiting."""
+        for client in self._kept_waiting:
+            client.shutdown(socket.SHUT_RDWR)
+
+    def admits(self, client: socket.socket) -> bool:
+        """Whether a client that has come is passed on, now or after a wait."""
+        self.connections += 1
+        if self.shut:
+            return False
+        self._kept_waiting.append(client)
+        self.answers.wait()
+        self._kept_waiting.remove(client)
+        return not self.shut
 
 
 class _Relay(socketserver.BaseRequestHandler):
@@ -34,8 +55,11 @@ class _Relay(socketserver.BaseRequestHandler):
         self.parsed = ""
 
     def handle(self) -> None:
-        self.server.connections += 1
+        if not self.server.admits(self.request):
+            return
         with socket.create_connection(self.server.target) as upstream:
+            for end in (upstream, self.request):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             Thread(target=_pass_on, args=(upstream, self.request), daemon=True).start()
             with self.request.makefile("rb") as client:
                 # the start-up message is the only one without a type
@@ -44,6 +68,7 @@ class _Relay(socketserver.BaseRequestHandler):
                     whole = _message(client, kind)
                     self._note(kind, whole[5:])
                     upstream.sendall(whole)
+            _end(upstream)
 
     def _note(self, kind: bytes, content: bytes) -> None:
         # Parse: the name of the statement, then its text. asyncpg without its cache parses twice and executes once.
@@ -57,6 +82,8 @@ class _Relay(socketserver.BaseRequestHandler):
 
 def _message(client: BinaryIO, kind: bytes) -> bytes:
     length = client.read(4)
+    if len(length) < 4:
+        return b""  # it has gone
     return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
 
 
@@ -65,8 +92,14 @@ def _pass_on(source: socket.socket, target: socket.socket) -> None:
         while data := source.recv(65536):
             target.sendall(data)
     except OSError:
-        # either side has gone, and the other is told by the handler's end
-        return
+        pass  # either side has gone
+    _end(target)
+
+
+def _end(connection: socket.socket) -> None:
+    # to close it would not do: the other thread still reads from it
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
@@ -80,4 +113,5 @@ def wire(url: str) -> Iterator[tuple[Wire, str]]:
         try:
             yield server, urlunsplit(through)
         finally:
+            server.answers.set()
             server.shutdown()

@@ -101,7 +101,9 @@ RAISES = {
     "env.py before it took the connection": ("raise RuntimeError('boom')\n" + THREE_LINES, "pass"),
     "env.py after the revisions": (THREE_LINES + "\nraise RuntimeError('boom')\n", "pass"),
     "env.py's own callback": (
-        THREE_LINES.replace("run_env()", "def boom(**_):\n    raise RuntimeError('boom')\n\nrun_env(on_version_apply=boom)"),
+        THREE_LINES.replace(
+            "run_env()", "def boom(**_):\n    raise RuntimeError('boom')\n\nrun_env(on_version_apply=boom)"
+        ),
         "pass",
     ),
     "a revision": (THREE_LINES, "raise RuntimeError('boom')"),
