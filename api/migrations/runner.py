@@ -129,6 +129,8 @@ def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
 
 
 def _dead(connection: sa.Connection) -> bool:
+    if connection.closed:  # by env.py, which is no accident of the network
+        return False
     return connection.invalidated or connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
 
 
