@@ -112,7 +112,7 @@ class _Signals:
         """Say why the run ended without an error of its own."""
         if self.received:
             name = signal.Signals(self.received).name
-            raise Cancelled(f"stopped by {name}; the current revision was rolled back, the lock is free") from None
+            raise Cancelled(f"stopped by {name}; what was not committed is rolled back, the lock is free") from None
         log.error("This is a bug in the migrations package", exc_info=error)
         raise MigrationError(f"unexpected: {describe(error)}") from error
 

@@ -19,10 +19,10 @@ from .errors import (
     DatabaseUnreachable,
     LockContended,
     MigrationError,
-    RevisionFailed,
     SchemaRefused,
     WaitTimeout,
 )
+from .overrun import ran_out_of_time
 from .ports import MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
@@ -174,7 +174,10 @@ class Coordinator:
             async with asyncio.timeout(self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
-            raise await self._ran_out_of_time() from error
+            trouble = await ran_out_of_time(self._sessions(), self._tracker.status, self._policy.run_seconds, order)
+            if not isinstance(trouble, DatabaseUnreachable):
+                self._reporter.ended("failed", str(trouble))
+            raise trouble from error
         except (DatabaseUnreachable, LockContended):
             raise
         except MigrationError as error:
@@ -185,23 +188,6 @@ class Coordinator:
             raise
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, survey=Survey())
-
-    async def _ran_out_of_time(self) -> RevisionFailed:
-        status = self._tracker.status
-        current = status.progress.current
-        last = f"; last: {status.message}" if status.message else ""
-        message = (
-            f"revision {current} was cancelled and rolled back: the run did not finish within "
-            f"MIGRATION_RUN_SECONDS={self._policy.run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
-            f"'./migrate.sh upgrade' before the release{last}"
-        )
-        self._reporter.ended("failed", message)
-        session = self._sessions()
-        with suppress(MigrationError):
-            await session.open()
-            await session.fail_attempt(message)
-        await session.close()
-        return RevisionFailed(message, revision=current)
 
     async def _verify(self) -> Schema:
         session = self._sessions()

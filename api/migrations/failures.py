@@ -35,6 +35,11 @@ _TRY_AGAIN = {
     "57P02": "the server crashed and is recovering",
     "53300": "the server has no free connection",
 }
+_TABLE_LOCKED = {
+    # outside a revision: somebody has locked one of our own tables, and will be done some time
+    "55P03": "somebody has locked the version or the history table",
+    "40P01": "somebody and we have locked the version and the history table in turn",
+}
 _SAID_NO = {
     "28P01": "password authentication failed; check user and password of the URL",
     "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
@@ -77,6 +82,10 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
+    return _answered(error, code, doing)
+
+
+def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
     if code in _SAID_NO:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":
@@ -87,8 +96,10 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         )
     if code == "25006":
         return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")
+    if code in _TABLE_LOCKED:
+        return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
     if lost(error):
-        return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
+        return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(root(error))}")
     return MigrationError(f"{describe(error)} while {doing}")
 
 

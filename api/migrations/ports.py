@@ -89,7 +89,7 @@ class MigrationSession(Protocol):
         """Run the order on the locked session; returns when it is committed."""
 
     async def fail_attempt(self, error: str) -> None:
-        """Record that this instance's open attempt failed, when the session that ran it is gone."""
+        """Record that this instance's attempt failed if it is still open, when the session that ran it is gone."""
 
     async def unlock(self) -> None:
         """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""

@@ -135,11 +135,12 @@ class PostgresSession:
             await self._run.carry_out(order, report)
 
     async def fail_attempt(self, error: str) -> None:
-        """Record this instance's open attempt as failed."""
+        """Record this instance's open attempt as failed; one that is half applied stays that, with the error."""
         await self._rows_if_there(
-            f"UPDATE {self._history} SET outcome = '{Outcome.FAILED}', finished_at = clock_timestamp(), error = $1 "
+            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, outcome = "
+            f"CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
             f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
-            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}') RETURNING id",
+            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id",
             error,
             self._instance,
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -62,8 +63,12 @@ class Runner:
         steps = self.steps(connection, report, hold)
         try:
             self._run(connection, order, steps)
-        except Exception as error:
-            raise self._failed(error, order, steps) from error
+        except (Exception, SystemExit) as error:
+            # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
+            reason = _why_dead(error) if _dead(connection) else error
+            if isinstance(reason, asyncio.CancelledError):
+                raise asyncio.CancelledError from error
+            raise self._failed(reason, order, steps) from error
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
@@ -124,7 +129,7 @@ class Runner:
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: Exception, order: Order, steps: Steps) -> MigrationError:
+    def _failed(self, error: BaseException, order: Order, steps: Steps) -> MigrationError:
         if isinstance(error, MigrationError) or (lost(error) and not _mistaken(error, steps.connection)):
             return translate(error, f"applying {steps.current or 'revisions'}")
         if steps.current is None:
@@ -141,10 +146,25 @@ class Runner:
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
 
 
-def _mistaken(error: Exception, connection: sa.Connection) -> bool:
+def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
     # asyncpg says InterfaceError for a lost connection and for wrong arguments alike; the connection tells them apart
-    alive = not connection.invalidated and not connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
-    return isinstance(root(error), asyncpg.InterfaceError) and alive
+    return isinstance(root(error), asyncpg.InterfaceError) and not _dead(connection)
+
+
+def _dead(connection: sa.Connection) -> bool:
+    if connection.closed:  # by env.py, which is no accident of the network
+        return False
+    return connection.invalidated or connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
+
+
+def _why_dead(error: BaseException) -> BaseException:
+    # Alembic leaves an autocommit block by asking the connection; where that is dead it raises over what killed it
+    above: BaseException | None = error
+    while above is not None:
+        if isinstance(above, asyncio.CancelledError) or lost(above):
+            return above
+        above = above.__context__
+    return error
 
 
 def _not_there(error: CommandError, order: Order) -> UnknownRevision:

@@ -1,6 +1,10 @@
 """Somebody is in the way of a revision: who it is, that readers are served meanwhile, and that it goes on by itself."""
 
 import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +30,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
+log = logging.getLogger(__name__)
+
 NAME = "nightly-report"
 ALTER = 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'
 CONTENDED = Revision("contended", f"mark()\n{ALTER}")
@@ -42,6 +48,26 @@ async def read(url: str) -> int:
         return count
     finally:
         await connection.close()
+
+
+@asynccontextmanager
+async def read_all_the_time(url: str) -> AsyncIterator[list[float]]:
+    """Somebody who reads the table again and again; yields how many seconds each read took."""
+    took: list[float] = []
+
+    async def read_on() -> None:
+        while True:
+            began = time.monotonic()
+            await read(url)
+            took.append(time.monotonic() - began)
+
+    task = asyncio.create_task(read_on())
+    try:
+        yield took
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 def until_retried(url: str, revision: str, times: int) -> None:
@@ -90,6 +116,22 @@ async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path
     assert all("55P03" in row["error"] for row in tries)
     assert (last["outcome"], evidence.marks(ledger_url)) == ("applied", [CONTENDED.id])
     assert evidence.appliers(ledger_url) >= {migrator.name}
+
+
+async def test_readers_are_stalled_briefly(ledger_url: str, tmp_path: Path) -> None:
+    """As long as the way is barred, a reader is served again and again; how long it had to wait goes to the log."""
+    ini = project.make_history(tmp_path, CONTENDED)
+    async with in_the_way(ledger_url, LOOK, NAME) as blocker, read_all_the_time(ledger_url) as took:
+        with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
+            await asyncio.to_thread(until_retried, ledger_url, CONTENDED.id, 4)
+            while_barred = len(took)
+            await blocker.close()
+            code, output = await asyncio.to_thread(finish, upgrade)
+    assert code == 0, output
+    assert while_barred > 4, "the tries leave room for readers in between"
+    tries = evidence.outcomes(ledger_url, CONTENDED.id)
+    log.info("longest stall of a reader %.2f s in %d reads, %d tries", max(took), len(took), len(tries))
+    assert (set(tries[:-1]), tries[-1]) == ({"retried"}, "applied")
 
 
 async def test_what_came_before_the_wait_is_not_forgotten(ledger_url: str, tmp_path: Path) -> None:

@@ -26,9 +26,6 @@ pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
-LONG = [project.slow("in_the_server", 300), project.sleeper("in_python", 300)]
-"""A revision that waits for the server can be cancelled; one that waits in Python cannot."""
-
 INDEX_REVISION, BEFORE_INDEX = "bd60898a6f20", "bffaaced7e40"
 
 
@@ -44,15 +41,6 @@ def end(instance: Instance, number: signal.Signals) -> int:
     code = instance.wait()
     log.info("%s ended %.2f s after %s", instance.name, time.monotonic() - sent, number.name)
     return code
-
-
-def assert_rolled_back(url: str, revision: str) -> None:
-    """Nothing of the revision is there, nobody is at it, and the next one may begin."""
-    wait_until(lambda: evidence.advisory_locks(url) == 0, "a free lock", seconds=30)
-    assert evidence.marks(url) == []
-    assert evidence.versions(url) == [project.head()]
-    assert evidence.applied(url) == project.revisions()
-    assert evidence.outcomes(url, revision) == ["running"], "closed by the next one who gets the lock"
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
@@ -96,34 +84,6 @@ def test_one_that_waits_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path)
         until_all_ready([migrator, waiting[1]])
     assert evidence.outcomes(ledger_url, "held") == ["applied"]
     assert evidence.marks(ledger_url) == ["held"]
-
-
-@pytest.mark.parametrize("revision", LONG, ids=lambda revision: revision.id)
-def test_one_that_migrates_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path, revision: project.Revision) -> None:
-    """SIGTERM in mid-revision: the process does not wait for its end, and the server rolls it back."""
-    ini = project.make_history(tmp_path, revision)
-    with fleet(1, ledger_url, ini=ini) as (instance,):
-        until_running(ledger_url, revision.id)
-        assert end(instance, signal.SIGTERM) == 143
-        assert "Traceback" not in instance.log()
-    assert_rolled_back(ledger_url, revision.id)
-
-
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("revision", LONG, ids=lambda revision: revision.id)
-def test_the_command_goes_when_it_is_told_to(
-    ledger_url: str, tmp_path: Path, revision: project.Revision, number: signal.Signals
-) -> None:
-    """`./migrate.sh upgrade` cancels and rolls back, and its exit code says which signal it was."""
-    ini = project.make_history(tmp_path, revision)
-    with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
-        until_running(ledger_url, revision.id)
-        upgrade.send_signal(number)
-        code, output = finish(upgrade, seconds=60)
-    assert code == 128 + number, output
-    assert "Traceback" not in output
-    assert f"stopped by {number.name}" in output
-    assert_rolled_back(ledger_url, revision.id)
 
 
 def test_the_command_can_be_stopped_while_it_waits(ledger_url: str, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from api.migrations.schema import HalfApplied, Observed
 from api.migrations.state import Tracker
 from devtools.ports import free_port
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
+from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
 
 HEAD = Order("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
@@ -216,6 +216,20 @@ async def test_nobody_there_is_unreachable_and_a_refusal_is_final(server: Server
             await assembled(url, ini).session().open()
         assert "geh3im" not in str(raised.value)
         assert "127.0.0.1" not in str(raised.value)
+
+
+async def test_a_locked_version_table_is_waited_for(database_url: str, tmp_path: Path) -> None:
+    """VACUUM FULL, or somebody's own LOCK TABLE: the look gives up, says why, and is repeated until it can be read."""
+    assembly = assembled(database_url, tree(tmp_path, CREATE), lock_timeout_seconds=0.3)
+    await assembly.coordinator().become_ready()
+    late = assembled(database_url, tree(tmp_path, CREATE), "late", lock_timeout_seconds=0.3)
+    async with in_the_way(database_url, "LOCK TABLE alembic_version", "somebody") as blocker:
+        task = asyncio.create_task(late.coordinator().become_ready())
+        while "has locked the version" not in (late.tracker.status.message or ""):
+            await asyncio.wait({task}, timeout=0.05)
+            assert not task.done()
+        await blocker.close()
+    await asyncio.wait_for(task, FOREVER_SECONDS)
 
 
 async def test_a_session_that_may_not_be_ended_is_named(server: Server, database_url: str, tmp_path: Path) -> None:

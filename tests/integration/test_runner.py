@@ -66,6 +66,11 @@ with engine.connect() as connection:
         context.run_migrations()
 engine.dispose()
 """
+IN_A_THREAD = f"""
+from concurrent.futures import ThreadPoolExecutor
+with ThreadPoolExecutor(1) as threads:
+    threads.submit(exec, {SYNC_ENGINE!r}, {{}}).result()
+"""
 ANOTHER = """
 from alembic import context
 given = context.config.attributes["connection"]
@@ -147,12 +152,21 @@ async def refusal(url: str, ini: Path) -> str:
     [
         (OF_ITS_OWN, "opens a connection of its own"),
         (SYNC_ENGINE, "does not hold the lock"),
+        (IN_A_THREAD, "does not hold the lock"),
         (ANOTHER, "does not hold the lock"),
         (ALL_IN_ONE, "begins a transaction around all revisions"),
         (SELECT_FIRST, "begins a transaction around all revisions"),
         (NOTHING, "never called context.configure"),
     ],
-    ids=["asyncio.run", "engine of its own", "another connection", "one transaction", "select first", "none"],
+    ids=[
+        "asyncio.run",
+        "engine of its own",
+        "in a thread",
+        "another connection",
+        "one transaction",
+        "select first",
+        "none",
+    ],
 )
 async def test_any_other_env_is_refused_before_anything_runs(
     database_url: str, tmp_path: Path, env: str, word: str

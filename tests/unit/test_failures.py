@@ -54,7 +54,7 @@ PERMANENT = [
     (asyncpg.DiskFullError("could not extend file"), MigrationError, "SQLSTATE 53100"),
     (asyncpg.OutOfMemoryError("out of shared memory"), MigrationError, "SQLSTATE 53200"),
     (asyncpg.DeadlockDetectedError("deadlock detected"), MigrationError, "SQLSTATE 40P01"),
-    (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), MigrationError, "SQLSTATE 55P03"),
+    (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), DatabaseUnreachable, "has locked the"),
     (asyncpg.UndefinedTableError('relation "x" does not exist'), MigrationError, 'relation "x"'),
     (ValueError("a revision's own"), MigrationError, "ValueError: a revision's own"),
 ]

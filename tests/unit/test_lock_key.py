@@ -8,7 +8,7 @@ import pytest
 
 from api.migrations.lock_manager import LockKey, application_name, instance_of
 
-NAMES = 100_000
+NAMES = 1_000_000
 DEFAULT = LockKey.derive("fastapi", "alembic_version", None)
 
 
@@ -30,7 +30,7 @@ def test_every_process_derives_the_same_key(seed: str) -> None:
 
 
 def test_no_two_names_share_a_key() -> None:
-    """Of a hundred thousand."""
+    """Of a million."""
     assert len({LockKey.derive(f"service-{number}", "alembic_version", None) for number in range(NAMES)}) == NAMES
 
 

@@ -1,0 +1,40 @@
+"""A run whose budget has ended: the statement was cancelled, and the database is asked what became of the revision."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+
+from .errors import DatabaseUnreachable, MigrationError, RevisionFailed
+from .ports import MigrationSession, Order
+from .schema import Observed
+from .state import Status
+
+
+async def ran_out_of_time(
+    session: MigrationSession, status: Status, run_seconds: float, order: Order
+) -> MigrationError:
+    """Record the failure on a `session` of its own, and return it; or that there is none, for COMMIT was under way."""
+    current, after = str(status.progress.current), Observed()
+    message = _message(status, run_seconds, half=False)
+    with suppress(MigrationError):
+        await session.open()
+        half = current in {half.revision for half in (await session.observe()).half_applied}
+        message = _message(status, run_seconds, half=half)
+        await session.fail_attempt(message)
+        # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
+        after = await session.observe()
+    await session.close()
+    if order.kind == "upgrade" and current in after.revisions:
+        budget = f"MIGRATION_RUN_SECONDS={run_seconds:g}"
+        return DatabaseUnreachable(f"revision {current} is committed, but the answer did not come within {budget}")
+    return RevisionFailed(message, revision=current)
+
+
+def _message(status: Status, run_seconds: float, *, half: bool) -> str:
+    how = "after it had committed a part of its work" if half else "and rolled back"
+    last = f"; last: {status.message}" if status.message else ""
+    return (
+        f"revision {status.progress.current} was cancelled {how}: the run did not finish within "
+        f"MIGRATION_RUN_SECONDS={run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
+        f"'./migrate.sh upgrade' before the release{last}"
+    )

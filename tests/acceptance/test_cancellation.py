@@ -1,0 +1,143 @@
+"""A run that is ended from outside, wherever it is: nothing is left behind, and its end says what ended it."""
+
+import itertools
+import logging
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.acceptance.phases import PHASES, Phase, in_autocommit
+from tests.servers import fetch_sync
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+EVERYWHERE = pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
+# both take the same way, so Ctrl-C only where a person presses it
+SIGNALS = [(name, signal.SIGTERM) for name in PHASES]
+SIGNALS += [(name, signal.SIGINT) for name in ("sent away", "waiting", "pausing", "statement", "python")]
+INSTANCE = ("sent away", "pausing", "statement", "python", "autocommit", "committing", "verifying")
+BUDGET = {"MIGRATION_RUN_SECONDS": "3", "MIGRATION_WAIT_SECONDS": "3"}
+OVER = f"SELECT clock_timestamp() - started_at > '3 s' FROM {evidence.HISTORY} WHERE outcome = 'running'"
+
+
+def in_short(outcomes: list[str]) -> tuple[str, ...]:
+    """Outcomes with those that repeat said once."""
+    return tuple(outcome for outcome, _ in itertools.groupby(outcomes))
+
+
+def assert_clean(url: str, phase: Phase, outcomes: tuple[str, ...]) -> None:
+    """No session, lock or transaction is left, and the database says the same thing everywhere."""
+    wait_until(lambda: evidence.sessions(url) == [], "every session gone", seconds=WAIT_SECONDS)
+    wait_until(lambda: evidence.advisory_locks(url) == 0, "no lock left", seconds=WAIT_SECONDS)
+    there = phase.revision in evidence.versions(url)
+    assert in_short(evidence.outcomes(url, phase.revision)) == outcomes
+    assert there is ("applied" in outcomes)
+    assert (phase.revision in evidence.marks(url)) is (there or phase.stays)
+    assert evidence.applied(url) == project.revisions() + [phase.revision] * there
+
+
+@pytest.mark.parametrize(("name", "number"), SIGNALS, ids=[f"{name}-{number.name}" for name, number in SIGNALS])
+async def test_a_signal_ends_the_command(ledger_url: str, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    """`./migrate.sh upgrade` goes at once, and line and exit code say which signal it was."""
+    phase = PHASES[name]
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
+            wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
+            upgrade.send_signal(number)
+            sent = time.monotonic()
+            code, output = finish(upgrade, seconds=WAIT_SECONDS)
+            log.info("ended %.2f s after %s", time.monotonic() - sent, number.name)
+        wait_until(lambda: evidence.sessions(ledger_url) == [], "every session gone", seconds=WAIT_SECONDS)
+        log.info("and its session after %.2f s", time.monotonic() - sent)
+    assert code == 128 + number, output
+    assert f"stopped by {number.name}" in output
+    assert "Traceback" not in output
+    assert_clean(ledger_url, phase, phase.cancelled)
+
+
+@EVERYWHERE
+async def test_a_deadline_ends_the_command(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
+    """It names the setting, its exit code says what was waited for, and what was committed is not called failed."""
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with start_migrate("upgrade", url=stage.url, ini=stage.ini, **BUDGET) as upgrade:
+            wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
+            wait_until(lambda: over(ledger_url), "the end of the budget", seconds=WAIT_SECONDS)
+            stage.late()
+            code, output = finish(upgrade, seconds=WAIT_SECONDS)
+    assert code == phase.late_code, output
+    assert ("MIGRATION_WAIT_SECONDS=3" if code in {4, 5} else "MIGRATION_RUN_SECONDS=3") in output
+    assert ("rolled back" in output) is (phase.late[-1:] == ("failed",))
+    assert "Traceback" not in output
+    assert_clean(ledger_url, phase, phase.late)
+    if code == 1:
+        error = evidence.history(ledger_url, extra_only=True)[-1]["error"]
+        assert "MIGRATION_RUN_SECONDS=3" in error, "those who waited read it there, and do not run it again"
+
+
+def over(url: str) -> bool:
+    """Whether whoever is at a revision has no time left."""
+    return all(row[0] for row in fetch_sync(url, OVER))
+
+
+@EVERYWHERE
+async def test_a_lost_connection_does_not_end_the_command(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
+    """It looks again, goes on where the database stands, and ends well; nothing is there twice."""
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
+            wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
+            stage.lose()
+            code, output = finish(upgrade, seconds=2 * WAIT_SECONDS)
+    assert code == 0, output
+    assert "Traceback" not in output
+    assert_clean(ledger_url, phase, phase.regained)
+    assert evidence.marks(ledger_url).count(phase.revision) == 1
+
+
+@pytest.mark.parametrize("cause", ["SIGTERM", "lost"])
+async def test_half_a_revision_is_said_to_be_half(ledger_url: str, tmp_path: Path, cause: str) -> None:
+    """Ended in an autocommit block that may not run twice: never called rolled back, and refused from then on."""
+    phase = PHASES["autocommit"]
+    async with in_autocommit(ledger_url, tmp_path, idempotent=False) as stage:
+        with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
+            wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
+            stage.lose() if cause == "lost" else upgrade.send_signal(signal.SIGTERM)
+            code, output = finish(upgrade, seconds=WAIT_SECONDS)
+    assert code == (7 if cause == "lost" else 143), output
+    assert "revision was rolled back" not in output
+    assert_clean(ledger_url, phase, phase.cancelled)
+    code, output = migrate("upgrade", url=ledger_url, ini=stage.ini)
+    assert (code, "revision held committed a part of its work" in output) == (7, True), output
+
+
+@pytest.mark.parametrize("name", INSTANCE)
+async def test_sigterm_ends_an_instance(ledger_url: str, tmp_path: Path, name: str) -> None:
+    """The server shuts down in order, with 143, and leaves as little behind as the command."""
+    phase = PHASES[name]
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with fleet(1, stage.url, ini=stage.ini) as (instance,):
+            instance.until(stage.reached, "is in the phase")
+            instance.kill(signal.SIGTERM)
+            sent = time.monotonic()
+            assert instance.wait() == 143
+            log.info("ended %.2f s after SIGTERM", time.monotonic() - sent)
+            assert "Traceback" not in instance.log()
+        wait_until(lambda: evidence.sessions(ledger_url) == [], "every session gone", seconds=WAIT_SECONDS)
+    assert_clean(ledger_url, phase, phase.cancelled)
+
+
+async def test_a_deadline_ends_an_instance_that_waits(ledger_url: str, tmp_path: Path) -> None:
+    """It does not serve the old schema: it ends with 143, and the log names the setting."""
+    phase = PHASES["waiting"]
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with fleet(1, stage.url, ini=stage.ini, first=1, **BUDGET) as (instance,):
+            assert instance.wait() == 143
+            assert "Not ready: gave up after MIGRATION_WAIT_SECONDS=3" in instance.log()
+            assert "Traceback" not in instance.log()
+    assert_clean(ledger_url, phase, phase.late)

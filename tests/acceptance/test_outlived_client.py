@@ -1,0 +1,65 @@
+"""A statement outside any transaction that finishes after its client has died: what the database says is right."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.unit.fakes import barrier
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+# one statement, which stands at the barrier of `fakes` and leaves its mark when it is let go
+BODY = """
+with op.get_context().autocommit_block():
+    op.execute("CREATE TABLE IF NOT EXISTS marks (revision text)")
+    op.execute("INSERT INTO marks SELECT 'orphan' FROM pg_advisory_lock(777) WHERE NOT EXISTS (SELECT FROM marks)")
+"""
+ONCE = project.Revision("orphan", BODY)
+AGAIN = project.Revision("orphan", BODY, header="idempotent = True")
+
+
+async def outlived(url: str, instances: list[Instance]) -> Instance:
+    """Kill the one that migrates inside its statement, let that one finish, and return the other instance."""
+    async with barrier(url) as reached:
+        await reached()
+        first = until_one_migrates(instances)
+        (other,) = (instance for instance in instances if instance is not first)
+        until_phase([other], "waiting")
+        first.kill(signal.SIGKILL)
+        first.wait()
+        assert evidence.marks(url) == [], "it dies before its statement is done"
+    wait_until(lambda: evidence.marks(url) == ["orphan"], "what the dead one's statement did", seconds=30)
+    return other
+
+
+async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
+    """The history says half applied, never failed or applied; whoever was there or comes later refuses."""
+    ini = project.make_history(tmp_path, ONCE)
+    with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        other = await outlived(ledger_url, instances)
+        until_phase([other], "failed")
+        health = other.health()
+        assert health["state"] == "dirty"
+        assert "revision orphan committed a part of its work and did not finish" in health["message"]
+        assert MARK not in other.log()
+    code, output = migrate("upgrade", url=ledger_url, ini=ini)
+    assert (code, "repair --stamp" in output) == (7, True), output
+    assert evidence.outcomes(ledger_url, "orphan") == ["half_applied"]
+    assert evidence.versions(ledger_url) == [project.head()]
+    assert evidence.marks(ledger_url) == ["orphan"]
+    assert evidence.advisory_locks(ledger_url) == 0
+
+
+async def test_an_idempotent_one_is_run_again(ledger_url: str, tmp_path: Path) -> None:
+    """It finds its work done, and ends applied; the dead one's attempt is called interrupted."""
+    ini = project.make_history(tmp_path, AGAIN)
+    with fleet(2, ledger_url, ini=ini) as instances:
+        until_all_ready([await outlived(ledger_url, instances)])
+    assert evidence.outcomes(ledger_url, "orphan") == ["interrupted", "applied"]
+    assert evidence.versions(ledger_url) == ["orphan"]
+    assert evidence.marks(ledger_url) == ["orphan"]
+    assert evidence.advisory_locks(ledger_url) == 0

@@ -1,0 +1,117 @@
+"""A wire to PostgreSQL that can be listened to: who connects, and what is asked."""
+
+import socket
+import socketserver
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Event, Thread
+from typing import BinaryIO
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Wire(socketserver.ThreadingTCPServer):
+    """Stands in front of a PostgreSQL server, passes everything on, and writes down what clients ask.
+
+    Attributes:
+        connections: how many clients came.
+        statements: the text of whatever they had executed, in the order it came.
+        shut: whoever comes is sent away.
+        answers: whoever comes is kept waiting until this is set.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Relay)
+        self.target = target
+        self.connections = 0
+        self.statements: list[str] = []
+        self.shut = False
+        self.answers = Event()
+        self.answers.set()
+        self._kept_waiting: list[socket.socket] = []
+
+    def send_away(self) -> None:
+        """Cut off everybody who is kept waiting."""
+        for client in self._kept_waiting:
+            client.shutdown(socket.SHUT_RDWR)
+
+    def admits(self, client: socket.socket) -> bool:
+        """Whether a client that has come is passed on, now or after a wait."""
+        self.connections += 1
+        if self.shut:
+            return False
+        self._kept_waiting.append(client)
+        self.answers.wait()
+        self._kept_waiting.remove(client)
+        return not self.shut
+
+
+class _Relay(socketserver.BaseRequestHandler):
+    server: Wire
+
+    def setup(self) -> None:
+        self.parsed = ""
+
+    def handle(self) -> None:
+        if not self.server.admits(self.request):
+            return
+        with socket.create_connection(self.server.target) as upstream:
+            for end in (upstream, self.request):
+                end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            Thread(target=_pass_on, args=(upstream, self.request), daemon=True).start()
+            with self.request.makefile("rb") as client:
+                # the start-up message is the only one without a type
+                upstream.sendall(_message(client, b""))
+                while kind := client.read(1):
+                    whole = _message(client, kind)
+                    self._note(kind, whole[5:])
+                    upstream.sendall(whole)
+            _end(upstream)
+
+    def _note(self, kind: bytes, content: bytes) -> None:
+        # Parse: the name of the statement, then its text. asyncpg without its cache parses twice and executes once.
+        if kind == b"P":
+            self.parsed = content.split(b"\0")[1].decode()
+        elif kind == b"E":
+            self.server.statements.append(self.parsed)
+        elif kind == b"Q":
+            self.server.statements.append(content.split(b"\0")[0].decode())
+
+
+def _message(client: BinaryIO, kind: bytes) -> bytes:
+    length = client.read(4)
+    if len(length) < 4:
+        return b""  # it has gone
+    return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
+
+
+def _pass_on(source: socket.socket, target: socket.socket) -> None:
+    try:
+        while data := source.recv(65536):
+            target.sendall(data)
+    except OSError:
+        pass  # either side has gone
+    _end(target)
+
+
+def _end(connection: socket.socket) -> None:
+    # to close it would not do: the other thread still reads from it
+    with suppress(OSError):
+        connection.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def wire(url: str) -> Iterator[tuple[Wire, str]]:
+    """A `Wire` to the server of `url`, and the URL that leads through it, in plain text so that it can be read."""
+    parts = urlsplit(url)
+    with Wire((parts.hostname or "", parts.port or 5432)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        account = parts.netloc.rpartition("@")[0]
+        through = parts._replace(netloc=f"{account}@127.0.0.1:{server.server_address[1]}", query="sslmode=disable")
+        try:
+            yield server, urlunsplit(through)
+        finally:
+            server.answers.set()
+            server.shutdown()

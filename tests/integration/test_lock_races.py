@@ -1,0 +1,167 @@
+"""Everybody else who has a hand in the lock: strangers, cancellation, exceptions, and a role's isolation level."""
+
+import asyncio
+import logging
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from api.migrations.assembly import Assembly
+from api.migrations.errors import DatabaseUnreachable, MigrationError
+from api.migrations.lock_manager import LockKey
+from api.migrations.ports import Order
+from api.migrations.postgres import PostgresSession
+from api.migrations.progress import Reporter
+from api.migrations.state import Phase, Tracker
+from tests.servers import Server, fetch
+from tests.unit.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled, barrier, eventually, tree
+
+log = logging.getLogger(__name__)
+
+HEAD = Order("upgrade", "head")
+KEY = LockKey.derive("fastapi", "alembic_version", None)
+HERE = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+NO_LOCK = f"SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND {HERE}"
+OURS = "FROM pg_stat_activity WHERE application_name LIKE 'migrations:%' AND datname = current_database()"
+NO_SESSION = f"SELECT count(*) = 0 {OURS}"
+STOPS = f'op.execute("CREATE TABLE u (a int)")\nop.execute("{STOP}")'
+TRIES, AT_ONCE, SEED = 1_500, 10, 4242
+
+
+async def assert_nothing_left(url: str) -> None:
+    """Neither a lock nor a session; both end a moment after their connection."""
+    await eventually(url, NO_SESSION, "every session gone")
+    await eventually(url, NO_LOCK, "no lock left")
+
+
+async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> None:
+    """Another session's unlock says false, and the holder goes on to the end, its hold checked for each revision."""
+    session = assembled(database_url, tree(tmp_path, STOPS, 'op.execute("CREATE TABLE v (a int)")')).session()
+    await session.open()
+    assert await session.try_lock()
+    async with barrier(database_url) as reached:
+        run = asyncio.create_task(session.carry_out(HEAD, Reporter(Tracker())))
+        await reached()
+        await fetch(database_url, "SELECT pg_advisory_unlock_all()")
+        for function in ("pg_advisory_unlock", "pg_advisory_unlock_shared"):
+            assert [tuple(row) for row in await fetch(database_url, f"SELECT {function}({KEY.value})")] == [(False,)]
+        ((taken,),) = await fetch(database_url, f"SELECT pg_try_advisory_lock({KEY.value})")
+        assert taken is False
+    await asyncio.wait_for(run, FOREVER_SECONDS)
+    await session.unlock()
+    await session.close()
+    rows = await fetch(database_url, "SELECT revision, outcome FROM alembic_version_history ORDER BY id")
+    assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
+
+
+async def one_try(session: PostgresSession, seconds: float) -> str:
+    """Connect and take the lock, cancelled after so many seconds; whatever happened, close. Returns how it ended."""
+    try:
+        async with asyncio.timeout(seconds):
+            await session.open()
+            return "granted" if await session.try_lock() else "refused"
+    except TimeoutError:
+        return "cancelled"
+    finally:
+        await session.close()
+
+
+async def test_cancelling_races_the_grant(database_url: str, tmp_path: Path) -> None:
+    """1,500 tries cancelled at any moment, while connecting, asking or preparing: no lock or session is stranded."""
+    # a lock each, so that every try is granted unless it is cancelled first
+    ini = tree(tmp_path, "pass")
+    fleet = [assembled(database_url, ini, lock_name=f"lock-{number}") for number in range(AT_ONCE)]
+    chance, ended = random.Random(SEED), {"granted": 0, "refused": 0, "cancelled": 0}
+    began = time.monotonic()
+    takes = await asyncio.gather(*map(timed, fleet))
+
+    async def worker(assembly: Assembly) -> None:
+        for _ in range(TRIES // AT_ONCE):
+            ended[await one_try(assembly.session(), chance.uniform(0, max(takes)))] += 1
+
+    await asyncio.gather(*map(worker, fleet))
+    log.info("%d tries in %.1f s: %s", TRIES, time.monotonic() - began, ended)
+    assert sum(ended.values()) == TRIES
+    assert min(ended["cancelled"], ended["granted"]) > TRIES / 20
+    await assert_nothing_left(database_url)
+
+
+async def timed(assembly: Assembly) -> float:
+    """How many seconds a try takes that nobody cancels."""
+    began = time.monotonic()
+    await one_try(assembly.session(), FOREVER_SECONDS)
+    return time.monotonic() - began
+
+
+RAISES = {
+    "env.py before it took the connection": ("raise RuntimeError('boom')\n" + THREE_LINES, "pass"),
+    "env.py after the revisions": (THREE_LINES + "\nraise RuntimeError('boom')\n", "pass"),
+    "env.py's own callback": (
+        THREE_LINES.replace(
+            "run_env()", "def boom(**_):\n    raise RuntimeError('boom')\n\nrun_env(on_version_apply=boom)"
+        ),
+        "pass",
+    ),
+    "a revision": (THREE_LINES, "raise RuntimeError('boom')"),
+    "a revision that ends the process": (THREE_LINES, "raise SystemExit(0)"),
+    "a revision in an autocommit block": (
+        THREE_LINES,
+        "with op.get_context().autocommit_block():\n    raise RuntimeError('boom')",
+    ),
+    "a statement": (THREE_LINES, 'op.execute("SELECT 1 / 0")'),
+    "a commit": (
+        THREE_LINES,
+        'op.execute("CREATE TABLE p (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")\n'
+        'op.execute("INSERT INTO p VALUES (1), (1)")',
+    ),
+}
+
+
+@pytest.mark.parametrize(("env", "body"), RAISES.values(), ids=RAISES)
+async def test_whatever_raises_leaves_no_lock(database_url: str, tmp_path: Path, env: str, body: str) -> None:
+    """The instance fails with an error of the package, and neither lock nor session nor version is there after it."""
+    assembly = assembled(database_url, tree(tmp_path, body, env=env))
+    with pytest.raises(MigrationError) as raised:
+        await assembly.coordinator().become_ready()
+    assert not isinstance(raised.value, DatabaseUnreachable)
+    assert assembly.tracker.status.phase is Phase.FAILED
+    await assert_nothing_left(database_url)
+
+
+@pytest.fixture(params=["read committed", "repeatable read", "serializable"])
+def isolated_url(server: Server, database_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """The database as a role whose every transaction has this isolation level, unless it says otherwise."""
+    name = urlsplit(database_url).path[1:]
+    server.execute(f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD 'p'")
+    server.execute(f"ALTER ROLE {name} SET default_transaction_isolation = '{request.param}'")
+    yield server.url(name, user=name, password="p")
+    server.execute(f"DROP OWNED BY {name} CASCADE", database=name)
+    server.execute(f"DROP ROLE {name}")
+
+
+async def test_what_is_read_after_the_wait_is_fresh(isolated_url: str, database_url: str, tmp_path: Path) -> None:
+    """Whatever isolation the role has, those who waited see the end of the other's run, and run nothing again.
+
+    Meanwhile none of them stands in a lock's queue or holds a snapshot.
+    """
+    ini = tree(tmp_path, STOPS, 'op.execute("CREATE TABLE v (a int)")')
+    fleet = [assembled(isolated_url, ini, f"w{number}", poll_seconds=0.05) for number in range(4)]
+    waiting = f"{OURS} AND application_name LIKE '%:waiting:%'"
+    async with barrier(database_url) as reached, asyncio.timeout(FOREVER_SECONDS):
+        ready = asyncio.gather(*(assembly.coordinator().become_ready() for assembly in fleet))
+        await reached()
+        await eventually(database_url, f"SELECT count(*) = 3 {waiting}", "three that wait")
+        for _ in range(20):
+            queued = f"SELECT count(*) FROM pg_locks WHERE NOT granted AND pid IN (SELECT pid {waiting})"
+            assert [tuple(row) for row in await fetch(database_url, queued)] == [(0,)]
+            rows = await fetch(database_url, f"SELECT DISTINCT backend_xmin {waiting} AND state <> 'active'")
+            assert [tuple(row) for row in rows] in ([], [(None,)])
+    await asyncio.wait_for(ready, FOREVER_SECONDS)
+    assert {assembly.tracker.status.phase for assembly in fleet} == {Phase.READY}
+    rows = await fetch(database_url, "SELECT revision, outcome FROM alembic_version_history ORDER BY id")
+    assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
+    await assert_nothing_left(database_url)
