@@ -1,0 +1,99 @@
+"""A wire to PostgreSQL that is listened in on, and that loses the answer to a COMMIT."""
+
+import socket
+import socketserver
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Thread
+from typing import BinaryIO
+from urllib.parse import urlsplit, urlunsplit
+
+
+class Wire(socketserver.ThreadingTCPServer):
+    """Stands in front of a PostgreSQL server, passes everything on, and writes down what clients ask.
+
+    Attributes:
+        connections: how many clients came.
+        statements: the text of whatever they had executed, in the order it came.
+        lose_commit_after: words of a statement; the next COMMIT after it reaches the server, its answer nobody, and
+            the connection is cut.
+        lost: how many answers were lost.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        super().__init__(("127.0.0.1", 0), _Relay)
+        self.target = target
+        self.connections = 0
+        self.statements: list[str] = []
+        self.lose_commit_after: str | None = None
+        self.lost = 0
+
+
+class _Relay(socketserver.BaseRequestHandler):
+    server: Wire
+
+    def setup(self) -> None:
+        self.parsed = ""
+        self.doomed = self.swallows = False
+
+    def handle(self) -> None:
+        self.server.connections += 1
+        with socket.create_connection(self.server.target) as upstream:
+            # message by message: each would wait for the acknowledgement of the one before it
+            upstream.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            Thread(target=self._pass_on, args=(upstream,), daemon=True).start()
+            with self.request.makefile("rb") as client:
+                # the start-up message is the only one without a type
+                upstream.sendall(_message(client, b""))
+                while kind := client.read(1):
+                    whole = _message(client, kind)
+                    self._note(kind, whole[5:])
+                    upstream.sendall(whole)
+
+    def _note(self, kind: bytes, content: bytes) -> None:
+        # Parse: the name of the statement, then its text. asyncpg without its cache parses twice and executes once.
+        if kind == b"P":
+            self.parsed = content.split(b"\0")[1].decode()
+        elif kind == b"E":
+            self._execute(self.parsed)
+        elif kind == b"Q":
+            self._execute(content.split(b"\0")[0].decode())
+
+    def _execute(self, statement: str) -> None:
+        self.server.statements.append(statement)
+        words = self.server.lose_commit_after
+        if words is not None and words in statement:
+            self.server.lose_commit_after, self.doomed = None, True
+        elif self.doomed and statement.startswith("COMMIT"):
+            self.swallows = True
+
+    def _pass_on(self, upstream: socket.socket) -> None:
+        # an error: either side has gone, and the other is told by the handler's end
+        with suppress(OSError):
+            while (data := upstream.recv(65536)) and not self.swallows:
+                self.request.sendall(data)
+            # an answer to COMMIT means that it is done
+            self.server.lost += bool(data)
+            self.request.shutdown(socket.SHUT_RDWR)
+
+
+def _message(client: BinaryIO, kind: bytes) -> bytes:
+    length = client.read(4)
+    return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
+
+
+@contextmanager
+def wire(url: str) -> Iterator[tuple[Wire, str]]:
+    """A `Wire` to the server of `url`, and the URL that leads through it, in plain text so that it can be read."""
+    parts = urlsplit(url)
+    with Wire((parts.hostname or "", parts.port or 5432)) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        account = parts.netloc.rpartition("@")[0]
+        through = parts._replace(netloc=f"{account}@127.0.0.1:{server.server_address[1]}", query="sslmode=disable")
+        try:
+            yield server, urlunsplit(through)
+        finally:
+            server.shutdown()
