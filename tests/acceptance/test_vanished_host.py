@@ -135,8 +135,8 @@ def until_all_miss_the_server(instances: Sequence[Instance]) -> None:
 def test_the_server_s_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
     """One inside a long statement and one that waits both say so before the network is back, and then go on."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
-    settings = {"MIGRATION_IDLE_SECONDS": "0"}
-    with fleet(2, url.replace("127.0.0.1", host.gateway), ini=ini, inside=host.inside(), **settings) as instances:
+    there = url.replace("127.0.0.1", host.gateway)
+    with fleet(2, there, ini=ini, inside=host.inside(), MIGRATION_IDLE_SECONDS="0") as instances:
         wait_until(lambda: evidence.executing(url, "pg_sleep(300)"), "one that migrates", seconds=60)
         wait_until(lambda: ":waiting:" in str(evidence.sessions(url)), "one that waits", seconds=60)
         evidence.let_go(url)
