@@ -40,6 +40,14 @@ _SAID_NO = {
     "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
     "3D000": "the database of the URL does not exist; create it, or correct the name",
 }
+_REMEDIES = {
+    "53100": "the server's disk is full: free or add space, then run './migrate.sh upgrade'",
+    "53200": "the server has no memory left: give it more, then run './migrate.sh upgrade'",
+}
+_LOCK_TABLE_FULL = (
+    "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
+    "tables in one revision, then run './migrate.sh upgrade'"
+)
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -89,7 +97,7 @@ def translate(error: BaseException, doing: str) -> MigrationError:
         return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")
     if lost(error):
         return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
-    return MigrationError(f"{describe(error)} while {doing}")
+    return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
 
 
 def describe(error: BaseException) -> str:
@@ -108,6 +116,14 @@ def describe(error: BaseException) -> str:
     if code.startswith("22"):
         return f"{name} (SQLSTATE {code})"
     return f"{name} (SQLSTATE {code}): {_plain(cause)}"
+
+
+def remedy(error: BaseException) -> str:
+    """`; ` and what an operator can do, where the server ran out of something; else empty."""
+    code = sqlstate(error) or ""
+    if code == "53200" and "shared memory" in str(root(error)):
+        return f"; {_LOCK_TABLE_FULL}"
+    return f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
 
 
 def where(error: BaseException, path: str | None) -> str:

@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from .errors import LockContended, MigrationError, RevisionFailed, UnknownRevision
-from .failures import describe, lost, root, sqlstate, translate, where
+from .failures import describe, lost, remedy, root, sqlstate, translate, where
 from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
 from .ports import Order, Report
@@ -112,7 +112,8 @@ class Runner:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
-        message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
+        what = f"{describe(error)}{where(error, path)}{remedy(error)}"
+        message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         again = sqlstate(error) in _CONTENTION and hold.retryable and not steps.half_applied
         steps.record_failure(message, Outcome.RETRIED if again else Outcome.FAILED)
         return (LockContended if again else RevisionFailed)(message, revision=steps.current, applied=steps.applied)
