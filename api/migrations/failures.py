@@ -18,6 +18,7 @@ from .errors import (
     AccessRefused,
     ConfigurationError,
     DatabaseUnreachable,
+    DirectConnectionNeeded,
     MigrationError,
     PrivilegeMissing,
     ReadOnlyServer,
@@ -77,12 +78,9 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if isinstance(error, MigrationError):
         return error
     cause, code = root(error), sqlstate(error) or ""
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
-    if isinstance(cause, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
-    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
-        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    refused = _refused_without_code(cause)
+    if refused is not None:
+        return refused
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
     if code in _SAID_NO:
@@ -98,6 +96,22 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if lost(error):
         return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
     return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
+
+
+def _refused_without_code(cause: BaseException) -> MigrationError | None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
+    if isinstance(cause, asyncpg.ClientConfigurationError):
+        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
+    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
+        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    # PgBouncer's own words; it also closes the connection, which looks like one that was lost
+    if "statement pooling" in str(cause):
+        return DirectConnectionNeeded(
+            "the connection goes through a pooler in statement mode, where neither a lock nor a transaction lasts; set "
+            "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
+        )
+    return None
 
 
 def describe(error: BaseException) -> str:

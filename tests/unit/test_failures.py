@@ -11,6 +11,7 @@ from api.migrations.errors import (
     AccessRefused,
     ConfigurationError,
     DatabaseUnreachable,
+    DirectConnectionNeeded,
     HoldLost,
     MigrationError,
     PrivilegeMissing,
@@ -57,6 +58,11 @@ PERMANENT = [
     (asyncpg.DeadlockDetectedError("deadlock detected"), MigrationError, "SQLSTATE 40P01"),
     (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), MigrationError, "SQLSTATE 55P03"),
     (asyncpg.UndefinedTableError('relation "x" does not exist'), MigrationError, 'relation "x"'),
+    (
+        asyncpg.ConnectionDoesNotExistError("closed: … in statement pooling mode"),
+        DirectConnectionNeeded,
+        "direct endpoint",
+    ),
     (ValueError("a revision's own"), MigrationError, "ValueError: a revision's own"),
 ]
 
