@@ -91,16 +91,19 @@ def test_restarted_in_the_middle(fragile: Server, url: str, tmp_path: Path, mode
 def test_restarted_while_all_wait(fragile: Server, url: str, tmp_path: Path) -> None:
     """Nobody migrates yet, because a job is to do it: they miss the database, find it again, and are ready after it."""
     ini = project.make_history(tmp_path, project.quick())
-    with fleet(2, url, ini=ini, MIGRATION_STRATEGY="job") as instances:
-        until_phase(instances, "waiting")
-        assert fragile.process is not None
-        fragile.process.stop("immediate")
-        until_all_miss_the_database(instances, "Connection refused")
-        fragile.process.start()
-        code, output = migrate("upgrade", url=url, ini=ini)
-        assert code == 0, output
-        until_all_ready(instances)
-        assert not any(MARK in instance.log() or "Traceback" in instance.log() for instance in instances)
+    assert fragile.process is not None
+    try:
+        with fleet(2, url, ini=ini, MIGRATION_STRATEGY="job") as instances:
+            until_phase(instances, "waiting")
+            fragile.process.stop("immediate")
+            until_all_miss_the_database(instances, "Connection refused")
+            fragile.process.start()
+            code, output = migrate("upgrade", url=url, ini=ini)
+            assert code == 0, output
+            until_all_ready(instances)
+            assert not any(MARK in instance.log() or "Traceback" in instance.log() for instance in instances)
+    finally:
+        fragile.restart()
     assert_applied_once(url, ini, "quick")
 
 
