@@ -25,7 +25,7 @@ NOBODY = "127.53.53.53"
 RESOLVER = f"nameserver {NOBODY}\noptions timeout:30 attempts:5\n"
 """A lookup takes 150 s, the most that resolv.conf allows."""
 
-URL = "postgresql://postgres@database.example/ledger"
+URL = "postgresql://postgres@database.example/ledger?connect_timeout=2"
 
 
 @pytest.fixture

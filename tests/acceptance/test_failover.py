@@ -73,9 +73,10 @@ def mute_port() -> Iterator[int]:
         yield mute.getsockname()[1]
 
 
-def test_the_first_host_never_answers(database_url: str, mute_port: int) -> None:
+def test_the_first_host_never_answers(server: Server, database_url: str, mute_port: int) -> None:
     """A primary that is frozen rather than gone: the next host of the URL is asked all the same."""
-    url = database_url.replace(HOST, f"{HOST}:{mute_port},{HOST}") + "?target_session_attrs=read-write"
+    hosts = database_url.replace(f"@{server.host}", f"@{HOST}:{mute_port},{server.host}")
+    url = f"{hosts}?target_session_attrs=read-write&connect_timeout=2"
     began = time.monotonic()
     with fleet(1, url) as instances:
         until_all_ready(instances)
