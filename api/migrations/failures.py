@@ -42,12 +42,12 @@ _SAID_NO = {
     "3D000": "the database of the URL does not exist; create it, or correct the name",
 }
 _REMEDIES = {
-    "53100": "the server's disk is full: free or add space, then run './migrate.sh upgrade'",
-    "53200": "the server has no memory left: give it more, then run './migrate.sh upgrade'",
+    "53100": "the server's disk is full: free or add space before the next try",
+    "53200": "the server has no memory left: give it more before the next try",
 }
 _LOCK_TABLE_FULL = (
     "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
-    "tables in one revision, then run './migrate.sh upgrade'"
+    "tables in one revision"
 )
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 
