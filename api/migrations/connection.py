@@ -25,7 +25,7 @@ from .urls import DatabaseURL
 ANSWER_SECONDS = 10.0
 """Limit of every look at the database: asyncpg sets no keepalive, and a server that vanished never answers."""
 
-_PROBES = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+_PROBES = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 """Seconds, but the last in milliseconds; not every platform has them all."""
 
 _REFUSED_AT_CONNECT = {"08P01", "42704", "22023"}

@@ -11,7 +11,6 @@ take the same lock and write the same history; reading commands take none. `--sq
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from dataclasses import replace
 from typing import Any
@@ -29,6 +28,7 @@ from .given_env import GIVEN
 from .limits import Limits
 from .lock_manager import application_name
 from .ports import Kind, Order
+from .resolver import run
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps
@@ -70,7 +70,7 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
         logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
     try:
         assembly = Assembly.build(settings)
-        asyncio.run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, options))
+        run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, options))
     except MigrationError as error:
         # a traceback through Alembic's command line would bury the one line that helps
         raise SystemExit(f"{type(error).__name__}: {error}") from None

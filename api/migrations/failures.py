@@ -18,6 +18,7 @@ from .errors import (
     AccessRefused,
     ConfigurationError,
     DatabaseUnreachable,
+    DirectConnectionNeeded,
     MigrationError,
     PrivilegeMissing,
     ReadOnlyServer,
@@ -38,13 +39,21 @@ _TRY_AGAIN = {
 _TABLE_LOCKED = {
     # outside a revision: somebody has locked one of our own tables, and will be done some time
     "55P03": "somebody has locked the version or the history table",
-    "40P01": "somebody and we have locked the version and the history table in turn",
+    "40P01": "somebody and this session waited for one another",
 }
 _SAID_NO = {
     "28P01": "password authentication failed; check user and password of the URL",
     "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
     "3D000": "the database of the URL does not exist; create it, or correct the name",
 }
+_REMEDIES = {
+    "53100": "the server's disk is full: free or add space before the next try",
+    "53200": "the server has no memory left: give it more before the next try",
+}
+_LOCK_TABLE_FULL = (
+    "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
+    "tables in one revision"
+)
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 
 
@@ -74,12 +83,9 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if isinstance(error, MigrationError):
         return error
     cause, code = root(error), sqlstate(error) or ""
-    if isinstance(cause, ssl.SSLCertVerificationError):
-        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
-    if isinstance(cause, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
-    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
-        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    refused = _refused_without_code(cause)
+    if refused is not None:
+        return refused
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
     return _answered(error, code, doing)
@@ -100,7 +106,23 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
         return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
     if lost(error):
         return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(root(error))}")
-    return MigrationError(f"{describe(error)} while {doing}")
+    return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
+
+
+def _refused_without_code(cause: BaseException) -> MigrationError | None:
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
+    if isinstance(cause, asyncpg.ClientConfigurationError):
+        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
+    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
+        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    # PgBouncer's own words; it also closes the connection, which looks like one that was lost
+    if "statement pooling" in str(cause):
+        return DirectConnectionNeeded(
+            "the connection goes through a pooler in statement mode, where neither a lock nor a transaction lasts; set "
+            "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
+        )
+    return None
 
 
 def describe(error: BaseException) -> str:
@@ -119,6 +141,14 @@ def describe(error: BaseException) -> str:
     if code.startswith("22"):
         return f"{name} (SQLSTATE {code})"
     return f"{name} (SQLSTATE {code}): {_plain(cause)}"
+
+
+def remedy(error: BaseException) -> str:
+    """`; ` and what an operator can do, where the server ran out of something; else empty."""
+    code = sqlstate(error) or ""
+    if code == "53200" and "shared memory" in str(root(error)):
+        return f"; {_LOCK_TABLE_FULL}"
+    return f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
 
 
 def where(error: BaseException, path: str | None) -> str:

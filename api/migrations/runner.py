@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from .errors import LockContended, MigrationError, RevisionFailed, UnknownRevision
-from .failures import describe, lost, root, sqlstate, translate, where
+from .failures import describe, lost, remedy, root, sqlstate, translate, where
 from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
 from .ports import Order, Report
@@ -136,7 +136,8 @@ class Runner:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
-        message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
+        what = f"{describe(error)}{where(error, path)}{remedy(error)}"
+        message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         if steps.half_applied:
             message += way_out(steps.left_behind())
         if sqlstate(error) in _CONTENTION and not steps.half_applied:

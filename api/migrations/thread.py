@@ -11,6 +11,8 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent.futures import Future
 
+from .resolver import run
+
 
 class MigrationThread:
     """Runs `work` in a thread of its own; `outcome` is done when it ends, with its error if it raised.
@@ -48,7 +50,7 @@ class MigrationThread:
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._main())
+            run(self._main())
         except BaseException as error:
             self.outcome.set_exception(error)
         else:

@@ -6,10 +6,11 @@ are therefore given to `asyncpg.connect` itself, which understands them, and nev
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
 
@@ -74,12 +75,27 @@ class DatabaseURL:
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open one connection; `options` are those of `asyncpg.connect` and win over the URL's.
 
+        Of several hosts each has the whole `timeout` to answer, as in libpq.
+
         Raises: whatever asyncpg raises; the caller knows what it was doing and translates.
         """
         if self.dialect != "postgresql":
             raise ConfigurationError(f"a {self.dialect} URL cannot be opened by the PostgreSQL driver")
         options.setdefault("timeout", self.connect_timeout_seconds)
-        return await asyncpg.connect(self.dsn, **options)
+        *others, last = self._hosts()
+        for dsn in others:
+            with suppress(OSError, asyncpg.CannotConnectNowError, asyncpg.TargetServerAttributeNotMatched):
+                return await asyncpg.connect(dsn, **options)
+        return await asyncpg.connect(last, **options)
+
+    def _hosts(self) -> list[str]:
+        # asyncpg's limit is one for all hosts: the first one, if it is frozen, would use it up every time
+        parts = urlsplit(self.dsn)
+        login, at, hosts = parts.netloc.rpartition("@")
+        # with prefer-standby no host can be judged by itself
+        if "," not in hosts or "prefer-standby" in parts.query:
+            return [self.dsn]
+        return [urlunsplit(parts._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
 
 
 def _libpq(text: str) -> tuple[str, float]:

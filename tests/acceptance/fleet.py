@@ -41,14 +41,14 @@ class Instance:
         port: where it answers, once it does.
     """
 
-    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+    def __init__(self, name: str, environment: dict[str, str], folder: Path, inside: Sequence[str] = ()) -> None:
         self.name = name
         self.port = free_port()
         self._log = folder / f"{name}.log"
         # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=10, limits=limits)
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self.port)]
+        command = [*inside, sys.executable, "-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -110,10 +110,13 @@ class Instance:
 
 
 @contextmanager
-def fleet(n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str) -> Iterator[list[Instance]]:
+def fleet(
+    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, inside: Sequence[str] = (), **settings: str
+) -> Iterator[list[Instance]]:
     """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
 
-    Their logs are printed when the block raises, for the report of the failed test.
+    `inside` is put before the command, to run it in a namespace. Their logs are printed when the block raises, for the
+    report of the failed test.
     """
     instances: list[Instance] = []
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
@@ -121,7 +124,7 @@ def fleet(n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **setti
             for number in range(first, first + n):
                 name = f"api-{number}"
                 own = {"MIGRATION_INSTANCE": name, "MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}
-                instances.append(Instance(name, environment(url, **own), Path(folder)))
+                instances.append(Instance(name, environment(url, **own), Path(folder), inside))
             yield instances
         except BaseException:
             for instance in instances:

@@ -1,7 +1,9 @@
 """Behind a real PgBouncer: the pooler is found out, one transaction carries lock and revisions, and nothing hangs."""
 
 import asyncio
+import logging
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -29,6 +31,8 @@ from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
 
 StartPooler = Callable[..., PgBouncer]
 
@@ -127,6 +131,37 @@ def test_with_a_direct_url_for_the_migration_it_works(
     assert evidence.versions(database_url) == ["concurrent"]
     assert evidence.invalid_indexes(database_url) == []
     until_unlocked(database_url)
+
+
+@pytest.mark.parametrize("pool_mode", ["direct", "session", "transaction", "statement"])
+def test_only_a_direct_connection_is_taken_for_one(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, pool_mode: str
+) -> None:
+    """Only there a session holds a lock between transactions: elsewhere the command says in one line what to do."""
+    ini = make_history(tmp_path, quick("marks"), concurrent_index())
+    direct = pool_mode == "direct"
+    url = ledger_url if direct else through(pgbouncer(pool_mode=pool_mode), ledger_url)
+    began = time.monotonic()
+    code, output = migrate("upgrade", url=url, ini=ini)
+    log.info("%s: exit code %d after %.1f s", pool_mode, code, time.monotonic() - began)
+    assert code == (0 if direct else 1), output
+    remedy = "set MIGRATION_DATABASE_URL to the database's direct endpoint"
+    assert direct or (remedy in output and output.count("\n") == 1), output
+    assert evidence.versions(ledger_url) == (["concurrent"] if direct else [head()])
+    until_unlocked(ledger_url)
+
+
+def test_in_statement_mode_an_instance_says_what_to_do(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """It cannot migrate there, and does not try for ever; what is at head is served."""
+    url = through(pgbouncer(pool_mode="statement"), ledger_url)
+    with fleet(1, url, ini=make_history(tmp_path, quick()), MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        assert "through a pooler in statement mode" in instances[0].health()["message"]
+        assert marks_in_logs(instances) == 0
+    with fleet(1, url) as instances:
+        until_all_ready(instances)
+    assert evidence.versions(ledger_url) == [head()]
+    until_unlocked(ledger_url)
 
 
 def test_a_failure_rolls_back_the_whole_run_and_is_recorded(

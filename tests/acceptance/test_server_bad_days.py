@@ -1,25 +1,19 @@
 """The server is not up yet, restarted, crashed, full or read-only: nobody crashes, and nothing is applied twice."""
 
-import subprocess
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
 import asyncpg
 import pytest
 
-from devtools.ports import free_port
-from devtools.postgres import Postgres
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.servers import Server, embedded_postgres, fetch_sync, temporary_home
+from tests.acceptance.standby import DURABLE, REPLICATION, standby_of
+from tests.servers import Server, embedded_postgres, fetch_sync
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
-
-DURABLE = {"synchronous_commit": "on"}
-"""A crash must not take back what the server has said is committed; the tests' own servers allow that, for speed."""
 
 _numbers = count(1)
 
@@ -27,7 +21,7 @@ _numbers = count(1)
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Server]:
     """A server of this module's own, to be stopped and copied."""
-    with embedded_postgres("local replication postgres trust\n", **DURABLE) as started:
+    with embedded_postgres(REPLICATION, **DURABLE) as started:
         yield started
 
 
@@ -92,6 +86,25 @@ def test_restarted_in_the_middle(fragile: Server, url: str, tmp_path: Path, mode
         until_all_ready(instances)
         assert not any("Traceback" in instance.log() for instance in instances)
     assert_applied_once(url, ini, "after", "held", "quick")
+
+
+def test_restarted_while_all_wait(fragile: Server, url: str, tmp_path: Path) -> None:
+    """Nobody migrates yet, because a job is to do it: they miss the database, find it again, and are ready after it."""
+    ini = project.make_history(tmp_path, project.quick())
+    assert fragile.process is not None
+    try:
+        with fleet(2, url, ini=ini, MIGRATION_STRATEGY="job") as instances:
+            until_phase(instances, "waiting")
+            fragile.process.stop("immediate")
+            until_all_miss_the_database(instances, "Connection refused")
+            fragile.process.start()
+            code, output = migrate("upgrade", url=url, ini=ini)
+            assert code == 0, output
+            until_all_ready(instances)
+            assert not any(MARK in instance.log() or "Traceback" in instance.log() for instance in instances)
+    finally:
+        fragile.restart()
+    assert_applied_once(url, ini, "quick")
 
 
 async def every_connection(url: str) -> list[asyncpg.Connection]:
@@ -159,26 +172,6 @@ def test_a_role_that_only_reads(fragile: Server, url: str, tmp_path: Path) -> No
             until_all_ready(instances)
     finally:
         fragile.execute("DROP ROLE reader")
-
-
-@contextmanager
-def standby_of(primary: Server) -> Iterator[Server]:
-    """A hot standby of `primary`, made by pg_basebackup."""
-    assert primary.process is not None
-    postgres = primary.process
-    with temporary_home(postgres.account) as home:
-        port = free_port()
-        settings = {**postgres.settings, "unix_socket_directories": str(home)}
-        standby = Postgres(postgres.binaries, home, port, settings, postgres.account)
-        source = ["-h", str(postgres.home), "-p", str(postgres.port), "-U", "postgres"]
-        command = [str(postgres.binaries / "pg_basebackup"), *source, "-D", str(standby.data), "-R", "-c", "fast"]
-        made = subprocess.run(command, capture_output=True, text=True, cwd=home, **postgres.account.identity)
-        assert made.returncode == 0, made.stderr
-        standby.start()
-        try:
-            yield Server(f"postgresql://postgres@127.0.0.1:{port}/postgres", standby, home)
-        finally:
-            standby.stop("immediate")
 
 
 def test_a_hot_standby(fragile: Server, url: str, tmp_path: Path) -> None:

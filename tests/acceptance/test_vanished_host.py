@@ -1,14 +1,14 @@
-"""The host of the one that migrates vanishes, and no packet tells the server: it finds out by itself, in seconds.
+"""A host vanishes, and no packet tells the other end: server and clients find out by themselves, in seconds.
 
-The idle limit is off here, so that it is the keepalives that are tested. How long the server took goes to the log
-(`--log-cli-level=INFO`); its defaults would be 7200 s + 9 × 75 s.
+The idle limit is off here, so that it is the keepalives that are tested. How long it took goes to the log
+(`--log-cli-level=INFO`); the server's defaults would be 7200 s + 9 × 75 s, and a client's never.
 """
 
 import logging
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import command, finish
+from tests.acceptance.fleet import Instance, command, finish, fleet
 from tests.acceptance.vanishing import Namespace, namespace
 from tests.servers import Server, embedded_postgres
 from tests.waiting import wait_until
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.acceptance
 log = logging.getLogger(__name__)
 
 BOUND_SECONDS = 90.0
-"""keepalives 10 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
+"""keepalives 5 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
 
 UPGRADE = (sys.executable, "-m", "api.migrations", "upgrade")
 
@@ -116,3 +116,35 @@ def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
     with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
         assert_it_does_nothing(vanished, "in_the_server")
     assert_applied_once(url, ini, "in_the_server")
+
+
+def until_all_miss_the_server(instances: Sequence[Instance]) -> None:
+    """Wait until each says so, and log how long that took."""
+    began, missed = time.monotonic(), dict[str, float]()
+
+    def told() -> bool:
+        for instance in instances:
+            if "Waiting for the database: no connection while" in instance.log():
+                missed.setdefault(instance.name, time.monotonic() - began)
+        return len(missed) == len(instances)
+
+    wait_until(told, "all know that the server is gone", seconds=BOUND_SECONDS)
+    log.info("known after %s", ", ".join(f"{seconds:.1f} s" for seconds in missed.values()))
+
+
+def test_the_server_s_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
+    """One inside a long statement and one that waits both say so before the network is back, and then go on."""
+    ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
+    there = url.replace("127.0.0.1", host.gateway)
+    with fleet(2, there, ini=ini, inside=host.inside(), MIGRATION_IDLE_SECONDS="0") as instances:
+        wait_until(lambda: evidence.executing(url, "pg_sleep(300)"), "one that migrates", seconds=60)
+        wait_until(lambda: ":waiting:" in str(evidence.sessions(url)), "one that waits", seconds=60)
+        evidence.let_go(url)
+        with host.vanished():
+            until_all_miss_the_server(instances)
+        for instance in instances:
+            instance.until(lambda here=instance: "Ready: " in here.log(), "ready", seconds=60)  # type: ignore[misc]
+            assert "Traceback" not in instance.log()
+    assert evidence.outcomes(url, "in_the_server") == ["interrupted", "applied"]
+    assert evidence.applied(url) == project.revisions(ini)
+    assert evidence.marks(url) == ["after", "in_the_server"]

@@ -1,7 +1,7 @@
 """A host that vanishes: a network namespace behind a veth pair, whose packets can be dropped.
 
-The test's own network is one end of the pair, the namespace the other. The addresses are out of 198.18.0.0/15, which
-is set aside for tests of networks, and exist only as long as the pair does.
+The test's own network is one end of the pair, the namespace the other; a second one may stand behind it. The
+addresses are out of 198.18.0.0/15, which is set aside for tests of networks, and exist only as long as the pair does.
 """
 
 import os
@@ -46,35 +46,43 @@ class Namespace:
             self._rule("-D", "OUTPUT")
 
     def _rule(self, *where: str) -> None:
-        _run(*self.inside("iptables", "-w", *where, "-j", "DROP"))
+        run(*self.inside("iptables", "-w", *where, "-j", "DROP"))
 
 
 @contextmanager
-def namespace() -> Iterator[Namespace]:
-    """Make one, and remove it with its pair and its rules; skips where that is not allowed."""
+def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
+    """Make one, joined to this machine or to `router`, and remove it with its pair and its rules.
+
+    Skips where that is not allowed.
+    """
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         optional("network namespaces", REMEDY)
     number = os.getpid() % 16384
-    name, here, there = f"vanishing-{number}", f"vh{number}", f"vt{number}"
-    net = f"198.18.{number // 64}.{number % 64 * 4}"
+    kind, block = ("vanishing", 18) if router is None else ("behind", 19)
+    name, here, there = f"{kind}-{number}", f"{kind[0]}h{number}", f"{kind[0]}t{number}"
+    net = f"198.{block}.{number // 64}.{number % 64 * 4}"
     stem, _, last = net.rpartition(".")
     gateway, address = (f"{stem}.{int(last) + n}" for n in (1, 2))
+    outside = router.inside if router else lambda *words: list(words)
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         optional("network namespaces", REMEDY)
     made = Namespace(name, gateway, f"{net}/30")
     try:
-        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
-        _run("ip", "address", "add", f"{gateway}/30", "dev", here)
-        _run("ip", "link", "set", here, "up")
-        _run(*made.inside("ip", "address", "add", f"{address}/30", "dev", there))
-        _run(*made.inside("ip", "link", "set", there, "up"))
+        run(*outside("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name))
+        run(*outside("ip", "address", "add", f"{gateway}/30", "dev", here))
+        run(*outside("ip", "link", "set", here, "up"))
+        run(*made.inside("ip", "address", "add", f"{address}/30", "dev", there))
+        run(*made.inside("ip", "link", "set", there, "up"))
+        run(*made.inside("ip", "link", "set", "lo", "up"))
+        run(*made.inside("ip", "route", "add", "default", "via", gateway))
         yield made
     finally:
         # the pair goes with either of its ends
-        subprocess.run(["ip", "link", "delete", here], capture_output=True)
-        _run("ip", "netns", "delete", name)
+        subprocess.run(outside("ip", "link", "delete", here), capture_output=True)
+        run("ip", "netns", "delete", name)
 
 
-def _run(*words: str) -> None:
+def run(*words: str) -> None:
+    """Run a command that must not fail."""
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"

@@ -1,4 +1,4 @@
-"""A wire to PostgreSQL that can be listened to: who connects, and what is asked."""
+"""A wire to PostgreSQL that is listened in on, keeps clients waiting, and loses the answer to a COMMIT."""
 
 import socket
 import socketserver
@@ -18,6 +18,9 @@ class Wire(socketserver.ThreadingTCPServer):
         statements: the text of whatever they had executed, in the order it came.
         shut: whoever comes is sent away.
         answers: whoever comes is kept waiting until this is set.
+        lose_commit_after: words of a statement; the next COMMIT after it reaches the server, its answer nobody, and
+            the connection is cut.
+        lost: how many answers were lost.
     """
 
     daemon_threads = True
@@ -30,6 +33,8 @@ class Wire(socketserver.ThreadingTCPServer):
         self.shut = False
         self.answers = Event()
         self.answers.set()
+        self.lose_commit_after: str | None = None
+        self.lost = 0
         self._kept_waiting: list[socket.socket] = []
 
     def send_away(self) -> None:
@@ -53,6 +58,7 @@ class _Relay(socketserver.BaseRequestHandler):
 
     def setup(self) -> None:
         self.parsed = ""
+        self.doomed = self.swallows = False
 
     def handle(self) -> None:
         if not self.server.admits(self.request):
@@ -60,7 +66,7 @@ class _Relay(socketserver.BaseRequestHandler):
         with socket.create_connection(self.server.target) as upstream:
             for end in (upstream, self.request):
                 end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            Thread(target=_pass_on, args=(upstream, self.request), daemon=True).start()
+            Thread(target=self._pass_on, args=(upstream,), daemon=True).start()
             with self.request.makefile("rb") as client:
                 # the start-up message is the only one without a type
                 upstream.sendall(_message(client, b""))
@@ -75,9 +81,26 @@ class _Relay(socketserver.BaseRequestHandler):
         if kind == b"P":
             self.parsed = content.split(b"\0")[1].decode()
         elif kind == b"E":
-            self.server.statements.append(self.parsed)
+            self._execute(self.parsed)
         elif kind == b"Q":
-            self.server.statements.append(content.split(b"\0")[0].decode())
+            self._execute(content.split(b"\0")[0].decode())
+
+    def _execute(self, statement: str) -> None:
+        self.server.statements.append(statement)
+        words = self.server.lose_commit_after
+        if words is not None and words in statement:
+            self.server.lose_commit_after, self.doomed = None, True
+        elif self.doomed and statement.startswith("COMMIT"):
+            self.swallows = True
+
+    def _pass_on(self, upstream: socket.socket) -> None:
+        # an error: either side has gone
+        with suppress(OSError):
+            while (data := upstream.recv(65536)) and not self.swallows:
+                self.request.sendall(data)
+            # an answer to COMMIT means that it is done
+            self.server.lost += bool(data)
+        _end(self.request)
 
 
 def _message(client: BinaryIO, kind: bytes) -> bytes:
@@ -85,15 +108,6 @@ def _message(client: BinaryIO, kind: bytes) -> bytes:
     if len(length) < 4:
         return b""  # it has gone
     return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
-
-
-def _pass_on(source: socket.socket, target: socket.socket) -> None:
-    try:
-        while data := source.recv(65536):
-            target.sendall(data)
-    except OSError:
-        pass  # either side has gone
-    _end(target)
 
 
 def _end(connection: socket.socket) -> None:

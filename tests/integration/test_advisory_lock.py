@@ -134,7 +134,7 @@ async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Con
         "idle_in_transaction_session_timeout": "60000ms",
         "idle_session_timeout": "60000ms",
         "client_connection_check_interval": "1000ms",
-        "tcp_keepalives_idle": "10s",
+        "tcp_keepalives_idle": "5s",
         "tcp_keepalives_interval": "5s",
         "tcp_keepalives_count": "3",
         "tcp_user_timeout": "15000ms",

@@ -11,6 +11,7 @@ from api.migrations.errors import (
     AccessRefused,
     ConfigurationError,
     DatabaseUnreachable,
+    DirectConnectionNeeded,
     HoldLost,
     MigrationError,
     PrivilegeMissing,
@@ -51,11 +52,15 @@ PERMANENT = [
     (asyncpg.InsufficientPrivilegeError("permission denied for schema public"), PrivilegeMissing, "GRANT"),
     (asyncpg.ReadOnlySQLTransactionError("cannot execute"), ReadOnlyServer, "primary"),
     (asyncpg.ClientConfigurationError("bad sslmode"), ConfigurationError, "database URL"),
-    (asyncpg.DiskFullError("could not extend file"), MigrationError, "SQLSTATE 53100"),
-    (asyncpg.OutOfMemoryError("out of shared memory"), MigrationError, "SQLSTATE 53200"),
-    (asyncpg.DeadlockDetectedError("deadlock detected"), MigrationError, "SQLSTATE 40P01"),
-    (asyncpg.LockNotAvailableError("canceling statement due to lock timeout"), DatabaseUnreachable, "has locked the"),
+    (asyncpg.DiskFullError("could not extend file"), MigrationError, "disk is full: free or add space"),
+    (asyncpg.OutOfMemoryError("out of shared memory"), MigrationError, "raise its max_locks_per_transaction"),
+    (asyncpg.OutOfMemoryError("out of memory"), MigrationError, "no memory left: give it more"),
     (asyncpg.UndefinedTableError('relation "x" does not exist'), MigrationError, 'relation "x"'),
+    (
+        asyncpg.ConnectionDoesNotExistError("closed: … in statement pooling mode"),
+        DirectConnectionNeeded,
+        "direct endpoint",
+    ),
     (ValueError("a revision's own"), MigrationError, "ValueError: a revision's own"),
 ]
 
@@ -76,6 +81,15 @@ def test_a_lost_or_busy_server_is_worth_another_try(error: Exception) -> None:
         assert type(translated) is DatabaseUnreachable
         assert "while reading the revision" in str(translated)
         assert lost(given)
+
+
+@pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError("x"), asyncpg.LockNotAvailableError("x")])
+def test_a_locked_table_of_ours_is_waited_for(error: Exception) -> None:
+    """Outside a revision it is the version or the history table; the connection lives, so nothing is lost."""
+    translated = translate(error, "reading the revision")
+    assert type(translated) is DatabaseUnreachable
+    assert "no answer while reading the revision: somebody" in str(translated)
+    assert not lost(error)
 
 
 @pytest.mark.parametrize(("error", "expected", "word"), PERMANENT, ids=[type(row[0]).__name__ for row in PERMANENT])

@@ -1,0 +1,78 @@
+"""The resolver never answers: the instance lives, says what it waits for, and ends at once when it is told to.
+
+A lookup cannot be cancelled, only left alone. How long the end took goes to the log (`--log-cli-level=INFO`).
+"""
+
+import logging
+import os
+import shutil
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from signal import SIGTERM
+
+import pytest
+
+from tests.acceptance.fleet import command, finish, fleet
+from tests.servers import optional
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+NOBODY = "127.53.53.53"
+RESOLVER = f"nameserver {NOBODY}\noptions timeout:30 attempts:5\n"
+"""A lookup takes 150 s, the most that resolv.conf allows."""
+
+URL = "postgresql://postgres@database.example/ledger?connect_timeout=2"
+
+
+@pytest.fixture
+def deaf(tmp_path: Path) -> Iterator[list[str]]:
+    """What to put before a command whose lookups shall never be answered."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None or not Path("/etc/resolv.conf").exists():
+        optional("a resolver of its own", "run as root with CAP_SYS_ADMIN, apt-get install util-linux")
+    resolver = tmp_path / "resolv.conf"
+    resolver.write_text(RESOLVER)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
+        nobody.bind((NOBODY, 53))
+        yield ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolver)]
+        # somebody has asked, so that it was the lookup that hung
+        nobody.setblocking(False)
+        assert b"database" in nobody.recv(512)
+
+
+def test_an_instance(deaf: list[str]) -> None:
+    """Its own limit ends each try, the probes are answered meanwhile, and it is gone soon after SIGTERM."""
+    with fleet(1, URL, inside=deaf) as (instance,):
+        waiting = "waiting for the database: no connection while connecting: no answer in time"
+        instance.until(lambda: instance.health().get("message") == waiting, "waits for the database")
+        assert instance.get("/health/live").status_code == 200
+        assert instance.get("/health/ready").status_code == 503
+        told = time.monotonic()
+        instance.kill(SIGTERM)
+        assert instance.wait() == 143
+        log.info("an instance ended %.1f s after SIGTERM, with its lookup still unanswered", time.monotonic() - told)
+        assert "did not stop" not in instance.log()
+
+
+def test_a_command(deaf: list[str]) -> None:
+    """The same for `./migrate.sh upgrade`, which says that nothing was left behind."""
+    with command([*deaf, "./migrate.sh", "upgrade"], URL) as upgrade:
+        assert upgrade.stdout is not None
+        assert "Waiting for the database: no connection while connecting: no answer" in upgrade.stdout.readline()
+        told = time.monotonic()
+        upgrade.send_signal(SIGTERM)
+        code, output = finish(upgrade)
+        log.info("a command ended %.1f s after SIGTERM, with its lookup still unanswered", time.monotonic() - told)
+    assert (code, "stopped by SIGTERM" in output, "did not stop" in output) == (143, True, False), output
+
+
+def test_a_look(deaf: list[str]) -> None:
+    """What tries only once says so and ends after its own limit, not after the resolver's."""
+    began = time.monotonic()
+    with command([*deaf, "./migrate.sh", "check"], URL) as check:
+        code, output = finish(check)
+    log.info("a command that looks once ended after %.1f s", time.monotonic() - began)
+    assert (code, output) == (5, "DatabaseUnreachable: no connection while connecting: no answer in time\n")

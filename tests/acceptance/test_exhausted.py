@@ -1,0 +1,104 @@
+"""The server runs out of disk, or of locks: the revision fails once, says what to do, and leaves nothing behind.
+
+How long it took goes to the log (`--log-cli-level=INFO`).
+"""
+
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from devtools.account import Account
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import MARK, fleet, migrate, until_one_migrates, until_phase
+from tests.servers import Server, embedded_postgres, optional, temporary_home
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+HELD = "mark()\n" + project.WAIT_FOR_THE_TEST
+FILL = (
+    HELD
+    + """\
+op.execute("CREATE TABLE big AS SELECT repeat('x', 1000) FROM generate_series(1, 30000)")
+"""
+)
+MANY_TABLES = (
+    HELD
+    + """\
+for number in range(20000):
+    op.execute(f"CREATE TABLE t{number} ()")
+"""
+)
+
+
+@pytest.fixture
+def small_server() -> Iterator[Server]:
+    """A server with the smallest lock table there is."""
+    with embedded_postgres(max_connections="8", max_locks_per_transaction="10") as started:
+        yield started
+
+
+@contextmanager
+def on_a_small_disk(server: Server) -> Iterator[tuple[str, Path]]:
+    """The URL of a database that lives on a disk of 32 MB, and where that is mounted."""
+    account = Account.unprivileged()
+    with temporary_home(account) as home:
+        options = f"size=32m,mode=0700,uid={home.stat().st_uid},gid={home.stat().st_gid}"
+        mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(home)]
+        if os.geteuid() != 0 or subprocess.run(mount, capture_output=True).returncode != 0:
+            optional("a disk of its own", "run as root with CAP_SYS_ADMIN")
+        try:
+            server.execute(f"CREATE TABLESPACE small LOCATION '{home}'")
+            with server.database("filled") as url:
+                server.execute("ALTER DATABASE filled SET TABLESPACE small")
+                yield url, home
+        finally:
+            # the server keeps files open
+            subprocess.run(["umount", "--lazy", str(home)], check=True)
+
+
+def assert_failed_once(url: str, ini: Path, revision: str, *words: str) -> None:
+    """One of three instances ran it; all say the same, and neither lock, nor table, nor version is left behind."""
+    with fleet(3, url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        migrator = until_one_migrates(instances)
+        until_phase([instance for instance in instances if instance is not migrator], "waiting")
+        evidence.let_go(url)
+        began = time.monotonic()
+        until_phase(instances, "failed")
+        log.info("failed everywhere after %.1f s: %s", time.monotonic() - began, migrator.health()["message"])
+        for instance in instances:
+            message = instance.health()["message"]
+            assert [word for word in (f"revision {revision}", *words) if word not in message] == []
+            assert "Traceback" not in instance.log()
+        assert sum(instance.log().count(MARK) for instance in instances) == 1
+    assert evidence.outcomes(url, revision) == ["failed"]
+    assert all(word in evidence.history(url)[-1]["error"] for word in words)
+    assert evidence.versions(url) == ["one"]
+    assert evidence.marks(url) == ["one"]
+    assert evidence.advisory_locks(url) == 0
+
+
+def test_the_disk_is_full(small_server: Server, tmp_path: Path) -> None:
+    """Waiting would not make room: an operator does, and then it goes on."""
+    ini = project.make_history(tmp_path, project.quick("one"), project.Revision("fill", FILL))
+    with on_a_small_disk(small_server) as (url, disk):
+        words = "DiskFullError (SQLSTATE 53100)", "No space left on device", "the server's disk is full: free or add"
+        assert_failed_once(url, ini, "fill", *words)
+        subprocess.run(["mount", "-o", "remount,size=128m", str(disk)], check=True)
+        code, output = migrate("upgrade", url=url, ini=ini)
+        assert code == 0, output
+        assert evidence.marks(url) == ["fill", "one"]
+
+
+def test_the_lock_table_is_full(small_server: Server, tmp_path: Path) -> None:
+    """Each table that is created is a lock until the end of the transaction; the message names the setting."""
+    ini = project.make_history(tmp_path, project.quick("one"), project.Revision("many", MANY_TABLES))
+    with small_server.database("locked") as url:
+        assert_failed_once(url, ini, "many", "(SQLSTATE 53200)", "raise its max_locks_per_transaction")

@@ -1,0 +1,86 @@
+"""COMMIT reaches the server, its answer never comes back: nobody takes that for a failure, or for nothing.
+
+A proxy on the wire loses the answer and cuts the connection. How long it took to know goes to the log
+(`--log-cli-level=INFO`).
+"""
+
+import logging
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import MARK, alembic, fleet, migrate, until_all_ready
+from tests.acceptance.wire import wire
+
+pytestmark = pytest.mark.acceptance
+
+log = logging.getLogger(__name__)
+
+APPLIES, UNDOES = "INSERT INTO marks VALUES ('two')", "DELETE FROM marks WHERE revision = 'two'"
+
+
+@pytest.fixture
+def ini(tmp_path: Path) -> Path:
+    """A history of which the second extra revision loses its answer."""
+    return project.make_history(tmp_path, project.quick("one"), project.quick("two"), project.quick("three"))
+
+
+@pytest.fixture
+def migrated_url(ledger_url: str, ini: Path) -> str:
+    """A database at `two`."""
+    code, output = migrate("upgrade", "two", url=ledger_url, ini=ini)
+    assert code == 0, output
+    return ledger_url
+
+
+def undone(url: str) -> list[tuple[str, str]]:
+    """The attempts to undo something: which, and with what outcome."""
+    return [(row["revision"], row["outcome"]) for row in evidence.history(url) if row["direction"] == "downgrade"]
+
+
+def test_instances_look_again(ledger_url: str, ini: Path) -> None:
+    """It is committed: whoever goes on finds it, applies what comes after it, and reports no failure."""
+    with wire(ledger_url) as (server, url):
+        server.lose_commit_after = APPLIES
+        began = time.monotonic()
+        with fleet(2, url, ini=ini) as instances:
+            until_all_ready(instances)
+            log.info("all ready after %.1f s, with one answer lost", time.monotonic() - began)
+            assert not any("Not ready" in instance.log() for instance in instances)
+            assert sum("no connection while applying two" in instance.log() for instance in instances) == 1
+            assert 1 <= sum(instance.log().count(MARK) for instance in instances) <= 2
+        assert server.lost == 1
+    assert evidence.applied(ledger_url)[-3:] == ["one", "two", "three"]
+    assert evidence.outcomes(ledger_url, "two") == ["applied"]
+    assert evidence.marks(ledger_url) == ["one", "three", "two"]
+    assert evidence.advisory_locks(ledger_url) == 0
+
+
+def test_a_downgrade_undoes_no_more_than_it_said(migrated_url: str, ini: Path) -> None:
+    """`-1` was settled before it began: looked at again, the revision below is where it was to end."""
+    with wire(migrated_url) as (server, url):
+        server.lose_commit_after = UNDOES
+        code, output = migrate("downgrade", "-1", "--yes", url=url, ini=ini)
+        assert server.lost == 1
+    assert code == 0, output
+    assert "no connection while applying two" in output
+    assert undone(migrated_url) == [("two", "applied")]
+    assert evidence.marks(migrated_url) == ["one"]
+    assert evidence.versions(migrated_url) == ["one"]
+    assert evidence.advisory_locks(migrated_url) == 0
+
+
+def test_a_relative_downgrade_by_hand_is_not_repeated(migrated_url: str, ini: Path) -> None:
+    """Alembic's own `-1` counts from wherever the database is, so it ends, and says that it does not know."""
+    with wire(migrated_url) as (server, url):
+        server.lose_commit_after = UNDOES
+        code, output = alembic("downgrade", "-1", url=url, ini=ini)
+        assert server.lost == 1
+    assert code == 1, output
+    assert "it is not known whether the last step was committed" in output
+    assert "Traceback" not in output
+    assert undone(migrated_url) == [("two", "applied")]
+    assert evidence.versions(migrated_url) == ["one"]
+    assert evidence.advisory_locks(migrated_url) == 0
