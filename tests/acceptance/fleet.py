@@ -17,6 +17,7 @@ import httpx
 
 from devtools.ports import HOST, free_port
 from tests.acceptance.project import PLAIN, ROOT
+from tests.acceptance.vanishing import Namespace
 from tests.waiting import wait_until
 
 WAIT_SECONDS = 30.0
@@ -39,19 +40,31 @@ class Instance:
     Attributes:
         name: its MIGRATION_INSTANCE.
         port: where it answers, once it does.
+        host: the namespace it runs in; None for this machine's own network.
     """
 
-    def __init__(self, name: str, environment: dict[str, str], folder: Path) -> None:
+    def __init__(
+        self, name: str, environment: dict[str, str], folder: Path, host: Namespace | None = None
+    ) -> None:
         self.name = name
+        self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
         # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=10, limits=limits)
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self.port)]
+        address = host.address if host else HOST
+        self._client = httpx.Client(
+            base_url=f"http://{address}:{self.port}", trust_env=False, timeout=10, limits=limits
+        )
+        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                host.inside(*command) if host else command,
+                cwd=ROOT,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
             )
 
     def __repr__(self) -> str:
@@ -110,18 +123,21 @@ class Instance:
 
 
 @contextmanager
-def fleet(n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str) -> Iterator[list[Instance]]:
-    """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
+def fleet(
+    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, host: Namespace | None = None, **settings: str
+) -> Iterator[list[Instance]]:
+    """Start `n` instances at once, named api-1, api-2, …, inside `host` if one is given; none outlives the block.
 
     Their logs are printed when the block raises, for the report of the failed test.
     """
     instances: list[Instance] = []
+    url = host.there(url) if host and url else url
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         try:
             for number in range(first, first + n):
                 name = f"api-{number}"
                 own = {"MIGRATION_INSTANCE": name, "MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}
-                instances.append(Instance(name, environment(url, **own), Path(folder)))
+                instances.append(Instance(name, environment(url, **own), Path(folder), host))
             yield instances
         except BaseException:
             for instance in instances:

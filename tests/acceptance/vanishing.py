@@ -1,4 +1,4 @@
-"""A host that vanishes: a network namespace behind a veth pair, whose packets can be dropped.
+"""Hosts that vanish: network namespaces behind veth pairs, whose packets can be dropped.
 
 The test's own network is one end of the pair, the namespace the other. The addresses are out of 198.18.0.0/15, which
 is set aside for tests of networks, and exist only as long as the pair does.
@@ -10,10 +10,16 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from ipaddress import IPv4Network
+from itertools import count
 
+from devtools.ports import HOST
 from tests.servers import optional
 
 REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
+
+_NETWORKS = IPv4Network("198.18.0.0/15")
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -22,11 +28,13 @@ class Namespace:
 
     Attributes:
         name: for `ip netns exec`.
+        address: its own.
         gateway: the address under which it reaches this machine.
         network: both addresses of the pair, for pg_hba.conf.
     """
 
     name: str
+    address: str
     gateway: str
     network: str
 
@@ -34,19 +42,33 @@ class Namespace:
         """A command that runs in it."""
         return ["ip", "netns", "exec", self.name, *words]
 
+    def there(self, url: str) -> str:
+        """The URL of a server on this machine, as it has to be written inside."""
+        return url.replace(HOST, self.gateway)
+
     @contextmanager
     def vanished(self) -> Iterator[None]:
         """Within the block nothing comes or goes, and nobody is told; then it is back, with all that runs on it."""
-        self._rule("-I", "INPUT")
-        self._rule("-I", "OUTPUT")
+        with self._dropped("INPUT"), self._dropped("OUTPUT"):
+            yield
+
+    @contextmanager
+    def cut_off(self, port: int) -> Iterator[None]:
+        """The same for what comes from and goes to one port of this machine; everything else is let through."""
+        with (
+            self._dropped("INPUT", "-p", "tcp", "--sport", str(port)),
+            self._dropped("OUTPUT", "-p", "tcp", "--dport", str(port)),
+        ):
+            yield
+
+    @contextmanager
+    def _dropped(self, *packets: str) -> Iterator[None]:
+        command = self.inside("iptables", "-w")
+        _run(*command, "-I", *packets, "-j", "DROP")
         try:
             yield
         finally:
-            self._rule("-D", "INPUT")
-            self._rule("-D", "OUTPUT")
-
-    def _rule(self, *where: str) -> None:
-        _run(*self.inside("iptables", "-w", *where, "-j", "DROP"))
+            _run(*command, "-D", *packets, "-j", "DROP")
 
 
 @contextmanager
@@ -54,14 +76,14 @@ def namespace() -> Iterator[Namespace]:
     """Make one, and remove it with its pair and its rules; skips where that is not allowed."""
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         optional("network namespaces", REMEDY)
-    number = os.getpid() % 16384
+    # other test runs on this machine make their own
+    number = (8 * os.getpid() + next(_numbers)) % 2 ** (30 - _NETWORKS.prefixlen)
     name, here, there = f"vanishing-{number}", f"vh{number}", f"vt{number}"
-    net = f"198.18.{number // 64}.{number % 64 * 4}"
-    stem, _, last = net.rpartition(".")
-    gateway, address = (f"{stem}.{int(last) + n}" for n in (1, 2))
+    network = IPv4Network((int(_NETWORKS.network_address) + 4 * number, 30))
+    gateway, address = map(str, network.hosts())
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         optional("network namespaces", REMEDY)
-    made = Namespace(name, gateway, f"{net}/30")
+    made = Namespace(name, address, gateway, str(network))
     try:
         _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
         _run("ip", "address", "add", f"{gateway}/30", "dev", here)
