@@ -43,9 +43,7 @@ class Instance:
         host: the namespace it runs in; None for this machine's own network.
     """
 
-    def __init__(
-        self, name: str, environment: dict[str, str], folder: Path, host: Namespace | None = None
-    ) -> None:
+    def __init__(self, name: str, environment: dict[str, str], folder: Path, host: Namespace | None = None) -> None:
         self.name = name
         self.host = host
         self.port = free_port()

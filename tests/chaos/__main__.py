@@ -8,12 +8,13 @@ import random
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 
 from rich.console import Console
 
 from tests.chaos.lab import laboratory, why_no_hosts
 from tests.chaos.recipe.everything import chosen, played, table
-from tests.chaos.recipe.scenario import Outcome
+from tests.chaos.recipe.scenario import Outcome, Scenario
 from tests.chaos.report import summary
 from tests.chaos.rounds import INSTANCES, Verdict, draw, play
 from tests.simulation.database import Violation
@@ -31,19 +32,24 @@ def main() -> int:
     options = parser.parse_args()
     seed = options.seed if options.seed is not None else random.randrange(10**6)
     if options.recipe:
-        return _recipe(options.only)
+        try:
+            return _recipe(chosen(options.only))
+        except LookupError as error:
+            parser.error(str(error))
     return _simulate(seed, options.simulate) if options.simulate else _rounds(seed, options.rounds)
 
 
-def _recipe(only: str | None) -> int:
+def _recipe(scenarios: Sequence[Scenario]) -> int:
     outcomes: list[Outcome] = []
     began = time.monotonic()
-    for outcome in played(chosen(only)):
+    for outcome in played(scenarios):
         outcomes.append(outcome)
-        print(f"{outcome.seconds:5.1f} s  {outcome.scenario.name}: {outcome.line}", flush=True)
-    drawn = table(outcomes)
-    drawn.caption = f"{len(outcomes)} scenarios in {(time.monotonic() - began) / 60:.1f} min"
-    Console().print(drawn)
+        print(f"{outcome.seconds:5.1f} s  {outcome.scenario.name}", flush=True)
+    console = Console()
+    # in a log a line should not be broken more often than on a wide screen
+    console.width = console.width if console.is_terminal else 140
+    console.print(table(outcomes), highlight=False)
+    print(f"{len(outcomes)} scenarios in {(time.monotonic() - began) / 60:.1f} min")
     return 0
 
 

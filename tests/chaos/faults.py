@@ -10,7 +10,7 @@ from tests.chaos.scene import Scene
 from tests.servers import fetch_sync
 
 STOPPED_SECONDS = (1.0, 4.0)
-"""Shorter and longer than the idle limit that the fleet runs with, at which the server ends the one that was stopped."""
+"""Shorter and longer than the idle limit of the fleet, at which the server ends the session of the one that stopped."""
 
 CUT_SECONDS = (2.0, 6.0, 20.0)
 """Shorter and longer than what the server waits for a client that does not acknowledge (15 s)."""

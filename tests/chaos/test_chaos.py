@@ -16,7 +16,7 @@ def test_a_round_keeps_every_promise() -> None:
 
 
 def test_a_round_without_a_network_keeps_every_promise() -> None:
-    """Whoever migrates is cut off from the server: by the seed for 6 s, longer than the server waits for a statement."""
+    """Whoever migrates is cut off from the server: by the seed for 6 s, longer than the idle limit of the fleet."""
     with laboratory(hosts=INSTANCES) as lab:
         verdict = play(lab, "chaos_cut", random.Random(8), [cut_off_holder])
     assert not verdict.broken, verdict

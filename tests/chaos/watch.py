@@ -1,4 +1,4 @@
-"""Asking an instance whether it is ready, all the time: whoever says so before the schema is there has broken a promise."""
+"""Asking an instance all the time whether it is ready: to say so before the schema is there breaks a promise."""
 
 from __future__ import annotations
 

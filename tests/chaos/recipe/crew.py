@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGKILL
 
 from tests.acceptance.evidence import invalid_indexes, versions
 from tests.acceptance.project import ROOT
@@ -20,6 +23,7 @@ from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
 START_SECONDS = 30.0
+ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")
 INSTANCE = (sys.executable, "-m", "tests.chaos.recipe.instance")
 
 
@@ -42,9 +46,16 @@ class Member:
         return (self.log.read_text().strip().splitlines() or [""])[-1]
 
     def error(self) -> str:
-        """The last line, without the module of the exception and what SQLAlchemy adds."""
-        lines = [line for line in self.log.read_text().splitlines() if "Error" in line.partition(":")[0]]
-        return (lines or [self.last_words()])[-1].split(">: ")[-1]
+        """What the exception that ended it says, without what SQLAlchemy puts in front and Alembic behind."""
+        raised = [line for line in self.log.read_text().splitlines() if ERROR.match(line)]
+        said = (raised or [self.last_words()])[-1].split(": ", 1)[-1].split(">: ")[-1]
+        return said.rpartition(".Error) ")[2].split(";")[0]
+
+    def kill(self) -> None:
+        """End it, and its children if it is a crowd."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, SIGKILL)
+        self.process.wait()
 
 
 class Crew:
@@ -65,15 +76,17 @@ class Crew:
         """Start any command as one of them."""
         log = self.folder / f"log-{len(self.members)}"
         with log.open("wb") as file:
-            process = subprocess.Popen(words, cwd=ROOT, stdout=file, stderr=file, env=environment or None)
+            # a group of its own: a crowd has children
+            process = subprocess.Popen(
+                words, cwd=ROOT, stdout=file, stderr=file, env=environment or None, start_new_session=True
+            )
         self.members.append(Member(process, log))
         return self.members[-1]
 
     def close(self) -> None:
         """End them all."""
         for member in self.members:
-            member.process.kill()
-            member.process.wait()
+            member.kill()
 
 
 @contextmanager
@@ -89,6 +102,11 @@ def dead(members: Sequence[Member], seconds: float = START_SECONDS) -> int:
     """How many of them end with an error; they have `seconds` together."""
     deadline = time.monotonic() + seconds
     return sum(bool(member.code(max(0.1, deadline - time.monotonic()))) for member in members)
+
+
+def stuck(members: Sequence[Member]) -> int:
+    """How many of them still run."""
+    return sum(member.process.poll() is None for member in members)
 
 
 def waiting(url: str) -> int:
@@ -152,5 +170,3 @@ def state(url: str) -> str:
     """Where the database is, and which of its indexes are broken."""
     broken = invalid_indexes(url)
     return f"version {', '.join(versions(url)) or 'none'}" + (f", INVALID index {broken[0]}" if broken else "")
-
-

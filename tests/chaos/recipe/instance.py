@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import os
 import sys
 import uuid
@@ -19,6 +20,8 @@ from alembic import command
 from alembic.config import Config
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
+
+log = logging.getLogger(__name__)
 
 KEY = 1
 LOCK, UNLOCK = f"SELECT pg_advisory_lock({KEY})", f"SELECT pg_advisory_unlock({KEY})"
@@ -72,8 +75,8 @@ async def serve_on(url: str, ini: str) -> None:
     engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
     try:
         await _locked_on_the_same_session(engine, ini)
-    except sa.exc.DBAPIError as error:
-        print(f"migration failed: {error}", flush=True)
+    except sa.exc.DBAPIError:
+        log.exception("migration failed")
     await asyncio.Event().wait()
 
 
@@ -88,7 +91,7 @@ def _crowd(number: int, options: argparse.Namespace) -> int:
     children = [os.fork() for _ in range(number) if os.getpid() == PARENT]
     if os.getpid() == PARENT:
         return sum(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) != 0 for child in children)
-    asyncio.run(migrate(options.url, options.ini, options.lock))
+    asyncio.run(migrate(options.url, options.ini, options.lock, pooled=options.pooled))
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import sys
 import time
+from pathlib import Path
 from signal import SIGKILL, SIGSTOP, SIGTERM
 
 from devtools.ports import HOST, free_port
@@ -13,7 +14,7 @@ from tests.acceptance.fleet import environment
 from tests.chaos.lab import Lab
 from tests.chaos.recipe.crew import Crew, Member, at_work, dead, holders, most, state, until, waiting, within
 from tests.chaos.recipe.scenario import scenario
-from tests.chaos.recipe.trees import BUILD, SLOW_TABLE, TABLE, asleep, long, tree
+from tests.chaos.recipe.trees import BUILD, FULL_TABLE, SLOW_TABLE, TABLE, asleep, long, tree
 from tests.chaos.recipe.trouble import reading
 
 PATIENCE_SECONDS = 20.0
@@ -63,12 +64,24 @@ def killed_with_the_lock_beside(_: Lab, crew: Crew) -> str:
 
 @scenario("3, 4", "SIGKILL inside CREATE INDEX CONCURRENTLY IF NOT EXISTS, the lock beside")
 def killed_in_an_index(_: Lab, crew: Crew) -> str:
-    """The peer takes the unfinished index for a finished one."""
+    """The build goes on in the server, and has to be over before the peer says that it is."""
     ini = _building(crew, 8)
     peer = crew.start(ini, "--lock", "beside")
     until(lambda: waiting(crew.url) == 1, "one waiting")
     crew.members[-2].process.send_signal(SIGKILL)
-    return f"the peer ends with {peer.code(PATIENCE_SECONDS)} while the dead one's build goes on: {state(crew.url)}"
+    code = peer.code(PATIENCE_SECONDS)
+    builds = "while the dead one still builds" if executing(crew.url, "CREATE INDEX") else "after the dead one's build"
+    return f"the peer ends with {code} {builds}: {state(crew.url)}"
+
+
+@scenario("3", "SIGKILL inside CREATE INDEX CONCURRENTLY without IF NOT EXISTS, then started again twice")
+def killed_in_a_plain_index(_: Lab, crew: Crew) -> str:
+    """The build finishes without its client, and nobody records it."""
+    ini = _building(crew, 3, BUILD.replace(" IF NOT EXISTS", ""))
+    crew.members[-1].kill()
+    until(lambda: not executing(crew.url, "CREATE INDEX"), "the end of the build")
+    again = [crew.start(ini) for _ in range(2)]
+    return f"{dead(again)} of 2 starts dead ({again[0].error()}), {state(crew.url)}"
 
 
 @scenario("3, 4, 32", "the server crashes inside it, and the instance is started again")
@@ -81,10 +94,9 @@ def crashed_in_an_index(lab: Lab, crew: Crew) -> str:
     return f"ends with {again.code()}: {state(crew.url)}, for good"
 
 
-def _building(crew: Crew, seconds: float) -> object:
-    ini = tree(crew.folder / "tree", SLOW_TABLE.replace("0.004", "0"), BUILD)
-    done = tree(crew.folder / "before", SLOW_TABLE.replace("0.004", "0"))
-    assert crew.start(done).code() == 0
+def _building(crew: Crew, seconds: float, build: str = BUILD) -> Path:
+    ini = tree(crew.folder / "tree", FULL_TABLE, build)
+    assert crew.start(tree(crew.folder / "before", FULL_TABLE)).code() == 0
     reading(crew.url, "t", seconds)
     crew.start(ini, "--lock", "beside")
     until(lambda: executing(crew.url, "CREATE INDEX"), "one that builds")
@@ -96,7 +108,9 @@ def index_with_peers(_: Lab, crew: Crew) -> str:
     """The waiters' snapshots are what the index waits for."""
     ini = tree(crew.folder / "tree", SLOW_TABLE, BUILD)
     members = [crew.start(ini) for _ in range(6)]
-    return f"{dead(members)} of 6 dead (deadlock), {state(crew.url)}"
+    failed = dead(members)
+    errors = {member.error() for member in members if member.process.returncode}
+    return f"{failed} of 6 dead ({', '.join(errors) or 'no error'}), {state(crew.url)}"
 
 
 @scenario("6, 25", "SIGSTOP of the one that migrates")
@@ -106,12 +120,13 @@ def stopped(_: Lab, crew: Crew) -> str:
     holder.process.send_signal(SIGSTOP)
     took = within(PATIENCE_SECONDS, lambda: peer.process.poll() is not None)
     said = peer.last_words() or "nothing"
-    return f"went on after {took:.1f} s" if took else f"stuck: held after {PATIENCE_SECONDS:.0f} s; the peer says {said}"
+    stuck = f"stuck: held after {PATIENCE_SECONDS:.0f} s; the peer says {said}"
+    return stuck if took is None else f"went on after {took:.1f} s"
 
 
 @scenario("12, 13", "SIGTERM to an application that migrates in its lifespan, statement of 8 s")
 def asked_to_end(_: Lab, crew: Crew) -> str:
-    """uvicorn listens, and ends, only after the lifespan has started up."""
+    """Uvicorn listens, and ends, only after the lifespan has started up."""
     ini, port = tree(crew.folder / "tree", TABLE, long(8)), free_port()
     words = [sys.executable, "-m", "uvicorn", "tests.chaos.recipe.app:app", "--host", HOST, "--port", str(port)]
     member = crew.run(words, **environment(None, RECIPE_URL=crew.url, RECIPE_INI=str(ini)))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from urllib.parse import urlsplit
 
-from tests.acceptance.evidence import advisory_locks
+import asyncpg
+
 from tests.chaos.lab import Lab
 from tests.chaos.recipe.crew import Crew, at_work, dead, holders, most, state, until, waiting, within
-from tests.chaos.recipe.instance import LOCK
+from tests.chaos.recipe.instance import LOCK, UNLOCK
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.scenarios_holder import holder_and_peer
-from tests.chaos.recipe.trees import TABLE, long, tree
+from tests.chaos.recipe.trees import BATCHES, ENV_WITH_THE_LOCK, TABLE, long, tree
 from tests.pooler import running_pgbouncer
 from tests.servers import fetch_sync
 from tests.unit.fakes import in_the_way
@@ -19,20 +20,32 @@ from tests.unit.fakes import in_the_way
 SOON_SECONDS = 8.0
 
 
-@scenario("14", "PgBouncer in transaction mode, 3 instances")
+@scenario("14", "PgBouncer in transaction mode, 3 instances, a backfill in batches")
 def pooler(lab: Lab, crew: Crew) -> str:
     """The lock belongs to a session of the pool, which everybody uses."""
-    fetch_sync(crew.url, "CREATE TABLE t (a text)")
-    ini = tree(crew.folder / "tree", long(2))
+    _at_r0(crew)
+    ini = tree(crew.folder / "tree", TABLE, BATCHES)
     with running_pgbouncer(lab.server) as pooler:
         url = pooler.url(urlsplit(crew.url).path.lstrip("/"))
-        members = [crew.start(ini, "--pooled", url=url) for _ in range(3)]
-        inside = most(SOON_SECONDS, lambda: at_work(crew.url), 3)
-        failed = dead(members)
-        left = advisory_locks(crew.url)
-        direct = crew.start(ini).code(SOON_SECONDS)
-    after = "the next direct one waits for ever" if direct is None else f"the next ends with {direct}"
-    return f"{inside} inside at once, {failed} of 3 dead; {left} lock(s) stay in the pool: {after}"
+        members = [crew.start(ini, "--pooled", url=url)]
+        until(lambda: _writers(crew.url) == 1, "one at work")
+        members += [crew.start(ini, "--pooled", url=url) for _ in range(2)]
+        inside = most(SOON_SECONDS, lambda: _writers(crew.url), 3)
+        for member in members:
+            member.kill()
+        within(SOON_SECONDS, lambda: waiting(crew.url) == 0)
+        left = len(holders(crew.url))
+        after = crew.start(ini).code(SOON_SECONDS)
+    then = "a direct one waits for ever" if after is None else f"a direct one ends with {after}"
+    return f"{inside} of 3 run it at once; all killed: the pool keeps {left} lock(s), {then}"
+
+
+def _writers(url: str) -> int:
+    return len(fetch_sync(url, "SELECT DISTINCT a FROM t"))
+
+
+def _at_r0(crew: Crew) -> None:
+    assert crew.start(tree(crew.folder / "before", TABLE)).code() == 0
 
 
 @scenario("17", "the connection of the lock is lost, the lock beside")
@@ -53,15 +66,60 @@ def terminated(_: Lab, crew: Crew) -> str:
     return f"{dead(both)} of 2 dead, the peer goes on: {state(crew.url)}"
 
 
+@scenario("18", "pg_cancel_backend of the one that migrates, 1 peer")
+def cancelled(_: Lab, crew: Crew) -> str:
+    """To cancel is to say no, and the next one does not hear it."""
+    _one, peer = holder_and_peer(crew, TABLE, long(3))
+    (pid,) = holders(crew.url)
+    fetch_sync(crew.url, "SELECT pg_cancel_backend($1)", pid)
+    again = within(SOON_SECONDS, lambda: at_work(crew.url) == 1 and pid not in holders(crew.url))
+    return f"the peer runs it again after {again or SOON_SECONDS:.1f} s, and ends with {peer.code()}: {state(crew.url)}"
+
+
 @scenario("20", "a revision drops the lock (DISCARD ALL, pg_advisory_unlock_all)")
 def dropped_by_a_revision(_: Lab, crew: Crew) -> str:
     """Nobody looks whether it is still held."""
-    fetch_sync(crew.url, "CREATE TABLE t (a text)")
-    ini = tree(crew.folder / "tree", 'op.execute("SELECT pg_advisory_unlock_all()")\n' + long(6))
+    ini = tree(crew.folder / "tree", TABLE, 'op.execute("SELECT pg_advisory_unlock_all()")\n' + long(6))
     crew.start(ini)
     until(lambda: at_work(crew.url) == 1, "one at work")
     crew.start(ini)
     return f"{most(SOON_SECONDS, lambda: at_work(crew.url), 2)} migrators inside the same statement at once"
+
+
+@scenario("20", "pg_advisory_xact_lock() in env.py, and a revision with an autocommit_block(), 6 instances")
+def ended_by_a_block(_: Lab, crew: Crew) -> str:
+    """The block commits, and the lock ends with the transaction."""
+    _at_r0(crew)
+    body = f"with op.get_context().autocommit_block():\n    {long(3)}"
+    ini = tree(crew.folder / "tree", TABLE, body, env=ENV_WITH_THE_LOCK)
+    crew.start(ini, "--lock", "none", "--crowd", "6")
+    return f"{most(SOON_SECONDS, lambda: at_work(crew.url), 6)} of 6 inside the block at once"
+
+
+@scenario("21", "asyncio.wait_for() around pg_advisory_lock(), 200 times, the lock given back meanwhile")
+def timeout_and_grant(_: Lab, crew: Crew) -> str:
+    """The client gives up at the moment when the server grants."""
+    return asyncio.run(_race(crew.url, 200))
+
+
+async def _race(url: str, times: int) -> str:
+    gave_up = stranded = 0
+    holder, other = await asyncpg.connect(url), await asyncpg.connect(url)
+    for _ in range(times):
+        await holder.execute(LOCK)
+        later = asyncio.create_task(holder.execute(f"SELECT pg_sleep(0.015 + random() * 0.02); {UNLOCK}"))
+        try:
+            await asyncio.wait_for(other.execute(LOCK), 0.02)
+        except TimeoutError:
+            gave_up += 1
+            stranded += await other.fetchval("SELECT count(*) FROM pg_locks WHERE pid = pg_backend_pid() AND " + HELD)
+        await later
+        await other.execute("SELECT pg_advisory_unlock_all()")
+    await asyncio.gather(holder.close(), other.close())
+    return f"{stranded} of {gave_up} that had timed out held the lock all the same"
+
+
+HELD = "locktype = 'advisory' AND granted"
 
 
 @scenario("22", "a revision fails, the process logs it and serves on with its pool")
@@ -115,5 +173,8 @@ def _vacuum(url: str) -> str:
     for sql in ("CREATE TABLE junk AS SELECT generate_series(1, 10000)", "DELETE FROM junk", "VACUUM junk"):
         fetch_sync(url, sql)
     kept = fetch_sync(url, "SELECT n_dead_tup FROM pg_stat_user_tables WHERE relname = 'junk'")[0][0]
-    pins = "SELECT backend_xmin::text FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    pins = (
+        "SELECT backend_xmin::text FROM pg_stat_activity "
+        "WHERE wait_event_type = 'Lock' AND datname = current_database()"
+    )
     return f"the waiter's backend_xmin is {fetch_sync(url, pins)[0][0]}: {kept} of 10000 dead rows stay"

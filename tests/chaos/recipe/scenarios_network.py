@@ -11,6 +11,7 @@ from tests.chaos.recipe.trouble import commits_without_answer
 from tests.servers import fetch_sync, optional
 
 VANISHED_SECONDS = 26.0
+FORGOTTEN_SECONDS = 20.0
 
 
 def _host(lab: Lab) -> Namespace:
@@ -42,6 +43,20 @@ def _held_after(lab: Lab, crew: Crew, host: Namespace) -> str:
     default = fetch_sync(crew.url, "SELECT current_setting('tcp_keepalives_idle')")[0][0]
     still = f"held after {VANISHED_SECONDS:.0f} s (the server begins to probe after {default or 7200} s)"
     return still if took is None else f"free after {took:.1f} s"
+
+
+@scenario("9", "the network forgets its connection in a statement of 4 s")
+def forgotten_flow(lab: Lab, crew: Crew) -> str:
+    """The answer goes nowhere, and both ends wait for one another."""
+    host = _host(lab)
+    member = crew.start(tree(crew.folder / "tree", TABLE, long(4)), host=host)
+    until(lambda: at_work(crew.url) == 1, "one at work")
+    with host.cut_off(lab.server.port):
+        until(lambda: at_work(crew.url) == 0, "the end of the statement")
+        took = within(FORGOTTEN_SECONDS, lambda: not holders(crew.url) or member.process.poll() is not None)
+    if took is not None:
+        return f"noticed after {took:.1f} s"
+    return f"{FORGOTTEN_SECONDS:.0f} s after the statement nobody has noticed: the lock is held, the client waits"
 
 
 @scenario("28", "the host of one that waits vanishes")

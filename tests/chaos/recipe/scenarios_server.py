@@ -10,7 +10,7 @@ from tests.chaos.recipe.crew import Crew, dead, state
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.scenarios_holder import holder_and_peer
 from tests.chaos.recipe.trees import ADD_COLUMN, TABLE, long, tree
-from tests.chaos.recipe.trouble import reading, readers_of
+from tests.chaos.recipe.trouble import readers_of, reading
 from tests.servers import fetch_sync
 
 
@@ -19,8 +19,8 @@ def connections(_: Lab, crew: Crew) -> str:
     """Whoever waits keeps a connection."""
     ini = tree(crew.folder / "tree", TABLE, long(5))
     with laboratory(max_connections="20") as small, small.server.database("crowd") as url:
-        failed = crew.start(ini, "--crowd", "40", url=url).code()
-        return f"{failed} of 40 dead (too many clients already), {state(url)}"
+        crowd = crew.start(ini, "--crowd", "40", url=url)
+        return f"{crowd.code()} of 40 dead ({crowd.error()}), {state(url)}"
 
 
 @scenario("31", "the database is not up yet")
@@ -28,7 +28,8 @@ def not_up_yet(_: Lab, crew: Crew) -> str:
     """Nothing waits for it."""
     began = time.monotonic()
     member = crew.start(tree(crew.folder / "tree", TABLE), url=f"postgresql://postgres@{HOST}:{free_port()}/x")
-    return f"dead after {time.monotonic() - began:.1f} s (exit {member.code()}): {member.error()}"
+    code = member.code()
+    return f"dead (exit {code}) {time.monotonic() - began:.1f} s after its start: {member.error()}"
 
 
 @scenario("32", "the server restarts while one migrates and one waits")

@@ -12,7 +12,18 @@ context.configure(connection=connection, transaction_per_migration=True, version
 with context.begin_transaction():
     context.run_migrations()
 """
+ENV_WITH_THE_LOCK = """
+from alembic import context
+connection = context.config.attributes["connection"]
+context.configure(connection=connection, version_table={table!r})
+with context.begin_transaction():
+    context.execute("SELECT pg_advisory_xact_lock(1)")
+    context.run_migrations()
+"""
+"""The other place where people put it: in the transaction around all revisions."""
+
 REVISION = """
+import os
 import time
 from pathlib import Path
 from alembic import op
@@ -21,11 +32,20 @@ def upgrade():
 {body}
 """
 TABLE = 'op.execute("CREATE TABLE t (a text)")'
+FULL_TABLE = 'op.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a")'
 SLOW_TABLE = 'op.execute("CREATE TABLE t AS SELECT generate_series(1, 1000) AS a, pg_sleep(0.004)::text AS b")'
 BUILD = """\
 with op.get_context().autocommit_block():
     op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS i ON t (a)")
 """
+BATCHES = """\
+with op.get_context().autocommit_block():
+    for _ in range(60):
+        op.execute(f"INSERT INTO t VALUES ('{os.getpid()}')")
+        time.sleep(0.1)
+"""
+"""Whoever is at it writes its pid."""
+
 ADD_COLUMN = 'op.execute("ALTER TABLE hot ADD COLUMN b int")'
 
 AT_WORK = "INSERT INTO t SELECT pg_sleep"
@@ -39,13 +59,13 @@ def long(seconds: float) -> str:
 
 def asleep(folder: Path) -> str:
     """Make `folder/asleep`, and do something in Python that takes a minute, with the transaction open."""
-    return f'{TABLE}\nPath({str(folder / "asleep")!r}).touch()\ntime.sleep(60)'
+    return f"{TABLE}\nPath({str(folder / 'asleep')!r}).touch()\ntime.sleep(60)"
 
 
-def tree(folder: Path, *bodies: str, version_table: str = "alembic_version") -> Path:
+def tree(folder: Path, *bodies: str, version_table: str = "alembic_version", env: str = ENV) -> Path:
     """Write revisions r0, r1, … with the given bodies, each on top of the one before; returns their alembic.ini."""
     (folder / "versions").mkdir(parents=True)
-    (folder / "env.py").write_text(ENV.format(table=version_table))
+    (folder / "env.py").write_text(env.format(table=version_table))
     for number, body in enumerate(bodies):
         add_revision(folder, f"r{number}", body, f"r{number - 1}" if number else None)
     ini = folder / "alembic.ini"
