@@ -18,7 +18,7 @@ from tests.acceptance.evidence import invalid_indexes, versions
 from tests.acceptance.project import ROOT
 from tests.acceptance.vanishing import Namespace
 from tests.chaos.recipe.instance import KEY
-from tests.chaos.recipe.trees import AT_WORK
+from tests.chaos.recipe.trees import AT_WORK, tree
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
@@ -49,7 +49,7 @@ class Member:
         """What the exception that ended it says, without what SQLAlchemy puts in front and Alembic behind."""
         raised = [line for line in self.log.read_text().splitlines() if ERROR.match(line)]
         said = (raised or [self.last_words()])[-1].split(": ", 1)[-1].split(">: ")[-1]
-        return said.rpartition(".Error) ")[2].split(";")[0]
+        return re.sub(r"^\(\S+\) ", "", said).split(";")[0]
 
     def kill(self) -> None:
         """End it, and its children if it is a crowd."""
@@ -96,6 +96,16 @@ def crew(url: str) -> Iterator[Crew]:
         made = Crew(url, Path(folder))
         stack.callback(made.close)
         yield made
+
+
+def holder_and_peer(crew: Crew, *bodies: str, lock: str = "same") -> tuple[Member, Member]:
+    """One instance inside the statement of `trees.long`, and one that waits for it."""
+    ini = tree(crew.folder / "tree", *bodies)
+    holder = crew.start(ini, "--lock", lock)
+    until(lambda: at_work(crew.url) == 1, "one at work")
+    peer = crew.start(ini, "--lock", lock)
+    until(lambda: waiting(crew.url) == 1, "one waiting")
+    return holder, peer
 
 
 def dead(members: Sequence[Member], seconds: float = START_SECONDS) -> int:

@@ -12,22 +12,12 @@ from devtools.ports import HOST, free_port
 from tests.acceptance.evidence import executing
 from tests.acceptance.fleet import environment
 from tests.chaos.lab import Lab
-from tests.chaos.recipe.crew import Crew, Member, at_work, dead, holders, most, state, until, waiting, within
+from tests.chaos.recipe.crew import Crew, at_work, dead, holder_and_peer, holders, most, state, until, waiting, within
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import BUILD, FULL_TABLE, SLOW_TABLE, TABLE, asleep, long, tree
 from tests.chaos.recipe.trouble import reading
 
 PATIENCE_SECONDS = 20.0
-
-
-def holder_and_peer(crew: Crew, *bodies: str, lock: str = "same") -> tuple[Member, Member]:
-    """One instance inside the statement of `trees.long`, and one that waits for it."""
-    ini = tree(crew.folder / "tree", *bodies)
-    holder = crew.start(ini, "--lock", lock)
-    until(lambda: at_work(crew.url) == 1, "one at work")
-    peer = crew.start(ini, "--lock", lock)
-    until(lambda: waiting(crew.url) == 1, "one waiting")
-    return holder, peer
 
 
 @scenario("1", "SIGKILL between two statements")

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from tests.chaos.lab import Lab
-from tests.chaos.recipe.crew import Crew, at_work, dead, holders, most, state, until, waiting, within
+from tests.chaos.recipe.crew import Crew, at_work, dead, holder_and_peer, holders, most, state, until, waiting, within
 from tests.chaos.recipe.instance import LOCK, UNLOCK
 from tests.chaos.recipe.scenario import scenario
-from tests.chaos.recipe.scenarios_holder import holder_and_peer
 from tests.chaos.recipe.trees import BATCHES, ENV_WITH_THE_LOCK, TABLE, long, tree
 from tests.pooler import running_pgbouncer
 from tests.servers import fetch_sync

@@ -6,12 +6,24 @@ import time
 
 from devtools.ports import HOST, free_port
 from tests.chaos.lab import Lab, laboratory
-from tests.chaos.recipe.crew import Crew, dead, state
+from tests.chaos.recipe.crew import Crew, at_work, dead, holder_and_peer, holders, state, until
+from tests.chaos.recipe.replica import REPLICATION, copy_of
 from tests.chaos.recipe.scenario import scenario
-from tests.chaos.recipe.scenarios_holder import holder_and_peer
 from tests.chaos.recipe.trees import ADD_COLUMN, TABLE, long, tree
 from tests.chaos.recipe.trouble import readers_of, reading
-from tests.servers import fetch_sync
+from tests.servers import embedded_postgres, fetch_sync
+
+
+@scenario("27", "a standby beside the primary, one instance on each")
+def standby(_: Lab, crew: Crew) -> str:
+    """Advisory locks are not replicated, and a standby grants them as well."""
+    ini = tree(crew.folder / "tree", TABLE, long(4))
+    with embedded_postgres(REPLICATION) as primary, primary.database("replicated") as url, copy_of(primary) as copy:
+        crew.start(ini, url=url)
+        until(lambda: at_work(url) == 1, "one at work")
+        member = crew.start(ini, url=copy.url("replicated"))
+        code = member.code()
+        return f"granted on both while the first is at work ({len(holders(url))} holder there); the other ends with {code}: {member.error()}"
 
 
 @scenario("30", "40 instances, max_connections = 20")
