@@ -81,7 +81,9 @@ def _rounds(seed: int, count: int) -> int:
             chance = random.Random(number)
             verdicts[number] = verdict = play(lab, f"chaos_{number}", chance, draw(lab, chance))
             told = f"{verdict.broken}, logs in {verdict.kept}" if verdict.broken else "good"
-            console.print(f"seed {number}: {', '.join(verdict.faults.elements())}: {told}", highlight=False)
+            console.print(
+                f"seed {number}: {', '.join(verdict.faults.elements())}: {told}", highlight=False, soft_wrap=True
+            )
     console.print(summary(verdicts, time.monotonic() - began))
     return 1 if any(verdict.broken for verdict in verdicts.values()) else 0
 

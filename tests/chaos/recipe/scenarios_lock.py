@@ -139,7 +139,9 @@ def idle_limit(_: Lab, crew: Crew) -> str:
     name = urlsplit(crew.url).path.lstrip("/")
     fetch_sync(crew.url, f'ALTER DATABASE "{name}" SET idle_session_timeout = 1000')
     ini = tree(crew.folder / "tree", TABLE, long(6))
-    members = [crew.start(ini, "--lock", "beside") for _ in range(2)]
+    members = [crew.start(ini, "--lock", "beside")]
+    until(lambda: at_work(crew.url) == 1, "one at work")
+    members.append(crew.start(ini, "--lock", "beside"))
     inside = most(SOON_SECONDS, lambda: at_work(crew.url), 2)
     return f"{inside} migrators inside the same statement at once, {dead(members)} of 2 dead"
 
