@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
 from tests.acceptance.fleet import Instance
@@ -58,7 +59,8 @@ def cut_off_waiter(scene: Scene) -> None:
 
 def _cut_off(scene: Scene, instance: Instance) -> None:
     assert instance.host, "chosen only where every instance has a host of its own"
-    cut = scene.stack_of(instance.host.cut_off(scene.server.port))
+    cut = ExitStack()
+    cut.enter_context(instance.host.cut_off(scene.server.port))
     scene.later(scene.chance.choice(CUT_SECONDS), cut.close)
 
 

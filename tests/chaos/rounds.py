@@ -7,7 +7,7 @@ import tempfile
 import threading
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,9 +62,12 @@ def play(lab: Lab, name: str, chance: random.Random, faults: Sequence[Fault]) ->
         ini = make_history(folder, slow("slow1", 1.2), concurrent_index("built"), quick(), slow("slow2", 1.2))
         scene = Scene(lab, url, ini, chance, stack)
         scene.start(INSTANCES)
-        with ExitStack() as before_they_are_closed:
-            before_they_are_closed.callback(scene.calm)
+        try:
             _break(scene, faults, verdict)
+        except AssertionError as nobody_migrates:
+            verdict.stuck_instances.append(str(nobody_migrates))
+        finally:
+            scene.calm()
         _recover(scene, verdict)
         _ask(scene, verdict)
         verdict.kept = scene.keep() if verdict.broken else None
@@ -82,13 +85,11 @@ def _break(scene: Scene, faults: Sequence[Fault], verdict: Verdict) -> None:
 
 
 def _recover(scene: Scene, verdict: Verdict) -> None:
-    try:
+    # those who are late are in the verdict
+    with suppress(AssertionError):
         wait_until(lambda: scene.all_ready() and not scene.lingering(), "all ready", seconds=RECOVERY_SECONDS)
-    except AssertionError:
-        slow = [i for i in scene.living() if not i.ready()]
-        verdict.stuck_instances += [f"{i.name}: {i.health().get('message')}" for i in slow]
-        verdict.stuck_instances += [f"{i.name} does not end" for i in scene.lingering()]
-    verdict.stuck_instances += [f"{i.name} is not ready any more" for i in scene.living() if not i.ready()]
+    verdict.stuck_instances += [f"{i.name}: {i.health()}" for i in scene.living() if not i.ready()]
+    verdict.stuck_instances += [f"{i.name} does not end" for i in scene.lingering()]
     verdict.ended_by_themselves += [repr(i) for i in scene.ended()]
     last = max((w.ready_at for w in scene.watches if w.ready_at), default=scene.calm_at)
     verdict.recovery_seconds = max(0.0, (last - scene.calm_at).total_seconds())

@@ -6,7 +6,7 @@ import random
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -32,7 +32,7 @@ class Scene:
     """The instances of a round, each on a host of its own where there are hosts.
 
     Attributes:
-        stack: closes everything that was started; before that, every fault that lasts has come to its end.
+        stack: ends everything that is started.
         calm_at: when the last fault was over, or will be.
     """
 
@@ -55,9 +55,9 @@ class Scene:
         """Start further instances."""
         for _ in range(number):
             first = len(self.watches) + 1
-            own = {"first": first, "host": self.lab.host(first)}
-            (instance,) = self.stack.enter_context(fleet(1, self.url, ini=self.ini, **own, **SETTINGS))  # type: ignore[arg-type]
-            self.watches.append(Watch(instance))
+            host = self.lab.host(first)
+            started = self.stack.enter_context(fleet(1, self.url, ini=self.ini, first=first, host=host, **SETTINGS))
+            self.watches.append(Watch(started[0]))
             self.stack.callback(self.watches[-1].close)
 
     def living(self) -> list[Instance]:
@@ -85,7 +85,7 @@ class Scene:
     def waiter(self) -> Instance:
         """Any other."""
         holder = self.holder()
-        return self.chance.choice([i for i in self.living() if i is not holder])
+        return self.chance.choice([i for i in self.living() if i is not holder] or [holder])
 
     def replace(self, instance: Instance, number: Signals) -> None:
         """Signal an instance to end, and start another as a supervisor would."""
@@ -94,12 +94,6 @@ class Scene:
         if number is SIGKILL:
             instance.process.wait()
         self.start()
-
-    def stack_of(self, lasting: AbstractContextManager[None]) -> ExitStack:
-        """Begin what lasts; closing the stack ends it."""
-        stack = ExitStack()
-        stack.enter_context(lasting)
-        return stack
 
     def later(self, seconds: float, undo: Callable[[], object]) -> None:
         """Undo a fault after a while; the round does not end before."""

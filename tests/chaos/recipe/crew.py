@@ -26,6 +26,11 @@ START_SECONDS = 30.0
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")
 INSTANCE = (sys.executable, "-m", "tests.chaos.recipe.instance")
 
+_OURS = (
+    f"locktype = 'advisory' AND objid = {KEY} "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+
 
 @dataclass
 class Member:
@@ -114,11 +119,6 @@ def dead(members: Sequence[Member], seconds: float = START_SECONDS) -> int:
     return sum(bool(member.code(max(0.1, deadline - time.monotonic()))) for member in members)
 
 
-def stuck(members: Sequence[Member]) -> int:
-    """How many of them still run."""
-    return sum(member.process.poll() is None for member in members)
-
-
 def waiting(url: str) -> int:
     """How many sessions are blocked in `pg_advisory_lock()`."""
     return _count(url, f"SELECT count(*) FROM pg_locks WHERE {_OURS} AND NOT granted")
@@ -127,12 +127,6 @@ def waiting(url: str) -> int:
 def holders(url: str) -> list[int]:
     """The sessions that hold the recipe's lock."""
     return [row[0] for row in fetch_sync(url, f"SELECT pid FROM pg_locks WHERE {_OURS} AND granted")]
-
-
-_OURS = (
-    f"locktype = 'advisory' AND objid = {KEY} "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
-)
 
 
 def at_work(url: str) -> int:

@@ -22,8 +22,8 @@ def standby(_: Lab, crew: Crew) -> str:
         crew.start(ini, url=url)
         until(lambda: at_work(url) == 1, "one at work")
         member = crew.start(ini, url=copy.url("replicated"))
-        code = member.code()
-        return f"granted on both while the first is at work ({len(holders(url))} holder there); the other ends with {code}: {member.error()}"
+        code, first = member.code(), len(holders(url))
+        return f"granted there too ({first} holder on the primary), then dead (exit {code}): {member.error()}"
 
 
 @scenario("30", "40 instances, max_connections = 20")
