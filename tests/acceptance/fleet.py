@@ -120,14 +120,21 @@ class Instance:
         self._client.close()
 
 
-@contextmanager
 def fleet(
-    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, host: Namespace | None = None, **settings: str
-) -> Iterator[list[Instance]]:
-    """Start `n` instances at once, named api-1, api-2, …, inside `host` if one is given; none outlives the block.
+    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str
+) -> AbstractContextManager[list[Instance]]:
+    """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
 
     Their logs are printed when the block raises, for the report of the failed test.
     """
+    return fleet_on(None, n, url, ini=ini, first=first, **settings)
+
+
+@contextmanager
+def fleet_on(
+    host: Namespace | None, n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str
+) -> Iterator[list[Instance]]:
+    """`fleet` on a host of its own; None is this machine."""
     instances: list[Instance] = []
     url = host.there(url) if host and url else url
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 from signal import SIGKILL, Signals
 
 from tests.acceptance.evidence import history, running, sessions
-from tests.acceptance.fleet import Instance, fleet
+from tests.acceptance.fleet import Instance, fleet_on
 from tests.chaos.lab import Lab
 from tests.chaos.watch import Watch
 from tests.servers import Server
@@ -56,7 +56,7 @@ class Scene:
         for _ in range(number):
             first = len(self.watches) + 1
             host = self.lab.host(first)
-            started = self.stack.enter_context(fleet(1, self.url, ini=self.ini, first=first, host=host, **SETTINGS))
+            started = self.stack.enter_context(fleet_on(host, 1, self.url, ini=self.ini, first=first, **SETTINGS))
             self.watches.append(Watch(started[0]))
             self.stack.callback(self.watches[-1].close)
 
