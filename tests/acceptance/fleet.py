@@ -40,29 +40,30 @@ class Instance:
     Attributes:
         name: its MIGRATION_INSTANCE.
         port: where it answers, once it does.
-        host: the namespace it runs in; None for this machine's own network.
+        host: the namespace in which it answers; None is this machine.
     """
 
-    def __init__(self, name: str, environment: dict[str, str], folder: Path, host: Namespace | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: dict[str, str],
+        folder: Path,
+        inside: Sequence[str] = (),
+        host: Namespace | None = None,
+    ) -> None:
         self.name = name
         self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
         # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
         limits = httpx.Limits(max_keepalive_connections=0)
-        address = host.address if host else HOST
-        self._client = httpx.Client(
-            base_url=f"http://{address}:{self.port}", trust_env=False, timeout=10, limits=limits
-        )
-        command = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
+        address, inside = (host.address, host.inside()) if host else (HOST, inside)
+        url = f"http://{address}:{self.port}"
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=10, limits=limits)
+        uvicorn = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                host.inside(*command) if host else command,
-                cwd=ROOT,
-                env=environment,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
+                [*inside, *uvicorn], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def __repr__(self) -> str:
@@ -121,28 +122,34 @@ class Instance:
 
 
 def fleet(
-    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str
+    n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, inside: Sequence[str] = (), **settings: str
 ) -> AbstractContextManager[list[Instance]]:
     """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
 
-    Their logs are printed when the block raises, for the report of the failed test.
+    `inside` is put before the command, to run it in a namespace. Their logs are printed when the block raises, for the
+    report of the failed test.
     """
-    return fleet_on(None, n, url, ini=ini, first=first, **settings)
+    names = [f"api-{number}" for number in range(first, first + n)]
+    return _started(names, environment(url, **{"MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}), inside)
+
+
+def one_on(host: Namespace, name: str, url: str, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
+    """Start an instance inside `host`, reachable from here."""
+    own = environment(host.there(url), MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+    return _started([name], own, host=host)
 
 
 @contextmanager
-def fleet_on(
-    host: Namespace | None, n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, **settings: str
+def _started(
+    names: Sequence[str], own: dict[str, str], inside: Sequence[str] = (), host: Namespace | None = None
 ) -> Iterator[list[Instance]]:
-    """`fleet` on a host of its own; None is this machine."""
     instances: list[Instance] = []
-    url = host.there(url) if host and url else url
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         try:
-            for number in range(first, first + n):
-                name = f"api-{number}"
-                own = {"MIGRATION_INSTANCE": name, "MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}
-                instances.append(Instance(name, environment(url, **own), Path(folder), host))
+            for name in names:
+                # a test may call all of its instances by one name
+                named = {"MIGRATION_INSTANCE": name, **own}
+                instances.append(Instance(name, named, Path(folder), inside, host))
             yield instances
         except BaseException:
             for instance in instances:

@@ -1,7 +1,7 @@
-"""Hosts that vanish: network namespaces behind veth pairs, whose packets can be dropped.
+"""A host that vanishes: a network namespace behind a veth pair, whose packets can be dropped.
 
-The test's own network is one end of the pair, the namespace the other. The addresses are out of 198.18.0.0/15, which
-is set aside for tests of networks, and exist only as long as the pair does.
+The test's own network is one end of the pair, the namespace the other; a second one may stand behind it. The
+addresses are out of 198.18.0.0/15, which is set aside for tests of networks, and exist only as long as the pair does.
 """
 
 import os
@@ -10,7 +10,6 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 from itertools import count
 
 from devtools.ports import HOST
@@ -18,7 +17,6 @@ from tests.servers import optional
 
 REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
 
-_NETWORKS = IPv4Network("198.18.0.0/15")
 _numbers = count()
 
 
@@ -64,39 +62,48 @@ class Namespace:
     @contextmanager
     def _dropped(self, *packets: str) -> Iterator[None]:
         command = self.inside("iptables", "-w")
-        _run(*command, "-I", *packets, "-j", "DROP")
+        run(*command, "-I", *packets, "-j", "DROP")
         try:
             yield
         finally:
-            _run(*command, "-D", *packets, "-j", "DROP")
+            run(*command, "-D", *packets, "-j", "DROP")
 
 
 @contextmanager
-def namespace() -> Iterator[Namespace]:
-    """Make one, and remove it with its pair and its rules; skips where that is not allowed."""
+def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
+    """Make one, joined to this machine or to `router`, and remove it with its pair and its rules.
+
+    Skips where that is not allowed.
+    """
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         optional("network namespaces", REMEDY)
-    # other test runs on this machine make their own
-    number = (8 * os.getpid() + next(_numbers)) % 2 ** (30 - _NETWORKS.prefixlen)
-    name, here, there = f"vanishing-{number}", f"vh{number}", f"vt{number}"
-    network = IPv4Network((int(_NETWORKS.network_address) + 4 * number, 30))
-    gateway, address = map(str, network.hosts())
+    # other test runs on this machine make their own; three bits are ours
+    number = (8 * os.getpid() + next(_numbers) % 8) % 16384
+    kind, block = ("vanishing", 18) if router is None else ("behind", 19)
+    name, here, there = f"{kind}-{number}", f"{kind[0]}h{number}", f"{kind[0]}t{number}"
+    net = f"198.{block}.{number // 64}.{number % 64 * 4}"
+    stem, _, last = net.rpartition(".")
+    gateway, address = (f"{stem}.{int(last) + n}" for n in (1, 2))
+    outside = router.inside if router else lambda *words: list(words)
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         optional("network namespaces", REMEDY)
-    made = Namespace(name, address, gateway, str(network))
+    made = Namespace(name, address, gateway, f"{net}/30")
     try:
-        _run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name)
-        _run("ip", "address", "add", f"{gateway}/30", "dev", here)
-        _run("ip", "link", "set", here, "up")
-        _run(*made.inside("ip", "address", "add", f"{address}/30", "dev", there))
-        _run(*made.inside("ip", "link", "set", there, "up"))
+        run(*outside("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name))
+        run(*outside("ip", "address", "add", f"{gateway}/30", "dev", here))
+        run(*outside("ip", "link", "set", here, "up"))
+        run(*made.inside("ip", "address", "add", f"{address}/30", "dev", there))
+        run(*made.inside("ip", "link", "set", there, "up"))
+        run(*made.inside("ip", "link", "set", "lo", "up"))
+        run(*made.inside("ip", "route", "add", "default", "via", gateway))
         yield made
     finally:
         # the pair goes with either of its ends
-        subprocess.run(["ip", "link", "delete", here], capture_output=True)
-        _run("ip", "netns", "delete", name)
+        subprocess.run(outside("ip", "link", "delete", here), capture_output=True)
+        run("ip", "netns", "delete", name)
 
 
-def _run(*words: str) -> None:
+def run(*words: str) -> None:
+    """Run a command that must not fail."""
     done = subprocess.run(words, capture_output=True, text=True)
     assert done.returncode == 0, f"{' '.join(words)}: {done.stderr}"

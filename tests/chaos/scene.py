@@ -6,14 +6,14 @@ import random
 import tempfile
 import threading
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from signal import SIGKILL, Signals
 
 from tests.acceptance.evidence import history, running, sessions
-from tests.acceptance.fleet import Instance, fleet_on
+from tests.acceptance.fleet import Instance, fleet, one_on
 from tests.chaos.lab import Lab
 from tests.chaos.watch import Watch
 from tests.servers import Server
@@ -55,10 +55,14 @@ class Scene:
         """Start further instances."""
         for _ in range(number):
             first = len(self.watches) + 1
-            host = self.lab.host(first)
-            started = self.stack.enter_context(fleet_on(host, 1, self.url, ini=self.ini, first=first, **SETTINGS))
-            self.watches.append(Watch(started[0]))
+            self.watches.append(Watch(self.stack.enter_context(self._instance(first))[0]))
             self.stack.callback(self.watches[-1].close)
+
+    def _instance(self, number: int) -> AbstractContextManager[list[Instance]]:
+        host = self.lab.host(number)
+        if host is None:
+            return fleet(1, self.url, ini=self.ini, first=number, **SETTINGS)
+        return one_on(host, f"api-{number}", self.url, self.ini, **SETTINGS)
 
     def living(self) -> list[Instance]:
         """Those that run, and that nobody asked to end."""
