@@ -79,9 +79,9 @@ def executing(url: str, words: str) -> bool:
 
 
 def sessions(url: str) -> list[str]:
-    """The names of the package's sessions in this database."""
+    """The names of the sessions of instances and commands in this database; not of those that only look."""
     sql = (
-        "SELECT application_name FROM pg_stat_activity "
-        "WHERE datname = current_database() AND application_name LIKE 'migrations:%' ORDER BY backend_start"
+        "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() "
+        "AND application_name SIMILAR TO 'migrations:[^:]*:(waiting|migrating):%' ORDER BY backend_start"
     )
     return [row[0] for row in fetch_sync(url, sql)]

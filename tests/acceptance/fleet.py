@@ -17,6 +17,7 @@ import httpx
 
 from devtools.ports import HOST, free_port
 from tests.acceptance.project import PLAIN, ROOT
+from tests.acceptance.vanishing import Namespace
 from tests.waiting import wait_until
 
 WAIT_SECONDS = 30.0
@@ -39,19 +40,30 @@ class Instance:
     Attributes:
         name: its MIGRATION_INSTANCE.
         port: where it answers, once it does.
+        host: the namespace in which it answers; None is this machine.
     """
 
-    def __init__(self, name: str, environment: dict[str, str], folder: Path, inside: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        name: str,
+        environment: dict[str, str],
+        folder: Path,
+        inside: Sequence[str] = (),
+        host: Namespace | None = None,
+    ) -> None:
         self.name = name
+        self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
         # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=10, limits=limits)
-        command = [*inside, sys.executable, "-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self.port)]
+        address, inside = (host.address, host.inside()) if host else (HOST, inside)
+        url = f"http://{address}:{self.port}"
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=10, limits=limits)
+        uvicorn = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*inside, *uvicorn], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def __repr__(self) -> str:
@@ -109,22 +121,35 @@ class Instance:
         self._client.close()
 
 
-@contextmanager
 def fleet(
     n: int, url: str | None, *, ini: Path = PLAIN, first: int = 1, inside: Sequence[str] = (), **settings: str
-) -> Iterator[list[Instance]]:
+) -> AbstractContextManager[list[Instance]]:
     """Start `n` instances at once, named api-1, api-2, …; none outlives the block.
 
     `inside` is put before the command, to run it in a namespace. Their logs are printed when the block raises, for the
     report of the failed test.
     """
+    names = [f"api-{number}" for number in range(first, first + n)]
+    return _started(names, environment(url, **{"MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}), inside)
+
+
+def one_on(host: Namespace, name: str, url: str, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
+    """Start an instance inside `host`, reachable from here."""
+    own = environment(host.there(url), MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+    return _started([name], own, host=host)
+
+
+@contextmanager
+def _started(
+    names: Sequence[str], own: dict[str, str], inside: Sequence[str] = (), host: Namespace | None = None
+) -> Iterator[list[Instance]]:
     instances: list[Instance] = []
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         try:
-            for number in range(first, first + n):
-                name = f"api-{number}"
-                own = {"MIGRATION_INSTANCE": name, "MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}
-                instances.append(Instance(name, environment(url, **own), Path(folder), inside))
+            for name in names:
+                # a test may call all of its instances by one name
+                named = {"MIGRATION_INSTANCE": name, **own}
+                instances.append(Instance(name, named, Path(folder), inside, host))
             yield instances
         except BaseException:
             for instance in instances:

@@ -93,6 +93,24 @@ def test_a_terminated_session_is_replaced(ledger_url: str, tmp_path: Path) -> No
     assert_taken_over(ledger_url, ini, "held")
 
 
+def test_a_terminated_session_is_replaced_in_an_autocommit_block(ledger_url: str, tmp_path: Path) -> None:
+    """There Alembic gives up the connection in its own way; that too is a lost connection, and everybody is ready."""
+    body = f"""
+        with op.get_context().autocommit_block():
+            if not op.get_bind().scalar({project.GATE}):
+                op.execute("SELECT pg_sleep(300)")
+            mark()
+    """
+    block = project.Revision("block", body, header="idempotent = True")
+    ini = project.make_history(tmp_path, block, project.quick())
+    with fleet(2, ledger_url, ini=ini) as instances:
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep(300)"), "one in the block", seconds=60)
+        evidence.let_go(ledger_url)
+        holders.signal_holder(ledger_url, "pg_terminate_backend")
+        until_all_ready(instances)
+    assert_taken_over(ledger_url, ini, "block")
+
+
 def test_a_cancelled_statement_is_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
     """pg_cancel_backend: the failure is recorded, the lock is free, and the peers that were there do not repeat it."""
     ini = project.make_history(tmp_path, holders.in_the_server())

@@ -61,8 +61,7 @@ def one_that_vanishes(
 ) -> "Iterator[subprocess.Popen[str]]":
     """An upgrade whose host vanished when it was `inside` the revision, and is back after a successor has finished."""
     settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
-    there = url.replace("127.0.0.1", host.gateway)
-    with command(host.inside(*UPGRADE), there, MIGRATION_INSTANCE="vanished", **settings) as vanished:
+    with command(host.inside(*UPGRADE), host.there(url), MIGRATION_INSTANCE="vanished", **settings) as vanished:
         wait_until(inside, "one that migrates", seconds=60)
         (pid,) = holders.pids(url)
         evidence.let_go(url)

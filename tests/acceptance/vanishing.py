@@ -10,10 +10,14 @@ import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import count
 
+from devtools.ports import HOST
 from tests.servers import optional
 
 REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
+
+_numbers = count()
 
 
 @dataclass(frozen=True)
@@ -22,11 +26,13 @@ class Namespace:
 
     Attributes:
         name: for `ip netns exec`.
+        address: its own.
         gateway: the address under which it reaches this machine.
         network: both addresses of the pair, for pg_hba.conf.
     """
 
     name: str
+    address: str
     gateway: str
     network: str
 
@@ -34,19 +40,33 @@ class Namespace:
         """A command that runs in it."""
         return ["ip", "netns", "exec", self.name, *words]
 
+    def there(self, url: str) -> str:
+        """The URL of a server on this machine, as it has to be written inside."""
+        return url.replace(HOST, self.gateway)
+
     @contextmanager
     def vanished(self) -> Iterator[None]:
         """Within the block nothing comes or goes, and nobody is told; then it is back, with all that runs on it."""
-        self._rule("-I", "INPUT")
-        self._rule("-I", "OUTPUT")
+        with self._dropped("INPUT"), self._dropped("OUTPUT"):
+            yield
+
+    @contextmanager
+    def cut_off(self, port: int) -> Iterator[None]:
+        """The same for what comes from and goes to one port of this machine; everything else is let through."""
+        with (
+            self._dropped("INPUT", "-p", "tcp", "--sport", str(port)),
+            self._dropped("OUTPUT", "-p", "tcp", "--dport", str(port)),
+        ):
+            yield
+
+    @contextmanager
+    def _dropped(self, *packets: str) -> Iterator[None]:
+        command = self.inside("iptables", "-w")
+        run(*command, "-I", *packets, "-j", "DROP")
         try:
             yield
         finally:
-            self._rule("-D", "INPUT")
-            self._rule("-D", "OUTPUT")
-
-    def _rule(self, *where: str) -> None:
-        run(*self.inside("iptables", "-w", *where, "-j", "DROP"))
+            run(*command, "-D", *packets, "-j", "DROP")
 
 
 @contextmanager
@@ -57,7 +77,8 @@ def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
     """
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         optional("network namespaces", REMEDY)
-    number = os.getpid() % 16384
+    # other test runs on this machine make their own; three bits are ours
+    number = (8 * os.getpid() + next(_numbers) % 8) % 16384
     kind, block = ("vanishing", 18) if router is None else ("behind", 19)
     name, here, there = f"{kind}-{number}", f"{kind[0]}h{number}", f"{kind[0]}t{number}"
     net = f"198.{block}.{number // 64}.{number % 64 * 4}"
@@ -66,7 +87,7 @@ def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
     outside = router.inside if router else lambda *words: list(words)
     if subprocess.run(["ip", "netns", "add", name], capture_output=True).returncode != 0:
         optional("network namespaces", REMEDY)
-    made = Namespace(name, gateway, f"{net}/30")
+    made = Namespace(name, address, gateway, f"{net}/30")
     try:
         run(*outside("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", name))
         run(*outside("ip", "address", "add", f"{gateway}/30", "dev", here))

@@ -1,68 +1,84 @@
-"""What is done to a fleet while it migrates. Each fault returns once it has been done."""
+"""What is done to a fleet while it migrates. Each fault returns once it has been done; some are undone later."""
 
 from __future__ import annotations
 
-import random
-import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from signal import SIGCONT, SIGKILL, SIGSTOP
+from contextlib import ExitStack
+from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
-from tests.acceptance.evidence import sessions
 from tests.acceptance.fleet import Instance
-from tests.servers import Server, fetch_sync
+from tests.chaos.scene import Scene
+from tests.servers import fetch_sync
 
-STOPPED_SECONDS = 4.0
-"""Longer than the idle limit that the fleet runs with, so that the server ends the one that was stopped."""
+STOPPED_SECONDS = (1.0, 4.0)
+"""Shorter and longer than the idle limit of the fleet, at which the server ends the session of the one that stopped."""
 
-
-@dataclass
-class Scene:
-    """A fleet in the middle of a migration."""
-
-    server: Server
-    url: str
-    instances: list[Instance]
-    start_another: Callable[[], None]
-    timers: list[threading.Timer] = field(default_factory=list)
-
-    def holder(self) -> Instance:
-        """The instance that migrates, by its session's name; any one that lives if nobody does."""
-        living = [i for i in self.instances if i.process.poll() is None]
-        names = {name.rpartition(":")[2] for name in sessions(self.url) if ":migrating:" in name}
-        return next((i for i in living if i.name in names), random.choice(living))
+CUT_SECONDS = (2.0, 6.0, 20.0)
+"""Shorter and longer than what the server waits for a client that does not acknowledge (15 s)."""
 
 
 def kill_holder(scene: Scene) -> None:
     """SIGKILL the one that migrates; a supervisor starts another."""
-    scene.holder().kill(SIGKILL)
-    scene.start_another()
+    scene.replace(scene.holder(), SIGKILL)
+
+
+def kill_waiter(scene: Scene) -> None:
+    """SIGKILL one that waits; a supervisor starts another."""
+    scene.replace(scene.waiter(), SIGKILL)
+
+
+def end_holder(scene: Scene) -> None:
+    """SIGTERM to the one that migrates, as in a deploy; a supervisor starts another."""
+    scene.replace(scene.holder(), SIGTERM)
 
 
 def stop_holder(scene: Scene) -> None:
-    """SIGSTOP the one that migrates, and SIGCONT it when its successor is at work."""
-    holder = scene.holder()
-    holder.kill(SIGSTOP)
-    timer = threading.Timer(STOPPED_SECONDS, holder.process.send_signal, [SIGCONT])
-    scene.timers.append(timer)
-    timer.start()
+    """SIGSTOP the one that migrates, SIGCONT it later."""
+    _stop(scene, scene.holder())
 
 
-def terminate_backend(scene: Scene) -> None:
+def stop_waiter(scene: Scene) -> None:
+    """SIGSTOP one that waits, SIGCONT it later."""
+    _stop(scene, scene.waiter())
+
+
+def _stop(scene: Scene, instance: Instance) -> None:
+    instance.kill(SIGSTOP)
+    scene.later(scene.chance.choice(STOPPED_SECONDS), lambda: instance.process.send_signal(SIGCONT))
+
+
+def cut_off_holder(scene: Scene) -> None:
+    """Drop every packet between the server and the host of the one that migrates, for a while."""
+    _cut_off(scene, scene.holder())
+
+
+def cut_off_waiter(scene: Scene) -> None:
+    """Drop every packet between the server and the host of one that waits, for a while."""
+    _cut_off(scene, scene.waiter())
+
+
+def _cut_off(scene: Scene, instance: Instance) -> None:
+    assert instance.host, "chosen only where every instance has a host of its own"
+    cut = ExitStack()
+    cut.enter_context(instance.host.cut_off(scene.server.port))
+    scene.later(scene.chance.choice(CUT_SECONDS), cut.close)
+
+
+def terminate_holder(scene: Scene) -> None:
     """End the migrating session from the server's side."""
-    fetch_sync(
-        scene.url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name LIKE 'migrations:%:migrating:%' AND datname = current_database()",
-    )
+    _terminate(scene, "migrating")
 
 
-def cut_waiters(scene: Scene) -> None:
+def terminate_waiters(scene: Scene) -> None:
     """End every waiting session from the server's side."""
+    _terminate(scene, "waiting")
+
+
+def _terminate(scene: Scene, role: str) -> None:
     fetch_sync(
         scene.url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE application_name LIKE 'migrations:%:waiting:%' AND datname = current_database()",
+        f"WHERE application_name LIKE 'migrations:%:{role}:%' AND datname = current_database()",
     )
 
 
@@ -76,11 +92,18 @@ def crash_server(scene: Scene) -> None:
     scene.server.restart("immediate")
 
 
-FAULTS: tuple[Callable[[Scene], None], ...] = (
+Fault = Callable[[Scene], None]
+
+FAULTS: tuple[Fault, ...] = (
     kill_holder,
+    kill_waiter,
+    end_holder,
     stop_holder,
-    terminate_backend,
-    cut_waiters,
+    stop_waiter,
+    terminate_holder,
+    terminate_waiters,
     restart_server,
     crash_server,
 )
+NETWORK_FAULTS: tuple[Fault, ...] = (cut_off_holder, cut_off_waiter)
+"""Only where every instance has a network of its own."""

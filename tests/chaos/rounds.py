@@ -4,102 +4,104 @@ from __future__ import annotations
 
 import random
 import tempfile
-import time
+import threading
 from collections import Counter
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.acceptance.evidence import applied, invalid_indexes, marks, running, versions
-from tests.acceptance.fleet import Instance, fleet
+from tests.acceptance.evidence import applied, history, invalid_indexes, marks, versions
 from tests.acceptance.project import concurrent_index, head, make_history, quick, revisions, slow
-from tests.chaos.faults import FAULTS, Scene
-from tests.servers import Server
+from tests.chaos.faults import FAULTS, NETWORK_FAULTS, Fault
+from tests.chaos.lab import Lab
+from tests.chaos.scene import Scene
 from tests.waiting import wait_until
 
 INSTANCES = 3
 RECOVERY_SECONDS = 90.0
+LONGEST_DELAY_SECONDS = 1.2
 
 
 @dataclass
 class Verdict:
-    """What a round has shown; every list but `faults` should be empty."""
+    """What a round has shown; every list should be empty."""
 
     faults: Counter[str] = field(default_factory=Counter)
-    twice: list[str] = field(default_factory=list)
-    lost: list[str] = field(default_factory=list)
-    invalid: list[str] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
+    applied_twice: list[str] = field(default_factory=list)
+    lost_revisions: list[str] = field(default_factory=list)
+    invalid_indexes: list[str] = field(default_factory=list)
+    stuck_instances: list[str] = field(default_factory=list)
+    ready_before_the_schema: list[str] = field(default_factory=list)
+    ended_by_themselves: list[str] = field(default_factory=list)
     recovery_seconds: float = 0.0
+    kept: Path | None = None
 
     @property
-    def good(self) -> bool:
-        """Whether every promise was kept."""
-        return not (self.twice or self.lost or self.invalid or self.stuck)
+    def broken(self) -> dict[str, list[str]]:
+        """The promises that were not kept, with what broke them."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, list) and value}
 
 
-def play(server: Server, name: str, chance: random.Random) -> Verdict:
-    """Play one round on `server` in a database called `name`."""
+PROMISES = [name for name, value in vars(Verdict()).items() if isinstance(value, list)]
+
+
+def draw(lab: Lab, chance: random.Random) -> Sequence[Fault]:
+    """One to three of the faults that are possible here."""
+    possible = FAULTS + (NETWORK_FAULTS if lab.hosts else ())
+    return chance.choices(possible, k=chance.randint(1, 3))
+
+
+def play(lab: Lab, name: str, chance: random.Random, faults: Sequence[Fault]) -> Verdict:
+    """Play one round in a database called `name`."""
     verdict = Verdict()
     with ExitStack() as stack:
-        url = stack.enter_context(server.database(name))
+        url = stack.enter_context(lab.server.database(name))
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="chaos-")))
-        ini = make_history(folder, slow("slow1", 1.5), concurrent_index("built"), quick(), slow("slow2", 1.5))
-        instances = list(stack.enter_context(_fleet(INSTANCES, url, ini)))
-
-        def start_another() -> None:
-            instances.extend(stack.enter_context(_fleet(1, url, ini, first=len(instances) + 1)))
-
-        scene = Scene(server, url, instances, start_another)
-        for fault in chance.choices(FAULTS, k=chance.randint(1, 3)):
-            _until_somebody_migrates(scene)
-            time.sleep(chance.uniform(0, 1.5))
-            fault(scene)
-            verdict.faults[fault.__name__] += 1
-        began = time.monotonic()
+        ini = make_history(folder, slow("slow1", 1.2), concurrent_index("built"), quick(), slow("slow2", 1.2))
+        scene = Scene(lab, url, ini, chance, stack)
+        scene.start(INSTANCES)
+        try:
+            _break(scene, faults, verdict)
+        except AssertionError as nobody_migrates:
+            verdict.stuck_instances.append(str(nobody_migrates))
+        finally:
+            scene.calm()
         _recover(scene, verdict)
-        verdict.recovery_seconds = time.monotonic() - began
-        _ask(url, ini, verdict)
-        for timer in scene.timers:
-            timer.join()
+        _ask(scene, verdict)
+        verdict.kept = scene.keep() if verdict.broken else None
     return verdict
 
 
-def _fleet(n: int, url: str, ini: Path, first: int = 1) -> AbstractContextManager[list[Instance]]:
-    # the idle limit is shorter than a stop lasts, so that the server ends the session of whoever was stopped
-    return fleet(
-        n,
-        url,
-        ini=ini,
-        first=first,
-        MIGRATION_IDLE_SECONDS="2",
-        MIGRATION_WAIT_SECONDS="120",
-        MIGRATION_RUN_SECONDS="60",
-    )
-
-
-def _until_somebody_migrates(scene: Scene) -> None:
-    # or until it is all over, in which case the fault hits a fleet that serves
-    wait_until(
-        lambda: bool(running(scene.url)) or all(i.ready() for i in _living(scene)),
-        "somebody migrates",
-        seconds=RECOVERY_SECONDS,
-    )
-
-
-def _living(scene: Scene) -> list[Instance]:
-    return [i for i in scene.instances if i.process.poll() is None]
+def _break(scene: Scene, faults: Sequence[Fault], verdict: Verdict) -> None:
+    for fault in faults:
+        scene.until_somebody_migrates(RECOVERY_SECONDS)
+        # the moment is what chance decides here; there is no condition to wait for
+        threading.Event().wait(scene.chance.uniform(0, LONGEST_DELAY_SECONDS))
+        fault(scene)
+        verdict.faults[fault.__name__] += 1
+        scene.calm_at = max(scene.calm_at, datetime.now(UTC))
 
 
 def _recover(scene: Scene, verdict: Verdict) -> None:
-    try:
-        wait_until(lambda: all(i.ready() for i in _living(scene)), "all ready", seconds=RECOVERY_SECONDS)
-    except AssertionError:
-        verdict.stuck += [f"{i.name}: {i.health().get('message')}" for i in _living(scene) if not i.ready()]
+    # those who are late are in the verdict
+    with suppress(AssertionError):
+        wait_until(lambda: scene.all_ready() and not scene.lingering(), "all ready", seconds=RECOVERY_SECONDS)
+    verdict.stuck_instances += [f"{i.name}: {i.health()}" for i in scene.living() if not i.ready()]
+    verdict.stuck_instances += [f"{i.name} does not end" for i in scene.lingering()]
+    verdict.ended_by_themselves += [repr(i) for i in scene.ended()]
+    last = max((w.ready_at for w in scene.watches if w.ready_at), default=scene.calm_at)
+    verdict.recovery_seconds = max(0.0, (last - scene.calm_at).total_seconds())
 
 
-def _ask(url: str, ini: Path, verdict: Verdict) -> None:
+def _ask(scene: Scene, verdict: Verdict) -> None:
+    url, ini = scene.url, scene.ini
     done = Counter(applied(url))
-    verdict.twice = [r for r, times in (done + Counter(marks(url))).items() if done[r] > 1 or times > 2]
-    verdict.lost = [r for r in revisions(ini) if not done[r]] + ([] if versions(url) == [head(ini)] else ["head"])
-    verdict.invalid = invalid_indexes(url)
+    verdict.applied_twice = [r for r, times in (done + Counter(marks(url))).items() if done[r] > 1 or times > 2]
+    verdict.lost_revisions = [r for r in revisions(ini) if not done[r]]
+    verdict.lost_revisions += [] if versions(url) == [head(ini)] else ["head"]
+    verdict.invalid_indexes = invalid_indexes(url)
+    there = [row["finished_at"] for row in history(url) if (row["revision"], row["outcome"]) == (head(ini), "applied")]
+    early = [w.instance.name for w in scene.watches if w.ready_at and not any(at < w.ready_at for at in there)]
+    verdict.ready_before_the_schema = early

@@ -1,0 +1,30 @@
+"""The table at the end of `./dev chaos`."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Mapping
+
+from rich.table import Table
+
+from tests.chaos.rounds import PROMISES, Verdict
+
+
+def summary(verdicts: Mapping[int, Verdict], took_seconds: float) -> Table:
+    """What was done in all rounds, by their seeds, and what broke."""
+    drawn = Table(title=f"{len(verdicts)} rounds, seeds {min(verdicts)} to {max(verdicts)}")
+    drawn.add_column("what")
+    drawn.add_column("how often", justify="right")
+    faults: Counter[str] = sum((verdict.faults for verdict in verdicts.values()), Counter())
+    for name, times in sorted(faults.items()):
+        drawn.add_row(name.replace("_", " "), str(times))
+    drawn.add_section()
+    for name in PROMISES:
+        drawn.add_row(name.replace("_", " "), str(sum(len(v.broken.get(name, [])) for v in verdicts.values())))
+    drawn.add_section()
+    seconds = [verdict.recovery_seconds for verdict in verdicts.values()]
+    drawn.add_row("last fault over to all ready, median", f"{statistics.median(seconds):.1f} s")
+    drawn.add_row("… worst", f"{max(seconds):.1f} s")
+    drawn.add_row("all of it took", f"{took_seconds / 60:.1f} min")
+    return drawn

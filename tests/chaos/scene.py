@@ -1,0 +1,131 @@
+"""A fleet in the middle of a migration: who does what in it, and what will be undone when."""
+
+from __future__ import annotations
+
+import random
+import tempfile
+import threading
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from signal import SIGKILL, Signals
+
+from tests.acceptance.evidence import history, running, sessions
+from tests.acceptance.fleet import Instance, fleet, one_on
+from tests.chaos.lab import Lab
+from tests.chaos.watch import Watch
+from tests.servers import Server
+from tests.waiting import wait_until
+
+SETTINGS = {
+    # shorter than some stops last, so that the server ends the session of whoever was stopped
+    "MIGRATION_IDLE_SECONDS": "2",
+    "MIGRATION_WAIT_SECONDS": "120",
+    "MIGRATION_RUN_SECONDS": "60",
+}
+
+
+@dataclass
+class Scene:
+    """The instances of a round, each on a host of its own where there are hosts.
+
+    Attributes:
+        stack: ends everything that is started.
+        calm_at: when the last fault was over, or will be.
+    """
+
+    lab: Lab
+    url: str
+    ini: Path
+    chance: random.Random
+    stack: ExitStack
+    watches: list[Watch] = field(default_factory=list)
+    calm_at: datetime = field(default_factory=lambda: datetime.now(UTC))
+    _dismissed: set[str] = field(default_factory=set)
+    _timers: list[threading.Timer] = field(default_factory=list)
+
+    @property
+    def server(self) -> Server:
+        """The server everybody is connected to."""
+        return self.lab.server
+
+    def start(self, number: int = 1) -> None:
+        """Start further instances."""
+        for _ in range(number):
+            first = len(self.watches) + 1
+            self.watches.append(Watch(self.stack.enter_context(self._instance(first))[0]))
+            self.stack.callback(self.watches[-1].close)
+
+    def _instance(self, number: int) -> AbstractContextManager[list[Instance]]:
+        host = self.lab.host(number)
+        if host is None:
+            return fleet(1, self.url, ini=self.ini, first=number, **SETTINGS)
+        return one_on(host, f"api-{number}", self.url, self.ini, **SETTINGS)
+
+    def living(self) -> list[Instance]:
+        """Those that run, and that nobody asked to end."""
+        return [i for i in self._kept() if i.process.poll() is None]
+
+    def ended(self) -> list[Instance]:
+        """Those that ended although nobody asked them to."""
+        return [i for i in self._kept() if i.process.poll() is not None]
+
+    def lingering(self) -> list[Instance]:
+        """Those that were asked to end and have not."""
+        gone = (w.instance for w in self.watches if w.instance.name in self._dismissed)
+        return [i for i in gone if i.process.poll() is None]
+
+    def _kept(self) -> list[Instance]:
+        return [w.instance for w in self.watches if w.instance.name not in self._dismissed]
+
+    def holder(self) -> Instance:
+        """The instance that migrates, by its session's name; the first that lives if nobody does."""
+        names = {name.rpartition(":")[2] for name in sessions(self.url) if ":migrating:" in name}
+        living = self.living()
+        return next((i for i in living if i.name in names), living[0])
+
+    def waiter(self) -> Instance:
+        """Any other."""
+        holder = self.holder()
+        return self.chance.choice([i for i in self.living() if i is not holder] or [holder])
+
+    def replace(self, instance: Instance, number: Signals) -> None:
+        """Signal an instance to end, and start another as a supervisor would."""
+        self._dismissed.add(instance.name)
+        instance.kill(number)
+        if number is SIGKILL:
+            instance.process.wait()
+        self.start()
+
+    def later(self, seconds: float, undo: Callable[[], object]) -> None:
+        """Undo a fault after a while; the round does not end before."""
+        timer = threading.Timer(seconds, undo)
+        self._timers.append(timer)
+        self.calm_at = max(self.calm_at, datetime.now(UTC) + timedelta(seconds=seconds))
+        timer.start()
+
+    def calm(self) -> None:
+        """Wait until every fault is over."""
+        for timer in self._timers:
+            timer.join()
+
+    def all_ready(self) -> bool:
+        """Whether everybody who lives has said that it is ready."""
+        living = {i.name for i in self.living()}
+        return all(w.ready_at for w in self.watches if w.instance.name in living)
+
+    def until_somebody_migrates(self, seconds: float) -> None:
+        """Wait for a revision to be run, or until it is all over: then a fault hits a fleet that serves."""
+        wait_until(lambda: bool(running(self.url)) or self.all_ready(), "somebody migrates", seconds=seconds)
+
+    def keep(self) -> Path:
+        """Keep what everybody and the server have written, for a person to look at; returns the folder."""
+        folder = Path(tempfile.mkdtemp(prefix="chaos-kept-"))
+        for watch in self.watches:
+            (folder / f"{watch.instance.name}.log").write_text(watch.instance.log())
+        (folder / "history").write_text("\n".join(map(str, history(self.url))))
+        if self.server.process:
+            (folder / "server.log").write_bytes(self.server.process.log.read_bytes())
+        return folder

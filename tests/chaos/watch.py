@@ -1,0 +1,36 @@
+"""Asking an instance all the time whether it is ready: to say so before the schema is there breaks a promise."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+from tests.acceptance.fleet import Instance
+
+EVERY_SECONDS = 0.1
+
+
+class Watch:
+    """Asks one instance until it is ready or has ended, in a thread of its own: one that is stopped answers late.
+
+    Attributes:
+        ready_at: when its first "ready" had arrived; None before.
+    """
+
+    def __init__(self, instance: Instance) -> None:
+        self.instance = instance
+        self.ready_at: datetime | None = None
+        self._over = threading.Event()
+        self._thread = threading.Thread(target=self._look, name=f"watch {instance.name}")
+        self._thread.start()
+
+    def close(self) -> None:
+        """Stop asking."""
+        self._over.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while not self._over.wait(EVERY_SECONDS) and self.instance.process.poll() is None:
+            if self.instance.ready():
+                self.ready_at = datetime.now(UTC)
+                return
