@@ -51,9 +51,9 @@ class MigrationCollector(Collector):
         """All families, of one and the same status."""
         status, now = self._read(), self._now()
         yield _info(status)
-        yield _state_set("phase", "What the instance is doing: 1 for one phase.", Phase, status.phase)
+        yield _state_set("migration_phase", "What the instance is doing: 1 for one phase.", Phase, status.phase)
         words = "Where the database stood against this build at the last look: 1 for one state."
-        yield _state_set("state", words, SchemaState, status.schema.state)
+        yield _state_set("migration_schema_state", words, SchemaState, status.schema.state)
         for name, (words, value) in GAUGES.items():
             yield GaugeMetricFamily(name, words, float(value(status, now)))
         yield _runs(status)
@@ -159,8 +159,8 @@ def _info(status: Status) -> Metric:
     return family
 
 
-def _state_set(label: str, words: str, values: type[Phase] | type[SchemaState], current: str) -> Metric:
-    family = GaugeMetricFamily(f"migration_{label}", words, labels=[label])
+def _state_set(name: str, words: str, values: type[Phase] | type[SchemaState], current: str) -> Metric:
+    family = GaugeMetricFamily(name, words, labels=[name.rpartition("_")[2]])
     for value in values:
         family.add_metric([str(value)], float(value == current))
     return family
