@@ -152,6 +152,7 @@ class Coordinator:
         if observed.revisions - self._code.parents.keys():
             self._lineage = await session.lineage()
         schema = judge(observed, self._code, self._lineage)
+        self._tracker.note(last_success=observed.last_success, last_failure=observed.last_failure)
         # half applied is shown only once the lock proves it: until then somebody may be at it
         self._show(judge(replace(observed, half_applied=()), self._code, self._lineage))
         self._errors_in_a_row = 0
@@ -175,10 +176,13 @@ class Coordinator:
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
             trouble = await ran_out_of_time(self._sessions(), self._tracker.status, self._policy.run_seconds, order)
-            if not isinstance(trouble, DatabaseUnreachable):
+            if isinstance(trouble, DatabaseUnreachable):
+                self._reporter.interrupted()
+            else:
                 self._reporter.ended("failed", str(trouble))
             raise trouble from error
         except (DatabaseUnreachable, LockContended):
+            self._reporter.interrupted()
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))

@@ -32,6 +32,19 @@ class Outcome(StrEnum):
     UNLOCKED = "unlocked"
 
 
+ENDED = f"""
+    extract(epoch FROM max(finished_at) FILTER (
+        WHERE outcome IN ('{Outcome.APPLIED}', '{Outcome.STAMPED}')))::float8 AS success,
+    extract(epoch FROM max(CASE outcome WHEN '{Outcome.INTERRUPTED}' THEN started_at ELSE finished_at END) FILTER (
+        WHERE outcome IN ('{Outcome.FAILED}', '{Outcome.INTERRUPTED}', '{Outcome.HALF_APPLIED}')))::float8 AS failure
+"""
+"""Columns of a SELECT from the table: when a run last succeeded and last failed, in epoch seconds.
+
+An interrupted attempt is closed when somebody comes next, or by the operator after the repair: that is no moment of a
+failure, so its beginning counts. One that is half applied and has not ended may well be at work.
+"""
+
+
 @dataclass(frozen=True)
 class Author:
     """Who makes the attempt."""

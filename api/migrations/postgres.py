@@ -17,7 +17,7 @@ import asyncpg
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
-from .history import Outcome
+from .history import ENDED, Outcome
 from .indexes import INVALID_INDEXES
 from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
@@ -70,14 +70,16 @@ class PostgresSession:
                 self._raw = await connect(self._url, self._limits, name)
 
     async def observe(self) -> Observed:
-        """The version table and the half-applied revisions, in one query."""
+        """The version table, the half-applied revisions, and when a run last succeeded and failed, in one query."""
         versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
         half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
         # a database that has never seen this package has no history table, an empty one neither
-        for columns in (f"{versions}, {half}", f"{versions}, '{{}}'::text[]"):
-            rows = await self._rows_if_there(f"SELECT {columns}")
+        ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
+        for rest in (f"{half}, success, failure {ended}", "'{}'::text[], NULL, NULL"):
+            rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
             if rows:
-                return Observed(frozenset(rows[0][0]), await self._half_applied(rows[0][1]))
+                revisions, half_applied, success, failure = rows[0]
+                return Observed(frozenset(revisions), await self._half_applied(half_applied), success, failure)
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:

@@ -48,6 +48,8 @@ class Reporter:
         progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
         self._tracker.note(message=None, survey=replace(survey, blocked_by=(), statement=None), progress=progress)
         seconds = time.monotonic() - self._step_started
+        tally = self._tracker.status.tally
+        self._tracker.note(tally=replace(tally, step_seconds=(*tally.step_seconds, seconds)))
         log.info(
             "%s %s (%d of %d) in %.2f s",
             self._verb,
@@ -65,7 +67,8 @@ class Reporter:
         status = self._tracker.status
         progress = replace(status.progress, attempt=attempt, next_try_at=time.time() + seconds)
         survey = replace(status.survey, blocked_by=tuple(blockers), statement=None)
-        self._tracker.note(message=message, progress=progress, survey=survey)
+        tally = replace(status.tally, contended=status.tally.contended + 1)
+        self._tracker.note(message=message, progress=progress, survey=survey, tally=tally)
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
     def observed(self, survey: Survey) -> None:
@@ -92,6 +95,11 @@ class Reporter:
         status = self._tracker.status
         run = LastRun(result, status.instance, status.progress.started_at, time.time(), tuple(self._applied), error)
         self._tracker.note(last_run=run, progress=replace(status.progress, current=None))
+        self._count(result)
+
+    def interrupted(self) -> None:
+        """This instance's run lost its session, or gave the lock back; it is begun again, here or elsewhere."""
+        self._count("interrupted")
 
     def saw(self, schema: Schema) -> None:
         """Somebody else's run, as far as the version table shows it."""
@@ -102,3 +110,7 @@ class Reporter:
             self._tracker.note(progress=Progress(total - len(schema.pending), total, schema.pending[0], started))
         elif schema.state is SchemaState.AT_HEAD:
             self._tracker.note(progress=replace(progress, applied=progress.total, current=None))
+
+    def _count(self, result: str) -> None:
+        tally = self._tracker.status.tally
+        self._tracker.note(tally=replace(tally, runs=(*tally.runs, result)))

@@ -67,6 +67,11 @@ class Observed:
 
     revisions: frozenset[str] = frozenset()
     half_applied: tuple[HalfApplied, ...] = ()
+    # when is not what: two looks that found the same are equal
+    last_success: float | None = field(default=None, compare=False)
+    """When a revision was last applied, undone or stamped, in epoch seconds; None where the history has no such row."""
+    last_failure: float | None = field(default=None, compare=False)
+    """When an attempt last failed; for one that was interrupted, when it began, for nobody knows when it ended."""
 
 
 @dataclass(frozen=True)

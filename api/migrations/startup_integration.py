@@ -13,9 +13,11 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Self
 
 from starlette.applications import Starlette
+from starlette.routing import Route
 
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
@@ -179,11 +181,20 @@ def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> G
 
     taken = {getattr(route, "path", None) for route in app.router.routes}
     # in front: an application's catch-all route must not swallow the probes
-    app.router.routes[:0] = [route for route in routes(read) if route.path not in taken]
+    app.router.routes[:0] = [route for route in _endpoints(read) if route.path not in taken]
     # the middleware stack is built before the lifespan runs, so add_middleware would be too late
     gate = Gate(app.middleware_stack or app.build_middleware_stack(), read, settings.open_paths)
     app.middleware_stack = gate
     return gate
+
+
+def _endpoints(read: Callable[[], Status]) -> list[Route]:
+    # prometheus-client is optional, as rich is: without it there is no /metrics
+    if find_spec("prometheus_client") is None:
+        return routes(read)
+    from .metrics import route
+
+    return [*routes(read), route(read)]
 
 
 def _make_heard() -> None:

@@ -152,6 +152,18 @@ class LastRun:
 
 
 @dataclass(frozen=True)
+class Tally:
+    """What this instance has counted since it started."""
+
+    runs: tuple[str, ...] = ()
+    """How each run that it began has ended: "applied", "failed" or "interrupted"."""
+    contended: int = 0
+    """How often a step of it did not get a table's lock and was rolled back."""
+    step_seconds: tuple[float, ...] = ()
+    """How long each step took that it committed."""
+
+
+@dataclass(frozen=True)
 class Status:
     """A snapshot. Immutable, so that a probe may read it from another thread without a lock."""
 
@@ -170,6 +182,11 @@ class Status:
     """Those that this instance's run has found or left, by their quoted names."""
     waiting_since: float | None = None
     last_run: LastRun | None = None
+    last_success: float | None = None
+    """When a run of anybody last succeeded, as the last look found in the history table; epoch seconds."""
+    last_failure: float | None = None
+    """When an attempt of anybody last failed, likewise."""
+    tally: Tally = Tally()
     message: str | None = None
     """One line for people: what it waits for, or why it failed."""
 

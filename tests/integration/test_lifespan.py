@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -193,6 +194,37 @@ async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_
     assert await fetch(database_url, "SELECT * FROM alembic_version") == []
     assert (await fetch(database_url, "SELECT to_regclass('t')"))[0][0] is None
     assert pool.notes == []
+
+
+async def test_metrics_pass_the_gate_and_do_not_outrun_it(database_url: str, tmp_path: Path) -> None:
+    """While it migrates they say so; ready is what serves, as in the health endpoints."""
+    app = service(lifespan_with_migrations(settings=settings(database_url, tree(tmp_path, STOPS))))
+    async with barrier(database_url) as reached, Served(app) as served:
+        await reached()
+        answer = await served.get("/metrics")
+        assert answer.status_code == 200
+        assert 'migration_phase{phase="migrating"} 1.0' in answer.text
+        assert "migration_lock_held 1.0" in answer.text
+        assert "migration_ready 0.0" in answer.text
+
+
+async def test_an_application_keeps_its_own_metrics() -> None:
+    """Its route was there first, and wins."""
+    app = FastAPI(lifespan=lifespan_with_migrations(settings=MigrationSettings.load(strategy="off")))
+    app.add_api_route("/metrics", lambda: "mine")
+    async with Served(app) as served:
+        await served.opened()
+        assert (await served.get("/metrics")).json() == "mine"
+
+
+async def test_without_the_client_there_are_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything else is as it is with it."""
+    monkeypatch.setitem(sys.modules, "prometheus_client", None)
+    app = FastAPI(lifespan=lifespan_with_migrations(settings=MigrationSettings.load(strategy="off")))
+    async with Served(app) as served:
+        await served.opened()
+        answers = [(await served.get(path)).status_code for path in ("/metrics", "/health/ready")]
+    assert answers == [404, 200]
 
 
 async def test_off_serves_without_a_database() -> None:

@@ -1,0 +1,114 @@
+"""When a run last succeeded and last failed: read from the history with the schema, for those who were not there."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from api.migrations.errors import RevisionFailed
+from api.migrations.ports import Order
+from api.migrations.postgres import PostgresSession
+from api.migrations.progress import Reporter
+from api.migrations.state import Tracker
+from tests.servers import fetch
+from tests.unit.fakes import assembled, revision, tree
+
+HEAD = Order("upgrade", "head")
+HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\n'
+TABLE = "alembic_version_history"
+
+
+@pytest.fixture
+async def session(database_url: str, tmp_path: Path) -> AsyncIterator[PostgresSession]:
+    """An open session on an empty database, with a tree of one revision."""
+    opened = assembled(database_url, tree(tmp_path, "pass")).session()
+    await opened.open()
+    yield opened
+    await opened.close()
+
+
+async def carry_out(session: PostgresSession, order: Order = HEAD) -> None:
+    """Do it under the lock, and leave."""
+    await session.open()
+    try:
+        assert await session.try_lock()
+        await session.carry_out(order, Reporter(Tracker()))
+    finally:
+        await session.close()
+    await session.open()
+
+
+async def ended(session: PostgresSession) -> tuple[float | None, float | None]:
+    """The last success and the last failure, as a look finds them."""
+    observed = await session.observe()
+    return observed.last_success, observed.last_failure
+
+
+async def moment(url: str, column: str, outcome: str) -> float:
+    """The time in the newest row with that outcome."""
+    sql = f"SELECT extract(epoch FROM {column})::float8 FROM {TABLE} WHERE outcome = $1 ORDER BY id DESC LIMIT 1"
+    seconds: float = (await fetch(url, sql, outcome))[0][0]
+    return seconds
+
+
+async def test_a_database_without_a_history_knows_of_nothing(session: PostgresSession, database_url: str) -> None:
+    """Neither an empty one nor one that plain Alembic has migrated."""
+    assert await ended(session) == (None, None)
+    await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    assert await ended(session) == (None, None)
+
+
+async def test_stamped_and_undone_are_successes(session: PostgresSession, database_url: str) -> None:
+    """The newest of them counts, by the database's clock."""
+    await carry_out(session, Order("stamp", "r1"))
+    stamped = await moment(database_url, "finished_at", "stamped")
+    assert await ended(session) == (stamped, None)
+    await carry_out(session, Order("downgrade", "base"))
+    undone = await moment(database_url, "finished_at", "applied")
+    assert await ended(session) == (undone, None)
+    assert undone > stamped
+
+
+async def test_a_failure_stays_the_last_word_until_something_is_applied(database_url: str, tmp_path: Path) -> None:
+    """The one who failed is gone; the next one mends it."""
+    ini = tree(tmp_path, "pass", 'raise ValueError("boom")')
+    with pytest.raises(RevisionFailed):
+        await carry_out(assembled(database_url, ini).session())
+    other = assembled(database_url, ini, "two").session()
+    await other.open()
+    failed = await moment(database_url, "finished_at", "failed")
+    assert await ended(other) == (await moment(database_url, "finished_at", "applied"), failed)
+    revision(tmp_path, "r2", "pass", after="r1")
+    await other.close()
+    mended = assembled(database_url, ini, "three").session()
+    await carry_out(mended)
+    success, failure = await ended(mended)
+    assert (success or 0) > failed == failure
+    await mended.close()
+
+
+async def test_an_interrupted_attempt_failed_when_it_began(session: PostgresSession, database_url: str) -> None:
+    """It is closed by whoever comes next; that is no moment of a failure, and must not outlast the success after it."""
+    await carry_out(session)
+    before = await ended(session)
+    closed = "clock_timestamp() + interval '1 hour'"
+    await fetch(database_url, f"UPDATE {TABLE} SET outcome = 'interrupted', finished_at = {closed}")
+    assert await ended(session) == (None, await moment(database_url, "started_at", "interrupted"))
+    assert before[1] is None
+
+
+async def test_half_applied_is_a_failure_once_it_has_ended(database_url: str, tmp_path: Path) -> None:
+    """Until then somebody may well be at work; the repair by stamp settles it."""
+    session = assembled(database_url, tree(tmp_path, HALF + 'raise ValueError("boom")')).session()
+    with pytest.raises(RevisionFailed):
+        await carry_out(session)
+    await session.open()
+    assert await ended(session) == (None, await moment(database_url, "finished_at", "half_applied"))
+    await fetch(database_url, f"UPDATE {TABLE} SET finished_at = NULL")
+    assert await ended(session) == (None, None)
+    await carry_out(session, Order("stamp", "r1"))
+    success, failure = await ended(session)
+    assert success is not None
+    assert failure is not None
+    assert success > failure
+    await session.close()
