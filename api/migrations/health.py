@@ -177,11 +177,8 @@ def _last_run(status: Status) -> dict[str, Any] | None:
 
 
 def _elapsed(status: Status) -> float | None:
-    started = status.progress.started_at
-    if started is None:
-        return None
-    end = status.last_run.finished_at if status.last_run and status.last_run.finished_at else status.since
-    return round((end if status.ready else time.time()) - started, 3)
+    seconds = status.run_seconds(time.time())
+    return None if seconds is None else round(seconds, 3)
 
 
 def _moment(epoch_seconds: float | None) -> str | None:

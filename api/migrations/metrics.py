@@ -32,7 +32,6 @@ Read = Callable[[], Status]
 RESULTS = ("applied", "failed", "interrupted")
 STEP_BUCKETS_SECONDS = (0.1, 1.0, 10.0, 60.0, 300.0, 1800.0)
 UP_TO_DATE = frozenset({SchemaState.AT_HEAD, SchemaState.AHEAD})
-OVER = frozenset({Phase.READY, Phase.FAILED, Phase.OFF})
 
 
 class MigrationCollector(Collector):
@@ -89,14 +88,6 @@ def _waited(status: Status, now: float) -> float:
     return max(0.0, now - (status.waiting_since or now)) if waiting else 0.0
 
 
-def _run_seconds(status: Status, now: float) -> float:
-    started, run = status.progress.started_at, status.last_run
-    if started is None:
-        return 0.0
-    ended = run.finished_at if run and run.finished_at else status.since if status.phase in OVER else now
-    return max(0.0, ended - started)
-
-
 def _last_failure(status: Status, _now: float) -> float:
     # after its own failure an instance does not look into the history any more
     run = status.last_run
@@ -128,7 +119,10 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
         "When the run began that this instance makes or watches; 0 without one.",
         lambda status, now: status.progress.started_at or 0.0,
     ),
-    "migration_run_seconds": ("How long that run has lasted, or lasted; 0 without one.", _run_seconds),
+    "migration_run_seconds": (
+        "How long that run has lasted, or lasted; 0 without one.",
+        lambda status, now: status.run_seconds(now) or 0.0,
+    ),
     "migration_last_success_timestamp_seconds": (
         "When a revision was last applied, undone or stamped by anybody, from the history table; 0 for never.",
         lambda status, now: status.last_success or 0.0,

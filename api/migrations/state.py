@@ -195,6 +195,15 @@ class Status:
         """Whether requests may be served."""
         return self.phase in {Phase.READY, Phase.OFF}
 
+    def run_seconds(self, now: float) -> float | None:
+        """How long the run has lasted that this instance makes or watches, or lasted; None without one."""
+        started, run = self.progress.started_at, self.last_run
+        if started is None:
+            return None
+        over = self.phase in {Phase.READY, Phase.FAILED, Phase.OFF}
+        ended = run.finished_at if run and run.finished_at else self.since if over else now
+        return max(0.0, ended - started)
+
 
 class Tracker:
     """The one writer of the status; readers take `status`, which is replaced whole."""

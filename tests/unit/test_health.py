@@ -111,6 +111,13 @@ def test_a_fresh_status_has_the_same_keys() -> None:
     assert fresh["pending"] == {"count": 0, "revisions": []}
 
 
+def test_a_run_that_failed_does_not_go_on() -> None:
+    """On hold the process lives on, and the seconds of its run stand still."""
+    failed = replace(STATUS, phase=Phase.FAILED)
+    assert shown(failed)["progress"]["elapsed_seconds"] == 60.0
+    assert shown(replace(failed, last_run=None))["progress"]["elapsed_seconds"] == 100.0
+
+
 def test_the_values_are_those_of_the_status() -> None:
     """Revisions are sorted, pending ones are in the order of their application."""
     seen = shown(STATUS)

@@ -87,6 +87,15 @@ def test_every_rule_says_how_bad_it_is_and_what_to_do() -> None:
         assert anchor[1] in anchors, rule
 
 
+def test_every_runbook_link_leads_somewhere() -> None:
+    """To a heading of the runbook, as GitHub makes anchors of headings."""
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
+    anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+    links = re.findall(r"runbook_url: docs/operations\.md#(.+)", ALERTS.read_text())
+    assert len(links) == len(rules())
+    assert set(links) <= anchors
+
+
 def test_every_rule_is_seen_to_fire() -> None:
     """Each case names all that fire, so whatever it does not name is silent in it; nearly all cases have both."""
     fires = set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
