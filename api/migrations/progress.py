@@ -23,6 +23,7 @@ class Reporter:
         self._announced = False
         self._verb = "Applied"
         self._applied: list[str] = []
+        self._seconds: list[float] = []
         self._step_started = 0.0
         self._blocked_logged = float("-inf")
 
@@ -48,6 +49,7 @@ class Reporter:
         progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
         self._tracker.note(message=None, survey=replace(survey, blocked_by=(), statement=None), progress=progress)
         seconds = time.monotonic() - self._step_started
+        self._seconds.append(seconds)
         log.info(
             "%s %s (%d of %d) in %.2f s",
             self._verb,
@@ -90,7 +92,9 @@ class Reporter:
     def ended(self, result: str, error: str | None = None) -> None:
         """This instance's run is over."""
         status = self._tracker.status
-        run = LastRun(result, status.instance, status.progress.started_at, time.time(), tuple(self._applied), error)
+        failed = status.progress.current if result == "failed" else None
+        began, done = status.progress.started_at, tuple(self._applied)
+        run = LastRun(result, status.instance, began, time.time(), done, error, tuple(self._seconds), failed)
         self._tracker.note(last_run=run, progress=replace(status.progress, current=None))
 
     def saw(self, schema: Schema) -> None:
