@@ -109,7 +109,8 @@ def _header(status: Status, tone: str, headline: str) -> Html:
     stands = [("database", joined(*where)), ("schema", _STATES[schema.state]), ("phase", status.phase)]
     if status.reachable is False:
         stands.insert(0, ("database", "not reachable"))
-    text = element("p", status.message) if status.message else None
+    said = status.message or (str(status.survey) if status.survey.holder else None)
+    text = element("p", said) if said else None
     return element("header", element("h1", headline), text, facts(*stands), class_=tone)
 
 

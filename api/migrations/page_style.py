@@ -23,6 +23,7 @@ h1 { font-size: 1.35rem; line-height: 1.25; margin: 0; color: var(--tone); }
 h2 { font-size: .8rem; letter-spacing: .05em; text-transform: uppercase; color: var(--soft); margin: 0 0 .5rem; }
 p { margin: .35rem 0 0; }
 ol, ul { list-style: none; margin: 0; padding: 0; }
+p + ol { margin-top: .5rem; }
 li + li { border-top: 1px solid var(--line); margin-top: .5rem; padding-top: .5rem; }
 code, pre { font: .9em ui-monospace, "SF Mono", Menlo, Consolas, monospace; unicode-bidi: isolate; }
 pre { white-space: pre-wrap; margin: .5rem 0 0; padding: .5rem .6rem; background: var(--back); border-radius: .4rem; }

@@ -19,7 +19,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.acceptance
 
 PATH = "/health/migrations"
-PHONE, DESK = (360, 740), (1100, 900)
+PHONE, DESK = (360, 740), (780, 1060)
 LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
 
 

@@ -108,6 +108,11 @@ def test_it_says_who_is_in_the_way() -> None:
     assert page.all("section")[0]["aria-labelledby"] == "in"
 
 
+def test_without_a_message_it_tells_what_the_holder_does() -> None:
+    """A statement that only waits has not said anything yet."""
+    assert "web-1 (pid 4242) holds the lock: CREATE INDEX" in drawn(replace(STATUS, message=None)).text
+
+
 def test_a_blocker_that_is_hidden_says_so() -> None:
     """A role without pg_read_all_stats sees the pid and no more."""
     status = replace(STATUS, survey=replace(STATUS.survey, blocked_by=(Blocker(77),), grant="GRANT x TO y"))
