@@ -10,7 +10,7 @@ from api.migrations.page import render
 from api.migrations.state import Blocker
 from tests.acceptance import evidence, project
 from tests.acceptance.browser import Chromium
-from tests.acceptance.fleet import fleet, until_all_ready, until_one_migrates
+from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates
 from tests.acceptance.test_seeing import BLOCKED, NAME, roles
 from tests.unit.fakes import in_the_way
 from tests.unit.test_health import STATUS
@@ -29,6 +29,11 @@ def size(png: Path) -> tuple[int, int]:
     return width, height
 
 
+def blocked(instance: Instance) -> bool:
+    """Whether it knows who is in the way."""
+    return bool(instance.health().get("blocked_by"))
+
+
 @pytest.fixture(scope="module")
 def chromium() -> Chromium:
     """The browser, if this machine has one."""
@@ -41,20 +46,26 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
         with fleet(3, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
             migrator = until_one_migrates(instances)
-            (one, other) = (instance for instance in instances if instance is not migrator)
-            wait_until(lambda: len(roles(one)) == 3 and one.health()["blocked_by"] != [], "all of it", seconds=60)
-            visit = chromium.visit(one.url(PATH))
-            for words in ("The migration is blocked", NAME, f"pid {blocker.get_server_pid()}", "0 of 2 applied"):
+            wait_until(lambda: len(roles(migrator)) == 3 and blocked(migrator), "all of it", seconds=60)
+            url = migrator.url(PATH)
+            visit = chromium.visit(url)
+            for words in (
+                "The migration is blocked",
+                "In the way",
+                NAME,
+                f"pid {blocker.get_server_pid()}",
+                "0 of 2 applied",
+            ):
                 assert words in visit.dom, words
-            for words in (migrator.name, other.name, "AccessExclusiveLock on accounts", "ALTER TABLE"):
+            for words in ("AccessExclusiveLock on accounts", "ALTER TABLE", *(one.name for one in instances)):
                 assert words in visit.dom, words
-            assert (visit.console, visit.asked) == ([], {one.url(PATH)})
-            phone = chromium.screenshot(one.url(PATH), tmp_path / "phone.png", *PHONE)
-            desk = chromium.screenshot(migrator.url(PATH), tmp_path / "desk.png", *DESK, dark=True)
+            assert (visit.console, visit.asked) == ([], {url})
+            phone = chromium.screenshot(url, tmp_path / "phone.png", *PHONE)
+            desk = chromium.screenshot(url, tmp_path / "desk.png", *DESK, dark=True)
             assert (size(phone), size(desk)) == (PHONE, DESK)
             await blocker.close()
             until_all_ready(instances)
-            ready = chromium.visit(migrator.url(PATH))
+            ready = chromium.visit(url)
             assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
     assert evidence.marks(ledger_url) == ["after", "blocked"]
 
