@@ -54,9 +54,10 @@ class JsonFormatter(logging.Formatter):
             "message": _message(record),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA}
-        return _dumped({**self._who(record), **extra, **self._trace(record), **fields})
+        # first for their place in the line, last because nobody may take them
+        return _dumped({**fields, **self._who(), **extra, **self._trace(record), **fields})
 
-    def _who(self, record: logging.LogRecord) -> dict[str, Any]:
+    def _who(self) -> dict[str, Any]:
         speaker = _speaker.get()
         tracker = speaker or self._tracker
         if tracker is None:

@@ -111,7 +111,7 @@ def _fleet(status: Status, now: float) -> Html:
     rows = [_member(member, status, now) for member in members]
     if status.instance not in {member.instance for member in members}:
         rows.insert(0, _row(status.instance, _readiness(status), "ok" if status.ready else None, True, None))
-    note = element("p", "Instances that are ready keep no session, so others' are not listed.", class_="soft")
+    note = element("p", "Instances that are ready keep no session: of those only this one is known.", class_="soft")
     return _section("Fleet", element("ul", *rows), note)
 
 

@@ -1,5 +1,6 @@
 """The page for people in a real browser: a fleet that is blocked, as an operator sees it on a phone and on a desk."""
 
+import re
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.acceptance
 
 PATH = "/health/migrations"
-PHONE, DESK = (360, 740), (780, 1060)
+PHONE, DESK = (360, 740), (780, 1130)
 LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
 
 
@@ -67,6 +68,7 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             until_all_ready(instances)
             ready = chromium.visit(url)
             assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
+            assert len(re.findall(r"✓ [0-9.]+ s<", ready.dom)) == 2
     assert evidence.marks(ledger_url) == ["after", "blocked"]
 
 
