@@ -8,11 +8,13 @@ from .ledger import ledger_lifespan
 from .ledger import router as ledger
 from .migrations import lifespan_with_migrations
 from .migrations.settings import MigrationSettings
+from .migrations.startup_integration import json_logs_from_here
 from .settings import Settings
 
 
 def create_app(settings: Settings | None = None, migrations: MigrationSettings | None = None) -> FastAPI:
     """The application; nothing connects before its lifespan starts."""
+    json_logs_from_here(migrations)
     app = FastAPI(
         title="Ledger",
         summary="Accounts and double-entry transactions",

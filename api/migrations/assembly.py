@@ -18,6 +18,7 @@ from .failures import translate
 from .history import Author, History
 from .limits import Limits
 from .lock_manager import LockKey, application_name
+from .logs import speak_for
 from .pace import Pace
 from .postgres import CLOSE_SECONDS, PostgresSession
 from .revisions import Revisions
@@ -140,6 +141,7 @@ async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: Confi
     Raises:
         MigrationError: the schema could not be verified; the tracker says `failed` and why.
     """
+    speak_for(tracker)
     if settings.strategy is Strategy.OFF and problem is None:
         tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
         return

@@ -16,6 +16,7 @@ from .assembly import Assembly
 from .commands import Command, Result
 from .errors import Cancelled, MigrationError
 from .failures import describe
+from .logs import speak_for
 from .settings import MigrationSettings
 from .thread import MigrationThread
 
@@ -34,16 +35,18 @@ CANCEL_SECONDS = 1.5
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    terminal.log_to_stderr(quiet=arguments.json)
+    shape = MigrationSettings.partly("log_format", "log_level", "instance", "release")
+    terminal.log_to_stderr(shape, quiet=arguments.json)
+    how = {"as_json": arguments.json, "logged": shape.log_format == "json"}
     stop = _Signals()
     try:
         assembly = Assembly.build(_settings(arguments))
         result = _carry_out(assembly, arguments, stop)
     except MigrationError as error:
-        terminal.complain(error, as_json=arguments.json)
+        terminal.complain(error, **how)
         return 128 + stop.received if stop.received else error.exit_code
     except KeyboardInterrupt:  # a run has its own handler: this is before it, or at the question
-        terminal.complain(Cancelled("stopped by SIGINT; nothing was changed"), as_json=arguments.json)
+        terminal.complain(Cancelled("stopped by SIGINT; nothing was changed"), **how)
         return 128 + signal.SIGINT
     terminal.show(result, as_json=arguments.json)
     return int(result.get("exit_code", 0))
@@ -63,6 +66,7 @@ def _run(command: Command, assembly: Assembly, arguments: argparse.Namespace, st
     result: Result = {}
 
     async def work() -> None:
+        speak_for(assembly.tracker)
         result.update(await command(assembly, arguments))
 
     thread = MigrationThread(work)
@@ -105,7 +109,8 @@ class _Signals:
         """End the process if the run does not end."""
         if time.monotonic() > self._give_up:
             name = signal.Signals(self.received).name
-            log.error("Cancelled: stopped by %s; the run did not stop in time, the server rolls it back", name)
+            message = "Cancelled: stopped by %s; the run did not stop in time, the server rolls it back"
+            log.error(message, name, extra={"event": "not_stopped"})
             os._exit(128 + self.received)
 
     def explain(self, error: BaseException) -> NoReturn:
@@ -113,7 +118,7 @@ class _Signals:
         if self.received:
             name = signal.Signals(self.received).name
             raise Cancelled(f"stopped by {name}; what was not committed is rolled back, the lock is free") from None
-        log.error("This is a bug in the migrations package", exc_info=error)
+        log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
         raise MigrationError(f"unexpected: {describe(error)}") from error
 
     def _handle(self, number: int, _frame: object) -> None:

@@ -20,18 +20,21 @@ import sqlalchemy as sa
 from alembic import context
 from alembic.util import CommandError
 
-from .assembly import Assembly
+from .assembly import Assembly, new_tracker
 from .connection import connect, engine_over
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
 from .given_env import GIVEN
 from .limits import Limits
 from .lock_manager import application_name
+from .logs import speak_for, to_json
 from .ports import Kind, Order
 from .resolver import run
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps
+
+log = logging.getLogger(__name__)
 
 _KINDS: dict[str, Kind] = {"upgrade": "upgrade", "downgrade": "downgrade", "do_stamp": "stamp"}
 
@@ -67,11 +70,18 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     context.configure(dialect_name="postgresql")
     asked = context.get_context().opts
     if not logging.getLogger().handlers:
-        logging.basicConfig(level=logging.INFO, format="%(levelname)-7s %(message)s")
+        level = (settings.log_level or "info").upper()
+        logging.basicConfig(level=level, format="%(levelname)-7s %(message)s")
+    in_json = settings.log_format == "json"
+    if in_json:
+        to_json(new_tracker(settings))
     try:
         assembly = Assembly.build(settings)
         run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, options))
     except MigrationError as error:
+        if in_json:
+            log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
+            raise SystemExit(1) from None
         # a traceback through Alembic's command line would bury the one line that helps
         raise SystemExit(f"{type(error).__name__}: {error}") from None
 
@@ -81,6 +91,7 @@ async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[s
         ours = assembly.runner.options(steps)
         _run(connection, {**options, **ours, "fn": steps.surround(asked["fn"])})
 
+    speak_for(assembly.tracker)
     order = Order(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
     await replace(assembly, runner=assembly.runner.through(run_env)).coordinator().execute(order)
 

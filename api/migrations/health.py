@@ -1,5 +1,7 @@
 """Views of the status: `/health/live`, `/health/ready`, `/health/migrations`, and the gate in front of the service.
 
+`/health/migrations` is JSON, and a page for a browser.
+
 They read memory, never the database: a probe must not add load to a database in trouble, nor wait for it.
 """
 
@@ -13,10 +15,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from .page import prefers_html, render
+from .page_style import HEADERS as PAGE_HEADERS
 from .schema import SchemaState
 from .state import Phase, Status
 
@@ -82,7 +86,10 @@ def routes(read: Read) -> list[Route]:
 
     async def migrations(request: Request) -> Response:
         status = read()
-        return _answer(status, body(status))
+        html = prefers_html(",".join(request.headers.getlist("accept")))
+        answer = _page(status) if html else _answer(status, body(status))
+        answer.headers["Vary"] = "Accept"
+        return answer
 
     return [
         Route("/health/live", live),
@@ -141,6 +148,11 @@ def _problem(status: Status, path: str) -> Response:
 
 def _answer(status: Status, content: dict[str, Any]) -> Response:
     return JSONResponse(content, 200, _HEADERS) if status.ready else JSONResponse(content, 503, _retry())
+
+
+def _page(status: Status) -> Response:
+    headers = _HEADERS if status.ready else _retry()
+    return HTMLResponse(render(status, time.time()), 200 if status.ready else 503, {**headers, **PAGE_HEADERS})
 
 
 def _retry() -> dict[str, str]:

@@ -93,7 +93,9 @@ class Reporter:
     def ended(self, result: str, error: str | None = None) -> None:
         """This instance's run is over."""
         status = self._tracker.status
-        run = LastRun(result, status.instance, status.progress.started_at, time.time(), tuple(self._applied), error)
+        failed = status.progress.current if result == "failed" else None
+        began, done = status.progress.started_at, tuple(self._applied)
+        run = LastRun(result, status.instance, began, time.time(), done, error, status.tally.step_seconds, failed)
         self._tracker.note(last_run=run, progress=replace(status.progress, current=None))
         self._count(result)
 

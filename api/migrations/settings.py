@@ -86,6 +86,9 @@ class MigrationSettings(BaseSettings):
     instance: str = Field(default_factory=default_instance)
     release: str | None = None
     alembic_config: str = "alembic.ini"
+    log_format: Literal["console", "json"] = "console"
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    """Of the package's own lines; unset it is what the application set, and `info` where nobody configured logging."""
     open_paths: tuple[str, ...] = OPEN_PATHS
     """Paths that are served before the instance is ready: liveness probes, never readiness of your own."""
 
@@ -138,6 +141,18 @@ class MigrationSettings(BaseSettings):
         except SettingsError:
             # the only setting that is not plain text
             raise ConfigurationError('MIGRATION_OPEN_PATHS is not a JSON list; expected ["/health/live", …]') from None
+
+    @classmethod
+    def partly(cls, *names: str) -> MigrationSettings:
+        """Only the named settings of the environment, for when the others cannot be read or do not matter yet.
+
+        Where one of these cannot be read either, they are the defaults.
+        """
+        defaults = cls.model_construct()
+        try:
+            return cls.load(**defaults.model_dump(exclude=set(names)))
+        except ConfigurationError:
+            return defaults
 
     def url(self) -> DatabaseURL:
         """The URL of the migration session.

@@ -19,6 +19,7 @@ from typing import Any, Self
 from starlette.applications import Starlette
 from starlette.routing import Route
 
+from . import logs
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
 from .health import Gate, routes
@@ -61,13 +62,22 @@ class MigrationLifespan:
 lifespan_with_migrations = MigrationLifespan()
 
 
+def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
+    """Where MIGRATION_LOG_FORMAT=json, begin now: a server writes its first lines before it enters the lifespan."""
+    shape = settings or MigrationSettings.partly("log_format", "log_level", "instance", "release")
+    if shape.log_format == "json":
+        logs.configure(shape, new_tracker(shape))
+
+
 @asynccontextmanager
 async def _lifespan(
     app: Starlette, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
-    _make_heard()
+    shape = settings or MigrationSettings.partly("log_format", "log_level")
     settings, problem = _settled(settings)
     tracker = new_tracker(settings)
+    logs.configure(shape, tracker)
+    logs.speak_for(tracker)
     app.state.migrations = tracker
     gate = _install(app, tracker, settings)
     thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
@@ -119,16 +129,8 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
     try:
         return settings or MigrationSettings.load(), None
     except ConfigurationError as error:
-        return _how_to_fail(), error
-
-
-def _how_to_fail() -> MigrationSettings:
-    # who it is and how it is to fail count all the same, unless it is those that cannot be read
-    defaults = MigrationSettings.model_construct()
-    kept = {"instance", "release", "startup_mode", "on_failure"}
-    with suppress(ConfigurationError):
-        return MigrationSettings.load(**defaults.model_dump(exclude=kept))
-    return defaults
+        # who it is and how it is to fail count all the same
+        return MigrationSettings.partly("instance", "release", "startup_mode", "on_failure"), error
 
 
 async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> bool:
@@ -156,7 +158,8 @@ async def _stopped_at_exit(thread: MigrationThread) -> AsyncIterator[None]:
     finally:
         thread.cancel()
         if not await asyncio.to_thread(thread.join, CANCEL_SECONDS):
-            log.warning("The run did not stop within %.1f s; the server will roll it back", CANCEL_SECONDS)
+            message = "The run did not stop within %.1f s; the server will roll it back"
+            log.warning(message, CANCEL_SECONDS, extra={"event": "not_stopped"})
 
 
 @asynccontextmanager
@@ -195,17 +198,6 @@ def _endpoints(read: Callable[[], Status]) -> list[Route]:
     from .metrics import route
 
     return [*routes(read), route(read)]
-
-
-def _make_heard() -> None:
-    # uvicorn configures only its own loggers: without a handler nobody would see who migrates
-    package = logging.getLogger(__package__)
-    if not package.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        package.addHandler(handler)
-        package.setLevel(logging.INFO)
-        package.propagate = False
 
 
 @asynccontextmanager

@@ -149,6 +149,10 @@ class LastRun:
     finished_at: float | None = None
     applied: tuple[str, ...] = ()
     error: str | None = None
+    seconds: tuple[float, ...] = ()
+    """How long each of `applied` took."""
+    failed: str | None = None
+    """The revision that was being applied when it failed."""
 
 
 @dataclass(frozen=True)

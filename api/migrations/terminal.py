@@ -11,9 +11,14 @@ from dataclasses import asdict, is_dataclass
 from datetime import datetime
 from typing import Any
 
+from .assembly import new_tracker
 from .errors import Cancelled, ConfigurationError
+from .logs import to_json
 from .schema import rebuild
+from .settings import MigrationSettings
 from .state import Tracker
+
+log = logging.getLogger(__name__)
 
 
 def show(result: dict[str, Any], *, as_json: bool) -> None:
@@ -25,10 +30,15 @@ def show(result: dict[str, Any], *, as_json: bool) -> None:
         print(line)
 
 
-def complain(error: Exception, *, as_json: bool) -> None:
-    """Print what went wrong: one line on standard error, or JSON on standard output."""
+def complain(error: Exception, *, as_json: bool, logged: bool = False) -> None:
+    """Print what went wrong: one line on standard error, or JSON on standard output.
+
+    With `logged` the line on standard error is one of the log, because all others there are.
+    """
     if as_json:
         print(json.dumps({"error": type(error).__name__, "message": str(error)}))
+    elif logged:
+        log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
     else:
         print(f"{type(error).__name__}: {error}", file=sys.stderr)
 
@@ -69,10 +79,18 @@ def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
         tick()
 
 
-def log_to_stderr(*, quiet: bool) -> None:
-    """One short line for each event, without colours; errors only if `quiet`."""
-    logging.basicConfig(level=logging.ERROR if quiet else logging.INFO, format="%(message)s", stream=sys.stderr)
+def log_to_stderr(shape: MigrationSettings, *, quiet: bool) -> None:
+    """One short line for each event, without colours, or JSON; errors only if `quiet`.
+
+    Args:
+        shape: `log_format`, `log_level` and who this is.
+        quiet: what counts is on standard output.
+    """
+    level = "error" if quiet else shape.log_level or "info"
+    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
     logging.getLogger("alembic").setLevel(logging.WARNING)
+    if shape.log_format == "json":
+        to_json(new_tracker(shape))
 
 
 def _asked(question: str) -> str:

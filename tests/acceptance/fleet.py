@@ -69,9 +69,13 @@ class Instance:
     def __repr__(self) -> str:
         return f"<{self.name} on {self.port}, exit code {self.process.poll()}>"
 
-    def get(self, path: str) -> httpx.Response:
+    def get(self, path: str, accept: str = "*/*") -> httpx.Response:
         """Ask it. Raises `httpx.TransportError` while nothing listens."""
-        return self._client.get(path)
+        return self._client.get(path, headers={"Accept": accept})
+
+    def url(self, path: str) -> str:
+        """Where others ask it."""
+        return f"http://{HOST}:{self.port}{path}"
 
     def post(self, path: str, body: Any) -> httpx.Response:
         """Send it JSON."""

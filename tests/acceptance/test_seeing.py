@@ -41,7 +41,7 @@ async def test_who_is_in_the_way_is_seen_everywhere(ledger_url: str, tmp_path: P
             migrator = until_one_migrates(instances)
             pid = blocker.get_server_pid()
             for instance in instances:
-                wait_until(lambda i=instance: i.health()["blocked_by"] != [], "somebody in the way", seconds=60)  # type: ignore[misc]
+                wait_until(lambda i=instance: bool(i.health().get("blocked_by")), "somebody in the way", seconds=60)  # type: ignore[misc]
                 (seen,) = instance.health()["blocked_by"]
                 assert (seen["pid"], seen["application"], seen["relation"]) == (pid, NAME, "accounts")
                 assert instance.health()["progress"]["statement"]["kind"] == "ALTER TABLE"

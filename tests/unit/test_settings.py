@@ -48,6 +48,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "history_table": None,
         "release": None,
         "alembic_config": "alembic.ini",
+        "log_format": "console",
+        "log_level": None,
         "open_paths": OPEN_PATHS,
     }
 

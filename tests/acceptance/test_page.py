@@ -1,0 +1,83 @@
+"""The page for people in a real browser: a fleet that is blocked, as an operator sees it on a phone and on a desk."""
+
+import re
+import struct
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from api.migrations.page import render
+from api.migrations.state import Blocker
+from tests.acceptance import evidence, project
+from tests.acceptance.browser import Chromium
+from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates
+from tests.acceptance.test_seeing import BLOCKED, NAME, roles
+from tests.unit.fakes import in_the_way
+from tests.unit.test_health import STATUS
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+PATH = "/health/migrations"
+PHONE, DESK = (360, 740), (780, 1130)
+LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
+
+
+def size(png: Path) -> tuple[int, int]:
+    """Width and height, from the file's first chunk."""
+    width, height = struct.unpack(">II", png.read_bytes()[16:24])
+    return width, height
+
+
+def blocked(instance: Instance) -> bool:
+    """Whether it knows who is in the way."""
+    return bool(instance.health().get("blocked_by"))
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Chromium:
+    """The browser, if this machine has one."""
+    return Chromium()
+
+
+async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path: Path, chromium: Chromium) -> None:
+    """The blocker's pid and name, who migrates and who waits; the browser complains of nothing and loads nothing."""
+    ini = project.make_history(tmp_path, BLOCKED, project.quick("after"))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
+        with fleet(3, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
+            migrator = until_one_migrates(instances)
+            wait_until(lambda: len(roles(migrator)) == 3 and blocked(migrator), "all of it", seconds=60)
+            url = migrator.url(PATH)
+            visit = chromium.visit(url)
+            for words in (
+                "The migration is blocked",
+                "In the way",
+                NAME,
+                f"pid {blocker.get_server_pid()}",
+                "0 of 2 applied",
+            ):
+                assert words in visit.dom, words
+            for words in ("AccessExclusiveLock on accounts", "ALTER TABLE", *(one.name for one in instances)):
+                assert words in visit.dom, words
+            assert (visit.console, visit.asked) == ([], {url})
+            phone = chromium.screenshot(url, tmp_path / "phone.png", *PHONE)
+            desk = chromium.screenshot(url, tmp_path / "desk.png", *DESK, dark=True)
+            assert (size(phone), size(desk)) == (PHONE, DESK)
+            await blocker.close()
+            until_all_ready(instances)
+            ready = chromium.visit(url)
+            assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
+            assert len(re.findall(r"✓ [0-9.]+ s<", ready.dom)) == 2
+    assert evidence.marks(ledger_url) == ["after", "blocked"]
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_it_fits_a_phone_by_day_and_by_night(chromium: Chromium, dark: bool) -> None:
+    """The longest names there can be make it no wider than 360 pixels, and it takes the colours of the device."""
+    blocker = Blocker(77, LONG, LONG, "idle in transaction", 1.0, LONG, "AccessExclusiveLock")
+    schema = replace(STATUS.schema, heads=frozenset({LONG}), pending=("c", LONG))
+    survey = replace(STATUS.survey, blocked_by=(blocker,), grant=f"GRANT pg_read_all_stats TO {LONG}")
+    status = replace(STATUS, instance=LONG, message=LONG, invalid_indexes=(LONG,), schema=schema, survey=survey)
+    width, background = chromium.measured(render(status, 1700000105.0), 360, dark=dark)
+    assert (width, background) == (360, "rgb(19, 21, 24)" if dark else "rgb(245, 245, 242)")
