@@ -126,9 +126,9 @@ async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path,
     await run(database_url, ini)
     table = "alembic_version_history"
     await fetch(database_url, f"UPDATE {table} SET outcome = 'interrupted', invalid_before = '[\"before\"]'")
-    values = f"'r1', 'wrong', '{direction}', '{outcome}', 'night-shift', clock_timestamp()"
+    values = f"'wrong', '{direction}', '{outcome}', 'night-shift', clock_timestamp()"
     columns = "revision, parents, direction, outcome, instance, finished_at"
-    await fetch(database_url, f"INSERT INTO {table} ({columns}) VALUES ({values})")
+    await fetch(database_url, f"INSERT INTO {table} ({columns}) VALUES ('r1', {values}), ('r1,other', {values})")
     await run(database_url, ini, Order("downgrade", "base"))
     assert (await history(database_url, "direction, invalid_before"))[-1] == ("downgrade", '["before"]')
     session = await locked(database_url, ini)
