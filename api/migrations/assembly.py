@@ -6,9 +6,13 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 import asyncpg
 
+from .archive import Archive
+from .backup import Backup
 from .clock import SystemClock
 from .connection import connect
 from .coordinator import Coordinator
@@ -99,10 +103,18 @@ class Assembly:
         policy = _policy(settings, strategy, release)
         return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace)
 
-    def session(self, role: str = "waiting") -> PostgresSession:
+    def session(self, role: str = "waiting", backup: Backup | None = None) -> PostgresSession:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
         instance = self.settings.instance
-        return PostgresSession(self.url, self.key, instance, self.limits, self.pace, self.runner, role)
+        return PostgresSession(self.url, self.key, instance, self.limits, self.pace, self.runner, role, backup)
+
+    def backup(self, folder: str | None = None) -> Backup:
+        """What takes backups into `folder`, or else into the folder of the settings."""
+        settings, runner = self.settings, self.runner
+        archive = Archive(Path(folder or settings.backup_dir).expanduser(), settings.backup_keep)
+        version = settings.version_table
+        seconds, idle = settings.backup_seconds, settings.idle_seconds
+        return Backup(archive, seconds, self.url, version, runner.history, runner.author, idle)
 
     @asynccontextmanager
     async def connection(self, role: str = "reading") -> AsyncIterator[asyncpg.Connection]:
@@ -120,9 +132,10 @@ class Assembly:
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
             raise translate(error, "looking at the server") from error
 
-    def coordinator(self, policy: Policy | None = None) -> Coordinator:
-        """The coordinator of this instance; its wait budget starts now."""
-        return Coordinator(self.session, self.revisions.code, self.tracker, policy or self.policy, SystemClock())
+    def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
+        """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
+        sessions = partial(self.session, backup=backup)
+        return Coordinator(sessions, self.revisions.code, self.tracker, policy or self.policy, SystemClock())
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:

@@ -155,7 +155,11 @@ def _parser() -> argparse.ArgumentParser:
         one.set_defaults(command=command)
         return one
 
-    add("upgrade", commands.upgrade, waits=True).add_argument("revision", nargs="?", default="head")
+    up = add("upgrade", commands.upgrade, waits=True)
+    up.add_argument("revision", nargs="?", default="head")
+    up.add_argument("--backup", action="store_true", help="if anything is pending, back the database up before")
+    for saving in (up, add("backup", commands.backup, waits=True)):
+        saving.add_argument("--to", metavar="DIR", help="folder of the backup instead of MIGRATION_BACKUP_DIR")
     down = add("downgrade", commands.downgrade, waits=True)
     down.add_argument("revision", help="a revision that stays, base, or -N for the last N")
     down.add_argument("--yes", action="store_true", help="do not ask")

@@ -8,9 +8,10 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from .assembly import Assembly
+from .backup import Backup
 from .connection import quoted
 from .doctor import examine
-from .errors import NotAtHead, SchemaRefused
+from .errors import ConfigurationError, NotAtHead, SchemaRefused
 from .ports import Order
 from .postgres import PostgresSession
 from .schema import Schema, SchemaState, explain, judge, rebuild
@@ -27,15 +28,25 @@ _UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
 
 async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Apply what is pending: to the head as an instance does at start, or to a revision."""
+    if arguments.to and not arguments.backup:
+        raise ConfigurationError("--to names the folder of a backup; add --backup")
+    saved = assembly.backup(arguments.to) if arguments.backup else None
     if arguments.revision in {"head", "heads"}:
         policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
-        await assembly.coordinator(policy).become_ready()
+        await assembly.coordinator(policy, saved).become_ready()
     else:
         order = Order("upgrade", arguments.revision)
         if not order.relative:
             assembly.revisions.resolve(order.target)
-        await assembly.coordinator().execute(order)
-    return _outcome(assembly)
+        await assembly.coordinator(backup=saved).execute(order)
+    return _outcome(assembly) | (_backups(saved) if saved else {})
+
+
+async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Back the database up with pg_dump while nobody migrates it; says how to restore it, and never does."""
+    saved = assembly.backup(arguments.to)
+    await assembly.coordinator(backup=saved).execute(Order("backup", ""))
+    return {"message": explain(assembly.tracker.status.schema), **_backups(saved)}
 
 
 async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
@@ -162,6 +173,10 @@ async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Aw
         return await look(session)
     finally:
         await session.close()
+
+
+def _backups(backup: Backup) -> Result:
+    return {"backups": backup.made}
 
 
 def _outcome(assembly: Assembly) -> Result:

@@ -172,6 +172,7 @@ class Coordinator:
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
         self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
         try:
+            await session.secure(order)
             async with asyncio.timeout(self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:

@@ -111,6 +111,10 @@ class ForeignConnection(MigrationError):
     """`env.py` migrates on a connection of its own, outside the session that holds the lock."""
 
 
+class BackupFailed(MigrationError):
+    """There is no backup, so nothing was changed: the tools, the folder, the server or the time did not allow it."""
+
+
 class Cancelled(MigrationError):
     """A signal or shutdown stopped the run; the current revision was rolled back and the lock is free."""
 

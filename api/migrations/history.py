@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
@@ -30,6 +31,7 @@ class Outcome(StrEnum):
     INTERRUPTED = "interrupted"
     STAMPED = "stamped"
     UNLOCKED = "unlocked"
+    BACKED_UP = "backed_up"
 
 
 ENDED = f"""
@@ -88,6 +90,7 @@ class History:
             sa.Column("error", sa.Text),
             sa.Column("statement", sa.String(63)),
             sa.Column("invalid_before", sa.Text),
+            sa.Column("note", sa.Text),
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:
@@ -115,7 +118,9 @@ class History:
 
     def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
         """What was INVALID before the first of the tries at `revision` that came to nothing; None without such."""
-        newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(self.table.c.revision == revision)
+        newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(
+            self.table.c.revision == revision, self.table.c.outcome.not_in([Outcome.UNLOCKED, Outcome.BACKED_UP])
+        )
         row = connection.execute(newest.order_by(self.table.c.id.desc()).limit(1)).first()
         if row is None or row.invalid_before is None or row.outcome in {Outcome.APPLIED, Outcome.STAMPED}:
             return None
@@ -154,6 +159,12 @@ class History:
         for row in rows:
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
+
+    def backed_up(self, connection: sa.Connection, author: Author, revision: str, began: datetime, note: str) -> None:
+        """Record a backup of the database at `revision`, and how to restore it; the caller commits."""
+        row = self._row(author, revision[:255], frozenset(), "backup", Outcome.BACKED_UP)
+        row |= {"started_at": began, "finished_at": NOW, "note": note}
+        connection.execute(sa.insert(self.table).values(row))
 
     def settle(self, connection: sa.Connection) -> None:
         """Turn half-applied attempts into interrupted ones: the operator has put the schema in order."""

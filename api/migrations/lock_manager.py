@@ -119,6 +119,16 @@ class SessionLock:
         """Commit what was written after `abandon`."""
         connection.commit()
 
+    async def confirm(self) -> None:
+        """`check_hold` while no revision runs.
+
+        Raises:
+            HoldLost: this session does not hold the lock any more.
+        """
+        held = "SELECT count(*)" + HELD.format(high="$1", low="$2") + " AND pid = pg_backend_pid()"
+        if not await self._connection.fetchval(held, self.key.high, self.key.low, timeout=ANSWER_SECONDS):
+            raise HoldLost(f"this session lost the advisory lock {self.key} before anything was changed")
+
     @asynccontextmanager
     async def look(self) -> AsyncIterator[None]:
         """Around a query that may fail because a table is missing."""

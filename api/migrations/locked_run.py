@@ -88,14 +88,15 @@ class LockedRun:
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
-        # went on. Cheap to ask, and fatal to get wrong.
+        # went on, or the pg_dump of a killed process does, which revisions would wait for. Cheap to ask, and fatal to
+        # get wrong.
         at_work = (
-            "SELECT array_agg(pid) FROM pg_stat_activity WHERE starts_with(application_name, $1) "
+            "SELECT array_agg(pid) FROM pg_stat_activity "
+            "WHERE application_name ~ ('^' || $1 || '(migrating|backup):') "
             "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
         )
         for look in range(ORPHAN_LOOKS):
-            name = f"{self.lock.key.label}migrating:"
-            pids = await self._connection.fetchval(at_work, name, timeout=ANSWER_SECONDS)
+            pids = await self._connection.fetchval(at_work, self.lock.key.label, timeout=ANSWER_SECONDS)
             if not pids:
                 return
             if look == ORPHAN_LOOKS - 1:

@@ -10,7 +10,7 @@ from typing import Literal, Protocol
 from .schema import Observed
 from .state import Blocker, Survey
 
-Kind = Literal["upgrade", "downgrade", "stamp", "repair"]
+Kind = Literal["upgrade", "downgrade", "stamp", "repair", "backup"]
 
 
 @dataclass(frozen=True)
@@ -84,6 +84,12 @@ class MigrationSession(Protocol):
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""
+
+    async def secure(self, order: Order) -> None:
+        """Secure under the lock what the order might lose: a backup that was asked for is complete when this returns.
+
+        It has a time limit of its own; nothing was changed if it raises.
+        """
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on the locked session; returns when it is committed."""

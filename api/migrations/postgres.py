@@ -14,6 +14,7 @@ from typing import Any
 
 import asyncpg
 
+from .backup import Backup
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
@@ -45,6 +46,7 @@ class PostgresSession:
         pace: Pace,
         runner: Runner,
         role: str = "waiting",
+        backup: Backup | None = None,
     ) -> None:
         self._url = url
         self._key = key
@@ -52,6 +54,7 @@ class PostgresSession:
         self._limits = limits
         self._runner = runner
         self._role = role
+        self._backup = backup
         self._pace = pace
         self._version, self._history = map(quoted, runner.tables)
         self._raw: asyncpg.Connection | None = None
@@ -84,7 +87,9 @@ class PostgresSession:
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of every revision in the history table."""
-        rows = await self._rows_if_there(f"SELECT DISTINCT revision, parents FROM {self._history}")
+        rows = await self._rows_if_there(
+            f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
+        )
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
     async def attempts(self, pending: Sequence[str]) -> list[Past]:
@@ -128,9 +133,20 @@ class PostgresSession:
                 await self._run.prepare(application_name(self._key, "migrating", self._instance))
         return held
 
+    async def secure(self, order: Order) -> None:
+        """Take the backup, if this session was given one and the order is going to change anything."""
+        if self._backup is None:
+            return
+        revisions = (await self.observe()).revisions
+        if order.kind != "upgrade" or self._runner.planned(order, revisions):
+            async with _translated("backing up"):
+                await self._backup.take(self._held, self._connection, revisions)
+
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on this very connection."""
         assert self._run is not None, "try_lock comes first"
+        if order.kind == "backup":  # `secure` has done it
+            return
         if self._run.lock.pooled:
             await self._refuse_autocommit(order)
         async with _translated("migrating"):

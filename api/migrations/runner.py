@@ -41,7 +41,7 @@ class Runner:
     ) -> None:
         self.revisions = revisions
         self.history = history
-        self._author = author
+        self.author = author
         self._drop_invalid = drop_invalid
         self._run_env: RunEnv = self._run_given_env
         self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
@@ -73,7 +73,7 @@ class Runner:
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
         code, drop = self.revisions.code, self._drop_invalid
-        return Steps(connection, self.history, self._author, code, report, hold, drop_invalid=drop)
+        return Steps(connection, self.history, self.author, code, report, hold, drop_invalid=drop)
 
     def through(self, run_env: RunEnv) -> Runner:
         """A runner like this one inside an Alembic command that somebody else started."""

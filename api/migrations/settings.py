@@ -61,7 +61,7 @@ class MigrationSettings(BaseSettings):
     wait_seconds: Seconds = 300
     """From start to a verified schema; includes waiting for the database to come up."""
     run_seconds: Seconds = 300
-    """From taking the lock to the last revision."""
+    """From taking the lock, or from the end of the backup, to the last revision."""
     lock_timeout_seconds: Annotated[float, Field(ge=0, le=3600)] = 2
     """How long one statement of a revision may queue for a table lock, and so stall everybody behind it.
     At least 1.5 s gets past autovacuum, which yields only at the deadlock check after 1 s. 0 is no limit."""
@@ -72,6 +72,13 @@ class MigrationSettings(BaseSettings):
     what frees the lock of a process that was stopped. More than any revision computes in Python. 0 is no limit."""
     drop_invalid_indexes: bool = False
     """Before a revision that did not finish runs again, drop the INVALID indexes that it left behind."""
+    backup_dir: str = "backups"
+    """Folder of the backups that `migrate.sh` takes; made if need be, closed to everybody else."""
+    backup_keep: Annotated[int, Field(ge=1, le=10_000)] = 5
+    """How many backups of the database stay in the folder; those of the run that prunes are never removed."""
+    backup_seconds: Seconds = 3600
+    """Limit of one backup. It comes before the run and does not count against `run_seconds`; those who wait for the
+    lock wait for both within their `wait_seconds`."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"

@@ -119,11 +119,22 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
     if result.get("steps"):
         yield from (f"  {step}" for step in result["steps"])
     yield str(result["message"])
+    if "backups" in result:
+        yield from _backups(result["backups"])
     yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
     if "lock" in result:
         yield from _survey(result)
     if result.get("invalid_indexes"):
         yield rebuild(result["invalid_indexes"])
+
+
+def _backups(made: list[Any]) -> Iterator[str]:
+    for backup in made:
+        yield f"backup: {backup.path} ({backup.bytes} bytes, SHA-256 {backup.sha256})"
+        yield "to restore it into a new database, with PGHOST, PGUSER and PGPASSWORD set:"
+        yield f"  {backup.restore}"
+    if not made:
+        yield "nothing was pending, so no backup was taken"
 
 
 def _survey(result: dict[str, Any]) -> Iterator[str]:
@@ -139,10 +150,11 @@ def _survey(result: dict[str, Any]) -> Iterator[str]:
 def _attempt(row: dict[str, Any]) -> str:
     started, finished = row["started_at"], row["finished_at"]
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
-    error = f"  {row['error']}" if row["error"] else ""
+    # a table of an older version has no notes
+    more = "".join(f"  {text}" for text in (row["error"], row.get("note")) if text)
     return (
         f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "
-        f"{row['description']}  by {row['instance']} ({row['database_user']}){error}"
+        f"{row['description']}  by {row['instance']} ({row['database_user']}){more}"
     )
 
 

@@ -72,6 +72,11 @@ class DatabaseURL:
     def __str__(self) -> str:
         return f"{self.dialect}://…"
 
+    @property
+    def parameters(self) -> dict[str, str]:
+        """What stands behind the question mark, without what is only the client's business."""
+        return dict(parse_qsl(urlsplit(self.dsn).query))
+
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open one connection; `options` are those of `asyncpg.connect` and win over the URL's.
 

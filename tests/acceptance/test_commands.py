@@ -132,6 +132,7 @@ ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "rel
     "error",
     "statement",
     "invalid_before",
+    "note",
     "description",
 }
 

@@ -30,6 +30,7 @@ DONE = {
     "Dirty schema",
     "INVALID indexes",
     "Rolling back",
+    "Backup and restore",
     "Database ahead",
     "Waiting too long",
     "No connection left",
@@ -176,6 +177,25 @@ def test_rolling_back(ledger_url: str) -> None:
         assert type_in(line, ledger_url)[0] == 2
         works(f"{line} --yes", ledger_url)
         assert evidence.versions(ledger_url) == [expected]
+
+
+def test_backup_and_restore(server: Server, ledger_url: str, tmp_path: Path) -> None:
+    """Both kinds, and the newest one restored beside the original by the command that the history has."""
+    backup, upgrade, history, check = commands("Backup and restore")
+    ini = project.make_history(tmp_path, project.quick())
+    folder = {"MIGRATION_BACKUP_DIR": str(tmp_path / "backups")}
+    works(backup, ledger_url, ini, **folder)
+    works(upgrade, ledger_url, ini, **folder)
+    (restore, _) = re.findall(r"(createdb .*&& pg_restore .*)$", works(history, ledger_url, ini), re.M)
+    where = urlsplit(server.superuser_url)
+    login = {"PGHOST": str(where.hostname), "PGPORT": str(where.port), "PGUSER": str(where.username)}
+    works(restore, ledger_url, ini, **login)
+    restored = f"{urlsplit(ledger_url).path[1:]}_restored"
+    try:
+        code, output = type_in(check, ledger_url, ini, RESTORED_URL=server.url(restored))
+        assert (code, "1 pending" in output) == (3, True), output
+    finally:
+        server.execute(f'DROP DATABASE "{restored}"')
 
 
 def test_a_database_ahead(ledger_url: str, tmp_path: Path) -> None:

@@ -119,6 +119,23 @@ async def test_a_table_of_an_older_version_gets_what_it_lacks(database_url: str,
     ]
 
 
+@pytest.mark.parametrize(("direction", "outcome"), [("backup", "backed_up"), ("unlock", "unlocked")])
+async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path, direction: str, outcome: str) -> None:
+    """What was INVALID before the first try is still known after somebody ended it, or took a backup."""
+    ini = tree(tmp_path, CREATE)
+    await run(database_url, ini)
+    table = "alembic_version_history"
+    await fetch(database_url, f"UPDATE {table} SET outcome = 'interrupted', invalid_before = '[\"before\"]'")
+    values = f"'wrong', '{direction}', '{outcome}', 'night-shift', clock_timestamp()"
+    columns = "revision, parents, direction, outcome, instance, finished_at"
+    await fetch(database_url, f"INSERT INTO {table} ({columns}) VALUES ('r1', {values}), ('r1,other', {values})")
+    await run(database_url, ini, Order("downgrade", "base"))
+    assert (await history(database_url, "direction, invalid_before"))[-1] == ("downgrade", '["before"]')
+    session = await locked(database_url, ini)
+    assert await session.lineage() == {"r1": frozenset()}
+    await session.close()
+
+
 async def test_a_half_applied_revision_stops_the_fleet(database_url: str, tmp_path: Path) -> None:
     """Nobody goes on before a person has looked."""
     ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + '\nraise ValueError("boom")')

@@ -93,6 +93,9 @@ class Session:
         backend.check()
         return self.database.lock_owner is self._lock_backend(backend)
 
+    async def secure(self, order: Order) -> None:
+        """No backup is asked for."""
+
     async def carry_out(self, order: Order, report: Report) -> None:
         """Apply what the last look showed to be pending, one transaction each."""
         pending = self.release.code.pending(self.seen)

@@ -113,6 +113,9 @@ class FakeSession:
             self.database.holder = Holder(self.instance, id(self))
         return self._holds
 
+    async def secure(self, order: Order) -> None:
+        """There is nothing to lose."""
+
     async def carry_out(self, order: Order, report: Report) -> None:
         """Do the database's `work`, which only the holder may."""
         assert self._holds

@@ -21,6 +21,8 @@ def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationEr
     ("argv", "command"),
     [
         ("upgrade", commands.upgrade),
+        ("upgrade --backup --to there", commands.upgrade),
+        ("backup --to there", commands.backup),
         ("downgrade base", commands.downgrade),
         ("current", commands.current),
         ("history", commands.history),

@@ -1,0 +1,68 @@
+"""The folder of backups: what they are called, and which of them go.
+
+`<database>@<revision>@<UTC time>.dump`, with what a shell or a file system minds as %XX, so that no database's files
+can be taken for another's.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+CHECKSUM, PARTIAL = ".sha256", ".partial"
+
+_TIME = r"\d{8}T\d{6}\.\d{3}Z"
+_UNUSUAL = re.compile(r"[^\w.-]")
+_LONGEST_REVISION = 64
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A folder of which the newest `keep` backups of a database are kept."""
+
+    folder: Path
+    keep: int
+
+    def path(self, database: str, revisions: frozenset[str], at: datetime) -> Path:
+        """Where the backup goes that is taken then."""
+        revision = "+".join(map(_plain, sorted(revisions)))[:_LONGEST_REVISION] or "base"
+        utc = at.astimezone(UTC)
+        name = f"{_plain(database)}@{revision}@{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03}Z.dump"
+        return self.folder.absolute() / name
+
+    def prune(self, database: str, made: Sequence[Path], abandoned_seconds: float) -> None:
+        """Remove what is too much, but nothing that this run has `made`, and nothing that is not a backup of ours.
+
+        Also what processes that died left unfinished, if it was last written longer than `abandoned_seconds` ago.
+        """
+        newest = sorted(self._named(database, ""), key=_taken_at, reverse=True)
+        too_much = [path for path in newest[self.keep :] if path not in made]
+        before = time.time() - abandoned_seconds
+        try:
+            abandoned = [path for path in self._named(database, PARTIAL) if path.stat().st_mtime < before]
+            for path in too_much + abandoned:
+                path.unlink()
+                path.with_name(path.name + CHECKSUM).unlink(missing_ok=True)
+                log.info("Removed the old backup %s", path, extra={"event": "backup_removed"})
+        except OSError as error:
+            # a backup too many is no reason not to migrate
+            log.warning("Could not remove old backups: %s", error.strerror, extra={"event": "backup_kept"})
+
+    def _named(self, database: str, ending: str) -> Iterator[Path]:
+        ours = re.compile(rf"{re.escape(_plain(database))}@[^@]+@{_TIME}\.dump{re.escape(ending)}")
+        return (path for path in self.folder.absolute().iterdir() if ours.fullmatch(path.name) and path.is_file())
+
+
+def _plain(text: str) -> str:
+    return _UNUSUAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _taken_at(path: Path) -> str:
+    return path.name.rsplit("@", 1)[1]

@@ -1,0 +1,203 @@
+"""When there is no backup, nothing is changed and nothing is left; and how pg_dump gets where the session is."""
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations import dump
+from api.migrations.assembly import Assembly
+from api.migrations.connection import connect
+from api.migrations.errors import BackupFailed, DirectConnectionNeeded, MigrationError
+from api.migrations.libpq import environment
+from api.migrations.limits import Limits
+from api.migrations.ports import Order
+from api.migrations.urls import DatabaseURL
+from devtools.ports import free_port
+from tests import backups
+from tests.pooler import PgBouncer
+from tests.servers import Server, fetch
+from tests.unit.fakes import assembled, tree
+
+PASSWORD = "p@ss/w%rd 'x\\"
+ASK = "SELECT current_user, current_database(), inet_server_port(), current_setting('application_name')"
+CREATE = 'op.execute("CREATE TABLE t (a int)")'
+NEXT = 'op.execute("CREATE TABLE u (a int)")'
+
+
+@pytest.fixture(autouse=True)
+def _programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the embedded server's programs are there, unless a test puts others before them."""
+    monkeypatch.setattr(dump, "INSTALLED", tmp_path / "none")
+    monkeypatch.setenv("PATH", backups.path())
+
+
+@pytest.fixture
+def plain_url(server: Server, database_url: str) -> Iterator[str]:
+    """The database as a role with a difficult password sees it, which may create tables and is no superuser."""
+    name = database_url.rpartition("/")[2]
+    server.execute(f"CREATE ROLE {name}_plain LOGIN PASSWORD '{PASSWORD.replace(chr(39), chr(39) * 2)}'")
+    server.execute(f"GRANT CREATE ON SCHEMA public TO {name}_plain", database=name)
+    yield server.url(name, user=f"{name}_plain", password=PASSWORD)
+    server.execute(f"DROP OWNED BY {name}_plain", database=name)
+    server.execute(f"DROP ROLE {name}_plain")
+
+
+async def migrated(url: str, folder: Path, **settings: Any) -> Assembly:
+    """What an operator's command builds, for a database at r1 where r2 is pending."""
+    await assembled(url, tree(folder, CREATE)).coordinator().become_ready()
+    return assembled(url, tree(folder, CREATE, NEXT), backup_dir=str(folder / "backups"), **settings)
+
+
+async def refused(assembly: Assembly, url: str, *words: str) -> MigrationError:
+    """`upgrade --backup` must fail saying `words`, with nothing changed, no file left, and the lock free."""
+    before = await fetch(url, "SELECT * FROM alembic_version_history")
+    with pytest.raises(MigrationError) as raised:
+        await assembly.coordinator(backup=assembly.backup()).become_ready()
+    message = str(raised.value)
+    assert [word for word in words if word not in message] == [], message
+    assert "\n" not in message
+    assert "p@ss" not in message
+    assert "127.0.0.1" not in message
+    assert await fetch(url, "SELECT * FROM alembic_version_history") == before
+    assert await fetch(url, "SELECT to_regclass('u')::text") == [(None,)]
+    assert backups.files(Path(assembly.settings.backup_dir)) == []
+    session = assembly.session()
+    await session.open()
+    assert await session.try_lock()
+    await session.close()
+    return raised.value
+
+
+async def test_missing_programs(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says how to install them, with the server's version."""
+    assembly = await migrated(database_url, tmp_path)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    await refused(assembly, database_url, "not installed", "apt-get install postgresql-client-")
+
+
+@pytest.mark.parametrize("installed", [False, True])
+async def test_old_programs(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
+) -> None:
+    """Refused by name and number; a newer one that is installed, but not on PATH, is taken instead."""
+    assembly = await migrated(database_url, tmp_path)
+    monkeypatch.setenv("PATH", str(backups.old(tmp_path / "old")))
+    if not installed:
+        await refused(assembly, database_url, "pg_dump 13 is older than the server, which is PostgreSQL ")
+        return
+    (tmp_path / "none" / "99").mkdir(parents=True)
+    (tmp_path / "none" / "99" / "bin").symlink_to(backups.programs())
+    backup = assembly.backup()
+    await assembly.coordinator(backup=backup).become_ready()
+    assert len(backup.made) == 1
+
+
+async def test_a_folder_that_cannot_be_written(database_url: str, tmp_path: Path) -> None:
+    """A file is in its place; it names the option and the setting."""
+    assembly = await migrated(database_url, tmp_path)
+    (tmp_path / "file").touch()
+    into = assembly.settings.model_copy(update={"backup_dir": str(tmp_path / "file" / "backups")})
+    await refused(
+        Assembly.build(into), database_url, str(tmp_path / "file"), "Not a directory", "--to", "MIGRATION_BACKUP_DIR"
+    )
+
+
+async def test_what_pg_dump_may_not_read(database_url: str, plain_url: str, tmp_path: Path) -> None:
+    """Its own first line, from a real refusal."""
+    assembly = await migrated(plain_url, tmp_path)
+    await fetch(database_url, "CREATE TABLE payroll (salary int)")
+    error = await refused(assembly, database_url, "pg_dump failed (1)", "permission denied for table payroll")
+    assert isinstance(error, BackupFailed)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('echo "cannot: $PGPASSWORD" >&2; echo more >&2; exit 3', "pg_dump failed (3): cannot: …"),
+        ("exit 4", "pg_dump failed (4): it did not say why"),
+        ("exit 0", "pg_restore failed (1)"),
+        ('for last; do :; done; echo rubbish > "${last#--file=}"', "pg_restore failed (1)"),
+        ('exec $real --schema-only "$@"', "has no data of alembic_version"),
+    ],
+)
+async def test_a_dump_that_is_none(
+    plain_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
+) -> None:
+    """It failed, or it said that it had not, and its file is none; a password is left out of its words."""
+    monkeypatch.setenv("PATH", backups.path(backups.stand_in(tmp_path / "bin", body)))
+    await refused(await migrated(plain_url, tmp_path), plain_url, words)
+
+
+async def test_a_dump_that_takes_too_long(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its own budget ends it, child and all."""
+    monkeypatch.setenv("PATH", backups.path(backups.held(tmp_path / "bin")))
+    assembly = await migrated(database_url, tmp_path, backup_seconds=1)
+    await refused(assembly, database_url, "MIGRATION_BACKUP_SECONDS=1", "nothing was changed")
+    with pytest.raises(ProcessLookupError):
+        os.kill(int((tmp_path / "bin" / "reached").read_text()), 0)
+
+
+@pytest.mark.parametrize("mode", ["transaction", "session"])
+async def test_a_pooler_is_refused(
+    database_url: str, pgbouncer: Callable[..., PgBouncer], tmp_path: Path, mode: str
+) -> None:
+    """With the remedy, although pg_dump might get through it."""
+    await migrated(database_url, tmp_path)
+    through = pgbouncer(pool_mode=mode).url(database_url.rpartition("/")[2])
+    ini = tmp_path / "alembic.ini"
+    assembly = assembled(through, ini, backup_dir=str(tmp_path / "backups"))
+    error = await refused(assembly, database_url, "MIGRATION_DATABASE_URL", "direct endpoint")
+    assert isinstance(error, DirectConnectionNeeded)
+
+
+async def test_an_empty_database_has_a_backup_too(database_url: str, tmp_path: Path) -> None:
+    """There is nothing in it to list, and the first upgrade goes on."""
+    assembly = assembled(database_url, tree(tmp_path, CREATE), backup_dir=str(tmp_path / "backups"))
+    backup = assembly.backup()
+    await assembly.coordinator(backup=backup).become_ready()
+    assert ["@base@" in made.path for made in backup.made] == [True]
+
+
+async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None:
+    """Parents, failures and half-applied revisions are read as if it were not there; downgrading goes on as before."""
+    assembly = await migrated(database_url, tmp_path)
+    session = assembly.session()
+    await session.open()
+    lineage = await session.lineage()
+    await assembly.coordinator(backup=assembly.backup()).execute(Order("backup", ""))
+    assert await session.lineage() == lineage == {"r1": frozenset()}
+    assert [past.outcome for past in await session.attempts(["r1"])] == ["applied"]
+    assert await session.half_applied() is None
+    (row,) = await session.runs(1)
+    assert (row["direction"], row["outcome"], row["revision"]) == ("backup", "backed_up", "r1")
+    await session.close()
+    await assembled(database_url, tmp_path / "alembic.ini").coordinator().become_ready()
+    await assembled(database_url, tmp_path / "alembic.ini").coordinator().execute(Order("downgrade", "base"))
+
+
+async def test_the_child_is_where_the_session_is(server: Server, plain_url: str, tmp_path: Path) -> None:
+    """By URL with several hosts, by socket, with settings in the URL: the same role, database, server and settings."""
+    name, user = plain_url.rpartition("/")[2], plain_url.split("//")[1].partition(":")[0]
+    dead = plain_url.replace("127.0.0.1", f"127.0.0.1:{free_port()},127.0.0.1")
+    urls = [plain_url, dead, f"{plain_url}?sslmode=disable&work_mem=77MB&search_path=%22a+b%5Cc%22"]
+    urls += [server.socket_url(name)]
+    for text in urls:
+        url = DatabaseURL.parse(text)
+        connection = await connect(url, Limits(), "one")
+        expected = await connection.fetchrow(ASK)
+        settings = await connection.fetchrow("SELECT current_setting('work_mem'), current_setting('search_path')")
+        child = environment(connection, url, "two")
+        await connection.close()
+        sql = f"{ASK}, current_setting('work_mem'), current_setting('search_path')"
+        process = await asyncio.create_subprocess_exec(
+            str(backups.programs() / "psql"), "-XAtwc", sql, env=child, stdout=asyncio.subprocess.PIPE
+        )
+        output, _ = await process.communicate()
+        shown = [str(value if value is not None else "") for value in [*expected[:3], "two", *settings]]
+        assert output.decode().strip().split("|") == shown
+        assert expected[0] == ("postgres" if text == urls[-1] else user)
+        assert PASSWORD not in " ".join(f"{k}={v}" for k, v in child.items() if k != "PGPASSWORD")
