@@ -7,8 +7,7 @@ all of them in one, which carries the lock as well).
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -18,23 +17,21 @@ from .backup import Backup
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
-from .history import ENDED, Outcome
-from .indexes import INVALID_INDEXES
 from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
 from .locked_run import LockedRun
 from .pace import Pace
-from .ports import Order, Past, Report
+from .ports import Order, Report
 from .runner import Runner
-from .schema import HalfApplied, Observed
 from .state import Survey
 from .survey import survey
+from .tables import Tables
 from .urls import DatabaseURL
 
 CLOSE_SECONDS = 1.0
 
 
-class PostgresSession:
+class PostgresSession(Tables):
     """A `MigrationSession` on PostgreSQL 14 or later."""
 
     def __init__(
@@ -50,13 +47,13 @@ class PostgresSession:
     ) -> None:
         self._url = url
         self._key = key
-        self._instance = instance
         self._limits = limits
         self._runner = runner
         self._role = role
         self._backup = backup
         self._pace = pace
-        self._version, self._history = map(quoted, runner.tables)
+        version, history = map(quoted, runner.tables)
+        super().__init__(version, history, instance)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -71,52 +68,6 @@ class PostgresSession:
             name = application_name(self._key, self._role, self._instance)
             async with _translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
-
-    async def observe(self) -> Observed:
-        """The version table, the half-applied revisions, and when a run last succeeded and failed, in one query."""
-        versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
-        half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
-        # a database that has never seen this package has no history table, an empty one neither
-        ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
-        for rest in (f"{half}, success, failure {ended}", "'{}'::text[], NULL, NULL"):
-            rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
-            if rows:
-                revisions, half_applied, success, failure = rows[0]
-                return Observed(frozenset(revisions), await self._half_applied(half_applied), success, failure)
-        return Observed()
-
-    async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of every revision in the history table."""
-        rows = await self._rows_if_there(
-            f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
-        )
-        return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
-
-    async def attempts(self, pending: Sequence[str]) -> list[Past]:
-        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
-        rows = await self._rows_if_there(
-            "SELECT revision, outcome, instance, release, error, "
-            "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
-            f"FROM {self._history} WHERE revision = ANY($1) AND direction IN ('upgrade', 'stamp') "
-            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
-            pending,
-        )
-        return [Past(**dict(row)) for row in rows]
-
-    async def runs(self, limit: int) -> list[asyncpg.Record]:
-        """The newest rows of the history table, newest first."""
-        return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
-
-    async def invalid_indexes(self) -> list[str]:
-        """Indexes that a concurrent build left behind, by their quoted names."""
-        return [row[0] for row in await self._rows_if_there(INVALID_INDEXES)]
-
-    async def half_applied(self) -> asyncpg.Record | None:
-        """The newest half-applied attempt, if any."""
-        rows = await self._rows_if_there(
-            f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
-        )
-        return rows[0] if rows else None
 
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free; behind a pooler, in a transaction."""
@@ -151,17 +102,6 @@ class PostgresSession:
             await self._refuse_autocommit(order)
         async with _translated("migrating"):
             await self._run.carry_out(order, report)
-
-    async def fail_attempt(self, error: str) -> None:
-        """Record this instance's open attempt as failed; one that is half applied stays that, with the error."""
-        await self._rows_if_there(
-            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, outcome = "
-            f"CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
-            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
-            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id",
-            error,
-            self._instance,
-        )
 
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""
@@ -231,18 +171,6 @@ class PostgresSession:
                 "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
             )
 
-    async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:
-        if not revisions:
-            return ()
-        now = frozenset(await self.invalid_indexes())
-        rows = await self._rows_if_there(
-            f"SELECT revision, statement, invalid_before FROM {self._history} "
-            f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
-        )
-        known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
-        # a table from before these columns tells no more than the name
-        return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
-
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):
             with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
@@ -284,7 +212,3 @@ async def _translated(doing: str) -> AsyncIterator[None]:
 @asynccontextmanager
 async def _nothing() -> AsyncIterator[None]:
     yield
-
-
-def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
-    return tuple(sorted(invalid - frozenset(json.loads(row["invalid_before"] or "[]"))))

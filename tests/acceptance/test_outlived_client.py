@@ -20,8 +20,8 @@ with op.get_context().autocommit_block():
 """
 ONCE = project.Revision("orphan", BODY)
 AGAIN = project.Revision("orphan", BODY, header="idempotent = True")
-PATIENT = {"MIGRATION_LOCK_TIMEOUT_SECONDS": "0"}
-"""It stands at the barrier for as long as the test wants."""
+PATIENT = "0"
+"""A lock timeout with which it stands at the barrier for as long as the test wants."""
 
 
 async def outlived(url: str, instances: list[Instance]) -> Instance:
@@ -41,7 +41,9 @@ async def outlived(url: str, instances: list[Instance]) -> Instance:
 async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
     """The history says half applied, never failed or applied; whoever was there or comes later refuses."""
     ini = project.make_history(tmp_path, ONCE)
-    with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", **PATIENT) as instances:
+    with fleet(
+        2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_LOCK_TIMEOUT_SECONDS=PATIENT
+    ) as instances:
         other = await outlived(ledger_url, instances)
         until_phase([other], "failed")
         health = other.health()
@@ -59,7 +61,7 @@ async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
 async def test_an_idempotent_one_is_run_again(ledger_url: str, tmp_path: Path) -> None:
     """It finds its work done, and ends applied; the dead one's attempt is called interrupted."""
     ini = project.make_history(tmp_path, AGAIN)
-    with fleet(2, ledger_url, ini=ini, **PATIENT) as instances:
+    with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS=PATIENT) as instances:
         until_all_ready([await outlived(ledger_url, instances)])
     assert evidence.outcomes(ledger_url, "orphan") == ["interrupted", "applied"]
     assert evidence.versions(ledger_url) == ["orphan"]

@@ -1,0 +1,103 @@
+"""What the version and history tables say, and the one thing that is written into them from outside a run.
+
+Each question is one statement in autocommit. A table that is not there yet reads as empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import asyncpg
+
+from .history import ENDED, Outcome
+from .indexes import INVALID_INDEXES
+from .ports import Past
+from .schema import HalfApplied, Observed
+
+
+class Tables:
+    """The reading half of a session; `version` and `history` are the tables' quoted names."""
+
+    def __init__(self, version: str, history: str, instance: str) -> None:
+        self._version = version
+        self._history = history
+        self._instance = instance
+
+    async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows; none where a table or column is missing."""
+        raise NotImplementedError
+
+    async def observe(self) -> Observed:
+        """The version table, the half-applied revisions, and when a run last succeeded and failed, in one query."""
+        versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
+        half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
+        # a database that has never seen this package has no history table, an empty one neither
+        ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
+        for rest in (f"{half}, success, failure {ended}", "'{}'::text[], NULL, NULL"):
+            rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
+            if rows:
+                revisions, half_applied, success, failure = rows[0]
+                return Observed(frozenset(revisions), await self._half_applied(half_applied), success, failure)
+        return Observed()
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of every revision in the history table."""
+        rows = await self._rows_if_there(
+            f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
+        )
+        return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
+
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
+        rows = await self._rows_if_there(
+            "SELECT revision, outcome, instance, release, error, "
+            "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction IN ('upgrade', 'stamp') "
+            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
+            pending,
+        )
+        return [Past(**dict(row)) for row in rows]
+
+    async def runs(self, limit: int) -> list[asyncpg.Record]:
+        """The newest rows of the history table, newest first."""
+        return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
+
+    async def invalid_indexes(self) -> list[str]:
+        """Indexes that a concurrent build left behind, by their quoted names."""
+        return [row[0] for row in await self._rows_if_there(INVALID_INDEXES)]
+
+    async def half_applied(self) -> asyncpg.Record | None:
+        """The newest half-applied attempt, if any."""
+        rows = await self._rows_if_there(
+            f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    async def fail_attempt(self, error: str) -> None:
+        """Record this instance's open attempt as failed; one that is half applied stays that, with the error."""
+        await self._rows_if_there(
+            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, outcome = "
+            f"CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
+            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id",
+            error,
+            self._instance,
+        )
+
+    async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:
+        if not revisions:
+            return ()
+        now = frozenset(await self.invalid_indexes())
+        rows = await self._rows_if_there(
+            f"SELECT revision, statement, invalid_before FROM {self._history} "
+            f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
+        )
+        known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
+        # a table from before these columns tells no more than the name
+        return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
+
+
+def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
+    return tuple(sorted(invalid - frozenset(json.loads(row["invalid_before"] or "[]"))))
