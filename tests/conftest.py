@@ -72,7 +72,7 @@ def template(server: Server) -> Iterator[str]:
     name = _fresh_name()
     with server.database(name) as url:
         command = [sys.executable, "-m", "api.migrations", "upgrade"]
-        environment = {**os.environ, "DATABASE_URL": url}
+        environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_INSTANCE": "release-job"}
         done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
         assert done.returncode == 0, f"the template could not be migrated ({done.returncode}): {done.stderr}"
         yield name

@@ -7,6 +7,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Any, TypeVar
 
+import asyncpg
+
 from .assembly import Assembly
 from .backup import Backup
 from .connection import quoted
@@ -111,7 +113,7 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
     rows = await _with_session(assembly, lambda session: session.runs(arguments.limit))
-    return {"history": [{**row, "description": assembly.revisions.describe(row["revision"])} for row in rows]}
+    return {"history": [_told(row, assembly.revisions.describe(row["revision"])) for row in rows]}
 
 
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
@@ -173,6 +175,12 @@ async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Aw
         return await look(session)
     finally:
         await session.close()
+
+
+def _told(row: asyncpg.Record, description: str) -> Result:
+    began, ended = row["started_at"], row["finished_at"]
+    seconds = (ended - began).total_seconds() if ended else None
+    return {**row, "seconds": seconds, "description": description}
 
 
 def _backups(backup: Backup) -> Result:

@@ -152,7 +152,8 @@ class Coordinator:
         if observed.revisions - self._code.parents.keys():
             self._lineage = await session.lineage()
         schema = judge(observed, self._code, self._lineage)
-        self._tracker.note(last_success=observed.last_success, last_failure=observed.last_failure)
+        seen = {"last_success": observed.last_success, "last_failure": observed.last_failure}
+        self._tracker.note(**seen, recent=observed.recent)
         # half applied is shown only once the lock proves it: until then somebody may be at it
         self._show(judge(replace(observed, half_applied=()), self._code, self._lineage))
         self._errors_in_a_row = 0

@@ -47,6 +47,15 @@ failure, so its beginning counts. One that is half applied and has not ended may
 """
 
 
+RECENT_ROWS = 6
+RECENT = f"""
+    SELECT revision, direction, outcome, instance, extract(epoch FROM started_at)::float8 AS started_at,
+           extract(epoch FROM finished_at - started_at)::float8 AS seconds
+    FROM {{history}} ORDER BY id DESC LIMIT {RECENT_ROWS}
+"""
+"""The newest rows, for people; the table's quoted name is to be put in."""
+
+
 @dataclass(frozen=True)
 class Author:
     """Who makes the attempt."""
@@ -68,6 +77,8 @@ class Attempt:
     outcome: Outcome = Outcome.RUNNING
     statement: str | None = None
     """The kind of its last statement."""
+    error_class: str | None = None
+    """The name of the driver's or Python's exception that ended it."""
 
 
 class History:
@@ -88,6 +99,7 @@ class History:
             sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
             sa.Column("finished_at", sa.DateTime(timezone=True)),
             sa.Column("error", sa.Text),
+            sa.Column("error_class", sa.String(63)),
             sa.Column("statement", sa.String(63)),
             sa.Column("invalid_before", sa.Text),
             sa.Column("note", sa.Text),
@@ -143,7 +155,13 @@ class History:
         result = connection.execute(
             sa.update(self.table)
             .where(self.table.c.id == attempt.id)
-            .values(outcome=attempt.outcome, finished_at=finished, error=error, statement=statement)
+            .values(
+                outcome=attempt.outcome,
+                finished_at=finished,
+                error=error,
+                error_class=attempt.error_class,
+                statement=statement,
+            )
         )
         return result.rowcount > 0
 

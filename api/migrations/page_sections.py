@@ -1,4 +1,4 @@
-"""The sections of the page for people: who is in the way, what is pending, who is there, and how the last run went."""
+"""The sections of the page for people: who is in the way, what is pending, who is there, and what has been done."""
 
 from __future__ import annotations
 
@@ -6,11 +6,13 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 
 from .markup import Html, element, joined
-from .schema import rebuild
+from .schema import Recorded, rebuild
 from .state import Blocker, LastRun, Member, Phase, Status
 
 SHOWN = 12
 """Revisions that a list shows before it only counts the others."""
+GOOD = frozenset({"applied", "stamped", "backed_up"})
+BAD = frozenset({"failed", "half_applied", "interrupted"})
 
 
 def sections(status: Status, now: float) -> Iterator[Html]:
@@ -22,6 +24,7 @@ def sections(status: Status, now: float) -> Iterator[Html]:
     yield from _lock(status, now)
     yield _fleet(status, now)
     yield from _last_run(status.last_run)
+    yield from _recent(status.recent)
 
 
 def _section(title: str, *children: object, tone: str | None = None) -> Html:
@@ -146,6 +149,20 @@ def _last_run(run: LastRun | None) -> Iterator[Html]:
         steps.append(element("li", line, class_="bad"))
     error = element("pre", run.error) if run.error else None
     yield _section("Last run", element("p", when), element("ol", more, *steps[-SHOWN - 1 :]), error)
+
+
+def _recent(rows: tuple[Recorded, ...]) -> Iterator[Html]:
+    if rows:
+        yield _section("History", element("ol", *map(_recorded, rows)))
+
+
+def _recorded(row: Recorded) -> Html:
+    what = row.outcome if row.direction == "upgrade" else f"{row.direction}, {row.outcome}"
+    tone = "bad" if row.outcome in BAD else "ok" if row.outcome in GOOD else None
+    line = element("div", element("code", row.revision), element("span", what, class_="role"), class_="row")
+    took = "" if row.seconds is None else f", {_duration(row.seconds)}"
+    when = f"{datetime.fromtimestamp(row.started_at, UTC):%Y-%m-%d %H:%M:%S} UTC{took}, {row.instance}"
+    return element("li", line, element("div", when, class_="soft"), class_=tone)
 
 
 def _step(name: str, seconds: float | None, longest: float) -> Html:

@@ -136,14 +136,15 @@ class Runner:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
+        kind = type(root(error)).__name__
         what = f"{describe(error)}{where(error, path)}{remedy(error)}"
         message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         if steps.half_applied:
             message += way_out(steps.left_behind())
         if sqlstate(error) in _CONTENTION and not steps.half_applied:
-            steps.record_failure(message, Outcome.RETRIED)
+            steps.record_failure(message, kind, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
-        steps.record_failure(message)
+        steps.record_failure(message, kind)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
 
 

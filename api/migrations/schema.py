@@ -62,6 +62,18 @@ class HalfApplied:
 
 
 @dataclass(frozen=True)
+class Recorded:
+    """A row of the history table, for people; `started_at` in epoch seconds, `seconds` is None until it ended."""
+
+    revision: str
+    direction: str
+    outcome: str
+    instance: str
+    started_at: float
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Observed:
     """What one look at the database found."""
 
@@ -72,6 +84,8 @@ class Observed:
     """When a revision was last applied, undone or stamped, in epoch seconds; None where the history has no such row."""
     last_failure: float | None = field(default=None, compare=False)
     """When an attempt last failed; for one that was interrupted, when it began, for nobody knows when it ended."""
+    recent: tuple[Recorded, ...] = field(default=(), compare=False)
+    """The newest rows of the history, newest first."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
-from .schema import Schema
+from .schema import Recorded, Schema
 
 
 class Phase(StrEnum):
@@ -190,6 +190,8 @@ class Status:
     """When a run of anybody last succeeded, as the last look found in the history table; epoch seconds."""
     last_failure: float | None = None
     """When an attempt of anybody last failed, likewise."""
+    recent: tuple[Recorded, ...] = ()
+    """The newest rows of the history table at the last look, newest first."""
     tally: Tally = Tally()
     message: str | None = None
     """One line for people: what it waits for, or why it failed."""

@@ -107,13 +107,14 @@ class Steps:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt)
 
-    def record_failure(self, error: str, outcome: Outcome = Outcome.FAILED) -> None:
+    def record_failure(self, error: str, error_class: str, outcome: Outcome = Outcome.FAILED) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
         if attempt is None or not self._hold.abandon(self.connection):
             # who has the lock now makes an attempt of his own, and writes that one down
             return
         self._history.create(self.connection)
+        attempt.error_class = error_class
         if attempt.outcome is not Outcome.HALF_APPLIED:
             attempt.outcome = outcome
         if not self._history.mark(self.connection, attempt, error):

@@ -26,16 +26,17 @@ _SURVEY = """
            extract(epoch FROM a.state_change)::float8 AS changed_at,
            extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS seconds,
            p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
+           -- as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
            (SELECT json_agg(json_build_object(
                 'pid', b.pid, 'application', s.application_name, 'user', s.usename, 'state', s.state,
                 'seconds', extract(epoch FROM clock_timestamp() - s.xact_start),
-                'relation', w.relation::regclass::text, 'mode', w.mode))
+                'relation', w.relation::regclass::text, 'mode', w.mode))::text
             FROM (SELECT relation, mode FROM pg_locks WHERE pid = h.pid AND NOT granted LIMIT 1) w,
                  LATERAL unnest(pg_blocking_pids(h.pid)) AS b(pid)
                  LEFT JOIN pg_stat_activity s ON s.pid = b.pid) AS blocked_by,
            (SELECT json_agg(json_build_object(
                 'name', f.application_name, 'pid', f.pid, 'since', extract(epoch FROM f.backend_start))
-                ORDER BY f.backend_start)
+                ORDER BY f.backend_start)::text
             FROM pg_stat_activity f
             WHERE starts_with(f.application_name, $3) AND f.datname = current_database()) AS fleet
     FROM (SELECT) one

@@ -11,10 +11,10 @@ from typing import Any
 
 import asyncpg
 
-from .history import ENDED, Outcome
+from .history import ENDED, RECENT, Outcome
 from .indexes import INVALID_INDEXES
 from .ports import Past
-from .schema import HalfApplied, Observed
+from .schema import HalfApplied, Observed, Recorded
 
 
 class Tables:
@@ -30,16 +30,20 @@ class Tables:
         raise NotImplementedError
 
     async def observe(self) -> Observed:
-        """The version table, the half-applied revisions, and when a run last succeeded and failed, in one query."""
+        """The version table, what is half applied, the newest rows, the last success and failure: one query."""
         versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
         half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
         # a database that has never seen this package has no history table, an empty one neither
         ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
-        for rest in (f"{half}, success, failure {ended}", "'{}'::text[], NULL, NULL"):
+        # as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
+        recent = f"(SELECT json_agg(r)::text FROM ({RECENT.format(history=self._history)}) r)"
+        for rest in (f"{half}, success, failure, {recent} {ended}", "'{}'::text[], NULL, NULL, NULL"):
             rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
             if rows:
-                revisions, half_applied, success, failure = rows[0]
-                return Observed(frozenset(revisions), await self._half_applied(half_applied), success, failure)
+                revisions, half_applied, success, failure, newest = rows[0]
+                recorded = tuple(Recorded(**row) for row in json.loads(newest or "[]"))
+                known = await self._half_applied(half_applied)
+                return Observed(frozenset(revisions), known, success, failure, recorded)
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
@@ -78,8 +82,8 @@ class Tables:
     async def fail_attempt(self, error: str) -> None:
         """Record this instance's open attempt as failed; one that is half applied stays that, with the error."""
         await self._rows_if_there(
-            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, outcome = "
-            f"CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
+            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, error_class = 'TimeoutError', "
+            f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
             f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
             f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id",
             error,

@@ -129,7 +129,9 @@ RUN = {"state", "revisions", "steps", "message"}
 ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "release", "database_user"} | {
     "started_at",
     "finished_at",
+    "seconds",
     "error",
+    "error_class",
     "statement",
     "invalid_before",
     "note",

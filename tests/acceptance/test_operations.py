@@ -35,6 +35,7 @@ DONE = {
     "Waiting too long",
     "No connection left",
     "A pooler in between",
+    "On a platform",
 }
 BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
 
@@ -232,3 +233,15 @@ def test_a_pooler_in_between(pgbouncer: Callable[..., PgBouncer], ledger_url: st
     assert migrate("upgrade", url=pooled, ini=ini)[0] == 1
     works(upgrade, pooled, ini, DIRECT_URL=ledger_url)
     assert evidence.versions(ledger_url) == ["concurrent"]
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_on_a_platform(ledger_url: str, tmp_path: Path, number: int) -> None:
+    """With a stand-in for the platform's client, which runs here what it is given to run there."""
+    line = commands("On a platform")[number]
+    client, inside = line.split()[0], line.index("./migrate.sh")
+    stand_in = tmp_path / client
+    stand_in.write_text(f'#!/bin/sh\ntest "{client} $*" = "{line}" && exec {line[inside:]}\n')
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    assert "at head" in works(line, ledger_url, PLAIN, PATH=path)

@@ -20,7 +20,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.acceptance
 
 PATH = "/health/migrations"
-PHONE, DESK = (360, 740), (780, 1130)
+PHONE, DESK = (360, 740), (780, 1530)
 LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
 
 
@@ -69,6 +69,9 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             ready = chromium.visit(url)
             assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
             assert len(re.findall(r"✓ [0-9.]+ s<", ready.dom)) == 2
+            assert "History" in ready.dom
+            waited = next(instance for instance in instances if instance is not migrator)
+            assert f"UTC, {migrator.name}" in re.sub(r"UTC, [0-9.]+ s, ", "UTC, ", chromium.visit(waited.url(PATH)).dom)
     assert evidence.marks(ledger_url) == ["after", "blocked"]
 
 

@@ -194,7 +194,8 @@ async def test_a_failed_attempt_is_recorded_without_values(database_url: str, tm
         await run(database_url, ini)
     assert (failed.value.revision, failed.value.applied) == ("r2", ("r1",))
     assert await history(database_url) == [("r1", "applied"), ("r2", "failed")]
-    ((error,),) = (await history(database_url, "error"))[1:]
+    ((error, error_class),) = (await history(database_url, "error, error_class"))[1:]
+    assert error_class == "InvalidTextRepresentationError"
     assert error == str(failed.value)
     assert "geh3im" not in error
     assert "INSERT" not in error

@@ -14,7 +14,7 @@ from api.migrations.health import RETRY_AFTER_SECONDS, routes
 from api.migrations.markup import Html, element
 from api.migrations.page import prefers_html, render
 from api.migrations.page_sections import SHOWN
-from api.migrations.schema import Schema, SchemaState
+from api.migrations.schema import Recorded, Schema, SchemaState
 from api.migrations.state import Blocker, Holder, LastRun, Phase, Progress, Status, Survey
 from tests.unit.test_health import STATUS
 
@@ -173,6 +173,18 @@ def test_the_last_run_is_a_timeline() -> None:
 def test_a_run_without_durations_is_listed_all_the_same() -> None:
     """Not everybody who ends a run has timed it."""
     assert "b ✓ boom" in drawn(STATUS).text
+
+
+def test_what_others_have_done_is_listed_too() -> None:
+    """From the history table, so that an instance which found everything at head can tell as well."""
+    rows = (
+        Recorded("c", "downgrade", "applied", "web-9", 1700000000.0, 2.5),
+        Recorded("c", "upgrade", "failed", "<web>", 1700000000.0),
+    )
+    page = drawn(Status(Phase.READY, recent=rows))
+    assert "c downgrade, applied 2023-11-14 22:13:20 UTC, 2.5 s, web-9" in page.text
+    assert "c failed 2023-11-14 22:13:20 UTC, <web>" in page.text
+    assert [row["class"] for row in page.all("li") if row.get("class")] == ["ok", "bad"]
 
 
 def test_there_is_no_section_without_content() -> None:
