@@ -75,6 +75,8 @@ class Attempt:
     """INVALID indexes that were there before the first try at the revision."""
     id: int = 0
     outcome: Outcome = Outcome.RUNNING
+    half: bool = False
+    """Whether a part of it is committed, and stays so whatever becomes of the rest."""
     statement: str | None = None
     """The kind of its last statement."""
     error_class: str | None = None

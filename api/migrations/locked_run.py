@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
-from .errors import LockContended, PrivilegeMissing, RevisionFailed
+from .errors import LockContended, MigrationError, PrivilegeMissing, RevisionFailed
 from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
@@ -75,8 +75,13 @@ class LockedRun:
 
     async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
         engine = engine_over(self._connection, self.lock.isolation_level)
-        async with observer.watching(engine.sync_engine), engine.connect() as connection:
-            await connection.run_sync(self._runner.carry_out, order, report, self.lock)
+        try:
+            async with observer.watching(engine.sync_engine), engine.connect() as connection:
+                await connection.run_sync(self._runner.carry_out, order, report, self.lock)
+        except MigrationError:
+            if self.lock.pooled:
+                report.undone()
+            raise
 
     def _not_repeated(self, order: Order, error: LockContended) -> RevisionFailed:
         return RevisionFailed(

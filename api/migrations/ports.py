@@ -51,6 +51,9 @@ class Report(Protocol):
     def finished(self, revision: str) -> None:
         """A step is committed."""
 
+    def undone(self) -> None:
+        """The steps that were reported as finished were rolled back with one that was not."""
+
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 

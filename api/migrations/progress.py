@@ -23,6 +23,7 @@ class Reporter:
         self._announced = False
         self._verb = "Applied"
         self._applied: list[str] = []
+        self._seconds: list[float] = []
         self._step_started = 0.0
         self._blocked_logged = float("-inf")
 
@@ -50,6 +51,7 @@ class Reporter:
         seconds = time.monotonic() - self._step_started
         tally = self._tracker.status.tally
         self._tracker.note(tally=replace(tally, step_seconds=(*tally.step_seconds, seconds)))
+        self._seconds.append(seconds)
         log.info(
             "%s %s (%d of %d) in %.2f s",
             self._verb,
@@ -59,6 +61,11 @@ class Reporter:
             seconds,
             extra={"event": "revision_applied", "revision": revision, "seconds": seconds},
         )
+
+    def undone(self) -> None:
+        """What was finished is not there any more."""
+        self._applied.clear()
+        self._seconds.clear()
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock; it is tried again."""
@@ -95,7 +102,7 @@ class Reporter:
         status = self._tracker.status
         failed = status.progress.current if result == "failed" else None
         began, done = status.progress.started_at, tuple(self._applied)
-        run = LastRun(result, status.instance, began, time.time(), done, error, status.tally.step_seconds, failed)
+        run = LastRun(result, status.instance, began, time.time(), done, error, tuple(self._seconds), failed)
         self._tracker.note(last_run=run, progress=replace(status.progress, current=None))
         self._count(result)
 

@@ -24,6 +24,9 @@ from .statements import kind
 class Hold(Protocol):
     """The lock, as the session that holds it sees it from inside the work."""
 
+    pooled: bool
+    """Whether one transaction carries the lock and all revisions, so that a failure takes everything back."""
+
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
 
@@ -70,7 +73,7 @@ class Steps:
     @property
     def half_applied(self) -> bool:
         """Whether the open attempt has committed a part of its work."""
-        return self._attempt is not None and self._attempt.outcome is Outcome.HALF_APPLIED
+        return self._attempt is not None and self._attempt.half
 
     def left_behind(self) -> HalfApplied:
         """What is known of the half-applied attempt, for the message."""
@@ -110,13 +113,16 @@ class Steps:
     def record_failure(self, error: str, error_class: str, outcome: Outcome = Outcome.FAILED) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
+        if self._hold.pooled:
+            # what went before it was in the same transaction
+            self.applied.clear()
         if attempt is None or not self._hold.abandon(self.connection):
             # who has the lock now makes an attempt of his own, and writes that one down
             return
         self._history.create(self.connection)
         attempt.error_class = error_class
-        if attempt.outcome is not Outcome.HALF_APPLIED:
-            attempt.outcome = outcome
+        # not by its outcome: COMMIT may have failed after that was "applied"
+        attempt.outcome = Outcome.HALF_APPLIED if attempt.half else outcome
         if not self._history.mark(self.connection, attempt, error):
             # one transaction carried everything, and took the attempt with it
             self._history.begin(self.connection, self._author, attempt)
@@ -162,7 +168,7 @@ class Steps:
         # the transaction that is being committed, so that a crash one instruction later finds it.
         if self._attempt is not None and self._attempt.outcome is Outcome.RUNNING:
             with self._aside() as attempt:
-                attempt.outcome = Outcome.HALF_APPLIED
+                attempt.outcome, attempt.half = Outcome.HALF_APPLIED, True
                 self._history.mark(connection, attempt)
 
     def _on_statement(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:

@@ -218,6 +218,8 @@ async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledge
             assert {each["pid"] for each in seen} == {blocker.get_server_pid()}
             await blocker.close()
             until_all_ready(instances)
+            runs = [instance.health()["last_run"] for instance in instances]
+            assert ["quick", "contended"] in [run["applied"] for run in runs if run], "what was rolled back is not in"
     assert set(evidence.outcomes(ledger_url, "contended")) == {"retried", "applied"}
     assert evidence.applied(ledger_url)[-2:] == ["quick", "contended"]
     assert evidence.marks(ledger_url) == ["contended", "quick"]

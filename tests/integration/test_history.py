@@ -147,6 +147,16 @@ async def test_a_half_applied_revision_stops_the_fleet(database_url: str, tmp_pa
     assert await history(database_url) == [("r1", "half_applied")]
 
 
+async def test_a_commit_that_fails_leaves_the_half_that_is_there(database_url: str, tmp_path: Path) -> None:
+    """The version row and "applied" went with the last transaction; what the block committed did not."""
+    block = IN_A_BLOCK.format("CREATE TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    ini = tree(tmp_path, block + '\nop.execute("INSERT INTO u VALUES (1), (1)")')
+    with pytest.raises(RevisionFailed, match="after it had committed a part of its work: UniqueViolationError"):
+        await run(database_url, ini)
+    assert await history(database_url) == [("r1", "half_applied")]
+    assert await fetch(database_url, "SELECT * FROM alembic_version") == []
+
+
 async def test_an_idempotent_revision_is_run_again(database_url: str, tmp_path: Path) -> None:
     """It declared that an interruption does no harm; the first attempt is closed as interrupted."""
     ini = tree(tmp_path)
