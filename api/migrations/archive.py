@@ -42,10 +42,10 @@ class Archive:
 
         Also what processes that died left unfinished, if it was last written longer than `abandoned_seconds` ago.
         """
-        newest = sorted(self._named(database, ""), key=_taken_at, reverse=True)
-        too_much = [path for path in newest[self.keep :] if path not in made]
         before = time.time() - abandoned_seconds
         try:
+            newest = sorted(self._named(database, ""), key=_taken_at, reverse=True)
+            too_much = [path for path in newest[self.keep :] if path not in made]
             abandoned = [path for path in self._named(database, PARTIAL) if path.stat().st_mtime < before]
             for path in too_much + abandoned:
                 path.unlink()

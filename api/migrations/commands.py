@@ -83,6 +83,10 @@ async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if arguments.rerun:
         await assembly.coordinator().execute(Order("repair", half["revision"]))
         return {"message": f"{half['revision']} may run again: ./migrate.sh {half['direction']}"}
+    if half["direction"] == "downgrade" and " " in half["parents"]:
+        raise ConfigurationError(
+            f"{half['revision']} joins several revisions; name what is left with './migrate.sh stamp'"
+        )
     done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
     await assembly.coordinator().execute(Order("stamp", done))
     return _outcome(assembly)

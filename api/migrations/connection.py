@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import socket
 import uuid
-from contextlib import suppress
 from typing import Any
 
 import asyncpg
@@ -71,11 +70,16 @@ async def set_for_work(connection: asyncpg.Connection, limits: Limits, applicati
         "SELECT name FROM pg_settings WHERE name = ANY($1)", list(wanted), timeout=ANSWER_SECONDS
     )
     for row in known:
+        if local:  # where one that is refused must not end the transaction, and with it the lock
+            await connection.execute("SAVEPOINT setting", timeout=ANSWER_SECONDS)
         # some platforms know a setting and accept only its default (client_connection_check_interval on macOS)
-        with suppress(asyncpg.InvalidParameterValueError):
+        try:
             await connection.fetchval(
                 "SELECT set_config($1, $2, $3)", row["name"], wanted[row["name"]], local, timeout=ANSWER_SECONDS
             )
+        except asyncpg.InvalidParameterValueError:
+            if local:
+                await connection.execute("ROLLBACK TO SAVEPOINT setting", timeout=ANSWER_SECONDS)
 
 
 def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEngine:

@@ -88,6 +88,12 @@ class RevisionFailed(MigrationError):
         self.applied = tuple(applied)
 
 
+class TableLockTimeout(RevisionFailed):
+    """The run's budget ended while a revision was trying to get its table locks."""
+
+    exit_code = 4
+
+
 class LockContended(MigrationError):
     """A revision did not get a table lock in time and was rolled back whole; it is worth another try."""
 

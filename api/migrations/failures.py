@@ -55,6 +55,7 @@ _LOCK_TABLE_FULL = (
     "tables in one revision"
 )
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
+_QUOTED = re.compile(r'"[^"]*"')
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -125,22 +126,27 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
     return None
 
 
-def describe(error: BaseException) -> str:
+def describe(error: BaseException, *, quotes: bool = False) -> str:
     """One line about an error without SQL text or values: its name, SQLSTATE and, where that is safe, its message.
 
-    Messages of class 22 (data exceptions) quote the offending value and are left out; so is DETAIL always.
+    Messages of class 22 (data exceptions) quote the offending value and are left out; so is DETAIL always, and whatever
+    stands in quotation marks, unless `quotes` says that no data can be in it.
     """
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
+    if isinstance(cause, sqlalchemy.exc.CompileError):
+        return f"{name} (its text is left out, it quotes the value)"
     if isinstance(error, sqlalchemy.exc.StatementError) and code is None:
         return (
             f"{name} (its text is left out, it quotes the statement)" if cause is error else f"{name}: {_plain(cause)}"
         )
     if code is None:
-        return f"{name}: {_plain(cause)}"
+        return f"{name}: {_plain(cause, quotes=quotes)}"
     if code.startswith("22"):
         return f"{name} (SQLSTATE {code})"
-    return f"{name} (SQLSTATE {code}): {_plain(cause)}"
+    # these quote what stood in the statement, where others quote names of tables and columns
+    text = _QUOTED.sub('"…"', _plain(cause)) if code in {"42601", "P0001"} else _plain(cause)
+    return f"{name} (SQLSTATE {code}): {text}"
 
 
 def remedy(error: BaseException) -> str:
@@ -157,7 +163,7 @@ def where(error: BaseException, path: str | None) -> str:
     return f", at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
 
 
-def _plain(error: BaseException) -> str:
+def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     text = str(error).strip().splitlines()
@@ -167,4 +173,4 @@ def _plain(error: BaseException) -> str:
         return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
-    return (_LITERALS.sub("'…'", text[0]) if hasattr(error, "sqlstate") else text[0])[:300]
+    return (text[0] if quotes else _LITERALS.sub("'…'", text[0]))[:300]

@@ -8,10 +8,15 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .statements import code
+
+_NAME = r'(?:"[^"]+"|[\w$]+)'
 _NOBODY_STALLED = re.compile(
-    r"^\s*(?:(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b|REINDEX\b.*\bCONCURRENTLY\b"
-    r"|ALTER\s+TABLE\b.*\bVALIDATE\s+CONSTRAINT\b)",
-    re.IGNORECASE | re.DOTALL,
+    r"(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b"
+    r"|REINDEX\s*(?:\([^)]*\)\s*)?(?:INDEX|TABLE|SCHEMA|DATABASE|SYSTEM)\s+CONCURRENTLY\b"
+    # alone: beside it another action would ask for a stronger lock
+    rf"|ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}(?:\.{_NAME})?\s+VALIDATE\s+CONSTRAINT\s+{_NAME}\s*;?\s*$",
+    re.IGNORECASE,
 )
 
 
@@ -58,6 +63,11 @@ class Limits:
         }
 
 
+def stalls_nobody(statement: str) -> bool:
+    """Whether nobody queues behind it, however long it waits."""
+    return _NOBODY_STALLED.match(code(statement)) is not None
+
+
 def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:
     """Take `lock_timeout` and `statement_timeout` off concurrent index builds and VALIDATE CONSTRAINT.
 
@@ -70,7 +80,7 @@ def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:
 
 
 def _lift(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    if _NOBODY_STALLED.search(statement):
+    if stalls_nobody(statement):
         cursor = connection.connection.cursor()
         cursor.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
         connection.info["limits"] = cursor.fetchone()
@@ -80,7 +90,7 @@ def _lift(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> N
 
 
 def _restore(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    if _NOBODY_STALLED.search(statement):
+    if stalls_nobody(statement):
         lock_timeout, statement_timeout = connection.info.pop("limits")
         cursor = connection.connection.cursor()
         cursor.execute(f"SET lock_timeout = '{lock_timeout}'")

@@ -102,6 +102,9 @@ class SessionLock:
         if not await self._connection.fetchval(sql, self.key.value, timeout=ANSWER_SECONDS):
             raise HoldLost(f"the advisory lock {self.key} was gone before it was given back; a revision freed it")
 
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Nothing to do: each revision has its own COMMIT."""
+
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Give the session the limits of the revision that comes next; the caller commits."""
         limits = self.pace.settings(revision)
@@ -177,6 +180,11 @@ class TransactionLock(SessionLock):
         """End the transaction, if it is still open."""
         if self._connection.is_in_transaction():
             await self._connection.execute("ROLLBACK", timeout=ANSWER_SECONDS)
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Deferred constraints, while it is known whose revision they are."""
+        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
+        connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
 
     def abandon(self, connection: sa.Connection) -> bool:
         """Roll back everything, which frees the lock; returns whether it could be taken again at once."""

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
-from .errors import LockContended, MigrationError, PrivilegeMissing, RevisionFailed
+from .errors import LockContended, PrivilegeMissing, RevisionFailed
 from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
@@ -61,8 +61,7 @@ class LockedRun:
         observer = Observer(self._beside, self.lock.key, report.observed)
         while True:
             try:
-                await self._attempt(order, report, observer)
-                break
+                return await self._attempt(order, report, observer)
             except LockContended as error:
                 if order.relative and error.applied and not self.lock.pooled:
                     raise self._not_repeated(order, error) from error
@@ -71,14 +70,14 @@ class LockedRun:
                 if self.lock.pooled:
                     raise
                 await asyncio.sleep(error.pause_seconds)
-        await self.lock.complete()
 
     async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
         engine = engine_over(self._connection, self.lock.isolation_level)
         try:
             async with observer.watching(engine.sync_engine), engine.connect() as connection:
                 await connection.run_sync(self._runner.carry_out, order, report, self.lock)
-        except MigrationError:
+            await self.lock.complete()
+        except BaseException:
             if self.lock.pooled:
                 report.undone()
             raise

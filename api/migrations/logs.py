@@ -127,13 +127,20 @@ def to_json(tracker: Tracker) -> None:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except (TypeError, ValueError):  # arguments that do not fit: somebody's bug, and still worth its words
-        return f"{record.msg} {record.args}"
+    except Exception:  # arguments that do not fit: somebody's bug, and still worth its words
+        return f"{_worded(record.msg)} {_worded(record.args)}"
 
 
 def _dumped(fields: dict[str, Any]) -> str:
     try:
         return json.dumps(fields, default=str, allow_nan=False)
-    except (TypeError, ValueError):
-        # keys that are no strings, not-a-number, a circle: words are better than no line
-        return json.dumps({name: value if isinstance(value, str) else repr(value) for name, value in fields.items()})
+    except Exception:
+        # keys that are no strings, not-a-number, a circle, a broken __str__: words are better than no line
+        return json.dumps({str(name): _worded(value) for name, value in fields.items()})
+
+
+def _worded(value: object) -> str:
+    try:
+        return value if isinstance(value, str) else repr(value)
+    except Exception:
+        return f"<{type(value).__name__}>"

@@ -177,5 +177,5 @@ def _steps(status: Status) -> Metric:
     took = status.tally.step_seconds
     buckets = [(str(bound), float(sum(each <= bound for each in took))) for bound in STEP_BUCKETS_SECONDS]
     buckets.append(("+Inf", float(len(took))))
-    words = "How long each revision took that this instance applied."
+    words = "How long each revision took that this instance ran to its end."
     return HistogramMetricFamily("migration_revision_duration_seconds", words, buckets=buckets, sum_value=sum(took))

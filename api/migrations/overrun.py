@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from .errors import DatabaseUnreachable, MigrationError, RevisionFailed
+from .errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
 from .ports import MigrationSession, Order
 from .schema import Observed
 from .state import Status
@@ -20,14 +20,16 @@ async def ran_out_of_time(
         await session.open()
         half = current in {half.revision for half in (await session.observe()).half_applied}
         message = _message(status, run_seconds, half=half)
-        await session.fail_attempt(message)
+        await session.fail_attempt(message, current if order.kind == "upgrade" else None)
         # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
         after = await session.observe()
     await session.close()
     if order.kind == "upgrade" and current in after.revisions:
         budget = f"MIGRATION_RUN_SECONDS={run_seconds:g}"
         return DatabaseUnreachable(f"revision {current} is committed, but the answer did not come within {budget}")
-    return RevisionFailed(message, revision=current)
+    # tried again and again, it was somebody's lock that took the time
+    waited = status.progress.attempt is not None and "rolled back" in message
+    return (TableLockTimeout if waited else RevisionFailed)(message, revision=current)
 
 
 def _message(status: Status, run_seconds: float, *, half: bool) -> str:

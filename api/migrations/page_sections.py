@@ -112,17 +112,22 @@ def _lock(status: Status, now: float) -> Iterator[Html]:
 def _fleet(status: Status, now: float) -> Html:
     members = status.survey.fleet
     rows = [_member(member, status, now) for member in members]
-    if status.instance not in {member.instance for member in members}:
+    if not any(_same(member.instance, status.instance) for member in members):
         rows.insert(0, _row(status.instance, _readiness(status), "ok" if status.ready else None, True, None))
     note = element("p", "Instances that are ready keep no session: of those only this one is known.", class_="soft")
     return _section("Fleet", element("ul", *rows), note)
 
 
 def _member(member: Member, status: Status, now: float) -> Html:
-    here = member.instance == status.instance
+    here = _same(member.instance, status.instance)
     role = f"{member.role}, {_readiness(status)}" if here else member.role
     age = None if member.since is None else f"pid {member.pid}, connected for {_duration(now - member.since)}"
     return _row(member.instance, role, "busy" if member.role == "migrating" else None, here, age)
+
+
+def _same(member: str, instance: str) -> bool:
+    # the server keeps only the beginning of a long name
+    return member == instance or (len(member.encode()) > 30 and instance.startswith(member))
 
 
 def _row(instance: str, role: str, tone: str | None, here: bool, age: str | None) -> Html:

@@ -97,8 +97,11 @@ class MigrationSession(Protocol):
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on the locked session; returns when it is committed."""
 
-    async def fail_attempt(self, error: str) -> None:
-        """Record that this instance's attempt failed if it is still open, when the session that ran it is gone."""
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
+        """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
+
+        `revision` is that of an upgrade, which is written down anew where its attempt was rolled back too.
+        """
 
     async def unlock(self) -> None:
         """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""

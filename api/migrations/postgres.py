@@ -103,6 +103,11 @@ class PostgresSession(Tables):
         async with _translated("migrating"):
             await self._run.carry_out(order, report)
 
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
+        """Record this instance's attempt as failed, unless it was applied after all."""
+        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release)
+
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""
         async with _translated("giving the lock back"):

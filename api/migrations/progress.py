@@ -66,6 +66,7 @@ class Reporter:
         """What was finished is not there any more."""
         self._applied.clear()
         self._seconds.clear()
+        self._tracker.note(progress=replace(self._tracker.status.progress, applied=0))
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock; it is tried again."""

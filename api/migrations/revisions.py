@@ -44,7 +44,7 @@ class Revisions:
             # a revision file is imported, and an import may raise anything
             place = _place(error, self.directory.dir)
             raise ConfigurationError(
-                f"the revisions of {alembic_config} do not load: {describe(error)}{place}"
+                f"the revisions of {alembic_config} do not load: {describe(error, quotes=True)}{place}"
             ) from error
         self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
         if target == "head" and len(self.code.heads) > 1:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import re
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,7 +12,7 @@ import asyncpg
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-from .errors import LockContended, MigrationError, RevisionFailed, UnknownRevision
+from .errors import LockContended, MigrationError, RevisionFailed, SchemaRefused, UnknownRevision
 from .failures import describe, lost, remedy, root, sqlstate, translate, where
 from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
@@ -149,8 +150,9 @@ class Runner:
 
 
 def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
-    # asyncpg says InterfaceError for a lost connection and for wrong arguments alike; the connection tells them apart
-    return isinstance(root(error), asyncpg.InterfaceError) and not _dead(connection)
+    # asyncpg says InterfaceError for a lost connection and for wrong arguments alike, and a revision may open a file
+    # that is not there; the connection tells them apart
+    return isinstance(root(error), asyncpg.InterfaceError | OSError) and not _dead(connection)
 
 
 def _dead(connection: sa.Connection) -> bool:
@@ -169,6 +171,13 @@ def _why_dead(error: BaseException) -> BaseException:
     return error
 
 
-def _not_there(error: CommandError, order: Order) -> UnknownRevision:
-    # Alembic's other messages ("Relative revision -9 didn't produce 9 migrations") say what is wrong by themselves
-    return unknown(order.target) if "locate revision" in str(error) else UnknownRevision(str(error))
+def _not_there(error: CommandError, order: Order) -> MigrationError:
+    if "locate revision" not in str(error):
+        # Alembic's other messages ("Relative revision -9 didn't produce 9 migrations") say what is wrong by themselves
+        return UnknownRevision(str(error))
+    if f"'{re.split('[+-]', order.target)[0]}'" in str(error):
+        return unknown(order.target)
+    return SchemaRefused(
+        f"the database is at a revision that this build does not have ({error}); deploy the release that has it, or "
+        "declare another one with 'alembic stamp --purge REVISION'"
+    )

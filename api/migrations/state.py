@@ -164,7 +164,7 @@ class Tally:
     contended: int = 0
     """How often a step of it did not get a table's lock and was rolled back."""
     step_seconds: tuple[float, ...] = ()
-    """How long each step took that it committed."""
+    """How long each step took that it ran to its end."""
 
 
 @dataclass(frozen=True)

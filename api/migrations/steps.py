@@ -18,7 +18,7 @@ from .history import Attempt, Author, History, Outcome
 from .indexes import drop_index, invalid_indexes
 from .ports import Report
 from .schema import CodeRevisions, HalfApplied
-from .statements import kind
+from .statements import ends_transaction, kind
 
 
 class Hold(Protocol):
@@ -29,6 +29,9 @@ class Hold(Protocol):
 
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Check now what would be checked at COMMIT, where that comes after other revisions."""
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Give the session the limits of the revision that comes next."""
@@ -104,6 +107,7 @@ class Steps:
     ) -> None:
         """In the step's transaction: raising here rolls the revision back."""
         self._hold.check_hold(self.connection)
+        self._hold.check_constraints(self.connection)
         if step.is_stamp:
             self._history.stamped(self.connection, self._author, self._declared(step, frozenset(heads)))
         elif self._attempt is not None:
@@ -175,7 +179,13 @@ class Steps:
         if self._attempt is None:
             return
         self._attempt.statement = kind(statement)
-        if self.half_applied and connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        in_block = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        if ends_transaction(statement) and not in_block:
+            raise sa.exc.InvalidRequestError(
+                "a revision may not end its own transaction; put what cannot run in one into an "
+                "op.get_context().autocommit_block()"
+            )
+        if self.half_applied and in_block:
             # outside a transaction it stays whatever happens next, so it is written down before
             with self._aside() as attempt:
                 self._history.mark(connection, attempt)

@@ -79,15 +79,25 @@ class Tables:
         )
         return rows[0] if rows else None
 
-    async def fail_attempt(self, error: str) -> None:
-        """Record this instance's open attempt as failed; one that is half applied stays that, with the error."""
+    async def _fail_attempt(self, error: str, revision: str | None, parents: str, release: str | None) -> None:
+        # one that is half applied stays that; one that was rolled back with its transaction is written down anew
         await self._rows_if_there(
-            f"UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1, error_class = 'TimeoutError', "
+            f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
+            "error_class = 'TimeoutError', "
             f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
-            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2) "
-            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id",
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2::text) "
+            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id) "
+            f"INSERT INTO {self._history} "
+            "(direction, outcome, error_class, finished_at, error, instance, revision, parents, release) "
+            f"SELECT 'upgrade', '{Outcome.FAILED}', 'TimeoutError', clock_timestamp(), "
+            "$1::text, $2::text, $3::text, $4::text, $5::text "
+            "WHERE $3::text IS NOT NULL AND NOT EXISTS (SELECT FROM open) AND NOT EXISTS "
+            f"(SELECT FROM {self._history} WHERE instance = $2::text AND revision = $3::text) RETURNING id",
             error,
             self._instance,
+            revision,
+            parents,
+            release,
         )
 
     async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:

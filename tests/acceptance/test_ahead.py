@@ -123,6 +123,16 @@ def test_the_commands_name_both_lines(diverged: str, command: str) -> None:
     assert_readable(output)
 
 
+def test_a_stamp_blames_the_database_and_not_its_target(ledger_url: str) -> None:
+    """Where the database is at a revision that this build does not have; and the way that overrides it."""
+    fetch_sync(ledger_url, "UPDATE alembic_version SET version_num = 'of_another_build'")
+    code, output = migrate("stamp", "head", url=ledger_url)
+    assert (code, "of_another_build" in output, "alembic stamp --purge" in output) == (7, True, True), output
+    code, output = alembic("stamp", "--purge", "head", url=ledger_url)
+    assert code == 0, output
+    assert evidence.versions(ledger_url) == [project.head()]
+
+
 def test_alembic_by_hand_explains_it_too(ahead: str) -> None:
     """`alembic upgrade head`, typed by hand with the older build, ends with the same line."""
     code, output = alembic("upgrade", "head", url=ahead)

@@ -226,6 +226,36 @@ async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledge
     until_unlocked(ledger_url)
 
 
+DEFERRED = """mark()
+op.execute("CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+op.execute("INSERT INTO d VALUES (1), (1)")"""
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds", "reason"),
+    [
+        (DEFERRED, "60", "UniqueViolationError"),
+        ('mark()\nop.execute("SELECT pg_sleep(300)")', "6", "MIGRATION_RUN_SECONDS=6"),
+    ],
+    ids=["deferred constraint", "deadline"],
+)
+def test_what_ends_the_whole_run_is_told_of_its_revision(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, body: str, seconds: str, reason: str
+) -> None:
+    """Nothing is left of the run but the row that says why, by which others know not to repeat it."""
+    ini, url = make_history(tmp_path, quick(), Revision("bad", body), quick("after")), through(pgbouncer(), ledger_url)
+    with fleet(1, url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=seconds) as instances:
+        until_phase(instances, "failed")
+        health = instances[0].health()
+        assert reason in health["message"]
+        assert "revision bad" in health["message"]
+        assert (health["last_run"]["result"], health["last_run"]["applied"]) == ("failed", [])
+    assert evidence.marks(ledger_url) == []
+    rows = [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)]
+    assert rows == [("bad", "failed")]
+    until_unlocked(ledger_url)
+
+
 async def test_the_wait_budget_ends_the_tries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
     """Behind a pooler each try is a run of its own, so it is MIGRATION_WAIT_SECONDS that ends them."""
     ini = make_history(tmp_path, Revision("contended", 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import fleet, migrate, until_all_ready, until_one_migrates
+from tests.acceptance.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -59,6 +59,18 @@ def test_one_that_is_getting_on_is_left_alone(ledger_url: str, tmp_path: Path, h
             assert code == 0, output
         until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["work"]
+
+
+def test_a_long_name_is_found_in_the_history(ledger_url: str, tmp_path: Path) -> None:
+    """The server knows only the beginning of a pod's name; the row is written all the same."""
+    ini, pod = project.make_history(tmp_path, project.held()), "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
+    with start_migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE=pod) as upgrade:
+        wait_until(lambda: evidence.outcomes(ledger_url, "held") == ["running"], "the revision", seconds=60)
+        code, output = migrate("unlock", "--force", url=ledger_url, ini=ini)
+        assert code == 0, output
+        evidence.let_go(ledger_url)
+        assert finish(upgrade)[0] == 0
+    assert sorted(evidence.outcomes(ledger_url, "held")) == ["applied", "interrupted", "unlocked"]
 
 
 def test_a_free_lock_needs_no_glass_broken(ledger_url: str) -> None:

@@ -254,6 +254,24 @@ async def test_several_statements_in_one_go_are_refused_by_the_driver(database_u
         await upgrade(database_url, tree(tmp_path, 'op.execute("SELECT 1; SELECT 2")'))
 
 
+async def test_a_file_that_is_not_there_is_no_lost_connection(database_url: str, tmp_path: Path) -> None:
+    """An operating system's error of the revision's own: failed once, with its place, and recorded."""
+    ini = tree(tmp_path, 'open("/nonexistent/seed.csv")')
+    with pytest.raises(RevisionFailed, match=r"FileNotFoundError: No such file or directory, at r1\.py:\d+"):
+        await upgrade(database_url, ini)
+    rows = await fetch(database_url, "SELECT outcome, error_class FROM alembic_version_history")
+    assert [tuple(row) for row in rows] == [("failed", "FileNotFoundError")]
+
+
+@pytest.mark.parametrize("words", ["COMMIT", "-- done\\nEND", "ROLLBACK"])
+async def test_a_revision_may_not_end_its_transaction(database_url: str, tmp_path: Path, words: str) -> None:
+    """What it has done is rolled back, nothing is half applied, and the line says what to use instead."""
+    ini = tree(tmp_path, f'{CREATE}\nop.execute("{words}")')
+    with pytest.raises(RevisionFailed, match=r"failed and was rolled back: InvalidRequestError: .*autocommit_block"):
+        await upgrade(database_url, ini)
+    assert "t" not in await relations(database_url)
+
+
 @pytest.mark.parametrize(
     "body",
     [

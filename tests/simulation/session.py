@@ -103,7 +103,7 @@ class Session:
         for revision in pending:
             await self._apply(revision, report)
 
-    async def fail_attempt(self, error: str) -> None:
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Mark this process's open attempt as failed."""
         await self._query()
         for row in self.database.history:

@@ -122,7 +122,7 @@ class FakeSession:
         self.database.runs.append(self.instance)
         await self.database.work(self, order, report)
 
-    async def fail_attempt(self, error: str) -> None:
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record a failure of this instance."""
         self.failed("?", error)
 

@@ -15,7 +15,7 @@ from api.migrations.markup import Html, element
 from api.migrations.page import prefers_html, render
 from api.migrations.page_sections import SHOWN
 from api.migrations.schema import Recorded, Schema, SchemaState
-from api.migrations.state import Blocker, Holder, LastRun, Phase, Progress, Status, Survey
+from api.migrations.state import Blocker, Holder, LastRun, Member, Phase, Progress, Status, Survey
 from tests.unit.test_health import STATUS
 
 NOW = 1700000105.0
@@ -155,6 +155,14 @@ def test_it_shows_the_fleet() -> None:
     assert "web-2 (this instance) not ready" in text
     assert "web-1 migrating pid 4242, connected for 105 s" in text
     assert "web-2 (this instance) ready" in drawn(replace(STATUS, phase=Phase.READY, survey=Survey())).text
+
+
+def test_an_instance_with_a_long_name_is_there_once() -> None:
+    """The server keeps only its beginning."""
+    pod = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
+    survey = Survey(fleet=(Member(pod[:33], "migrating", 1, 1700000000.0),))
+    text = drawn(replace(STATUS, instance=pod, survey=survey)).text
+    assert text.count("(this instance)") == 1
 
 
 def test_it_says_who_holds_the_lock() -> None:

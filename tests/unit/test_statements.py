@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.migrations.statements import kind
+from api.migrations.statements import ends_transaction, kind
 
 
 @pytest.mark.parametrize(
@@ -25,3 +25,26 @@ from api.migrations.statements import kind
 def test_only_the_first_words_are_told(statement: str, expected: str) -> None:
     """Neither a name nor a value comes along."""
     assert kind(statement) == expected
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "commit;", "-- now\nEND", "ABORT WORK", "COMMIT AND CHAIN"])
+def test_what_ends_a_transaction(statement: str) -> None:
+    """Whatever it is called."""
+    assert ends_transaction(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ROLLBACK TO SAVEPOINT s",
+        "ROLLBACK TO s",
+        "COMMIT PREPARED 'x'",
+        "RELEASE s",
+        "SELECT 'COMMIT'",
+        "COMMENT ON t",
+        "",
+    ],
+)
+def test_what_does_not(statement: str) -> None:
+    """Savepoints and prepared transactions are other transactions' business."""
+    assert not ends_transaction(statement)
