@@ -30,7 +30,8 @@ When something happens
     The database is newer than the build: it serves with a warning if the history proves that its own head is an
     ancestor of what is there, and refuses otherwise. Nothing is ever downgraded by itself.
     A pooler in transaction mode is in between: one transaction carries lock and revisions; a revision that cannot
-    run in one is refused by name.
+    run in one is refused by name. One that does not get a table lock is rolled back with the lock, and tried again by
+    whoever gets that next.
 
 What is not promised
     That a revision runs fast, or that it is compatible with the release that is still serving. That advisory locks
