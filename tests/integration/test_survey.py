@@ -21,7 +21,7 @@ ROLE = f"looker_{os.getpid()}"
 # each row's entry takes about as long to compute as a disk would to read
 SLOW_ROWS = """
     CREATE FUNCTION slow(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS
-    'BEGIN PERFORM pg_sleep(0.002); RETURN a; END'
+    'BEGIN PERFORM pg_sleep(0.004); RETURN a; END'
 """
 BUILD = 'with op.get_context().autocommit_block():\n    op.execute("CREATE INDEX CONCURRENTLY i ON t ({})")'
 BUILDING = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE '{}%'"
