@@ -206,9 +206,13 @@ def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) 
         assert (status["state"], status["pending"]) == ("behind", ["held, Made by a test"])
         assert status["lock"]["holder"]["instance"] == "first"
         assert {(m["role"], m["instance"]) for m in status["fleet"]} == {("migrating", "first"), ("waiting", "second")}
-        # it sleeps in many short statements, and between two of them there is none
-        told = lambda: (answer("status", url=ledger_url, ini=ini)["statement"] or {}).get("kind")  # noqa: E731
-        wait_until(lambda: told() == "SELECT", "a statement", seconds=WAIT_SECONDS)
+
+        def tells_the_statement() -> bool:
+            # it sleeps in many short statements, and between two of them there is none
+            statement = answer("status", url=ledger_url, ini=ini)["statement"]
+            return bool(statement) and statement["kind"] == "SELECT"
+
+        wait_until(tells_the_statement, "a statement", seconds=WAIT_SECONDS)
         output = done("status", url=ledger_url, ini=ini)
         assert re.search(r"^lock 0x[0-9a-f]{16} \(classid \d+, objid \d+\): held by first \(pid \d+, ", output, re.M)
         assert "pending: held, Made by a test\n" in output
