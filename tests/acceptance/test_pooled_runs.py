@@ -1,0 +1,117 @@
+"""A run behind a real PgBouncer that does not get to its end: all of it goes, and what happened is recorded."""
+
+from pathlib import Path
+from signal import SIGKILL
+
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import WAIT_SECONDS, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.acceptance.project import Revision, failing, head, held, make_history, quick, slow
+from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
+from tests.unit.fakes import in_the_way
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+
+def test_a_failure_rolls_back_the_whole_run_and_is_recorded(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """One transaction carried everything, so the revisions before it are gone too; only the failure is written down."""
+    ini = make_history(tmp_path, quick(), slow("slow", 1), failing())
+    with fleet(2, through(pgbouncer(), ledger_url), ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        assert marks_in_logs(instances) == 1
+        for instance in instances:
+            message = instance.health()["message"]
+            assert "revision failing, Made by a test failed and was rolled back" in message
+            assert "secret-word" not in message + instance.log()
+    assert evidence.marks(ledger_url) == []
+    assert evidence.versions(ledger_url) == [head()]
+    assert [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)] == [
+        ("failing", "failed")
+    ]
+    until_unlocked(ledger_url)
+
+
+def test_another_instance_takes_over_from_one_that_was_killed(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
+) -> None:
+    """The pooler ends the killed one's transaction, and with it lock and work; the next one begins anew."""
+    ini = make_history(tmp_path, quick(), held())
+    with fleet(3, through(pgbouncer(), ledger_url), ini=ini) as instances:
+        killed = until_one_migrates(instances)
+        started = "the revision runs"
+        wait_until(lambda: evidence.executing(ledger_url, "pg_sleep"), started, seconds=WAIT_SECONDS)
+        killed.kill(SIGKILL)
+        rest = [instance for instance in instances if instance is not killed]
+        successor = until_one_migrates(rest)
+        evidence.let_go(ledger_url)
+        until_all_ready(rest)
+        assert successor.name in evidence.appliers(ledger_url)
+        assert killed.name not in {row["instance"] for row in evidence.history(ledger_url, extra_only=True)}
+    assert evidence.marks(ledger_url) == ["held", "quick"]
+    assert evidence.applied(ledger_url)[-2:] == ["quick", "held"]
+    until_unlocked(ledger_url)
+
+
+async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Each try rolls everything back, the lock too; who is in the way is named, and once gone it is applied once."""
+    contended = Revision("contended", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
+    ini = make_history(tmp_path, quick(), contended)
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report") as blocker:
+        with fleet(2, through(pgbouncer(), ledger_url), ini=ini) as instances:
+            retried = lambda: evidence.outcomes(ledger_url, "contended").count("retried") >= 3  # noqa: E731
+            wait_until(retried, "three tries", seconds=2 * WAIT_SECONDS)
+            assert "quick" not in evidence.applied(ledger_url)
+            seen = [each for instance in instances for each in instance.health()["blocked_by"]]
+            assert {each["pid"] for each in seen} == {blocker.get_server_pid()}
+            await blocker.close()
+            until_all_ready(instances)
+            runs = [instance.health()["last_run"] for instance in instances]
+            assert ["quick", "contended"] in [run["applied"] for run in runs if run], "what was rolled back is not in"
+    assert set(evidence.outcomes(ledger_url, "contended")) == {"retried", "applied"}
+    assert evidence.applied(ledger_url)[-2:] == ["quick", "contended"]
+    assert evidence.marks(ledger_url) == ["contended", "quick"]
+    until_unlocked(ledger_url)
+
+
+DEFERRED = """mark()
+op.execute("CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+op.execute("INSERT INTO d VALUES (1), (1)")"""
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds", "reason"),
+    [
+        (DEFERRED, "60", "UniqueViolationError"),
+        ('mark()\nop.execute("SELECT pg_sleep(300)")', "6", "MIGRATION_RUN_SECONDS=6"),
+    ],
+    ids=["deferred constraint", "deadline"],
+)
+def test_what_ends_the_whole_run_is_told_of_its_revision(
+    pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, body: str, seconds: str, reason: str
+) -> None:
+    """Nothing is left of the run but the row that says why, by which others know not to repeat it."""
+    ini, url = make_history(tmp_path, quick(), Revision("bad", body), quick("after")), through(pgbouncer(), ledger_url)
+    with fleet(1, url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=seconds) as instances:
+        until_phase(instances, "failed")
+        health = instances[0].health()
+        assert reason in health["message"]
+        assert "revision bad" in health["message"]
+        assert (health["last_run"]["result"], health["last_run"]["applied"]) == ("failed", [])
+    assert evidence.marks(ledger_url) == []
+    rows = [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)]
+    assert rows == [("bad", "failed")]
+    until_unlocked(ledger_url)
+
+
+async def test_the_wait_budget_ends_the_tries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Behind a pooler each try is a run of its own, so it is MIGRATION_WAIT_SECONDS that ends them."""
+    ini = make_history(tmp_path, Revision("contended", 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
+        code, output = migrate("upgrade", "--timeout", "4", url=through(pgbouncer(), ledger_url), ini=ini)
+    assert code == 4, output
+    assert "revision contended" in output
+    until_unlocked(ledger_url)
