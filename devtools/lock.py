@@ -50,7 +50,10 @@ def lock(folder: Path) -> None:
     if sys.version_info[:2] != oldest:
         wanted = ".".join(map(str, oldest))
         raise SystemExit(f"dev: locking needs Python {wanted}, the oldest; try DEV_PYTHON=python{wanted} ./dev lock")
-    requirements, extra = project["dependencies"], project["optional-dependencies"]["dev"]
+    extras = project["optional-dependencies"]
+    extra = extras.pop("dev")
+    # the service of this repository runs on each database and with each strategy
+    requirements = [*project["dependencies"], *(name for names in extras.values() for name in names)]
     runtime, development = folder / RUNTIME, folder / DEVELOPMENT
     everything = resolve([*requirements, *extra])
     development.write_text(pins(everything))

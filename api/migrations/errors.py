@@ -46,6 +46,10 @@ class DatabaseUnreachable(MigrationError):
     exit_code = 5
 
 
+class ElectorUnreachable(DatabaseUnreachable):
+    """What decides who may try (Redis, the Kubernetes API) does not answer right now; worth another try."""
+
+
 class AccessRefused(MigrationError):
     """The server answered and said no (password, role, database name, TLS); trying again cannot help."""
 

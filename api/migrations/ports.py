@@ -114,3 +114,35 @@ class MigrationSession(Protocol):
 
     async def close(self) -> None:
         """Leave nothing behind; never raises, bounded in time."""
+
+
+class Elector(Protocol):
+    """Decides outside the database who may try; the database's own lock still decides who runs.
+
+    It does not fence: a process that was paused wakes up after its hold is gone. So the run asks `confirm` inside each
+    revision's transaction, and ends when `lost` returns.
+    """
+
+    async def try_acquire(self) -> bool:
+        """Become the leader if there is none; never waits for one. From then on the hold renews itself.
+
+        Raises:
+            ElectorUnreachable: no answer; whether the hold was taken is not known, and it is not counted as taken.
+            AccessRefused: the answer is no, and stays no (credentials, permissions).
+        """
+
+    async def confirm(self) -> None:
+        """Make sure that the hold is still ours, with time to spare for a COMMIT.
+
+        Raises:
+            HoldLost: it is not, or nobody can say.
+        """
+
+    async def lost(self) -> str:
+        """Return once the hold is lost, with the reason for people; not before."""
+
+    async def leader(self) -> str | None:
+        """The instance that leads, as far as it is known; never raises."""
+
+    async def release(self) -> None:
+        """Give the hold back if it is ours, and close connections; never raises, bounded in time, may be repeated."""
