@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.pooler import PgBouncer, running_pgbouncer
+from tests.redis_server import RedisServer, running_redis
 from tests.servers import Server, embedded_postgres, tls_postgres
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -102,3 +103,16 @@ def pgbouncer(server: Server) -> Iterator[Callable[..., PgBouncer]]:
             return stack.enter_context(pooler)
 
         yield start
+
+
+@pytest.fixture
+def redis_servers() -> Iterator[Callable[..., RedisServer]]:
+    """Start Redis servers: `redis_servers(requirepass="…")`, `redis_servers(replica_of=primary)`."""
+    with ExitStack() as stack:
+        yield lambda **settings: stack.enter_context(running_redis(**settings))
+
+
+@pytest.fixture
+def redis_server(redis_servers: Callable[..., RedisServer]) -> RedisServer:
+    """A Redis of the test's own, that it may kill."""
+    return redis_servers()

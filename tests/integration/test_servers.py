@@ -5,9 +5,14 @@ from collections.abc import Callable
 
 import asyncpg
 import pytest
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from tests.pooler import PgBouncer
+from tests.redis_server import RedisServer
 from tests.servers import Server, fetch
+from tests.waiting import wait_until
 
 
 async def test_a_database_is_empty_and_its_own(server: Server, database_url: str) -> None:
@@ -67,3 +72,43 @@ async def test_the_pooler_answers_with_a_backend_of_its_own(
         assert await connection.fetchval("SELECT pg_backend_pid()") != connection.get_server_pid()
     finally:
         await connection.close()
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_restarted_redis_has_its_keys_or_not(redis_server: RedisServer, keep: bool) -> None:
+    """The same URL answers afterwards."""
+    redis_server.execute("SET", "k", "v")
+    redis_server.restart(keep=keep)
+    assert redis_server.execute("GET", "k") == ("v" if keep else None)
+
+
+def test_a_frozen_redis_is_silent_and_then_answers(redis_server: RedisServer) -> None:
+    """It takes the connection all the same."""
+    redis_server.freeze()
+    with pytest.raises(redis.TimeoutError):
+        redis_server.execute("PING")
+    redis_server.thaw()
+    assert redis_server.execute("PING")
+
+
+def test_a_replica_follows_and_takes_no_writes(redis_servers: Callable[..., RedisServer]) -> None:
+    """Until it is promoted."""
+    primary = redis_servers()
+    replica = redis_servers(replica_of=primary)
+    primary.execute("SET", "k", "v")
+    wait_until(lambda: replica.execute("GET", "k") == "v", "the key on the replica", seconds=10)
+    with pytest.raises(redis.ReadOnlyError):
+        replica.execute("SET", "k", "w")
+    replica.execute("REPLICAOF", "NO", "ONE")
+    assert replica.execute("SET", "k", "w")
+
+
+def test_a_redis_with_a_password_asks_for_it(redis_servers: Callable[..., RedisServer]) -> None:
+    """The URL of the server has it in it."""
+    server = redis_servers(requirepass="s3cret")
+    assert server.execute("PING")
+    with (
+        redis.Redis.from_url(server.url_with("wrong"), retry=Retry(NoBackoff(), 0)) as client,
+        pytest.raises(redis.AuthenticationError),
+    ):
+        client.ping()
