@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mariadb import MariaDB, running_mariadb
 from tests.pooler import PgBouncer, running_pgbouncer
 from tests.redis_server import RedisServer, running_redis
 from tests.servers import Server, embedded_postgres, tls_postgres
@@ -91,6 +92,20 @@ def debian_postgres() -> Iterator[Server]:
     """A server that speaks TLS, and nothing but TLS, on its port."""
     with tls_postgres() as started:
         yield started
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDB]:
+    """The MariaDB of this run; a test that stops or freezes a server starts one of its own."""
+    with running_mariadb() as started:
+        yield started
+
+
+@pytest.fixture
+def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
+    """An empty database of the test's own on MariaDB."""
+    with mariadb.database(_fresh_name()) as url:
+        yield url
 
 
 @pytest.fixture

@@ -1,0 +1,192 @@
+"""A real MariaDB for the tests: Debian's server in a temporary folder, on a free port of 127.0.0.1.
+
+    with running_mariadb() as server, server.database("shop") as url:
+        server.query("SHOW PROCESSLIST")
+
+`query` speaks as root through the server's own client and socket, so that it works while the network path is broken.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import quote
+
+from devtools.account import Account
+from devtools.ports import free_port
+from tests.servers import program, temporary_home
+from tests.waiting import wait_until
+
+REMEDY = "apt-get install mariadb-server"
+START_SECONDS = 30.0
+STOP_SECONDS = 20.0
+
+USER, PASSWORD = "ledger", "pa ss%/@word"
+"""An account that owns every database of the tests and nothing else; its password is one that has to be encoded."""
+
+SMALL = [
+    "--innodb-buffer-pool-size=16M",
+    "--innodb-log-file-size=8M",
+    "--key-buffer-size=1M",
+    "--aria-pagecache-buffer-size=1M",
+]
+
+# A commit reaches the operating system, so it outlives a killed server; a disk that loses power is not what is tested.
+FAST = ["--innodb-flush-log-at-trx-commit=2", "--innodb-doublewrite=0", "--skip-log-bin", "--skip-name-resolve"]
+
+
+class MariaDBError(Exception):
+    """The server or its client failed; the message ends with their own words."""
+
+
+@dataclass
+class MariaDB:
+    """One server: its folder, its port, and the process while it runs.
+
+    Attributes:
+        home: a folder of its own, reachable by `account`, under a path short enough for a socket.
+        port: on 127.0.0.1; the same after a restart.
+        settings: server settings by name, as on the command line of `mariadbd`.
+        account: whom the server runs as; started by root it insists on being told.
+    """
+
+    home: Path
+    port: int = field(default_factory=free_port)
+    settings: dict[str, str] = field(default_factory=dict)
+    account: Account = field(default_factory=Account.unprivileged)
+    _process: "subprocess.Popen[bytes] | None" = None
+
+    @property
+    def socket(self) -> Path:
+        """The server's unix socket."""
+        return self.home / "socket"
+
+    @property
+    def log(self) -> Path:
+        """What the server says, appended from run to run."""
+        return self.home / "log"
+
+    @property
+    def pid(self) -> int:
+        """The process id, for a signal of the test's own choice."""
+        assert self._process is not None, "the server does not run"
+        return self._process.pid
+
+    def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
+        """The URL of `database` as platforms write it."""
+        return f"mysql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
+
+    def initialise(self) -> None:
+        """Create the system tables.
+
+        Raises:
+            MariaDBError: mariadb-install-db failed.
+        """
+        install = str(program("mariadb-install-db", REMEDY))
+        command = [install, *self._folders, *SMALL, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, **self.account.identity)
+        if made.returncode != 0:
+            raise MariaDBError(f"mariadb-install-db failed with {made.returncode}: {made.stderr or made.stdout}")
+
+    def start(self) -> None:
+        """Start the server and return once it answers."""
+        server = str(program("mariadbd", REMEDY, "/usr/sbin"))
+        where = [
+            f"--socket={self.socket}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            f"--pid-file={self.home / 'pid'}",
+        ]
+        given = [f"--{name}={value}" for name, value in self.settings.items()]
+        command = [server, *self._folders, *where, *SMALL, *FAST, *given]
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                command, cwd=self.home, stdout=log, stderr=log, start_new_session=True, **self.account.identity
+            )
+        try:
+            wait_until(self._answers, "mariadbd answers", seconds=START_SECONDS)
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """Shut the server down in good order, if it runs."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+    def kill(self) -> None:
+        """End the server as a crash does, if it runs."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def query(self, sql: str, *, database: str = "") -> list[list[str]]:
+        """Run statements as root in a session of their own, in autocommit, and return the rows as text.
+
+        Raises:
+            MariaDBError: the server refused, or does not answer.
+        """
+        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
+        client = str(program("mariadb", REMEDY))
+        command = [client, *login, "--batch", "--skip-column-names", *([database] if database else [])]
+        done = subprocess.run(command, input=sql, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise MariaDBError(done.stderr.strip())
+        return [line.split("\t") for line in done.stdout.splitlines()]
+
+    @contextmanager
+    def database(self, name: str) -> Iterator[str]:
+        """Create `name`, yield its URL, and drop it; whoever is still connected is left without."""
+        self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4; GRANT ALL ON `{name}`.* TO `{USER}`@`%`")
+        try:
+            yield self.url(name)
+        finally:
+            self._disconnect(name)
+            self.query(f"DROP DATABASE `{name}`; REVOKE ALL ON `{name}`.* FROM `{USER}`@`%`")
+
+    def _disconnect(self, name: str) -> None:
+        # whoever has an open transaction would keep the database from being dropped
+        for [number] in self.query(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
+            with suppress(MariaDBError):  # gone meanwhile
+                self.query(f"KILL {number}")
+
+    @property
+    def _folders(self) -> list[str]:
+        return ["--no-defaults", f"--datadir={self.home / 'data'}", f"--tmpdir={self.home}"]
+
+    def _answers(self) -> bool:
+        assert self._process is not None
+        ended = self._process.poll()
+        if ended is not None:
+            words = " / ".join(self.log.read_text(errors="replace").splitlines()[-5:])
+            raise MariaDBError(f"mariadbd ended with {ended}: {words}")
+        try:
+            return bool(self.query("SELECT 1"))
+        except MariaDBError:
+            return False
+
+
+@contextmanager
+def running_mariadb(**settings: str) -> Iterator[MariaDB]:
+    """A server of the caller's own, with `settings` on its command line; gone at the end, with its data."""
+    program("mariadbd", REMEDY, "/usr/sbin")
+    account = Account.unprivileged()
+    with temporary_home(account) as home:
+        server = MariaDB(home, settings=settings, account=account)
+        server.initialise()
+        server.start()
+        try:
+            server.query(f"CREATE USER `{USER}`@`%` IDENTIFIED BY '{PASSWORD}'")
+            yield server
+        finally:
+            # nothing of it is kept, so it need not write its pages back
+            server.kill()
