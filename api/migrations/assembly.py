@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import asyncpg
+from sqlalchemy.util import await_only
 
+from . import backends
 from .archive import Archive
 from .backup import Backup
 from .clock import SystemClock
 from .connection import connect
 from .coordinator import Coordinator
 from .decision import Policy
+from .elected import ElectedSession
 from .errors import ConfigurationError
 from .failures import translate
 from .history import Author, History
@@ -24,35 +26,21 @@ from .limits import Limits
 from .lock_manager import LockKey, application_name
 from .logs import speak_for
 from .pace import Pace
+from .ports import Elector, MigrationSession
 from .postgres import CLOSE_SECONDS, PostgresSession
 from .revisions import Revisions
 from .runner import Runner
 from .schema import Schema
 from .settings import MigrationSettings, Strategy
+from .sql_session import SqlSession
 from .state import Phase, Tracker
+from .strategies import choose
 from .urls import DatabaseURL
 
 log = logging.getLogger(__name__)
 
 
-def choose(settings: MigrationSettings, url: DatabaseURL) -> Strategy:
-    """The strategy that `auto` means, or the one that was named.
-
-    Raises:
-        ConfigurationError: it is not available, or not for this database.
-    """
-    strategy = Strategy.ADVISORY_LOCK if settings.strategy is Strategy.AUTO else settings.strategy
-    if strategy in {Strategy.REDIS, Strategy.KUBERNETES}:
-        raise ConfigurationError(
-            f"MIGRATION_STRATEGY={strategy} is not built yet; use advisory_lock or job (PostgreSQL), or off"
-        )
-    if url.dialect != "postgresql":
-        raise ConfigurationError(
-            f"migrations on {url.dialect} are not built yet; use a postgresql:// URL, or MIGRATION_STRATEGY=off "
-            "and migrate before the instances start"
-        )
-    return strategy
-
+Session = PostgresSession | SqlSession
 
 @dataclass(frozen=True)
 class Assembly:
@@ -67,6 +55,7 @@ class Assembly:
     policy: Policy
     limits: Limits
     pace: Pace
+    elector: Callable[[], Elector] | None
 
     @classmethod
     def build(cls, settings: MigrationSettings, tracker: Tracker | None = None) -> Assembly:
@@ -76,8 +65,11 @@ class Assembly:
             ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
         """
         url = settings.url()
-        strategy = choose(settings, url)
-        key = LockKey.derive(settings.lock_name, settings.version_table, settings.version_table_schema)
+        backends.require_driver(url)
+        choice = choose(settings, url)
+        strategy = choice.strategy
+        log.info("Strategy %s: %s", strategy, choice.why, extra={"event": "strategy"})
+        key = backends.lock_key(settings, url)
         revisions = Revisions(settings.alembic_config, settings.target)
         history = History(settings.history, settings.version_table_schema)
         release = settings.release or revisions.fingerprint
@@ -94,19 +86,35 @@ class Assembly:
         tracker.note(
             strategy=str(strategy),
             dialect=url.dialect,
-            lock_key=str(key),
+            lock_key=backends.lock_name(url, key),
             release=release,
             schema=Schema(heads=revisions.code.heads),
         )
         limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
         pace = Pace(lambda revision: revisions.limits(revision, limits))
         policy = _policy(settings, strategy, release)
-        return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace)
+        elector = backends.elector(settings, strategy, url)
+        return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace, elector)
 
-    def session(self, role: str = "waiting", backup: Backup | None = None) -> PostgresSession:
+    def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
-        instance = self.settings.instance
-        return PostgresSession(self.url, self.key, instance, self.limits, self.pace, self.runner, role, backup)
+        return self._session(self.runner, role, backup)
+
+    def contender(self, backup: Backup | None = None) -> MigrationSession:
+        """A new session that takes the lock as the strategy has it."""
+        if self.elector is None:
+            return self.session(backup=backup)
+        elector = self.elector()
+        # called in the run, which is SQLAlchemy's synchronous half: its way back to the loop
+        runner = self.runner.fenced(lambda: await_only(elector.confirm()))
+        return ElectedSession(self._session(runner, "waiting", backup), elector)
+
+    def _session(self, runner: Runner, role: str, backup: Backup | None) -> Session:
+        instance, limits, pace = self.settings.instance, self.limits, self.pace
+        if self.url.dialect == "postgresql":
+            return PostgresSession(self.url, self.key, instance, limits, pace, runner, role, backup)
+        platform = backends.platform(self.url, self.key, instance, limits, pace)
+        return SqlSession(platform, pace, runner, instance)
 
     def backup(self, folder: str | None = None) -> Backup:
         """What takes backups into `folder`, or else into the folder of the settings."""
@@ -134,8 +142,7 @@ class Assembly:
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
-        sessions = partial(self.session, backup=backup)
-        return Coordinator(sessions, self.revisions.code, self.tracker, policy or self.policy, SystemClock())
+        return Coordinator(lambda: self.contender(backup), self.revisions.code, self.tracker, policy or self.policy, SystemClock())
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:

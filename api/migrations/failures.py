@@ -1,7 +1,8 @@
 """Foreign errors, translated in one place: what failed, may it be tried again, what should a person do.
 
-The classes follow PostgreSQL's SQLSTATE table (Appendix A of its documentation). A lost connection comes without
-any SQLSTATE (asyncpg: InterfaceError, InternalClientError), so "lost" is decided by type first.
+The classes follow PostgreSQL's SQLSTATE table (Appendix A of its documentation); `driver_errors` knows the other
+databases'. A lost connection comes without any SQLSTATE (asyncpg: InterfaceError, InternalClientError), so "lost" is
+decided by type first.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import traceback
 import asyncpg
 import sqlalchemy.exc
 
+from . import driver_errors
+from .driver_errors import Sort
 from .errors import (
     AccessRefused,
     ConfigurationError,
@@ -41,6 +44,9 @@ _TABLE_LOCKED = {
     "55P03": "somebody has locked the version or the history table",
     "40P01": "somebody and this session waited for one another",
 }
+_CONTENTION = {"55P03", "40P01"}
+"""lock_not_available and deadlock_detected: nobody did anything wrong, somebody else was there first."""
+_MISSING = {"42P01", "42703"}
 _SAID_NO = {
     "28P01": "password authentication failed; check user and password of the URL",
     "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
@@ -49,6 +55,23 @@ _SAID_NO = {
 _REMEDIES = {
     "53100": "the server's disk is full: free or add space before the next try",
     "53200": "the server has no memory left: give it more before the next try",
+}
+_SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
+    Sort.BUSY: (DatabaseUnreachable, "somebody else has it locked"),
+    Sort.REFUSED: (
+        AccessRefused,
+        "the database cannot be opened; check that it exists, and user and password of the URL, or that the file's "
+        "folder is there and writable",
+    ),
+    Sort.PRIVILEGE: (
+        PrivilegeMissing,
+        "the user may not do that; GRANT it, or set MIGRATION_DATABASE_URL to the user that owns the schema",
+    ),
+    Sort.READ_ONLY: (
+        ReadOnlyServer,
+        "the database is read-only; point MIGRATION_DATABASE_URL at the primary, or make the file and its folder "
+        "writable",
+    ),
 }
 _LOCK_TABLE_FULL = (
     "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
@@ -73,7 +96,19 @@ def root(error: BaseException) -> BaseException:
 
 def lost(error: BaseException) -> bool:
     """Whether the connection is gone, so that nothing can be concluded about what the server did."""
-    return isinstance(root(error), _LOST) or (sqlstate(error) or "") in _TRY_AGAIN
+    cause = root(error)
+    by_driver = driver_errors.sort(cause) is Sort.LOST
+    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _TRY_AGAIN or by_driver
+
+
+def contended(error: BaseException) -> bool:
+    """Whether a statement only lacked a lock that somebody else had."""
+    return sqlstate(error) in _CONTENTION or driver_errors.sort(root(error)) is Sort.BUSY
+
+
+def missing(error: BaseException) -> bool:
+    """Whether a table or column is not there."""
+    return sqlstate(error) in _MISSING or driver_errors.sort(root(error)) is Sort.MISSING
 
 
 def translate(error: BaseException, doing: str) -> MigrationError:
@@ -107,6 +142,10 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
         return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
     if lost(error):
         return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(root(error))}")
+    sort = driver_errors.sort(root(error))
+    if sort in _SORTS:
+        kind, what = _SORTS[sort]
+        return kind(f"{driver_errors.code(root(error))} while {doing}: {what}")
     return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
 
 
@@ -141,7 +180,7 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
             f"{name} (its text is left out, it quotes the statement)" if cause is error else f"{name}: {_plain(cause)}"
         )
     if code is None:
-        return f"{name}: {_plain(cause, quotes=quotes)}"
+        return f"{name}{_coded(cause)}: {_plain(cause, quotes=quotes)}"
     if code.startswith("22"):
         return f"{name} (SQLSTATE {code})"
     # these quote what stood in the statement, where others quote names of tables and columns
@@ -154,6 +193,8 @@ def remedy(error: BaseException) -> str:
     code = sqlstate(error) or ""
     if code == "53200" and "shared memory" in str(root(error)):
         return f"; {_LOCK_TABLE_FULL}"
+    if driver_errors.sort(root(error)) is Sort.FULL:
+        code = "53100"
     return f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
 
 
@@ -166,11 +207,21 @@ def where(error: BaseException, path: str | None) -> str:
 def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    text = str(error).strip().splitlines()
+    if driver_errors.sort(error) is Sort.LOST:
+        # names host and user
+        return "the server does not answer, or has closed the connection"
+    text = driver_errors.message(error).strip().splitlines()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
         number = error.errno or 0
         return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
+    if driver_errors.sort(error) is Sort.SYNTAX:
+        return "its text is left out, it quotes the statement"
     return (text[0] if quotes else _LITERALS.sub("'…'", text[0]))[:300]
+
+
+def _coded(error: BaseException) -> str:
+    code = driver_errors.code(error)
+    return f" ({code})" if code else ""

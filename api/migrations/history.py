@@ -15,9 +15,13 @@ from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
+from sqlalchemy.dialects import mysql
+
+from .dialects import Now, User
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-NOW = sa.func.clock_timestamp()
+MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
+NOW = Now()
 
 
 class Outcome(StrEnum):
@@ -77,6 +81,8 @@ class Attempt:
     outcome: Outcome = Outcome.RUNNING
     half: bool = False
     """Whether a part of it is committed, and stays so whatever becomes of the rest."""
+    wrote: bool = False
+    """Whether a statement of it may have changed anything."""
     statement: str | None = None
     """The kind of its last statement."""
     error_class: str | None = None
@@ -97,9 +103,9 @@ class History:
             sa.Column("outcome", sa.String(16), nullable=False),
             sa.Column("instance", sa.String(255), nullable=False),
             sa.Column("release", sa.String(255)),
-            sa.Column("database_user", sa.String(255), nullable=False, server_default=sa.func.current_user()),
-            sa.Column("started_at", sa.DateTime(timezone=True), nullable=False, server_default=NOW),
-            sa.Column("finished_at", sa.DateTime(timezone=True)),
+            sa.Column("database_user", sa.String(255), nullable=False, server_default=User()),
+            sa.Column("started_at", MOMENT, nullable=False, server_default=NOW),
+            sa.Column("finished_at", MOMENT),
             sa.Column("error", sa.Text),
             sa.Column("error_class", sa.String(63)),
             sa.Column("statement", sa.String(63)),
@@ -144,7 +150,9 @@ class History:
         """Record an attempt and commit it."""
         row = self._row(author, attempt.revision, attempt.parents, attempt.direction, Outcome.RUNNING)
         row["invalid_before"] = json.dumps(sorted(attempt.invalid_before))
-        attempt.id = connection.execute(sa.insert(self.table).values(row).returning(self.table.c.id)).scalar_one()
+        inserted = connection.execute(sa.insert(self.table).values(row)).inserted_primary_key
+        assert inserted is not None
+        attempt.id = inserted[0]
         connection.commit()
 
     def mark(self, connection: sa.Connection, attempt: Attempt, error: str | None = None) -> bool:

@@ -61,12 +61,17 @@ class LockKey:
         return self.value & 0xFFFFFFFF
 
     def __str__(self) -> str:
-        return f"0x{self.value & 0xFFFFFFFFFFFFFFFF:016x} (classid {self.high}, objid {self.low})"
+        return f"0x{self.digits} (classid {self.high}, objid {self.low})"
+
+    @property
+    def digits(self) -> str:
+        """In hexadecimal."""
+        return f"{self.value & 0xFFFFFFFFFFFFFFFF:016x}"
 
     @property
     def channel(self) -> str:
-        """The NOTIFY channel on which the holder wakes those who wait."""
-        return f"migrations_{self.value & 0xFFFFFFFFFFFFFFFF:016x}"
+        """The NOTIFY channel on which the holder wakes those who wait; on MySQL the name of the lock itself."""
+        return f"migrations_{self.digits}"
 
     @property
     def label(self) -> str:
@@ -78,6 +83,7 @@ class SessionLock:
     """The lock of one session, held until unlock or the end of the session."""
 
     pooled = False
+    transactional_ddl = True
     isolation_level = "READ COMMITTED"
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection, pace: Pace) -> None:

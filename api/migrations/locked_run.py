@@ -1,9 +1,4 @@
-"""A run on the connection that holds the lock: what comes before it, and how a revision gets its table locks.
-
-Each revision asks briefly, and is tried again whole if it did not get its lock and nothing was committed inside it.
-The advisory lock stays held in between; the run's budget (MIGRATION_RUN_SECONDS) ends the tries. Behind a transaction
-pooler the lock goes with the transaction, so whoever gets it next tries, and MIGRATION_WAIT_SECONDS ends the tries.
-"""
+"""A run on the PostgreSQL connection that holds the lock, and what comes before it."""
 
 from __future__ import annotations
 
@@ -14,7 +9,8 @@ from collections.abc import Awaitable, Callable
 import asyncpg
 
 from .connection import ANSWER_SECONDS, engine_over, set_for_work
-from .errors import LockContended, PrivilegeMissing, RevisionFailed
+from .contention import until_uncontended
+from .errors import PrivilegeMissing
 from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
@@ -59,17 +55,13 @@ class LockedRun:
             LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
         """
         observer = Observer(self._beside, self.lock.key, report.observed)
-        while True:
-            try:
-                return await self._attempt(order, report, observer)
-            except LockContended as error:
-                if order.relative and error.applied and not self.lock.pooled:
-                    raise self._not_repeated(order, error) from error
-                number, error.pause_seconds = self.lock.pace.contended(error.revision)
-                report.contended(error.revision, number, error.pause_seconds, observer.blockers)
-                if self.lock.pooled:
-                    raise
-                await asyncio.sleep(error.pause_seconds)
+        await until_uncontended(
+            lambda: self._attempt(order, report, observer),
+            order,
+            self.lock.pace,
+            lambda *what: report.contended(*what, observer.blockers),
+            again=not self.lock.pooled,
+        )
 
     async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
         engine = engine_over(self._connection, self.lock.isolation_level)
@@ -81,14 +73,6 @@ class LockedRun:
             if self.lock.pooled:
                 report.undone()
             raise
-
-    def _not_repeated(self, order: Order, error: LockContended) -> RevisionFailed:
-        return RevisionFailed(
-            f"{error}; {', '.join(error.applied)} went before, and a relative target ({order.target}) counts from "
-            "where the database is, so it is not repeated: name the revision",
-            revision=error.revision,
-            applied=error.applied,
-        )
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and

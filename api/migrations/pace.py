@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .limits import Limits, milliseconds
 
@@ -59,11 +59,16 @@ class Pace:
         self._limits_of = limits_of
         self._contended: Counter[str] = Counter()
 
-    def settings(self, revision: str) -> dict[str, str]:
-        """The server settings for the revision's next attempt."""
+    def limits(self, revision: str) -> Limits:
+        """The limits of the revision's next attempt."""
         limits = self._limits_of(revision)
+        return replace(limits, lock_timeout_seconds=self._ladder(limits).rung(1 + self._contended[revision]))
+
+    def settings(self, revision: str) -> dict[str, str]:
+        """The same as settings of PostgreSQL's."""
+        limits = self.limits(revision)
         return {
-            "lock_timeout": milliseconds(self._ladder(limits).rung(1 + self._contended[revision])),
+            "lock_timeout": milliseconds(limits.lock_timeout_seconds),
             "statement_timeout": milliseconds(limits.statement_timeout_seconds),
         }
 

@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from .errors import LockContended, MigrationError, RevisionFailed, SchemaRefused, UnknownRevision
-from .failures import describe, lost, remedy, root, sqlstate, translate, where
+from .failures import contended, describe, lost, remedy, root, translate, where
 from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
 from .ports import Order, Report
@@ -22,9 +22,6 @@ from .schema import way_out
 from .steps import Hold, Plan, Steps
 
 RunEnv = Callable[[sa.Connection, Order, Steps], None]
-
-_CONTENTION = {"55P03", "40P01"}
-"""lock_not_available and deadlock_detected: nobody did anything wrong, somebody else was there first."""
 
 
 class Runner:
@@ -45,6 +42,7 @@ class Runner:
         self.author = author
         self._drop_invalid = drop_invalid
         self._run_env: RunEnv = self._run_given_env
+        self._fence: Callable[[], None] = lambda: None
         self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
 
     @property
@@ -73,13 +71,19 @@ class Runner:
 
     def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
         """The hooks for one run on `connection`."""
-        code, drop = self.revisions.code, self._drop_invalid
-        return Steps(connection, self.history, self.author, code, report, hold, drop_invalid=drop)
+        code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
+        return Steps(connection, self.history, self.author, code, report, hold, drop_invalid=drop, fence=fence)
 
     def through(self, run_env: RunEnv) -> Runner:
         """A runner like this one inside an Alembic command that somebody else started."""
         other = copy.copy(self)
         other._run_env = run_env
+        return other
+
+    def fenced(self, fence: Callable[[], None]) -> Runner:
+        """A runner like this one that calls `fence` wherever it makes sure of the lock; what that raises ends it."""
+        other = copy.copy(self)
+        other._fence = fence
         return other
 
     def rehearse(self, connection: sa.Connection) -> None:
@@ -107,7 +111,12 @@ class Runner:
 
     def options(self, steps: Steps) -> dict[str, Any]:
         """What `context.configure` must be given, whatever `env.py` says."""
-        return {**self._version, "transaction_per_migration": True, "on_version_apply": steps.on_version_apply}
+        return {
+            **self._version,
+            "transaction_per_migration": True,
+            "transactional_ddl": steps.transactional_ddl,
+            "on_version_apply": steps.on_version_apply,
+        }
 
     def _run(self, connection: sa.Connection, order: Order, steps: Steps) -> None:
         if order.kind != "repair":
@@ -142,7 +151,7 @@ class Runner:
         message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         if steps.half_applied:
             message += way_out(steps.left_behind())
-        if sqlstate(error) in _CONTENTION and not steps.half_applied:
+        if contended(error) and not steps.half_applied:
             steps.record_failure(message, kind, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
         steps.record_failure(message, kind)
@@ -158,7 +167,10 @@ def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
 def _dead(connection: sa.Connection) -> bool:
     if connection.closed:  # by env.py, which is no accident of the network
         return False
-    return connection.invalidated or connection.connection.driver_connection.is_closed()  # type: ignore[union-attr]
+    if connection.invalidated:
+        return True
+    is_closed = getattr(connection.connection.driver_connection, "is_closed", None)
+    return is_closed is not None and bool(is_closed())
 
 
 def _why_dead(error: BaseException) -> BaseException:

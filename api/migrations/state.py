@@ -45,7 +45,8 @@ class Holder:
     """Who holds the lock, as any role may see it."""
 
     instance: str
-    pid: int
+    pid: int | None = None
+    """Of the server's process or connection; of the process itself where the lock is a file's."""
     since: float | None = None
     """Epoch seconds since when the holder's session is connected."""
     state: str | None = None
@@ -117,13 +118,17 @@ class Survey:
     """When the holder last began or ended a statement, in epoch seconds of the server's clock."""
     grant: str | None = None
     """What would show this role what the holder is doing; None where it sees that."""
+    problem: str | None = None
+    """Why nobody can take the lock now, though it may be free."""
 
     def __str__(self) -> str:
+        problem = f"; {self.problem}" if self.problem else ""
         if self.holder is None:
-            return "nobody holds the lock"
+            return f"nobody holds the lock{problem}"
         does = f": {self.statement}" if self.statement else ""
         ways = "".join(f"; {blocker}" for blocker in self.blocked_by)
-        return f"{self.holder.instance} (pid {self.holder.pid}) holds the lock{does}{ways}"
+        pid = "" if self.holder.pid is None else f" (pid {self.holder.pid})"
+        return f"{self.holder.instance}{pid} holds the lock{does}{ways}{problem}"
 
 
 @dataclass(frozen=True)

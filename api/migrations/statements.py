@@ -16,6 +16,10 @@ _OBJECTS = frozenset(
 )
 
 
+_READING = frozenset("DESC DESCRIBE EXPLAIN SELECT SET SHOW USE VALUES".split())
+_CHANGING_ROWS = frozenset("CALL DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
+
+
 def code(statement: str) -> str:
     """The statement without the comments and blanks in front of it."""
     start = _COMMENTS.match(statement)
@@ -25,6 +29,26 @@ def code(statement: str) -> str:
 def ends_transaction(statement: str) -> bool:
     """Whether it is COMMIT, END, ROLLBACK or ABORT, and not about a savepoint or a prepared transaction."""
     return _ENDS.match(code(statement)) is not None
+
+
+def only_reads(statement: str) -> bool:
+    """Whether it changes nothing, not even a transaction's state."""
+    return _verb(statement) in _READING
+
+
+def commits_by_itself(statement: str) -> bool:
+    """Whether MySQL ends the transaction for it: DDL, and whatever is not known to be harmless.
+
+    "Statements That Cause an Implicit Commit" in MySQL's manual; what is about temporary tables does not.
+    """
+    verb = _verb(statement)
+    temporary = verb in {"CREATE", "DROP"} and re.match(r"\w+\s+TEMPORARY\b", code(statement), re.IGNORECASE)
+    return verb not in _READING | _CHANGING_ROWS and not temporary
+
+
+def _verb(statement: str) -> str:
+    found = re.match(r"[(\s]*(\w+)", code(statement))
+    return found[1].upper() if found else ""
 
 
 def kind(statement: str) -> str:

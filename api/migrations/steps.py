@@ -18,7 +18,7 @@ from .history import Attempt, Author, History, Outcome
 from .indexes import drop_index, invalid_indexes
 from .ports import Report
 from .schema import CodeRevisions, HalfApplied
-from .statements import ends_transaction, kind
+from .statements import commits_by_itself, ends_transaction, kind, only_reads
 
 
 class Hold(Protocol):
@@ -26,6 +26,8 @@ class Hold(Protocol):
 
     pooled: bool
     """Whether one transaction carries the lock and all revisions, so that a failure takes everything back."""
+    transactional_ddl: bool
+    """Whether DDL can be rolled back. MySQL commits before and after each such statement."""
 
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this very session holds the lock."""
@@ -60,6 +62,7 @@ class Steps:
         hold: Hold,
         *,
         drop_invalid: bool = False,
+        fence: Callable[[], None] = lambda: None,
     ) -> None:
         self.connection = connection
         self.applied: list[str] = []
@@ -70,8 +73,14 @@ class Steps:
         self._code = code
         self._report = report
         self._hold = hold
+        self._fence = fence
         self._drop_invalid = drop_invalid
         self._attempt: Attempt | None = None
+
+    @property
+    def transactional_ddl(self) -> bool:
+        """Whether DDL can be rolled back."""
+        return self._hold.transactional_ddl
 
     @property
     def half_applied(self) -> bool:
@@ -106,7 +115,7 @@ class Steps:
         self, *, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]
     ) -> None:
         """In the step's transaction: raising here rolls the revision back."""
-        self._hold.check_hold(self.connection)
+        self._check_hold()
         self._hold.check_constraints(self.connection)
         if step.is_stamp:
             self._history.stamped(self.connection, self._author, self._declared(step, frozenset(heads)))
@@ -140,13 +149,16 @@ class Steps:
         self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
         sa.event.listen(self.connection, "before_cursor_execute", self._on_statement)
+        if not self._hold.transactional_ddl:
+            sa.event.listen(self.connection, "before_cursor_execute", self._before_ddl)
+            sa.event.listen(self.connection, "after_cursor_execute", self._after_ddl)
 
     def _before(self, info: MigrationInfo) -> None:
         if info.is_stamp:
             self._history.create(self.connection)
             self.connection.commit()
             return
-        self._hold.check_hold(self.connection)
+        self._check_hold()
         self.current = _revision(info)
         attempt = Attempt(
             self.current,
@@ -189,6 +201,26 @@ class Steps:
             # outside a transaction it stays whatever happens next, so it is written down before
             with self._aside() as attempt:
                 self._history.mark(connection, attempt)
+
+    def _before_ddl(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        # The statement commits what is open before it begins, the mark with it. Whoever dies in it leaves nobody who
+        # knows whether it was carried out.
+        if self._attempt is None or only_reads(statement):
+            return
+        if commits_by_itself(statement):
+            with self._aside() as attempt:
+                attempt.half = attempt.half or attempt.wrote
+                attempt.outcome = Outcome.HALF_APPLIED
+                self._history.mark(connection, attempt)
+        self._attempt.wrote = True
+
+    def _after_ddl(self, _connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
+        if self._attempt is not None and commits_by_itself(statement):
+            self._attempt.half = True
+
+    def _check_hold(self) -> None:
+        self._fence()
+        self._hold.check_hold(self.connection)
 
     @contextmanager
     def _aside(self) -> Iterator[Attempt]:

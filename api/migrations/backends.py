@@ -1,0 +1,90 @@
+"""From a URL and a strategy to the session and the elector; clients that may not be installed are imported here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+
+from .errors import ConfigurationError
+from .limits import Limits
+from .lock_manager import LockKey
+from .mysql import MySQL
+from .pace import Pace
+from .ports import Elector
+from .settings import MigrationSettings, Strategy
+from .sql_session import Platform
+from .sqlite import SUFFIX, Sqlite
+from .urls import DatabaseURL
+
+_DRIVERS = {"mysql": "asyncmy", "sqlite": "aiosqlite"}
+
+
+def require_driver(url: DatabaseURL) -> None:
+    """Make sure that the database's driver is installed.
+
+    Raises:
+        ConfigurationError: it is not; the message says what to install.
+    """
+    driver = _DRIVERS.get(url.dialect)
+    if driver is not None and find_spec(driver) is None:
+        raise _not_installed(driver, url.dialect, f"a {url.dialect} URL")
+
+
+def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
+    """The key of the lock. MySQL's names are the server's, so the database is in it; PostgreSQL's are the database's."""
+    schema = settings.version_table_schema or (url.database if url.dialect == "mysql" else None)
+    return LockKey.derive(settings.lock_name, settings.version_table, schema)
+
+
+def lock_name(url: DatabaseURL, key: LockKey) -> str:
+    """What the database calls the lock."""
+    if url.dialect == "sqlite":
+        return f"{Path(url.database).name}{SUFFIX}"
+    return key.channel if url.dialect == "mysql" else str(key)
+
+
+def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace) -> Platform:
+    """How to connect to a database other than PostgreSQL, and to lock it."""
+    if url.dialect == "sqlite":
+        return Sqlite(url, limits, pace, instance)
+    return MySQL(url, key.channel, limits, pace)
+
+
+def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> Callable[[], Elector] | None:
+    """What makes the electors of this instance; None where the database's lock decides alone.
+
+    Raises:
+        ConfigurationError: its client is not installed.
+    """
+    if strategy is Strategy.REDIS:
+        return _redis(settings, url)
+    return _lease(settings) if strategy is Strategy.KUBERNETES else None
+
+
+def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:
+    with _imported("redis", "redis", "MIGRATION_STRATEGY=redis"):
+        from .redis_lock import RedisElector
+    assert settings.redis_url is not None, "the settings have been checked"
+    # several databases may have one Redis, and an instance may know its database's server by another name
+    schema = "\0".join((settings.version_table_schema or "", url.database))
+    key = f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
+    address, ttl_seconds = settings.redis_url.get_secret_value(), settings.redis_ttl_seconds
+    return lambda: RedisElector(address, key, settings.instance, ttl_seconds)
+
+
+@contextmanager
+def _imported(package: str, extra: str, what: str) -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] != package:
+            raise
+        raise _not_installed(package, extra, what) from error
+
+
+def _not_installed(package: str, extra: str, what: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"{what} needs the package {package}, which is not installed: pip install {package} (the extra [{extra}])"
+    )

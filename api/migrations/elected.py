@@ -1,0 +1,121 @@
+"""A session behind an elector: the elector decides who tries, the database's own lock who runs.
+
+Without the elector's hold the database's lock is not even asked for; with it, it still has to be free. The run asks the
+elector inside each revision's transaction, before COMMIT, and is cancelled when the hold is lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from .errors import ElectorUnreachable, HoldLost
+from .ports import Elector, MigrationSession, Order, Past, Report
+from .schema import Observed
+from .state import Holder, Survey
+
+log = logging.getLogger(__name__)
+
+
+class ElectedSession:
+    """A `MigrationSession` whose lock is taken only with the elector's hold."""
+
+    def __init__(self, session: MigrationSession, elector: Elector) -> None:
+        self._session = session
+        self._elector = elector
+        self._unreachable: ElectorUnreachable | None = None
+
+    async def open(self) -> None:
+        """Connect to the database."""
+        await self._session.open()
+
+    async def observe(self) -> Observed:
+        """Which revisions the database has; the elector is not asked."""
+        return await self._session.observe()
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of revisions."""
+        return await self._session.lineage()
+
+    async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
+        """Attempts to apply any of `pending`."""
+        return await self._session.attempts(pending)
+
+    async def try_lock(self) -> bool:
+        """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
+        try:
+            elected = await self._elector.try_acquire()
+            self._unreachable = None
+        except ElectorUnreachable as error:
+            elected, self._unreachable = False, error
+        if not elected:
+            return False
+        held = False
+        try:
+            held = await self._session.try_lock()
+        finally:
+            if not held:
+                await self._elector.release()
+        return held
+
+    async def secure(self, order: Order) -> None:
+        """Secure what the order might lose, while the hold lasts."""
+        await self._while_held(self._session.secure(order))
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order while the hold lasts.
+
+        Raises:
+            HoldLost: it was lost meanwhile; the revision that was under way is rolled back.
+        """
+        await self._while_held(self._session.carry_out(order, report))
+
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
+        """Record that this instance's attempt failed."""
+        await self._session.fail_attempt(error, revision)
+
+    async def unlock(self) -> None:
+        """Give both back, the database's lock first: who is elected next finds it free."""
+        try:
+            await self._session.unlock()
+        finally:
+            await self._elector.release()
+
+    async def survey(self) -> Survey:
+        """Who holds the database's lock, or else who is elected; why nobody may try."""
+        seen = await self._session.survey()
+        if self._unreachable is not None:
+            return replace(seen, problem=str(self._unreachable))
+        leader = await self._elector.leader() if seen.holder is None else None
+        return replace(seen, holder=Holder(leader)) if leader else seen
+
+    async def pause(self, seconds: float) -> None:
+        """Wait."""
+        await self._session.pause(seconds)
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        try:
+            await self._session.close()
+        finally:
+            await self._elector.release()
+
+    async def _while_held(self, work: Awaitable[None]) -> None:
+        task = asyncio.ensure_future(work)
+        lost = asyncio.ensure_future(self._elector.lost())
+        try:
+            await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return task.result()
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            log.error("Lost the hold: %s", lost.result(), extra={"event": "hold_lost"})
+            raise HoldLost(f"{lost.result()}; the run was stopped, and what was not committed is rolled back")
+        finally:
+            for one in (task, lost):
+                one.cancel()
+            await asyncio.wait({task, lost})

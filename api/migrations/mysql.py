@@ -1,0 +1,145 @@
+"""MySQL and MariaDB: `GET_LOCK` on the session that runs the revisions.
+
+* The lock belongs to the session and ends with it, as PostgreSQL's does, and neither COMMIT nor DDL frees it. Its name
+  is the server's, not the database's, so the database's name is in it.
+* It is a lock of one server. Where several accept writes (Galera, group replication with several primaries), it says
+  nothing about the others: there the strategy `redis` decides who tries.
+* DDL cannot be rolled back, and commits what is open. A revision that did not finish is therefore half applied as soon as
+  it has executed any, and nobody goes on before a person has looked, unless it declares `idempotent = True`.
+* A statement goes on in the server when its client is killed, and the session keeps the lock until it has ended.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from .errors import HoldLost
+from .limits import Limits
+from .pace import Pace
+from .state import Holder
+from .urls import DatabaseURL
+
+
+class MySQL:
+    """A database on a server, and the lock of the given name there."""
+
+    def __init__(self, url: DatabaseURL, name: str, limits: Limits, pace: Pace) -> None:
+        self._url = url
+        self._name = name
+        self._limits = limits
+        self._pace = pace
+        self._thread: int | None = None
+
+    async def connect(self) -> AsyncConnection:
+        """A connection in autocommit."""
+        timeout = {"connect_timeout": self._url.connect_timeout_seconds}
+        engine = create_async_engine(
+            self._url.sqlalchemy(), poolclass=NullPool, connect_args={**self._url.connect_args(), **timeout}
+        )
+        connection = await engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        raw = (await connection.get_raw_connection()).driver_connection
+        self._thread = None if raw is None else raw.thread_id()
+        return connection
+
+    def lock(self, connection: AsyncConnection) -> NamedLock:
+        """The lock, for the session of `connection`."""
+        return NamedLock(self._name, connection, self._limits, self._pace)
+
+    async def abort(self) -> None:
+        """End the session in the server: a statement would go on without its client, and keep the lock."""
+        ours = self._thread
+        other = await self.connect()
+        try:
+            await other.exec_driver_sql(f"KILL {ours}")
+        finally:
+            await other.close()
+
+
+class NamedLock:
+    """`GET_LOCK` of a name, held until `RELEASE_LOCK` or the end of the session."""
+
+    pooled = False
+    transactional_ddl = False
+    isolation_level = "READ COMMITTED"
+
+    def __init__(self, name: str, connection: AsyncConnection, limits: Limits, pace: Pace) -> None:
+        self._name = name
+        self._connection = connection
+        self._limits = limits
+        self._pace = pace
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free, and give the session the holder's settings."""
+        held = await self._ask("SELECT GET_LOCK(:name, 0)") == 1
+        if held:
+            # the lease: a process that was stopped between two statements loses its session, and with it the lock
+            idle = math.ceil(self._limits.idle_seconds) or 7 * 86400
+            await self._connection.exec_driver_sql(f"SET SESSION wait_timeout = {idle}")
+            await self._connection.rollback()
+        return held
+
+    async def unlock(self) -> None:
+        """Give it back.
+
+        Raises:
+            HoldLost: the server says that this session did not hold it.
+        """
+        if await self._ask("SELECT RELEASE_LOCK(:name)") != 1:
+            raise HoldLost(f"the lock {self._name} was gone before it was given back; a revision freed it")
+
+    async def holder(self) -> Holder | None:
+        """The connection that holds it, and what it does, as far as this user may see."""
+        number = await self._ask("SELECT IS_USED_LOCK(:name)")
+        if number is None:
+            return None
+        seen = sa.text("SELECT command, time FROM information_schema.processlist WHERE id = :id")
+        row = (await self._connection.execute(seen, {"id": number})).first()
+        await self._connection.rollback()
+        return Holder("", int(number), None, row.command.lower() if row else None)
+
+    def forget(self) -> None:
+        """Nothing: the lock went with the session."""
+
+    def check_hold(self, connection: sa.Connection) -> None:
+        """Make sure that this very session holds the lock.
+
+        Raises:
+            HoldLost: it does not, so another instance may be migrating at this moment.
+        """
+        held = sa.text("SELECT IS_USED_LOCK(:name) = CONNECTION_ID()")
+        if not connection.scalar(held, {"name": self._name}):
+            raise HoldLost(
+                f"this session lost the lock {self._name} in mid-run (RELEASE_ALL_LOCKS in a revision does that); the "
+                "revision is not counted as applied"
+            )
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Nothing to do: nothing is deferred."""
+
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """How long the revision may queue for a table or row, and how long one statement may take."""
+        limits = self._pace.limits(revision)
+        # whole seconds, and no 0 for "no limit"
+        queue = math.ceil(limits.lock_timeout_seconds) or 31_536_000
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {min(queue, 10**8)}")
+        if connection.dialect.is_mariadb:
+            connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
+
+    def abandon(self, connection: sa.Connection) -> bool:
+        """Roll back what a failed revision left open."""
+        connection.rollback()
+        return True
+
+    def keep(self, connection: sa.Connection) -> None:
+        """Commit what was written after `abandon`."""
+        connection.commit()
+
+    async def _ask(self, sql: str) -> Any:
+        answer = await self._connection.scalar(sa.text(sql), {"name": self._name})
+        await self._connection.rollback()
+        return answer

@@ -1,0 +1,187 @@
+"""The migration session on MySQL, MariaDB and SQLite: one connection that looks, takes the lock and runs the revisions.
+
+What differs between them is in a `Platform` and its lock; how a run goes is the same as on PostgreSQL. Nobody is
+notified here: those who wait connect, look and leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Protocol
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from .contention import until_uncontended
+from .errors import DatabaseUnreachable
+from .failures import missing, translate
+from .pace import Pace
+from .ports import Order, Report
+from .runner import Runner
+from .sql_tables import SqlTables
+from .state import Holder, Survey
+from .steps import Hold
+
+ANSWER_SECONDS = 10.0
+"""Limit of every look at the database."""
+CLOSE_SECONDS = 1.0
+
+
+class ExclusiveLock(Hold, Protocol):
+    """The database's own lock; it ends with the connection, or with the process."""
+
+    isolation_level: str
+    """In which a run's transactions go."""
+
+    async def try_lock(self) -> bool:
+        """Take it if it is free; never waits."""
+
+    async def unlock(self) -> None:
+        """Give it back. Raises `HoldLost` if it was not ours any more."""
+
+    async def holder(self) -> Holder | None:
+        """Who has it, as far as that can be known; the instance may be empty."""
+
+    def forget(self) -> None:
+        """The connection is closed: leave nothing behind."""
+
+
+class Platform(Protocol):
+    """What a database needs to be connected to and locked."""
+
+    async def connect(self) -> AsyncConnection:
+        """A connection in autocommit, of which nobody else has a part. Raises whatever the driver raises."""
+
+    def lock(self, connection: AsyncConnection) -> ExclusiveLock:
+        """The lock, not yet taken, that goes with `connection`."""
+
+    async def abort(self) -> None:
+        """End what a run that was cut short left at work on the connection made last; it is closed after."""
+
+
+class SqlSession(SqlTables):
+    """A `MigrationSession` on a platform."""
+
+    def __init__(self, platform: Platform, pace: Pace, runner: Runner, instance: str) -> None:
+        super().__init__(*runner.tables, instance)
+        self._platform = platform
+        self._pace = pace
+        self._runner = runner
+        self._raw: AsyncConnection | None = None
+        self._lock: ExclusiveLock | None = None
+        self._cut_short = False
+
+    async def open(self) -> None:
+        """Connect, unless connected."""
+        if self._raw is not None and not self._raw.invalidated:
+            return
+        await self.close()
+        async with _translated("connecting"):
+            self._raw = await self._platform.connect()
+        self._lock = self._platform.lock(self._raw)
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free."""
+        async with _translated("taking the lock"):
+            return await self._held.try_lock()
+
+    async def secure(self, order: Order) -> None:
+        """Nothing to do: this session was given no backup."""
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order on this very connection."""
+        if order.kind == "backup":  # `secure` has done it
+            return
+        connection, lock = self._connection, self._held
+        try:
+            async with _translated("migrating"):
+                await connection.execution_options(isolation_level=lock.isolation_level)
+                await until_uncontended(
+                    lambda: connection.run_sync(self._runner.carry_out, order, report, lock),
+                    order,
+                    self._pace,
+                    lambda *what: report.contended(*what, ()),
+                )
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
+        except asyncio.CancelledError:
+            self._cut_short = True
+            raise
+
+    async def fail_attempt(self, error: str, revision: str | None) -> None:
+        """Record this instance's attempt as failed, unless it was applied after all."""
+        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release)
+
+    async def unlock(self) -> None:
+        """Give the lock back."""
+        async with _translated("giving the lock back"):
+            await self._held.unlock()
+
+    async def survey(self) -> Survey:
+        """Who holds the lock."""
+        async with _translated("looking for the lock's holder"):
+            holder = await self._held.holder()
+        if holder is None or holder.instance:
+            return Survey(holder)
+        # the server knows only a number; who migrates has written it down
+        newest = await self.runs(1)
+        return Survey(Holder(newest[0]["instance"] if newest else "unknown", holder.pid, holder.since, holder.state))
+
+    async def pause(self, seconds: float) -> None:
+        """Wait `seconds` without a connection, which others may need."""
+        await self.close()
+        await asyncio.sleep(seconds)
+
+    async def close(self) -> None:
+        """Close the connection, and with it everything the session held."""
+        raw, lock, self._raw, self._lock = self._raw, self._lock, None, None
+        if raw is None:
+            return
+        cut_short, self._cut_short = self._cut_short, False
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                if cut_short:
+                    await self._platform.abort()
+                await raw.close()
+                # after, for the lock must outlive the work; a connection that does not close keeps it until the process ends
+                if lock is not None:
+                    lock.forget()
+
+    @property
+    def _connection(self) -> AsyncConnection:
+        if self._raw is None or self._raw.invalidated:
+            raise DatabaseUnreachable("the session was closed by the server or the network")
+        return self._raw
+
+    @property
+    def _held(self) -> ExclusiveLock:
+        assert self._lock is not None, "open comes first"
+        return self._lock
+
+    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        async with _translated("reading the revision"), asyncio.timeout(ANSWER_SECONDS):
+            try:
+                rows = (await self._connection.execute(statement)).all()
+            except DBAPIError as error:
+                if not missing(error):
+                    raise
+                rows = []
+            await self._connection.rollback()
+            return rows
+
+    async def _write(self, *statements: sa.Executable) -> None:
+        async with _translated("writing the history"), asyncio.timeout(ANSWER_SECONDS):
+            for statement in statements:
+                await self._connection.execute(statement)
+            await self._connection.rollback()  # in autocommit each is committed by now
+
+
+@asynccontextmanager
+async def _translated(doing: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise translate(error, doing) from error

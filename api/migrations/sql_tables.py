@@ -1,0 +1,124 @@
+"""What the version and history tables say on a database other than PostgreSQL, in SQLAlchemy's own words.
+
+The same questions as `tables.py` answers with one statement of PostgreSQL's each; here they take a few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+
+from .dialects import Now, aware, epoch
+from .history import RECENT_ROWS, Outcome
+from .ports import Past
+from .schema import HalfApplied, Observed, Recorded
+
+_FAILED = (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.HALF_APPLIED)
+_OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
+
+
+class SqlTables:
+    """The reading half of a session; a table that is not there yet reads as empty."""
+
+    def __init__(self, version: sa.Table, history: sa.Table, instance: str) -> None:
+        self._version = sa.select(sa.column("version_num", sa.String)).select_from(version)
+        self._history = history
+        self._instance = instance
+
+    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        """The rows; none where a table or column is missing."""
+        raise NotImplementedError
+
+    async def _write(self, *statements: sa.Executable) -> None:
+        """Execute and commit."""
+        raise NotImplementedError
+
+    async def observe(self) -> Observed:
+        """The version table, what is half applied, the newest rows, the last success and failure."""
+        revisions = frozenset(row[0] for row in await self._rows_if_there(self._version))
+        newest = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(6))
+        if not newest:
+            return Observed(revisions)
+        ((success, failure),) = await self._rows_if_there(self._ended())
+        half = await self._rows_if_there(self._half_applied().order_by(self._history.c.id))
+        known = tuple(HalfApplied(row.revision, row.statement) for row in half)
+        recent = tuple(map(_recorded, newest[:RECENT_ROWS]))
+        return Observed(revisions, known, epoch(success), epoch(failure), recent)
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of every revision in the history table."""
+        c = self._history.c
+        told = sa.select(c.revision, c.parents).where(c.direction.not_in(["backup", "unlock"])).distinct()
+        return {row.revision: frozenset(row.parents.split()) for row in await self._rows_if_there(told)}
+
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest ten at any of `pending`."""
+        c = self._history.c
+        tried = (
+            sa.select(self._history, Now().label("now"))
+            .where(c.revision.in_(pending), c.direction.in_(["upgrade", "stamp"]), c.outcome != Outcome.RETRIED)
+            .order_by(c.id.desc())
+            .limit(10)
+        )
+        return [_past(row) for row in await self._rows_if_there(tried)]
+
+    async def runs(self, limit: int) -> list[dict[str, Any]]:
+        """The newest rows of the history table, newest first."""
+        rows = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
+        return [_as_dict(row) for row in rows]
+
+    async def invalid_indexes(self) -> list[str]:
+        """None: only PostgreSQL has such."""
+        return []
+
+    async def half_applied(self) -> dict[str, Any] | None:
+        """The newest half-applied attempt, if any."""
+        rows = await self._rows_if_there(self._half_applied().order_by(self._history.c.id.desc()).limit(1))
+        return _as_dict(rows[0]) if rows else None
+
+    async def _fail_attempt(self, error: str, revision: str | None, parents: str, release: str | None) -> None:
+        # one that is half applied stays that; one that never came to be written down is now
+        c = self._history.c
+        mine = sa.select(c.id, c.outcome, c.revision).where(c.instance == self._instance).order_by(c.id.desc())
+        newest = await self._rows_if_there(mine.limit(1))
+        told = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
+        if newest and newest[0].outcome in _OPEN:
+            half = newest[0].outcome == Outcome.HALF_APPLIED
+            told["outcome"] = Outcome.HALF_APPLIED if half else Outcome.FAILED
+            await self._write(sa.update(self._history).where(c.id == newest[0].id).values(told))
+        elif revision is not None and not (newest and newest[0].revision == revision):
+            told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
+            told |= {"revision": revision, "parents": parents, "release": release}
+            await self._write(sa.insert(self._history).values(told))
+
+    def _half_applied(self) -> sa.Select[Any]:
+        return sa.select(self._history).where(self._history.c.outcome == Outcome.HALF_APPLIED)
+
+    def _ended(self) -> sa.Select[Any]:
+        c = self._history.c
+        success = sa.case((c.outcome.in_([Outcome.APPLIED, Outcome.STAMPED]), c.finished_at))
+        # when an interrupted one ended nobody knows
+        ended = sa.case((c.outcome == Outcome.INTERRUPTED, c.started_at), else_=c.finished_at)
+        return sa.select(sa.func.max(success), sa.func.max(sa.case((c.outcome.in_(_FAILED), ended))))
+
+
+def _as_dict(row: sa.Row[Any]) -> dict[str, Any]:
+    told = dict(row._mapping)
+    return told | {name: aware(told[name]) for name in ("started_at", "finished_at")}
+
+
+def _seconds(row: sa.Row[Any]) -> float | None:
+    began, ended = epoch(row.started_at), epoch(row.finished_at)
+    return None if began is None or ended is None else ended - began
+
+
+def _recorded(row: sa.Row[Any]) -> Recorded:
+    began = epoch(row.started_at) or 0.0
+    return Recorded(row.revision, row.direction, row.outcome, row.instance, began, _seconds(row))
+
+
+def _past(row: sa.Row[Any]) -> Past:
+    age = (epoch(row.now) or 0.0) - (epoch(row.finished_at or row.started_at) or 0.0)
+    return Past(row.revision, row.outcome, row.instance, row.release, row.error, age)

@@ -1,0 +1,199 @@
+"""SQLite: a lock file beside the database, and transactions that are really one.
+
+The lock is the operating system's (`flock`) on a file next to the database's own. It ends with the process that holds
+it, whatever ends that, so there is nothing to expire and nothing to clean up; it serves several processes on one host,
+which is all that SQLite itself does. The file is never removed: whoever removed it would give the next one another file
+to lock.
+
+A process that is stopped (SIGSTOP) keeps the lock. Nobody takes it over, because nothing would keep the stopped one
+from going on; those who wait give up at the end of their budget and name it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from .errors import HoldLost, PrivilegeMissing
+from .limits import Limits
+from .pace import Pace
+from .state import Holder
+from .urls import DatabaseURL
+
+SUFFIX = "-migrations.lock"
+
+
+class Sqlite:
+    """A database file, and the lock beside it."""
+
+    def __init__(self, url: DatabaseURL, limits: Limits, pace: Pace, instance: str) -> None:
+        self._url = url.sqlalchemy()
+        self.path = Path(str(self._url.database))
+        self._limits = limits
+        self._pace = pace
+        self._instance = instance
+        self._driver: Any = None
+
+    async def connect(self) -> AsyncConnection:
+        """A connection in autocommit; the file is made if it is not there."""
+        engine = create_async_engine(
+            self._url, poolclass=NullPool, connect_args={"timeout": self._limits.lock_timeout_seconds}
+        )
+        sa.event.listen(engine.sync_engine, "begin", _begin)
+        connection = await engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        self._driver = (await connection.get_raw_connection()).driver_connection
+        return connection
+
+    def lock(self, connection: AsyncConnection) -> FileLock:
+        """The lock beside the file."""
+        return FileLock(self.path.with_name(self.path.name + SUFFIX), self._pace, self._instance)
+
+    async def abort(self) -> None:
+        """Interrupt the statement; the transaction is rolled back when the connection is closed."""
+        await self._driver.interrupt()
+
+
+class FileLock:
+    """`flock` on the file at `path`, in which the holder writes down who it is."""
+
+    pooled = False
+    transactional_ddl = True
+    isolation_level = "SERIALIZABLE"
+
+    def __init__(self, path: Path, pace: Pace, instance: str) -> None:
+        self._path = path
+        self._pace = pace
+        self._instance = instance
+        self._file: int | None = None
+        self._broken: frozenset[tuple[Any, ...]] = frozenset()
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free."""
+        file = self._open()
+        if not _locked(file, fcntl.LOCK_EX) or not self._is_there(file):
+            os.close(file)
+            return False
+        self._file = file
+        told = json.dumps({"instance": self._instance, "pid": os.getpid(), "since": time.time()})
+        os.ftruncate(file, 0)
+        os.pwrite(file, told.encode(), 0)
+        return True
+
+    async def unlock(self) -> None:
+        """Give it back.
+
+        Raises:
+            HoldLost: somebody removed the file meanwhile, so that another may have been locked.
+        """
+        try:
+            self._confirm()
+        finally:
+            self.forget()
+
+    async def holder(self) -> Holder | None:
+        """Who wrote down its name last, if the lock is taken."""
+        try:
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError:
+            return None
+        try:
+            if self._file is None and _locked(file, fcntl.LOCK_SH):
+                return None
+            return _holder(os.pread(file, 4096, 0))
+        finally:
+            os.close(file)
+
+    def forget(self) -> None:
+        """Give it back without looking."""
+        file, self._file = self._file, None
+        if file is not None:
+            os.close(file)
+
+    def check_hold(self, connection: sa.Connection) -> None:
+        """Make sure that the file is still the one that is locked.
+
+        Raises:
+            HoldLost: it is not.
+        """
+        self._confirm()
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Foreign keys are off, or no table could be copied (`batch_alter_table`), so they are checked before COMMIT.
+
+        Raises:
+            sqlalchemy.exc.InvalidRequestError: rows point at nothing that did not before.
+        """
+        broken = _broken(connection) - self._broken
+        if broken:
+            tables = ", ".join(sorted({f"{row[0]} -> {row[2]}" for row in broken}))
+            raise sa.exc.InvalidRequestError(f"{len(broken)} rows are left whose foreign key points at nothing ({tables})")
+
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
+        self._broken = _broken(connection)
+        seconds = self._pace.limits(revision).lock_timeout_seconds
+        connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
+
+    def abandon(self, connection: sa.Connection) -> bool:
+        """Roll back what a failed revision left open."""
+        connection.rollback()
+        return True
+
+    def keep(self, connection: sa.Connection) -> None:
+        """Commit what was written after `abandon`."""
+        connection.commit()
+
+    def _open(self) -> int:
+        try:
+            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        except PermissionError as error:
+            raise PrivilegeMissing(
+                f"the lock file {self._path.name} cannot be opened beside the database: {error.strerror}; whoever "
+                "migrates must be able to write the database's folder"
+            ) from error
+
+    def _confirm(self) -> None:
+        if self._file is None or not self._is_there(self._file):
+            raise HoldLost(f"the lock file {self._path.name} was removed or replaced while it was locked; leave it alone")
+
+    def _is_there(self, file: int) -> bool:
+        with suppress(FileNotFoundError):
+            return os.path.samestat(os.fstat(file), self._path.stat())
+        return False
+
+
+def _begin(connection: sa.Connection) -> None:
+    # Python's driver begins late, at the first row that is changed: DDL before that would be committed by itself. And
+    # IMMEDIATE, because a transaction that has read first cannot become a writing one while somebody else writes.
+    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def _broken(connection: sa.Connection) -> frozenset[tuple[Any, ...]]:
+    return frozenset(tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
+
+
+def _locked(file: int, how: int) -> bool:
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _holder(text: bytes) -> Holder:
+    try:
+        told: dict[str, Any] = json.loads(text)
+        return Holder(str(told["instance"]), int(told["pid"]), float(told["since"]))
+    except (ValueError, KeyError, TypeError):
+        # locked a moment ago, and not yet written
+        return Holder("unknown", 0)

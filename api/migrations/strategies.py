@@ -1,0 +1,70 @@
+"""Which strategy `auto` means, and what cannot be safe whatever is asked for: the decision table, in code.
+
+| database       | MIGRATION_REDIS_URL | auto picks    | because                                                        |
+|----------------|---------------------|---------------|----------------------------------------------------------------|
+| PostgreSQL     | any                 | advisory_lock | the server's lock and the revisions are one session's           |
+| MySQL, MariaDB | not set             | advisory_lock | GET_LOCK does the same on one server                            |
+| MySQL, MariaDB | set                 | redis         | GET_LOCK is one server's, and there may be several that write   |
+| SQLite         | any                 | advisory_lock | a lock file beside the database; several hosts cannot share one |
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .errors import ConfigurationError
+from .placement import Placement, find
+from .settings import MigrationSettings, Strategy
+from .urls import DatabaseURL
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A strategy, and why it is that one."""
+
+    strategy: Strategy
+    why: str
+
+
+_NATIVE = {
+    "postgresql": "an advisory lock of the server, on the session that runs the revisions",
+    "mysql": "GET_LOCK of the server, on the session that runs the revisions",
+    "sqlite": "a lock file beside the database, for the processes of one host",
+}
+
+
+def choose(settings: MigrationSettings, url: DatabaseURL, placement: Placement | None = None) -> Choice:
+    """The strategy that `auto` means, or the one that was named.
+
+    Args:
+        settings: what was asked for.
+        url: the database.
+        placement: where its file lies, for SQLite; found out if it is not given.
+
+    Raises:
+        ConfigurationError: several instances cannot be safe that way; the message names the row of the decision table.
+    """
+    named = settings.strategy
+    if url.dialect == "sqlite":
+        _refuse_unsafe_file(named, placement or find(Path(url.database)))
+    if named is not Strategy.AUTO:
+        return Choice(named, "MIGRATION_STRATEGY names it")
+    if url.dialect == "mysql" and settings.redis_url is not None:
+        return Choice(Strategy.REDIS, "MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only")
+    return Choice(Strategy.ADVISORY_LOCK, _NATIVE[url.dialect])
+
+
+def _refuse_unsafe_file(named: Strategy, placement: Placement) -> None:
+    if placement.shared_over_network:
+        raise ConfigurationError(
+            f"the SQLite file is on a network file system ({placement.filesystem}), where its locks do not hold; use "
+            "PostgreSQL or MySQL for several hosts, or a local disk for one (decision table, row 'SQLite, several "
+            "hosts')"
+        )
+    if placement.ends_with_container and named is Strategy.AUTO:
+        raise ConfigurationError(
+            f"the SQLite file is in the container's own {placement.filesystem}: every instance would have a database "
+            "of its own, which ends with it; put the file on a volume, or say that there is only ever one instance "
+            "with MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
+        )
