@@ -2,21 +2,35 @@
 
 SQLAlchemy with asyncpg rejects `sslmode` in a URL and ConfigParser chokes on `%`; libpq-style URLs
 are therefore given to `asyncpg.connect` itself, which understands them, and never to Alembic's ini.
+The drivers of MySQL, MariaDB and SQLite take no URL: theirs is taken apart here, for `sqlalchemy()` and
+`connect_args()`.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 import asyncpg
+from sqlalchemy import URL
 
 from .errors import ConfigurationError
+from .mysql_tls import context_of, tls_of
 
 EXAMPLE = "postgresql://user:password@host:5432/name"
+
+_ENCODED = "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F)"
+_FORMS = {
+    "postgresql": f"{EXAMPLE}, {_ENCODED}",
+    "mysql": f"mysql://user:password@host:3306/name, {_ENCODED}",
+    "sqlite": "sqlite:////absolute/path.db or sqlite:///relative/path.db",
+}
+
+_DRIVERS = {"postgresql": "asyncpg", "mysql": "asyncmy", "sqlite": "aiosqlite"}
 
 _DIALECTS = {
     "postgres": "postgresql",
@@ -58,15 +72,10 @@ class DatabaseURL:
         dialect = _DIALECTS.get(scheme.partition("+")[0].lower())
         if not separator or dialect is None:
             raise ConfigurationError(f"{name} is not a database URL; expected the form {EXAMPLE}")
-        if dialect != "postgresql":
-            return cls(dialect, text.strip())
         try:
-            dsn, timeout_seconds = _libpq(text.strip())
+            dsn, timeout_seconds = _READERS[dialect](text.strip())
         except ValueError as error:
-            raise ConfigurationError(
-                f"{name} is malformed ({error}); expected the form {EXAMPLE}, "
-                "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F)"
-            ) from None
+            raise ConfigurationError(f"{name} is malformed ({error}); expected the form {_FORMS[dialect]}") from None
         return cls(dialect, dsn, timeout_seconds)
 
     def __str__(self) -> str:
@@ -76,6 +85,49 @@ class DatabaseURL:
     def parameters(self) -> dict[str, str]:
         """What stands behind the question mark, without what is only the client's business."""
         return dict(parse_qsl(urlsplit(self.dsn).query))
+
+    def sqlalchemy(self) -> URL:
+        """The URL for `create_async_engine`, to be used with `connect_args()`.
+
+        For PostgreSQL it names the driver only: asyncpg gets the URL itself, through `connect`.
+
+        Raises:
+            ConfigurationError: the driver is not installed.
+        """
+        name = f"{self.dialect}+{_driver_of(self.dialect)}"
+        if self.dialect == "postgresql":
+            return URL.create(name)
+        if self.dialect == "sqlite":
+            return URL.create(name, database=self.dsn.removeprefix("sqlite:///"))
+        parts = urlsplit(self.dsn)
+        return URL.create(
+            name,
+            username=unquote(parts.username or "") or None,
+            password=unquote(parts.password or "") or None,
+            host=parts.hostname,
+            port=parts.port,
+            database=unquote(parts.path[1:]),
+            query={"charset": "utf8mb4"},
+        )
+
+    def connect_args(self) -> dict[str, Any]:
+        """What the driver has to be told beside the URL: the time to connect in, TLS, a socket.
+
+        Raises:
+            ConfigurationError: a certificate or its key cannot be read.
+        """
+        if self.dialect != "mysql":
+            return {}
+        parameters = self.parameters
+        try:
+            context = context_of(parameters)
+        except OSError:  # ssl.SSLError is one; its words would quote the file
+            raise ConfigurationError("a certificate or key that the database URL names cannot be read") from None
+        # asyncmy would encode a password as Latin-1, where there may be no such character
+        password = unquote(urlsplit(self.dsn).password or "").encode()
+        given = {"ssl": context, "unix_socket": parameters.get("unix_socket"), "password": password}
+        kept = {name: value for name, value in given.items() if value}
+        return {"connect_timeout": self.connect_timeout_seconds, **kept}
 
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open one connection; `options` are those of `asyncpg.connect` and win over the URL's.
@@ -103,6 +155,16 @@ class DatabaseURL:
         return [urlunsplit(parts._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
 
 
+def _driver_of(dialect: str) -> str:
+    driver = _DRIVERS[dialect]
+    if find_spec(driver) is None:
+        raise ConfigurationError(
+            f"a {dialect} URL needs the package {driver}, which is not installed; "
+            f"install this project with the extra [{dialect}], or: pip install {driver}"
+        )
+    return driver
+
+
 def _libpq(text: str) -> tuple[str, float]:
     parts, query = _split(text)
     if parts.fragment:
@@ -120,6 +182,40 @@ def _libpq(text: str) -> tuple[str, float]:
     # asyncpg would take a lone slash for an empty name, and that for the user's, instead of `dbname` in the query
     path = parts.path.removesuffix("/")
     return f"postgresql://{login}{hosts}{path}{'?' + urlencode(kept) if kept else ''}", timeout_seconds
+
+
+def _mysql(text: str) -> tuple[str, float]:
+    parts, query = _split(text)
+    if parts.fragment:
+        raise ValueError("it has a '#' in it")
+    credentials, _, host = parts.netloc.rpartition("@")
+    if "," in host:
+        raise ValueError("it names several hosts, of which the driver takes one")
+    _check_port(host)
+    name = unquote(parts.path[1:])
+    if not name:
+        raise ValueError("it names no database")
+    timeout_seconds = _seconds(query.get("connect_timeout", "5"))
+    socket = query.get("unix_socket") or query.get("socket")
+    # whatever else there is, pools and time zones of other clients, is no business of the server's
+    kept = tls_of(query) | ({"unix_socket": socket} if socket else {})
+    login = f"{_requote(credentials)}@" if credentials else ""
+    return f"mysql://{login}{host}/{quote(name, safe='')}{'?' + urlencode(kept) if kept else ''}", timeout_seconds
+
+
+def _sqlite(text: str) -> tuple[str, float]:
+    place, _, query = text.partition("://")[2].partition("?")
+    path = place.removeprefix("/")
+    if path == "" or ":memory:" in path or "mode=memory" in query:
+        raise ValueError("a database in memory: each connection would have a database of its own")
+    if not place.startswith("/"):
+        raise ValueError("a relative path takes three slashes")
+    if query or path.startswith("file:"):
+        raise ValueError("it has parameters, which are not taken here")
+    return f"sqlite:///{path}", 5.0
+
+
+_READERS = {"postgresql": _libpq, "mysql": _mysql, "sqlite": _sqlite}
 
 
 def _split(text: str) -> tuple[SplitResult, dict[str, str]]:
