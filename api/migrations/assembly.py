@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 import asyncpg
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
 from . import backends
 from .archive import Archive
 from .backup import Backup
 from .clock import SystemClock
-from .connection import connect
+from .connection import connect, engine_over
 from .coordinator import Coordinator
 from .decision import Policy
 from .elected import ElectedSession
@@ -34,7 +35,7 @@ from .schema import Schema
 from .settings import MigrationSettings, Strategy
 from .sql_session import SqlSession
 from .state import Phase, Tracker
-from .strategies import choose
+from .strategies import Choice, choose
 from .urls import DatabaseURL
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,14 @@ log = logging.getLogger(__name__)
 
 Session = PostgresSession | SqlSession
 
+
 @dataclass(frozen=True)
 class Assembly:
     """Everything one instance needs, built once from its settings."""
 
     settings: MigrationSettings
     url: DatabaseURL
+    choice: Choice
     key: LockKey
     revisions: Revisions
     runner: Runner
@@ -65,10 +68,8 @@ class Assembly:
             ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
         """
         url = settings.url()
-        backends.require_driver(url)
+        url.sqlalchemy()  # or else: which package to install
         choice = choose(settings, url)
-        strategy = choice.strategy
-        log.info("Strategy %s: %s", strategy, choice.why, extra={"event": "strategy"})
         key = backends.lock_key(settings, url)
         revisions = Revisions(settings.alembic_config, settings.target)
         history = History(settings.history, settings.version_table_schema)
@@ -84,7 +85,7 @@ class Assembly:
         )
         tracker = tracker or new_tracker(settings)
         tracker.note(
-            strategy=str(strategy),
+            strategy=str(choice.strategy),
             dialect=url.dialect,
             lock_key=backends.lock_name(url, key),
             release=release,
@@ -92,9 +93,9 @@ class Assembly:
         )
         limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
         pace = Pace(lambda revision: revisions.limits(revision, limits))
-        policy = _policy(settings, strategy, release)
-        elector = backends.elector(settings, strategy, url)
-        return cls(settings, url, key, revisions, runner, tracker, policy, limits, pace, elector)
+        policy = _policy(settings, choice.strategy, release)
+        elector = backends.elector(settings, choice.strategy, url)
+        return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, pace, elector)
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
@@ -125,6 +126,28 @@ class Assembly:
         return Backup(archive, seconds, self.url, version, runner.history, runner.author, idle)
 
     @asynccontextmanager
+    async def sql_connection(self) -> AsyncIterator[AsyncConnection]:
+        """A connection of SQLAlchemy's to read from, in transactions that nobody commits.
+
+        Raises: whatever the driver raises; the caller knows what it was doing and translates.
+        """
+        if self.url.dialect == "postgresql":
+            name = application_name(self.key, "reading", self.settings.instance)
+            raw = await connect(self.url, Limits(), name)
+            try:
+                async with engine_over(raw, "READ COMMITTED").connect() as connection:
+                    yield connection
+            finally:
+                await raw.close(timeout=CLOSE_SECONDS)
+        else:
+            platform = backends.platform(self.url, self.key, self.settings.instance, self.limits, self.pace)
+            connection = await platform.connect()
+            try:
+                yield connection
+            finally:
+                await connection.close()
+
+    @asynccontextmanager
     async def connection(self, role: str = "reading") -> AsyncIterator[asyncpg.Connection]:
         """A connection of its own to look from, or to act on others; errors on it are translated.
 
@@ -142,7 +165,9 @@ class Assembly:
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
-        return Coordinator(lambda: self.contender(backup), self.revisions.code, self.tracker, policy or self.policy, SystemClock())
+        return Coordinator(
+            lambda: self.contender(backup), self.revisions.code, self.tracker, policy or self.policy, SystemClock()
+        )
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:
@@ -172,6 +197,7 @@ async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: Confi
     except ConfigurationError as error:
         tracker.move(Phase.FAILED, message=str(error))
         raise
+    log.info("Strategy %s: %s", *astuple(assembly.choice), extra={"event": "strategy"})
     await assembly.coordinator().become_ready()
 
 

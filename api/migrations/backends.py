@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -18,22 +17,9 @@ from .sql_session import Platform
 from .sqlite import SUFFIX, Sqlite
 from .urls import DatabaseURL
 
-_DRIVERS = {"mysql": "asyncmy", "sqlite": "aiosqlite"}
-
-
-def require_driver(url: DatabaseURL) -> None:
-    """Make sure that the database's driver is installed.
-
-    Raises:
-        ConfigurationError: it is not; the message says what to install.
-    """
-    driver = _DRIVERS.get(url.dialect)
-    if driver is not None and find_spec(driver) is None:
-        raise _not_installed(driver, url.dialect, f"a {url.dialect} URL")
-
 
 def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
-    """The key of the lock. MySQL's names are the server's, so the database is in it; PostgreSQL's are the database's."""
+    """The key of the lock; MySQL's names are the server's and not the database's, so the database is in it."""
     schema = settings.version_table_schema or (url.database if url.dialect == "mysql" else None)
     return LockKey.derive(settings.lock_name, settings.version_table, schema)
 
@@ -60,11 +46,11 @@ def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -
     """
     if strategy is Strategy.REDIS:
         return _redis(settings, url)
-    return _lease(settings) if strategy is Strategy.KUBERNETES else None
+    return None
 
 
 def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:
-    with _imported("redis", "redis", "MIGRATION_STRATEGY=redis"):
+    with _imported("redis", "redis"):
         from .redis_lock import RedisElector
     assert settings.redis_url is not None, "the settings have been checked"
     # several databases may have one Redis, and an instance may know its database's server by another name
@@ -75,16 +61,13 @@ def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Electo
 
 
 @contextmanager
-def _imported(package: str, extra: str, what: str) -> Iterator[None]:
+def _imported(package: str, strategy: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] != package:
             raise
-        raise _not_installed(package, extra, what) from error
-
-
-def _not_installed(package: str, extra: str, what: str) -> ConfigurationError:
-    return ConfigurationError(
-        f"{what} needs the package {package}, which is not installed: pip install {package} (the extra [{extra}])"
-    )
+        raise ConfigurationError(
+            f"MIGRATION_STRATEGY={strategy} needs the package {package}, which is not installed; install this project "
+            f"with the extra [{strategy}], or: pip install {package}"
+        ) from error

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import asyncpg
-
-from .assembly import Assembly
+from .assembly import Assembly, Session
 from .backup import Backup
 from .connection import quoted
 from .doctor import examine
 from .errors import ConfigurationError, NotAtHead, SchemaRefused
 from .ports import Order
-from .postgres import PostgresSession
 from .schema import Schema, SchemaState, explain, judge, rebuild
 from .server_checks import Verdict
 from .unlock import record
@@ -142,7 +139,7 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands, what is pending, who holds the lock, who else is there."""
 
-    async def look(session: PostgresSession) -> Result:
+    async def look(session: Session) -> Result:
         schema = await _judge(assembly, session)
         seen = await session.survey()
         return {
@@ -151,7 +148,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "revisions": sorted(schema.revisions),
             "expected_heads": sorted(schema.heads),
             "pending": [assembly.revisions.describe(revision) for revision in schema.pending],
-            "lock": {"key": str(assembly.key), "holder": seen.holder},
+            "lock": {"key": assembly.tracker.status.lock_key, "holder": seen.holder},
             "statement": seen.statement,
             "blocked_by": seen.blocked_by,
             "fleet": seen.fleet,
@@ -162,7 +159,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return await _with_session(assembly, look)
 
 
-async def _judge(assembly: Assembly, session: PostgresSession) -> Schema:
+async def _judge(assembly: Assembly, session: Session) -> Schema:
     observed = await session.observe()
     if observed.half_applied and (await session.survey()).holder is not None:
         # somebody is at it right now: that is progress, not an accident
@@ -172,7 +169,7 @@ async def _judge(assembly: Assembly, session: PostgresSession) -> Schema:
     return judge(observed, code, lineage)
 
 
-async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Awaitable[T]]) -> T:
+async def _with_session(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -> T:
     session = assembly.session("reading")
     try:
         await session.open()
@@ -181,7 +178,7 @@ async def _with_session(assembly: Assembly, look: Callable[[PostgresSession], Aw
         await session.close()
 
 
-def _told(row: asyncpg.Record, description: str) -> Result:
+def _told(row: Mapping[str, Any], description: str) -> Result:
     began, ended = row["started_at"], row["finished_at"]
     seconds = (ended - began).total_seconds() if ended else None
     return {**row, "seconds": seconds, "description": description}

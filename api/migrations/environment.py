@@ -19,14 +19,12 @@ import asyncpg
 import sqlalchemy as sa
 from alembic import context
 from alembic.util import CommandError
+from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
-from .connection import connect, engine_over
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
 from .given_env import GIVEN
-from .limits import Limits
-from .lock_manager import application_name
 from .logs import speak_for, to_json
 from .ports import Kind, Order
 from .resolver import run
@@ -47,10 +45,17 @@ def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
         options: any further arguments of `context.configure`.
     """
     settings = MigrationSettings.load()
-    options = {"target_metadata": target_metadata, "include_name": _hide(settings.history), **options}
+    options = {
+        "target_metadata": target_metadata,
+        "include_name": _hide(settings.history),
+        # SQLite can change a column only by copying its table; what is generated says so
+        "render_as_batch": _dialect(settings) == "sqlite",
+        **options,
+    }
     if context.is_offline_mode():
         options |= {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
-        context.configure(dialect_name="postgresql", literal_binds=True, transaction_per_migration=True, **options)
+        dialect = _dialect(settings)
+        context.configure(dialect_name=dialect, literal_binds=True, transaction_per_migration=True, **options)
         with context.begin_transaction():
             context.run_migrations()
     elif GIVEN in context.config.attributes:
@@ -67,7 +72,7 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
 
 def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     # configured without a connection, Alembic tells what it was asked to do
-    context.configure(dialect_name="postgresql")
+    context.configure(dialect_name=_dialect(settings))
     asked = context.get_context().opts
     if not logging.getLogger().handlers:
         level = (settings.log_level or "info").upper()
@@ -97,20 +102,12 @@ async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[s
 
 
 async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
-    settings, limits = assembly.settings, Limits()
-    name = application_name(assembly.key, "reading", settings.instance)
+    settings = assembly.settings
+    version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
-        raw = await connect(assembly.url, limits, name)
-        try:
-            async with engine_over(raw, "READ COMMITTED").connect() as connection:
-                version = {
-                    "version_table": settings.version_table,
-                    "version_table_schema": settings.version_table_schema,
-                }
-                await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
-        finally:
-            await raw.close()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        async with assembly.sql_connection() as connection:
+            await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
     except CommandError as error:
         # Alembic's own words, "Can't locate revision", do not say what to deploy
@@ -127,6 +124,12 @@ async def _judged(assembly: Assembly) -> Schema:
         return judge(await session.observe(), assembly.revisions.code, await session.lineage())
     finally:
         await session.close()
+
+
+def _dialect(settings: MigrationSettings) -> str:
+    # a script for `--sql` needs no database
+    has_url = settings.migration_database_url or settings.database_url
+    return settings.url().dialect if has_url else "postgresql"
 
 
 def _hide(history_table: str) -> Any:

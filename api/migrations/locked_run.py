@@ -59,7 +59,7 @@ class LockedRun:
             lambda: self._attempt(order, report, observer),
             order,
             self.lock.pace,
-            lambda *what: report.contended(*what, observer.blockers),
+            lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, observer.blockers),
             again=not self.lock.pooled,
         )
 

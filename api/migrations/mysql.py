@@ -4,8 +4,8 @@
   is the server's, not the database's, so the database's name is in it.
 * It is a lock of one server. Where several accept writes (Galera, group replication with several primaries), it says
   nothing about the others: there the strategy `redis` decides who tries.
-* DDL cannot be rolled back, and commits what is open. A revision that did not finish is therefore half applied as soon as
-  it has executed any, and nobody goes on before a person has looked, unless it declares `idempotent = True`.
+* DDL cannot be rolled back, and commits what is open. A revision that did not finish is therefore half applied as soon
+  as it has executed any, and nobody goes on before a person has looked, unless it declares `idempotent = True`.
 * A statement goes on in the server when its client is killed, and the session keeps the lock until it has ended.
 """
 
@@ -15,6 +15,7 @@ import math
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
@@ -37,11 +38,10 @@ class MySQL:
 
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit."""
-        timeout = {"connect_timeout": self._url.connect_timeout_seconds}
-        engine = create_async_engine(
-            self._url.sqlalchemy(), poolclass=NullPool, connect_args={**self._url.connect_args(), **timeout}
-        )
-        connection = await engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        url, options = self._url.sqlalchemy(), self._url.connect_args()
+        engine = create_async_engine(url, poolclass=NullPool, connect_args=options)
+        connection = await engine.connect()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         raw = (await connection.get_raw_connection()).driver_connection
         self._thread = None if raw is None else raw.thread_id()
         return connection
@@ -75,7 +75,7 @@ class NamedLock:
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free, and give the session the holder's settings."""
-        held = await self._ask("SELECT GET_LOCK(:name, 0)") == 1
+        held: bool = await self._ask("SELECT GET_LOCK(:name, 0)") == 1
         if held:
             # the lease: a process that was stopped between two statements loses its session, and with it the lock
             idle = math.ceil(self._limits.idle_seconds) or 7 * 86400
@@ -126,8 +126,8 @@ class NamedLock:
         limits = self._pace.limits(revision)
         # whole seconds, and no 0 for "no limit"
         queue = math.ceil(limits.lock_timeout_seconds) or 31_536_000
-        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {min(queue, 10**8)}")
-        if connection.dialect.is_mariadb:
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {queue}")
+        if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
             connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
 
     def abandon(self, connection: sa.Connection) -> bool:

@@ -81,6 +81,8 @@ class MigrationSettings(BaseSettings):
     lock wait for both within their `wait_seconds`."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
+    redis_url: SecretStr | None = None
+    redis_ttl_seconds: Annotated[float, Field(ge=3, le=3600)] = 30
     target: Literal["head", "heads"] = "head"
     """`heads` allows several heads in one tree; with `head` they are refused before the database is touched."""
     on_ahead: Literal["serve", "refuse"] = "serve"

@@ -103,7 +103,7 @@ class SqlSession(SqlTables):
                     lambda: connection.run_sync(self._runner.carry_out, order, report, lock),
                     order,
                     self._pace,
-                    lambda *what: report.contended(*what, ()),
+                    lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, ()),
                 )
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
         except asyncio.CancelledError:
@@ -146,7 +146,7 @@ class SqlSession(SqlTables):
                 if cut_short:
                     await self._platform.abort()
                 await raw.close()
-                # after, for the lock must outlive the work; a connection that does not close keeps it until the process ends
+                # after, for the lock must outlive the work; where the connection does not close, until the process ends
                 if lock is not None:
                     lock.forget()
 

@@ -38,14 +38,14 @@ class SqlTables:
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure."""
         revisions = frozenset(row[0] for row in await self._rows_if_there(self._version))
-        newest = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(6))
+        newest = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(RECENT_ROWS))
         if not newest:
             return Observed(revisions)
-        ((success, failure),) = await self._rows_if_there(self._ended())
+        [ended] = await self._rows_if_there(self._ended())
         half = await self._rows_if_there(self._half_applied().order_by(self._history.c.id))
         known = tuple(HalfApplied(row.revision, row.statement) for row in half)
-        recent = tuple(map(_recorded, newest[:RECENT_ROWS]))
-        return Observed(revisions, known, epoch(success), epoch(failure), recent)
+        recent = tuple(map(_recorded, newest))
+        return Observed(revisions, known, epoch(ended[0]), epoch(ended[1]), recent)
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of every revision in the history table."""
@@ -83,7 +83,7 @@ class SqlTables:
         c = self._history.c
         mine = sa.select(c.id, c.outcome, c.revision).where(c.instance == self._instance).order_by(c.id.desc())
         newest = await self._rows_if_there(mine.limit(1))
-        told = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
+        told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
         if newest and newest[0].outcome in _OPEN:
             half = newest[0].outcome == Outcome.HALF_APPLIED
             told["outcome"] = Outcome.HALF_APPLIED if half else Outcome.FAILED

@@ -49,7 +49,8 @@ class Sqlite:
             self._url, poolclass=NullPool, connect_args={"timeout": self._limits.lock_timeout_seconds}
         )
         sa.event.listen(engine.sync_engine, "begin", _begin)
-        connection = await engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection = await engine.connect()
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
         self._driver = (await connection.get_raw_connection()).driver_connection
         return connection
 
@@ -135,7 +136,9 @@ class FileLock:
         broken = _broken(connection) - self._broken
         if broken:
             tables = ", ".join(sorted({f"{row[0]} -> {row[2]}" for row in broken}))
-            raise sa.exc.InvalidRequestError(f"{len(broken)} rows are left whose foreign key points at nothing ({tables})")
+            raise sa.exc.InvalidRequestError(
+                f"{len(broken)} rows are left whose foreign key points at nothing ({tables})"
+            )
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
@@ -163,7 +166,7 @@ class FileLock:
 
     def _confirm(self) -> None:
         if self._file is None or not self._is_there(self._file):
-            raise HoldLost(f"the lock file {self._path.name} was removed or replaced while it was locked; leave it alone")
+            raise HoldLost(f"the lock file {self._path.name} was removed while it was locked; leave it alone")
 
     def _is_there(self, file: int) -> bool:
         with suppress(FileNotFoundError):

@@ -1,11 +1,10 @@
 """Which strategy `auto` means, and what cannot be safe whatever is asked for: the decision table, in code.
 
-| database       | MIGRATION_REDIS_URL | auto picks    | because                                                        |
-|----------------|---------------------|---------------|----------------------------------------------------------------|
-| PostgreSQL     | any                 | advisory_lock | the server's lock and the revisions are one session's           |
-| MySQL, MariaDB | not set             | advisory_lock | GET_LOCK does the same on one server                            |
-| MySQL, MariaDB | set                 | redis         | GET_LOCK is one server's, and there may be several that write   |
-| SQLite         | any                 | advisory_lock | a lock file beside the database; several hosts cannot share one |
+database        MIGRATION_REDIS_URL   auto picks      because
+PostgreSQL      any                   advisory_lock   the server's lock and the revisions are one session's
+MySQL, MariaDB  not set               advisory_lock   GET_LOCK does the same on one server
+MySQL, MariaDB  set                   redis           GET_LOCK is one server's, and several may accept writes
+SQLite          any                   advisory_lock   a lock file beside the database; hosts cannot share one
 """
 
 from __future__ import annotations

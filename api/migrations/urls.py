@@ -86,6 +86,13 @@ class DatabaseURL:
         """What stands behind the question mark, without what is only the client's business."""
         return dict(parse_qsl(urlsplit(self.dsn).query))
 
+    @property
+    def database(self) -> str:
+        """The database's name; for SQLite the path of its file; empty where PostgreSQL takes the user's name."""
+        if self.dialect == "sqlite":
+            return self.dsn.removeprefix("sqlite:///")
+        return unquote(urlsplit(self.dsn).path[1:])
+
     def sqlalchemy(self) -> URL:
         """The URL for `create_async_engine`, to be used with `connect_args()`.
 
@@ -98,7 +105,7 @@ class DatabaseURL:
         if self.dialect == "postgresql":
             return URL.create(name)
         if self.dialect == "sqlite":
-            return URL.create(name, database=self.dsn.removeprefix("sqlite:///"))
+            return URL.create(name, database=self.database)
         parts = urlsplit(self.dsn)
         return URL.create(
             name,
@@ -106,7 +113,7 @@ class DatabaseURL:
             password=unquote(parts.password or "") or None,
             host=parts.hostname,
             port=parts.port,
-            database=unquote(parts.path[1:]),
+            database=self.database,
             query={"charset": "utf8mb4"},
         )
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from api.migrations.assembly import Session
 from api.migrations.connection import connect, set_for_work
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
 from api.migrations.limits import Limits
 from api.migrations.lock_manager import LockKey, SessionLock, application_name
 from api.migrations.pace import Pace
 from api.migrations.ports import Order
-from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
 from api.migrations.survey import survey
@@ -45,7 +45,7 @@ async def connections(database_url: str) -> AsyncIterator[list[asyncpg.Connectio
         await connection.close()
 
 
-async def holding(url: str, ini: Path) -> PostgresSession:
+async def holding(url: str, ini: Path) -> Session:
     """A session that has the lock; nothing limits how long its statements wait."""
     session = assembled(url, ini, lock_timeout_seconds=0).session()
     await session.open()
@@ -53,7 +53,7 @@ async def holding(url: str, ini: Path) -> PostgresSession:
     return session
 
 
-async def work(session: PostgresSession) -> None:
+async def work(session: Session) -> None:
     """Upgrade to the head."""
     await asyncio.wait_for(session.carry_out(HEAD, Reporter(Tracker())), FOREVER_SECONDS)
 

@@ -8,9 +8,9 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
+from api.migrations.assembly import Session
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
 from api.migrations.ports import Order
-from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
 from tests.servers import fetch
@@ -30,7 +30,7 @@ run_env(metadata)
 """
 
 
-async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) -> PostgresSession:
+async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) -> Session:
     """A session that holds the lock."""
     session = assembled(url, ini, instance, lock_timeout_seconds=0, **settings).session()
     await session.open()

@@ -10,11 +10,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.migrations.assembly import Assembly
+from api.migrations.assembly import Assembly, Session
 from api.migrations.errors import DatabaseUnreachable, MigrationError
 from api.migrations.lock_manager import LockKey
 from api.migrations.ports import Order
-from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.state import Phase, Tracker
 from tests.servers import Server, fetch
@@ -58,7 +57,7 @@ async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> No
     assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
 
 
-async def one_try(session: PostgresSession, seconds: float) -> str:
+async def one_try(session: Session, seconds: float) -> str:
     """Connect and take the lock, cancelled after so many seconds; whatever happened, close. Returns how it ended."""
     try:
         async with asyncio.timeout(seconds):

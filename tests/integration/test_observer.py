@@ -11,11 +11,11 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
+from api.migrations.assembly import Session
 from api.migrations.connection import engine_over
 from api.migrations.lock_manager import LockKey
 from api.migrations.observer import Observer
 from api.migrations.ports import Order
-from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.schema import Observed
 from api.migrations.state import Blocker, Survey, Tracker
@@ -67,7 +67,7 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 @asynccontextmanager
 async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
     """Somebody who runs the revisions; at the end they must all be there."""
-    session: PostgresSession = assembled(url, ini, lock_timeout_seconds=2).session()
+    session: Session = assembled(url, ini, lock_timeout_seconds=2).session()
     try:
         await session.open()
         assert await session.try_lock()

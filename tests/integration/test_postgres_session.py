@@ -8,10 +8,10 @@ from typing import Any
 import asyncpg
 import pytest
 
+from api.migrations.assembly import Session
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
 from api.migrations.lock_manager import application_name
 from api.migrations.ports import Order
-from api.migrations.postgres import PostgresSession
 from api.migrations.progress import Reporter
 from api.migrations.schema import HalfApplied, Observed
 from api.migrations.state import Tracker
@@ -25,7 +25,7 @@ HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE 
 
 
 @pytest.fixture
-async def session(database_url: str, tmp_path: Path) -> AsyncIterator[PostgresSession]:
+async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
     """An open session on an empty database, with a tree of one revision."""
     opened = assembled(database_url, tree(tmp_path, CREATE)).session()
     await opened.open()
@@ -33,7 +33,7 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[PostgresSe
     await opened.close()
 
 
-async def migrate(session: PostgresSession) -> None:
+async def migrate(session: Session) -> None:
     """Upgrade to the head under the lock."""
     await session.open()
     assert await session.try_lock()
@@ -41,7 +41,7 @@ async def migrate(session: PostgresSession) -> None:
     await session.unlock()
 
 
-async def test_an_empty_database_has_no_revisions(session: PostgresSession) -> None:
+async def test_an_empty_database_has_no_revisions(session: Session) -> None:
     """Neither table is there, which is no error."""
     assert await session.observe() == Observed()
     assert await session.lineage() == {}
@@ -50,7 +50,7 @@ async def test_an_empty_database_has_no_revisions(session: PostgresSession) -> N
     assert await session.runs(10) == []
 
 
-async def test_looking_creates_nothing_and_leaves_no_transaction(session: PostgresSession, database_url: str) -> None:
+async def test_looking_creates_nothing_and_leaves_no_transaction(session: Session, database_url: str) -> None:
     """A look must be harmless, or it could not be repeated every second."""
     await session.observe()
     tables = await fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
@@ -58,7 +58,7 @@ async def test_looking_creates_nothing_and_leaves_no_transaction(session: Postgr
     assert (tables, [row["state"] for row in states]) == ([], ["idle"])
 
 
-async def test_a_version_table_without_a_history_is_read(session: PostgresSession, database_url: str) -> None:
+async def test_a_version_table_without_a_history_is_read(session: Session, database_url: str) -> None:
     """A database that plain Alembic has migrated so far."""
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert await session.observe() == Observed()
@@ -66,16 +66,14 @@ async def test_a_version_table_without_a_history_is_read(session: PostgresSessio
     assert await session.observe() == Observed(frozenset({"r1", "other"}))
 
 
-async def test_a_history_without_a_version_table_is_an_empty_database(
-    session: PostgresSession, database_url: str
-) -> None:
+async def test_a_history_without_a_version_table_is_an_empty_database(session: Session, database_url: str) -> None:
     """Somebody dropped the table by hand: nothing is applied, as far as anybody can tell."""
     await migrate(session)
     await fetch(database_url, "DROP TABLE alembic_version")
     assert await session.observe() == Observed()
 
 
-async def test_both_tables_are_read_in_one_look(session: PostgresSession) -> None:
+async def test_both_tables_are_read_in_one_look(session: Session) -> None:
     """After a run by this package."""
     await migrate(session)
     assert await session.observe() == Observed(frozenset({"r1"}))
@@ -180,7 +178,7 @@ async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path
         await one.close()
 
 
-async def test_close_may_be_repeated_and_open_comes_back(session: PostgresSession) -> None:
+async def test_close_may_be_repeated_and_open_comes_back(session: Session) -> None:
     """The coordinator closes in `finally`, whatever happened before."""
     await session.close()
     await session.close()
