@@ -1,7 +1,7 @@
 """The folder of backups: what they are called, and which of them go.
 
-`<database>@<revision>@<UTC time>.dump`, with what a shell or a file system minds as %XX, so that no database's files
-can be taken for another's.
+`<database>@<revision>@<UTC time>.dump`, or `.sqlite` where the file is the database itself, with what a shell or a file
+system minds as %XX, so that no database's files can be taken for another's.
 """
 
 from __future__ import annotations
@@ -29,12 +29,13 @@ class Archive:
 
     folder: Path
     keep: int
+    ending: str = ".dump"
 
     def path(self, database: str, revisions: frozenset[str], at: datetime) -> Path:
         """Where the backup goes that is taken then."""
         revision = "+".join(map(_plain, sorted(revisions)))[:_LONGEST_REVISION] or "base"
         utc = at.astimezone(UTC)
-        name = f"{_plain(database)}@{revision}@{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03}Z.dump"
+        name = f"{_plain(database)}@{revision}@{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03}Z{self.ending}"
         return self.folder.absolute() / name
 
     def prune(self, database: str, made: Sequence[Path], abandoned_seconds: float) -> None:
@@ -56,7 +57,7 @@ class Archive:
             log.warning("Could not remove old backups: %s", error.strerror, extra={"event": "backup_kept"})
 
     def _named(self, database: str, ending: str) -> Iterator[Path]:
-        ours = re.compile(rf"{re.escape(_plain(database))}@[^@]+@{_TIME}\.dump{re.escape(ending)}")
+        ours = re.compile(rf"{re.escape(_plain(database))}@[^@]+@{_TIME}{re.escape(self.ending + ending)}")
         return (path for path in self.folder.absolute().iterdir() if ours.fullmatch(path.name) and path.is_file())
 
 

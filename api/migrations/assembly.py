@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import astuple, dataclass
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 
 import asyncpg
@@ -27,6 +27,7 @@ from .limits import Limits
 from .lock_manager import LockKey, application_name
 from .logs import speak_for
 from .pace import Pace
+from .pg_backup import PostgresBackup
 from .ports import Elector, MigrationSession
 from .postgres import CLOSE_SECONDS, PostgresSession
 from .revisions import Revisions
@@ -34,6 +35,7 @@ from .runner import Runner
 from .schema import Schema
 from .settings import MigrationSettings, Strategy
 from .sql_session import SqlSession
+from .sqlite_backup import SqliteBackup
 from .state import Phase, Tracker
 from .strategies import Choice, choose
 from .urls import DatabaseURL
@@ -113,17 +115,30 @@ class Assembly:
     def _session(self, runner: Runner, role: str, backup: Backup | None) -> Session:
         instance, limits, pace = self.settings.instance, self.limits, self.pace
         if self.url.dialect == "postgresql":
+            assert backup is None or isinstance(backup, PostgresBackup)
             return PostgresSession(self.url, self.key, instance, limits, pace, runner, role, backup)
+        assert backup is None or isinstance(backup, SqliteBackup)
         platform = backends.platform(self.url, self.key, instance, limits, pace)
-        return SqlSession(platform, pace, runner, instance)
+        return SqlSession(platform, pace, runner, instance, backup)
 
     def backup(self, folder: str | None = None) -> Backup:
-        """What takes backups into `folder`, or else into the folder of the settings."""
-        settings, runner = self.settings, self.runner
+        """What takes backups into `folder`, or else into the folder of the settings.
+
+        Raises:
+            ConfigurationError: not of this database.
+        """
+        settings, (history, author) = self.settings, (self.runner.history, self.runner.author)
         archive = Archive(Path(folder or settings.backup_dir).expanduser(), settings.backup_keep)
-        version = settings.version_table
-        seconds, idle = settings.backup_seconds, settings.idle_seconds
-        return Backup(archive, seconds, self.url, version, runner.history, runner.author, idle)
+        if self.url.dialect == "sqlite":
+            archive = replace(archive, ending=".sqlite")
+            return SqliteBackup(archive, settings.backup_seconds, history, author, Path(self.url.database))
+        if self.url.dialect == "mysql":
+            raise ConfigurationError(
+                "backups of MySQL and MariaDB are not made here; take one with mysqldump --single-transaction, or a "
+                "snapshot, and then upgrade without --backup"
+            )
+        version, idle = settings.version_table, settings.idle_seconds
+        return PostgresBackup(archive, settings.backup_seconds, history, author, self.url, version, idle)
 
     @asynccontextmanager
     async def sql_connection(self) -> AsyncIterator[AsyncConnection]:

@@ -11,7 +11,7 @@ from .assembly import Assembly, Session
 from .backup import Backup
 from .connection import quoted
 from .doctor import examine
-from .errors import ConfigurationError, NotAtHead, SchemaRefused
+from .errors import ConfigurationError, LockHeld, NotAtHead, SchemaRefused
 from .ports import Order
 from .schema import Schema, SchemaState, explain, judge, rebuild
 from .server_checks import Verdict
@@ -119,6 +119,8 @@ async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """End the session that holds the lock (break-glass); refuses while it is getting on, unless --force."""
+    if assembly.url.dialect != "postgresql":
+        return await _how_to_unlock(assembly)
     async with assembly.connection("unlocking") as connection:
         ended = await end_holder(connection, assembly.key, force=arguments.force)
         if ended is None:
@@ -157,6 +159,15 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         }
 
     return await _with_session(assembly, look)
+
+
+async def _how_to_unlock(assembly: Assembly) -> Result:
+    holder = (await _with_session(assembly, lambda session: session.survey())).holder
+    if holder is None:
+        return {"message": "nobody holds the lock, so there is nothing to do"}
+    # a person's decision: here nothing tells whether it is getting on
+    how = f"KILL {holder.pid}; on the server" if assembly.url.dialect == "mysql" else f"kill -KILL {holder.pid}"
+    raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, end it with '{how}', which frees the lock")
 
 
 async def _judge(assembly: Assembly, session: Session) -> Schema:

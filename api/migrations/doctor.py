@@ -10,7 +10,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from .assembly import Assembly
-from .connection import ANSWER_SECONDS, connect, engine_over, quoted
+from .connection import ANSWER_SECONDS, connect, quoted
 from .failures import translate
 from .lock_manager import application_name
 from .schema import SchemaState, explain, judge
@@ -33,14 +33,30 @@ async def examine(assembly: Assembly) -> list[Finding]:
     Raises:
         MigrationError: there is no connection to look from.
     """
+    everywhere = {check.__name__: partial(check, assembly) for check in (schema, strategy, env)}
+    if assembly.url.dialect != "postgresql":
+        return [await _made(name, check) for name, check in everywhere.items()]
     async with assembly.connection() as connection:
         checks = {check.__name__: partial(check, connection) for check in SERVER_CHECKS} | {
-            check.__name__: partial(check, assembly, connection) for check in (schema, privileges, service, env)
+            check.__name__: partial(check, assembly, connection) for check in (privileges, service)
         }
-        return [await _made(name, check) for name, check in checks.items()]
+        return [await _made(name, check) for name, check in (everywhere | checks).items()]
 
 
-async def schema(assembly: Assembly, _connection: asyncpg.Connection) -> Answer:
+async def strategy(assembly: Assembly) -> Answer:
+    """Which one it is, and whether what it needs answers."""
+    named = f"{assembly.choice.strategy}: {assembly.choice.why}"
+    if assembly.elector is None:
+        return Verdict.OK, named
+    elector = assembly.elector()
+    try:
+        leads = await elector.try_acquire()
+    finally:
+        await elector.release()
+    return Verdict.OK, f"{named}; it answers" + ("" if leads else ", and another instance leads")
+
+
+async def schema(assembly: Assembly) -> Answer:
     """Where the database stands."""
     session = assembly.session("reading")
     try:
@@ -93,7 +109,7 @@ async def service(assembly: Assembly, _connection: asyncpg.Connection) -> Answer
     return Verdict.WARN, f"the service's role cannot read the version: GRANT SELECT ON {version}, {history} TO {role};"
 
 
-async def env(assembly: Assembly, connection: asyncpg.Connection) -> Answer:
+async def env(assembly: Assembly) -> Answer:
     """Whether `env.py` would migrate on the session that holds the lock; it is run with nothing to do."""
 
     def rehearse(given: sa.Connection) -> None:
@@ -102,7 +118,7 @@ async def env(assembly: Assembly, connection: asyncpg.Connection) -> Answer:
         finally:
             given.rollback()
 
-    async with engine_over(connection, "READ COMMITTED").connect() as given:
+    async with assembly.sql_connection() as given:
         await given.run_sync(rehearse)
     return Verdict.OK, "env.py uses the connection that holds the lock"
 

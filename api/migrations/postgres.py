@@ -13,7 +13,6 @@ from typing import Any
 
 import asyncpg
 
-from .backup import Backup
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
@@ -21,6 +20,7 @@ from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
 from .locked_run import LockedRun
 from .pace import Pace
+from .pg_backup import PostgresBackup
 from .ports import Order, Report
 from .runner import Runner
 from .state import Survey
@@ -43,7 +43,7 @@ class PostgresSession(Tables):
         pace: Pace,
         runner: Runner,
         role: str = "waiting",
-        backup: Backup | None = None,
+        backup: PostgresBackup | None = None,
     ) -> None:
         self._url = url
         self._key = key

@@ -22,6 +22,7 @@ from .pace import Pace
 from .ports import Order, Report
 from .runner import Runner
 from .sql_tables import SqlTables
+from .sqlite_backup import SqliteBackup
 from .state import Holder, Survey
 from .steps import Hold
 
@@ -65,11 +66,14 @@ class Platform(Protocol):
 class SqlSession(SqlTables):
     """A `MigrationSession` on a platform."""
 
-    def __init__(self, platform: Platform, pace: Pace, runner: Runner, instance: str) -> None:
+    def __init__(
+        self, platform: Platform, pace: Pace, runner: Runner, instance: str, backup: SqliteBackup | None = None
+    ) -> None:
         super().__init__(*runner.tables, instance)
         self._platform = platform
         self._pace = pace
         self._runner = runner
+        self._backup = backup
         self._raw: AsyncConnection | None = None
         self._lock: ExclusiveLock | None = None
         self._cut_short = False
@@ -89,7 +93,13 @@ class SqlSession(SqlTables):
             return await self._held.try_lock()
 
     async def secure(self, order: Order) -> None:
-        """Nothing to do: this session was given no backup."""
+        """Take the backup, if this session was given one and the order is going to change anything."""
+        if self._backup is None:
+            return
+        revisions = (await self.observe()).revisions
+        if order.kind != "upgrade" or self._runner.planned(order, revisions):
+            async with _translated("backing up"):
+                await self._backup.take(self._connection, revisions)
 
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on this very connection."""

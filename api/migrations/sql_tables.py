@@ -38,7 +38,9 @@ class SqlTables:
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure."""
         revisions = frozenset(row[0] for row in await self._rows_if_there(self._version))
-        newest = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(RECENT_ROWS))
+        newest = await self._rows_if_there(
+            sa.select(self._history).order_by(self._history.c.id.desc()).limit(RECENT_ROWS)
+        )
         if not newest:
             return Observed(revisions)
         [ended] = await self._rows_if_there(self._ended())
