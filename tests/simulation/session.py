@@ -7,12 +7,16 @@ import random
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed
 from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.state import Holder, Survey
 from tests.simulation.database import Backend, Database, Row
+
+if TYPE_CHECKING:
+    from tests.simulation.elected import LeasedElector
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,7 @@ class Session:
         self.chance = chance
         self.backend: Backend | None = None
         self.seen: frozenset[str] = frozenset()
+        self.elector: LeasedElector | None = None
 
     async def open(self) -> None:
         """Connect."""
@@ -160,6 +165,8 @@ class Session:
             row.outcome = "half_applied"
         await backend.execute(self.release.seconds[revision] / 2)
         await self._query()
+        if self.elector is not None:
+            await self.elector.confirm()
         backend.check_hold(self._lock_backend(backend))
         backend.migrating = None
         self.database.commit(backend, revision, row.parents)

@@ -14,11 +14,13 @@ from typing import Any
 
 from api.migrations.coordinator import Coordinator
 from api.migrations.decision import Policy
-from api.migrations.errors import MigrationError
+from api.migrations.elected import ElectedSession
+from api.migrations.errors import HoldLost, MigrationError
 from api.migrations.ports import MigrationSession
 from api.migrations.schema import CodeRevisions, Observed, SchemaState, judge
 from api.migrations.state import Phase, Tracker
 from tests.simulation.database import Database, Violation
+from tests.simulation.elected import Holds, LeasedElector
 from tests.simulation.pooled import PooledSession
 from tests.simulation.session import Process, Release, Session
 from tests.simulation.virtual import VirtualClock, run
@@ -51,6 +53,8 @@ class World:
     seed: int
     session: type[Session] = Session
     coordinator: type[Coordinator] = Coordinator
+    holds: Holds | None = None
+    """Where the sessions are elected, if they are."""
     faults: Counter[str] = field(default_factory=Counter)
     instances: list[Instance] = field(default_factory=list)
 
@@ -79,7 +83,11 @@ class World:
         instance = Instance(process, release, tracker, started=asyncio.get_running_loop().time())
 
         def sessions() -> MigrationSession:
-            return self.session(self.database, process, release, self.chance)
+            session = self.session(self.database, process, release, self.chance)
+            if self.holds is None:
+                return session
+            session.elector = LeasedElector(self.holds, process, self.chance)
+            return ElectedSession(session, session.elector)
 
         policy = replace(self.policy, release=release.name)
         coordinator = self.coordinator(sessions, release.code, tracker, policy, VirtualClock())
@@ -96,6 +104,7 @@ class World:
 
     async def _break_things(self) -> None:
         kinds: list[Callable[[Instance], Any]] = [self._kill, self._stop, self._cut, self._restart]
+        kinds += [] if self.holds is None else [self._hush]
         for _ in range(self.chance.randint(0, 5)):
             await asyncio.sleep(self.chance.uniform(0, self.chance.choice([1, FAULTS_UNTIL_SECONDS / 5])))
             fault = self.chance.choice(kinds)
@@ -132,6 +141,11 @@ class World:
         self.database.restart()
         asyncio.get_running_loop().call_later(self.chance.uniform(0.5, 5), setattr, self.database, "up", True)
 
+    def _hush(self, _victim: Instance) -> None:
+        assert self.holds is not None
+        self.holds.silent = True
+        asyncio.get_running_loop().call_later(self.chance.uniform(0.5, 20), setattr, self.holds, "silent", False)
+
     async def _all_ended(self) -> None:
         tasks = [i.task for i in self.instances if i.task is not None]
         done, late = await asyncio.wait(tasks, timeout=self.policy.wait_seconds + FAULTS_UNTIL_SECONDS + GRACE_SECONDS)
@@ -154,6 +168,8 @@ class World:
                 raise Violation(f"{instance.process.name} failed without a reason: {instance.error}")
 
     def _excused(self, instance: Instance) -> bool:
+        if self.holds is not None and isinstance(instance.error, HoldLost):
+            return True
         outcomes = {row.outcome for row in self.database.history}
         out_of_time = self.session.may_run_out_of_time and "gave up after MIGRATION_WAIT_SECONDS" in str(instance.error)
         return out_of_time or bool(outcomes & {"failed", "half_applied"})
@@ -194,14 +210,16 @@ def _code(chain: list[str]) -> CodeRevisions:
     return CodeRevisions(parents, frozenset(chain[-1:]))
 
 
-def simulate(seed: int, **classes: Any) -> World:
-    """Play the schedule of `seed`; every fourth is behind a transaction pooler.
+def simulate(seed: int, *, elected: bool | None = None, **classes: Any) -> World:
+    """Play the schedule of `seed`; every fourth is behind a transaction pooler, every fourth behind an elector.
 
     Raises:
         Violation: a promise was broken.
     """
     random.seed(seed)  # the package's own jitter and backoff
     kind = PooledSession if seed % 4 == 3 else Session
+    by_seed = seed % 4 == 1
     world = World(seed, **{"session": kind, **classes})
+    world.holds = Holds() if (by_seed if elected is None else elected) else None
     run(world.play())
     return world
