@@ -12,7 +12,7 @@ from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_vali
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from .errors import ConfigurationError
-from .urls import EXAMPLE, DatabaseURL
+from .urls import EXAMPLE, REDIS_EXAMPLE, DatabaseURL, check_redis
 
 OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
 
@@ -57,6 +57,10 @@ class MigrationSettings(BaseSettings):
     )
     """The migration session's own URL: a direct endpoint (no pooler), the role that owns the schema."""
     strategy: Strategy = Strategy.AUTO
+    redis_url: SecretStr | None = None
+    """The Redis of strategy `redis`: redis://, rediss:// or unix://."""
+    redis_ttl_seconds: Annotated[float, Field(ge=3, le=3600)] = 30
+    """How long the others wait for an instance that died; it renews its hold every quarter of that."""
     startup_mode: Literal["gate", "block"] = "gate"
     wait_seconds: Seconds = 300
     """From start to a verified schema; includes waiting for the database to come up."""
@@ -81,8 +85,6 @@ class MigrationSettings(BaseSettings):
     lock wait for both within their `wait_seconds`."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
-    redis_url: SecretStr | None = None
-    redis_ttl_seconds: Annotated[float, Field(ge=3, le=3600)] = 30
     target: Literal["head", "heads"] = "head"
     """`heads` allows several heads in one tree; with `head` they are refused before the database is touched."""
     on_ahead: Literal["serve", "refuse"] = "serve"
@@ -114,6 +116,27 @@ class MigrationSettings(BaseSettings):
         if value is not None and (len(value.encode()) > 63 or "\0" in value):
             raise ValueError("is longer than PostgreSQL's 63 bytes for a name")
         return value
+
+    @field_validator("redis_url")
+    @classmethod
+    def _redis(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            check_redis(value.get_secret_value())
+        return value
+
+    @model_validator(mode="after")
+    def _agree_on_redis(self) -> Self:
+        if self.strategy is not Strategy.REDIS:
+            return self
+        if self.redis_url is None:
+            raise ValueError(f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL; set it to {REDIS_EXAMPLE}")
+        if self.redis_ttl_seconds * 2 > self.wait_seconds:
+            raise ValueError(
+                f"MIGRATION_REDIS_TTL_SECONDS ({self.redis_ttl_seconds:g}) is more than half of MIGRATION_WAIT_SECONDS "
+                f"({self.wait_seconds:g}): instances would give up before they could succeed one that died; "
+                "lower the first or raise the second"
+            )
+        return self
 
     @model_validator(mode="after")
     def _agree(self) -> Self:

@@ -22,6 +22,7 @@ from .errors import ConfigurationError
 from .mysql_tls import context_of, tls_of
 
 EXAMPLE = "postgresql://user:password@host:5432/name"
+REDIS_EXAMPLE = "redis://user:password@host:6379/0"
 
 _ENCODED = "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F)"
 _FORMS = {
@@ -170,6 +171,26 @@ def _driver_of(dialect: str) -> str:
             f"install this project with the extra [{dialect}], or: pip install {driver}"
         )
     return driver
+
+
+def check_redis(text: str) -> None:
+    """Make sure that this can be the URL of a Redis; the client itself is optional, and may not be there to ask.
+
+    Raises:
+        ValueError: it cannot, said without quoting it.
+    """
+    try:
+        parts = urlsplit(text.strip())
+        path = parts.path.strip("/")
+        by_host = bool(parts.hostname) and parts.port != 0 and (path.isdecimal() or not path)
+        good = {"unix": bool(path), "redis": by_host, "rediss": by_host}[parts.scheme] and not parts.fragment
+    except (ValueError, KeyError):
+        good = False
+    if not good:
+        raise ValueError(
+            f"is not the URL of a Redis; expected {REDIS_EXAMPLE} (or rediss:// with TLS, or unix:///path/of/socket), "
+            "with special characters of the password percent-encoded"
+        )
 
 
 def _libpq(text: str) -> tuple[str, float]:

@@ -1,6 +1,7 @@
 """The settings: their defaults, what contradicts one another, and that `.env.example` lists every one."""
 
 import re
+import traceback
 from pathlib import Path
 
 import pytest
@@ -31,6 +32,8 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "database_url": None,
         "migration_database_url": None,
         "strategy": Strategy.AUTO,
+        "redis_url": None,
+        "redis_ttl_seconds": 30,
         "startup_mode": "gate",
         "wait_seconds": 300,
         "run_seconds": 300,
@@ -101,6 +104,11 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ({"run_seconds": 301}, ("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS")),
         ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
+        ({"strategy": "redis"}, ("MIGRATION_STRATEGY", "MIGRATION_REDIS_URL")),
+        (
+            {"strategy": "redis", "redis_url": "redis://h", "redis_ttl_seconds": 151},
+            ("MIGRATION_REDIS_TTL_SECONDS", "MIGRATION_WAIT_SECONDS"),
+        ),
     ],
 )
 def test_a_contradiction_names_both_variables(values: dict[str, object], both: tuple[str, str]) -> None:
@@ -125,6 +133,8 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
         ("RUN_SECONDS", "nan", "less than or equal"),
         ("LOCK_TIMEOUT_SECONDS", "-1", "greater than or equal to 0"),
         ("POLL_SECONDS", "0", "0.05"),
+        ("REDIS_URL", "http://host", "redis://user:password@host"),
+        ("REDIS_TTL_SECONDS", "2.9", "greater than or equal to 3"),
         ("VERSION_TABLE", "v" * 64, "63 bytes"),
         ("VERSION_TABLE", " ", "blank"),
         ("INSTANCE", " ", "blank"),
@@ -178,10 +188,49 @@ def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPat
 
 def test_no_secret_is_shown() -> None:
     """Neither by the settings themselves, nor by the URL they lead to."""
-    settings = MigrationSettings.load(database_url=URL, migration_database_url=URL)
+    redis_url = "redis://u:geh3im@dbhost:1/0"
+    settings = MigrationSettings.load(database_url=URL, migration_database_url=URL, redis_url=redis_url)
     shown = f"{settings} {settings!r} {settings.url()} {settings.model_dump()} {settings.model_dump_json()}"
     assert "geh3im" not in shown
     assert "dbhost" not in shown
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "redis://:p%40ss@h:6379/0?ssl_cert_reqs=none",
+        "rediss://user:pw@h.example:6380",
+        "unix:///run/redis.sock?db=1",
+    ],
+)
+def test_a_redis_may_be_named_in_three_ways(url: str) -> None:
+    """With TCP, with TLS, and by its socket."""
+    settings = MigrationSettings.load(redis_url=url)
+    assert settings.redis_url is not None
+    assert settings.redis_url.get_secret_value() == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "geh3im",
+        "redis://",
+        "redis:///0",
+        "redis://u:geh3im@h:port",
+        "redis://u:geh3im@h:99999",
+        "redis://u:geh3im@h/name",
+        "redis://u:geh3#im@h:1/0",
+        "unix://",
+        "redis+geh3im://h",
+        "redis://[geh3im",
+    ],
+)
+def test_a_malformed_redis_url_is_refused_unseen(url: str) -> None:
+    """The line names the variable and the form, and nothing of what was given."""
+    with pytest.raises(ConfigurationError, match=r"^MIGRATION_REDIS_URL: is not the URL of a Redis") as refused:
+        MigrationSettings.load(redis_url=url)
+    assert "geh3" not in "".join(traceback.format_exception(refused.value))
 
 
 def test_the_history_table_is_named_after_the_version_table() -> None:

@@ -1,0 +1,66 @@
+"""Processes that want the key: `python -m tests.integration.redis_process hold|race <url> <key> <ttl> …`."""
+
+import asyncio
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from api.migrations.errors import HoldLost
+from api.migrations.redis_lock import RedisElector
+from tests.waiting import until
+
+
+def command(work: str, url: str, key: str, ttl_seconds: float, *more: object) -> list[str]:
+    """What starts such a process."""
+    return [sys.executable, "-m", "tests.integration.redis_process", work, url, key, str(ttl_seconds), *map(str, more)]
+
+
+def say(line: str) -> None:
+    """Tell the test."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
+
+
+async def hold(url: str, key: str, ttl_seconds: float) -> int:
+    """Take the key, say so, and say it when it is lost; returns the exit code of the loss."""
+    elector = RedisElector(url, key, "process", ttl_seconds)
+    assert await elector.try_acquire()
+    say("held")
+    say(await elector.lost())
+    try:
+        await elector.confirm()
+    except HoldLost as error:
+        return error.exit_code
+    finally:
+        await elector.release()
+    return 0
+
+
+async def race(url: str, key: str, ttl_seconds: float, folder: str, first: str, count: str) -> int:
+    """So many electors, each of which has to have the key once; alone, or the file is there already."""
+    await asyncio.gather(*(_turn(url, key, ttl_seconds, Path(folder), int(first) + n) for n in range(int(count))))
+    return 0
+
+
+async def _turn(url: str, key: str, ttl_seconds: float, folder: Path, number: int) -> None:
+    elector = RedisElector(url, key, f"racer-{number}", ttl_seconds)
+    await until(elector.try_acquire, f"the turn of racer {number}", seconds=100)
+    alone = folder / "alone"
+    os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
+    await elector.confirm()
+    (folder / f"turn-{number}").touch()
+    alone.unlink()
+    await elector.release()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run one of them."""
+    work, url, key, ttl_seconds, *more = arguments
+    if work == "race":
+        return asyncio.run(race(url, key, float(ttl_seconds), *more))
+    return asyncio.run(hold(url, key, float(ttl_seconds)))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
