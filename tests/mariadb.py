@@ -135,23 +135,28 @@ class MariaDB:
         Raises:
             MariaDBError: the server refused, or does not answer.
         """
-        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
-        client = str(program("mariadb", REMEDY))
-        command = [client, *login, "--batch", "--skip-column-names", *([database] if database else [])]
-        done = subprocess.run(command, input=sql, capture_output=True, text=True, timeout=60)
-        if done.returncode != 0:
-            raise MariaDBError(done.stderr.strip())
-        return [line.split("\t") for line in done.stdout.splitlines()]
+        options = ["--batch", "--skip-column-names", *([database] if database else [])]
+        return [line.split("\t") for line in self._run("mariadb", *options, given=sql).splitlines()]
 
     @contextmanager
-    def database(self, name: str) -> Iterator[str]:
-        """Create `name`, yield its URL, and drop it; whoever is still connected is left without."""
+    def database(self, name: str, *, template: str | None = None) -> Iterator[str]:
+        """Create `name`, as a copy of `template` if one is given, yield its URL, and drop it with whoever uses it."""
         self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4; GRANT ALL ON `{name}`.* TO `{USER}`@`%`")
+        if template is not None:
+            self.query(self._run("mariadb-dump", template), database=name)
         try:
             yield self.url(name)
         finally:
             self._disconnect(name)
             self.query(f"DROP DATABASE `{name}`; REVOKE ALL ON `{name}`.* FROM `{USER}`@`%`")
+
+    def _run(self, client: str, *options: str, given: str = "") -> str:
+        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
+        command = [str(program(client, REMEDY)), *login, *options]
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
+        if done.returncode != 0:
+            raise MariaDBError(done.stderr.strip())
+        return done.stdout
 
     def _disconnect(self, name: str) -> None:
         # whoever has an open transaction would keep the database from being dropped

@@ -4,6 +4,9 @@ By now the table is big and written to: CONCURRENTLY lets writers go on. It cann
 alone in its revision; whatever stood before it would be committed without the version row. The amount is in the
 index so that SUM(amount) of an account never reads the table.
 
+MySQL builds an index beside writers without being asked, and SQLite has one writer only: there it is an ordinary
+revision, so that SQLite keeps it in its transaction.
+
 Revision ID: bd60898a6f20
 Revises: bffaaced7e40
 Create Date: 2026-02-09 08:02:37+00:00
@@ -11,6 +14,7 @@ Create Date: 2026-02-09 08:02:37+00:00
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from alembic import op
 
 revision: str = "bd60898a6f20"
@@ -26,11 +30,25 @@ INDEX = "ix_postings_account_id_amount"
 
 
 def upgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(INDEX, "postings", postgresql_concurrently=True, if_exists=True)
-        op.create_index(INDEX, "postings", ["account_id", "amount"], postgresql_concurrently=True)
+    if op.get_context().dialect.name == "postgresql":
+        with op.get_context().autocommit_block():
+            op.drop_index(INDEX, "postings", postgresql_concurrently=True, if_exists=True)
+            op.create_index(INDEX, "postings", ["account_id", "amount"], postgresql_concurrently=True)
+    else:
+        _drop_remnant()
+        op.create_index(INDEX, "postings", ["account_id", "amount"])
 
 
 def downgrade() -> None:
-    with op.get_context().autocommit_block():
-        op.drop_index(INDEX, "postings", postgresql_concurrently=True, if_exists=True)
+    if op.get_context().dialect.name == "postgresql":
+        with op.get_context().autocommit_block():
+            op.drop_index(INDEX, "postings", postgresql_concurrently=True, if_exists=True)
+    else:
+        _drop_remnant()
+
+
+def _drop_remnant() -> None:
+    # MySQL commits the index by itself, so the version row may be missing; and it knows no DROP INDEX IF EXISTS
+    indexes = sa.inspect(op.get_bind()).get_indexes("postings")
+    if INDEX in {index["name"] for index in indexes}:
+        op.drop_index(INDEX, "postings")

@@ -1,7 +1,7 @@
 """The tables. `alembic/versions` creates them; `alembic check` proves that both say the same.
 
-Only types that PostgreSQL, MySQL, MariaDB and SQLite share; names come from one convention, so that a
-migration can always say which constraint it means.
+They are the same on PostgreSQL, MySQL, MariaDB and SQLite; what has to differ is in `types`. Names come from one
+convention, so that a migration can always say which constraint it means.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Date,
-    DateTime,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -21,12 +20,11 @@ from sqlalchemy import (
     MetaData,
     String,
     UniqueConstraint,
-    func,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from .idempotency import LONGEST_KEY
+from .types import Currency, Key, Moment, RowId, now_in_utc
 
 metadata = MetaData(
     naming_convention={
@@ -38,8 +36,8 @@ metadata = MetaData(
     }
 )
 
-# SQLite numbers rows by itself only in a column declared INTEGER.
-RowId = BigInteger().with_variant(Integer, "sqlite")
+# whatever the defaults of server and database are: foreign keys, and names in any script
+ON_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 
 class Base(DeclarativeBase):
@@ -53,24 +51,25 @@ class Account(Base):
 
     __tablename__ = "accounts"
     # the target of the foreign key that ties a posting to its account's currency
-    __table_args__ = (UniqueConstraint("id", "currency"),)
+    __table_args__ = (UniqueConstraint("id", "currency"), ON_MYSQL)
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
-    currency: Mapped[str] = mapped_column(String(3))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    currency: Mapped[str] = mapped_column(Currency)
+    created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
 
 
 class Transaction(Base):
     """Postings that balance, and the request that made them. Never updated."""
 
     __tablename__ = "transactions"
+    __table_args__ = ON_MYSQL
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
-    idempotency_key: Mapped[str] = mapped_column(String(LONGEST_KEY), unique=True)
+    idempotency_key: Mapped[str] = mapped_column(Key, unique=True)
     request_digest: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(String(500))
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
     # MySQL takes an expression as a default only in parentheses
     booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))
 
@@ -87,10 +86,11 @@ class Posting(Base):
         CheckConstraint("amount <> 0", name="amount_not_zero"),
         # covers SUM(amount) of an account, so that a balance never reads the table
         Index(None, "account_id", "amount"),
+        ON_MYSQL,
     )
 
     transaction_id: Mapped[int] = mapped_column(RowId, ForeignKey("transactions.id"), primary_key=True)
     position: Mapped[int] = mapped_column(Integer, primary_key=True)
     account_id: Mapped[int] = mapped_column(RowId)
-    currency: Mapped[str] = mapped_column(String(3))
+    currency: Mapped[str] = mapped_column(Currency)
     amount: Mapped[int] = mapped_column(BigInteger)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from sqlalchemy import func, select
+from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import selectinload
@@ -17,6 +17,7 @@ from .errors import KeyReused, UnknownAccount
 from .idempotency import fingerprint
 from .models import Account, Posting, Transaction
 from .schemas import AccountView, NewAccount, NewPosting, NewTransaction, TransactionPage, TransactionView
+from .types import exact_sum
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Ledger:
     async def open_account(self, request: NewAccount) -> AccountView:
         """Open an account; its balance is 0."""
         account = Account(name=request.name, currency=request.currency, created_at=_now())
-        async with self._database.sessions() as session:
+        async with self._database.sessions(writing=True) as session:
             session.add(account)
         return _account_view(account, 0)
 
@@ -46,14 +47,12 @@ class Ledger:
         Raises:
             UnknownAccount: there is none with this id.
         """
-        balance = (
-            select(func.coalesce(func.sum(Posting.amount), 0)).where(Posting.account_id == Account.id).scalar_subquery()
-        )
+        balance = select(exact_sum(Posting.amount)).where(Posting.account_id == Account.id).scalar_subquery()
         async with self._database.sessions() as session:
             row = (await session.execute(select(Account, balance).where(Account.id == account_id))).one_or_none()
         if row is None:
             raise UnknownAccount(account_id)
-        return _account_view(row[0], int(row[1]))
+        return _account_view(row[0], row[1])
 
     async def post(self, request: NewTransaction, key: str) -> Posted:
         """Post a transaction once for each `key`.
@@ -95,7 +94,7 @@ class Ledger:
         )
 
     async def _insert(self, transaction: Transaction, postings: list[NewPosting]) -> None:
-        async with self._database.sessions() as session:
+        async with self._database.sessions(writing=True) as session:
             require_matching_accounts(postings, await _currencies(session, postings))
             session.add(transaction)
 

@@ -1,0 +1,92 @@
+"""An engine for each database: the same promises to the ledger, whatever each does by default."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import asyncpg
+from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from api.migrations.urls import DatabaseURL
+
+NAME = "ledger"
+
+# The server closes what has been idle for twice as long as a connection is used at most: none is found dead.
+_RECYCLE_SECONDS = 270
+_IDLE_SECONDS = 2 * _RECYCLE_SECONDS
+
+# TRADITIONAL refuses what does not fit instead of cutting it. It also ends modes that the server's owner may have set
+# and the driver, which puts values into statements itself, does not reckon with: NO_BACKSLASH_ESCAPES, ANSI_QUOTES.
+_ON_MYSQL = (
+    "SET SESSION sql_mode = 'TRADITIONAL', time_zone = '+00:00', "
+    "wait_timeout = {idle_seconds}, innodb_lock_wait_timeout = {lock_seconds}"
+)
+
+WRITING = "ledger_writing"
+"""The execution option of an engine whose transactions write."""
+
+
+def engine_of(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
+    """A lazy engine over `url`; `pool` goes to `create_async_engine`.
+
+    Raises:
+        api.migrations.errors.ConfigurationError: the database's driver is not installed.
+    """
+    make = {"postgresql": _postgresql, "mysql": _mysql, "sqlite": _sqlite}[url.dialect]
+    return make(url, command_timeout_seconds, pool_pre_ping=True, **pool)
+
+
+def _postgresql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
+    async def connect() -> asyncpg.Connection:
+        # Without its cache asyncpg uses the unnamed statement and parses it again with each execution, so a pooler may
+        # change the server connection between two transactions. PgBouncer lets application_name pass, nothing else.
+        return await url.connect(
+            statement_cache_size=0,
+            command_timeout=command_timeout_seconds,
+            server_settings={"application_name": NAME},
+        )
+
+    # Not `async_creator=`: that one drops every other connect argument, and SQLAlchemy would go on caching
+    # statements. A cached one outlives the column types it was prepared for when another instance migrates.
+    arguments = {"async_creator_fn": connect, "prepared_statement_cache_size": 0}
+    return create_async_engine(url.sqlalchemy(), connect_args=arguments, **pool)
+
+
+def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
+    limits = {"idle_seconds": _IDLE_SECONDS, "lock_seconds": max(1, int(command_timeout_seconds))}
+    arguments = {
+        "program_name": NAME,
+        "read_timeout": command_timeout_seconds,
+        "init_command": _ON_MYSQL.format(**limits),
+    }
+    return create_async_engine(
+        url.sqlalchemy(),
+        connect_args={**url.connect_args(), **arguments},
+        # As on PostgreSQL. Under REPEATABLE READ, the default here, an insert locks the gaps around it, and a
+        # transaction goes on looking at the snapshot of its first statement: whoever lost the race for a key there
+        # would not see the transaction it lost to.
+        isolation_level="READ COMMITTED",
+        pool_recycle=_RECYCLE_SECONDS,
+        **pool,
+    )
+
+
+def _sqlite(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
+    # isolation_level=None: Python's module otherwise begins by itself, late, and only before some statements
+    arguments = {**url.connect_args(), "isolation_level": None, "timeout": command_timeout_seconds}
+    engine = create_async_engine(url.sqlalchemy(), connect_args=arguments, **pool)
+    event.listen(engine.sync_engine, "connect", _check_foreign_keys)
+    event.listen(engine.sync_engine, "begin", _begin)
+    return engine
+
+
+def _check_foreign_keys(connection: Any, _record: object) -> None:
+    connection.cursor().execute("PRAGMA foreign_keys = ON")
+
+
+def _begin(connection: Connection) -> None:
+    # Who reads first and then writes cannot wait for a lock: two of them would wait for one another, so SQLite refuses
+    # the second at once. A transaction that is going to write therefore takes its turn before it reads.
+    writing = connection.get_execution_options().get(WRITING)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

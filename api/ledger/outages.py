@@ -1,0 +1,72 @@
+"""Which errors say that the database cannot serve us now, as opposed to: we asked for nonsense."""
+
+from __future__ import annotations
+
+import sqlite3
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+# PostgreSQL, classes: 08 connection, 28 login, 3D no such database, 53 out of resources, 57 shutdown or cancelled.
+# States: read-only standby, serialization failure, deadlock, lock not available.
+_CLASSES = frozenset({"08", "28", "3D", "53", "57"})
+_STATES = frozenset({"25006", "40001", "40P01", "55P03"})
+
+# MySQL and MariaDB; their SQLSTATE is mostly HY000, so it is the number that tells.
+_NUMBERS = frozenset(
+    {
+        *{1040, 1203, 1226, 1129, 1015, 1021, 1037, 1038, 1041, 1114, 1206},  # out of connections, disk or memory
+        *{1042, 1043, 1053, 1158, 1159, 1160, 1161, 1184, 1927, 4031},  # connection lost or refused, shutdown
+        *{1044, 1045, 1049, 1698, 3118, 3159, 4151},  # login: wrong, locked, without TLS, no such database
+        *{1205, 1213, 3572},  # lock wait timeout, deadlock
+        *{1317, 1969, 3024},  # interrupted, statement timeout
+        *{1290, 1792, 1836},  # read only
+        *range(2000, 2062),  # the client's own: cannot connect, connection lost
+    }
+)
+
+# SQLite, without what the extended code adds.
+_RESULTS = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_READONLY,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+
+
+def means_away(error: DBAPIError | PoolTimeout | OSError) -> bool:
+    """Whether the same request may succeed a little later."""
+    if not isinstance(error, DBAPIError) or error.connection_invalidated:
+        return True
+    original = error.orig
+    if isinstance(original, sqlite3.Error):
+        return getattr(original, "sqlite_errorcode", 0) & 0xFF in _RESULTS
+    number = _number(original)
+    if number is not None:
+        return number in _NUMBERS
+    state = _sqlstate(original)
+    return state[:2] in _CLASSES or state in _STATES
+
+
+def reason(error: BaseException) -> str:
+    """The error as logs name it: the database's own code, else what kind of error it is."""
+    original = getattr(error, "orig", None)
+    number = _number(original)
+    code = getattr(original, "sqlite_errorname", None) or (f"MySQL {number}" if number else _sqlstate(original))
+    return str(code or type(error).__name__)
+
+
+def _number(original: BaseException | None) -> int | None:
+    """The number in an error of MySQL's; asyncpg's and SQLite's begin with text."""
+    first = original.args[0] if original is not None and original.args else None
+    return first if isinstance(first, int) else None
+
+
+def _sqlstate(original: BaseException | None) -> str:
+    return str(getattr(original, "sqlstate", None) or "")

@@ -1,0 +1,110 @@
+"""The ledger's own revisions on MariaDB and SQLite; `test_ledger_history` has them on PostgreSQL."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from api.ledger import metadata
+from tests.integration.ledger_schema import REVISIONS, Schema, schema_of
+
+CREATED, INDEXED, BACKFILLED, HEAD = "bffaaced7e40", "bd60898a6f20", "f46bc910ddb3", "097ced08409f"
+
+INDEX = "ix_postings_account_id_amount"
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Schema]:
+    """An empty database, to be brought to any revision."""
+    on_mariadb = request.param == "mariadb"
+    schema = schema_of(request.getfixturevalue("mariadb_url") if on_mariadb else f"sqlite:///{tmp_path}/ledger.db")
+    yield schema
+    await schema.engine.dispose()
+
+
+async def fill(schema: Schema) -> None:
+    """Two accounts and a transaction between them, as the first release writes them."""
+    await schema.rows("INSERT INTO accounts (id, name, currency) VALUES (1, 'left', 'EUR'), (2, 'right', 'EUR')")
+    await schema.rows(
+        "INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at)"
+        " VALUES (7, 'once', '', 'rent', '2026-01-31 23:30:00')"
+    )
+    await schema.rows("INSERT INTO postings VALUES (7, 0, 1, 'EUR', -5), (7, 1, 2, 'EUR', 5)")
+
+
+async def test_every_step_down_undoes_its_step_up_and_keeps_the_rows(schema: Schema) -> None:
+    """Base to head, down to where the tables are made, and up again, with rows that point at one another."""
+    shapes = {}
+    for revision in REVISIONS:
+        await schema.upgrade(revision)
+        shapes[revision] = await schema.shape()
+        if revision == CREATED:
+            await fill(schema)
+    for revision in reversed(REVISIONS[REVISIONS.index(CREATED) : -1]):
+        await schema.downgrade(revision)
+        assert await schema.shape() == shapes[revision], f"downgrade to {revision}"
+    await schema.upgrade("head")
+    assert await schema.shape() == shapes[HEAD]
+    joined = "FROM postings p JOIN transactions t ON t.id = p.transaction_id JOIN accounts a ON a.id = p.account_id"
+    rows = await schema.rows(f"SELECT a.name, p.amount, t.booked_on {joined} ORDER BY p.position")
+    assert [f"{row[0]} {row[1]} {row[2]}" for row in rows] == ["left -5 2026-01-31", "right 5 2026-01-31"]
+    await schema.downgrade("base")
+    assert await schema.shape() == {}
+
+
+async def test_head_is_what_the_models_say(schema: Schema) -> None:
+    """Autogenerate finds nothing to do, and creating from the models ends at the same tables, names included."""
+    await schema.upgrade("head")
+    assert await schema.differences() == []
+    migrated = await schema.shape()
+    await schema.downgrade("base")
+    async with schema.engine.begin() as connection:
+        await connection.run_sync(metadata.create_all)
+    assert await schema.shape() == migrated
+
+
+async def test_the_backfill_takes_the_day_in_several_batches(schema: Schema) -> None:
+    """More rows than one batch holds, with gaps between their ids; a day that was given stays."""
+    await schema.upgrade(REVISIONS[REVISIONS.index(BACKFILLED) - 1])
+    await schema.rows(
+        "INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at, booked_on)"
+        " WITH RECURSIVE n (i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i < 71)"
+        " SELECT (a.i * 72 + b.i + 1) * 1000003, a.i * 72 + b.i, '', '', '2026-01-31 23:30:00', NULL FROM n a, n b"
+    )
+    await schema.rows("UPDATE transactions SET booked_on = '1999-12-31' WHERE id = 1000003")
+    await schema.upgrade(BACKFILLED)
+    days = await schema.rows("SELECT booked_on, count(*) FROM transactions GROUP BY booked_on ORDER BY booked_on")
+    assert [(str(row[0]), row[1]) for row in days] == [("1999-12-31", 1), ("2026-01-31", 5183)]
+
+
+async def test_the_previous_release_goes_on_writing_at_every_step(schema: Schema) -> None:
+    """It does not know booked_on, and during a rolling deploy it is still running."""
+    for revision in REVISIONS[REVISIONS.index(CREATED) :]:
+        await schema.upgrade(revision)
+        await schema.rows(
+            "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES (:key, '', '')",
+            key=revision,
+        )
+    [row] = await schema.rows("SELECT count(booked_on) FROM transactions")
+    assert row[0] == len(REVISIONS) - 1
+
+
+async def test_a_row_the_backfill_missed_keeps_the_column_nullable(schema: Schema) -> None:
+    """The revision fails and the version stays; nothing is filled in behind anybody's back."""
+    await schema.upgrade(REVISIONS[-2])
+    await schema.rows(
+        "INSERT INTO transactions (idempotency_key, request_digest, description, booked_on) VALUES ('x', '', '', NULL)"
+    )
+    before = await schema.shape()
+    with pytest.raises(Exception, match="booked_on"):
+        await schema.upgrade(HEAD)
+    assert await schema.shape() == before
+    assert await schema.rows("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
+
+
+async def test_the_index_revision_may_find_its_index(schema: Schema) -> None:
+    """As a run leaves it that ended between an index that commits by itself and the version row."""
+    await schema.upgrade(CREATED)
+    await schema.rows(f"CREATE INDEX {INDEX} ON postings (amount)")
+    await schema.upgrade(INDEXED)
+    assert any(INDEX in fact and "['account_id', 'amount']" in fact for fact in (await schema.shape())["postings"])
