@@ -28,7 +28,7 @@ KUBECONFIG = """\
 apiVersion: v1
 kind: Config
 current-context: test
-clusters: [{{name: test, cluster: {{server: "http://{host}:{port}"}}}}]
+clusters: [{{name: test, cluster: {{server: "http://{host}:{port}", insecure-skip-tls-verify: true}}}}]
 users: [{{name: test, user: {{tokenFile: "{token_file}"}}}}]
 contexts: [{{name: test, context: {{cluster: test, user: test, namespace: {namespace}}}}}]
 """

@@ -16,6 +16,8 @@ from .urls import EXAMPLE, REDIS_EXAMPLE, DatabaseURL, check_redis
 
 OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
 
+DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 
 
@@ -90,6 +92,13 @@ class MigrationSettings(BaseSettings):
     on_ahead: Literal["serve", "refuse"] = "serve"
     on_failure: Literal["exit", "hold"] = "exit"
     lock_name: str = "fastapi"
+    lease_name: Annotated[str, Field(max_length=253)] | None = None
+    """Of the Lease, with the strategy kubernetes; unset it is derived from `lock_name`."""
+    lease_namespace: Annotated[str, Field(max_length=63)] | None = None
+    """Unset it is the service account's, or that of the kubeconfig's context."""
+    lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 15
+    """How long the others wait for a leader that renews nothing. It gives up after two thirds of that, which is also
+    how long the Kubernetes API may be away."""
     version_table: str = "alembic_version"
     version_table_schema: str | None = None
     history_table: str | None = None
@@ -138,6 +147,20 @@ class MigrationSettings(BaseSettings):
             )
         return self
 
+    @field_validator("lease_name")
+    @classmethod
+    def _subdomain(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(rf"{DNS_LABEL}(\.{DNS_LABEL})*", value):
+            raise ValueError("must be small letters, digits, '-' and '.', as Kubernetes names a Lease")
+        return value
+
+    @field_validator("lease_namespace")
+    @classmethod
+    def _label(cls, value: str | None) -> str | None:
+        if value is not None and not re.fullmatch(DNS_LABEL, value):
+            raise ValueError("must be small letters, digits and '-', as Kubernetes names a namespace")
+        return value
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.wait_seconds < self.run_seconds:
@@ -145,6 +168,12 @@ class MigrationSettings(BaseSettings):
                 f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS "
                 f"({self.run_seconds:g}): instances would give up on a migration that is still allowed to run; "
                 "raise the first or lower the second"
+            )
+        if self.strategy is Strategy.KUBERNETES and self.lease_seconds >= self.wait_seconds:
+            raise ValueError(
+                f"MIGRATION_LEASE_SECONDS ({self.lease_seconds}) is not shorter than MIGRATION_WAIT_SECONDS "
+                f"({self.wait_seconds:g}): instances would give up before a dead leader's Lease is free; "
+                "lower the first or raise the second"
             )
         if self.version_table == self.history_table:
             raise ValueError("MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ")

@@ -49,6 +49,9 @@ def test_the_defaults_are_those_of_the_documents() -> None:
         "on_ahead": "serve",
         "on_failure": "exit",
         "lock_name": "fastapi",
+        "lease_name": None,
+        "lease_namespace": None,
+        "lease_seconds": 15,
         "version_table": "alembic_version",
         "version_table_schema": None,
         "history_table": None,
@@ -102,6 +105,10 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     [
         ({"wait_seconds": 299}, ("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS")),
         ({"run_seconds": 301}, ("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS")),
+        (
+            {"strategy": "kubernetes", "lease_seconds": 20, "wait_seconds": 20, "run_seconds": 20},
+            ("MIGRATION_LEASE_SECONDS", "MIGRATION_WAIT_SECONDS"),
+        ),
         ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"strategy": "redis"}, ("MIGRATION_STRATEGY", "MIGRATION_REDIS_URL")),
@@ -139,6 +146,12 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
         ("VERSION_TABLE", " ", "blank"),
         ("INSTANCE", " ", "blank"),
         ("LOCK_NAME", " ", "blank"),
+        ("LEASE_NAME", "Ledger", "small letters"),
+        ("LEASE_NAME", "ledger_migrations", "small letters"),
+        ("LEASE_NAME", "ledger-", "small letters"),
+        ("LEASE_NAME", "l" * 254, "253"),
+        ("LEASE_NAMESPACE", "a.b", "small letters"),
+        ("LEASE_SECONDS", "2", "greater than or equal to 3"),
         ("OPEN_PATHS", "/health", "JSON list"),
     ],
 )

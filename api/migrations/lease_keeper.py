@@ -1,0 +1,139 @@
+"""Keeps one hold of a Lease alive, and says when it is lost.
+
+In a thread of its own, because a revision that computes in Python stops the migration thread's loop for longer than a
+hold lasts. For as long as MIGRATION_IDLE_SECONDS, not for ever: a loop that hangs must not keep the others out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+
+from .clock import Clock
+from .errors import ElectorUnreachable, HoldLost, MigrationError
+from .lease_client import LeaseAddress, LeaseClient, StoredLease
+from .lease_record import Tempo
+from .thread import MigrationThread
+
+
+class Pulse:
+    """When the loop that uses the hold last did anything, as seen from another thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, patience_seconds: float) -> None:
+        self.patience_seconds = patience_seconds
+        self._loop = loop
+        self._clock = clock
+        self._at = clock.monotonic()
+
+    def stopped(self) -> bool:
+        """Whether the loop has been busy with one thing for longer than it may; asks it for another beat."""
+        with suppress(RuntimeError):  # the loop is closed, and will not beat any more
+            self._loop.call_soon_threadsafe(self._beat)
+        return self._clock.monotonic() - self._at > self.patience_seconds
+
+    def _beat(self) -> None:
+        self._at = self._clock.monotonic()
+
+
+class LeaseKeeper:
+    """The hold that `stored` shows, from the start of the request that took it (`started`) until stop or loss."""
+
+    def __init__(
+        self, address: LeaseAddress, stored: StoredLease, tempo: Tempo, clock: Clock, pulse: Pulse, started: float
+    ) -> None:
+        self.lost: Future[str] = Future()
+        # whoever stops waiting for it must not cancel it for the others
+        self.lost.set_running_or_notify_cancel()
+        self._address = address
+        self._stored = stored
+        self._tempo = tempo
+        self._clock = clock
+        self._pulse = pulse
+        self._trusted_until = started + tempo.renew_deadline_seconds
+        self._trouble = "this process stood still"
+        self._thread = MigrationThread(self._keep, "lease")
+
+    def start(self) -> None:
+        """Renew from now on."""
+        self._thread.start()
+
+    async def stop(self) -> None:
+        """Renew no more; returns when no request is under way."""
+        self._thread.cancel()
+        await asyncio.wait({asyncio.wrap_future(self._thread.outcome)})
+
+    def check(self, *, spare_seconds: float) -> None:
+        """Raise `HoldLost` unless the hold can be trusted for another `spare_seconds`."""
+        if self.lost.done():
+            raise HoldLost(self.lost.result())
+        left = self._trusted_until - self._clock.monotonic()
+        if left < spare_seconds:
+            raise HoldLost(self._outdated() if left <= 0 else f"{self._address} is about to be lost: {self._trouble}")
+
+    def overtaken(self, found: StoredLease | None) -> str | None:
+        """Why the Lease as it was `found` is not ours any more; None if it is. A loss is remembered."""
+        identity = self._stored.record.holder
+        if found is not None and found.record.holder == identity:
+            return None
+        if found is None:
+            return self._lose(f"{self._address} was deleted; whoever creates it anew leads")
+        who = f"is now held by {found.record.holder}" if found.record.holder else "was released by somebody else"
+        return self._lose(f"{self._address} {who}; this instance ({identity}) leads no more")
+
+    async def _keep(self) -> None:
+        try:
+            with suppress(asyncio.CancelledError):
+                await self._renew_until_lost()
+        except Exception as error:
+            self._lose(f"the renewal of {self._address} failed: {type(error).__name__}")
+
+    async def _renew_until_lost(self) -> None:
+        client, pause = self._address.client(), self._tempo.pause()
+        try:
+            while not self.lost.done():
+                left = self._trusted_until - self._clock.monotonic()
+                await self._clock.sleep(max(0.0, min(pause, left)))
+                pause = await self._attempt(client)
+        finally:
+            await client.close()
+
+    async def _attempt(self, client: LeaseClient) -> float:
+        """Renew once; returns for how long to wait then."""
+        started = self._clock.monotonic()
+        if started >= self._trusted_until:
+            self._lose(self._outdated())
+        elif self._pulse.stopped():
+            self._lose(f"the migration did nothing for {self._pulse.patience_seconds:g} s: {self._address} is let go")
+        else:
+            try:
+                async with asyncio.timeout(self._trusted_until - started):
+                    await self._renew(client)
+            except (MigrationError, TimeoutError) as error:
+                self._trouble = str(error) or "no answer"
+                return self._tempo.retry_seconds
+            # by when it began: an answer that took long proves nothing about the time since
+            self._trusted_until = started + self._tempo.renew_deadline_seconds
+        return self._tempo.pause()
+
+    async def _renew(self, client: LeaseClient) -> None:
+        renewed = await client.replace(self._stored, self._stored.record.kept(self._tempo.lease_seconds))
+        if renewed is not None:
+            self._stored = renewed
+            return
+        # the answer to our own last renewal may have been lost, so it is the holder who tells
+        found = await client.get()
+        reason = self.overtaken(found)
+        if reason is not None or found is None:
+            raise HoldLost(reason or "")
+        self._stored = found
+        raise ElectorUnreachable(f"{self._address} was changed meanwhile")
+
+    def _outdated(self) -> str:
+        seconds = self._tempo.renew_deadline_seconds
+        return f"{self._address} was not renewed within {seconds:g} s: {self._trouble}"
+
+    def _lose(self, reason: str) -> str:
+        with suppress(InvalidStateError):  # it was lost before, for a better reason
+            self.lost.set_result(reason)
+        return reason
