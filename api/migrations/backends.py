@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from .errors import ConfigurationError
+from .lease_lock import Leases
 from .limits import Limits
 from .lock_manager import LockKey
 from .mysql import MySQL
@@ -46,7 +48,7 @@ def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -
     """
     if strategy is Strategy.REDIS:
         return _redis(settings, url)
-    return None
+    return _lease(settings) if strategy is Strategy.KUBERNETES else None
 
 
 def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:
@@ -58,6 +60,12 @@ def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Electo
     key = f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
     address, ttl_seconds = settings.redis_url.get_secret_value(), settings.redis_ttl_seconds
     return lambda: RedisElector(address, key, settings.instance, ttl_seconds)
+
+
+def _lease(settings: MigrationSettings) -> Callable[[], Elector]:
+    # the lock's name, as Kubernetes would write it; the Role in deploy/kubernetes names the Lease too
+    name = re.sub(r"[^a-z0-9]+", "-", settings.lock_name.lower()).strip("-")
+    return Leases.build(settings, f"migrations-{name}"[:253]).elector
 
 
 @contextmanager
