@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.mariadb import MariaDB, running_mariadb
+from tests.places import MariaDBPlace, Place, SqlitePlace
 from tests.pooler import PgBouncer, running_pgbouncer
 from tests.redis_server import RedisServer, running_redis
 from tests.servers import Server, embedded_postgres, tls_postgres
@@ -106,6 +107,25 @@ def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
     """An empty database of the test's own on MariaDB."""
     with mariadb.database(_fresh_name()) as url:
         yield url
+
+
+@pytest.fixture
+def mariadb_place(mariadb: MariaDB, mariadb_url: str) -> MariaDBPlace:
+    """An empty database on MariaDB."""
+    return MariaDBPlace(mariadb, mariadb_url)
+
+
+@pytest.fixture
+def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> SqlitePlace:
+    """A SQLite file that is not there yet."""
+    return SqlitePlace(tmp_path_factory.mktemp("sqlite") / "shop.db")
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """An empty database, on each that is not PostgreSQL."""
+    found: Place = request.getfixturevalue(f"{request.param}_place")
+    return found
 
 
 @pytest.fixture

@@ -135,24 +135,43 @@ class MariaDB:
         Raises:
             MariaDBError: the server refused, or does not answer.
         """
-        options = ["--batch", "--skip-column-names", *([database] if database else [])]
-        return [line.split("\t") for line in self._run("mariadb", *options, given=sql).splitlines()]
+        return [line.split("\t") for line in self._run(self._client(database), given=sql).splitlines()]
+
+    @contextmanager
+    def holding(self, sql: str, *, database: str) -> Iterator[None]:
+        """A session that has run `sql` as root and stays, with the locks that it took."""
+        pipe = subprocess.PIPE
+        with subprocess.Popen([*self._client(database), "--unbuffered"], stdin=pipe, stdout=pipe, text=True) as client:
+            assert client.stdin is not None, "it is a pipe"
+            assert client.stdout is not None, "it is a pipe"
+            client.stdin.write(f"{sql}; SELECT 'held';\n")
+            client.stdin.flush()
+            try:
+                wait_until(lambda: client.stdout.readline() == "held\n", sql, seconds=STOP_SECONDS)
+                yield
+            finally:
+                client.kill()
 
     @contextmanager
     def database(self, name: str, *, template: str | None = None) -> Iterator[str]:
         """Create `name`, as a copy of `template` if one is given, yield its URL, and drop it with whoever uses it."""
         self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4; GRANT ALL ON `{name}`.* TO `{USER}`@`%`")
         if template is not None:
-            self.query(self._run("mariadb-dump", template), database=name)
+            self.query(self._run([*self._login("mariadb-dump"), template]), database=name)
         try:
             yield self.url(name)
         finally:
             self._disconnect(name)
             self.query(f"DROP DATABASE `{name}`; REVOKE ALL ON `{name}`.* FROM `{USER}`@`%`")
 
-    def _run(self, client: str, *options: str, given: str = "") -> str:
+    def _client(self, database: str) -> list[str]:
+        return [*self._login("mariadb"), "--batch", "--skip-column-names", *([database] if database else [])]
+
+    def _login(self, client: str) -> list[str]:
         login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
-        command = [str(program(client, REMEDY)), *login, *options]
+        return [str(program(client, REMEDY)), *login]
+
+    def _run(self, command: list[str], *, given: str = "") -> str:
         done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
         if done.returncode != 0:
             raise MariaDBError(done.stderr.strip())

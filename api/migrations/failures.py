@@ -176,9 +176,9 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
     if isinstance(cause, sqlalchemy.exc.CompileError):
         return f"{name} (its text is left out, it quotes the value)"
     if isinstance(error, sqlalchemy.exc.StatementError) and code is None:
-        return (
-            f"{name} (its text is left out, it quotes the statement)" if cause is error else f"{name}: {_plain(cause)}"
-        )
+        if cause is error:
+            return f"{name} (its text is left out, it quotes the statement)"
+        return f"{name}{_coded(cause)}: {_plain(cause)}"
     if code is None:
         return f"{name}{_coded(cause)}: {_plain(cause, quotes=quotes)}"
     if code.startswith("22"):

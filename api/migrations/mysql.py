@@ -39,11 +39,14 @@ class MySQL:
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit."""
         url, options = self._url.sqlalchemy(), self._url.connect_args()
-        engine = create_async_engine(url, poolclass=NullPool, connect_args=options)
+        engine = create_async_engine(url, poolclass=NullPool, connect_args={**options, "cursor_cls": _quiet_cursor()})
         connection = await engine.connect()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         raw = (await connection.get_raw_connection()).driver_connection
         self._thread = None if raw is None else raw.thread_id()
+        # the server's own limit is a day
+        await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_whole(self._limits.lock_timeout_seconds)}")
+        await connection.rollback()
         return connection
 
     def lock(self, connection: AsyncConnection) -> NamedLock:
@@ -66,6 +69,7 @@ class NamedLock:
     pooled = False
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
+    knows_instances = False
 
     def __init__(self, name: str, connection: AsyncConnection, limits: Limits, pace: Pace) -> None:
         self._name = name
@@ -93,14 +97,14 @@ class NamedLock:
             raise HoldLost(f"the lock {self._name} was gone before it was given back; a revision freed it")
 
     async def holder(self) -> Holder | None:
-        """The connection that holds it, and what it does, as far as this user may see."""
+        """The connection that holds it, and where it comes from, as far as this user may see."""
         number = await self._ask("SELECT IS_USED_LOCK(:name)")
         if number is None:
             return None
-        seen = sa.text("SELECT command, time FROM information_schema.processlist WHERE id = :id")
-        row = (await self._connection.execute(seen, {"id": number})).first()
+        seen = sa.text("SELECT host FROM information_schema.processlist WHERE id = :id")
+        client = await self._connection.scalar(seen, {"id": number})
         await self._connection.rollback()
-        return Holder("", int(number), None, row.command.lower() if row else None)
+        return Holder(f"the client at {client}" if client else "unknown", int(number))
 
     def forget(self) -> None:
         """Nothing: the lock went with the session."""
@@ -124,8 +128,7 @@ class NamedLock:
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision may queue for a table or row, and how long one statement may take."""
         limits = self._pace.limits(revision)
-        # whole seconds, and no 0 for "no limit"
-        queue = math.ceil(limits.lock_timeout_seconds) or 31_536_000
+        queue = _whole(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {queue}")
         if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
             connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
@@ -143,3 +146,19 @@ class NamedLock:
         answer = await self._connection.scalar(sa.text(sql), {"name": self._name})
         await self._connection.rollback()
         return answer
+
+
+def _whole(seconds: float) -> int:
+    # whole seconds, and no 0 for "no limit"
+    return math.ceil(seconds) or 31_536_000
+
+
+def _quiet_cursor() -> type[Any]:
+    # asyncmy writes the server's warnings into the log, and they quote names and values
+    from asyncmy.cursors import Cursor
+
+    class QuietCursor(Cursor):  # type: ignore[misc, unused-ignore]
+        async def _show_warnings(self, conn: object) -> None:
+            return
+
+    return QuietCursor

@@ -73,7 +73,7 @@ class Reporter:
         who = "; ".join(map(str, blockers)) or "somebody who was gone when we looked"
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
         status = self._tracker.status
-        progress = replace(status.progress, attempt=attempt, next_try_at=time.time() + seconds)
+        progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
         survey = replace(status.survey, blocked_by=tuple(blockers), statement=None)
         tally = replace(status.tally, contended=status.tally.contended + 1)
         self._tracker.note(message=message, progress=progress, survey=survey, tally=tally)

@@ -152,10 +152,20 @@ class Runner:
         if steps.half_applied:
             message += way_out(steps.left_behind())
         if contended(error) and not steps.half_applied:
-            steps.record_failure(message, kind, Outcome.RETRIED)
+            _record(steps, message, kind, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
-        steps.record_failure(message, kind)
+        _record(steps, message, kind, Outcome.FAILED)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
+
+
+def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
+    try:
+        steps.record_failure(message, kind, outcome)
+    except sa.exc.DBAPIError as error:
+        # SQLite has one lock for everything: what is in the revision's way is in the way of the record too, and the
+        # next attempt closes the one that is left open
+        if not contended(error):
+            raise
 
 
 def _mistaken(error: BaseException, connection: sa.Connection) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -16,12 +17,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from .contention import until_uncontended
-from .errors import DatabaseUnreachable
-from .failures import missing, translate
+from .errors import DatabaseUnreachable, LockContended
+from .failures import contended, missing, translate
 from .pace import Pace
 from .ports import Order, Report
 from .runner import Runner
-from .sql_tables import SqlTables
+from .sql_tables import OPEN, SqlTables
 from .sqlite_backup import SqliteBackup
 from .state import Holder, Survey
 from .steps import Hold
@@ -36,6 +37,8 @@ class ExclusiveLock(Hold, Protocol):
 
     isolation_level: str
     """In which a run's transactions go."""
+    knows_instances: bool
+    """Whether `holder` names an instance; else only the connection."""
 
     async def try_lock(self) -> bool:
         """Take it if it is free; never waits."""
@@ -44,7 +47,7 @@ class ExclusiveLock(Hold, Protocol):
         """Give it back. Raises `HoldLost` if it was not ours any more."""
 
     async def holder(self) -> Holder | None:
-        """Who has it, as far as that can be known; the instance may be empty."""
+        """Who has it, as far as that can be known."""
 
     def forget(self) -> None:
         """The connection is closed: leave nothing behind."""
@@ -60,7 +63,7 @@ class Platform(Protocol):
         """The lock, not yet taken, that goes with `connection`."""
 
     async def abort(self) -> None:
-        """End what a run that was cut short left at work on the connection made last; it is closed after."""
+        """End whatever is at work on the connection made last, and all that would follow; it is closed after."""
 
 
 class SqlSession(SqlTables):
@@ -76,20 +79,19 @@ class SqlSession(SqlTables):
         self._backup = backup
         self._raw: AsyncConnection | None = None
         self._lock: ExclusiveLock | None = None
-        self._cut_short = False
 
     async def open(self) -> None:
         """Connect, unless connected."""
         if self._raw is not None and not self._raw.invalidated:
             return
         await self.close()
-        async with _translated("connecting"):
+        async with _answered("connecting"):
             self._raw = await self._platform.connect()
         self._lock = self._platform.lock(self._raw)
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""
-        async with _translated("taking the lock"):
+        async with _answered("taking the lock"):
             return await self._held.try_lock()
 
     async def secure(self, order: Order) -> None:
@@ -105,19 +107,16 @@ class SqlSession(SqlTables):
         """Run the order on this very connection."""
         if order.kind == "backup":  # `secure` has done it
             return
-        connection, lock = self._connection, self._held
+        work = asyncio.ensure_future(self._persist(order, report))
         try:
-            async with _translated("migrating"):
-                await connection.execution_options(isolation_level=lock.isolation_level)
-                await until_uncontended(
-                    lambda: connection.run_sync(self._runner.carry_out, order, report, lock),
-                    order,
-                    self._pace,
-                    lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, ()),
-                )
-                await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await asyncio.shield(work)
         except asyncio.CancelledError:
-            self._cut_short = True
+            # first in the database: what it is at would go on without its client, or keep the client until it has ended
+            with suppress(Exception):
+                async with asyncio.timeout(CLOSE_SECONDS):
+                    await self._platform.abort()
+            work.cancel()
+            await asyncio.gather(work, return_exceptions=True)
             raise
 
     async def fail_attempt(self, error: str, revision: str | None) -> None:
@@ -127,18 +126,19 @@ class SqlSession(SqlTables):
 
     async def unlock(self) -> None:
         """Give the lock back."""
-        async with _translated("giving the lock back"):
+        async with _answered("giving the lock back"):
             await self._held.unlock()
 
     async def survey(self) -> Survey:
         """Who holds the lock."""
-        async with _translated("looking for the lock's holder"):
+        async with _answered("looking for the lock's holder"):
             holder = await self._held.holder()
-        if holder is None or holder.instance:
-            return Survey(holder)
-        # the server knows only a number; who migrates has written it down
-        newest = await self.runs(1)
-        return Survey(Holder(newest[0]["instance"] if newest else "unknown", holder.pid, holder.since, holder.state))
+        if holder is not None and not self._held.knows_instances:
+            # who is at a revision has written down its name
+            newest = await self.runs(1)
+            if newest and newest[0]["outcome"] in OPEN:
+                holder = replace(holder, instance=newest[0]["instance"])
+        return Survey(holder)
 
     async def pause(self, seconds: float) -> None:
         """Wait `seconds` without a connection, which others may need."""
@@ -150,15 +150,37 @@ class SqlSession(SqlTables):
         raw, lock, self._raw, self._lock = self._raw, self._lock, None, None
         if raw is None:
             return
-        cut_short, self._cut_short = self._cut_short, False
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
-                if cut_short:
-                    await self._platform.abort()
                 await raw.close()
                 # after, for the lock must outlive the work; where the connection does not close, until the process ends
                 if lock is not None:
                     lock.forget()
+
+    async def _persist(self, order: Order, report: Report) -> None:
+        async with _translated("migrating"):
+            await until_uncontended(
+                lambda: self._attempt(order, report),
+                order,
+                self._pace,
+                lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, ()),
+            )
+
+    async def _attempt(self, order: Order, report: Report) -> None:
+        connection, lock = self._connection, self._held
+        planned = self._runner.planned(order, (await self.observe()).revisions)
+        await connection.execution_options(isolation_level=lock.isolation_level)
+        try:
+            await connection.run_sync(self._runner.carry_out, order, report, lock)
+        except DatabaseUnreachable as error:
+            if not (planned and error.__cause__ and contended(error.__cause__)):
+                raise
+            # in the way before the first revision began: SQLite has one lock for everything
+            raise LockContended(str(error), planned[0]) from error
+        finally:
+            if not connection.invalidated:
+                await connection.rollback()
+                await connection.execution_options(isolation_level="AUTOCOMMIT")
 
     @property
     def _connection(self) -> AsyncConnection:
@@ -172,7 +194,7 @@ class SqlSession(SqlTables):
         return self._lock
 
     async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        async with _translated("reading the revision"), asyncio.timeout(ANSWER_SECONDS):
+        async with _answered("reading the revision"):
             try:
                 rows = (await self._connection.execute(statement)).all()
             except DBAPIError as error:
@@ -183,7 +205,7 @@ class SqlSession(SqlTables):
             return rows
 
     async def _write(self, *statements: sa.Executable) -> None:
-        async with _translated("writing the history"), asyncio.timeout(ANSWER_SECONDS):
+        async with _answered("writing the history"):
             for statement in statements:
                 await self._connection.execute(statement)
             await self._connection.rollback()  # in autocommit each is committed by now
@@ -195,3 +217,9 @@ async def _translated(doing: str) -> AsyncIterator[None]:
         yield
     except Exception as error:
         raise translate(error, doing) from error
+
+
+@asynccontextmanager
+async def _answered(doing: str) -> AsyncIterator[None]:
+    async with _translated(doing), asyncio.timeout(ANSWER_SECONDS):
+        yield

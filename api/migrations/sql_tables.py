@@ -16,7 +16,7 @@ from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
 
 _FAILED = (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.HALF_APPLIED)
-_OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
+OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
 
 
 class SqlTables:
@@ -38,16 +38,14 @@ class SqlTables:
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure."""
         revisions = frozenset(row[0] for row in await self._rows_if_there(self._version))
-        newest = await self._rows_if_there(
-            sa.select(self._history).order_by(self._history.c.id.desc()).limit(RECENT_ROWS)
-        )
+        newest = await self._newest(RECENT_ROWS)
         if not newest:
             return Observed(revisions)
         [ended] = await self._rows_if_there(self._ended())
         half = await self._rows_if_there(self._half_applied().order_by(self._history.c.id))
         known = tuple(HalfApplied(row.revision, row.statement) for row in half)
         recent = tuple(map(_recorded, newest))
-        return Observed(revisions, known, epoch(ended[0]), epoch(ended[1]), recent)
+        return Observed(revisions, known, epoch(ended.success), epoch(ended.failure), recent)
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of every revision in the history table."""
@@ -68,8 +66,7 @@ class SqlTables:
 
     async def runs(self, limit: int) -> list[dict[str, Any]]:
         """The newest rows of the history table, newest first."""
-        rows = await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
-        return [_as_dict(row) for row in rows]
+        return [_as_dict(row) for row in await self._newest(limit)]
 
     async def invalid_indexes(self) -> list[str]:
         """None: only PostgreSQL has such."""
@@ -86,7 +83,7 @@ class SqlTables:
         mine = sa.select(c.id, c.outcome, c.revision).where(c.instance == self._instance).order_by(c.id.desc())
         newest = await self._rows_if_there(mine.limit(1))
         told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
-        if newest and newest[0].outcome in _OPEN:
+        if newest and newest[0].outcome in OPEN:
             half = newest[0].outcome == Outcome.HALF_APPLIED
             told["outcome"] = Outcome.HALF_APPLIED if half else Outcome.FAILED
             await self._write(sa.update(self._history).where(c.id == newest[0].id).values(told))
@@ -94,6 +91,9 @@ class SqlTables:
             told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
             told |= {"revision": revision, "parents": parents, "release": release}
             await self._write(sa.insert(self._history).values(told))
+
+    async def _newest(self, limit: int) -> Sequence[sa.Row[Any]]:
+        return await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
 
     def _half_applied(self) -> sa.Select[Any]:
         return sa.select(self._history).where(self._history.c.outcome == Outcome.HALF_APPLIED)
@@ -103,7 +103,8 @@ class SqlTables:
         success = sa.case((c.outcome.in_([Outcome.APPLIED, Outcome.STAMPED]), c.finished_at))
         # when an interrupted one ended nobody knows
         ended = sa.case((c.outcome == Outcome.INTERRUPTED, c.started_at), else_=c.finished_at)
-        return sa.select(sa.func.max(success), sa.func.max(sa.case((c.outcome.in_(_FAILED), ended))))
+        failure = sa.case((c.outcome.in_(_FAILED), ended))
+        return sa.select(sa.func.max(success).label("success"), sa.func.max(failure).label("failure"))
 
 
 def _as_dict(row: sa.Row[Any]) -> dict[str, Any]:

@@ -31,6 +31,8 @@ from .urls import DatabaseURL
 SUFFIX = "-migrations.lock"
 BUSY_SECONDS = 5.0
 """How long a look waits for whoever is writing; a revision's own limit is the one that is set."""
+INSTRUCTIONS = 20_000
+"""Of SQLite's machine, between two looks whether to go on: some hundred a second."""
 
 
 class Sqlite:
@@ -42,6 +44,7 @@ class Sqlite:
         self._pace = pace
         self._instance = instance
         self._driver: Any = None
+        self._aborted = False
 
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit; the file is made if it is not there."""
@@ -50,6 +53,8 @@ class Sqlite:
         connection = await engine.connect()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         self._driver = (await connection.get_raw_connection()).driver_connection
+        self._aborted = False
+        await self._driver.set_progress_handler(lambda: self._aborted, INSTRUCTIONS)
         return connection
 
     def lock(self, connection: AsyncConnection) -> FileLock:
@@ -57,7 +62,11 @@ class Sqlite:
         return FileLock(self.path.with_name(self.path.name + SUFFIX), self._pace, self._instance)
 
     async def abort(self) -> None:
-        """Interrupt the statement; the transaction is rolled back when the connection is closed."""
+        """Interrupt the statement that is at work, and every one that is still begun.
+
+        The transaction is rolled back when the connection is closed.
+        """
+        self._aborted = True
         await self._driver.interrupt()
 
 
@@ -67,6 +76,7 @@ class FileLock:
     pooled = False
     transactional_ddl = True
     isolation_level = "SERIALIZABLE"
+    knows_instances = True
 
     def __init__(self, path: Path, pace: Pace, instance: str) -> None:
         self._path = path

@@ -123,7 +123,7 @@ class Steps:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt)
 
-    def record_failure(self, error: str, error_class: str, outcome: Outcome = Outcome.FAILED) -> None:
+    def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
         if self._hold.pooled:

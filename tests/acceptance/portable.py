@@ -1,0 +1,92 @@
+"""Revisions that MariaDB and SQLite can run as well, on top of the project's own history.
+
+`make_history` puts `ground` below the others: it makes the table `marks`, so that they need no DDL, which MariaDB could
+not roll back. They are held by files in the history's folder, because a test cannot write to a SQLite database in
+which a revision is at work.
+"""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.acceptance import project
+from tests.acceptance.project import Revision
+from tests.places import MariaDBPlace, Place, SqlitePlace
+from tests.waiting import wait_until
+
+GROUND = project.quick("ground")
+IMPORTS = "import os\nfrom pathlib import Path\nHERE = Path(__file__).parents[2]\n"
+HELD = """\
+(HERE / "reached").write_text(os.environ.get("MIGRATION_INSTANCE", "somebody"))
+while not (HERE / "let_go").exists():
+    op.execute("SELECT 1")
+    time.sleep(0.05)
+"""
+FOR_EVER = {
+    "mariadb": "INSERT INTO marks SELECT concat('after ', SLEEP({seconds}))",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
+}
+
+
+def make_history(folder: Path, *extra: Revision) -> Path:
+    """`project.make_history` with `ground` below."""
+    return project.make_history(folder, GROUND, *extra)
+
+
+def noted(id: str = "noted", then: str = "", header: str = "") -> Revision:
+    """Leaves its mark without any DDL; and does what comes `then`."""
+    return Revision(id, f"op.execute(\"INSERT INTO marks VALUES ('{id}')\")\n{then}", header=IMPORTS + header)
+
+
+def held(id: str = "held", header: str = "") -> Revision:
+    """Leaves its mark and goes on, statement by statement, only after `let_go`."""
+    return noted(id, HELD, header)
+
+
+def in_statement(place: Place, id: str = "one_statement", seconds: int = 300) -> Revision:
+    """Leaves its mark and is in one statement, unless `let_go` came before it.
+
+    `seconds` is for MariaDB, where a statement goes on when its client is gone; on SQLite it would last for ever.
+    """
+    sql = FOR_EVER[place.kind].format(seconds=seconds)
+    then = f"""\
+if not (HERE / "let_go").exists():
+    (HERE / "reached").touch()
+    op.execute({sql!r})
+"""
+    return noted(id, then)
+
+
+def with_ddl(id: str = "with_ddl", header: str = "", table: str = "IF NOT EXISTS half") -> Revision:
+    """Makes a table, leaves its mark, and is held."""
+    body = f"op.execute('CREATE TABLE {table} (n integer)')\n"
+    return Revision(id, body + held(id).upgrade, header=IMPORTS + header)
+
+
+def until_reached(ini: Path) -> str:
+    """Wait until somebody is in the place where it is held; returns who, where that is known."""
+    mark = ini.parent / "reached"
+    wait_until(mark.exists, "the place where it is held", seconds=60)
+    return mark.read_text()
+
+
+def let_go(ini: Path) -> None:
+    """Let whoever is held go on."""
+    (ini.parent / "let_go").touch()
+
+
+@contextmanager
+def somebody_in_the_way(place: Place, table: str = "marks") -> Iterator[None]:
+    """Another session that neither lets `table` be changed, nor on SQLite anything else."""
+    if isinstance(place, SqlitePlace):
+        other = sqlite3.connect(place.path, isolation_level=None)
+        other.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        finally:
+            other.close()
+        return
+    assert isinstance(place, MariaDBPlace)
+    with place.server.holding(f"LOCK TABLES {table} READ", database=place.database):
+        yield

@@ -1,0 +1,140 @@
+"""Databases other than PostgreSQL in one shape, for tests that must hold on each of them."""
+
+import fcntl
+import sqlite3
+from contextlib import closing, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+from urllib.parse import urlsplit
+
+from api.migrations.lock_manager import LockKey
+from tests.mariadb import MariaDB
+
+HISTORY = "alembic_version_history"
+PATIENCE_SECONDS = 30.0
+
+
+class Place(Protocol):
+    """An empty database of the test's own.
+
+    Attributes:
+        kind: `mariadb` or `sqlite`.
+        url: as platforms write it.
+        settings: what an instance must be told to use it in a test.
+    """
+
+    kind: str
+    url: str
+    settings: dict[str, str]
+
+    def rows(self, sql: str) -> list[list[str]]:
+        """Run one statement on a connection of its own, and return the rows as text."""
+
+    def has(self, table: str) -> bool:
+        """Whether the table is there."""
+
+    def lock_is_free(self) -> bool:
+        """Whether nobody has the migrations' lock."""
+
+
+@dataclass
+class MariaDBPlace:
+    """A database on the tests' MariaDB."""
+
+    server: MariaDB
+    url: str
+    kind: str = "mariadb"
+    settings: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def database(self) -> str:
+        """Its name."""
+        return urlsplit(self.url).path[1:]
+
+    def rows(self, sql: str) -> list[list[str]]:
+        """Ask as root."""
+        return self.server.query(sql, database=self.database)
+
+    def has(self, table: str) -> bool:
+        """Whether the table is there."""
+        return bool(self.rows(f"SHOW TABLES LIKE '{table}'"))
+
+    def lock_is_free(self) -> bool:
+        """Ask the server."""
+        name = LockKey.derive("fastapi", "alembic_version", self.database).channel
+        return self.rows(f"SELECT IS_FREE_LOCK('{name}')") == [["1"]]
+
+    def sessions(self) -> list[list[str]]:
+        """Number and statement of each session in the database but the asking one."""
+        return self.rows(
+            "SELECT id, coalesce(info, '') FROM information_schema.processlist "
+            f"WHERE db = '{self.database}' AND id <> CONNECTION_ID() ORDER BY id"
+        )
+
+
+@dataclass
+class SqlitePlace:
+    """A file in a folder of the test's own."""
+
+    path: Path
+    kind: str = "sqlite"
+    # a test's folder may well lie in a container's own layer, which `auto` refuses
+    settings: dict[str, str] = field(default_factory=lambda: {"MIGRATION_STRATEGY": "advisory_lock"})
+
+    @property
+    def url(self) -> str:
+        """With the four slashes of an absolute path."""
+        return f"sqlite:///{self.path}"
+
+    @property
+    def lock_file(self) -> Path:
+        """Beside it."""
+        return self.path.with_name(self.path.name + "-migrations.lock")
+
+    def rows(self, sql: str) -> list[list[str]]:
+        """Ask the file, in autocommit."""
+        with closing(sqlite3.connect(self.path, timeout=PATIENCE_SECONDS, isolation_level=None)) as connection:
+            return [["NULL" if value is None else str(value) for value in row] for row in connection.execute(sql)]
+
+    def has(self, table: str) -> bool:
+        """Whether the table is there."""
+        return bool(self.rows(f"SELECT name FROM sqlite_master WHERE name = '{table}'"))
+
+    def lock_is_free(self) -> bool:
+        """Try it."""
+        with suppress(FileNotFoundError), self.lock_file.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+        return True
+
+
+def history(place: Place, columns: str = "revision, outcome, instance") -> list[tuple[str, ...]]:
+    """The attempts at revisions with readable names, which tests made, oldest first."""
+    if not place.has(HISTORY):
+        return []
+    rows = place.rows(f"SELECT {columns} FROM {HISTORY} WHERE length(revision) <> 12 ORDER BY id")
+    return [tuple(row) for row in rows]
+
+
+def outcomes(place: Place, revision: str) -> list[str]:
+    """How the attempts at one revision ended, oldest first."""
+    return [outcome for name, outcome in history(place, "revision, outcome") if name == revision]
+
+
+def applied(place: Place) -> list[str]:
+    """The revisions that an upgrade applied, in order; one that is named twice was applied twice."""
+    rows = place.rows(f"SELECT revision FROM {HISTORY} WHERE direction = 'upgrade' AND outcome = 'applied' ORDER BY id")
+    return [row[0] for row in rows]
+
+
+def versions(place: Place) -> list[str]:
+    """What Alembic's own table says."""
+    return [row[0] for row in place.rows("SELECT version_num FROM alembic_version")]
+
+
+def marks(place: Place) -> list[str]:
+    """The rows that revisions left behind; two of a name are a double application."""
+    return sorted(row[0] for row in place.rows("SELECT revision FROM marks")) if place.has("marks") else []
