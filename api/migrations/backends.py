@@ -36,7 +36,7 @@ def lock_name(url: DatabaseURL, key: LockKey) -> str:
 def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace) -> Platform:
     """How to connect to a database other than PostgreSQL, and to lock it."""
     if url.dialect == "sqlite":
-        return Sqlite(url, pace, instance)
+        return Sqlite(url, limits, pace, instance)
     return MySQL(url, key.channel, limits, pace)
 
 

@@ -24,13 +24,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from .errors import HoldLost, PrivilegeMissing
+from .limits import Limits
 from .pace import Pace
 from .state import Holder
 from .urls import DatabaseURL
 
 SUFFIX = "-migrations.lock"
-BUSY_SECONDS = 5.0
-"""How long a look waits for whoever is writing; a revision's own limit is the one that is set."""
 INSTRUCTIONS = 20_000
 """Of SQLite's machine, between two looks whether to go on: some hundred a second."""
 
@@ -38,9 +37,10 @@ INSTRUCTIONS = 20_000
 class Sqlite:
     """A database file, and the lock beside it."""
 
-    def __init__(self, url: DatabaseURL, pace: Pace, instance: str) -> None:
+    def __init__(self, url: DatabaseURL, limits: Limits, pace: Pace, instance: str) -> None:
         self._url = url.sqlalchemy()
         self.path = Path(str(self._url.database))
+        self._limits = limits
         self._pace = pace
         self._instance = instance
         self._driver: Any = None
@@ -48,7 +48,9 @@ class Sqlite:
 
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit; the file is made if it is not there."""
-        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": BUSY_SECONDS})
+        engine = create_async_engine(
+            self._url, poolclass=NullPool, connect_args={"timeout": self._limits.lock_timeout_seconds}
+        )
         sa.event.listen(engine.sync_engine, "begin", _begin)
         connection = await engine.connect()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
