@@ -23,7 +23,7 @@ IN_CI = os.environ.get("CI") == "true"
 _numbers = count(1)
 
 
-def _fresh_name() -> str:
+def fresh_name() -> str:
     """A database name no other test run on the same server uses."""
     return f"test_{os.getpid()}_{next(_numbers)}"
 
@@ -65,14 +65,14 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def database_url(server: Server) -> Iterator[str]:
     """An empty database of the test's own."""
-    with server.database(_fresh_name()) as url:
+    with server.database(fresh_name()) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[str]:
     """The name of a database at head, made once: copying it takes a tenth of migrating."""
-    name = _fresh_name()
+    name = fresh_name()
     with server.database(name) as url:
         command = [sys.executable, "-m", "api.migrations", "upgrade"]
         environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_INSTANCE": "release-job"}
@@ -84,7 +84,7 @@ def template(server: Server) -> Iterator[str]:
 @pytest.fixture
 def ledger_url(server: Server, template: str) -> Iterator[str]:
     """A database at head of the test's own."""
-    with server.database(_fresh_name(), template=template) as url:
+    with server.database(fresh_name(), template=template) as url:
         yield url
 
 
@@ -105,7 +105,7 @@ def mariadb() -> Iterator[MariaDB]:
 @pytest.fixture
 def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
     """An empty database of the test's own on MariaDB."""
-    with mariadb.database(_fresh_name()) as url:
+    with mariadb.database(fresh_name()) as url:
         yield url
 
 

@@ -46,7 +46,7 @@ class Schema:
         """Columns, keys, indexes and checks of each of the ledger's tables, as SQLAlchemy finds them."""
         return await self.run(_shape)
 
-    async def rows(self, sql: str, **parameters: object) -> Sequence[sa.Row[Any]]:
+    async def rows(self, sql: str, **parameters: object) -> Sequence[Any]:
         """Run one statement in a transaction of its own and return the rows, if it has any."""
         async with self.engine.begin() as connection:
             result = await connection.execute(sa.text(sql), parameters)

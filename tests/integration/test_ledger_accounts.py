@@ -1,23 +1,16 @@
-"""Accounts over HTTP, against PostgreSQL."""
+"""Accounts over HTTP, against each database."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
 
 import pytest
 
-from tests.integration.ledger_client import LedgerClient, ledger_client, line, refusal
+from tests.integration.ledger_client import LedgerClient, line, refusal
 
 
-@pytest.fixture
-async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over a database of the test's own."""
-    async with ledger_client(ledger_url) as client:
-        yield client
-
-
-async def test_an_account_opens_at_zero_and_is_found_where_it_says(client: LedgerClient) -> None:
+async def test_an_account_opens_at_zero_and_is_found_where_it_says(each_client: LedgerClient) -> None:
     """201 names the new account in Location, and reading it there gives the same account."""
-    opened = await client.http.post("/accounts", json={"name": "Kasse Ö", "currency": "EUR"})
+    opened = await each_client.http.post("/accounts", json={"name": "Kasse Ö", "currency": "EUR"})
     assert opened.status_code == 201
     account = opened.json()
     assert opened.headers["location"] == f"/accounts/{account['id']}"
@@ -25,38 +18,38 @@ async def test_an_account_opens_at_zero_and_is_found_where_it_says(client: Ledge
     offset = datetime.fromisoformat(account["created_at"]).utcoffset()
     assert offset is not None
     assert not offset
-    read = await client.http.get(opened.headers["location"])
+    read = await each_client.http.get(opened.headers["location"])
     assert (read.status_code, read.json()) == (200, account)
 
 
-async def test_a_balance_is_the_sum_of_the_accounts_postings(client: LedgerClient) -> None:
+async def test_a_balance_is_the_sum_of_the_accounts_postings(each_client: LedgerClient) -> None:
     """Of its own, from all transactions, and never of another account's."""
-    left, right = await client.pair()
-    await client.move(left, right, 700)
-    await client.move(right, left, 50)
-    assert [await client.balance(account) for account in (left, right)] == [-650, 650]
+    left, right = await each_client.pair()
+    await each_client.move(left, right, 700)
+    await each_client.move(right, left, 50)
+    assert [await each_client.balance(account) for account in (left, right)] == [-650, 650]
 
 
-async def test_a_balance_may_outgrow_an_amount(client: LedgerClient) -> None:
+async def test_a_balance_may_outgrow_an_amount(each_client: LedgerClient) -> None:
     """Amounts have 64 bits; their sum has as many as it needs."""
-    left, right = await client.pair()
+    left, right = await each_client.pair()
     largest = 2**63 - 1
     for _ in range(3):
-        await client.move(left, right, largest)
-    assert await client.balance(right) == 3 * largest
+        await each_client.move(left, right, largest)
+    assert await each_client.balance(right) == 3 * largest
 
 
-async def test_one_posting_may_name_an_account_twice(client: LedgerClient) -> None:
+async def test_one_posting_may_name_an_account_twice(each_client: LedgerClient) -> None:
     """Two lines on one account are two postings, both in the balance."""
-    left, right = await client.pair()
-    posted = await client.post({"postings": [line(left, -5), line(right, 2), line(right, 3)]})
+    left, right = await each_client.pair()
+    posted = await each_client.post({"postings": [line(left, -5), line(right, 2), line(right, 3)]})
     assert posted.status_code == 201
-    assert await client.balance(right) == 5
+    assert await each_client.balance(right) == 5
 
 
-async def test_an_unknown_account_is_404_and_named(client: LedgerClient) -> None:
+async def test_an_unknown_account_is_404_and_named(each_client: LedgerClient) -> None:
     """The message repeats the id asked for."""
-    detail = refusal(await client.http.get("/accounts/4711"), 404, "unknown-account")
+    detail = refusal(await each_client.http.get("/accounts/4711"), 404, "unknown-account")
     assert "4711" in detail
 
 

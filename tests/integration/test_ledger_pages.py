@@ -1,18 +1,9 @@
-"""Paging through transactions, against PostgreSQL."""
-
-from collections.abc import AsyncIterator
+"""Paging through transactions, against each database."""
 
 import httpx
 import pytest
 
-from tests.integration.ledger_client import LedgerClient, ledger_client, refusal
-
-
-@pytest.fixture
-async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over a database of the test's own."""
-    async with ledger_client(ledger_url) as client:
-        yield client
+from tests.integration.ledger_client import LedgerClient, refusal
 
 
 async def page(client: LedgerClient, limit: int, cursor: str | None = None) -> tuple[list[int], str | None]:
@@ -30,36 +21,36 @@ async def posted(client: LedgerClient, number: int) -> list[int]:
     return [(await client.move(left, right))["id"] for _ in range(number)][::-1]
 
 
-async def test_an_empty_ledger_has_one_empty_page(client: LedgerClient) -> None:
+async def test_an_empty_ledger_has_one_empty_page(each_client: LedgerClient) -> None:
     """And no next one."""
-    assert await page(client, 50) == ([], None)
+    assert await page(each_client, 50) == ([], None)
 
 
-async def test_pages_follow_one_another_to_the_end(client: LedgerClient) -> None:
+async def test_pages_follow_one_another_to_the_end(each_client: LedgerClient) -> None:
     """Newest first, each transaction once, and null after the last."""
-    ids = await posted(client, 5)
-    first, cursor = await page(client, 2)
-    second, cursor = await page(client, 2, cursor)
-    third, end = await page(client, 2, cursor)
+    ids = await posted(each_client, 5)
+    first, cursor = await page(each_client, 2)
+    second, cursor = await page(each_client, 2, cursor)
+    third, end = await page(each_client, 2, cursor)
     assert [first, second, third] == [ids[:2], ids[2:4], ids[4:]]
     assert end is None
 
 
-async def test_a_full_last_page_announces_no_further_one(client: LedgerClient) -> None:
+async def test_a_full_last_page_announces_no_further_one(each_client: LedgerClient) -> None:
     """Nobody is sent to fetch an empty page."""
-    ids = await posted(client, 4)
-    _, cursor = await page(client, 2)
-    assert await page(client, 2, cursor) == (ids[2:], None)
+    ids = await posted(each_client, 4)
+    _, cursor = await page(each_client, 2)
+    assert await page(each_client, 2, cursor) == (ids[2:], None)
 
 
-async def test_new_transactions_do_not_move_the_pages(client: LedgerClient) -> None:
+async def test_new_transactions_do_not_move_the_pages(each_client: LedgerClient) -> None:
     """What arrives while somebody pages is neither shown twice nor pushes anything past the reader."""
-    ids = await posted(client, 4)
-    first, cursor = await page(client, 2)
-    later = await posted(client, 3)
-    second, _ = await page(client, 2, cursor)
+    ids = await posted(each_client, 4)
+    first, cursor = await page(each_client, 2)
+    later = await posted(each_client, 3)
+    second, _ = await page(each_client, 2, cursor)
     assert first + second == ids
-    assert (await page(client, 50))[0] == later + ids
+    assert (await page(each_client, 50))[0] == later + ids
 
 
 async def test_a_page_has_50_unless_asked_otherwise(client: LedgerClient) -> None:

@@ -1,18 +1,19 @@
-"""Posting transactions over HTTP, against PostgreSQL: the rules, the key, and races for it."""
+"""Posting transactions over HTTP, against each database: the rules, the key, and races for it."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from typing import Any
 
 import asyncpg
 import pytest
+from sqlalchemy import text
 
+from api.ledger.database import Database
 from api.ledger.idempotency import fingerprint
 from api.ledger.schemas import NewTransaction
+from api.migrations.urls import DatabaseURL
 from tests.integration.ledger_client import (
     LedgerClient,
-    ledger_client,
     line,
     refusal,
     transfer,
@@ -21,70 +22,66 @@ from tests.integration.ledger_client import (
 from tests.servers import fetch
 
 
-@pytest.fixture
-async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over a database of the test's own."""
-    async with ledger_client(ledger_url) as client:
-        yield client
-
-
 async def rows(url: str, table: str) -> int:
-    """How many rows a table has."""
-    [row] = await fetch(url, f"SELECT count(*) FROM {table}")
-    number: int = row[0]
-    return number
+    """How many rows a table has, as another connection sees it."""
+    database = Database(DatabaseURL.parse(url))
+    try:
+        async with database.sessions() as session:
+            return await session.scalar(text(f"SELECT count(*) FROM {table}")) or 0
+    finally:
+        await database.dispose()
 
 
-async def test_a_transaction_comes_back_as_posted(client: LedgerClient) -> None:
+async def test_a_transaction_comes_back_as_posted(each_client: LedgerClient) -> None:
     """With the postings in the order they were sent, and the day that was given."""
-    left, right = await client.pair()
+    left, right = await each_client.pair()
     body = {**transfer(left, right, 7), "description": "rent ½", "booked_on": "2026-02-28"}
-    posted = await client.post(body)
+    posted = await each_client.post(body)
     assert posted.status_code == 201
     made = posted.json()
     assert {name: made[name] for name in body} == body
 
 
-async def test_the_day_is_today_in_utc_unless_given(client: LedgerClient) -> None:
+async def test_the_day_is_today_in_utc_unless_given(each_client: LedgerClient) -> None:
     """A request without booked_on counts for the day it arrived."""
     before = datetime.now(UTC).date()
-    made = await client.move(*await client.pair())
+    made = await each_client.move(*await each_client.pair())
     assert made["booked_on"] in {str(before), str(datetime.now(UTC).date())}
 
 
-async def test_two_currencies_balance_each_on_its_own(client: LedgerClient) -> None:
+async def test_two_currencies_balance_each_on_its_own(each_client: LedgerClient) -> None:
     """A conversion is four postings: two that cancel out in each currency."""
-    euro, euro_exchange = await client.pair("EUR")
-    dollar, dollar_exchange = await client.pair("USD")
+    euro, euro_exchange = await each_client.pair("EUR")
+    dollar, dollar_exchange = await each_client.pair("USD")
     lines = [line(euro, -100), line(euro_exchange, 100)]
     lines += [line(dollar_exchange, -117, "USD"), line(dollar, 117, "USD")]
-    assert (await client.post({"postings": lines})).status_code == 201
-    assert await client.balance(dollar) == 117
+    assert (await each_client.post({"postings": lines})).status_code == 201
+    assert await each_client.balance(dollar) == 117
 
 
-async def test_an_unbalanced_transaction_leaves_nothing_behind(client: LedgerClient, ledger_url: str) -> None:
+async def test_an_unbalanced_transaction_leaves_nothing_behind(each_client: LedgerClient, each_ledger_url: str) -> None:
     """Only the currency that is off is named, and no row is written."""
-    left, right = await client.pair("EUR")
-    dollar = await client.open(currency="USD")
+    left, right = await each_client.pair("EUR")
+    dollar = await each_client.open(currency="USD")
     lines = [line(left, -5), line(right, 5), line(dollar, 3, "USD")]
-    detail = refusal(await client.post({"postings": lines}), 422, "unbalanced-transaction")
+    detail = refusal(await each_client.post({"postings": lines}), 422, "unbalanced-transaction")
     assert "USD sums to 3" in detail
     assert "EUR" not in detail
-    assert await rows(ledger_url, "transactions") == 0
+    assert await rows(each_ledger_url, "transactions") == 0
 
 
-async def test_a_posting_to_no_account_is_refused(client: LedgerClient, ledger_url: str) -> None:
+async def test_a_posting_to_no_account_is_refused(each_client: LedgerClient, each_ledger_url: str) -> None:
     """422, as it is the body that is wrong, with the posting's place and the account's id."""
-    left = await client.open()
-    detail = refusal(await client.post(transfer(left, 4711)), 422, "unknown-posting-account")
+    left = await each_client.open()
+    detail = refusal(await each_client.post(transfer(left, 4711)), 422, "unknown-posting-account")
     assert detail == "postings[1] names account 4711, which does not exist."
-    assert await rows(ledger_url, "transactions") == 0
+    assert await rows(each_ledger_url, "transactions") == 0
 
 
-async def test_a_posting_in_another_currency_than_its_account_is_refused(client: LedgerClient) -> None:
+async def test_a_posting_in_another_currency_than_its_account_is_refused(each_client: LedgerClient) -> None:
     """Even if the transaction as a whole balances."""
-    left, dollar = await client.open(), await client.open(currency="USD")
-    detail = refusal(await client.post(transfer(left, dollar)), 422, "currency-mismatch")
+    left, dollar = await each_client.open(), await each_client.open(currency="USD")
+    detail = refusal(await each_client.post(transfer(left, dollar)), 422, "currency-mismatch")
     assert f"account {dollar} is kept in USD" in detail
 
 
@@ -137,39 +134,41 @@ async def test_a_malformed_key_is_shown(client: LedgerClient) -> None:
     assert "'two words'" in detail
 
 
-async def test_a_replay_returns_the_original(client: LedgerClient, ledger_url: str) -> None:
+async def test_a_replay_returns_the_original(each_client: LedgerClient, each_ledger_url: str) -> None:
     """200 instead of 201, the same transaction, and nothing new in the books; quoted or not, it is one key."""
-    body = transfer(*await client.pair(), 7)
-    first, second = await client.post(body, key='"once"'), await client.post(body, key="once")
+    body = transfer(*await each_client.pair(), 7)
+    first, second = await each_client.post(body, key='"once"'), await each_client.post(body, key="once")
     assert (first.status_code, second.status_code) == (201, 200)
     assert second.json() == first.json()
-    assert await rows(ledger_url, "postings") == 2
+    assert await rows(each_ledger_url, "postings") == 2
 
 
-async def test_a_key_with_another_payload_is_refused(client: LedgerClient) -> None:
+async def test_a_key_with_another_payload_is_refused(each_client: LedgerClient) -> None:
     """422, naming the key and the transaction it belongs to; the original stays as it is."""
-    left, right = await client.pair()
-    first = (await client.post(transfer(left, right, 7), key="once")).json()
-    detail = refusal(await client.post(transfer(left, right, 8), key="once"), 422, "idempotency-key-reused")
+    left, right = await each_client.pair()
+    first = (await each_client.post(transfer(left, right, 7), key="once")).json()
+    detail = refusal(await each_client.post(transfer(left, right, 8), key="once"), 422, "idempotency-key-reused")
     assert "'once'" in detail
     assert f"transaction {first['id']}" in detail
-    assert await client.balance(right) == 7
+    assert await each_client.balance(right) == 7
 
 
-async def test_a_refused_transaction_does_not_use_up_its_key(client: LedgerClient) -> None:
+async def test_a_refused_transaction_does_not_use_up_its_key(each_client: LedgerClient) -> None:
     """Whoever mended the payload may send it under the same key."""
-    left, right = await client.pair()
-    refusal(await client.post(transfer(left, 4711), key="once"), 422, "unknown-posting-account")
-    assert (await client.post(transfer(left, right), key="once")).status_code == 201
+    left, right = await each_client.pair()
+    refusal(await each_client.post(transfer(left, 4711), key="once"), 422, "unknown-posting-account")
+    assert (await each_client.post(transfer(left, right), key="once")).status_code == 201
 
 
-async def test_many_identical_requests_at_once_make_one_transaction(client: LedgerClient, ledger_url: str) -> None:
+async def test_many_identical_requests_at_once_make_one_transaction(
+    each_client: LedgerClient, each_ledger_url: str
+) -> None:
     """One gets 201, the others 200, all of them the same transaction."""
-    body = transfer(*await client.pair(), 7)
-    answers = await asyncio.gather(*(client.post(body, key="once") for _ in range(20)))
+    body = transfer(*await each_client.pair(), 7)
+    answers = await asyncio.gather(*(each_client.post(body, key="once") for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
     assert len({answer.text for answer in answers}) == 1
-    assert await rows(ledger_url, "transactions") == 1
+    assert await rows(each_ledger_url, "transactions") == 1
 
 
 @pytest.mark.parametrize(("ending", "status"), [("COMMIT", 200), ("ROLLBACK", 201)])
@@ -197,10 +196,10 @@ async def test_a_request_waits_for_the_one_that_holds_its_key(
     assert (answer.json()["id"] == held) is (ending == "COMMIT")
 
 
-async def test_opposite_transfers_at_once_all_arrive(client: LedgerClient) -> None:
+async def test_opposite_transfers_at_once_all_arrive(each_client: LedgerClient) -> None:
     """No deadlock between posters of the same two accounts, no lost amount."""
-    left, right = await client.pair()
-    there = [client.move(left, right, 3) for _ in range(20)]
-    back = [client.move(right, left, 2) for _ in range(20)]
+    left, right = await each_client.pair()
+    there = [each_client.move(left, right, 3) for _ in range(20)]
+    back = [each_client.move(right, left, 2) for _ in range(20)]
     await asyncio.gather(*there, *back)
-    assert [await client.balance(account) for account in (left, right)] == [-20, 20]
+    assert [await each_client.balance(account) for account in (left, right)] == [-20, 20]

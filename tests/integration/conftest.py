@@ -1,0 +1,79 @@
+"""The ledger over each of its three databases, at head."""
+
+import asyncio
+import shutil
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import fresh_name
+from tests.integration.ledger_client import LedgerClient, ledger_client
+from tests.integration.ledger_schema import schema_of
+from tests.mariadb import MariaDB
+
+
+@pytest.fixture(scope="session")
+def mariadb_template(mariadb: MariaDB) -> Iterator[str]:
+    """The name of a MariaDB database at head, made once."""
+    name = fresh_name()
+    with mariadb.database(name) as url:
+        migrate(url)
+        yield name
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite database at head, made once."""
+    path = tmp_path_factory.mktemp("template") / "ledger.db"
+    migrate(f"sqlite:///{path}")
+    return path
+
+
+def migrate(url: str) -> None:
+    """Bring a database to head; in a thread, because the caller's thread may run a loop already."""
+
+    async def upgrade() -> None:
+        schema = schema_of(url)
+        await schema.upgrade("head")
+        await schema.engine.dispose()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, upgrade()).result()
+
+
+@pytest.fixture
+def mariadb_ledger_url(mariadb: MariaDB, mariadb_template: str) -> Iterator[str]:
+    """A MariaDB database at head of the test's own."""
+    with mariadb.database(fresh_name(), template=mariadb_template) as url:
+        yield url
+
+
+@pytest.fixture
+def sqlite_ledger_url(sqlite_template: Path, tmp_path: Path) -> str:
+    """An SQLite database at head of the test's own."""
+    return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.db')}"
+
+
+@pytest.fixture(
+    params=["ledger_url", "mariadb_ledger_url", "sqlite_ledger_url"], ids=["postgresql", "mariadb", "sqlite"]
+)
+def each_ledger_url(request: pytest.FixtureRequest) -> str:
+    """A database at head on PostgreSQL, then on MariaDB, then on SQLite."""
+    url: str = request.getfixturevalue(request.param)
+    return url
+
+
+@pytest.fixture
+async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
+    """The ledger over PostgreSQL: enough for what is refused before any database is asked."""
+    async with ledger_client(ledger_url) as client:
+        yield client
+
+
+@pytest.fixture
+async def each_client(each_ledger_url: str) -> AsyncIterator[LedgerClient]:
+    """The ledger over each database in turn."""
+    async with ledger_client(each_ledger_url) as client:
+        yield client

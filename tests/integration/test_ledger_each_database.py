@@ -1,0 +1,161 @@
+"""What PostgreSQL, MariaDB and SQLite do differently by themselves, and the ledger's answers do not show."""
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from contextlib import AsyncExitStack, suppress
+
+import pytest
+from sqlalchemy import text
+from sqlalchemy.exc import IntegrityError
+
+from api.ledger.database import Database
+from api.ledger.errors import DatabaseUnavailable
+from api.ledger.idempotency import fingerprint
+from api.ledger.schemas import NewTransaction
+from api.migrations.urls import DatabaseURL
+from tests.conftest import PROJECT
+from tests.integration.ledger_client import LedgerClient, ledger_client, transfer
+from tests.mariadb import MariaDB
+from tests.waiting import wait_until
+
+INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', :digest, '')"
+
+
+async def test_keys_that_differ_in_case_or_in_a_space_are_different_keys(each_client: LedgerClient) -> None:
+    """The usual comparison of MySQL takes all four for one."""
+    body = transfer(*await each_client.pair(), 7)
+    answers = [await each_client.post(body, key=key) for key in ('"a"', '"A"', '"a "', '" a"')]
+    assert [answer.status_code for answer in answers] == [201] * 4
+    assert (await each_client.post(body, key='"a "')).json() == answers[2].json()
+
+
+async def test_any_text_comes_back_as_it_was_sent(each_client: LedgerClient) -> None:
+    """Characters outside the first plane, quotes, backslashes, placeholders, and spaces at the end."""
+    description = "rent 🏠 'a' \"b\" \\ \\' %s %(x)s :y ; -- ½  "
+    body = {**transfer(*await each_client.pair()), "description": description}
+    posted = await each_client.post(body)
+    listed = (await each_client.http.get("/transactions")).json()["transactions"]
+    assert posted.json()["description"] == description
+    assert listed == [posted.json()]
+
+
+async def test_the_database_refuses_a_currency_that_differs_in_case(each_ledger_url: str) -> None:
+    """The composite foreign key compares letters, whoever writes past the service."""
+    async with ledger_client(each_ledger_url) as client:
+        left, right = await client.pair()
+        made = await client.move(left, right)
+    database = Database(DatabaseURL.parse(each_ledger_url))
+    try:
+        with pytest.raises(IntegrityError):
+            async with database.sessions(writing=True) as session:
+                insert = text("INSERT INTO postings VALUES (:made, 2, :left, 'eur', 1)")
+                await session.execute(insert, {"made": made["id"], "left": left})
+    finally:
+        await database.dispose()
+
+
+async def test_a_moment_that_the_database_gives_is_in_utc(each_ledger_url: str) -> None:
+    """The default of created_at, as the service reads it, is not the local time of whoever inserted."""
+    async with ledger_client(each_ledger_url) as client:
+        before = await client.move(*await client.pair())
+        database = Database(DatabaseURL.parse(each_ledger_url))
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(database.dispose)
+            async with database.sessions(writing=True) as session:
+                if each_ledger_url.startswith("mysql"):
+                    await session.execute(text("SET time_zone = '+05:00'"))
+                await session.execute(text(INSERT), {"digest": ""})
+        given, _ = (await client.http.get("/transactions")).json()["transactions"]
+        after = await client.move(*await client.pair())
+    # SQLite's own clock has whole seconds
+    assert before["created_at"][:19] <= given["created_at"][:19] <= after["created_at"][:19]
+    assert given["created_at"].endswith("Z")
+
+
+async def test_many_processes_that_post_one_key_make_one_transaction(each_ledger_url: str) -> None:
+    """Three processes, five requests each, all at once: one 201, and everybody gets the same transaction."""
+    async with ledger_client(each_ledger_url) as client:
+        left, right = await client.pair()
+    posters = [await poster(each_ledger_url, json.dumps(transfer(left, right, 7))) for _ in range(3)]
+    try:
+        for process in posters:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"ready\n"
+        outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in posters))
+    finally:
+        for process in posters:
+            with suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
+    answers = [answer for output, _ in outputs for answer in json.loads(output)]
+    assert sorted(status for status, _ in answers) == [200] * 14 + [201]
+    assert len({answer for _, answer in answers}) == 1
+    async with ledger_client(each_ledger_url) as client:
+        assert await client.balance(right) == 7
+
+
+async def poster(url: str, body: str) -> asyncio.subprocess.Process:
+    """A process that is going to post `body` five times."""
+    command = [sys.executable, "-m", "tests.integration.ledger_poster", url, "once", body, "5"]
+    pipe = asyncio.subprocess.PIPE
+    return await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdin=pipe, stdout=pipe)
+
+
+@pytest.mark.parametrize(("kept", "status"), [(True, 200), (False, 201)])
+async def test_on_mariadb_a_request_waits_for_the_one_that_holds_its_key(
+    mariadb: MariaDB, mariadb_ledger_url: str, kept: bool, status: int
+) -> None:
+    """Frozen between insert and commit: the second gets the first's transaction, or its own if the first gives up."""
+    holder = Database(DatabaseURL.parse(mariadb_ledger_url))
+    async with ledger_client(mariadb_ledger_url) as client:
+        body = transfer(*await client.pair())
+        digest = fingerprint(NewTransaction.model_validate(body))
+        try:
+            async with holder.sessions(writing=True) as session:
+                await session.execute(text(INSERT), {"digest": digest})
+                second = asyncio.create_task(client.post(body, key="once"))
+                await asyncio.to_thread(wait_until, lambda: waits(mariadb), "a wait for the key", seconds=10)
+                if not kept:
+                    await session.rollback()
+            assert (await second).status_code == status
+        finally:
+            await holder.dispose()
+
+
+def waits(mariadb: MariaDB) -> bool:
+    """Whether a transaction waits for a lock."""
+    return bool(mariadb.query("SELECT 1 FROM information_schema.innodb_trx WHERE trx_state = 'LOCK WAIT'"))
+
+
+async def test_on_sqlite_who_does_not_get_its_turn_is_told_so_and_readers_go_on(sqlite_ledger_url: str) -> None:
+    """Another process writes for longer than a request may take: 503 to the writer, 200 to the reader."""
+    url = DatabaseURL.parse(sqlite_ledger_url)
+    holder, hasty = Database(url), Database(url, command_timeout_seconds=0.1)
+    try:
+        async with holder.sessions(writing=True) as session:
+            await session.execute(text("SELECT 1"))
+            with pytest.raises(DatabaseUnavailable) as refused:
+                async with hasty.sessions(writing=True) as other:
+                    await other.execute(text("SELECT 1"))
+            assert refused.value.reason == "SQLITE_BUSY"
+            async with hasty.sessions() as reader:
+                assert await reader.scalar(text("SELECT count(*) FROM transactions")) == 0
+    finally:
+        await holder.dispose()
+        await hasty.dispose()
+
+
+def test_the_service_needs_no_driver_but_its_databases() -> None:
+    """With PostgreSQL neither of the others has to be installed, and is not imported if it is."""
+    script = (
+        "import sys; sys.modules['asyncmy'] = sys.modules['aiosqlite'] = None;"
+        "from api.ledger.database import Database; from api.migrations.urls import DatabaseURL; import api.main;"
+        "Database(DatabaseURL.parse('postgresql://u@h/d')); Database(DatabaseURL.parse('sqlite:///x.db'))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=60
+    )
+    assert done.stderr.splitlines()[-1].startswith("api.migrations.errors.ConfigurationError: a sqlite URL needs")

@@ -1,0 +1,102 @@
+"""The ledger on a MariaDB that has its own ideas, refuses, or goes away."""
+
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from sqlalchemy import text
+
+from api.ledger.database import Database
+from api.ledger.errors import DatabaseUnavailable
+from api.migrations.urls import DatabaseURL
+from tests.integration.conftest import migrate
+from tests.integration.ledger_client import LedgerClient, ledger_client, refusal, transfer
+from tests.mariadb import MariaDB, running_mariadb
+
+# Modes in which the driver's own quoting would be wrong, or values be cut; a zone; limits of a day.
+STRANGE = {
+    "sql-mode": "NO_BACKSLASH_ESCAPES,ANSI_QUOTES",
+    "default-time-zone": "+05:00",
+    "transaction-isolation": "REPEATABLE-READ",
+    "character-set-server": "latin1",
+}
+
+
+@pytest.fixture(scope="module")
+def strange() -> Iterator[MariaDB]:
+    """A server with other defaults than ours, that may be killed."""
+    with running_mariadb(**STRANGE) as server:
+        yield server
+
+
+@pytest.fixture
+def strange_url(strange: MariaDB) -> Iterator[str]:
+    """A database at head on it."""
+    with strange.database("strange") as url:
+        migrate(url)
+        yield url
+
+
+@pytest.fixture
+async def client(strange_url: str) -> AsyncIterator[LedgerClient]:
+    """The ledger over it."""
+    async with ledger_client(strange_url) as client:
+        yield client
+
+
+async def test_the_servers_defaults_are_not_the_ledgers(client: LedgerClient, strange_url: str) -> None:
+    """Zone, isolation and modes are those the ledger asks for, and quotes and backslashes are only text."""
+    posted = await client.post({**transfer(*await client.pair()), "description": "\\' OR 1=1 -- \\\\ \" 🏠"})
+    assert (await client.http.get("/transactions")).json()["transactions"] == [posted.json()]
+    database = Database(DatabaseURL.parse(strange_url))
+    try:
+        async with database.sessions() as session:
+            row = (
+                await session.execute(text("SELECT @@time_zone, @@tx_isolation, @@sql_mode, now(6) - utc_timestamp(6)"))
+            ).one()
+    finally:
+        await database.dispose()
+    assert tuple(row[:2]) == ("+00:00", "READ-COMMITTED")
+    assert "STRICT_ALL_TABLES" in row[2]
+    assert "NO_BACKSLASH_ESCAPES" not in row[2]
+
+
+async def test_a_connection_ended_by_the_server_is_replaced(client: LedgerClient, strange: MariaDB) -> None:
+    """A failover between two requests costs none of them."""
+    account = await client.open()
+    [[number]] = strange.query("SELECT id FROM information_schema.processlist WHERE db = 'strange'")
+    strange.query(f"KILL {number}")
+    assert await client.balance(account) == 0
+
+
+async def test_a_server_that_crashes_is_503_until_it_is_back(client: LedgerClient, strange: MariaDB) -> None:
+    """And what it had committed is there."""
+    left, right = await client.pair()
+    made = await client.move(left, right)
+    strange.kill()
+    try:
+        response = await client.http.get("/transactions")
+        detail = refusal(response, 503, "database-unavailable")
+        assert response.headers["retry-after"] == "1"
+        assert "127.0.0.1" not in detail
+    finally:
+        strange.start()
+    assert (await client.http.get("/transactions")).json()["transactions"] == [made]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [(("ledger:", "nobody:"), "MySQL 1045"), (("/strange", "/elsewhere"), "MySQL 1044")],
+    ids=["login", "database"],
+)
+async def test_a_refused_log_in_is_503_with_the_servers_number(
+    strange_url: str, change: tuple[str, str], reason: str
+) -> None:
+    """The number tells whom to ask; the server's sentence would name account and host."""
+    database = Database(DatabaseURL.parse(strange_url.replace(*change)))
+    try:
+        with pytest.raises(DatabaseUnavailable) as refused:
+            async with database.sessions() as session:
+                await session.execute(text("SELECT 1"))
+        assert refused.value.reason == reason
+    finally:
+        await database.dispose()

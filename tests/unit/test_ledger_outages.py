@@ -1,0 +1,74 @@
+"""Which errors are answered with 503, and which stay visible as defects."""
+
+import sqlite3
+
+import asyncpg
+import pytest
+from asyncmy.errors import MySQLError
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from api.ledger.outages import means_away, reason
+
+
+def sqlite(name: str) -> sqlite3.Error:
+    """SQLite's error of that name, as its module raises it."""
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
+    return error
+
+
+def wrapped(original: BaseException) -> DBAPIError:
+    """The error as SQLAlchemy hands it on."""
+    return DBAPIError("SELECT 1", {}, original)
+
+
+@pytest.mark.parametrize(
+    ("original", "said"),
+    [
+        (MySQLError(1213, "Deadlock found"), "MySQL 1213"),
+        (MySQLError(1205, "Lock wait timeout exceeded"), "MySQL 1205"),
+        (MySQLError(1040, "Too many connections"), "MySQL 1040"),
+        (MySQLError(1045, "Access denied"), "MySQL 1045"),
+        (MySQLError(1836, "Running in read-only mode"), "MySQL 1836"),
+        (MySQLError(2003, "Can't connect"), "MySQL 2003"),
+        (sqlite("SQLITE_BUSY"), "SQLITE_BUSY"),
+        (sqlite("SQLITE_BUSY_SNAPSHOT"), "SQLITE_BUSY_SNAPSHOT"),
+        (sqlite("SQLITE_CANTOPEN"), "SQLITE_CANTOPEN"),
+        (sqlite("SQLITE_IOERR_FSYNC"), "SQLITE_IOERR_FSYNC"),
+        (sqlite("SQLITE_FULL"), "SQLITE_FULL"),
+        (asyncpg.DeadlockDetectedError("x"), "40P01"),
+        (asyncpg.CannotConnectNowError("x"), "57P03"),
+    ],
+)
+def test_an_outage_is_told_from_its_code(original: BaseException, said: str) -> None:
+    """And named by it, for the text may hold values."""
+    error = wrapped(original)
+    assert means_away(error)
+    assert reason(error) == said
+
+
+@pytest.mark.parametrize(
+    "original",
+    [
+        MySQLError(1062, "Duplicate entry"),
+        MySQLError(1064, "You have an error in your SQL syntax"),
+        MySQLError(1146, "Table doesn't exist"),
+        MySQLError(1366, "Incorrect value"),
+        sqlite("SQLITE_CONSTRAINT_UNIQUE"),
+        sqlite("SQLITE_ERROR"),
+        sqlite("SQLITE_CORRUPT"),
+        asyncpg.UndefinedTableError("x"),
+        asyncpg.UniqueViolationError("x"),
+    ],
+)
+def test_a_defect_is_no_outage(original: BaseException) -> None:
+    """Trying again would not help, and somebody has to hear of it."""
+    assert not means_away(wrapped(original))
+
+
+@pytest.mark.parametrize("error", [PoolTimeout(), ConnectionRefusedError()])
+def test_an_error_without_a_code_is_named_by_its_kind(error: PoolTimeout | OSError) -> None:
+    """Before there is a connection there is no code."""
+    assert means_away(error)
+    assert reason(error) == type(error).__name__
