@@ -63,9 +63,9 @@ def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> Asy
     return create_async_engine(
         url.sqlalchemy(),
         connect_args={**url.connect_args(), **arguments},
-        # As on PostgreSQL. Under REPEATABLE READ, the default here, a transaction goes on looking at the snapshot of its
-        # first statement: one that lost the race for a key could not see what it lost to. The ledger begins anew to
-        # look, but no later change should depend on that.
+        # As on PostgreSQL. Under REPEATABLE READ, the default here, a transaction goes on looking at what its first
+        # statement saw: one that lost the race for a key could not see what it lost to. The ledger begins anew to look,
+        # but no later change should have to know.
         isolation_level="READ COMMITTED",
         pool_recycle=_RECYCLE_SECONDS,
         **pool,
