@@ -1,6 +1,8 @@
 """The ledger on a MariaDB that has its own ideas, refuses, or goes away."""
 
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 from sqlalchemy import text
@@ -8,9 +10,11 @@ from sqlalchemy import text
 from api.ledger.database import Database
 from api.ledger.errors import DatabaseUnavailable
 from api.migrations.urls import DatabaseURL
+from devtools.account import Account
 from tests.integration.conftest import migrate
 from tests.integration.ledger_client import LedgerClient, ledger_client, refusal, transfer
 from tests.mariadb import MariaDB, running_mariadb
+from tests.servers import program, self_signed, temporary_home
 
 # Modes in which the driver's own quoting would be wrong, or values be cut; a zone; limits of a day.
 STRANGE = {
@@ -22,9 +26,20 @@ STRANGE = {
 
 
 @pytest.fixture(scope="module")
-def strange() -> Iterator[MariaDB]:
-    """A server with other defaults than ours, that may be killed."""
-    with running_mariadb(**STRANGE) as server:
+def certificate() -> Iterator[Path]:
+    """A certificate that the server shows and that one may trust, its key beside it."""
+    account = Account.unprivileged()
+    with temporary_home(account) as folder:
+        made = self_signed(program("openssl", "apt-get install openssl"), folder)
+        account.own(*made)
+        yield made[0]
+
+
+@pytest.fixture(scope="module")
+def strange(certificate: Path) -> Iterator[MariaDB]:
+    """A server with other defaults than ours, that speaks TLS and may be killed."""
+    tls = {"ssl-cert": str(certificate), "ssl-key": str(certificate.with_suffix(".key"))}
+    with running_mariadb(**STRANGE, **tls) as server:
         yield server
 
 
@@ -92,11 +107,44 @@ async def test_a_refused_log_in_is_503_with_the_servers_number(
     strange_url: str, change: tuple[str, str], reason: str
 ) -> None:
     """The number tells whom to ask; the server's sentence would name account and host."""
-    database = Database(DatabaseURL.parse(strange_url.replace(*change)))
+    with pytest.raises(DatabaseUnavailable) as refused:
+        await ask(strange_url.replace(*change), "SELECT 1")
+    assert refused.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    ("query", "encrypted"),
+    [("", False), ("?ssl-mode=REQUIRED", True), ("?sslmode=verify-full&sslrootcert={ca}", True)],
+)
+async def test_tls_is_used_where_the_url_asks_for_it(
+    strange_url: str, certificate: Path, query: str, encrypted: bool
+) -> None:
+    """The server says with which cipher."""
+    row = await ask(strange_url + query.format(ca=certificate), "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    assert bool(row[1]) is encrypted
+
+
+async def test_a_server_whose_certificate_is_not_trusted_is_503(strange_url: str) -> None:
+    """Self-signed, and the system knows no such authority."""
+    with pytest.raises(DatabaseUnavailable):
+        await ask(f"{strange_url}?ssl-mode=VERIFY_CA", "SELECT 1")
+
+
+async def test_a_password_of_any_characters_logs_in(strange: MariaDB, strange_url: str) -> None:
+    """Also of those that the driver's own encoding does not have."""
+    strange.query("CREATE USER guarded IDENTIFIED BY '€ @ö'; GRANT ALL ON strange.* TO guarded")
     try:
-        with pytest.raises(DatabaseUnavailable) as refused:
-            async with database.sessions() as session:
-                await session.execute(text("SELECT 1"))
-        assert refused.value.reason == reason
+        row = await ask(strange.url("strange", user="guarded", password="€ @ö"), "SELECT user()")
+    finally:
+        strange.query("DROP USER guarded")
+    assert row[0].startswith("guarded@")
+
+
+async def ask(url: str, sql: str) -> Any:
+    """The first row, through the ledger's own pool."""
+    database = Database(DatabaseURL.parse(url))
+    try:
+        async with database.sessions() as session:
+            return (await session.execute(text(sql))).first()
     finally:
         await database.dispose()
