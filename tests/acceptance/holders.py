@@ -1,8 +1,9 @@
 """Sessions that migrate, as the server sees them, and revisions that hold still in one place."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from tests.acceptance.fleet import Instance
 from tests.acceptance.project import GATE, Revision
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
@@ -69,3 +70,9 @@ def alone_until(url: str, condition: Callable[[], bool], what: str, *, seconds: 
         return condition()
 
     wait_until(still_alone, what, seconds=seconds)
+
+
+def all_see_the_held_one(instances: Sequence[Instance]) -> bool:
+    """Whether each has looked since `project.held` began, and knows whose it is."""
+    healths = [instance.health() for instance in instances]
+    return all(h and h["progress"]["current"] == "held" and h["lock"]["holder"] for h in healths)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
+from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import (
     MARK,
     Instance,
@@ -31,12 +31,7 @@ def ini(tmp_path: Path) -> Path:
 
 def until_all_have_looked(instances: Sequence[Instance]) -> None:
     """Wait until one migrates, everybody else knows that it does, and the held revision may be let go."""
-
-    def held() -> bool:
-        healths = [instance.health() for instance in instances]
-        return all(h and h["progress"]["current"] == "held" and h["lock"]["holder"] for h in healths)
-
-    wait_until(held, "instances that see the held revision", seconds=60)
+    wait_until(lambda: holders.all_see_the_held_one(instances), "instances that see the held revision", seconds=60)
 
 
 def assert_one_attempt(url: str) -> None:

@@ -6,13 +6,11 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance import evidence, project
+from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import (
     MARK,
     Instance,
-    finish,
     fleet,
-    start_migrate,
     until_all_ready,
     until_one_migrates,
 )
@@ -75,18 +73,6 @@ def assert_closed(instance: Instance, holder: Instance, total: int) -> None:
     assert retry_after(refused) > 0
 
 
-def sees_the_held_revision(instance: Instance) -> bool:
-    """Whether it has looked since the held revision began, and knows whose it is."""
-    health = instance.health()
-    return bool(health and health["progress"]["current"] == "held" and health["lock"]["holder"])
-
-
-def waits_for_nobody(instance: Instance) -> bool:
-    """Whether it waits although the lock is free."""
-    health = instance.health()
-    return health.get("phase") == "waiting" and "nobody holds the lock" in (health["message"] or "")
-
-
 def assert_serves(instance: Instance) -> None:
     """Every probe is green and the ledger works."""
     for path in ("/health/live", "/health/ready", "/health/migrations"):
@@ -102,7 +88,7 @@ def test_five_instances_start_at_once(database_url: str, ini: Path) -> None:
     """One migrates; meanwhile all are alive and none is ready; then all serve, and everything was applied once."""
     with fleet(5, database_url, ini=ini) as instances:
         holder = until_one_migrates(instances)
-        wait_until(lambda: all(map(sees_the_held_revision, instances)), "five that look on", seconds=60)
+        wait_until(lambda: holders.all_see_the_held_one(instances), "five that look on", seconds=60)
         for instance in instances:
             assert_closed(instance, holder, len(project.revisions(ini)))
         assert evidence.advisory_locks(database_url) == 1
@@ -128,20 +114,3 @@ def test_in_block_mode_nobody_listens_before_the_schema_is_there(database_url: s
         for instance in instances:
             assert_serves(instance)
     assert_applied_once(database_url, ini)
-
-
-def test_a_job_migrates_and_the_instances_only_wait(database_url: str, ini: Path) -> None:
-    """With MIGRATION_STRATEGY=job nobody tries the lock, before the job, while it runs, or after."""
-    with fleet(2, database_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
-        wait_until(lambda: all(map(waits_for_nobody, instances)), "two that wait", seconds=60)
-        assert evidence.history(database_url) == []
-        with start_migrate("upgrade", url=database_url, ini=ini, MIGRATION_INSTANCE="the-job") as job:
-            wait_until(lambda: all(map(sees_the_held_revision, instances)), "two that look on", seconds=60)
-            assert {i.health()["lock"]["holder"]["instance"] for i in instances} == {"the-job"}
-            evidence.let_go(database_url)
-            code, output = finish(job)
-        assert (code, output.count(MARK)) == (0, 1), output
-        until_all_ready(instances)
-        assert MARK not in "".join(instance.log() for instance in instances)
-    assert_applied_once(database_url, ini)
-    assert evidence.appliers(database_url) == {"the-job"}
