@@ -20,9 +20,9 @@ RUN python -m compileall -q api alembic
 # A number, so that Kubernetes can verify `runAsNonRoot`.
 USER 10001:10001
 EXPOSE 8000
-# Ready, not merely alive: this is what `up --wait` and `service_healthy` ask for. Nothing restarts a container for it, so
-# an instance that waits for a long migration is only shown as what it is.
-HEALTHCHECK --interval=5s --timeout=3s --start-period=60s \
+# Ready, not merely alive: this is what `up --wait` and `service_healthy` ask for. Until MIGRATION_WAIT_SECONDS have passed
+# an instance is starting and not unhealthy; the first answer ends that, so it makes nobody wait.
+HEALTHCHECK --interval=5s --timeout=3s --start-period=310s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
 # Exec form: SIGTERM reaches uvicorn itself. One process a container: `--workers` would hide a failed start behind exit 0.
 CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000"]

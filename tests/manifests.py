@@ -1,0 +1,84 @@
+"""What the deployment files say: manifests, the app spec and compose files, as their readers see them."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from api.migrations.settings import MigrationSettings
+
+ROOT = Path(__file__).resolve().parent.parent
+KUBERNETES = ROOT / "deploy" / "kubernetes"
+APP_SPEC = ROOT / ".do" / "app.yaml"
+COMPOSE = ROOT / "docker-compose.yml"
+
+KUSTOMIZATIONS = sorted(KUBERNETES.rglob("kustomization.yaml"))
+MANIFESTS = sorted(path for path in KUBERNETES.rglob("*.yaml") if path not in KUSTOMIZATIONS)
+
+Document = dict[str, Any]
+
+
+def read(path: Path) -> Document:
+    """The one document of a file."""
+    document: Document = yaml.safe_load(path.read_text())
+    return document
+
+
+def named(items: list[Document], name: str) -> Document:
+    """The one of `items` that is called so."""
+    (found,) = (item for item in items if item["name"] == name)
+    return found
+
+
+def pod(manifest: Document) -> Document:
+    """The pod's spec of a Job or a Deployment."""
+    spec: Document = manifest["spec"]["template"]["spec"]
+    return spec
+
+
+def container(manifest: Document) -> Document:
+    """The one container of a Job or a Deployment."""
+    (only,) = pod(manifest)["containers"]
+    return dict(only)
+
+
+def values(env: list[Document], name: str = "name") -> dict[str, str]:
+    """The variables of a list of them; one without a value of its own comes from elsewhere, and is empty here."""
+    return {item[name]: item.get("value", "") for item in env}
+
+
+def app_values(component: Document) -> dict[str, str]:
+    """The variables that a component of the app spec sees."""
+    return {**values(read(APP_SPEC)["envs"], "key"), **values(component["envs"], "key")}
+
+
+def environments() -> Iterator[tuple[str, dict[str, str]]]:
+    """Every set of variables that a deployment file gives to a process of this project, and where it stands."""
+    for path in MANIFESTS:
+        manifest = read(path)
+        if "template" in manifest.get("spec", {}):
+            yield str(path.relative_to(ROOT)), values(container(manifest)["env"])
+    spec = read(APP_SPEC)
+    for component in [*spec["jobs"], *spec["services"]]:
+        yield f"{APP_SPEC.name} {component['name']}", app_values(component)
+    for path in (COMPOSE, ROOT / "docker-compose.job.yml"):
+        for name, service in read(path)["services"].items():
+            # the database is not a process of this project
+            if "MIGRATION_STRATEGY" in service.get("environment", {}):
+                yield f"{path.name} {name}", service["environment"]
+
+
+def settings(given: dict[str, str]) -> MigrationSettings:
+    """What the process makes of these variables; those that come from elsewhere are left out."""
+    plain = {name: value for name, value in given.items() if value and "$" not in value}
+    own = {name.removeprefix("MIGRATION_").lower(): value for name, value in plain.items() if name != "DATABASE_URL"}
+    return MigrationSettings.load(_env_file=None, **own)
+
+
+def seconds(text: str) -> int:
+    """A duration such as 30s or 33m."""
+    found = re.fullmatch(r"(\d+)([sm])", text)
+    assert found, text
+    return int(found[1]) * {"s": 1, "m": 60}[found[2]]

@@ -1,0 +1,126 @@
+"""The deployment files: valid for their readers, complete, and without a variable that nobody reads."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import kubernetes_validate
+import pytest
+
+from api.migrations.settings import MigrationSettings, Strategy
+from tests import manifests
+from tests.manifests import APP_SPEC, KUBERNETES, KUSTOMIZATIONS, MANIFESTS, container, named, pod, read
+
+OLDEST = "1.31"
+"""Where the Job's failure policy and the budget's eviction policy are stable."""
+
+SCHEMA = Path(__file__).parent.parent / "data" / "app_spec.yaml"
+APP = read(APP_SPEC)
+DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
+NOT_HERE_YET = {KUBERNETES / "leader-election" / "rbac.yaml"}
+NOT_SETTINGS_YET = {"MIGRATION_REDIS_URL"}
+
+ENVIRONMENTS = dict(manifests.environments())
+
+
+def known() -> set[str]:
+    """The variables that are settings."""
+    prefixed = {f"MIGRATION_{name}".upper() for name in MigrationSettings.model_fields}
+    own = {"DATABASE_URL", "MIGRATION_DATABASE_URL"}
+    return prefixed - {"MIGRATION_MIGRATION_DATABASE_URL"} | own
+
+
+@pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
+@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.relative_to(KUBERNETES))
+def test_every_manifest_is_valid(path: Path, version: str) -> None:
+    """By the schemas of the oldest and the newest Kubernetes, which know every field and allow no other."""
+    kubernetes_validate.validate(read(path), version, strict=True)
+
+
+def test_kustomizations_and_files_agree() -> None:
+    """What they name is there, in comments too, and every manifest is named."""
+    named_there = {
+        path.parent / name for path in KUSTOMIZATIONS for name in re.findall(r"[\w/-]+\.yaml", path.read_text())
+    }
+    assert {path for path in named_there if not path.is_file()} <= NOT_HERE_YET
+    assert set(MANIFESTS) <= named_there
+
+
+def test_the_job_is_named_by_the_release() -> None:
+    """Its name ends in the piece that the kustomization replaces with the tag of the one image that all have."""
+    (replacement,) = read(KUBERNETES / "kustomization.yaml")["replacements"]
+    (target,) = replacement["targets"]
+    pieces = JOB["metadata"]["name"].split(target["options"]["delimiter"])
+    assert pieces[target["options"]["index"]] == pieces[-1] == "release"
+    assert target["fieldPaths"] == ["metadata.name"]
+    assert replacement["source"]["name"] == DEPLOYMENT["metadata"]["name"]
+    assert f"[name={container(DEPLOYMENT)['name']}]" in replacement["source"]["fieldPath"]
+    (image,) = read(KUBERNETES / "kustomization.yaml")["images"]
+    assert container(JOB)["image"] == container(DEPLOYMENT)["image"] == image["name"]
+    for variant in (KUBERNETES / "variants").iterdir():
+        assert read(variant)["metadata"]["name"] == JOB["metadata"]["name"]
+
+
+def test_selectors_find_the_pods_of_the_deployment_and_no_other() -> None:
+    """Those of the Deployment, the Service and the disruption budget; the Job's pod takes no request."""
+    labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
+    service, budget = read(KUBERNETES / "service.yaml"), read(KUBERNETES / "pdb.yaml")
+    selectors = [service["spec"]["selector"], *(m["spec"]["selector"]["matchLabels"] for m in (DEPLOYMENT, budget))]
+    for selector in selectors:
+        assert selector.items() <= labels.items()
+        assert not selector.items() <= JOB["spec"]["template"]["metadata"]["labels"].items()
+
+
+@pytest.mark.parametrize("manifest", [DEPLOYMENT, JOB], ids=["deployment", "job"])
+def test_pods_may_do_nothing_but_run(manifest: dict[str, Any]) -> None:
+    """Not root, a root file system that is read-only, no privilege, no token; and no container before them."""
+    spec, own = pod(manifest), container(manifest)["securityContext"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["runAsGroup"] == 10001
+    assert spec["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
+    assert own == {
+        "readOnlyRootFilesystem": True,
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+    }
+    assert spec["automountServiceAccountToken"] is False
+    assert "initContainers" not in spec
+
+
+def test_only_the_job_gets_the_owners_url() -> None:
+    """With strategy `job` the instances have the application's role."""
+    assert "MIGRATION_DATABASE_URL" in manifests.values(container(JOB)["env"])
+    assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
+
+
+def test_the_app_spec_is_valid() -> None:
+    """By the documented fields, their types and limits."""
+    jsonschema.Draft202012Validator(read(SCHEMA)).validate(APP)
+    job, service = named(APP["jobs"], "migrate"), named(APP["services"], "api")
+    assert (job["kind"], job["run_command"]) == ("PRE_DEPLOY", "./migrate.sh upgrade head")
+    assert service["instance_count"] == 3
+    assert {"rule": "DEPLOYMENT_FAILED"} in APP["alerts"]
+    for component in (job, service):
+        assert manifests.app_values(component)["DATABASE_URL"] == f"${{{APP['databases'][0]['name']}.DATABASE_URL}}"
+
+
+@pytest.mark.parametrize("where", ["services", "jobs", "databases", "alerts", "envs"])
+def test_a_misspelt_field_of_the_app_spec_is_noticed(where: str) -> None:
+    """The schema allows no field that is not documented."""
+    broken = {**APP, where: [{**APP[where][0], "misspelt": 1}]}
+    with pytest.raises(jsonschema.ValidationError, match="misspelt"):
+        jsonschema.Draft202012Validator(read(SCHEMA)).validate(broken)
+
+
+@pytest.mark.parametrize("where", ENVIRONMENTS)
+def test_every_variable_is_a_setting(where: str) -> None:
+    """A misspelt one would be ignored, silently; and what a file gives must be accepted."""
+    given = ENVIRONMENTS[where]
+    assert given.keys() - known() <= NOT_SETTINGS_YET
+    assert manifests.settings({name: given[name] for name in given.keys() & known()}).strategy in set(Strategy)
+
+
+def test_nothing_was_overlooked() -> None:
+    """The files that give variables: a Job, two Deployments, two components, and three services of compose."""
+    assert len(ENVIRONMENTS) == 8, sorted(ENVIRONMENTS)
