@@ -1,0 +1,86 @@
+"""The image under the limits of the Kubernetes manifests: their user, their file system, their memory, nothing more."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from devtools.ports import free_port
+from tests.acceptance import evidence, project
+from tests.acceptance.fleet import MARK, WAIT_SECONDS
+from tests.acceptance.test_compose import docker_client, is_ready, run, strategy
+from tests.manifests import KUBERNETES, Document, container, pod, read
+from tests.waiting import wait_until
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.docker]
+
+NAME = f"ledger-test-{os.getpid()}"
+DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
+HOSTILE = "import pathlib, sys; [pathlib.Path(p, 'x').touch() for p in sys.argv[1:]]"
+
+
+@pytest.fixture(scope="module")
+def docker() -> Iterator[str]:
+    """The client, with the image built."""
+    client = docker_client()
+    built = run(client, "build", "--quiet", "--tag", NAME, ".")
+    assert built.returncode == 0, built.stdout
+    try:
+        yield client
+    finally:
+        run(client, "image", "rm", "--force", NAME)
+
+
+def limits(manifest: Document) -> list[str]:
+    """The manifest's limits as options of `docker run`."""
+    user, own = pod(manifest)["securityContext"], container(manifest)["securityContext"]
+    return [
+        f"--user={user['runAsUser']}:{user['runAsGroup']}",
+        f"--read-only={str(own['readOnlyRootFilesystem']).lower()}",
+        *(f"--cap-drop={name}" for name in own["capabilities"]["drop"]),
+        f"--security-opt=no-new-privileges:{str(not own['allowPrivilegeEscalation']).lower()}",
+        f"--memory={container(manifest)['resources']['limits']['memory'].removesuffix('i')}",
+        # the test's database is on this machine
+        "--network=host",
+    ]
+
+
+def run_job(docker: str, url: str) -> tuple[int, str]:
+    """The Job from start to end, with what it gets and nothing else."""
+    given = ["--env=MIGRATION_STRATEGY=job", f"--env=MIGRATION_DATABASE_URL={url}"]
+    done = run(docker, "run", "--rm", *limits(JOB), *given, NAME, *container(JOB)["command"])
+    return done.returncode, done.stdout
+
+
+@contextmanager
+def instance(docker: str, url: str) -> Iterator[str]:
+    """A pod of the Deployment; yields its port."""
+    port = str(free_port())
+    given = ["--env=MIGRATION_STRATEGY=job", f"--env=DATABASE_URL={url}"]
+    serve = ["uvicorn", "api.main:app", "--host", "127.0.0.1", "--port", port]
+    started = run(docker, "run", "--detach", f"--name={NAME}", *limits(DEPLOYMENT), *given, NAME, *serve)
+    assert started.returncode == 0, started.stdout
+    try:
+        yield port
+    finally:
+        run(docker, "rm", "--force", NAME)
+
+
+def test_the_job_and_the_instances_need_no_more_than_the_manifests_give(docker: str, database_url: str) -> None:
+    """The Job migrates and an instance serves, without root, a writable file or a capability; both end when told to."""
+    code, output = run_job(docker, database_url)
+    assert (code, output.count(MARK)) == (0, 1), output
+    assert evidence.versions(database_url) == [project.head()]
+    with instance(docker, database_url) as port:
+        wait_until(lambda: is_ready(port), "a ready container", seconds=2 * WAIT_SECONDS)
+        assert strategy(port) == "job"
+        assert run(docker, "exec", NAME, "id", "-u").stdout.strip() == "10001"
+        written = run(docker, "exec", NAME, "python", "-c", HOSTILE, "/tmp", "/app")
+        assert (written.returncode, "Read-only file system" in written.stdout) == (1, True), written.stdout
+        logs = run(docker, "logs", NAME).stdout
+        assert (MARK in logs, "Traceback" in logs) == (False, False), logs
+        stopped = time.monotonic()
+        assert run(docker, "stop", "--time", "30", NAME).returncode == 0
+        assert time.monotonic() - stopped < 15, "SIGTERM did not reach the service"
