@@ -20,9 +20,14 @@ MANIFESTS = sorted(path for path in KUBERNETES.rglob("*.yaml") if path not in KU
 Document = dict[str, Any]
 
 
+def documents(path: Path) -> list[Document]:
+    """The documents of a file."""
+    return list(yaml.safe_load_all(path.read_text()))
+
+
 def read(path: Path) -> Document:
     """The one document of a file."""
-    document: Document = yaml.safe_load(path.read_text())
+    (document,) = documents(path)
     return document
 
 
@@ -57,9 +62,9 @@ def app_values(component: Document) -> dict[str, str]:
 def environments() -> Iterator[tuple[str, dict[str, str]]]:
     """Every set of variables that a deployment file gives to a process of this project, and where it stands."""
     for path in MANIFESTS:
-        manifest = read(path)
-        if "template" in manifest.get("spec", {}):
-            yield str(path.relative_to(ROOT)), values(container(manifest)["env"])
+        for manifest in documents(path):
+            if "template" in manifest.get("spec", {}):
+                yield str(path.relative_to(ROOT)), values(container(manifest)["env"])
     spec = read(APP_SPEC)
     for component in [*spec["jobs"], *spec["services"]]:
         yield f"{APP_SPEC.name} {component['name']}", app_values(component)
