@@ -11,6 +11,7 @@ What is promised
     * One `Idempotency-Key` makes one transaction. The unique constraint decides between concurrent requests, not a
       look before the insert; the loser reads what the winner committed. After a 503, or no answer at all, the same
       request with the same key is therefore always safe.
+    * All this on PostgreSQL, MySQL, MariaDB and SQLite: `types`, `engines` and `outages` are where they differ.
     * Pages are cut by key, not by offset: rows that arrive while somebody pages move nothing.
 
 What is not promised

@@ -12,8 +12,8 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 from api.migrations.urls import DatabaseURL
 
 from .engines import WRITING, engine_of
-from .errors import DatabaseUnavailable
-from .outages import means_away, reason
+from .errors import DatabaseUnavailable, Deadlocked
+from .outages import means_away, means_deadlock, reason
 
 
 class Database:
@@ -49,6 +49,7 @@ class Database:
         has made its answer: the client would read 201 before, or without, the commit.
 
         Raises:
+            Deadlocked: nothing was written, and trying again at once may succeed.
             DatabaseUnavailable: no connection in time, or it was lost; a commit may or may not have happened.
             sqlalchemy.exc.IntegrityError: a constraint refused what was written.
         """
@@ -58,7 +59,8 @@ class Database:
         except (DBAPIError, PoolTimeout, OSError) as error:
             if not means_away(error):
                 raise
-            raise DatabaseUnavailable(reason(error)) from error
+            kind = Deadlocked if means_deadlock(error) else DatabaseUnavailable
+            raise kind(reason(error)) from error
 
     async def dispose(self) -> None:
         """Close every connection; those in use when they come back."""

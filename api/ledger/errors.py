@@ -141,3 +141,7 @@ class DatabaseUnavailable(LedgerError):
             "The database did not answer. Try again shortly; a transaction sent again with the same Idempotency-Key "
             "is posted once, even if this attempt went through."
         )
+
+
+class Deadlocked(DatabaseUnavailable):
+    """The database undid the transaction to let others go on; at once it may succeed."""

@@ -54,6 +54,12 @@ def means_away(error: DBAPIError | PoolTimeout | OSError) -> bool:
     return state[:2] in _CLASSES or state in _STATES
 
 
+def means_deadlock(error: BaseException) -> bool:
+    """Whether the database undid the transaction because others and it waited for one another."""
+    original = getattr(error, "orig", None)
+    return _number(original) == 1213 or _sqlstate(original) == "40P01"
+
+
 def reason(error: BaseException) -> str:
     """The error as logs name it: the database's own code, else what kind of error it is."""
     original = getattr(error, "orig", None)

@@ -13,7 +13,7 @@ from sqlalchemy.orm import selectinload
 from . import cursor
 from .balance import require_balanced, require_matching_accounts
 from .database import Database
-from .errors import KeyReused, UnknownAccount
+from .errors import Deadlocked, KeyReused, UnknownAccount
 from .idempotency import fingerprint
 from .models import Account, Posting, Transaction
 from .schemas import AccountView, NewAccount, NewPosting, NewTransaction, TransactionPage, TransactionView
@@ -62,15 +62,14 @@ class Ledger:
             KeyReused: the key belongs to a transaction with another payload.
         """
         require_balanced(request.postings)
-        transaction = _transaction(request, key, _now())
         try:
-            await self._insert(transaction, request.postings)
+            transaction = await self._insert(request, key)
         except IntegrityError:
             # The insert waited for whoever else was using the key, so theirs is committed and a new snapshot shows it.
             original = await self._find(key)
             if original is None:
                 raise
-            if original.request_digest != transaction.request_digest:
+            if original.request_digest != fingerprint(request):
                 raise KeyReused(key, original.id) from None
             return Posted(TransactionView.model_validate(original), replayed=True)
         return Posted(TransactionView.model_validate(transaction), replayed=False)
@@ -93,10 +92,20 @@ class Ledger:
             next_cursor=cursor.encode(shown[-1].id) if len(found) > limit else None,
         )
 
-    async def _insert(self, transaction: Transaction, postings: list[NewPosting]) -> None:
+    async def _insert(self, request: NewTransaction, key: str) -> Transaction:
+        try:
+            return await self._try_insert(request, key)
+        except Deadlocked:
+            # Where several wait for a key and its holder gives up, MySQL lets one have it and undoes the others. By now
+            # they meet a holder again, whom they can wait for.
+            return await self._try_insert(request, key)
+
+    async def _try_insert(self, request: NewTransaction, key: str) -> Transaction:
+        transaction = _transaction(request, key, _now())
         async with self._database.sessions(writing=True) as session:
-            require_matching_accounts(postings, await _currencies(session, postings))
+            require_matching_accounts(request.postings, await _currencies(session, request.postings))
             session.add(transaction)
+        return transaction
 
     async def _find(self, key: str) -> Transaction | None:
         by_key = select(Transaction).options(selectinload(Transaction.postings)).filter_by(idempotency_key=key)

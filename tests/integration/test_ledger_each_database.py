@@ -104,11 +104,11 @@ async def poster(url: str, body: str) -> asyncio.subprocess.Process:
     return await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdin=pipe, stdout=pipe)
 
 
-@pytest.mark.parametrize(("kept", "status"), [(True, 200), (False, 201)])
-async def test_on_mariadb_a_request_waits_for_the_one_that_holds_its_key(
-    mariadb: MariaDB, mariadb_ledger_url: str, kept: bool, status: int
+@pytest.mark.parametrize(("kept", "statuses"), [(True, [200] * 3), (False, [200, 200, 201])])
+async def test_on_mariadb_requests_wait_for_the_one_that_holds_their_key(
+    mariadb: MariaDB, mariadb_ledger_url: str, kept: bool, statuses: list[int]
 ) -> None:
-    """Frozen between insert and commit: the second gets the first's transaction, or its own if the first gives up."""
+    """Frozen between insert and commit: all get that transaction, or if it is given up, that of one among them."""
     holder = Database(DatabaseURL.parse(mariadb_ledger_url))
     async with ledger_client(mariadb_ledger_url) as client:
         body = transfer(*await client.pair())
@@ -116,19 +116,21 @@ async def test_on_mariadb_a_request_waits_for_the_one_that_holds_its_key(
         try:
             async with holder.sessions(writing=True) as session:
                 await session.execute(text(INSERT), {"digest": digest})
-                second = asyncio.create_task(client.post(body, key="once"))
-                await asyncio.to_thread(wait_until, lambda: waits(mariadb), "a wait for the key", seconds=10)
+                others = [asyncio.create_task(client.post(body, key="once")) for _ in range(3)]
+                await asyncio.to_thread(wait_until, lambda: waiting(mariadb) == 3, "three wait for the key", seconds=10)
                 if not kept:
                     await session.rollback()
-            assert (await second).status_code == status
+            answers = await asyncio.gather(*others)
         finally:
             await holder.dispose()
+    assert sorted(answer.status_code for answer in answers) == statuses
+    assert len({answer.text for answer in answers}) == 1
 
 
-def waits(mariadb: MariaDB) -> bool:
-    """Whether a transaction waits for a row; `innodb_trx` would not say, as it stays as it is while it is polled."""
+def waiting(mariadb: MariaDB) -> int:
+    """How many wait for a row; `innodb_trx` would not say, as it stays as it is while it is polled."""
     [[_, number]] = mariadb.query("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
-    return int(number) > 0
+    return int(number)
 
 
 async def test_on_sqlite_who_does_not_get_its_turn_is_told_so_and_readers_go_on(sqlite_ledger_url: str) -> None:

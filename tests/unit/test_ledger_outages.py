@@ -8,7 +8,7 @@ from asyncmy.errors import MySQLError
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
-from api.ledger.outages import means_away, reason
+from api.ledger.outages import means_away, means_deadlock, reason
 
 
 def sqlite(name: str) -> sqlite3.Error:
@@ -72,3 +72,11 @@ def test_an_error_without_a_code_is_named_by_its_kind(error: PoolTimeout | OSErr
     """Before there is a connection there is no code."""
     assert means_away(error)
     assert reason(error) == type(error).__name__
+
+
+def test_only_a_deadlock_may_be_tried_again_at_once() -> None:
+    """Every other outage would only be asked for twice."""
+    assert means_deadlock(wrapped(MySQLError(1213, "Deadlock found")))
+    assert means_deadlock(wrapped(asyncpg.DeadlockDetectedError("x")))
+    assert not means_deadlock(wrapped(MySQLError(1205, "Lock wait timeout exceeded")))
+    assert not means_deadlock(PoolTimeout())
