@@ -257,7 +257,8 @@ def _options(url: str, answer_seconds: float) -> dict[str, Any]:
     limits = {"socket_timeout": answer_seconds, "socket_connect_timeout": answer_seconds}
     # who retries, and for how long, is decided here
     ours = {**limits, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
-    ours |= {"decode_responses": False, "max_connections": None}
+    # an introduction of the client would hide why the server sends it away
+    ours |= {"decode_responses": False, "max_connections": None, "driver_info": None}
     try:
         # the older protocol needs no HELLO, which old servers do not know
         options: dict[str, Any] = {
