@@ -46,6 +46,7 @@ from redis.exceptions import LockNotOwnedError, RedisError
 from .errors import ConfigurationError, HoldLost
 from .redis_checks import examine
 from .redis_errors import describe, translate
+from .redis_hold import Hold
 from .trust import Trust
 from .urls import REDIS_EXAMPLE
 
@@ -128,18 +129,15 @@ class RedisElector:
         """Take our token out of the key, and close the connections."""
         hold, self._hold = self._hold, self._nothing()
         client, self._redis = self._redis, None
-        await hold.end()
-        if client is None:
-            return
         try:
-            if hold.asked:
+            await hold.end()
+            if client is not None and hold.asked:
                 await self._give_back(hold, client)
         finally:
-            with suppress(RedisError, OSError):
-                async with asyncio.timeout(self._answer_seconds):
-                    await client.aclose()
+            if client is not None:
+                await self._close(client)
 
-    async def _granted(self, hold: _Hold) -> bool:
+    async def _granted(self, hold: Hold) -> bool:
         # with a SET that was not answered it may be in the key already
         unsure, hold.asked = hold.asked, True
         asked_at = self._clock()
@@ -152,12 +150,12 @@ class RedisElector:
             hold.trust.granted(asked_at)
         return hold.asked and hold.trust.left(self._clock()) > 0
 
-    async def _is_ours(self, hold: _Hold) -> bool:
+    async def _is_ours(self, hold: Hold) -> bool:
         with suppress(LockNotOwnedError):
             return await self._lock(hold).reacquire()
         return False
 
-    async def _renewed(self, hold: _Hold) -> bool:
+    async def _renewed(self, hold: Hold) -> bool:
         asked_at = self._clock()
         left = hold.trust.left(asked_at)
         if not left:
@@ -176,14 +174,14 @@ class RedisElector:
             return hold.reason is None and hold.trust.left(self._clock()) > 0
         return False
 
-    async def _keep(self, hold: _Hold) -> None:
+    async def _keep(self, hold: Hold) -> None:
         pause = self._ttl_seconds / RENEWALS_PER_TTL
         while hold.reason is None:
             await asyncio.sleep(min(pause, hold.trust.left(self._clock())))
             renewed = await self._renewed(hold)
             pause = self._ttl_seconds / (RENEWALS_PER_TTL if renewed else RETRIES_PER_TTL)
 
-    async def _give_back(self, hold: _Hold, client: Redis) -> None:
+    async def _give_back(self, hold: Hold, client: Redis) -> None:
         event = {"event": "redis_release"}
         level = logging.WARNING if hold.held and hold.reason is None else logging.DEBUG
         try:
@@ -195,7 +193,12 @@ class RedisElector:
             left, why = self._ttl_seconds, describe(error)
             log.log(level, "Redis did not take the hold back (%s); it ends within %g s", why, left, extra=event)
 
-    def _lock(self, hold: _Hold, client: Redis | None = None) -> Lock:
+    async def _close(self, client: Redis) -> None:
+        with suppress(RedisError, OSError):
+            async with asyncio.timeout(self._answer_seconds):
+                await client.aclose()
+
+    def _lock(self, hold: Hold, client: Redis | None = None) -> Lock:
         lock = Lock(client or self._client, self._key, timeout=self._ttl_seconds, blocking=False, thread_local=False)
         # known before SET is answered, so that what was not answered can be recognised, and freed
         lock.local.token = hold.token
@@ -207,50 +210,9 @@ class RedisElector:
             self._redis = Redis.from_pool(ConnectionPool(**self._options))
         return self._redis
 
-    def _nothing(self) -> _Hold:
+    def _nothing(self) -> Hold:
         # a new token each time: what an earlier hold asked for, and is only answered now, must not touch this one
-        return _Hold(f"{self._instance}:{secrets.token_hex(8)}".encode(), Trust(self._ttl_seconds))
-
-
-class _Hold:
-    """One hold, from the first try to the release."""
-
-    def __init__(self, token: bytes, trust: Trust) -> None:
-        self.token = token
-        self.trust = trust
-        self.asked = False
-        """Whether the token may be in the key."""
-        self.held = False
-        self.reason: str | None = None
-        """Why it is lost."""
-        self.silence = ""
-        """Why Redis does not say whether it is ours."""
-        self.gone = asyncio.Event()
-        self._renewal: asyncio.Task[None] | None = None
-
-    def begin(self, renewal: Any) -> None:
-        """It is ours, and renews itself."""
-        self.held = True
-        self._renewal = asyncio.create_task(renewal, name="redis-hold")
-        self._renewal.add_done_callback(self._ended)
-
-    def lose(self, reason: str) -> None:
-        """It is lost, for good; the first reason stands."""
-        self.reason = self.reason or reason
-        self.gone.set()
-
-    async def end(self) -> None:
-        """Stop the renewal."""
-        task, self._renewal = self._renewal, None
-        if task is not None:
-            task.cancel()
-            await asyncio.wait([task])
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        # whatever ended it, nobody renews any more
-        error = None if task.cancelled() else task.exception()
-        if error is not None:
-            self.lose(f"the renewal of the hold in Redis failed: {type(error).__name__}")
+        return Hold(f"{self._instance}:{secrets.token_hex(8)}".encode(), Trust(self._ttl_seconds))
 
 
 def _options(url: str, answer_seconds: float) -> dict[str, Any]:
