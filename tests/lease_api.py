@@ -124,8 +124,7 @@ class LeaseApi:
         """Listen, on the same port each time, without any fault."""
         self.fault = None
         handler = type("Handler", (_Handler,), {"api": self})
-        self._server = ThreadingHTTPServer((HOST, self.port), handler)
-        self._server.daemon_threads = True
+        self._server = _Server((HOST, self.port), handler)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="lease api", daemon=True).start()
 
     def stop(self) -> None:
@@ -133,8 +132,6 @@ class LeaseApi:
         self.fault = Fault(cut="before")
         if self._server is not None:
             self._server.shutdown()
-            # so that it does not wait for the threads of connections that are kept open
-            self._server.block_on_close = False
             self._server.server_close()
             self._server = None
 
@@ -148,6 +145,14 @@ def lease_api(folder: Path) -> Iterator[LeaseApi]:
         yield api
     finally:
         api.stop()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    # connections that are kept open have threads that do not end
+    block_on_close = False
+    # a fleet that starts at once
+    request_queue_size = 128
 
 
 class _Handler(BaseHTTPRequestHandler):
