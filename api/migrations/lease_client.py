@@ -23,7 +23,7 @@ from lightkube.resources.coordination_v1 import Lease
 from .errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError
 from .lease_record import LeaseRecord
 
-MANIFEST = "deploy/kubernetes/rbac.yaml"
+MANIFEST = "deploy/kubernetes/leader-election/rbac.yaml"
 BUSY = {408, 425, 429}
 
 

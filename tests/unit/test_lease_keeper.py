@@ -1,0 +1,86 @@
+"""The renewal of a hold, with time that only moves when somebody waits or a request is made to last."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from api.migrations.errors import ElectorUnreachable, HoldLost
+from api.migrations.lease_client import StoredLease
+from api.migrations.lease_keeper import LeaseKeeper, Pulse
+from api.migrations.lease_record import LeaseRecord, Tempo
+from tests.unit.fakes import FOREVER_SECONDS, FakeClock
+
+TEMPO = Tempo(15)
+MINE: Any = StoredLease(LeaseRecord("one_1", 15), None)  # type: ignore[arg-type]
+
+
+class Api:
+    """A `LeaseAddress` and its client: every renewal does what the test says."""
+
+    def __init__(self, renewal: Callable[[int], None]) -> None:
+        self._renewal = renewal
+        self.renewals = 0
+
+    def client(self) -> "Api":
+        """Itself."""
+        return self
+
+    async def replace(self, stored: StoredLease, record: LeaseRecord) -> StoredLease:
+        """A renewal."""
+        self.renewals += 1
+        self._renewal(self.renewals)
+        return StoredLease(record, stored.raw)
+
+    async def close(self) -> None:
+        """There is nothing to close."""
+
+
+async def lost(api: Any, clock: FakeClock, pulse: Pulse | None = None) -> tuple[str, LeaseKeeper]:
+    """Hold until it is lost; the reason."""
+    pulse = pulse or Pulse(asyncio.get_running_loop(), clock, float("inf"))
+    keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())
+    keeper.start()
+    reason = await asyncio.wait_for(asyncio.wrap_future(keeper.lost), FOREVER_SECONDS)
+    await keeper.stop()
+    return reason, keeper
+
+
+async def test_a_slow_success_stretches_nothing() -> None:
+    """The renewal that took 7 s counts from when it began; the hold ends 10 s after that."""
+    clock = FakeClock()
+    began = []
+
+    def renewal(number: int) -> None:
+        if number > 1:
+            raise ElectorUnreachable("it does not answer")
+        began.append(clock.seconds)
+        clock.seconds += 7
+
+    reason, keeper = await lost(Api(renewal), clock)
+    assert clock.seconds == pytest.approx(began[0] + 10)
+    assert "not renewed within 10 s: it does not answer" in reason
+    with pytest.raises(HoldLost):
+        keeper.check(spare_seconds=0)
+
+
+async def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
+    """The process slept for an hour between request and answer: the answer says yes, and the hold is lost."""
+    clock = FakeClock()
+    api = Api(lambda _: setattr(clock, "seconds", clock.seconds + 3600))
+    assert "not renewed" in (await lost(api, clock))[0]
+    assert api.renewals == 1
+
+
+async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
+    """The thread renews for a loop that computes, and lets go of one that does so for too long."""
+    clock, hung = FakeClock(), asyncio.new_event_loop()
+    began, api = clock.seconds, Api(lambda _: None)
+    try:
+        reason, _ = await lost(api, clock, Pulse(hung, clock, 60))
+    finally:
+        hung.close()
+    assert "did nothing for 60 s" in reason
+    assert 60 < clock.seconds - began < 65
+    assert api.renewals > 60 / 4.4 - 1
