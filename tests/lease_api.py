@@ -9,6 +9,7 @@ It runs in a thread of the test and is reached by any number of processes throug
 """
 
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -120,11 +121,15 @@ class LeaseApi:
         """Who holds a Lease; empty where nobody does."""
         return self.spec(name, namespace).get("holderIdentity") or ""
 
-    def start(self) -> None:
-        """Listen, on the same port each time, without any fault."""
+    def start(self, certificate: tuple[Path, Path] | None = None) -> None:
+        """Listen, on the same port each time, without any fault; with TLS if there is a certificate and its key."""
         self.fault = None
         handler = type("Handler", (_Handler,), {"api": self})
         self._server = _Server((HOST, self.port), handler)
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(*certificate)
+            self._server.socket = context.wrap_socket(self._server.socket, server_side=True)
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="lease api", daemon=True).start()
 
     def stop(self) -> None:

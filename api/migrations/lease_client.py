@@ -6,6 +6,7 @@ A 409 is no error here: somebody else was faster, and the answer is None.
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -25,6 +26,16 @@ from .lease_record import LeaseRecord
 
 MANIFEST = "deploy/kubernetes/leader-election/rbac.yaml"
 BUSY = {408, 425, 429}
+
+
+class _NotOurs(logging.Filter):
+    """The HTTP client writes a line with the URL for each request: not for a renewal every other second."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return "/apis/coordination.k8s.io/" not in str(record.args)
+
+
+logging.getLogger("httpx2").addFilter(_NotOurs())
 
 
 @dataclass(frozen=True)

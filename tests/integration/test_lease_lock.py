@@ -5,9 +5,12 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from lightkube import ApiError, Client
+from lightkube.resources.coordination_v1 import Lease
 
 from api.migrations.lease_client import StoredLease
 from api.migrations.lease_lock import LeaseElector, Leases
@@ -27,13 +30,13 @@ class LeaseArena:
 
     ttl_seconds = float(LEASE_SECONDS)
 
-    def __init__(self, idle_seconds: float = 2) -> None:
+    def __init__(self) -> None:
         self.name = f"test-{uuid.uuid4().hex}"
-        self._idle_seconds = idle_seconds
+        self.idle_seconds = 2.0
 
     def leases(self, instance: str = "test") -> Leases:
         """What the electors of an instance share."""
-        values = {"lease_name": self.name, "lease_seconds": LEASE_SECONDS, "idle_seconds": self._idle_seconds}
+        values = {"lease_name": self.name, "lease_seconds": LEASE_SECONDS, "idle_seconds": self.idle_seconds}
         return Leases.build(MigrationSettings.load(instance=instance, **values), "unnamed")
 
     def make_elector(self, instance: str) -> LeaseElector:
@@ -60,6 +63,12 @@ class LeaseArena:
         assert found is not None
         return found
 
+    def delete(self) -> None:
+        """Leave nothing behind in somebody's cluster."""
+        address = self.leases().address
+        with suppress(ApiError):
+            Client(address.config, namespace=address.namespace).delete(Lease, self.name)
+
     async def record(self) -> LeaseRecord:
         """What it says."""
         return (await self.read()).record
@@ -78,15 +87,17 @@ def _cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.fixture
-def arena(_cluster: None) -> Arena:
+def lease(_cluster: None) -> Iterator[LeaseArena]:
     """A Lease that nobody has created yet."""
-    return LeaseArena()
+    made = LeaseArena()
+    yield made
+    made.delete()
 
 
 @pytest.fixture
-def lease(_cluster: None) -> LeaseArena:
-    """The same, with what only a Lease has."""
-    return LeaseArena()
+def arena(lease: LeaseArena) -> Arena:
+    """The same, as the contract knows it."""
+    return lease
 
 
 class TestContract(LeaseContract):
@@ -139,10 +150,9 @@ async def test_what_was_seen_outlives_the_elector(lease: LeaseArena) -> None:
     await client.close()
 
 
-@pytest.mark.usefixtures("_cluster")
-async def test_a_revision_that_computes_keeps_the_hold() -> None:
+async def test_a_revision_that_computes_keeps_the_hold(lease: LeaseArena) -> None:
     """Its loop stands still for longer than a hold lasts, and less than it may: nobody else gets in."""
-    lease = LeaseArena(idle_seconds=60)
+    lease.idle_seconds = 60
     second = lease.make_elector("second")
     with Elsewhere(lease.make_elector("first")).running() as first:
         assert await first.run(first.elector.try_acquire())

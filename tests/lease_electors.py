@@ -1,0 +1,71 @@
+"""Lease electors for tests that make the API server fail: a short lease, and a server of the test's own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations.errors import HoldLost, MigrationError
+from api.migrations.lease_lock import LeaseElector, Leases
+from api.migrations.settings import MigrationSettings
+from tests.elector_contract import FOREVER_SECONDS
+from tests.lease_api import NAMESPACE, LeaseApi, lease_api
+from tests.waiting import until
+
+LEASE_SECONDS = 3
+NAME = "ledger-migrations"
+KEY = (NAMESPACE, NAME)
+
+Make = Callable[..., LeaseElector]
+
+
+@contextmanager
+def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]:
+    """A server of the test's own, whatever the environment says."""
+    with lease_api(folder) as started:
+        monkeypatch.setenv("KUBECONFIG", str(started.kubeconfig))
+        yield started
+
+
+@asynccontextmanager
+async def making(api: LeaseApi) -> AsyncIterator[Make]:
+    """Makes electors, and releases them at the end."""
+    made = []
+
+    def elector(instance: str = "first", **settings: Any) -> LeaseElector:
+        values = {"lease_seconds": LEASE_SECONDS, "idle_seconds": 0, **settings}
+        leases = Leases.build(MigrationSettings.load(instance=instance, **values), NAME)
+        made.append(leases.elector())
+        return made[-1]
+
+    yield elector
+    api.fault = None
+    for each in made:
+        await each.release()
+
+
+async def renewed(api: LeaseApi) -> None:
+    """Return after the next renewal that was answered."""
+    before = len(api.requests)
+
+    async def again() -> bool:
+        return any((each.verb, each.status) == ("update", 200) for each in api.requests[before:])
+
+    await until(again, "a renewal", seconds=FOREVER_SECONDS)
+
+
+def assert_discreet(error: MigrationError, api: LeaseApi) -> None:
+    """It shows neither where nor with what it asked."""
+    assert [secret for secret in ("t0ken", str(api.port), "127.0.0.1", "http") if secret in str(error)] == []
+
+
+async def reason(elector: LeaseElector) -> str:
+    """Why it lost its hold; `confirm` says the same."""
+    lost = await asyncio.wait_for(elector.lost(), FOREVER_SECONDS)
+    with pytest.raises(HoldLost) as raised:
+        await elector.confirm()
+    assert str(raised.value) == lost
+    return lost
