@@ -5,7 +5,7 @@ import os
 import signal
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -66,8 +66,8 @@ class LeaseArena:
     def delete(self) -> None:
         """Leave nothing behind in somebody's cluster."""
         address = self.leases().address
-        with suppress(ApiError):
-            Client(address.config, namespace=address.namespace).delete(Lease, self.name)
+        with closing(Client(address.config, namespace=address.namespace)) as client, suppress(ApiError):
+            client.delete(Lease, self.name)
 
     async def record(self) -> LeaseRecord:
         """What it says."""
