@@ -90,7 +90,8 @@ class SqlitePlace:
     @property
     def lock_file(self) -> Path:
         """Beside it."""
-        return self.path.with_name(self.path.name + "-migrations.lock")
+        key = LockKey.derive("fastapi", "alembic_version", None)
+        return self.path.with_name(f"{self.path.name}-{key.channel}.lock")
 
     def rows(self, sql: str) -> list[list[str]]:
         """Ask the file, in autocommit."""

@@ -16,7 +16,7 @@ from .pace import Pace
 from .ports import Elector
 from .settings import MigrationSettings, Strategy
 from .sql_session import Platform
-from .sqlite import SUFFIX, Sqlite
+from .sqlite import Sqlite, lock_file
 from .urls import DatabaseURL
 
 
@@ -29,14 +29,14 @@ def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
 def lock_name(url: DatabaseURL, key: LockKey) -> str:
     """What the database calls the lock."""
     if url.dialect == "sqlite":
-        return f"{Path(url.database).name}{SUFFIX}"
+        return lock_file(Path(url.database), key).name
     return key.channel if url.dialect == "mysql" else str(key)
 
 
 def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace) -> Platform:
     """How to connect to a database other than PostgreSQL, and to lock it."""
     if url.dialect == "sqlite":
-        return Sqlite(url, limits, pace, instance)
+        return Sqlite(url, key, limits, pace, instance)
     return MySQL(url, key.channel, limits, pace)
 
 

@@ -210,7 +210,7 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if driver_errors.sort(error) is Sort.LOST:
         # names host and user
         return "the server does not answer, or has closed the connection"
-    text = driver_errors.message(error).strip().splitlines()
+    text = driver_errors.message(error).strip()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
         number = error.errno or 0

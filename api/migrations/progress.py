@@ -30,9 +30,9 @@ class Reporter:
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """The run begins, or goes on after a step that did not get its lock."""
         self._verb = verb
-        done = len(self._applied)
-        started = self._tracker.status.progress.started_at if done else time.time()
-        self._tracker.note(progress=Progress(done, done + len(revisions), None, started))
+        done, before = len(self._applied), self._tracker.status.progress
+        started = before.started_at if done else time.time()
+        self._tracker.note(progress=Progress(done, done + len(revisions), None, started, before.attempt))
         if revisions and not self._announced:
             self._announced = True
             log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
@@ -70,7 +70,7 @@ class Reporter:
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock; it is tried again."""
-        who = "; ".join(map(str, blockers)) or "somebody who was gone when we looked"
+        who = "; ".join(map(str, blockers)) or "somebody who was not to be seen"
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
         status = self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)

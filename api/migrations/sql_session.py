@@ -111,12 +111,13 @@ class SqlSession(SqlTables):
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            # first in the database: what it is at would go on without its client, or keep the client until it has ended
+            work.cancel()
+            # what it is at would go on in the server, or in the library; and it is in the way of the record
             with suppress(Exception):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._platform.abort()
-            work.cancel()
             await asyncio.gather(work, return_exceptions=True)
+            await self.close()
             raise
 
     async def fail_attempt(self, error: str, revision: str | None) -> None:

@@ -25,11 +25,12 @@ from sqlalchemy.pool import NullPool
 
 from .errors import HoldLost, PrivilegeMissing
 from .limits import Limits
+from .lock_manager import LockKey
 from .pace import Pace
 from .state import Holder
 from .urls import DatabaseURL
 
-SUFFIX = "-migrations.lock"
+LONGEST_WAIT_SECONDS = 5.0
 INSTRUCTIONS = 20_000
 """Of SQLite's machine, between two looks whether to go on: some hundred a second."""
 
@@ -37,9 +38,9 @@ INSTRUCTIONS = 20_000
 class Sqlite:
     """A database file, and the lock beside it."""
 
-    def __init__(self, url: DatabaseURL, limits: Limits, pace: Pace, instance: str) -> None:
+    def __init__(self, url: DatabaseURL, key: LockKey, limits: Limits, pace: Pace, instance: str) -> None:
         self._url = url.sqlalchemy()
-        self.path = Path(str(self._url.database))
+        self._lock_file = lock_file(Path(url.database), key)
         self._limits = limits
         self._pace = pace
         self._instance = instance
@@ -49,9 +50,10 @@ class Sqlite:
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit; the file is made if it is not there."""
         engine = create_async_engine(
-            self._url, poolclass=NullPool, connect_args={"timeout": self._limits.lock_timeout_seconds}
+            self._url, poolclass=NullPool, connect_args={"timeout": _patience(self._limits.lock_timeout_seconds)}
         )
-        sa.event.listen(engine.sync_engine, "begin", _begin)
+        # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
+        engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign]
         connection = await engine.connect()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         self._driver = (await connection.get_raw_connection()).driver_connection
@@ -61,15 +63,23 @@ class Sqlite:
 
     def lock(self, connection: AsyncConnection) -> FileLock:
         """The lock beside the file."""
-        return FileLock(self.path.with_name(self.path.name + SUFFIX), self._pace, self._instance)
+        return FileLock(self._lock_file, self._pace, self._instance)
 
     async def abort(self) -> None:
-        """Interrupt the statement that is at work, and every one that is still begun.
+        """Interrupt the statement that is at work or about to be, and roll back.
 
-        The transaction is rolled back when the connection is closed.
+        Closing alone would not: a cursor that something still refers to keeps the transaction open. The rollback is
+        the driver's next job before anything is awaited here, so what was cancelled cannot execute another statement.
         """
         self._aborted = True
         await self._driver.interrupt()
+        await self._driver.rollback()
+
+
+def lock_file(database: Path, key: LockKey) -> Path:
+    """The lock's file: beside the database's own, by whatever link an instance gets there."""
+    real = database.resolve()
+    return real.with_name(f"{real.name}-{key.channel}.lock")
 
 
 class FileLock:
@@ -153,7 +163,7 @@ class FileLock:
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
         self._broken = _broken(connection)
-        seconds = self._pace.limits(revision).lock_timeout_seconds
+        seconds = _patience(self._pace.limits(revision).lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def abandon(self, connection: sa.Connection) -> bool:
@@ -184,11 +194,16 @@ class FileLock:
         return False
 
 
-def _begin(connection: sa.Connection) -> None:
+def _begin(connection: Any) -> None:
     # Python's driver begins late, at the first row that is changed: DDL before that would be committed by itself. And
     # IMMEDIATE, because a transaction that has read first cannot become a writing one while somebody else writes.
-    if connection.get_execution_options().get("isolation_level") != "AUTOCOMMIT":
-        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    if connection.isolation_level is not None:  # None is autocommit
+        connection.cursor().execute("BEGIN IMMEDIATE")
+
+
+def _patience(seconds: float) -> float:
+    # nothing interrupts SQLite while it waits; waiting stalls nobody, and is begun again
+    return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
 
 
 def _broken(connection: sa.Connection) -> frozenset[tuple[Any, ...]]:

@@ -73,6 +73,8 @@ def test_a_killed_one_is_succeeded(place: Place, tmp_path: Path, where: str) -> 
     ini = portable.make_history(tmp_path, revision, portable.noted())
     with three(place, ini) as instances:
         first, others = migrator(instances, ini)
+        if where == "statement":
+            portable.let_go(ini)
         first.kill(signal.SIGKILL)
         first.wait()
         portable.let_go(ini)
@@ -89,6 +91,8 @@ def test_one_that_is_told_to_go_leaves_nothing_behind(place: Place, tmp_path: Pa
     ini = portable.make_history(tmp_path, revision)
     with three(place, ini) as instances:
         first, others = migrator(instances, ini)
+        if where == "statement":
+            portable.let_go(ini)
         first.kill(signal.SIGTERM)
         assert first.wait() == 143
         assert "Traceback" not in first.log()

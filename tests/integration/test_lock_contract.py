@@ -1,0 +1,91 @@
+"""The lock contract, on each database."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from api.migrations.postgres import PostgresSession
+from api.migrations.sql_session import SqlSession
+from tests.lock_contract import Arena, LockContract, SessionLockContract, Sessions
+from tests.mariadb import MariaDB
+from tests.places import SqlitePlace
+from tests.pooler import PgBouncer
+from tests.servers import Server
+
+UNLOCK = "SELECT pg_advisory_unlock_all()"
+RELEASE = "DO RELEASE_ALL_LOCKS()"
+
+
+def name_of(url: str) -> str:
+    """The database's name."""
+    return urlsplit(url).path[1:]
+
+
+async def unlock_on_postgres(session: PostgresSession) -> None:
+    """As a revision might."""
+    await session._connection.execute(UNLOCK)
+
+
+async def release_on_mariadb(session: SqlSession) -> None:
+    """As a revision might."""
+    await session._connection.exec_driver_sql(RELEASE)
+
+
+class TestSessionLock(SessionLockContract):
+    """PostgreSQL's advisory lock."""
+
+    @pytest.fixture
+    def arena(self, server: Server, database_url: str) -> Iterator[Arena]:
+        """Two databases on one server."""
+        with server.database(f"{name_of(database_url)}_other") as other:
+            yield Arena(database_url, other, unlock_on_postgres, f'op.execute("{UNLOCK}")')
+
+
+class TestTransactionLock(LockContract):
+    """The same behind a transaction pooler."""
+
+    @pytest.fixture
+    def arena(self, server: Server, database_url: str, pgbouncer: Callable[..., PgBouncer]) -> Iterator[Arena]:
+        """Two databases behind one pooler, which has a connection for each of the sessions."""
+        pooler = pgbouncer(pool_size=15)
+        name = name_of(database_url)
+        with server.database(f"{name}_other"):
+            yield Arena(pooler.url(name), pooler.url(f"{name}_other"), unlock_on_postgres, f'op.execute("{UNLOCK}")')
+
+
+class TestNamedLock(SessionLockContract):
+    """`GET_LOCK` on MariaDB."""
+
+    @pytest.fixture
+    def arena(self, mariadb: MariaDB, mariadb_url: str) -> Iterator[Arena]:
+        """Two databases on one server."""
+        with mariadb.database(f"{name_of(mariadb_url)}_other") as other:
+            losing = f'op.execute("{RELEASE}")'
+            yield Arena(mariadb_url, other, release_on_mariadb, losing, names_holder=False)
+
+
+class TestFileLock(SessionLockContract):
+    """`flock` beside SQLite."""
+
+    @pytest.fixture
+    def arena(self, sqlite_place: SqlitePlace) -> Arena:
+        """Two files in one folder."""
+        lock = sqlite_place.lock_file
+
+        async def remove(session: SqlSession) -> None:
+            lock.unlink()
+
+        other = f"sqlite:///{sqlite_place.path.with_name('other.db')}"
+        return Arena(sqlite_place.url, other, remove, f"from pathlib import Path; Path({str(lock)!r}).unlink()")
+
+    async def test_a_link_leads_to_the_same_lock(
+        self, sessions: Sessions, sqlite_place: SqlitePlace, tmp_path: Path
+    ) -> None:
+        """Two instances may know one file by two names."""
+        link = tmp_path / "link.db"
+        link.symlink_to(sqlite_place.path)
+        await sessions.holder()
+        second = await sessions("second", f"sqlite:///{link}")
+        assert not await second.try_lock()

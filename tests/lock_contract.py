@@ -1,0 +1,202 @@
+"""What every database's own lock must do, seen through the `MigrationSession` that takes it.
+
+A test module subclasses `LockContract`, or `SessionLockContract` where the lock outlives a transaction, and has a
+fixture `arena`:
+
+    class TestNamedLock(SessionLockContract):
+        \"\"\"`GET_LOCK` on MariaDB.\"\"\"
+
+        @pytest.fixture
+        def arena(self, mariadb_url: str) -> Arena: ...
+"""
+
+import asyncio
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from signal import SIGKILL
+from typing import Any
+
+import pytest
+
+from api.migrations.assembly import Session
+from api.migrations.errors import HoldLost
+from api.migrations.ports import Order
+from api.migrations.progress import Reporter
+from api.migrations.state import Tracker
+from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.waiting import until, wait_until
+
+RIVALS = 10
+ROOT = Path(__file__).resolve().parent.parent
+GROUND = 'op.execute("CREATE TABLE t (n integer)")'
+HEAD = Order("upgrade", "head")
+
+
+@dataclass(frozen=True)
+class Arena:
+    """Where sessions meet, empty at the start of each test.
+
+    Attributes:
+        url: the database.
+        other_url: another one, on the same server where there is one.
+        lose: makes a session that holds the lock lose it, and live on.
+        losing: body of a revision that does the same to the session that runs it.
+        names_holder: whether the lock tells which instance has it before that has begun a revision.
+    """
+
+    url: str
+    other_url: str
+    lose: Callable[[Any], Awaitable[None]]
+    losing: str
+    names_holder: bool = True
+
+
+class Sessions:
+    """Makes open sessions, and closes at the end of the test all that it made."""
+
+    def __init__(self, arena: Arena, ini: Path) -> None:
+        self.arena = arena
+        self.ini = ini
+        self._made: list[Session] = []
+
+    async def __call__(self, instance: str, url: str | None = None, **settings: Any) -> Session:
+        """A new session of that instance."""
+        settings = {"strategy": "advisory_lock", **settings}
+        session = assembled(url or self.arena.url, self.ini, instance, **settings).session()
+        self._made.append(session)
+        await session.open()
+        return session
+
+    async def holder(self, instance: str = "first") -> Session:
+        """A new session that holds the lock."""
+        session = await self(instance)
+        assert await session.try_lock()
+        return session
+
+    async def close(self) -> None:
+        """Close them all."""
+        for session in self._made:
+            await session.close()
+
+
+@contextmanager
+def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
+    """Processes that want the lock; none outlives the block."""
+    words = [[sessions.arena.url, str(sessions.ini), f"rival-{i}", str(folder), str(rounds)] for i in range(n)]
+    started = [subprocess.Popen([sys.executable, "-m", "tests.rival", *each], cwd=ROOT) for each in words]
+    try:
+        yield started
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+
+
+class LockContract:
+    """Holds for every lock."""
+
+    @pytest.fixture
+    async def sessions(self, arena: Arena, tmp_path: Path) -> AsyncIterator[Sessions]:
+        """Makes sessions of the arena; their history makes a table and then loses the lock."""
+        insert = 'op.execute("INSERT INTO t VALUES (1)")\n'
+        made = Sessions(arena, tree(tmp_path / "history", GROUND, insert + arena.losing))
+        yield made
+        await made.close()
+
+    async def test_one_of_many_takes_it(self, sessions: Sessions) -> None:
+        """They all try at the same moment, and a try that fails has not waited for the one that holds it."""
+        all_of_them = [await sessions(f"rival-{number}") for number in range(RIVALS)]
+        tries = asyncio.gather(*(session.try_lock() for session in all_of_them))
+        won = await asyncio.wait_for(tries, FOREVER_SECONDS)
+        assert sorted(won) == [False] * (RIVALS - 1) + [True]
+
+    async def test_unlock_frees_it_at_once(self, sessions: Sessions) -> None:
+        """The next try gets it, and the first one may not have it back."""
+        first, second = await sessions.holder(), await sessions("second")
+        assert not await second.try_lock()
+        await first.unlock()
+        assert await second.try_lock()
+        assert not await first.try_lock()
+
+    async def test_closing_frees_it(self, sessions: Sessions) -> None:
+        """Nothing of a session is left behind, however often it is closed."""
+        first, second = await sessions.holder(), await sessions("second")
+        await first.close()
+        await first.close()
+        await until(second.try_lock, "the lock of a closed session", seconds=FOREVER_SECONDS)
+
+    async def test_a_session_may_take_it_again(self, sessions: Sessions) -> None:
+        """After it gave it back, and after it was closed and opened anew."""
+        first = await sessions.holder()
+        await first.unlock()
+        assert await first.try_lock()
+        await first.close()
+        await first.open()
+        await until(first.try_lock, "its own lock", seconds=FOREVER_SECONDS)
+
+    async def test_the_death_of_the_process_frees_it(self, sessions: Sessions, tmp_path: Path) -> None:
+        """SIGKILL, while it does nothing."""
+        second = await sessions("second")
+        with rivals(sessions, tmp_path, 1, 0) as (process,):
+            await asyncio.to_thread(wait_until, (tmp_path / "holds").exists, "a holder", seconds=FOREVER_SECONDS)
+            assert not await second.try_lock()
+            process.send_signal(SIGKILL)
+            await until(second.try_lock, "the lock of a dead process", seconds=FOREVER_SECONDS)
+
+    async def test_never_two_at_once(self, sessions: Sessions, tmp_path: Path) -> None:
+        """Processes that take it again and again; each would notice another one inside."""
+        with rivals(sessions, tmp_path, 3, 30) as processes:
+            codes = await asyncio.gather(*(asyncio.to_thread(process.wait, 120) for process in processes))
+        assert codes == [0, 0, 0]
+
+    async def test_everybody_sees_who_has_it(self, sessions: Sessions) -> None:
+        """By the name of the instance where the lock can tell, and nobody before and after."""
+        second = await sessions("second")
+        assert (await second.survey()).holder is None
+        first = await sessions.holder("host:8000-17")
+        seen = [(await session.survey()).holder for session in (first, second)]
+        assert None not in seen
+        assert len({holder.pid for holder in seen if holder}) == 1
+        if sessions.arena.names_holder:
+            assert [holder.instance for holder in seen if holder] == ["host:8000-17"] * 2
+        await first.unlock()
+        assert (await second.survey()).holder is None
+
+    async def test_two_databases_do_not_share_it(self, sessions: Sessions) -> None:
+        """Not even on one server."""
+        await sessions.holder()
+        other = await sessions("other", sessions.arena.other_url)
+        assert (await other.survey()).holder is None
+        assert await other.try_lock()
+
+    async def test_two_names_do_not_share_it(self, sessions: Sessions) -> None:
+        """Neither of the lock, nor of the version table that it guards."""
+        await sessions.holder()
+        for settings in ({"lock_name": "another"}, {"version_table": "another"}):
+            other = await sessions("other", **settings)
+            assert await other.try_lock()
+
+
+class SessionLockContract(LockContract):
+    """Holds for locks that outlive a transaction."""
+
+    async def test_a_loss_is_noticed_when_it_is_given_back(self, sessions: Sessions) -> None:
+        """Somebody else may have had it meanwhile."""
+        first = await sessions.holder()
+        await sessions.arena.lose(first)
+        with pytest.raises(HoldLost):
+            await first.unlock()
+
+    async def test_a_loss_is_noticed_before_the_version_changes(self, sessions: Sessions) -> None:
+        """In mid-revision: what it did is rolled back, and what went before it stays."""
+        first = await sessions.holder()
+        with pytest.raises(HoldLost):
+            await first.carry_out(HEAD, Reporter(Tracker()))
+        await first.close()
+        second = await sessions.holder("second")
+        assert (await second.observe()).revisions == frozenset({"r1"})
+        assert [run["outcome"] for run in await second.runs(2)] == ["running", "applied"]

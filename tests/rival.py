@@ -1,0 +1,44 @@
+"""A process that wants the lock: `python -m tests.rival URL INI INSTANCE FOLDER ROUNDS`.
+
+Each round it takes the lock, makes FOLDER/alone, which must not be there, removes it and gives the lock back. With no
+rounds at all it makes FOLDER/holds once it has the lock, and keeps it until it is ended.
+"""
+
+import asyncio
+import sys
+from pathlib import Path
+
+from api.migrations.assembly import Session
+from tests.unit.fakes import assembled
+from tests.waiting import until
+
+FOREVER_SECONDS = 60.0
+
+
+async def compete(session: Session, folder: Path, rounds: int) -> None:
+    """Take the lock `rounds` times."""
+    alone = folder / "alone"
+    for _ in range(rounds):
+        await until(session.try_lock, "the lock", seconds=FOREVER_SECONDS)
+        alone.touch(exist_ok=False)
+        await asyncio.sleep(0)
+        alone.unlink()
+        await session.unlock()
+    if not rounds:
+        await until(session.try_lock, "the lock", seconds=FOREVER_SECONDS)
+        (folder / "holds").touch()
+        await asyncio.Event().wait()
+
+
+async def main(url: str, ini: str, instance: str, folder: str, rounds: str) -> None:
+    """Compete in a session of its own."""
+    session = assembled(url, Path(ini), instance, strategy="advisory_lock").session()
+    await session.open()
+    try:
+        await compete(session, Path(folder), int(rounds))
+    finally:
+        await session.close()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))
