@@ -71,7 +71,7 @@ def describe(error: RedisError | OSError) -> str:
         return _TRY_AGAIN[word]
     if "max number of clients" in str(error):
         return "it has no free connection (maxclients)"
-    if "Invalid Database" in str(error):
+    if _no_such_database(error):
         return "it does not have the database number of MIGRATION_REDIS_URL"
     if isinstance(error, TimeoutError | theirs.TimeoutError):
         return "it did not answer in time"
@@ -81,12 +81,17 @@ def describe(error: RedisError | OSError) -> str:
 
 
 def _transient(error: RedisError | OSError, word: str) -> bool:
-    if "Invalid Database" in str(error):
+    if _no_such_database(error):
         return False
     return word in _TRY_AGAIN or isinstance(error, OSError | theirs.ConnectionError | theirs.TimeoutError)
 
 
+def _no_such_database(error: BaseException) -> bool:
+    return "Invalid Database" in str(error) or "DB index is out of range" in str(error)
+
+
 def _certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    # the client keeps only its text
     while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
         error = error.__cause__ or error.__context__
     return error

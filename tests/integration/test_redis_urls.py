@@ -1,0 +1,51 @@
+"""The three ways to a Redis, and what is said when one leads nowhere."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.migrations.errors import AccessRefused, MigrationError
+from api.migrations.redis_lock import RedisElector
+from devtools.ports import HOST, free_port
+from tests.redis_server import RedisServer
+from tests.servers import program, self_signed
+
+Servers = Callable[..., RedisServer]
+
+
+async def leads(url: str) -> bool:
+    """Whether an elector with that URL gets a key, confirms it and gives it back."""
+    elector = RedisElector(url, "fastapi-migrations:test", "first", 30)
+    try:
+        acquired = await elector.try_acquire()
+        await elector.confirm()
+        return acquired
+    finally:
+        await elector.release()
+
+
+async def test_by_its_socket(redis_servers: Servers, tmp_path: Path) -> None:
+    """With a database number behind it."""
+    socket = tmp_path / "redis.sock"
+    redis_servers(unixsocket=str(socket))
+    assert await leads(f"unix://{socket}?db=3")
+
+
+async def test_with_a_database_number(redis_server: RedisServer) -> None:
+    """One that it does not have is said, and not tried for ever."""
+    assert await leads(f"redis://{HOST}:{redis_server.port}/15")
+    with pytest.raises(MigrationError, match="does not have the database number") as raised:
+        await leads(f"redis://{HOST}:{redis_server.port}/99")
+    assert type(raised.value) is MigrationError
+
+
+async def test_with_tls(redis_servers: Servers, tmp_path: Path) -> None:
+    """A certificate that does not verify is final, and its CA in the URL is the remedy."""
+    certificate, key = self_signed(program("openssl", "apt-get install openssl"), tmp_path)
+    port = free_port()
+    files = {"tls_cert_file": str(certificate), "tls_key_file": str(key), "tls_ca_cert_file": str(certificate)}
+    redis_servers(tls_port=str(port), tls_auth_clients="no", **files)
+    assert await leads(f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificate}")
+    with pytest.raises(AccessRefused, match=r"does not verify .* ssl_ca_certs"):
+        await leads(f"rediss://{HOST}:{port}/0")
