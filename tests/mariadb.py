@@ -142,12 +142,13 @@ class MariaDB:
         """A session that has run `sql` as root and stays, with the locks that it took."""
         pipe = subprocess.PIPE
         with subprocess.Popen([*self._client(database), "--unbuffered"], stdin=pipe, stdout=pipe, text=True) as client:
-            assert client.stdin is not None, "it is a pipe"
-            assert client.stdout is not None, "it is a pipe"
-            client.stdin.write(f"{sql}; SELECT 'held';\n")
-            client.stdin.flush()
+            told, said = client.stdin, client.stdout
+            assert told is not None, "it is a pipe"
+            assert said is not None, "it is a pipe"
+            told.write(f"{sql}; SELECT 'held';\n")
+            told.flush()
             try:
-                wait_until(lambda: client.stdout.readline() == "held\n", sql, seconds=STOP_SECONDS)
+                assert said.readline() == "held\n", sql
                 yield
             finally:
                 client.kill()

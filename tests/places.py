@@ -16,17 +16,19 @@ PATIENCE_SECONDS = 30.0
 
 
 class Place(Protocol):
-    """An empty database of the test's own.
+    """An empty database of the test's own."""
 
-    Attributes:
-        kind: `mariadb` or `sqlite`.
-        url: as platforms write it.
-        settings: what an instance must be told to use it in a test.
-    """
+    @property
+    def kind(self) -> str:
+        """`mariadb` or `sqlite`."""
 
-    kind: str
-    url: str
-    settings: dict[str, str]
+    @property
+    def url(self) -> str:
+        """As platforms write it."""
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What an instance must be told to use it in a test."""
 
     def rows(self, sql: str) -> list[list[str]]:
         """Run one statement on a connection of its own, and return the rows as text."""

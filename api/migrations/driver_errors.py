@@ -6,6 +6,7 @@ Neither driver is imported: it may not be installed.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from enum import Enum, auto
 
@@ -33,6 +34,9 @@ _MYSQL = {
     Sort.FULL: {1021, 1037, 1038, 1041, 1114},
     Sort.SYNTAX: {1064, 1149},
 }
+_QUOTES_NAMES = frozenset({1048, 1050, 1051, 1054, 1060, 1061, 1072, 1091, 1146, 1264, 1364, 1406})
+_NAME = re.compile(r"'([\w.$ ]+)'")
+_VALUES = re.compile(r"'.*'", re.DOTALL)
 _BY_NUMBER = {number: sort for sort, numbers in _MYSQL.items() for number in numbers}
 _BY_NAME = {
     "SQLITE_BUSY": Sort.BUSY,
@@ -67,8 +71,13 @@ def code(error: BaseException) -> str | None:
 
 
 def message(error: BaseException) -> str:
-    """Its text without its number."""
-    return str(error.args[1]) if number(error) is not None and len(error.args) > 1 else str(error)
+    """Its text without its number; of MySQL's without what it quotes, unless that can only be a name."""
+    known = number(error)
+    if known is None or len(error.args) < 2:
+        return str(error)
+    text = str(error.args[1])
+    # greedy and over lines, because a quotation mark or a line break within a value is left as it is
+    return _NAME.sub(r"`\1`", text) if known in _QUOTES_NAMES else _VALUES.sub("'…'", text)
 
 
 def sort(error: BaseException) -> Sort | None:

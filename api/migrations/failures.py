@@ -82,7 +82,9 @@ _QUOTED = re.compile(r'"[^"]*"')
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE of an error of asyncpg or SQLAlchemy, where it has one."""
+    """The SQLSTATE of an error of PostgreSQL's, where it has one; MySQL's mean other things, and it has its numbers."""
+    if driver_errors.number(root(error)) is not None:
+        return None
     original = getattr(error, "orig", None) or error
     return getattr(original, "sqlstate", None)
 
@@ -210,7 +212,7 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if driver_errors.sort(error) is Sort.LOST:
         # names host and user
         return "the server does not answer, or has closed the connection"
-    text = driver_errors.message(error).strip()
+    text = driver_errors.message(error).strip().splitlines()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
         number = error.errno or 0

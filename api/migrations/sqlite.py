@@ -53,7 +53,7 @@ class Sqlite:
             self._url, poolclass=NullPool, connect_args={"timeout": _patience(self._limits.lock_timeout_seconds)}
         )
         # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
-        engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign]
+        engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
         connection = await engine.connect()
         await connection.execution_options(isolation_level="AUTOCOMMIT")
         self._driver = (await connection.get_raw_connection()).driver_connection

@@ -16,8 +16,12 @@ _OBJECTS = frozenset(
 )
 
 
+_MYSQL_QUOTED = re.compile(
+    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | (?:\#|--\s)[^\n]* | /\*(?!!|M!).*?\*/""",
+    re.DOTALL | re.VERBOSE,
+)
 _READING = frozenset("DESC DESCRIBE EXPLAIN SELECT SET SHOW USE VALUES".split())
-_CHANGING_ROWS = frozenset("CALL DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
+_CHANGING_ROWS = frozenset("DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
 
 
 def code(statement: str) -> str:
@@ -42,8 +46,16 @@ def commits_by_itself(statement: str) -> bool:
     "Statements That Cause an Implicit Commit" in MySQL's manual; what is about temporary tables does not.
     """
     verb = _verb(statement)
-    temporary = verb in {"CREATE", "DROP"} and re.match(r"\w+\s+TEMPORARY\b", code(statement), re.IGNORECASE)
-    return verb not in _READING | _CHANGING_ROWS and not temporary
+    if verb in {"CREATE", "DROP"}:
+        return not re.match(r"\w+\s+TEMPORARY\b", code(statement), re.IGNORECASE)
+    if verb == "SET":
+        return "autocommit" in statement.lower()
+    return verb not in _READING | _CHANGING_ROWS
+
+
+def several(statement: str) -> bool:
+    """Whether more follows behind the first one's semicolon, as MySQL reads it."""
+    return re.search(r";\s*[^\s;]", _MYSQL_QUOTED.sub(" ", statement)) is not None
 
 
 def _verb(statement: str) -> str:

@@ -18,7 +18,7 @@ from .history import Attempt, Author, History, Outcome
 from .indexes import drop_index, invalid_indexes
 from .ports import Report
 from .schema import CodeRevisions, HalfApplied
-from .statements import commits_by_itself, ends_transaction, kind, only_reads
+from .statements import commits_by_itself, ends_transaction, kind, only_reads, several
 
 
 class Hold(Protocol):
@@ -205,9 +205,16 @@ class Steps:
     def _before_ddl(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         # The statement commits what is open before it begins, the mark with it. Whoever dies in it leaves nobody who
         # knows whether it was carried out.
-        if self._attempt is None or only_reads(statement):
+        if self._attempt is None:
             return
-        if commits_by_itself(statement):
+        ddl = commits_by_itself(statement)
+        if several(statement) and not ddl:
+            raise sa.exc.InvalidRequestError(
+                "several statements in one, where DDL would go unnoticed; give each an op.execute() of its own"
+            )
+        if only_reads(statement) and not ddl:
+            return
+        if ddl:
             with self._aside() as attempt:
                 attempt.half = attempt.half or attempt.wrote
                 attempt.outcome = Outcome.HALF_APPLIED

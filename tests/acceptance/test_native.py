@@ -31,7 +31,7 @@ POLL = {"MIGRATION_POLL_SECONDS": "0.3"}
 
 def three(place: Place, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
     """Three instances in the place."""
-    return fleet(3, place.url, ini=ini, **{**place.settings, **POLL, **settings})
+    return fleet(3, place.url, ini=ini, first=1, inside=(), **{**place.settings, **POLL, **settings})
 
 
 def migrator(instances: list[Instance], ini: Path) -> tuple[Instance, list[Instance]]:

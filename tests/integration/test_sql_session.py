@@ -1,0 +1,338 @@
+"""What a session sees and writes on MariaDB and on SQLite, asked from another connection."""
+
+import logging
+import time
+from datetime import UTC
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations.assembly import Session
+from api.migrations.errors import MigrationError, RevisionFailed, SchemaRefused
+from api.migrations.ports import Order
+from api.migrations.progress import Reporter
+from api.migrations.schema import HalfApplied, Observed
+from api.migrations.state import Tracker
+from tests.mariadb import MariaDB
+from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
+from tests.unit.fakes import assembled, revision, tree
+
+HEAD = Order("upgrade", "head")
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
+SECRET = "secret-word"
+
+
+def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> Session:
+    """A session, not yet open."""
+    return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
+
+
+async def carry_out(place: Place, ini: Path, order: Order = HEAD, **settings: Any) -> None:
+    """One order on a session of its own."""
+    session = session_in(place, ini, **settings)
+    await session.open()
+    try:
+        assert await session.try_lock()
+        await session.carry_out(order, Reporter(Tracker()))
+    finally:
+        await session.close()
+
+
+async def failure(place: Place, ini: Path, **settings: Any) -> str:
+    """The message of a run that must fail."""
+    with pytest.raises(RevisionFailed) as raised:
+        await carry_out(place, ini, **settings)
+    return str(raised.value)
+
+
+async def look(place: Place, ini: Path) -> Observed:
+    """What a new session sees."""
+    session = session_in(place, ini)
+    await session.open()
+    try:
+        return await session.observe()
+    finally:
+        await session.close()
+
+
+def outcomes(place: Place) -> list[tuple[str, str]]:
+    """The attempts, oldest first."""
+    return [(row[0], row[1]) for row in place.rows(f"SELECT revision, outcome FROM {HISTORY} ORDER BY id")]
+
+
+async def test_an_empty_database_has_no_revisions(place: Place, tmp_path: Path) -> None:
+    """Neither table is there, which is no error, and looking makes none."""
+    session = session_in(place, tree(tmp_path, GROUND))
+    await session.open()
+    assert await session.observe() == Observed()
+    assert await session.lineage() == {}
+    assert await session.attempts(["r1"]) == []
+    assert await session.runs(10) == []
+    await session.close()
+    assert not place.has(HISTORY)
+    assert not place.has("alembic_version")
+
+
+async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
+    """Versions, parents, moments with their zone, and how long each step took."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2"))
+    began = time.time()
+    await carry_out(place, ini, release="v7")
+    ended = time.time()
+    session = session_in(place, ini)
+    await session.open()
+    seen, runs = await session.observe(), await session.runs(10)
+    assert await session.lineage() == {"r1": frozenset(), "r2": frozenset({"r1"})}
+    await session.close()
+    assert (seen.revisions, seen.half_applied, seen.last_failure) == (frozenset({"r2"}), (), None)
+    # SQLite's clock has milliseconds
+    assert began - 0.002 <= (seen.last_success or 0) <= ended + 0.002
+    assert [(row.revision, row.outcome, row.instance) for row in seen.recent] == [
+        ("r2", "applied", "one"),
+        ("r1", "applied", "one"),
+    ]
+    assert all(0 <= (row.seconds or 0) <= ended - began + 0.002 for row in seen.recent)
+    assert [(run["revision"], run["release"], run["direction"]) for run in runs] == [
+        ("r2", "v7", "upgrade"),
+        ("r1", "v7", "upgrade"),
+    ]
+    moments = [run[name] for run in runs for name in ("started_at", "finished_at")]
+    assert {moment.tzinfo for moment in moments} == {UTC}
+    assert all(began - 0.002 <= moment.timestamp() <= ended + 0.002 for moment in moments)
+
+
+async def test_the_server_may_live_in_any_zone(mariadb: MariaDB, mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Moments are written and read as UTC, whatever the sessions' time zone is."""
+    ini = tree(tmp_path, GROUND)
+    mariadb.query("SET GLOBAL time_zone = '+05:30'")
+    try:
+        began = time.time()
+        await carry_out(mariadb_place, ini)
+        seen = await look(mariadb_place, ini)
+    finally:
+        mariadb.query("SET GLOBAL time_zone = 'SYSTEM'")
+    assert began <= (seen.last_success or 0) <= time.time()
+
+
+async def test_attempts_say_how_long_ago_they_were(place: Place, tmp_path: Path) -> None:
+    """By the database's clock, newest first, without those that only lacked a lock."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "raise ValueError('boom')")
+    for instance in ("one", "two"):
+        await failure(place, ini, instance=instance)
+    place.rows(f"UPDATE {HISTORY} SET finished_at = '2020-01-01 00:00:00.000000' WHERE instance = 'one'")
+    began = time.time()
+    session = session_in(place, ini)
+    await session.open()
+    newer, older = await session.attempts(["r2", "r3"])
+    assert await session.attempts(["r3"]) == []
+    place.rows(f"UPDATE {HISTORY} SET outcome = 'retried' WHERE instance = 'two'")
+    assert [past.instance for past in await session.attempts(["r2"])] == ["one"]
+    await session.close()
+    assert (newer.instance, newer.outcome, older.instance) == ("two", "failed", "one")
+    assert "boom" in (newer.error or "")
+    assert 0 <= newer.age_seconds < 60
+    assert older.age_seconds == pytest.approx(began - 1577836800, abs=60)
+
+
+async def test_a_failed_revision_is_rolled_back_on_sqlite(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """All three statements of it, DDL too, and what went before it stays."""
+    steps = 'op.execute("CREATE TABLE u (a int)")\nop.execute("ALTER TABLE marks ADD COLUMN b int")\n'
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "op.execute('SELECT * FROM nowhere')")
+    message = await failure(sqlite_place, ini)
+    assert "revision r2, Do r2 failed and was rolled back: OperationalError (SQLITE_ERROR): no such table" in message
+    assert not sqlite_place.has("u")
+    assert len(sqlite_place.rows("SELECT * FROM pragma_table_info('marks')")) == 1
+    assert outcomes(sqlite_place) == [("r1", "applied"), ("r2", "failed")]
+    seen = await look(sqlite_place, ini)
+    assert (seen.revisions, seen.half_applied) == (frozenset({"r1"}), ())
+    assert seen.last_failure is not None
+
+
+async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_path: Path) -> None:
+    """And the next start runs it again, as often as it takes."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "raise ValueError('boom')")
+    assert "failed and was rolled back: ValueError: boom, at r2.py:" in await failure(place, ini)
+    assert marks(place) == []
+    revision(tmp_path, "r2", MARK.format("r2"), after="r1")
+    await carry_out(place, ini)
+    assert marks(place) == ["r2"]
+    assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
+
+
+async def test_ddl_that_is_refused_has_applied_nothing(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The first statement of a revision fails on MariaDB: nothing is half, so it may simply run again."""
+    ini = tree(tmp_path, GROUND, 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
+    assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(mariadb_place, ini)
+    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "failed")]
+    assert (await look(mariadb_place, ini)).half_applied == ()
+
+
+@pytest.mark.parametrize("order", [Order("repair", "head"), Order("stamp", "r2")], ids=["rerun", "stamp"])
+async def test_what_is_half_applied_waits_for_a_person(
+    mariadb_place: MariaDBPlace, tmp_path: Path, order: Order
+) -> None:
+    """A revision that fails after DDL on MariaDB is not run again before it was repaired or declared applied."""
+    create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
+    ini = tree(tmp_path, GROUND, create + MARK.format("r2") + "raise ValueError('boom')")
+    message = await failure(mariadb_place, ini)
+    assert "failed after it had committed a part of its work: ValueError: boom" in message
+    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
+    assert mariadb_place.has("u")
+    assert marks(mariadb_place) == []
+    coordinator = assembled(mariadb_place.url, ini, "two").coordinator()
+    with pytest.raises(SchemaRefused, match="revision r2 committed a part of its work") as refused:
+        await coordinator.become_ready()
+    assert refused.value.exit_code == 7
+    await carry_out(mariadb_place, ini, order)
+    assert (await look(mariadb_place, ini)).half_applied == ()
+    revision(tmp_path, "r2", create + MARK.format("r2"), after="r1")
+    await assembled(mariadb_place.url, ini, "two").coordinator().become_ready()
+    assert marks(mariadb_place) == (["r2"] if order.kind == "repair" else [])
+
+
+async def test_what_is_idempotent_runs_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """It says so itself, and nobody has to look."""
+    create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
+    ini = tree(tmp_path, GROUND)
+    revision(tmp_path, "r2", create + "raise ValueError('boom')", after="r1", extra="idempotent = True")
+    await failure(mariadb_place, ini)
+    revision(tmp_path, "r2", create + MARK.format("r2"), after="r1", extra="idempotent = True")
+    await assembled(mariadb_place.url, ini, "two").coordinator().execute(HEAD)
+    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "interrupted"), ("r2", "applied")]
+    assert marks(mariadb_place) == ["r2"]
+
+
+async def test_a_temporary_table_is_no_ddl(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """It commits nothing, so the revision is rolled back whole."""
+    steps = 'op.execute("CREATE TEMPORARY TABLE tmp (a int)")\nop.execute("DROP TEMPORARY TABLE tmp")\n'
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "raise ValueError('boom')")
+    assert "failed and was rolled back" in await failure(mariadb_place, ini)
+    assert marks(mariadb_place) == []
+
+
+@pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
+async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, before: str, after: str) -> None:
+    """When the session that ran it is gone; what is half applied stays that."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2"))
+    await carry_out(place, ini)
+    place.rows(f"UPDATE {HISTORY} SET outcome = '{before}', finished_at = NULL WHERE revision = 'r2'")
+    session = session_in(place, ini)
+    await session.open()
+    await session.fail_attempt("out of time", "r2")
+    run = (await session.runs(1))[0]
+    await session.close()
+    assert (run["outcome"], run["error"], run["error_class"]) == (after, "out of time", "TimeoutError")
+    assert run["finished_at"] is not None
+
+
+async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_path: Path) -> None:
+    """With its parents; but neither twice, nor where it was applied after all."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2"))
+    await carry_out(place, ini, Order("upgrade", "r1"))
+    session = session_in(place, ini)
+    await session.open()
+    await session.fail_attempt("out of time", "r2")
+    await session.fail_attempt("out of time", "r2")
+    [row] = [run for run in await session.runs(9) if run["revision"] == "r2"]
+    assert (row["parents"], row["outcome"], row["direction"]) == ("r1", "failed", "upgrade")
+    await session.close()
+    await carry_out(place, ini)
+    session = session_in(place, ini)
+    await session.open()
+    await session.fail_attempt("out of time", "r2")
+    await session.close()
+    assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
+
+
+QUOTING = {
+    "mariadb": [
+        f"INSERT INTO marks SELECT revision FROM marks UNION SELECT '{SECRET}' UNION ALL SELECT '{SECRET}'",
+        f"SELECT '{SECRET}' FROM WHERE",
+        f"INSERT INTO numbers VALUES ('{SECRET}')",
+        f"INSERT INTO names VALUES ('it''s {SECRET}'), ('it''s {SECRET}')",
+        f"INSERT INTO names VALUES ('line\n{SECRET}'), ('line\n{SECRET}')",
+        f"SELECT CAST('{SECRET}' AS DOUBLE) + (SELECT 1 UNION SELECT 2)",
+        f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not ''{SECRET}'''",
+    ],
+    "sqlite": [
+        f"SELECT '{SECRET}' FROM WHERE",
+        f"SELECT '{SECRET}",
+        f"INSERT INTO names VALUES ('{SECRET}'), ('{SECRET}')",
+        f"INSERT INTO numbers VALUES ('{SECRET}')",
+        f"SELECT json('{SECRET}')",
+        f"SELECT '{SECRET}' -> '{SECRET}'",
+    ],
+}
+
+
+@pytest.mark.parametrize(("kind", "sql"), [(kind, sql) for kind, each in QUOTING.items() for sql in each])
+async def test_no_value_is_ever_shown(
+    request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, tmp_path: Path, kind: str, sql: str
+) -> None:
+    """Neither in the error, nor in the history, nor in the log, where the driver would put the server's warnings."""
+    place: Place = request.getfixturevalue(f"{kind}_place")
+    typed = "integer" if kind == "mariadb" else "integer CHECK (typeof(n) = 'integer')"
+    tables = [f"CREATE TABLE numbers (n {typed})", "CREATE TABLE names (n varchar(40) PRIMARY KEY)"]
+    ground = GROUND + "".join(f"\nop.execute({table!r})" for table in tables)
+    unique = "\nop.execute('CREATE UNIQUE INDEX one ON marks (revision)')"
+    drop = f'op.execute("DROP TABLE IF EXISTS `{SECRET}`")\n'
+    ini = tree(tmp_path, ground + unique, f"{drop}op.get_bind().exec_driver_sql({sql!r})")
+    with caplog.at_level(logging.INFO):
+        message = await failure(place, ini)
+    [[error]] = place.rows(f"SELECT error FROM {HISTORY} WHERE error IS NOT NULL")
+    assert SECRET not in message + error + caplog.text
+    assert "Error" in message
+
+
+async def test_foreign_keys_are_looked_at_before_the_commit(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """They are off while a revision runs, or no table could be copied; what it breaks, it may not keep."""
+    tables = 'op.execute("CREATE TABLE p (id integer primary key)")\n'
+    tables += 'op.execute("CREATE TABLE c (p integer references p)")\nop.execute("INSERT INTO c VALUES (7)")'
+    ini = tree(tmp_path, tables)
+    message = await failure(sqlite_place, ini)
+    assert "1 rows are left whose foreign key points at nothing (c -> p)" in message
+    assert not sqlite_place.has("c")
+
+
+async def test_what_was_broken_before_is_nobodys_fault(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """A revision is not held to what it found."""
+    sqlite_place.rows("CREATE TABLE p (id integer primary key)")
+    sqlite_place.rows("CREATE TABLE c (p integer references p)")
+    sqlite_place.rows("INSERT INTO c VALUES (7)")
+    await carry_out(sqlite_place, tree(tmp_path, GROUND))
+    assert outcomes(sqlite_place) == [("r1", "applied")]
+
+
+async def test_a_statement_has_a_limit_on_mariadb(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Which the server ends, and says so."""
+    ini = tree(tmp_path, 'op.execute("SELECT SLEEP(60) FROM (SELECT 1 UNION SELECT 2) t")')
+    message = await failure(mariadb_place, ini, statement_timeout_seconds=0.2)
+    assert "(error 1969)" in message
+
+
+async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> None:
+    """Under the lock, and in the history."""
+    ini = tree(tmp_path, GROUND)
+    revision(tmp_path, "r2", MARK.format("r2"), after="r1", down='op.execute("DELETE FROM marks")')
+    await carry_out(place, ini)
+    await carry_out(place, ini, Order("downgrade", "r1"))
+    assert (await look(place, ini)).revisions == frozenset({"r1"})
+    assert outcomes(place) == [("r1", "applied"), ("r2", "applied"), ("r2", "applied")]
+    assert marks(place) == []
+
+
+async def test_an_end_of_transaction_in_a_revision_is_refused(place: Place, tmp_path: Path) -> None:
+    """It would commit what is not finished."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("COMMIT")')
+    assert "a revision may not end its own transaction" in await failure(place, ini)
+    assert marks(place) == []
+
+
+async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -> None:
+    """Neither driver takes them, so nothing is executed that was not looked at."""
+    ini = tree(tmp_path, GROUND, 'op.execute("INSERT INTO marks VALUES (1); COMMIT")')
+    with pytest.raises(MigrationError):
+        await carry_out(place, ini)
+    assert marks(place) == []
