@@ -28,8 +28,10 @@ class Pulse:
 
     def stopped(self) -> bool:
         """Whether the loop has been busy with one thing for longer than it may; asks it for another beat."""
-        with suppress(RuntimeError):  # the loop is closed, and will not beat any more
+        try:
             self._loop.call_soon_threadsafe(self._beat)
+        except RuntimeError:  # the loop is closed: whoever used it has gone without a release
+            return True
         return self._clock.monotonic() - self._at > self.patience_seconds
 
     def _beat(self) -> None:
@@ -61,7 +63,10 @@ class LeaseKeeper:
     async def stop(self) -> None:
         """Renew no more; returns when no request is under way."""
         self._thread.cancel()
-        await asyncio.wait({asyncio.wrap_future(self._thread.outcome)})
+        ended = asyncio.wrap_future(self._thread.outcome)
+        await asyncio.wait({ended})
+        # a thread that was cancelled before it began ends with that, and nobody else asks
+        ended.exception()
 
     def check(self, *, spare_seconds: float) -> None:
         """Raise `HoldLost` unless the hold can be trusted for another `spare_seconds`."""

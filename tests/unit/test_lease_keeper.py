@@ -1,6 +1,7 @@
 """The renewal of a hold, with time that only moves when somebody waits or a request is made to last."""
 
 import asyncio
+import gc
 from collections.abc import Callable
 from typing import Any
 
@@ -84,3 +85,29 @@ async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
     assert "did nothing for 60 s" in reason
     assert 60 < clock.seconds - began < 65
     assert api.renewals > 60 / 4.4 - 1
+
+
+async def test_a_hold_that_is_given_back_at_once() -> None:
+    """Its thread is stopped before it has begun: nothing is raised, reported or lost."""
+    clock, api = FakeClock(), Api(lambda _: None)
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+    for _ in range(20):
+        pulse = Pulse(asyncio.get_running_loop(), clock, float("inf"))
+        keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())  # type: ignore[arg-type]
+        keeper._thread.cancel()
+        keeper.start()
+        await keeper.stop()
+        assert not keeper.lost.done()
+        del keeper
+    gc.collect()
+    assert reports == []
+
+
+async def test_nobody_is_left_to_hold_for() -> None:
+    """The loop was closed without a release: the thread lets go at its next renewal."""
+    clock, gone = FakeClock(), asyncio.new_event_loop()
+    gone.close()
+    api = Api(lambda _: None)
+    await lost(api, clock, Pulse(gone, clock, float("inf")))
+    assert api.renewals == 0
