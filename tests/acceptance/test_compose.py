@@ -138,7 +138,6 @@ def test_a_profile_alone_is_safe(compose: list[str], profile: str) -> None:
     assert marks(compose) == 1
 
 
-@pytest.mark.xfail(reason="MIGRATION_STRATEGY=redis is not built yet", run=False)
 def test_with_strategy_redis_one_migrates(compose: list[str]) -> None:
     """Redis decides who tries, and one of the three instances does."""
     ports = start(compose, profiles="redis")

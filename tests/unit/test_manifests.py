@@ -18,9 +18,7 @@ OLDEST = "1.31"
 SCHEMA = Path(__file__).parent.parent / "data" / "app_spec.yaml"
 APP = read(APP_SPEC)
 DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
-RBAC = KUBERNETES / "rbac.yaml"
-NOT_HERE_YET = {RBAC}
-NOT_SETTINGS_YET = {"MIGRATION_REDIS_URL", "MIGRATION_LEASE_NAME"}
+RBAC = KUBERNETES / "leader-election" / "rbac.yaml"
 
 ENVIRONMENTS = dict(manifests.environments())
 
@@ -45,7 +43,7 @@ def test_kustomizations_and_files_agree() -> None:
     named_there = {
         path.parent / name for path in KUSTOMIZATIONS for name in re.findall(r"[\w/-]+\.yaml", path.read_text())
     }
-    assert {path for path in named_there if not path.is_file()} <= NOT_HERE_YET
+    assert {path for path in named_there if not path.is_file()} == set()
     assert set(MANIFESTS) <= named_there
 
 
@@ -96,7 +94,6 @@ def test_only_the_job_gets_the_owners_url() -> None:
     assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
 
 
-@pytest.mark.xfail(raises=FileNotFoundError, reason="rbac.yaml is not here yet")
 def test_leaders_are_who_may_have_the_lease() -> None:
     """The pods run as the service account that is granted the Lease which they are told to use, and have its token."""
     granted = {manifest["kind"]: manifest for manifest in documents(RBAC)}
@@ -132,7 +129,7 @@ def test_a_misspelt_field_of_the_app_spec_is_noticed(where: str) -> None:
 def test_every_variable_is_a_setting(where: str) -> None:
     """A misspelt one would be ignored, silently; and what a file gives must be accepted."""
     given = ENVIRONMENTS[where]
-    assert given.keys() - known() <= NOT_SETTINGS_YET
+    assert given.keys() - known() == set()
     assert manifests.settings({name: given[name] for name in given.keys() & known()}).strategy in set(Strategy)
 
 
