@@ -18,6 +18,7 @@ class Sort(Enum):
     BUSY = auto()
     MISSING = auto()
     REFUSED = auto()
+    NOT_OPENED = auto()
     PRIVILEGE = auto()
     READ_ONLY = auto()
     FULL = auto()
@@ -28,8 +29,8 @@ _MYSQL = {
     Sort.LOST: {1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, *range(2000, 2062)},
     Sort.BUSY: {1205, 1213, 3024, 3572},
     Sort.MISSING: {1054, 1146},
-    Sort.REFUSED: {1045, 1049, 1129, 1130, 1251, 1698, 3118, 3159},
-    Sort.PRIVILEGE: {1044, 1142, 1143, 1227, 1370},
+    Sort.REFUSED: {1044, 1045, 1049, 1129, 1130, 1251, 1698, 3118, 3159},
+    Sort.PRIVILEGE: {1142, 1143, 1227, 1370},
     Sort.READ_ONLY: {1290, 1792, 1836, 3989},
     Sort.FULL: {1021, 1037, 1038, 1041, 1114},
     Sort.SYNTAX: {1064, 1149},
@@ -41,8 +42,8 @@ _BY_NUMBER = {number: sort for sort, numbers in _MYSQL.items() for number in num
 _BY_NAME = {
     "SQLITE_BUSY": Sort.BUSY,
     "SQLITE_LOCKED": Sort.BUSY,
-    "SQLITE_CANTOPEN": Sort.REFUSED,
-    "SQLITE_NOTADB": Sort.REFUSED,
+    "SQLITE_CANTOPEN": Sort.NOT_OPENED,
+    "SQLITE_NOTADB": Sort.NOT_OPENED,
     "SQLITE_PERM": Sort.PRIVILEGE,
     "SQLITE_READONLY": Sort.READ_ONLY,
     "SQLITE_FULL": Sort.FULL,

@@ -60,8 +60,12 @@ _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
     Sort.BUSY: (DatabaseUnreachable, "somebody else has it locked"),
     Sort.REFUSED: (
         AccessRefused,
-        "the database cannot be opened; check that it exists, and user and password of the URL, or that the file's "
-        "folder is there and writable",
+        "the server does not let this user in; check user and password of the URL, and that the database exists and "
+        "the user may use it",
+    ),
+    Sort.NOT_OPENED: (
+        AccessRefused,
+        "the file cannot be opened; check that its folder is there and writable, and that it is a SQLite database",
     ),
     Sort.PRIVILEGE: (
         PrivilegeMissing,

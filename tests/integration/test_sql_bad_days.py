@@ -1,0 +1,220 @@
+"""MariaDB and SQLite on a bad day: what comes back is waited for, what says no is believed at once."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+
+from api.migrations.assembly import Assembly
+from api.migrations.errors import (
+    AccessRefused,
+    DatabaseUnreachable,
+    MigrationError,
+    PrivilegeMissing,
+    ReadOnlyServer,
+    WaitTimeout,
+)
+from tests.mariadb import MariaDB, running_mariadb
+from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks
+from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.waiting import until, wait_until
+
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+HELD = """\
+import time
+from pathlib import Path
+op.execute("INSERT INTO marks VALUES ('r2')")
+Path({folder!r}, "reached").touch()
+while not Path({folder!r}, "let_go").exists():
+    op.execute("SELECT 1")
+    time.sleep(0.02)
+"""
+NOBODY = 65534
+
+
+@pytest.fixture(scope="module")
+def own() -> Iterator[MariaDB]:
+    """A server that may be stopped and killed."""
+    with running_mariadb() as server:
+        yield server
+
+
+@pytest.fixture
+def own_place(own: MariaDB, request: pytest.FixtureRequest) -> Iterator[MariaDBPlace]:
+    """A database on it."""
+    if own._process is None:
+        own.start()
+    with own.database(f"bad_{abs(hash(request.node.name))}") as url:
+        yield MariaDBPlace(own, url)
+
+
+def instance(url: str, ini: Path, name: str = "one", **settings: Any) -> Assembly:
+    """An instance that looks often."""
+    return assembled(url, ini, name, strategy="advisory_lock", poll_seconds=0.1, **settings)
+
+
+async def refused(url: str, ini: Path, error: type[MigrationError], *words: str) -> str:
+    """It must fail with `error`, saying `words`; returns the message."""
+    with pytest.raises(error) as raised:
+        await asyncio.wait_for(instance(url, ini).coordinator().become_ready(), FOREVER_SECONDS)
+    assert type(raised.value) is error
+    assert [word for word in words if word not in str(raised.value)] == []
+    return str(raised.value)
+
+
+async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
+    """And the migration begins once it is up."""
+    waiting = instance(own_place.url, tree(tmp_path, GROUND))
+    own.stop()
+    task = asyncio.create_task(waiting.coordinator().become_ready())
+
+    async def says_so() -> bool:
+        return "waiting for the database" in (waiting.tracker.status.message or "")
+
+    await until(says_so, "its message", seconds=FOREVER_SECONDS)
+    message = waiting.tracker.status.message or ""
+    assert "127.0.0.1" not in message
+    assert "ledger" not in message
+    await asyncio.to_thread(own.start)
+    await asyncio.wait_for(task, FOREVER_SECONDS)
+    assert own_place.has("marks")
+
+
+async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
+    """At the end of the budget, with a code of its own."""
+    own.stop()
+    budgets = {"wait_seconds": 0.5, "run_seconds": 0.5}
+    with pytest.raises(DatabaseUnreachable, match="gave up after MIGRATION_WAIT_SECONDS=0.5") as raised:
+        await instance(own_place.url, tree(tmp_path, GROUND), **budgets).coordinator().become_ready()
+    assert raised.value.exit_code == 5
+    await asyncio.to_thread(own.start)
+
+
+@pytest.mark.parametrize("end", ["stop", "kill"])
+async def test_the_server_goes_in_mid_migration(
+    own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, end: str
+) -> None:
+    """The one that migrates and the one that waits both go on when it is back, and the revision is applied once."""
+    ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
+    # in one thread only one of them can be in Python's part of a revision, and that is the first
+    both = [instance(own_place.url, ini, name) for name in ("one", "two")]
+
+    def restart() -> None:
+        wait_until((tmp_path / "reached").exists, "the held revision", seconds=FOREVER_SECONDS)
+        getattr(own, end)()
+        (tmp_path / "let_go").touch()
+        own.start()
+
+    work = [asyncio.create_task(each.coordinator().become_ready()) for each in both]
+    await asyncio.to_thread(restart)
+    await asyncio.wait_for(asyncio.gather(*work), 2 * FOREVER_SECONDS)
+    assert marks(own_place) == ["r2"]
+    rows = own_place.rows(f"SELECT outcome FROM {HISTORY} WHERE revision = 'r2' ORDER BY id")
+    assert rows == [["interrupted"], ["applied"]]
+
+
+async def test_a_wrong_password_is_tried_once(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
+    """Nobody is locked out for it, and the message says what to check and shows nothing."""
+
+    def refusals() -> int:
+        return int(mariadb.query("SHOW GLOBAL STATUS LIKE 'Access_denied_errors'")[0][1])
+
+    before = refusals()
+    url = mariadb.url(mariadb_url.rpartition("/")[2], password="wr0ng")
+    message = await refused(url, tree(tmp_path, GROUND), AccessRefused, "error 1045", "check user and password")
+    assert "wr0ng" not in message
+    assert "ledger" not in message
+    assert refusals() == before + 1
+
+
+async def test_an_unknown_database_is_named_as_such(mariadb: MariaDB, tmp_path: Path) -> None:
+    """To a user who may do nothing there, the server says that he may not."""
+    await refused(mariadb.url("nowhere"), tree(tmp_path, GROUND), AccessRefused, "that the database exists")
+
+
+async def test_a_privilege_is_missing(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
+    """A user who may only read."""
+    name = mariadb_url.rpartition("/")[2]
+    mariadb.query(f"CREATE USER reader@`%` IDENTIFIED BY 'pw'; GRANT SELECT ON `{name}`.* TO reader@`%`")
+    try:
+        url = mariadb.url(name, user="reader", password="pw")
+        await refused(url, tree(tmp_path, GROUND), PrivilegeMissing, "error 1142", "GRANT it")
+    finally:
+        mariadb.query("DROP USER reader@`%`")
+
+
+async def test_a_server_is_read_only(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
+    """A replica, whose locks protect nothing."""
+    mariadb.query("SET GLOBAL read_only = 1")
+    try:
+        await refused(mariadb_url, tree(tmp_path, GROUND), ReadOnlyServer, "point MIGRATION_DATABASE_URL at")
+    finally:
+        mariadb.query("SET GLOBAL read_only = 0")
+
+
+async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """Its folder does not exist, or nobody may write to it, or the file is something else."""
+    ini = tree(tmp_path, GROUND)
+    sqlite_place.path.write_text("I am a letter, and a rather long one; somebody has taken me for a database.\n" * 20)
+    for url in ("sqlite:////nowhere/shop.db", "sqlite:////sys/shop.db", sqlite_place.url):
+        await refused(url, ini, AccessRefused, "the file cannot be opened", "its folder is there and writable")
+    assert not sqlite_place.lock_file.exists()
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without root's privileges, which would write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+@pytest.fixture
+async def open_house() -> AsyncIterator[tuple[SqlitePlace, Path]]:
+    """A database behind its head where everybody may look, and its history; all is imported that its use needs."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        place = SqlitePlace(folder / "shop.db")
+        await instance(place.url, tree(folder, GROUND)).coordinator().become_ready()
+        yield place, tree(folder, GROUND, "pass")
+
+
+async def test_the_folder_takes_no_lock_file(open_house: tuple[SqlitePlace, Path]) -> None:
+    """The database may be written, its folder not."""
+    place, ini = open_house
+    place.path.chmod(0o666)
+    place.lock_file.unlink()
+    with nobody():
+        await refused(place.url, ini, PrivilegeMissing, "must be able to write the database's folder")
+
+
+async def test_the_file_is_read_only(open_house: tuple[SqlitePlace, Path]) -> None:
+    """The lock may be taken, the database not be written."""
+    place, ini = open_house
+    place.path.chmod(0o444)
+    place.lock_file.chmod(0o666)
+    with nobody():
+        await refused(place.url, ini, ReadOnlyServer, "make the file and its folder writable")
+
+
+async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """Somebody has the lock and does nothing."""
+    ini = tree(tmp_path, GROUND)
+    holder = instance(sqlite_place.url, ini, "api-7").session()
+    await holder.open()
+    assert await holder.try_lock()
+    budgets = {"wait_seconds": 0.5, "run_seconds": 0.5}
+    with pytest.raises(WaitTimeout, match=r"api-7 \(pid \d+\) holds the lock"):
+        await instance(sqlite_place.url, ini, "api-8", **budgets).coordinator().become_ready()
+    await holder.close()
