@@ -3,9 +3,10 @@
     app = FastAPI(lifespan=lifespan_with_migrations)
 
 Who is authoritative
-    The version table in the database says where the schema is; nothing else does. The advisory lock says who may
-    change it. The history table explains: who tried what, when, and how it ended. An instance's own memory counts for
-    nothing: whatever it believes, it reads again under the lock and, after migrating, on a fresh connection.
+    The version table in the database says where the schema is; nothing else does. The database's own lock says who may
+    change it: an advisory lock of PostgreSQL's, GET_LOCK of MySQL's, a lock file beside SQLite's. The history table
+    explains: who tried what, when, and how it ended. An instance's own memory counts for nothing: whatever it believes,
+    it reads again under the lock and, after migrating, on a fresh connection.
 
 What an instance does
     Read the version. At head: ready, without a lock. Behind: try the lock. Got it: read again, run the revisions on
@@ -29,6 +30,9 @@ When something happens
     The budget ends: the instance fails. A timeout never means "start anyway".
     The database is newer than the build: it serves with a warning if the history proves that its own head is an
     ancestor of what is there, and refuses otherwise. Nothing is ever downgraded by itself.
+    Redis or Kubernetes decides who tries (strategies `redis`, `kubernetes`): the database's own lock is taken as well
+    and still decides who runs. When that hold is lost the run is cancelled, and nothing is committed after it.
+    The database cannot roll DDL back (MySQL): a revision that does not finish is half applied from its first DDL on.
     A pooler in transaction mode is in between: one transaction carries lock and revisions; a revision that cannot
     run in one is refused by name. One that does not get a table lock is rolled back with the lock, and tried again by
     whoever gets that next.

@@ -16,7 +16,6 @@ from .pace import Pace
 from .ports import Elector
 from .settings import MigrationSettings, Strategy
 from .sql_session import Platform
-from .sqlite import Sqlite, lock_file
 from .urls import DatabaseURL
 
 
@@ -29,6 +28,8 @@ def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
 def lock_name(url: DatabaseURL, key: LockKey) -> str:
     """What the database calls the lock."""
     if url.dialect == "sqlite":
+        from .sqlite import lock_file
+
         return lock_file(Path(url.database), key).name
     return key.channel if url.dialect == "mysql" else str(key)
 
@@ -36,6 +37,8 @@ def lock_name(url: DatabaseURL, key: LockKey) -> str:
 def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace) -> Platform:
     """How to connect to a database other than PostgreSQL, and to lock it."""
     if url.dialect == "sqlite":
+        from .sqlite import Sqlite  # not every system has the lock that it takes
+
         return Sqlite(url, key, limits, pace, instance)
     return MySQL(url, key.channel, limits, pace)
 

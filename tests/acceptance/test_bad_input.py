@@ -59,9 +59,13 @@ SETTINGS = {
         {**url(f"postgresql://someone:{SECRET}@127.0.0.1/name?sslmode=verify-full"), "HOME": "{folder}"},
     ),
     "its own URL is malformed": Bad("MIGRATION_DATABASE_URL is not a", {**NOWHERE, "MIGRATION_DATABASE_URL": SECRET}),
-    "another database": Bad("sqlite are not built yet", url("sqlite:///ledger.db")),
+    "a database in memory": Bad("each connection would have a database of its own", url("sqlite://")),
+    "another database": Bad("is not a database URL", url("oracle://scott:tiger@127.0.0.1/ledger")),
     "an unknown strategy": Bad("MIGRATION_STRATEGY: Input should be", {**NOWHERE, "MIGRATION_STRATEGY": "hope"}),
-    "a strategy not built yet": Bad("redis is not built yet", {**NOWHERE, "MIGRATION_STRATEGY": "redis"}),
+    "Redis without its URL": Bad("needs MIGRATION_REDIS_URL", {**NOWHERE, "MIGRATION_STRATEGY": "redis"}),
+    "Kubernetes outside of any": Bad(
+        "Kubernetes", {**NOWHERE, "MIGRATION_STRATEGY": "kubernetes", "HOME": "{folder}"}, ("current",)
+    ),
     "a number that is none": Bad("MIGRATION_POLL_SECONDS", {**NOWHERE, "MIGRATION_POLL_SECONDS": "soon"}),
     "a wait shorter than the run": Bad(
         "MIGRATION_WAIT_SECONDS (1) is shorter than MIGRATION_RUN_SECONDS (2)",
