@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -88,9 +88,12 @@ async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: Mari
 async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
     """At the end of the budget, with a code of its own."""
     own.stop()
-    budgets = {"wait_seconds": 0.5, "run_seconds": 0.5}
-    with pytest.raises(DatabaseUnreachable, match="gave up after MIGRATION_WAIT_SECONDS=0.5") as raised:
-        await instance(own_place.url, tree(tmp_path, GROUND), **budgets).coordinator().become_ready()
+    with pytest.raises(DatabaseUnreachable, match=r"gave up after MIGRATION_WAIT_SECONDS=0\.5") as raised:
+        await (
+            instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=0.5, run_seconds=0.5)
+            .coordinator()
+            .become_ready()
+        )
     assert raised.value.exit_code == 5
     await asyncio.to_thread(own.start)
 
@@ -180,14 +183,20 @@ def nobody() -> Iterator[None]:
 
 
 @pytest.fixture
-async def open_house() -> AsyncIterator[tuple[SqlitePlace, Path]]:
-    """A database behind its head where everybody may look, and its history; all is imported that its use needs."""
+def open_folder() -> Iterator[Path]:
+    """A folder where everybody may look."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
-        place = SqlitePlace(folder / "shop.db")
-        await instance(place.url, tree(folder, GROUND)).coordinator().become_ready()
-        yield place, tree(folder, GROUND, "pass")
+        yield folder
+
+
+@pytest.fixture
+async def open_house(open_folder: Path) -> tuple[SqlitePlace, Path]:
+    """A database in it, and a history with one revision more; all is imported that their use needs."""
+    place = SqlitePlace(open_folder / "shop.db")
+    await instance(place.url, tree(open_folder, GROUND)).coordinator().become_ready()
+    return place, tree(open_folder, GROUND, "pass")
 
 
 async def test_the_folder_takes_no_lock_file(open_house: tuple[SqlitePlace, Path]) -> None:
@@ -214,7 +223,6 @@ async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tm
     holder = instance(sqlite_place.url, ini, "api-7").session()
     await holder.open()
     assert await holder.try_lock()
-    budgets = {"wait_seconds": 0.5, "run_seconds": 0.5}
     with pytest.raises(WaitTimeout, match=r"api-7 \(pid \d+\) holds the lock"):
-        await instance(sqlite_place.url, ini, "api-8", **budgets).coordinator().become_ready()
+        await instance(sqlite_place.url, ini, "api-8", wait_seconds=0.5, run_seconds=0.5).coordinator().become_ready()
     await holder.close()

@@ -81,3 +81,14 @@ def test_a_revision_may_have_limits_of_its_own() -> None:
         pace.contended("patient")
     assert pace.settings("patient")["lock_timeout"] == "30000ms"
     assert pace.settings("other")["statement_timeout"] == "0ms"
+
+
+def test_the_limits_are_those_of_the_next_attempt() -> None:
+    """For databases that take numbers: the rung that the revision has climbed to, and the rest as it was set."""
+    pace = Pace(lambda revision: Limits(2, 30, 40))
+    assert pace.limits("slow") == Limits(0.3, 30, 40)
+    pace.contended("slow")
+    assert pace.limits("slow") == Limits(0.6, 30, 40)
+    pace.contended("slow")
+    assert pace.limits("slow") == Limits(2, 30, 40)
+    assert pace.limits("other") == Limits(0.3, 30, 40)

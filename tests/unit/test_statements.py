@@ -2,7 +2,7 @@
 
 import pytest
 
-from api.migrations.statements import ends_transaction, kind
+from api.migrations.statements import commits_by_itself, ends_transaction, kind, only_reads, several
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,71 @@ def test_what_ends_a_transaction(statement: str) -> None:
 def test_what_does_not(statement: str) -> None:
     """Savepoints and prepared transactions are other transactions' business."""
     assert not ends_transaction(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (a int)",
+        "/* why */ alter table t add b int",
+        "DROP TABLE IF EXISTS t",
+        "TRUNCATE t",
+        "RENAME TABLE a TO b",
+        "GRANT SELECT ON t TO u",
+        "ANALYZE TABLE t",
+        "LOCK TABLES t WRITE",
+        "BEGIN",
+        "CALL procedure_with_ddl()",
+        "SET @@autocommit = 1",
+        "LOAD DATA INFILE 'x' INTO TABLE t",
+        "/*!50000 CREATE TABLE t (a int) */",
+        "",
+    ],
+)
+def test_what_mysql_commits_by_itself(statement: str) -> None:
+    """DDL, and whatever is not known to be harmless."""
+    assert commits_by_itself(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reads"),
+    [
+        ("INSERT INTO t VALUES ('CREATE TABLE')", False),
+        ("replace into t values (1)", False),
+        ("WITH c AS (SELECT 1) DELETE FROM t", False),
+        ("SAVEPOINT s", False),
+        ("DO RELEASE_ALL_LOCKS()", False),
+        ("CREATE TEMPORARY TABLE t (a int)", False),
+        ("DROP  TEMPORARY TABLE t", False),
+        ("SELECT 1", True),
+        ("(SELECT 1)", True),
+        ("-- drop\nSELECT 1", True),
+        ("SHOW TABLES", True),
+        ("SET SESSION lock_wait_timeout = 1", True),
+    ],
+)
+def test_what_mysql_does_not_commit(statement: str, reads: bool) -> None:
+    """And what of it changes nothing at all."""
+    assert (commits_by_itself(statement), only_reads(statement)) == (False, reads)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("INSERT INTO t VALUES (1)", False),
+        ("INSERT INTO t VALUES (1);", False),
+        ("INSERT INTO t VALUES (1) ; \n ;", False),
+        ("INSERT INTO t VALUES (1); -- done", False),
+        ("INSERT INTO t VALUES (1) /* a; b */", False),
+        ("INSERT INTO t VALUES ('a; b', \"c; d\")", False),
+        (r"INSERT INTO t VALUES ('it\'s; so', 'it''s; so')", False),
+        ("INSERT INTO `a; b` VALUES (1)", False),
+        ("INSERT INTO t VALUES (1); DROP TABLE t", True),
+        ("INSERT INTO t VALUES ('a'); DROP TABLE t", True),
+        ("INSERT INTO t VALUES (1); /*! DROP TABLE t */", True),
+        ("-- first\nINSERT INTO t VALUES (1);DROP TABLE t", True),
+    ],
+)
+def test_several_statements_in_one(statement: str, expected: bool) -> None:
+    """A semicolon within a value, a name or a comment is none."""
+    assert several(statement) is expected

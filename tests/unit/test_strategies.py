@@ -1,0 +1,68 @@
+"""The decision table: what `auto` picks, and what is refused whatever is asked for."""
+
+from typing import Any
+
+import pytest
+
+from api.migrations.errors import ConfigurationError
+from api.migrations.placement import Placement
+from api.migrations.settings import MigrationSettings, Strategy
+from api.migrations.strategies import choose
+
+URLS = {
+    "postgresql": "postgresql://user:password@host/name",
+    "mysql": "mysql://user:password@host/name",
+    "sqlite": "sqlite:////data/shop.db",
+}
+DISK, LAYER, NETWORK = Placement("ext4", True), Placement("overlay", True), Placement("nfs4", False)
+REDIS = "redis://host:6379"
+
+
+def settings(database: str, **given: Any) -> MigrationSettings:
+    """As they would be read."""
+    return MigrationSettings.load(database_url=URLS[database], **given)
+
+
+@pytest.mark.parametrize(
+    ("database", "given", "strategy", "why"),
+    [
+        ("postgresql", {}, "advisory_lock", "an advisory lock of the server"),
+        ("postgresql", {"redis_url": REDIS}, "advisory_lock", "an advisory lock of the server"),
+        ("mysql", {}, "advisory_lock", "GET_LOCK of the server"),
+        ("mysql", {"redis_url": REDIS}, "redis", "GET_LOCK holds on one server only"),
+        ("sqlite", {}, "advisory_lock", "a lock file beside the database"),
+        ("sqlite", {"redis_url": REDIS}, "advisory_lock", "a lock file beside the database"),
+    ],
+)
+def test_what_auto_picks(database: str, given: dict[str, Any], strategy: str, why: str) -> None:
+    """And that it says why."""
+    asked = settings(database, **given)
+    choice = choose(asked, asked.url(), DISK)
+    assert choice.strategy is Strategy(strategy)
+    assert why in choice.why
+
+
+@pytest.mark.parametrize("database", URLS)
+@pytest.mark.parametrize("named", ["advisory_lock", "redis", "kubernetes", "job"])
+def test_a_named_strategy_is_taken(database: str, named: str) -> None:
+    """Whoever names one has his reasons."""
+    asked = settings(database, strategy=named, redis_url=REDIS)
+    choice = choose(asked, asked.url(), DISK)
+    assert (choice.strategy, choice.why) == (Strategy(named), "MIGRATION_STRATEGY names it")
+
+
+@pytest.mark.parametrize("named", ["auto", "advisory_lock", "redis", "kubernetes", "job"])
+def test_a_file_on_a_network_is_never_safe(named: str) -> None:
+    """Whoever decides who tries, SQLite's own locks do not hold there."""
+    asked = settings("sqlite", strategy=named, redis_url=REDIS)
+    with pytest.raises(ConfigurationError, match=r"network file system \(nfs4\).*row 'SQLite, several hosts'"):
+        choose(asked, asked.url(), NETWORK)
+
+
+def test_a_file_in_a_container_has_to_be_meant() -> None:
+    """Each instance would have its own; the strategy's name says that there is only one."""
+    asked = settings("sqlite")
+    with pytest.raises(ConfigurationError, match=r"own overlay.*MIGRATION_STRATEGY=advisory_lock.*in a container"):
+        choose(asked, asked.url(), LAYER)
+    named = settings("sqlite", strategy="advisory_lock")
+    assert choose(named, named.url(), LAYER).strategy is Strategy.ADVISORY_LOCK
