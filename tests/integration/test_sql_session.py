@@ -1,5 +1,6 @@
 """What a session sees and writes on MariaDB and on SQLite, asked from another connection."""
 
+import asyncio
 import logging
 import time
 from datetime import UTC
@@ -16,7 +17,8 @@ from api.migrations.schema import HalfApplied, Observed
 from api.migrations.state import Tracker
 from tests.mariadb import MariaDB
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
-from tests.unit.fakes import assembled, revision, tree
+from tests.unit.fakes import FOREVER_SECONDS, assembled, revision, tree
+from tests.waiting import until
 
 HEAD = Order("upgrade", "head")
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
@@ -138,8 +140,8 @@ async def test_attempts_say_how_long_ago_they_were(place: Place, tmp_path: Path)
 
 async def test_a_failed_revision_is_rolled_back_on_sqlite(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
     """All three statements of it, DDL too, and what went before it stays."""
-    steps = 'op.execute("CREATE TABLE u (a int)")\nop.execute("ALTER TABLE marks ADD COLUMN b int")\n'
-    ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "op.execute('SELECT * FROM nowhere')")
+    create, alter = 'op.execute("CREATE TABLE u (a int)")\n', 'op.execute("ALTER TABLE marks ADD COLUMN b int")\n'
+    ini = tree(tmp_path, GROUND, create + MARK.format("r2") + alter + "op.execute('SELECT * FROM nowhere')")
     message = await failure(sqlite_place, ini)
     assert "revision r2, Do r2 failed and was rolled back: OperationalError (SQLITE_ERROR): no such table" in message
     assert not sqlite_place.has("u")
@@ -167,6 +169,32 @@ async def test_ddl_that_is_refused_has_applied_nothing(mariadb_place: MariaDBPla
     assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(mariadb_place, ini)
     assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "failed")]
     assert (await look(mariadb_place, ini)).half_applied == ()
+
+
+async def test_ddl_that_is_refused_commits_what_went_before(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """It ends the transaction before it begins, so a part of the revision is there."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
+    assert "failed after it had committed a part of its work" in await failure(mariadb_place, ini)
+    assert marks(mariadb_place) == ["r2"]
+    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
+
+
+async def test_ddl_that_lacks_its_lock_is_tried_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """It has done nothing yet, so nothing is half."""
+    ini = tree(tmp_path, GROUND)
+    await carry_out(mariadb_place, ini)
+    revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
+    upgrade = assembled(mariadb_place.url, ini, lock_timeout_seconds=1, idle_seconds=0.2)
+    with mariadb_place.server.holding("LOCK TABLES marks READ", database=mariadb_place.database):
+        task = asyncio.create_task(upgrade.coordinator().become_ready())
+
+        async def was_sent_away() -> bool:
+            return ("r2", "retried") in outcomes(mariadb_place)
+
+        await until(was_sent_away, "an attempt without its lock", seconds=FOREVER_SECONDS)
+    await asyncio.wait_for(task, FOREVER_SECONDS)
+    assert outcomes(mariadb_place)[-1] == ("r2", "applied")
+    assert {outcome for _, outcome in outcomes(mariadb_place)} == {"applied", "retried"}
 
 
 @pytest.mark.parametrize("order", [Order("repair", "head"), Order("stamp", "r2")], ids=["rerun", "stamp"])
