@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from api.migrations import sql_session
 from api.migrations.assembly import Assembly
 from api.migrations.errors import (
     AccessRefused,
@@ -17,6 +19,7 @@ from api.migrations.errors import (
     MigrationError,
     PrivilegeMissing,
     ReadOnlyServer,
+    RevisionFailed,
     WaitTimeout,
 )
 from tests.mariadb import MariaDB, running_mariadb
@@ -96,6 +99,50 @@ async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: Mar
         )
     assert raised.value.exit_code == 5
     await asyncio.to_thread(own.start)
+
+
+async def test_a_frozen_server_hangs_nobody(
+    own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes the connection and says nothing; the look ends by itself, and the migration begins once it thaws."""
+    monkeypatch.setattr(sql_session, "ANSWER_SECONDS", 0.3)
+    waiting = instance(own_place.url, tree(tmp_path, GROUND))
+    os.kill(own.pid, signal.SIGSTOP)
+    try:
+        task = asyncio.create_task(waiting.coordinator().become_ready())
+
+        async def says_so() -> bool:
+            return "no answer in time" in (waiting.tracker.status.message or "")
+
+        await until(says_so, "its message", seconds=FOREVER_SECONDS)
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+    await asyncio.wait_for(task, FOREVER_SECONDS)
+    assert own_place.has("marks")
+
+
+async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
+    own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run ends with its budget although neither its statement nor its session can be ended."""
+    monkeypatch.setattr(sql_session, "ANSWER_SECONDS", 0.3)
+    ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
+    upgrade = instance(own_place.url, ini, run_seconds=1.5, wait_seconds=1.5)
+
+    def freeze() -> None:
+        wait_until((tmp_path / "reached").exists, "the held revision", seconds=FOREVER_SECONDS)
+        os.kill(own.pid, signal.SIGSTOP)
+
+    try:
+        freezing = asyncio.create_task(asyncio.to_thread(freeze))
+        with pytest.raises(RevisionFailed, match="r2 was cancelled"):
+            await asyncio.wait_for(upgrade.coordinator().become_ready(), FOREVER_SECONDS)
+        await freezing
+    finally:
+        os.kill(own.pid, signal.SIGCONT)
+        (tmp_path / "let_go").touch()
+    await asyncio.wait_for(instance(own_place.url, ini, "two").coordinator().become_ready(), FOREVER_SECONDS)
+    assert marks(own_place) == ["r2"]
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
