@@ -11,10 +11,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.lease_api import lease_api
 from tests.mariadb import MariaDB, running_mariadb
-from tests.places import MariaDBPlace, Place, SqlitePlace
+from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.pooler import PgBouncer, running_pgbouncer
 from tests.redis_server import RedisServer, running_redis
+from tests.referees import LeaseReferee, RedisReferee
 from tests.servers import Server, embedded_postgres, tls_postgres
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -121,6 +123,12 @@ def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> SqlitePlace:
     return SqlitePlace(tmp_path_factory.mktemp("sqlite") / "shop.db")
 
 
+@pytest.fixture
+def postgresql_place(database_url: str) -> PostgresPlace:
+    """An empty database on PostgreSQL."""
+    return PostgresPlace(database_url)
+
+
 @pytest.fixture(params=["mariadb", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
     """An empty database, on each that is not PostgreSQL."""
@@ -151,3 +159,16 @@ def redis_servers() -> Iterator[Callable[..., RedisServer]]:
 def redis_server(redis_servers: Callable[..., RedisServer]) -> RedisServer:
     """A Redis of the test's own, that it may kill."""
     return redis_servers()
+
+
+@pytest.fixture
+def redis_referee(redis_server: RedisServer) -> RedisReferee:
+    """A Redis that says who may try to migrate."""
+    return RedisReferee(redis_server)
+
+
+@pytest.fixture
+def kubernetes_referee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeaseReferee]:
+    """An API of Leases that says who may try to migrate."""
+    with lease_api(tmp_path_factory.mktemp("kubernetes")) as api:
+        yield LeaseReferee(api)

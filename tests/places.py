@@ -1,4 +1,4 @@
-"""Databases other than PostgreSQL in one shape, for tests that must hold on each of them."""
+"""Databases in one shape, for tests that must hold on each of them."""
 
 import fcntl
 import sqlite3
@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from api.migrations.lock_manager import LockKey
 from tests.mariadb import MariaDB
+from tests.servers import fetch_sync
 
 HISTORY = "alembic_version_history"
 PATIENCE_SECONDS = 30.0
@@ -20,7 +21,7 @@ class Place(Protocol):
 
     @property
     def kind(self) -> str:
-        """`mariadb` or `sqlite`."""
+        """`mariadb`, `sqlite` or `postgresql`."""
 
     @property
     def url(self) -> str:
@@ -38,6 +39,9 @@ class Place(Protocol):
 
     def lock_is_free(self) -> bool:
         """Whether nobody has the migrations' lock."""
+
+    def writers(self) -> int:
+        """How many sessions are in a transaction that has written something."""
 
 
 @dataclass
@@ -66,6 +70,14 @@ class MariaDBPlace:
         """Ask the server."""
         name = LockKey.derive("fastapi", "alembic_version", self.database).channel
         return self.rows(f"SELECT IS_FREE_LOCK('{name}')") == [["1"]]
+
+    def writers(self) -> int:
+        """Ask InnoDB."""
+        [[count]] = self.rows(
+            "SELECT count(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p "
+            f"ON p.id = t.trx_mysql_thread_id WHERE p.db = '{self.database}' AND t.trx_rows_modified > 0"
+        )
+        return int(count)
 
     def sessions(self) -> list[list[str]]:
         """Number and statement of each session in the database but the asking one."""
@@ -112,6 +124,44 @@ class SqlitePlace:
             except BlockingIOError:
                 return False
         return True
+
+    def writers(self) -> int:
+        """One at most, whoever it is: that is what BEGIN IMMEDIATE asks for."""
+        with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
+            try:
+                connection.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return 1
+        return 0
+
+
+@dataclass
+class PostgresPlace:
+    """A database on the tests' PostgreSQL."""
+
+    url: str
+    kind: str = "postgresql"
+    settings: dict[str, str] = field(default_factory=dict)
+
+    def rows(self, sql: str) -> list[list[str]]:
+        """Ask as the superuser."""
+        return [["NULL" if value is None else str(value) for value in row] for row in fetch_sync(self.url, sql)]
+
+    def has(self, table: str) -> bool:
+        """Whether the table is there."""
+        return self.rows(f"SELECT to_regclass('{table}')") != [["NULL"]]
+
+    def lock_is_free(self) -> bool:
+        """Ask the server."""
+        in_here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+        return self.rows(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {in_here}") == [["0"]]
+
+    def writers(self) -> int:
+        """Ask the server."""
+        [[count]] = self.rows(
+            "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
+        )
+        return int(count)
 
 
 def history(place: Place, columns: str = "revision, outcome, instance") -> list[tuple[str, ...]]:

@@ -7,18 +7,14 @@ elector inside each revision's transaction, before COMMIT, and is cancelled when
 from __future__ import annotations
 
 import asyncio
-import logging
-from collections.abc import Awaitable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
-from .errors import ElectorUnreachable, HoldLost
+from .errors import DatabaseUnreachable, ElectorUnreachable, HoldLost
 from .ports import Elector, MigrationSession, Order, Past, Report
 from .schema import Observed
 from .state import Holder, Survey
-
-log = logging.getLogger(__name__)
-
 
 class ElectedSession:
     """A `MigrationSession` whose lock is taken only with the elector's hold."""
@@ -103,19 +99,25 @@ class ElectedSession:
         finally:
             await self._elector.release()
 
-    async def _while_held(self, work: Awaitable[None]) -> None:
-        task = asyncio.ensure_future(work)
+    async def _while_held(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work, name="elected-run")
         lost = asyncio.ensure_future(self._elector.lost())
         try:
             await asyncio.wait({task, lost}, return_when=asyncio.FIRST_COMPLETED)
-            if task.done():
-                return task.result()
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            log.error("Lost the hold: %s", lost.result(), extra={"event": "hold_lost"})
-            raise HoldLost(f"{lost.result()}; the run was stopped, and what was not committed is rolled back")
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+                _refuse_stopped(task, lost.result())
+            task.result()
         finally:
             for one in (task, lost):
                 one.cancel()
-            await asyncio.wait({task, lost})
+            # whatever they ended with is looked at, or asyncio would write it into the log
+            await asyncio.gather(task, lost, return_exceptions=True)
+
+
+def _refuse_stopped(task: asyncio.Task[None], reason: str) -> None:
+    # what was done before it could be stopped is done, and an error of its own stays its own
+    error = None if task.cancelled() else task.exception()
+    if task.cancelled() or isinstance(error, DatabaseUnreachable):
+        raise HoldLost(f"{reason}; the run was stopped, and what was not committed is rolled back") from error

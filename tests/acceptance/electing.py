@@ -1,0 +1,84 @@
+"""Three instances that elect who migrates: a database, what elects, and the history that they run."""
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.acceptance import portable, project
+from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_one_migrates, until_phase
+from tests.acceptance.project import Revision
+from tests.places import Place, applied, marks, versions
+from tests.referees import Referee
+from tests.waiting import wait_until
+
+SECONDS = 60.0
+POLL = {"MIGRATION_POLL_SECONDS": "0.3"}
+
+
+@dataclass
+class Game:
+    """One database, and who decides about it."""
+
+    place: Place
+    referee: Referee
+    ini: Path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """What every instance is told."""
+        return {**self.place.settings, **self.referee.settings, **POLL}
+
+    def three(self, **settings: str) -> AbstractContextManager[list[Instance]]:
+        """Three instances of the service."""
+        return fleet(3, self.place.url, ini=self.ini, **{**self.settings, **settings})
+
+    def migrate(self, *words: str, **settings: str) -> tuple[int, str]:
+        """`./migrate.sh …` to its end."""
+        return migrate(*words, url=self.place.url, ini=self.ini, **{**self.settings, **settings})
+
+    def begun(self, instances: Sequence[Instance]) -> tuple[Instance, list[Instance]]:
+        """Wait until one is held in its revision; that one, and the others, who wait and say for whom."""
+        first = until_one_migrates(instances)
+        assert portable.until_reached(self.ini) == first.name
+        others = [instance for instance in instances if instance is not first]
+        until_phase(others, "waiting")
+        return first, others
+
+    def until_succeeded(self, first: Instance) -> str:
+        """Wait until another one has come to where the first was held; never is there more than one at work."""
+        reached = self.ini.parent / "reached"
+
+        def another() -> bool:
+            assert self.place.writers() <= 1
+            return reached.read_text() not in {"", first.name}
+
+        wait_until(another, f"a successor of {first.name}", seconds=SECONDS)
+        return reached.read_text()
+
+    def until_ready(self, instances: Sequence[Instance]) -> None:
+        """Wait until all may serve; never is there more than one at work."""
+
+        def ready() -> bool:
+            assert self.place.writers() <= 1
+            return all(instance.ready() for instance in instances)
+
+        wait_until(ready, f"{instances} ready", seconds=SECONDS)
+
+    def assert_done(self) -> None:
+        """Every revision was applied once, and nobody has the lock or leads."""
+        assert applied(self.place) == project.revisions(self.ini)
+        assert versions(self.place) == [project.head(self.ini)]
+        assert marks(self.place) == sorted(set(marks(self.place)))
+        wait_until(self.place.lock_is_free, "the lock free", seconds=10)
+        wait_until(lambda: not self.referee.leader(), "nobody who leads", seconds=10)
+
+
+def make_game(place: Place, referee: Referee, folder: Path, *extra: Revision) -> Game:
+    """A game with these revisions to run; without any, one that is held and one after it."""
+    return Game(place, referee, portable.make_history(folder, *(extra or (portable.held(), portable.noted()))))
+
+
+def said(instances: Sequence[Instance]) -> list[int]:
+    """How often each has said that it migrates."""
+    return [instance.log().count(MARK) for instance in instances]

@@ -1,0 +1,83 @@
+"""Three instances behind an election, on each database that it is meant for: Redis or a Lease says who tries."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import portable
+from tests.acceptance.electing import Game, make_game, said
+from tests.acceptance.fleet import MARK
+from tests.places import history, marks, outcomes
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+PAIRS = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgresql", "kubernetes-mariadb"]
+AUTO = "Strategy redis: MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only"
+
+
+@pytest.fixture
+def game(request: pytest.FixtureRequest, tmp_path: Path) -> Game:
+    """A database with what elects: `redis-mariadb`."""
+    referee, place = request.param.split("-")
+    return make_game(request.getfixturevalue(f"{place}_place"), request.getfixturevalue(f"{referee}_referee"), tmp_path)
+
+
+@pytest.mark.parametrize("game", PAIRS, indirect=True)
+def test_one_is_elected_and_a_killed_one_succeeded(game: Game) -> None:
+    """One migrates, whom all name; killed, it is followed by one other, and only who survives gets ready."""
+    own = {"MIGRATION_STRATEGY": "auto"} if (game.referee.kind, game.place.kind) == ("redis", "mariadb") else {}
+    with game.three(**own) as instances:
+        first, others = game.begun(instances)
+        assert game.referee.leader() == first.name
+        assert not game.place.lock_is_free()
+        wait_until(lambda: all(first.name in (i.health()["message"] or "") for i in others), "its name", seconds=30)
+        for instance in instances:
+            assert instance.health()["strategy"] == game.referee.kind
+            assert not instance.ready()
+            assert (AUTO in instance.log()) is bool(own)
+        assert [instance.health()["lock"]["holder"]["instance"] for instance in others] == [first.name] * 2
+        assert said([first, *others]) == [1, 0, 0]
+        first.kill(signal.SIGKILL)
+        first.wait()
+        second = game.until_succeeded(first)
+        assert not any(instance.ready() for instance in others)
+        portable.let_go(game.ini)
+        game.until_ready(others)
+        assert sorted(said(others)) == [0, 1]
+    assert history(game.place) == [
+        ("ground", "applied", first.name),
+        ("held", "interrupted", first.name),
+        ("held", "applied", second),
+        ("noted", "applied", second),
+    ]
+    game.assert_done()
+
+
+@pytest.mark.parametrize("game", PAIRS[:4], indirect=True)
+def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
+    """SIGSTOP for longer than the hold: who is elected waits for the database's lock, and who wakes up has lost."""
+    idle = {"MIGRATION_IDLE_SECONDS": "6"}
+    with game.three(**idle) as instances:
+        first, others = game.begun(instances)
+        first.kill(signal.SIGSTOP)
+        wait_until(lambda: game.referee.leader() != first.name, "the end of its hold", seconds=30)
+        # the database's lock is still the stopped one's
+        assert not game.place.lock_is_free()
+        assert outcomes(game.place, "held") == ["running"]
+        assert said(others) == [0, 0]
+        if game.place.kind != "sqlite":
+            assert game.until_succeeded(first) != first.name
+        first.kill(signal.SIGCONT)
+        if game.place.kind == "sqlite":
+            assert game.until_succeeded(first) != first.name
+        portable.let_go(game.ini)
+        game.until_ready(others)
+        first.until(lambda: first.ready() or first.process.poll() == 143 - 128 - 30 or first.process.poll() is not None, "ready or gone")
+        assert first.process.poll() is None or first.wait() == 143
+        assert said([first]) == [1]
+    assert outcomes(game.place, "held") == ["interrupted", "applied"]
+    assert first.name not in {name for revision, outcome, name in history(game.place) if outcome == "applied" and revision != "ground"}
+    assert marks(game.place) == ["ground", "held", "noted"]
+    game.assert_done()

@@ -1,0 +1,102 @@
+"""What elects, in one shape, for tests that must hold whichever does: a real Redis, or the API of Leases."""
+
+from typing import Protocol
+
+from tests.lease_api import NAMESPACE, LeaseApi
+from tests.redis_server import RedisServer
+
+TTL_SECONDS = 3
+"""The shortest that the settings allow."""
+
+
+class Referee(Protocol):
+    """Decides who may try to migrate.
+
+    Attributes:
+        kind: the strategy that asks it.
+        called: how messages name it.
+        settings: what an instance must be told to ask it.
+    """
+
+    kind: str
+    called: str
+    settings: dict[str, str]
+
+    def leader(self) -> str:
+        """The instance that leads; empty where none does."""
+
+    def rob(self, thief: str) -> None:
+        """`thief` leads from now on, and is dead: nothing renews its hold."""
+
+    def start(self) -> None:
+        """Answer, with what was known before."""
+
+    def stop(self) -> None:
+        """Refuse connections."""
+
+
+class RedisReferee:
+    """A key of a Redis."""
+
+    kind = "redis"
+    called = "Redis"
+
+    def __init__(self, server: RedisServer, ttl_seconds: float = TTL_SECONDS) -> None:
+        self.server = server
+        self.ttl_seconds = ttl_seconds
+        self.settings = {
+            "MIGRATION_STRATEGY": "redis",
+            "MIGRATION_REDIS_URL": server.url,
+            "MIGRATION_REDIS_TTL_SECONDS": f"{ttl_seconds:g}",
+        }
+
+    def leader(self) -> str:
+        """In the token of the only key."""
+        return str(self.server.execute("GET", self._key()) or "").rpartition(":")[0]
+
+    def rob(self, thief: str) -> None:
+        """Another token in the key, for as long as a hold lasts."""
+        self.server.execute("SET", self._key(), f"{thief}:0", "PX", round(self.ttl_seconds * 1000))
+
+    def start(self) -> None:
+        """On the same port."""
+        self.server.start()
+
+    def stop(self) -> None:
+        """As a crash does."""
+        self.server.kill()
+
+    def _key(self) -> str:
+        return next(iter(self.server.execute("KEYS", "fastapi-migrations:*")), "none")
+
+
+class LeaseReferee:
+    """A Lease of the Kubernetes API."""
+
+    kind = "kubernetes"
+    called = "the Kubernetes API"
+    name = "migrations-fastapi"
+
+    def __init__(self, api: LeaseApi, lease_seconds: int = TTL_SECONDS) -> None:
+        self.api = api
+        self.settings = {
+            "MIGRATION_STRATEGY": "kubernetes",
+            "KUBECONFIG": str(api.kubeconfig),
+            "MIGRATION_LEASE_SECONDS": str(lease_seconds),
+        }
+
+    def leader(self) -> str:
+        """In the record, without the random part of its identity."""
+        return self.api.holder(self.name).rpartition("_")[0]
+
+    def rob(self, thief: str) -> None:
+        """Another holder in the record."""
+        self.api.store.edit((NAMESPACE, self.name), holderIdentity=f"{thief}_0123456789ab")
+
+    def start(self) -> None:
+        """On the same port."""
+        self.api.start()
+
+    def stop(self) -> None:
+        """Cut what is open, too."""
+        self.api.stop()
