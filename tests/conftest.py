@@ -16,7 +16,7 @@ from tests.mariadb import MariaDB, running_mariadb
 from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.pooler import PgBouncer, running_pgbouncer
 from tests.redis_server import RedisServer, running_redis
-from tests.referees import LeaseReferee, RedisReferee
+from tests.referees import LeaseReferee, RedisReferee, Referee
 from tests.servers import Server, embedded_postgres, tls_postgres
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -172,3 +172,10 @@ def kubernetes_referee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lea
     """An API of Leases that says who may try to migrate."""
     with lease_api(tmp_path_factory.mktemp("kubernetes")) as api:
         yield LeaseReferee(api)
+
+
+@pytest.fixture
+def referee_and_place(request: pytest.FixtureRequest) -> tuple[Referee, Place]:
+    """What elects and a database, by the parameter that names both: `redis-mariadb`."""
+    referee, place = request.param.split("-")
+    return request.getfixturevalue(f"{referee}_referee"), request.getfixturevalue(f"{place}_place")

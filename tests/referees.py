@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from tests.lease_api import NAMESPACE, LeaseApi
+from tests.lease_api import NAMESPACE, Fault, LeaseApi
 from tests.redis_server import RedisServer
 
 TTL_SECONDS = 3
@@ -26,13 +26,19 @@ class Referee(Protocol):
         """The instance that leads; empty where none does."""
 
     def rob(self, thief: str) -> None:
-        """`thief` leads from now on, and is dead: nothing renews its hold."""
+        """`thief` leads, for a second: nothing renews its hold."""
 
     def start(self) -> None:
-        """Answer, with what was known before."""
+        """Listen, and know what was known before."""
 
     def stop(self) -> None:
         """Refuse connections."""
+
+    def fall_silent(self) -> None:
+        """Take requests and be of no use."""
+
+    def speak(self) -> None:
+        """Answer again."""
 
 
 class RedisReferee:
@@ -43,7 +49,6 @@ class RedisReferee:
 
     def __init__(self, server: RedisServer, ttl_seconds: float = TTL_SECONDS) -> None:
         self.server = server
-        self.ttl_seconds = ttl_seconds
         self.settings = {
             "MIGRATION_STRATEGY": "redis",
             "MIGRATION_REDIS_URL": server.url,
@@ -55,8 +60,8 @@ class RedisReferee:
         return str(self.server.execute("GET", self._key()) or "").rpartition(":")[0]
 
     def rob(self, thief: str) -> None:
-        """Another token in the key, for as long as a hold lasts."""
-        self.server.execute("SET", self._key(), f"{thief}:0", "PX", round(self.ttl_seconds * 1000))
+        """Another token in the key."""
+        self.server.execute("SET", self._key(), f"{thief}:0", "PX", 1000)
 
     def start(self) -> None:
         """On the same port."""
@@ -65,6 +70,14 @@ class RedisReferee:
     def stop(self) -> None:
         """As a crash does."""
         self.server.kill()
+
+    def fall_silent(self) -> None:
+        """As a host does that is frozen."""
+        self.server.freeze()
+
+    def speak(self) -> None:
+        """Go on."""
+        self.server.thaw()
 
     def _key(self) -> str:
         return next(iter(self.server.execute("KEYS", "fastapi-migrations:*")), "none")
@@ -91,7 +104,8 @@ class LeaseReferee:
 
     def rob(self, thief: str) -> None:
         """Another holder in the record."""
-        self.api.store.edit((NAMESPACE, self.name), holderIdentity=f"{thief}_0123456789ab")
+        thief = f"{thief}_0123456789ab"
+        self.api.store.edit((NAMESPACE, self.name), holderIdentity=thief, leaseDurationSeconds=1)
 
     def start(self) -> None:
         """On the same port."""
@@ -100,3 +114,11 @@ class LeaseReferee:
     def stop(self) -> None:
         """Cut what is open, too."""
         self.api.stop()
+
+    def fall_silent(self) -> None:
+        """Answer 500 to everything."""
+        self.api.fault = Fault(status=500)
+
+    def speak(self) -> None:
+        """Answer in earnest."""
+        self.api.fault = None

@@ -6,7 +6,7 @@ says who, what, how long and what to do next; it never contains a URL, a passwor
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
 
@@ -129,3 +129,12 @@ class Cancelled(MigrationError):
     """A signal or shutdown stopped the run; the current revision was rolled back and the lock is free."""
 
     exit_code = 1
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what led to it, each once: an error that is raised again from itself is its own cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__

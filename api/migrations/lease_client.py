@@ -21,7 +21,7 @@ from lightkube.models.coordination_v1 import LeaseSpec
 from lightkube.models.meta_v1 import ObjectMeta
 from lightkube.resources.coordination_v1 import Lease
 
-from .errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError
+from .errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError, causes
 from .lease_record import LeaseRecord
 
 MANIFEST = "deploy/kubernetes/leader-election/rbac.yaml"
@@ -143,8 +143,7 @@ class LeaseClient:
         )
 
     def _trouble(self, verb: str, error: Exception) -> MigrationError:
-        causes = list(_chain(error))
-        for cause in causes:
+        for cause in causes(error):
             if isinstance(cause, ssl.SSLCertVerificationError):
                 return AccessRefused(
                     f"the certificate of the Kubernetes API does not verify ({cause.verify_message}): correct the "
@@ -187,9 +186,3 @@ def _spec(before: LeaseSpec, record: LeaseRecord) -> LeaseSpec:
         "leaseTransitions": record.transitions,
     }
     return msgspec.structs.replace(before, **values)
-
-
-def _chain(error: BaseException | None) -> Any:
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__

@@ -10,7 +10,7 @@ import ssl
 from redis import exceptions as theirs
 from redis.exceptions import RedisError
 
-from .errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError
+from .errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError, causes
 
 _TRY_AGAIN = {
     "LOADING": "it is still loading its data",
@@ -90,8 +90,5 @@ def _no_such_database(error: BaseException) -> bool:
     return "Invalid Database" in str(error) or "DB index is out of range" in str(error)
 
 
-def _certificate(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    # the client keeps only its text
-    while error is not None and not isinstance(error, ssl.SSLCertVerificationError):
-        error = error.__cause__ or error.__context__
-    return error
+def _certificate(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    return next((cause for cause in causes(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)

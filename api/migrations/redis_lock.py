@@ -96,6 +96,9 @@ class RedisElector:
         if not hold.held and await self._granted(hold):
             hold.begin(self._keep(hold))
             await examine(self._client, lambda one: self._lock(hold, one).reacquire(), self._answer_seconds)
+            if hold.reason is not None:
+                # as one that was never taken, so that the next try is a new one
+                await self.release()
         return hold.held and hold.reason is None
 
     async def confirm(self) -> None:

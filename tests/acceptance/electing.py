@@ -1,12 +1,13 @@
 """Three instances that elect who migrates: a database, what elects, and the history that they run."""
 
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import Popen
 
 from tests.acceptance import portable, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_one_migrates, until_phase
+from tests.acceptance.fleet import MARK, Instance, fleet, migrate, start_migrate, until_one_migrates, until_phase
 from tests.acceptance.project import Revision
 from tests.places import Place, applied, marks, versions
 from tests.referees import Referee
@@ -36,6 +37,17 @@ class Game:
     def migrate(self, *words: str, **settings: str) -> tuple[int, str]:
         """`./migrate.sh …` to its end."""
         return migrate(*words, url=self.place.url, ini=self.ini, **{**self.settings, **settings})
+
+    def start(self, *words: str, **settings: str) -> "AbstractContextManager[Popen[str]]":
+        """`./migrate.sh …` for a `with`."""
+        return start_migrate(*words, url=self.place.url, ini=self.ini, **{**self.settings, **settings})
+
+    @contextmanager
+    def at_work(self, **settings: str) -> "Iterator[Popen[str]]":
+        """`./migrate.sh upgrade`, held in its revision."""
+        with self.start("upgrade", MIGRATION_INSTANCE="script", **settings) as upgrade:
+            portable.until_reached(self.ini)
+            yield upgrade
 
     def begun(self, instances: Sequence[Instance]) -> tuple[Instance, list[Instance]]:
         """Wait until one is held in its revision; that one, and the others, who wait and say for whom."""
@@ -74,7 +86,7 @@ class Game:
         wait_until(lambda: not self.referee.leader(), "nobody who leads", seconds=10)
 
 
-def make_game(place: Place, referee: Referee, folder: Path, *extra: Revision) -> Game:
+def make_game(referee: Referee, place: Place, folder: Path, *extra: Revision) -> Game:
     """A game with these revisions to run; without any, one that is held and one after it."""
     return Game(place, referee, portable.make_history(folder, *(extra or (portable.held(), portable.noted()))))
 
