@@ -152,7 +152,7 @@ class LeaseClient:
         if isinstance(error, TimeoutError | httpx2.TimeoutException):
             why = f"no answer within {self._address.request_seconds:g} s"
         elif isinstance(error, httpx2.ConnectError):
-            why = "no connection"
+            why = "no connection; make sure that it runs, and that a NetworkPolicy lets this pod reach it"
         elif isinstance(error, httpx2.HTTPError):
             why = "the connection was cut"
         elif isinstance(error, ConfigError | OSError | AssertionError):

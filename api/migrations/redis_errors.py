@@ -60,7 +60,8 @@ def translate(error: RedisError | OSError, doing: str) -> MigrationError:
         )
     why = describe(error)
     if _transient(error, word):
-        return ElectorUnreachable(f"no answer of Redis while {doing}: {why}; it is asked again")
+        remedy = "" if word else "; make sure that it runs, and that MIGRATION_REDIS_URL leads to it from here"
+        return ElectorUnreachable(f"no answer of Redis while {doing}: {why}{remedy}")
     return MigrationError(f"Redis failed while {doing}: {why}; see the log of the Redis server")
 
 

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import portable
+from tests.acceptance import portable, project
 from tests.acceptance.electing import Game, make_game, said
-from tests.acceptance.fleet import alembic, finish, until_phase
+from tests.acceptance.fleet import finish, start_alembic, until_phase
 from tests.acceptance.project import Revision
-from tests.places import Place, SqlitePlace, history, marks, outcomes
+from tests.places import Place, SqlitePlace, applied, history, marks, outcomes
 from tests.redis_server import RedisServer
 from tests.referees import LeaseReferee, RedisReferee, Referee
 from tests.waiting import wait_until
@@ -105,17 +105,19 @@ def test_redis_is_restarted(redis_referee: RedisReferee, place: Place, tmp_path:
     game.assert_done()
 
 
-@pytest.mark.parametrize("referee_and_place", ONE_OF_EACH, indirect=True)
-def test_a_short_silence_changes_nothing(game: Game) -> None:
-    """The hold outlasts it."""
+def test_a_short_silence_changes_nothing(
+    kubernetes_referee: LeaseReferee, sqlite_place: SqlitePlace, tmp_path: Path
+) -> None:
+    """The hold outlasts it, and what is sure by the clock is committed."""
+    game = make_game(kubernetes_referee, sqlite_place, tmp_path)
     with game.at_work(**LONG) as upgrade:
         game.referee.fall_silent()
         portable.let_go(game.ini)
-        wait_until(lambda: True, "nothing", seconds=1)
-        game.referee.speak()
         code, output = finish(upgrade)
     assert code == 0, output
-    game.assert_done()
+    assert kubernetes_referee.api.count(500) > 1
+    game.referee.speak()
+    assert (applied(sqlite_place), marks(sqlite_place)) == (project.revisions(game.ini), ["ground", "held", "noted"])
 
 
 @pytest.mark.parametrize("referee_and_place", ONE_OF_EACH, indirect=True)
@@ -144,7 +146,8 @@ def test_a_budget_ends_before_it_answers(
     for game, (code, output) in zip(games, ended, strict=True):
         assert code == 4, output
         assert game.referee.called in output.splitlines()[-1]
-        assert "MIGRATION_WAIT_SECONDS=6" in output
+        assert "WaitTimeout: gave up after MIGRATION_WAIT_SECONDS=6" in output
+        assert "make sure that it runs" in output
     assert not sqlite_place.has("marks")
 
 
@@ -160,3 +163,24 @@ def test_a_refusal_is_final(
     for game, remedy in zip(games, ("correct MIGRATION_REDIS_URL", "grant the verb 'create'"), strict=True):
         code, output = game.migrate("upgrade")
         assert (code, remedy in output, "horse-battery" in output) == (5, True, False), output
+
+
+@pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "kubernetes-postgresql"], indirect=True)
+def test_what_people_type_is_elected_too(game: Game) -> None:
+    """`status`, `doctor` and `unlock` tell who is at it; `alembic upgrade` by hand waits for it, and takes over."""
+    with game.at_work() as upgrade:
+        by_hand = {**game.settings, "MIGRATION_INSTANCE": "by-hand"}
+        with start_alembic("upgrade", "head", url=game.place.url, ini=game.ini, **by_hand) as typed:
+            code, output = game.migrate("status")
+            assert (code, "script" in output) == (0, True), output
+            code, output = game.migrate("doctor")
+            assert "it answers, and another instance leads" in output, output
+            assert f"{game.referee.kind}: MIGRATION_STRATEGY names it" in output
+            code, output = game.migrate("unlock")
+            assert (code, "LockHeld: script" in output) == (1, True), output
+            upgrade.kill()
+            wait_until(lambda: (game.ini.parent / "reached").read_text() == "by-hand", "its turn", seconds=60)
+            portable.let_go(game.ini)
+            code, output = finish(typed)
+    assert code == 0, output
+    game.assert_done()

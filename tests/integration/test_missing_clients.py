@@ -1,0 +1,55 @@
+"""A strategy or a database whose client is not installed: one line that says what to install."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.lease_api import LeaseApi
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+WITHOUT = """\
+import sys
+
+class Hiding:
+    def __init__(self, finder):
+        self.finder = finder
+
+    def find_spec(self, name, path=None, target=None):
+        hidden = name.partition(".")[0] == {package!r}
+        return None if hidden else self.finder.find_spec(name, path, target)
+
+sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
+from api.migrations.cli import main
+sys.exit(main(["upgrade"]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "url", "strategy"),
+    [
+        ("redis", "redis", "postgresql://nobody@127.0.0.1:9/none", "redis"),
+        ("lightkube", "kubernetes", "postgresql://nobody@127.0.0.1:9/none", "kubernetes"),
+        ("asyncmy", "mysql", "mysql://nobody@127.0.0.1:9/none", "advisory_lock"),
+        ("aiosqlite", "sqlite", "sqlite:////nowhere/none.db", "advisory_lock"),
+    ],
+)
+def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url: str, strategy: str) -> None:
+    """Before anything is connected to: the package, the extra that has it, and a code of wrong settings."""
+    settings = {
+        "DATABASE_URL": url,
+        "MIGRATION_STRATEGY": strategy,
+        "MIGRATION_REDIS_URL": "redis://127.0.0.1:9/0",
+        "KUBECONFIG": str(LeaseApi(tmp_path).kubeconfig),
+        "PATH": "",
+    }
+    command = [sys.executable, "-c", WITHOUT.format(package=package)]
+    done = subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 2, done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("ConfigurationError: "), done.stderr
+    assert f"[{extra}]" in last
+    assert f"pip install {package}" in last
+    assert "Traceback" not in done.stderr
