@@ -162,7 +162,8 @@ class RedisElector:
         asked_at = self._clock()
         left = hold.trust.left(asked_at)
         if not left:
-            hold.lose(hold.silence or f"this process did nothing for longer than the {self._ttl_seconds:g} s of a hold")
+            still = f"this process did nothing for longer than MIGRATION_REDIS_TTL_SECONDS={self._ttl_seconds:g}"
+            hold.lose(hold.silence or f"{still}; a revision that computes for that long needs more")
             return False
         try:
             async with asyncio.timeout(min(self._answer_seconds, left)):

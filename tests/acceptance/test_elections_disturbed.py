@@ -89,11 +89,31 @@ def test_one_that_was_robbed_commits_nothing(game: Game) -> None:
     game.assert_done()
 
 
+@pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "redis-sqlite", "kubernetes-postgresql"], indirect=True)
+def test_one_that_is_robbed_leaves_no_statement_behind(
+    referee_and_place: tuple[Referee, Place], tmp_path: Path
+) -> None:
+    """In the middle of one long statement: that is ended in the database too, and its lock is free."""
+    referee, place = referee_and_place
+    game = make_game(referee, place, tmp_path, portable.in_statement(place))
+    with game.at_work() as upgrade:
+        wait_until(lambda: referee.leader() == "script", "its hold", seconds=10)
+        referee.rob("thief")
+        code, output = finish(upgrade)
+    assert (code, "the run was stopped, and what was not committed is rolled back" in output) == (6, True), output
+    assert place.lock_is_free()
+    portable.let_go(game.ini)
+    code, output = game.migrate("upgrade")
+    assert code == 0, output
+    assert outcomes(place, "one_statement") == ["interrupted", "applied"]
+    game.assert_done()
+
+
 @pytest.mark.parametrize("keep", [True, False], ids=["with its data", "without"])
 def test_redis_is_restarted(redis_referee: RedisReferee, place: Place, tmp_path: Path, keep: bool) -> None:
     """Where it remembers, the run goes on; where it has forgotten, the run ends, and another one finishes."""
     game = make_game(redis_referee, place, tmp_path)
-    with game.at_work(**LONG) as upgrade:
+    with game.at_work(MIGRATION_REDIS_TTL_SECONDS="10") as upgrade:
         redis_referee.server.restart(keep=keep)
         if keep:
             portable.let_go(game.ini)
