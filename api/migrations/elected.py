@@ -16,6 +16,7 @@ from .ports import Elector, MigrationSession, Order, Past, Report
 from .schema import Observed
 from .state import Holder, Survey
 
+
 class ElectedSession:
     """A `MigrationSession` whose lock is taken only with the elector's hold."""
 

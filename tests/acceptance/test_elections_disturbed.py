@@ -143,7 +143,9 @@ def test_a_short_silence_changes_nothing(
 @pytest.mark.parametrize("referee_and_place", ONE_OF_EACH, indirect=True)
 def test_the_error_of_a_revision_is_what_is_told(referee_and_place: tuple[Referee, Place], tmp_path: Path) -> None:
     """Not that of giving the hold back, which fails as well."""
-    failing = Revision("failing", portable.held("failing").upgrade + "op.execute('SELECT * FROM nowhere')\n", header=portable.IMPORTS)
+    failing = Revision(
+        "failing", portable.held("failing").upgrade + "op.execute('SELECT * FROM nowhere')\n", header=portable.IMPORTS
+    )
     game = make_game(*referee_and_place, tmp_path, failing)
     with game.at_work(**LONG) as upgrade:
         game.referee.stop()
@@ -158,7 +160,9 @@ def test_a_budget_ends_before_it_answers(
     redis_referee: RedisReferee, kubernetes_referee: LeaseReferee, sqlite_place: SqlitePlace, tmp_path: Path
 ) -> None:
     """The command says who did not answer, and what to look at."""
-    games = [make_game(referee, sqlite_place, tmp_path / referee.kind) for referee in (redis_referee, kubernetes_referee)]
+    games = [
+        make_game(referee, sqlite_place, tmp_path / referee.kind) for referee in (redis_referee, kubernetes_referee)
+    ]
     for game in games:
         game.referee.stop()
     with games[0].start("upgrade", **SHORT) as one, games[1].start("upgrade", **SHORT) as other:
@@ -172,7 +176,10 @@ def test_a_budget_ends_before_it_answers(
 
 
 def test_a_refusal_is_final(
-    redis_servers: Callable[..., RedisServer], kubernetes_referee: LeaseReferee, sqlite_place: SqlitePlace, tmp_path: Path
+    redis_servers: Callable[..., RedisServer],
+    kubernetes_referee: LeaseReferee,
+    sqlite_place: SqlitePlace,
+    tmp_path: Path,
 ) -> None:
     """A wrong password, or a Role that lacks a verb: at once, with what to do."""
     server = redis_servers(requirepass="correct")
