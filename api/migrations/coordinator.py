@@ -240,6 +240,8 @@ class Coordinator:
 
     def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
         survey = self._tracker.status.survey
+        # a revision that commits by itself looks half applied while somebody is at it
+        schema = schema if survey.holder is None else self._tracker.status.schema
         # who holds the lock has begun the next try, whatever the attempts before it say
         paused = precedent.pause_seconds and survey.holder is None
         pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""

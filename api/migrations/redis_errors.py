@@ -92,4 +92,5 @@ def _no_such_database(error: BaseException) -> bool:
 
 
 def _certificate(error: BaseException) -> ssl.SSLCertVerificationError | None:
+    # the client keeps only its text
     return next((cause for cause in causes(error) if isinstance(cause, ssl.SSLCertVerificationError)), None)

@@ -32,7 +32,7 @@ class Game:
 
     def three(self, **settings: str) -> AbstractContextManager[list[Instance]]:
         """Three instances of the service."""
-        return fleet(3, self.place.url, ini=self.ini, **{**self.settings, **settings})
+        return fleet(3, self.place.url, ini=self.ini, first=1, **{**self.settings, **settings})
 
     def migrate(self, *words: str, **settings: str) -> tuple[int, str]:
         """`./migrate.sh …` to its end."""

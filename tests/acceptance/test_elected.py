@@ -13,7 +13,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
-PAIRS = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgresql", "kubernetes-mariadb"]
+PAIRS = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgresql"]
 STOPPED = ["redis-mariadb", "redis-sqlite", "kubernetes-postgresql"]
 AUTO = "Strategy redis: MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only"
 

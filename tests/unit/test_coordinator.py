@@ -16,7 +16,7 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from api.migrations.ports import Order, Report
-from api.migrations.schema import CodeRevisions, Observed
+from api.migrations.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.state import Holder, Phase
 from tests.unit.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 
@@ -55,6 +55,23 @@ async def test_a_waiter_says_whom_it_waits_for(database: Database) -> None:
     assert [(status.phase, status.survey.holder) for status in seen] == [(Phase.WAITING, STRANGER)]
     assert (instance.phase, instance.tracker.status.survey.holder) == (Phase.READY, None)
     assert database.runs == []
+
+
+async def test_what_somebody_is_at_is_no_accident(database: Database) -> None:
+    """A revision that commits by itself looks half applied meanwhile; who waits says that it is behind."""
+    database.holder = STRANGER
+    database.observed = Observed(frozenset(), (HalfApplied("a", "CREATE TABLE"),))
+    instance = Instance(database)
+    seen = []
+
+    async def finishes_elsewhere(seconds: float) -> None:
+        seen.append(str(instance.tracker.status.message))
+        database.observed, database.holder = Observed(frozenset("c")), None
+
+    database.clock.sleep = finishes_elsewhere  # type: ignore[method-assign]
+    await instance.coordinator.become_ready()
+    assert "3 pending; other-1 (pid 4242) holds the lock" in seen[0]
+    assert "repair" not in seen[0]
 
 
 async def test_when_the_holder_dies_another_takes_over(database: Database) -> None:
