@@ -52,7 +52,7 @@ class Game:
     def begun(self, instances: Sequence[Instance]) -> tuple[Instance, list[Instance]]:
         """Wait until one is held in its revision; that one, and the others, who wait and say for whom."""
         first = until_one_migrates(instances)
-        assert portable.until_reached(self.ini) == first.name
+        wait_until(lambda: portable.until_reached(self.ini) == first.name, f"{first!r} held", seconds=10)
         others = [instance for instance in instances if instance is not first]
         until_phase(others, "waiting")
         return first, others

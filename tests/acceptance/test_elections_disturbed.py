@@ -48,7 +48,7 @@ def test_it_is_away_at_first_and_silent_later(game: Game) -> None:
         first, others = game.begun(instances)
         game.referee.fall_silent()
         assert first.wait() == 143
-        assert game.place.writers() == 0
+        wait_until(lambda: game.place.writers() == 0, "nobody at work", seconds=10)
         assert said(others) == [0, 0]
         game.referee.speak()
         second = game.until_succeeded(first)
