@@ -15,6 +15,7 @@ from .errors import ConfigurationError, LockHeld, NotAtHead, SchemaRefused
 from .ports import Order
 from .schema import Schema, SchemaState, explain, judge, rebuild
 from .server_checks import Verdict
+from .settings import Strategy
 from .unlock import record
 from .unlock import unlock as end_holder
 
@@ -124,7 +125,7 @@ async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     async with assembly.connection("unlocking") as connection:
         ended = await end_holder(connection, assembly.key, force=arguments.force)
         if ended is None:
-            return {"message": "nobody holds the lock, so there is nothing to do"}
+            return await _nobody(assembly)
         await record(connection, quoted(assembly.runner.tables[1]), assembly.settings.instance, ended)
     return {"message": f"ended session {ended.pid} of {ended.instance}; what it was doing is rolled back"}
 
@@ -161,10 +162,33 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return await _with_session(assembly, look)
 
 
+async def _nobody(assembly: Assembly) -> Result:
+    leader = await _leader(assembly)
+    if leader is None:
+        return {"message": "nobody holds the lock, so there is nothing to do"}
+    settings = assembly.settings
+    by_redis = assembly.choice.strategy is Strategy.REDIS
+    seconds = settings.redis_ttl_seconds if by_redis else settings.lease_seconds
+    return {
+        "message": f"nobody holds the database's lock, but {leader} is elected to take it; if that instance is dead, "
+        f"another one is elected within {seconds:g} s, so there is nothing to do"
+    }
+
+
+async def _leader(assembly: Assembly) -> str | None:
+    if assembly.elector is None:
+        return None
+    elector = assembly.elector()
+    try:
+        return await elector.leader()
+    finally:
+        await elector.release()
+
+
 async def _how_to_unlock(assembly: Assembly) -> Result:
     holder = (await _with_session(assembly, lambda session: session.survey())).holder
     if holder is None:
-        return {"message": "nobody holds the lock, so there is nothing to do"}
+        return await _nobody(assembly)
     # a person's decision: here nothing tells whether it is getting on
     how = f"KILL {holder.pid}; on the server" if assembly.url.dialect == "mysql" else f"kill -KILL {holder.pid}"
     raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, end it with '{how}', which frees the lock")

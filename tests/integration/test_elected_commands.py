@@ -1,0 +1,42 @@
+"""What an operator is told where the election, and not the database, keeps the others waiting."""
+
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+from api.migrations import commands
+from api.migrations.assembly import Assembly
+from api.migrations.settings import MigrationSettings
+from tests.places import PostgresPlace, SqlitePlace
+from tests.redis_server import RedisServer
+from tests.unit.fakes import tree
+
+UNLOCK = Namespace(force=False)
+
+
+@pytest.fixture(params=["postgresql", "sqlite"])
+def assembly(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Assembly:
+    """Of an instance that is elected by Redis."""
+    place: PostgresPlace | SqlitePlace = request.getfixturevalue(f"{request.param}_place")
+    values = {"database_url": place.url, "alembic_config": str(tree(tmp_path, "pass")), "instance": "one"}
+    return Assembly.build(MigrationSettings.load(strategy="redis", redis_url=redis_server.url, **values))
+
+
+async def test_unlock_names_who_is_elected(assembly: Assembly) -> None:
+    """A dead leader's hold in Redis is no lock in the database, and ends by itself: it says when."""
+    assert assembly.elector is not None
+    elector = assembly.elector()
+    assert await elector.try_acquire()
+    told = (await commands.unlock(assembly, UNLOCK))["message"]
+    assert "nobody holds the database's lock, but one is elected" in told
+    assert "within 30 s" in told
+    await elector.confirm()
+    await elector.release()
+    assert (await commands.unlock(assembly, UNLOCK))["message"] == "nobody holds the lock, so there is nothing to do"
+
+
+async def test_unlock_does_without_redis(assembly: Assembly, redis_server: RedisServer) -> None:
+    """What cannot be asked is no reason to fail."""
+    redis_server.kill()
+    assert (await commands.unlock(assembly, UNLOCK))["message"] == "nobody holds the lock, so there is nothing to do"
