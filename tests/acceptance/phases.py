@@ -234,7 +234,9 @@ PHASES = {
     "sent away": Phase("quick", sent_away, (), (), 5, ("applied",)),
     "connecting": Phase("quick", connecting, (), (), 5, ("applied",)),
     "waiting": Phase("quick", waiting, (), (), 4, ("applied",)),
-    "pausing": Phase("held", pausing, ("retried",), ("retried", "failed"), regained=("retried", "applied")),
+    "pausing": Phase(
+        "held", pausing, ("retried",), ("retried", "failed"), late_code=4, regained=("retried", "applied")
+    ),
     "statement": Phase("held", in_a_statement),
     "python": Phase("held", in_python),
     "autocommit": Phase("held", in_autocommit, ("half_applied",), ("half_applied",), stays=True),

@@ -58,8 +58,8 @@ def test_every_line_of_a_fleet_is_json(ledger_url: str, tmp_path: Path) -> None:
         assert {"uvicorn.error", "uvicorn.access"} <= {line["logger"] for line in lines}
         assert lines[0]["message"].startswith("Started server process")
         assert lines[-1]["message"].startswith("Finished server process")
-    assert events(logs[migrator]) == ["run_started", "revision_applied", "ready"]
-    assert [events(logs[waiter]) for waiter in waiters] == [["waiting", "ready"]] * 2
+    assert events(logs[migrator]) == ["strategy", "run_started", "revision_applied", "ready"]
+    assert [events(logs[waiter]) for waiter in waiters] == [["strategy", "waiting", "ready"]] * 2
     assert applied(logs[migrator]) == ["one", "two"]
     assert {line["strategy"] for line in logs[migrator] if "event" in line} == {"advisory_lock"}
     assert {line["revision"] for waiter in waiters for line in logs[waiter] if line.get("event") == "waiting"} == {
