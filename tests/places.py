@@ -43,6 +43,9 @@ class Place(Protocol):
     def writers(self) -> int:
         """How many sessions are in a transaction that has written something."""
 
+    def at_rest(self) -> bool:
+        """Whether the server waits for the next statement of whoever has written something."""
+
 
 @dataclass
 class MariaDBPlace:
@@ -78,6 +81,10 @@ class MariaDBPlace:
             f"ON p.id = t.trx_mysql_thread_id WHERE p.db = '{self.database}' AND t.trx_rows_modified > 0"
         )
         return int(count)
+
+    def at_rest(self) -> bool:
+        """A statement is one message, so a moment that is not is short."""
+        return True
 
     def sessions(self) -> list[list[str]]:
         """Number and statement of each session in the database but the asking one."""
@@ -134,6 +141,10 @@ class SqlitePlace:
                 return 1
         return 0
 
+    def at_rest(self) -> bool:
+        """There is no server."""
+        return True
+
 
 @dataclass
 class PostgresPlace:
@@ -162,6 +173,11 @@ class PostgresPlace:
             "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
         )
         return int(count)
+
+    def at_rest(self) -> bool:
+        """Not between the two messages of one statement: there no limit of the server's is on."""
+        states = "SELECT state FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
+        return self.rows(states) == [["idle in transaction"]]
 
 
 def history(place: Place, columns: str = "revision, outcome, instance") -> list[tuple[str, ...]]:

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from signal import SIGCONT, SIGSTOP
 from subprocess import Popen
 
 from tests.acceptance import portable, project
@@ -56,6 +57,18 @@ class Game:
         others = [instance for instance in instances if instance is not first]
         until_phase(others, "waiting")
         return first, others
+
+    def stop(self, instance: Instance) -> None:
+        """SIGSTOP between two statements."""
+
+        def stopped() -> bool:
+            instance.kill(SIGSTOP)
+            if not self.place.at_rest():
+                instance.kill(SIGCONT)
+                return False
+            return True
+
+        wait_until(stopped, f"{instance!r} stopped between two statements", seconds=10)
 
     def until_succeeded(self, first: Instance) -> str:
         """Wait until another one has come to where the first was held; never is there more than one at work."""

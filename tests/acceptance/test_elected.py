@@ -61,7 +61,7 @@ def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
     idle = "8" if game.place.kind == "postgresql" else "4"
     with game.three(MIGRATION_IDLE_SECONDS=idle) as instances:
         first, others = game.begun(instances)
-        first.kill(signal.SIGSTOP)
+        game.stop(first)
         wait_until(lambda: game.referee.leader() != first.name, "the end of its hold", seconds=30)
         if game.place.kind != "mariadb":
             # the database's lock is still the stopped one's
