@@ -16,6 +16,7 @@ import asyncpg
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
+from .frozen import end_if_frozen
 from .limits import Limits
 from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
 from .locked_run import LockedRun
@@ -117,7 +118,10 @@ class PostgresSession(Tables):
     async def survey(self) -> Survey:
         """Who holds the lock, what it does, what is in its way, and who waits."""
         async with _translated("looking for the lock's holder"):
-            return await survey(self._key, self._connection)
+            seen = await survey(self._key, self._connection)
+            if self._role == "waiting":
+                await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
+        return seen
 
     async def pause(self, seconds: float) -> None:
         """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""

@@ -116,6 +116,8 @@ class Survey:
     fleet: tuple[Member, ...] = ()
     changed_at: float | None = None
     """When the holder last began or ended a statement, in epoch seconds of the server's clock."""
+    silent_seconds: float | None = None
+    """For how long the holder's client has left off in the middle of a statement's words; None where it has not."""
     grant: str | None = None
     """What would show this role what the holder is doing; None where it sees that."""
     problem: str | None = None

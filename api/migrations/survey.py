@@ -20,11 +20,14 @@ FLEET = ("waiting", "migrating")
 """Roles of the sessions that are instances or commands; the others only look."""
 
 # pg_blocking_pids stops the lock manager for a moment, so it is called only for a holder that waits for a lock
-_SURVEY = """
+_SURVEY = r"""
     SELECT h.pid, a.application_name, a.state, a.query, quote_ident(current_user) AS me,
            extract(epoch FROM a.backend_start)::float8 AS since,
            extract(epoch FROM a.state_change)::float8 AS changed_at,
            extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS seconds,
+           -- its client is in the middle of saying what to execute, where no idle limit counts (COPY sends its rows so)
+           CASE WHEN a.state = 'active' AND a.wait_event = 'ClientRead' AND a.query !~* '^\s*copy\M'
+                THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS silent,
            p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
            -- as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
            (SELECT json_agg(json_build_object(
@@ -66,12 +69,13 @@ async def survey(key: LockKey, connection: asyncpg.Connection) -> Survey:
         blocked_by=tuple(Blocker(**each) for each in _list(row["blocked_by"])),
         fleet=fleet,
         changed_at=row["changed_at"],
+        silent_seconds=row["silent"],
         grant=f"GRANT pg_read_all_stats TO {row['me']}" if hidden else None,
     )
 
 
 def _statement(row: asyncpg.Record) -> Statement | None:
-    if row["state"] != "active":
+    if row["state"] != "active" or row["silent"] is not None:
         return None
     return Statement(kind(row["query"]), row["phase"], row["percent"], row["seconds"])
 

@@ -1,0 +1,88 @@
+"""A holder that is stopped in the middle of telling the server what to execute loses its session to whoever waits."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from api.migrations.lock_manager import LockKey
+from tests.servers import fetch
+from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, tree
+
+KEY = LockKey.derive("fastapi", "alembic_version", None)
+LIMIT = 0.5
+SILENT = (
+    "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'ClientRead' AND pid = {pid} "
+    "AND state_change < clock_timestamp() - interval '0.5 s'"
+)
+
+
+@asynccontextmanager
+async def holding(url: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session that has the lock."""
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        assert await connection.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
+        yield connection
+    finally:
+        connection.terminate()
+
+
+async def until_silent(url: str, holder: asyncpg.Connection) -> None:
+    """Wait until the server has waited for the rest for longer than the limit."""
+    await eventually(url, SILENT.format(pid=holder.get_server_pid()), "a silent holder")
+
+
+async def test_whoever_waits_ends_it(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A statement that is prepared and not executed is no work; who may migrate does, after the limit."""
+    ini = tree(tmp_path, "pass")
+    async with holding(database_url) as holder:
+        await holder.prepare("SELECT 1")
+        await until_silent(database_url, holder)
+        with caplog.at_level(logging.WARNING):
+            waiter = assembled(database_url, ini, idle_seconds=LIMIT).coordinator()
+            await asyncio.wait_for(waiter.become_ready(), FOREVER_SECONDS)
+        assert holder.is_closed()
+    assert "frozen_holder_ended" in [getattr(record, "event", None) for record in caplog.records]
+
+
+async def test_who_only_looks_ends_nothing(database_url: str, tmp_path: Path) -> None:
+    """`status` reads; it says of the holder that it executes nothing."""
+    assembly = assembled(database_url, tree(tmp_path, "pass"), idle_seconds=LIMIT)
+    async with holding(database_url) as holder:
+        await holder.prepare("SELECT 1")
+        await until_silent(database_url, holder)
+        session = assembly.session("reading")
+        await session.open()
+        seen = await session.survey()
+        await session.close()
+        assert await holder.fetchval("SELECT 1") == 1
+    assert seen.holder is not None
+    assert seen.statement is None
+
+
+async def test_a_slow_copy_is_work(database_url: str, tmp_path: Path) -> None:
+    """Its rows come one by one for as long as they like."""
+    await fetch(database_url, "CREATE TABLE t (a text)")
+    go_on = asyncio.Event()
+
+    async def rows() -> AsyncIterator[bytes]:
+        yield b"first\n"
+        await go_on.wait()
+        yield b"second\n"
+
+    assembly = assembled(database_url, tree(tmp_path, "pass"), idle_seconds=LIMIT)
+    async with holding(database_url) as holder:
+        copying = asyncio.create_task(holder.copy_to_table("t", source=rows()))
+        await until_silent(database_url, holder)
+        session = assembly.session()
+        await session.open()
+        seen = await session.survey()
+        await session.close()
+        go_on.set()
+        assert await asyncio.wait_for(copying, FOREVER_SECONDS) == "COPY 2"
+    assert seen.silent_seconds is None
