@@ -38,9 +38,7 @@ async def end_if_frozen(connection: asyncpg.Connection, key: LockKey, seen: Surv
             _END, key.high, key.low, seen.holder.pid, idle_seconds, timeout=ANSWER_SECONDS
         )
     except asyncpg.InsufficientPrivilegeError:
-        message = (
-            "%s is frozen in mid-statement, and this role may not end it; './migrate.sh unlock' as its own"
-        )
+        message = "%s is frozen in mid-statement, and this role may not end it; './migrate.sh unlock' as its own"
         log.warning(message, seen.holder.instance, extra={"event": "frozen_holder"})
         return
     if ended:
