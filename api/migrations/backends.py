@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 from .errors import ConfigurationError
@@ -46,12 +47,15 @@ def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace
 def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> Callable[[], Elector] | None:
     """What makes the electors of this instance; None where the database's lock decides alone.
 
-    Raises:
-        ConfigurationError: its client is not installed.
+    What that makes raises `ConfigurationError` where its client is not installed, or there is no cluster to ask: who
+    only reads needs neither.
     """
-    if strategy is Strategy.REDIS:
-        return _redis(settings, url)
-    return _lease(settings) if strategy is Strategy.KUBERNETES else None
+    kinds = {Strategy.REDIS: lambda: _redis(settings, url), Strategy.KUBERNETES: lambda: _lease(settings)}
+    if strategy not in kinds:
+        return None
+    # once: what was seen of a Lease outlives the electors
+    makes = cache(kinds[strategy])
+    return lambda: makes()()
 
 
 def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:

@@ -133,7 +133,8 @@ def _settings(arguments: argparse.Namespace) -> MigrationSettings:
     settings = MigrationSettings.load()
     if timeout is None:
         return settings
-    return MigrationSettings.load(wait_seconds=timeout, run_seconds=min(timeout, settings.run_seconds))
+    # not checked against the others again: who types it waits no longer, whatever a hold may last
+    return settings.model_copy(update={"wait_seconds": timeout, "run_seconds": min(timeout, settings.run_seconds)})
 
 
 def _parser() -> argparse.ArgumentParser:

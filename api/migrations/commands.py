@@ -79,14 +79,14 @@ async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if half is None:
         return {"message": "nothing is half applied, so there is nothing to repair"}
     if arguments.rerun:
-        await assembly.coordinator().execute(Order("repair", half["revision"]))
+        await assembly.coordinator().execute(Order("repair", half["revision"], repairs=half["revision"]))
         return {"message": f"{half['revision']} may run again: ./migrate.sh {half['direction']}"}
     if half["direction"] == "downgrade" and " " in half["parents"]:
         raise ConfigurationError(
             f"{half['revision']} joins several revisions; name what is left with './migrate.sh stamp'"
         )
     done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
-    await assembly.coordinator().execute(Order("stamp", done))
+    await assembly.coordinator().execute(Order("stamp", done, repairs=half["revision"]))
     return _outcome(assembly)
 
 

@@ -133,6 +133,8 @@ class Coordinator:
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
         if schema.state in unclear and order.kind in {"upgrade", "downgrade"}:
             raise SchemaRefused(explain(schema))
+        if order.repairs is not None:
+            await _refuse_if_settled(session, order.repairs)
         try:
             await self._migrate(session, order)
             schema = await self._verify()
@@ -276,3 +278,12 @@ class Coordinator:
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
+
+
+async def _refuse_if_settled(session: MigrationSession, revision: str) -> None:
+    # what looked half applied before the lock may have been at work
+    if revision not in {half.revision for half in (await session.observe()).half_applied}:
+        raise MigrationError(
+            f"revision {revision} is not half applied any more: whoever was at it has finished, or somebody repaired "
+            "it; nothing was changed; look with './migrate.sh status'"
+        )

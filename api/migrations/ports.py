@@ -19,6 +19,8 @@ class Order:
 
     kind: Kind
     target: str
+    repairs: str | None = None
+    """The revision that must still be half applied when the lock is held, or else nothing is done."""
 
     @property
     def relative(self) -> bool:

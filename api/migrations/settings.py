@@ -139,13 +139,21 @@ class MigrationSettings(BaseSettings):
             return self
         if self.redis_url is None:
             raise ValueError(f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL; set it to {REDIS_EXAMPLE}")
+        self.check_redis_ttl()
+        return self
+
+    def check_redis_ttl(self) -> None:
+        """Make sure that an instance can outlive the hold of one that died.
+
+        Raises:
+            ValueError: it would give up before.
+        """
         if self.redis_ttl_seconds * 2 > self.wait_seconds:
             raise ValueError(
                 f"MIGRATION_REDIS_TTL_SECONDS ({self.redis_ttl_seconds:g}) is more than half of MIGRATION_WAIT_SECONDS "
                 f"({self.wait_seconds:g}): instances would give up before they could succeed one that died; "
                 "lower the first or raise the second"
             )
-        return self
 
     @field_validator("lease_name")
     @classmethod

@@ -50,8 +50,16 @@ def choose(settings: MigrationSettings, url: DatabaseURL, placement: Placement |
     if named is not Strategy.AUTO:
         return Choice(named, "MIGRATION_STRATEGY names it")
     if url.dialect == "mysql" and settings.redis_url is not None:
+        _refuse_long_ttl(settings)
         return Choice(Strategy.REDIS, "MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only")
     return Choice(Strategy.ADVISORY_LOCK, _NATIVE[url.dialect])
+
+
+def _refuse_long_ttl(settings: MigrationSettings) -> None:
+    try:
+        settings.check_redis_ttl()
+    except ValueError as error:
+        raise ConfigurationError(str(error)) from None
 
 
 def _refuse_unsafe_file(named: Strategy, placement: Placement) -> None:

@@ -63,9 +63,7 @@ SETTINGS = {
     "another database": Bad("is not a database URL", url("oracle://scott:tiger@127.0.0.1/ledger")),
     "an unknown strategy": Bad("MIGRATION_STRATEGY: Input should be", {**NOWHERE, "MIGRATION_STRATEGY": "hope"}),
     "Redis without its URL": Bad("needs MIGRATION_REDIS_URL", {**NOWHERE, "MIGRATION_STRATEGY": "redis"}),
-    "Kubernetes outside of any": Bad(
-        "Kubernetes", {**NOWHERE, "MIGRATION_STRATEGY": "kubernetes", "HOME": "{folder}"}, ("current",)
-    ),
+    "Kubernetes outside of any": Bad("Kubernetes", {**NOWHERE, "MIGRATION_STRATEGY": "kubernetes", "HOME": "{folder}"}),
     "a number that is none": Bad("MIGRATION_POLL_SECONDS", {**NOWHERE, "MIGRATION_POLL_SECONDS": "soon"}),
     "a wait shorter than the run": Bad(
         "MIGRATION_WAIT_SECONDS (1) is shorter than MIGRATION_RUN_SECONDS (2)",

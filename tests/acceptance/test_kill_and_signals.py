@@ -20,6 +20,7 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
+from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -129,6 +130,23 @@ def test_a_half_applied_revision_stops_everybody(ledger_url: str, tmp_path: Path
     again = repair == "--rerun"
     assert evidence.outcomes(ledger_url, "half") == ["interrupted", "applied" if again else "stamped"]
     assert evidence.marks(ledger_url) == ["half"] * (1 + again) + ["quick"]
+
+
+@pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
+def test_what_somebody_is_at_is_not_repaired(ledger_url: str, tmp_path: Path, repair: str) -> None:
+    """It looks half applied while it runs; who repairs it gets the lock when it is done, and changes nothing."""
+    ini = project.make_history(tmp_path, project.half_applied(), project.quick())
+    with start_migrate("upgrade", url=ledger_url, ini=ini) as migrator:
+        wait_until(lambda: evidence.marks(ledger_url) == ["half"], "what it commits", seconds=30)
+        with start_migrate("repair", repair, url=ledger_url, ini=ini, MIGRATION_INSTANCE="operator") as operator:
+            waiting = "SELECT count(*) FROM pg_stat_activity WHERE application_name LIKE '%waiting:operator%'"
+            wait_until(lambda: fetch_sync(ledger_url, waiting)[0][0] == 1, "a repair that waits", seconds=30)
+            evidence.let_go(ledger_url)
+            assert finish(migrator)[0] == 0
+            code, output = finish(operator)
+    assert (code, "is not half applied any more" in output) == (1, True), output
+    assert [row["outcome"] for row in evidence.history(ledger_url, extra_only=True)] == ["applied", "applied"]
+    assert migrate("check", url=ledger_url, ini=ini)[0] == 0
 
 
 async def test_an_idempotent_revision_is_simply_run_again(database_url: str) -> None:

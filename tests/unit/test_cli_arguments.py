@@ -107,6 +107,14 @@ def test_a_timeout_stands_for_the_wait_budget(
     assert (settings.wait_seconds, settings.run_seconds) == (wait, run)
 
 
+def test_a_timeout_is_no_contradiction_of_a_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person may wait for less than a dead leader's hold lasts; the settings themselves are checked as ever."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIGRATION_STRATEGY", "redis")
+    monkeypatch.setenv("MIGRATION_REDIS_URL", "redis://127.0.0.1:1")
+    assert _settings(_parser().parse_args(["wait", "--timeout", "5"])).wait_seconds == 5
+
+
 def test_a_command_without_a_timeout_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As an instance does."""
     monkeypatch.chdir(tmp_path)

@@ -42,6 +42,14 @@ def test_what_auto_picks(database: str, given: dict[str, Any], strategy: str, wh
     assert why in choice.why
 
 
+def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
+    """Nobody may give up before a dead leader's hold ends; where Redis is not asked it does not matter."""
+    asked = {database: settings(database, redis_url=REDIS, redis_ttl_seconds=200) for database in URLS}
+    with pytest.raises(ConfigurationError, match="more than half of MIGRATION_WAIT_SECONDS"):
+        choose(asked["mysql"], asked["mysql"].url())
+    assert choose(asked["postgresql"], asked["postgresql"].url()).strategy is Strategy.ADVISORY_LOCK
+
+
 @pytest.mark.parametrize("database", URLS)
 @pytest.mark.parametrize("named", ["advisory_lock", "redis", "kubernetes", "job"])
 def test_a_named_strategy_is_taken(database: str, named: str) -> None:
