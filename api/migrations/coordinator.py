@@ -1,4 +1,4 @@
-"""Who migrates and who waits: the only waiting loop. It knows the protocols and no backend.
+"""Who migrates and who waits: the only loop. It knows the protocols and no backend.
 
 Read, lock, read again, migrate, read on a fresh connection, then be ready. Those who do not get the lock watch the
 schema's version rather than the lock, and a timeout never means "start anyway".
@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import replace
 
-from .clock import Backoff, Clock, Deadline, jittered
+from .clock import Clock
 from .decision import Action, Policy, Precedent, decide, weigh
 from .errors import (
     AlreadyFailed,
@@ -20,18 +20,15 @@ from .errors import (
     LockContended,
     MigrationError,
     SchemaRefused,
-    WaitTimeout,
 )
 from .overrun import ran_out_of_time
+from .patience import Patience
 from .ports import MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
 from .state import Phase, Survey, Tracker
 
 log = logging.getLogger(__name__)
-
-SURVEY_EVERY_SECONDS = 5.0
-LOG_EVERY_SECONDS = 10.0
 
 
 class Coordinator:
@@ -51,11 +48,8 @@ class Coordinator:
         self._policy = policy
         self._clock = clock
         self._reporter = Reporter(tracker)
-        self._started = clock.monotonic()
-        self._deadline = Deadline.after(policy.wait_seconds, self._started)
+        self._patience = Patience(tracker, policy, clock)
         self._lineage: Mapping[str, frozenset[str]] = {}
-        self._errors_in_a_row = 0
-        self._surveyed = self._logged = float("-inf")
 
     async def become_ready(self) -> None:
         """Return when the schema is verified; the tracker is then `ready`.
@@ -87,9 +81,9 @@ class Coordinator:
         try:
             await self._once(attempt)
         except DatabaseUnreachable as error:
-            await self._endure(error)
+            await self._patience.endure(error)
         except LockContended as error:
-            await self._stand_aside(error)
+            await self._patience.stand_aside(error)
         else:
             return True
         return False
@@ -111,7 +105,7 @@ class Coordinator:
                 schema, precedent, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
                 return self._conclude(action, schema, precedent)
-            await self._wait(session, schema, precedent)
+            await self._patience.wait(session, schema, precedent)
 
     async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
         schema = await self._look(session)
@@ -127,7 +121,7 @@ class Coordinator:
     async def _execute(self, session: MigrationSession, order: Order) -> None:
         schema = await self._look(session)
         while not await session.try_lock():
-            await self._wait(session, schema, Precedent())
+            await self._patience.wait(session, schema, Precedent())
             schema = await self._look(session)
         schema = await self._look(session)
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
@@ -158,7 +152,7 @@ class Coordinator:
         self._tracker.note(**seen, recent=observed.recent)
         # half applied is shown only once the lock proves it: until then somebody may be at it
         self._show(judge(replace(observed, half_applied=()), self._code, self._lineage))
-        self._errors_in_a_row = 0
+        self._patience.answered()
         return schema
 
     def _show(self, schema: Schema) -> None:
@@ -170,7 +164,7 @@ class Coordinator:
         if not schema.pending:
             return Precedent()
         attempts = await session.attempts(schema.pending)
-        return weigh(attempts, self._policy, self._clock.monotonic() - self._started)
+        return weigh(attempts, self._policy, self._patience.lived_seconds)
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
         self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
@@ -224,60 +218,6 @@ class Coordinator:
         warnings = ([explain(schema)] if ahead else []) + ([rebuild(invalid)] if invalid else [])
         self._tracker.move(Phase.READY, message="; ".join(warnings) or None, survey=Survey())
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
-
-    async def _wait(self, session: MigrationSession, schema: Schema, precedent: Precedent) -> None:
-        now = self._clock.monotonic()
-        self._begin_to_wait()
-        if now - self._surveyed >= SURVEY_EVERY_SECONDS:
-            self._surveyed = now
-            self._tracker.note(survey=await session.survey())
-        message = self._waiting_message(schema, precedent, now)
-        self._tracker.note(message=message)
-        if self._deadline.passed(now):
-            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {message}")
-        if now - self._logged >= LOG_EVERY_SECONDS:
-            self._logged = now
-            log.info("Waiting: %s", message, extra={"event": "waiting"})
-        await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
-
-    def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
-        survey = self._tracker.status.survey
-        # a revision that commits by itself looks half applied while somebody is at it
-        schema = schema if survey.holder is None else self._tracker.status.schema
-        # who holds the lock has begun the next try, whatever the attempts before it say
-        paused = precedent.pause_seconds and survey.holder is None
-        pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
-        died = "; the processes that made the last attempts died" if paused else ""
-        failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
-        return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s{pause}{failed}"
-
-    def _begin_to_wait(self) -> None:
-        if self._tracker.status.phase is not Phase.WAITING:
-            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
-
-    async def _stand_aside(self, error: LockContended) -> None:
-        # everything was rolled back, the lock too: whoever gets it next goes on
-        now = self._clock.monotonic()
-        if self._deadline.passed(now):
-            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {error}")
-        self._begin_to_wait()
-        await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
-
-    async def _endure(self, error: DatabaseUnreachable) -> None:
-        now = self._clock.monotonic()
-        if self._deadline.passed(now):
-            raise DatabaseUnreachable(
-                f"{error}; gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}"
-            ) from error
-        self._errors_in_a_row += 1
-        if self._tracker.status.phase not in {Phase.CHECKING, Phase.WAITING}:
-            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
-        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", survey=Survey())
-        if now - self._logged >= LOG_EVERY_SECONDS:
-            self._logged = now
-            log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
-        delay = Backoff().delay(self._errors_in_a_row)
-        await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
 
 async def _refuse_if_settled(session: MigrationSession, revision: str) -> None:
