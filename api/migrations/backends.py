@@ -22,7 +22,8 @@ from .urls import DatabaseURL
 
 def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
     """The key of the lock; MySQL's names are the server's and not the database's, so the database is in it."""
-    schema = settings.version_table_schema or (url.database if url.dialect == "mysql" else None)
+    # in lower case, for a server may take Shop and shop for one; two that are two then only wait for one another
+    schema = settings.version_table_schema or (url.database.lower() if url.dialect == "mysql" else None)
     return LockKey.derive(settings.lock_name, settings.version_table, schema)
 
 
@@ -63,7 +64,7 @@ def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Electo
         from .redis_lock import RedisElector
     assert settings.redis_url is not None, "the settings have been checked"
     # several databases may have one Redis, and an instance may know its database's server by another name
-    schema = "\0".join((settings.version_table_schema or "", url.database))
+    schema = "\0".join((settings.version_table_schema or "", url.database.lower()))
     key = f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
     address, ttl_seconds = settings.redis_url.get_secret_value(), settings.redis_ttl_seconds
     return lambda: RedisElector(address, key, settings.instance, ttl_seconds)

@@ -26,8 +26,25 @@ class Sort(Enum):
 
 
 _MYSQL = {
-    Sort.LOST: {1040, 1053, 1077, 1079, 1152, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1927, *range(2000, 2062)},
-    Sort.BUSY: {1205, 1213, 3024, 3572},
+    Sort.LOST: {
+        1040,
+        1053,
+        1077,
+        1079,
+        1152,
+        1158,
+        1159,
+        1160,
+        1161,
+        1184,
+        1203,
+        1226,
+        1927,
+        3169,
+        4031,
+        *range(2000, 2062),
+    },
+    Sort.BUSY: {1205, 1213, 3572},
     Sort.MISSING: {1054, 1146},
     Sort.REFUSED: {1044, 1045, 1049, 1129, 1130, 1251, 1698, 3118, 3159},
     Sort.PRIVILEGE: {1142, 1143, 1227, 1370},
@@ -41,7 +58,6 @@ _VALUES = re.compile(r"'.*'", re.DOTALL)
 _BY_NUMBER = {number: sort for sort, numbers in _MYSQL.items() for number in numbers}
 _BY_NAME = {
     "SQLITE_BUSY": Sort.BUSY,
-    "SQLITE_LOCKED": Sort.BUSY,
     "SQLITE_CANTOPEN": Sort.NOT_OPENED,
     "SQLITE_NOTADB": Sort.NOT_OPENED,
     "SQLITE_PERM": Sort.PRIVILEGE,

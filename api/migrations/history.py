@@ -111,6 +111,9 @@ class History:
             sa.Column("statement", sa.String(63)),
             sa.Column("invalid_before", sa.Text),
             sa.Column("note", sa.Text),
+            # whatever the database's own are: an error may quote any language, and a row goes with its transaction
+            mysql_charset="utf8mb4",
+            mysql_engine="InnoDB",
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:

@@ -25,6 +25,9 @@ from .pace import Pace
 from .state import Holder
 from .urls import DatabaseURL
 
+COM_SET_OPTION, MULTI_STATEMENTS_OFF = 0x1B, b"\x01\x00"
+"""Of the client/server protocol."""
+
 
 class MySQL:
     """A database on a server, and the lock of the given name there."""
@@ -41,12 +44,18 @@ class MySQL:
         url, options = self._url.sqlalchemy(), self._url.connect_args()
         engine = create_async_engine(url, poolclass=NullPool, connect_args={**options, "cursor_cls": _quiet_cursor()})
         connection = await engine.connect()
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        raw = (await connection.get_raw_connection()).driver_connection
-        self._thread = None if raw is None else raw.thread_id()
-        # the server's own limit is a day
-        await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {_whole(self._limits.lock_timeout_seconds)}")
-        await connection.rollback()
+        try:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            raw: Any = (await connection.get_raw_connection()).driver_connection
+            self._thread = raw.thread_id()
+            await _one_statement_at_a_time(raw)
+            # the server's own limit is a day
+            queue = _whole(self._limits.lock_timeout_seconds)
+            await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}")
+            await connection.rollback()
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     def lock(self, connection: AsyncConnection) -> NamedLock:
@@ -134,7 +143,9 @@ class NamedLock:
             connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
 
     def abandon(self, connection: sa.Connection) -> bool:
-        """Roll back what a failed revision left open."""
+        """Roll back what a failed revision left open; where the session is gone, so is the lock."""
+        if connection.invalidated:
+            return False
         connection.rollback()
         return True
 
@@ -151,6 +162,12 @@ class NamedLock:
 def _whole(seconds: float) -> int:
     # whole seconds, and no 0 for "no limit"
     return math.ceil(seconds) or 31_536_000
+
+
+async def _one_statement_at_a_time(raw: Any) -> None:
+    # asyncmy asks for several in one, and nobody would read what becomes of the second; it has no option for it
+    await raw._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF)
+    await raw.read_packet()
 
 
 def _quiet_cursor() -> type[Any]:

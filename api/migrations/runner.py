@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import logging
 import re
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -20,6 +21,8 @@ from .ports import Order, Report
 from .revisions import Revisions, unknown
 from .schema import way_out
 from .steps import Hold, Plan, Steps
+
+log = logging.getLogger(__name__)
 
 RunEnv = Callable[[sa.Connection, Order, Steps], None]
 
@@ -162,10 +165,10 @@ def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
     try:
         steps.record_failure(message, kind, outcome)
     except sa.exc.DBAPIError as error:
-        # SQLite has one lock for everything: what is in the revision's way is in the way of the record too, and the
-        # next attempt closes the one that is left open
+        # What failed is what is told. SQLite has one lock for everything: what is in the revision's way is in the way
+        # of the record too. The next attempt closes the one that is left open.
         if not contended(error):
-            raise
+            log.warning("The failure could not be recorded: %s", describe(error), extra={"event": "not_recorded"})
 
 
 def _mistaken(error: BaseException, connection: sa.Connection) -> bool:

@@ -16,12 +16,12 @@ _OBJECTS = frozenset(
 )
 
 
-_MYSQL_QUOTED = re.compile(
-    r"""'(?:[^'\\]|\\.)*' | "(?:[^"\\]|\\.)*" | `[^`]*` | (?:\#|--\s)[^\n]* | /\*(?!!|M!).*?\*/""",
-    re.DOTALL | re.VERBOSE,
-)
 _READING = frozenset("DESC DESCRIBE EXPLAIN SELECT SET SHOW USE VALUES".split())
 _CHANGING_ROWS = frozenset("DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
+
+
+_OPAQUE = frozenset({"BEGIN", "CALL", "EXECUTE"})
+_FOR_ONE = re.compile(r"\ASET\s+STATEMENT\b.*?\bFOR\b", re.IGNORECASE | re.DOTALL)
 
 
 def code(statement: str) -> str:
@@ -53,13 +53,19 @@ def commits_by_itself(statement: str) -> bool:
     return verb not in _READING | _CHANGING_ROWS
 
 
-def several(statement: str) -> bool:
-    """Whether more follows behind the first one's semicolon, as MySQL reads it."""
-    return re.search(r";\s*[^\s;]", _MYSQL_QUOTED.sub(" ", statement)) is not None
+def atomic(statement: str) -> bool:
+    """Whether MySQL carries it out whole or not at all, as far as its first words tell.
+
+    A procedure may execute anything; of several tables some may be dropped or renamed before it fails at another.
+    """
+    verb = _verb(statement)
+    return verb not in _OPAQUE and not (verb in {"DROP", "RENAME"} and "," in statement)
 
 
 def _verb(statement: str) -> str:
-    found = re.match(r"[(\s]*(\w+)", code(statement))
+    # MariaDB: SET STATEMENT max_statement_time = 1 FOR ALTER TABLE …
+    text = _FOR_ONE.sub("", code(statement), count=1)
+    found = re.match(r"[(\s]*(\w+)", code(text))
     return found[1].upper() if found else ""
 
 

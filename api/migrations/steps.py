@@ -18,7 +18,7 @@ from .history import Attempt, Author, History, Outcome
 from .indexes import drop_index, invalid_indexes
 from .ports import Report
 from .schema import CodeRevisions, HalfApplied
-from .statements import commits_by_itself, ends_transaction, kind, only_reads, several
+from .statements import atomic, commits_by_itself, ends_transaction, kind, only_reads
 
 
 class Hold(Protocol):
@@ -208,15 +208,11 @@ class Steps:
         if self._attempt is None:
             return
         ddl = commits_by_itself(statement)
-        if several(statement) and not ddl:
-            raise sa.exc.InvalidRequestError(
-                "several statements in one, where DDL would go unnoticed; give each an op.execute() of its own"
-            )
         if only_reads(statement) and not ddl:
             return
         if ddl:
             with self._aside() as attempt:
-                attempt.half = attempt.half or attempt.wrote
+                attempt.half = attempt.half or attempt.wrote or not atomic(statement)
                 attempt.outcome = Outcome.HALF_APPLIED
                 self._history.mark(connection, attempt)
         self._attempt.wrote = True

@@ -1,67 +1,21 @@
 """What a session sees and writes on MariaDB and on SQLite, asked from another connection."""
 
-import asyncio
 import logging
 import time
 from datetime import UTC
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from api.migrations.assembly import Session
-from api.migrations.errors import MigrationError, RevisionFailed, SchemaRefused
+from api.migrations.errors import MigrationError
 from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.schema import HalfApplied, Observed
-from api.migrations.state import Tracker
+from api.migrations.schema import Observed
+from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, look, outcomes, session_in
 from tests.mariadb import MariaDB
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
-from tests.unit.fakes import FOREVER_SECONDS, assembled, revision, tree
-from tests.waiting import until
+from tests.unit.fakes import revision, tree
 
-HEAD = Order("upgrade", "head")
-GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
-MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
 SECRET = "secret-word"
-
-
-def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> Session:
-    """A session, not yet open."""
-    return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
-
-
-async def carry_out(place: Place, ini: Path, order: Order = HEAD, **settings: Any) -> None:
-    """One order on a session of its own."""
-    session = session_in(place, ini, **settings)
-    await session.open()
-    try:
-        assert await session.try_lock()
-        await session.carry_out(order, Reporter(Tracker()))
-    finally:
-        await session.close()
-
-
-async def failure(place: Place, ini: Path, **settings: Any) -> str:
-    """The message of a run that must fail."""
-    with pytest.raises(RevisionFailed) as raised:
-        await carry_out(place, ini, **settings)
-    return str(raised.value)
-
-
-async def look(place: Place, ini: Path) -> Observed:
-    """What a new session sees."""
-    session = session_in(place, ini)
-    await session.open()
-    try:
-        return await session.observe()
-    finally:
-        await session.close()
-
-
-def outcomes(place: Place) -> list[tuple[str, str]]:
-    """The attempts, oldest first."""
-    return [(row[0], row[1]) for row in place.rows(f"SELECT revision, outcome FROM {HISTORY} ORDER BY id")]
 
 
 async def test_an_empty_database_has_no_revisions(place: Place, tmp_path: Path) -> None:
@@ -161,83 +115,6 @@ async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_pa
     await carry_out(place, ini)
     assert marks(place) == ["r2"]
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
-
-
-async def test_ddl_that_is_refused_has_applied_nothing(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """The first statement of a revision fails on MariaDB: nothing is half, so it may simply run again."""
-    ini = tree(tmp_path, GROUND, 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
-    assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(mariadb_place, ini)
-    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "failed")]
-    assert (await look(mariadb_place, ini)).half_applied == ()
-
-
-async def test_ddl_that_is_refused_commits_what_went_before(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It ends the transaction before it begins, so a part of the revision is there."""
-    ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
-    assert "failed after it had committed a part of its work" in await failure(mariadb_place, ini)
-    assert marks(mariadb_place) == ["r2"]
-    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
-
-
-async def test_ddl_that_lacks_its_lock_is_tried_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It has done nothing yet, so nothing is half."""
-    ini = tree(tmp_path, GROUND)
-    await carry_out(mariadb_place, ini)
-    revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
-    upgrade = assembled(mariadb_place.url, ini, lock_timeout_seconds=1, idle_seconds=0.2)
-    with mariadb_place.server.holding("LOCK TABLES marks READ", database=mariadb_place.database):
-        task = asyncio.create_task(upgrade.coordinator().become_ready())
-
-        async def was_sent_away() -> bool:
-            return ("r2", "retried") in outcomes(mariadb_place)
-
-        await until(was_sent_away, "an attempt without its lock", seconds=FOREVER_SECONDS)
-    await asyncio.wait_for(task, FOREVER_SECONDS)
-    assert outcomes(mariadb_place)[-1] == ("r2", "applied")
-    assert {outcome for _, outcome in outcomes(mariadb_place)} == {"applied", "retried"}
-
-
-@pytest.mark.parametrize("order", [Order("repair", "head"), Order("stamp", "r2")], ids=["rerun", "stamp"])
-async def test_what_is_half_applied_waits_for_a_person(
-    mariadb_place: MariaDBPlace, tmp_path: Path, order: Order
-) -> None:
-    """A revision that fails after DDL on MariaDB is not run again before it was repaired or declared applied."""
-    create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
-    ini = tree(tmp_path, GROUND, create + MARK.format("r2") + "raise ValueError('boom')")
-    message = await failure(mariadb_place, ini)
-    assert "failed after it had committed a part of its work: ValueError: boom" in message
-    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
-    assert mariadb_place.has("u")
-    assert marks(mariadb_place) == []
-    coordinator = assembled(mariadb_place.url, ini, "two").coordinator()
-    with pytest.raises(SchemaRefused, match="revision r2 committed a part of its work") as refused:
-        await coordinator.become_ready()
-    assert refused.value.exit_code == 7
-    await carry_out(mariadb_place, ini, order)
-    assert (await look(mariadb_place, ini)).half_applied == ()
-    revision(tmp_path, "r2", create + MARK.format("r2"), after="r1")
-    await assembled(mariadb_place.url, ini, "two").coordinator().become_ready()
-    assert marks(mariadb_place) == (["r2"] if order.kind == "repair" else [])
-
-
-async def test_what_is_idempotent_runs_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It says so itself, and nobody has to look."""
-    create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
-    ini = tree(tmp_path, GROUND)
-    revision(tmp_path, "r2", create + "raise ValueError('boom')", after="r1", extra="idempotent = True")
-    await failure(mariadb_place, ini)
-    revision(tmp_path, "r2", create + MARK.format("r2"), after="r1", extra="idempotent = True")
-    await assembled(mariadb_place.url, ini, "two").coordinator().execute(HEAD)
-    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "interrupted"), ("r2", "applied")]
-    assert marks(mariadb_place) == ["r2"]
-
-
-async def test_a_temporary_table_is_no_ddl(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It commits nothing, so the revision is rolled back whole."""
-    steps = 'op.execute("CREATE TEMPORARY TABLE tmp (a int)")\nop.execute("DROP TEMPORARY TABLE tmp")\n'
-    ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "raise ValueError('boom')")
-    assert "failed and was rolled back" in await failure(mariadb_place, ini)
-    assert marks(mariadb_place) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
@@ -359,7 +236,7 @@ async def test_an_end_of_transaction_in_a_revision_is_refused(place: Place, tmp_
 
 
 async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -> None:
-    """Neither driver takes them, so nothing is executed that was not looked at."""
+    """Neither database takes them here, so nothing is executed that was not looked at."""
     ini = tree(tmp_path, GROUND, 'op.execute("INSERT INTO marks VALUES (1); COMMIT")')
     with pytest.raises(MigrationError):
         await carry_out(place, ini)

@@ -1,0 +1,57 @@
+"""Runs on MariaDB and SQLite without a service: one session, one order, and what another connection sees of it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations.assembly import Session
+from api.migrations.errors import RevisionFailed
+from api.migrations.ports import Order
+from api.migrations.progress import Reporter
+from api.migrations.schema import Observed
+from api.migrations.state import Tracker
+from tests.places import HISTORY, Place
+from tests.unit.fakes import assembled
+
+HEAD = Order("upgrade", "head")
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
+
+
+def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> Session:
+    """A session, not yet open."""
+    return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
+
+
+async def carry_out(place: Place, ini: Path, order: Order = HEAD, **settings: Any) -> None:
+    """One order on a session of its own."""
+    session = session_in(place, ini, **settings)
+    await session.open()
+    try:
+        assert await session.try_lock()
+        await session.carry_out(order, Reporter(Tracker()))
+    finally:
+        await session.close()
+
+
+async def failure(place: Place, ini: Path, **settings: Any) -> str:
+    """The message of a run that must fail."""
+    with pytest.raises(RevisionFailed) as raised:
+        await carry_out(place, ini, **settings)
+    return str(raised.value)
+
+
+async def look(place: Place, ini: Path) -> Observed:
+    """What a new session sees."""
+    session = session_in(place, ini)
+    await session.open()
+    try:
+        return await session.observe()
+    finally:
+        await session.close()
+
+
+def outcomes(place: Place) -> list[tuple[str, str]]:
+    """The attempts, oldest first."""
+    return [(row[0], row[1]) for row in place.rows(f"SELECT revision, outcome FROM {HISTORY} ORDER BY id")]
