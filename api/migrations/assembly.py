@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -16,7 +17,7 @@ from . import backends
 from .archive import Archive
 from .backup import Backup
 from .clock import SystemClock
-from .connection import connect, engine_over
+from .connection import ANSWER_SECONDS, connect, engine_over
 from .coordinator import Coordinator
 from .decision import Policy
 from .elected import ElectedSession
@@ -156,7 +157,9 @@ class Assembly:
                 await raw.close(timeout=CLOSE_SECONDS)
         else:
             platform = backends.platform(self.url, self.key, self.settings.instance, self.limits, self.pace)
-            connection = await platform.connect()
+            # a server that accepts and says nothing would be waited for for ever
+            async with asyncio.timeout(ANSWER_SECONDS):
+                connection = await platform.connect()
             try:
                 yield connection
             finally:

@@ -160,8 +160,10 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
         return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
     if isinstance(cause, asyncpg.ClientConfigurationError):
         return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
-    if isinstance(cause, ConnectionError) and "rejected SSL" in str(cause):
-        return AccessRefused("the server does not speak TLS, which the URL's sslmode asks for; drop it, or turn TLS on")
+    # asyncpg is told so by PostgreSQL; MySQL just goes on without TLS
+    plain = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
+    if plain or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
+        return AccessRefused("the server does not speak TLS, which the URL asks for; drop that, or turn TLS on")
     # PgBouncer's own words; it also closes the connection, which looks like one that was lost
     if "statement pooling" in str(cause):
         return DirectConnectionNeeded(

@@ -352,7 +352,7 @@ async def test_a_replica_that_does_not_follow_is_warned_of(
     replica = redis_servers(replica_of=primary)
     first = made(primary)
     assert await first.try_acquire()
-    assert has_key(replica)
+    wait_until(lambda: has_key(replica), "the key on the replica", seconds=FOREVER_SECONDS)
     assert events(caplog) == []
     await first.release()
     replica.freeze()

@@ -273,3 +273,9 @@ async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tm
     with pytest.raises(WaitTimeout, match=r"api-7 \(pid \d+\) holds the lock"):
         await instance(sqlite_place.url, ini, "api-8", wait_seconds=0.5, run_seconds=0.5).coordinator().become_ready()
     await holder.close()
+
+
+async def test_tls_that_the_server_does_not_have(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Asked for and not there, it is a refusal: nobody waits for it."""
+    with pytest.raises(AccessRefused, match="does not speak TLS"):
+        await instance(f"{mariadb_place.url}?ssl-mode=REQUIRED", tree(tmp_path, GROUND)).coordinator().become_ready()
