@@ -81,6 +81,9 @@ _LOCK_TABLE_FULL = (
     "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
     "tables in one revision"
 )
+_STATEMENT_BINLOG = (
+    "the server's binlog_format is STATEMENT, which takes no rows at READ COMMITTED: set it to ROW (or MIXED)"
+)
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 _QUOTED = re.compile(r'"[^"]*"')
 
@@ -164,6 +167,11 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
     plain = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
     if plain or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
         return AccessRefused("the server does not speak TLS, which the URL asks for; drop that, or turn TLS on")
+    # asyncmy's own words, of a server with MySQL 8's way of authentication
+    if isinstance(cause, RuntimeError) and "cryptography" in str(cause):
+        return ConfigurationError(
+            "the server wants the password encrypted, which takes a package: pip install cryptography, or use TLS"
+        )
     # PgBouncer's own words; it also closes the connection, which looks like one that was lost
     if "statement pooling" in str(cause):
         return DirectConnectionNeeded(
@@ -201,6 +209,8 @@ def remedy(error: BaseException) -> str:
     code = sqlstate(error) or ""
     if code == "53200" and "shared memory" in str(root(error)):
         return f"; {_LOCK_TABLE_FULL}"
+    if driver_errors.number(root(error)) == 1665:
+        return f"; {_STATEMENT_BINLOG}"
     if driver_errors.sort(root(error)) is Sort.FULL:
         code = "53100"
     return f"; {_REMEDIES[code]}" if code in _REMEDIES else ""

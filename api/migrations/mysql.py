@@ -19,7 +19,7 @@ from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .errors import HoldLost
+from .errors import ConfigurationError, HoldLost
 from .limits import Limits
 from .pace import Pace
 from .state import Holder
@@ -48,6 +48,7 @@ class MySQL:
             await connection.execution_options(isolation_level="AUTOCOMMIT")
             raw: Any = (await connection.get_raw_connection()).driver_connection
             self._thread = raw.thread_id()
+            refuse_old_server(connection.dialect)
             await _one_statement_at_a_time(raw)
             # the server's own limit is a day
             queue = _whole(self._limits.lock_timeout_seconds)
@@ -162,6 +163,17 @@ class NamedLock:
 def _whole(seconds: float) -> int:
     # whole seconds, and no 0 for "no limit"
     return math.ceil(seconds) or 31_536_000
+
+
+def refuse_old_server(dialect: Any) -> None:
+    """Raise `ConfigurationError` for a server that lacks what the history needs."""
+    # the history's defaults are expressions
+    needed, name = ((10, 2, 1), "MariaDB") if dialect.is_mariadb else ((8, 0, 13), "MySQL")
+    found = dialect.server_version_info[:3]
+    if found < needed:
+        raise ConfigurationError(
+            f"the server is {name} {'.'.join(map(str, found))}; {'.'.join(map(str, needed))} or newer is needed"
+        )
 
 
 async def _one_statement_at_a_time(raw: Any) -> None:

@@ -2,6 +2,8 @@
 
 import socket
 import ssl
+from contextlib import nullcontext
+from types import SimpleNamespace
 
 import asyncpg
 import pytest
@@ -17,7 +19,8 @@ from api.migrations.errors import (
     PrivilegeMissing,
     ReadOnlyServer,
 )
-from api.migrations.failures import describe, lost, root, sqlstate, translate, where
+from api.migrations.failures import describe, lost, remedy, root, sqlstate, translate, where
+from api.migrations.mysql import refuse_old_server
 
 SECRET = "geh3im"
 
@@ -196,3 +199,34 @@ def test_a_parameter_the_server_does_not_know_is_a_setting_to_correct() -> None:
     error = asyncpg.UndefinedObjectError('unrecognized configuration parameter "schema"')
     assert isinstance(translate(error, "connecting"), ConfigurationError)
     assert not isinstance(translate(error, "migrating"), ConfigurationError)
+
+
+def test_mysql_that_wants_the_password_encrypted_names_the_package() -> None:
+    """Asyncmy's own words quote it, and what is quoted is left out."""
+    error = RuntimeError("'cryptography' package is required for sha256_password or caching_sha2_password auth methods")
+    translated = translate(error, "connecting")
+    assert isinstance(translated, ConfigurationError)
+    assert "pip install cryptography" in str(translated)
+
+
+def test_a_binlog_that_takes_no_rows_is_named() -> None:
+    """MySQL's 1665 says what it cannot do, and not what to set."""
+    asyncmy = pytest.importorskip("asyncmy.errors")
+    assert "set it to ROW" in remedy(asyncmy.InternalError(1665, "Cannot execute statement"))
+
+
+@pytest.mark.parametrize(
+    ("is_mariadb", "version", "refused"),
+    [
+        (False, (8, 0, 12), True),
+        (False, (8, 0, 13), False),
+        (False, (8, 4, 3), False),
+        (True, (10, 1, 48), True),
+        (True, (10, 11, 19), False),
+    ],
+)
+def test_a_server_that_is_too_old_is_refused(is_mariadb: bool, version: tuple[int, ...], refused: bool) -> None:
+    """The history's defaults are expressions, which it would call a syntax error."""
+    dialect = SimpleNamespace(is_mariadb=is_mariadb, server_version_info=version)
+    with pytest.raises(ConfigurationError, match="or newer is needed") if refused else nullcontext():
+        refuse_old_server(dialect)
