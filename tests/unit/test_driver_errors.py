@@ -1,6 +1,7 @@
 """What the drivers of MySQL and SQLite raise, as they raise it."""
 
 import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import asyncmy.errors
@@ -117,8 +118,8 @@ def test_what_cannot_be_opened(tmp_path: Path) -> None:
     letter = tmp_path / "letter"
     letter.write_text("Dear Sir or Madam\n" * 100)
     for path in (tmp_path / "nowhere" / "shop.db", letter):
-        with pytest.raises(sqlite3.Error) as raised:
-            sqlite3.connect(path).execute("SELECT * FROM sqlite_master")
+        with pytest.raises(sqlite3.Error) as raised, closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT * FROM sqlite_master")
         assert driver_errors.sort(raised.value) is Sort.NOT_OPENED
 
 
