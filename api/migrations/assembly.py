@@ -7,6 +7,7 @@ import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import asyncpg
@@ -102,24 +103,24 @@ class Assembly:
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
-        return self._session(self.runner, role, backup)
+        return self._session(self.runner, role, backup, creates=role != "reading")
 
-    def contender(self, backup: Backup | None = None) -> MigrationSession:
-        """A new session that takes the lock as the strategy has it."""
+    def contender(self, backup: Backup | None = None, *, creates: bool = True) -> MigrationSession:
+        """A new session that takes the lock as the strategy has it; who `creates` makes a SQLite file not there."""
         if self.elector is None:
-            return self.session(backup=backup)
+            return self._session(self.runner, "waiting", backup, creates=creates)
         elector = self.elector()
         # called in the run, which is SQLAlchemy's synchronous half: its way back to the loop
         runner = self.runner.fenced(lambda: await_only(elector.confirm()))
-        return ElectedSession(self._session(runner, "waiting", backup), elector)
+        return ElectedSession(self._session(runner, "waiting", backup, creates=creates), elector)
 
-    def _session(self, runner: Runner, role: str, backup: Backup | None) -> Session:
+    def _session(self, runner: Runner, role: str, backup: Backup | None, *, creates: bool) -> Session:
         instance, limits, pace = self.settings.instance, self.limits, self.pace
         if self.url.dialect == "postgresql":
             assert backup is None or isinstance(backup, PostgresBackup)
             return PostgresSession(self.url, self.key, instance, limits, pace, runner, role, backup)
         assert backup is None or isinstance(backup, SqliteBackup)
-        platform = backends.platform(self.url, self.key, instance, limits, pace)
+        platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
         return SqlSession(platform, pace, runner, instance, backup)
 
     def backup(self, folder: str | None = None) -> Backup:
@@ -142,8 +143,11 @@ class Assembly:
         return PostgresBackup(archive, settings.backup_seconds, history, author, self.url, version, idle)
 
     @asynccontextmanager
-    async def sql_connection(self) -> AsyncIterator[AsyncConnection]:
+    async def sql_connection(self, *, creates: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection of SQLAlchemy's to read from, in transactions that nobody commits.
+
+        Args:
+            creates: whether a SQLite file is made that is not there.
 
         Raises: whatever the driver raises; the caller knows what it was doing and translates.
         """
@@ -156,7 +160,8 @@ class Assembly:
             finally:
                 await raw.close(timeout=CLOSE_SECONDS)
         else:
-            platform = backends.platform(self.url, self.key, self.settings.instance, self.limits, self.pace)
+            instance, limits, pace = self.settings.instance, self.limits, self.pace
+            platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
             # a server that accepts and says nothing would be waited for for ever
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await platform.connect()
@@ -183,9 +188,13 @@ class Assembly:
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
-        return Coordinator(
-            lambda: self.contender(backup), self.revisions.code, self.tracker, policy or self.policy, SystemClock()
-        )
+        policy = policy or self.policy
+        session = partial(self.contender, backup, creates=policy.may_migrate)
+        return Coordinator(session, self.revisions.code, self.tracker, policy, SystemClock())
+
+    def executor(self) -> Coordinator:
+        """A coordinator for what a person orders, who may also where the instances may not."""
+        return self.coordinator(replace(self.policy, may_migrate=True))
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:

@@ -36,12 +36,14 @@ def lock_name(url: DatabaseURL, key: LockKey) -> str:
     return key.channel if url.dialect == "mysql" else str(key)
 
 
-def platform(url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace) -> Platform:
-    """How to connect to a database other than PostgreSQL, and to lock it."""
+def platform(
+    url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace, *, creates: bool = True
+) -> Platform:
+    """How to connect to a database other than PostgreSQL, and to lock it; who `creates` makes a file not there."""
     if url.dialect == "sqlite":
         from .sqlite import Sqlite  # not every system has the lock that it takes
 
-        return Sqlite(url, key, limits, pace, instance)
+        return Sqlite(url, key, limits, pace, instance, creates=creates)
     return MySQL(url, key.channel, limits, pace)
 
 

@@ -38,14 +38,14 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         order = Order("upgrade", arguments.revision)
         if not order.relative:
             assembly.revisions.resolve(order.target)
-        await assembly.coordinator(backup=saved).execute(order)
+        await assembly.coordinator(replace(assembly.policy, may_migrate=True), saved).execute(order)
     return _outcome(assembly) | (_backups(saved) if saved else {})
 
 
 async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Back the database up with pg_dump while nobody migrates it; says how to restore it, and never does."""
     saved = assembly.backup(arguments.to)
-    await assembly.coordinator(backup=saved).execute(Order("backup", ""))
+    await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(Order("backup", ""))
     return {"message": explain(assembly.tracker.status.schema), **_backups(saved)}
 
 
@@ -69,7 +69,7 @@ async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result
 async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Declare the database to be at a revision without running anything."""
     assembly.revisions.resolve(arguments.revision)
-    await assembly.coordinator().execute(Order("stamp", arguments.revision))
+    await assembly.executor().execute(Order("stamp", arguments.revision))
     return _outcome(assembly)
 
 

@@ -82,7 +82,7 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
         to_json(new_tracker(settings))
     try:
         assembly = Assembly.build(settings)
-        run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, options))
+        run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
     except MigrationError as error:
         if in_json:
             log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
@@ -98,14 +98,16 @@ async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[s
 
     speak_for(assembly.tracker)
     order = Order(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
-    await replace(assembly, runner=assembly.runner.through(run_env)).coordinator().execute(order)
+    await replace(assembly, runner=assembly.runner.through(run_env)).executor().execute(order)
 
 
-async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
+async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
     settings = assembly.settings
+    # the first revision is generated from what a new, empty database lacks
+    creates = asked["fn"].__name__ == "retrieve_migrations"
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
-        async with assembly.sql_connection() as connection:
+        async with assembly.sql_connection(creates=creates) as connection:
             await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
@@ -118,7 +120,7 @@ async def _read(assembly: Assembly, options: dict[str, Any]) -> None:
 
 
 async def _judged(assembly: Assembly) -> Schema:
-    session = assembly.session()
+    session = assembly.session("reading")
     try:
         await session.open()
         return judge(await session.observe(), assembly.revisions.code, await session.lineage())

@@ -11,11 +11,13 @@ from going on; those who wait give up at the end of their budget and name it.
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import json
 import os
+import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .errors import HoldLost, PrivilegeMissing
+from .errors import DatabaseUnreachable, HoldLost, PrivilegeMissing
 from .limits import Limits
 from .lock_manager import LockKey
 from .pace import Pace
@@ -38,8 +40,12 @@ INSTRUCTIONS = 20_000
 class Sqlite:
     """A database file, and the lock beside it."""
 
-    def __init__(self, url: DatabaseURL, key: LockKey, limits: Limits, pace: Pace, instance: str) -> None:
+    def __init__(
+        self, url: DatabaseURL, key: LockKey, limits: Limits, pace: Pace, instance: str, *, creates: bool = True
+    ) -> None:
         self._url = url.sqlalchemy()
+        self._path = Path(url.database)
+        self._creates = creates
         self._lock_file = lock_file(Path(url.database), key)
         self._limits = limits
         self._pace = pace
@@ -48,17 +54,23 @@ class Sqlite:
         self._aborted = False
 
     async def connect(self) -> AsyncConnection:
-        """A connection in autocommit; the file is made if it is not there."""
+        """A connection in autocommit; the file is made if it is not there, by who `creates`.
+
+        Raises:
+            DatabaseUnreachable: it is not there, and this one does not make it.
+        """
+        await asyncio.to_thread(self._try_to_open)
         engine = create_async_engine(
             self._url, poolclass=NullPool, connect_args={"timeout": _patience(self._limits.lock_timeout_seconds)}
         )
         # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
         engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
         connection = await engine.connect()
-        await connection.execution_options(isolation_level="AUTOCOMMIT")
-        self._driver = (await connection.get_raw_connection()).driver_connection
-        self._aborted = False
-        await self._driver.set_progress_handler(lambda: self._aborted, INSTRUCTIONS)
+        try:
+            await self._prepare(connection)
+        except BaseException:
+            await connection.close()
+            raise
         return connection
 
     def lock(self, connection: AsyncConnection) -> FileLock:
@@ -74,6 +86,25 @@ class Sqlite:
         self._aborted = True
         await self._driver.interrupt()
         await self._driver.rollback()
+
+    def _try_to_open(self) -> None:
+        # where the asynchronous driver fails to open it, its thread outlives the loop that it answers to
+        if not self._creates and not self._path.exists():
+            raise DatabaseUnreachable(
+                f"there is no SQLite file {self._path.name} where the URL says; correct its path, or let "
+                "'./migrate.sh upgrade' make the file"
+            )
+        try:
+            with closing(sqlite3.connect(self._path)):
+                pass
+        except sqlite3.Error as error:
+            raise sa.exc.OperationalError(None, None, error) from error
+
+    async def _prepare(self, connection: AsyncConnection) -> None:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        self._driver = (await connection.get_raw_connection()).driver_connection
+        self._aborted = False
+        await self._driver.set_progress_handler(lambda: self._aborted, INSTRUCTIONS)
 
 
 def lock_file(database: Path, key: LockKey) -> Path:

@@ -1,0 +1,114 @@
+"""SQLite files that are not there, or cannot be opened: one line says so, and none is made by who only looks."""
+
+import asyncio
+import errno
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import aiosqlite
+import pytest
+
+from api.migrations.errors import AccessRefused, DatabaseUnreachable
+from tests.acceptance.fleet import alembic
+from tests.acceptance.project import make_history
+from tests.places import SqlitePlace
+from tests.unit.fakes import assembled, tree
+
+PROJECT = Path(__file__).resolve().parents[2]
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+TIMES = 20
+
+
+def migrate(folder: Path, path: Path, *arguments: str, **settings: str) -> tuple[int, list[str]]:
+    """One command: its exit code, and what it says to people."""
+    given = {
+        "DATABASE_URL": f"sqlite:///{path}",
+        "MIGRATION_STRATEGY": "advisory_lock",
+        "MIGRATION_ALEMBIC_CONFIG": str(tree(folder, GROUND)),
+        **settings,
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "api.migrations", *arguments],
+        cwd=PROJECT,
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+def open_files() -> list[Path]:
+    """What this process has open."""
+    return [file.readlink() for file in Path("/proc/self/fd").iterdir() if file.is_symlink()]
+
+
+def test_a_missing_folder_takes_one_line(tmp_path: Path) -> None:
+    """With what to look at."""
+    code, lines = migrate(tmp_path, tmp_path / "nowhere" / "shop.db", "upgrade")
+    assert (code, len(lines)) == (5, 1), lines
+    assert "SQLITE_CANTOPEN while connecting: the file cannot be opened; check that its folder is there" in lines[0]
+
+
+def test_nothing_outlives_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No thread of the driver's answers to a loop that is closed by then; tried often, for it would be a race."""
+    complaints: list[threading.ExceptHookArgs] = []
+    monkeypatch.setattr(threading, "excepthook", complaints.append)
+    assembly = assembled(f"sqlite:///{tmp_path}/nowhere/shop.db", tree(tmp_path, GROUND), strategy="advisory_lock")
+    before = set(threading.enumerate())
+    for _ in range(TIMES):
+        with pytest.raises(AccessRefused):
+            asyncio.run(assembly.session().open())
+    for thread in set(threading.enumerate()) - before:
+        thread.join()
+    assert complaints == []
+
+
+async def test_a_connection_that_cannot_be_used_is_closed(
+    sqlite_place: SqlitePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has the file open, and a thread."""
+    assembly = assembled(sqlite_place.url, tree(tmp_path, GROUND), strategy="advisory_lock")
+
+    async def fail(*_: Any) -> None:
+        raise OSError(errno.EIO, "a bad disk")
+
+    monkeypatch.setattr(aiosqlite.Connection, "set_progress_handler", fail)
+    with pytest.raises(DatabaseUnreachable):
+        await assembly.session().open()
+    assert sqlite_place.path not in open_files()
+
+
+@pytest.mark.parametrize("command", ["current", "status", "check", "history", "unlock", "wait", "backup", "doctor"])
+def test_who_only_looks_makes_no_file(tmp_path: Path, command: str) -> None:
+    """A misspelt path is said to be one."""
+    path = tmp_path / "misspelt.db"
+    waits = {"MIGRATION_WAIT_SECONDS": "0.5", "MIGRATION_RUN_SECONDS": "0.5"}
+    code, lines = migrate(tmp_path, path, command, MIGRATION_BACKUP_DIR=str(tmp_path / "kept"), **waits)
+    assert code == (1 if command == "doctor" else 5), lines
+    if command != "doctor":
+        assert "there is no SQLite file misspelt.db" in lines[-1]
+    assert not list(tmp_path.glob("misspelt*"))
+
+
+def test_an_upgrade_makes_the_file(tmp_path: Path) -> None:
+    """Also where the instances leave that to it."""
+    for name, revision in (("one.db", "head"), ("two.db", "r1")):
+        code, lines = migrate(tmp_path, tmp_path / name, "upgrade", revision, MIGRATION_STRATEGY="job")
+        assert code == 0, lines
+        assert (tmp_path / name).exists()
+
+
+def test_alembic_makes_the_file_only_for_a_new_revision(tmp_path: Path) -> None:
+    """It is generated from what an empty database lacks."""
+    ini = make_history(tmp_path / "history")
+    url, strategy = f"sqlite:///{tmp_path / 'shop.db'}", {"MIGRATION_STRATEGY": "advisory_lock"}
+    code, output = alembic("current", url=url, ini=ini, **strategy)
+    assert (code, (tmp_path / "shop.db").exists()) == (1, False), output
+    assert "there is no SQLite file shop.db" in output
+    alembic("check", url=url, ini=ini, **strategy)
+    assert (tmp_path / "shop.db").exists()
