@@ -1,8 +1,10 @@
 """Databases in one shape, for tests that must hold on each of them."""
 
 import fcntl
+import os
 import sqlite3
-from contextlib import closing, suppress
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -14,6 +16,7 @@ from tests.servers import fetch_sync
 
 HISTORY = "alembic_version_history"
 PATIENCE_SECONDS = 30.0
+NOBODY = 65534
 
 
 class Place(Protocol):
@@ -178,6 +181,19 @@ class PostgresPlace:
         """Not between the two messages of one statement: there no limit of the server's is on."""
         states = "SELECT state FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
         return self.rows(states) == [["idle in transaction"]]
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Without root's privileges, which would write anywhere."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(NOBODY)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
 
 
 def history(place: Place, columns: str = "revision, outcome, instance") -> list[tuple[str, ...]]:

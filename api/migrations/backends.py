@@ -30,7 +30,7 @@ def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
 def lock_name(url: DatabaseURL, key: LockKey) -> str:
     """What the database calls the lock."""
     if url.dialect == "sqlite":
-        from .sqlite import lock_file
+        from .lock_files import lock_file
 
         return lock_file(Path(url.database), key).name
     return key.channel if url.dialect == "mysql" else str(key)

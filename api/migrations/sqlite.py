@@ -25,8 +25,9 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from .errors import DatabaseUnreachable, HoldLost, PrivilegeMissing
+from .errors import DatabaseUnreachable, HoldLost
 from .limits import Limits
+from .lock_files import lock_file, locked, open_lock
 from .lock_manager import LockKey
 from .pace import Pace
 from .state import Holder
@@ -75,7 +76,7 @@ class Sqlite:
 
     def lock(self, connection: AsyncConnection) -> FileLock:
         """The lock beside the file."""
-        return FileLock(self._lock_file, self._pace, self._instance)
+        return FileLock(self._lock_file, self._path, self._pace, self._instance)
 
     async def abort(self) -> None:
         """Interrupt the statement that is at work or about to be, and roll back.
@@ -107,12 +108,6 @@ class Sqlite:
         await self._driver.set_progress_handler(lambda: self._aborted, INSTRUCTIONS)
 
 
-def lock_file(database: Path, key: LockKey) -> Path:
-    """The lock's file: beside the database's own, by whatever link an instance gets there."""
-    real = database.resolve()
-    return real.with_name(f"{real.name}-{key.channel}.lock")
-
-
 class FileLock:
     """`flock` on the file at `path`, in which the holder writes down who it is."""
 
@@ -121,8 +116,9 @@ class FileLock:
     isolation_level = "SERIALIZABLE"
     knows_instances = True
 
-    def __init__(self, path: Path, pace: Pace, instance: str) -> None:
+    def __init__(self, path: Path, database: Path, pace: Pace, instance: str) -> None:
         self._path = path
+        self._database = database
         self._pace = pace
         self._instance = instance
         self._file: int | None = None
@@ -130,14 +126,17 @@ class FileLock:
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""
-        file = self._open()
-        if not _locked(file, fcntl.LOCK_EX) or not self._is_there(file):
+        file = open_lock(self._path, self._database)
+        try:
+            taken = locked(file, fcntl.LOCK_EX) and self._is_there(file)
+        except BaseException:
+            os.close(file)
+            raise
+        if not taken:
             os.close(file)
             return False
         self._file = file
-        told = json.dumps({"instance": self._instance, "pid": os.getpid(), "since": time.time()})
-        os.ftruncate(file, 0)
-        os.pwrite(file, told.encode(), 0)
+        self._tell({"instance": self._instance, "pid": os.getpid(), "since": time.time()}, file)
         return True
 
     async def unlock(self) -> None:
@@ -158,7 +157,7 @@ class FileLock:
         except OSError:
             return None
         try:
-            if self._file is None and _locked(file, fcntl.LOCK_SH):
+            if self._file is None and locked(file, fcntl.LOCK_SH):
                 return None
             return _holder(os.pread(file, 4096, 0))
         finally:
@@ -168,6 +167,7 @@ class FileLock:
         """Give it back without looking."""
         file, self._file = self._file, None
         if file is not None:
+            self._tell({}, file)
             os.close(file)
 
     def check_hold(self, connection: sa.Connection) -> None:
@@ -206,14 +206,11 @@ class FileLock:
         """Commit what was written after `abandon`."""
         connection.commit()
 
-    def _open(self) -> int:
-        try:
-            return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
-        except PermissionError as error:
-            raise PrivilegeMissing(
-                f"the lock file {self._path.name} cannot be opened beside the database: {error.strerror}; whoever "
-                "migrates must be able to write the database's folder"
-            ) from error
+    def _tell(self, who: dict[str, Any], file: int) -> None:
+        # for people: who may only read the file is known by no name, and by no other's
+        with suppress(OSError):
+            os.ftruncate(file, 0)
+            os.pwrite(file, json.dumps(who).encode(), 0)
 
     def _confirm(self) -> None:
         if self._file is None or not self._is_there(self._file):
@@ -239,14 +236,6 @@ def _patience(seconds: float) -> float:
 
 def _broken(connection: sa.Connection) -> frozenset[tuple[Any, ...]]:
     return frozenset(tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
-
-
-def _locked(file: int, how: int) -> bool:
-    try:
-        fcntl.flock(file, how | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
 
 
 def _holder(text: bytes) -> Holder:

@@ -4,7 +4,6 @@ import asyncio
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -23,7 +22,7 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from tests.mariadb import MariaDB, running_mariadb
-from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks
+from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
 from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until, wait_until
 
@@ -37,7 +36,6 @@ while not Path({folder!r}, "let_go").exists():
     op.execute("SELECT 1")
     time.sleep(0.02)
 """
-NOBODY = 65534
 
 
 @pytest.fixture(scope="module")
@@ -214,19 +212,6 @@ async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path)
     for url in ("sqlite:////nowhere/shop.db", "sqlite:////sys/shop.db", sqlite_place.url):
         await refused(url, ini, AccessRefused, "the file cannot be opened", "its folder is there and writable")
     assert not sqlite_place.lock_file.exists()
-
-
-@contextmanager
-def nobody() -> Iterator[None]:
-    """Without root's privileges, which would write anywhere."""
-    if os.geteuid() != 0:
-        yield
-        return
-    os.seteuid(NOBODY)
-    try:
-        yield
-    finally:
-        os.seteuid(0)
 
 
 @pytest.fixture

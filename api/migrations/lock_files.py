@@ -1,0 +1,80 @@
+"""The file beside a SQLite database that is locked: whose it is, and what the system says to locking it."""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from .errors import ConfigurationError, PrivilegeMissing
+from .lock_manager import LockKey
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
+
+
+def lock_file(database: Path, key: LockKey) -> Path:
+    """The lock's file: beside the database's own, by whatever link an instance gets there."""
+    real = database.resolve()
+    return real.with_name(f"{real.name}-{key.channel}.lock")
+
+
+def open_lock(path: Path, database: Path) -> int:
+    """The file at `path`, made if need be; for reading only where no more is allowed, which is enough to lock it.
+
+    Raises:
+        PrivilegeMissing: it can be neither made nor read.
+    """
+    try:
+        return _make(path, database)
+    except FileExistsError:
+        return _open(path, database)
+    except PermissionError as error:
+        raise PrivilegeMissing(
+            f"the lock file {path.name} cannot be made beside the database: {error.strerror}; whoever migrates must be "
+            "able to write the database's folder"
+        ) from error
+
+
+def _make(path: Path, database: Path) -> int:
+    # as the files that SQLite itself makes beside the database: one made by root would be closed to the service
+    owner = database.stat()
+    mode = owner.st_mode & 0o666
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    with suppress(OSError):
+        os.fchmod(file, mode)
+    with suppress(OSError):
+        os.fchown(file, owner.st_uid if os.geteuid() == 0 else -1, owner.st_gid)
+    return file
+
+
+def _open(path: Path, database: Path) -> int:
+    with suppress(PermissionError):
+        return os.open(path, os.O_RDWR | os.O_CLOEXEC)
+    try:
+        return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except PermissionError as error:
+        raise PrivilegeMissing(
+            f"the lock file {path.name} cannot be opened: {error.strerror}; it is somebody else's: give it the owner "
+            f"and the mode of {database.name} (chown --reference, chmod --reference)"
+        ) from error
+
+
+def locked(file: int, how: int) -> bool:
+    """Whether `file` could be locked without waiting.
+
+    Raises:
+        ConfigurationError: nothing can be locked where it lies.
+    """
+    try:
+        fcntl.flock(file, how | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+        raise ConfigurationError(
+            f"the file system of the SQLite file has no locks ({os.strerror(error.errno)}); put it on a local disk"
+        ) from error
+    return True
