@@ -1,12 +1,17 @@
 """The folder api/migrations in another FastAPI project, under another name, beside an Alembic history of its own."""
 
+import shutil
+import subprocess
+import sys
+import venv
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import evidence
 from tests.acceptance.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.shop import adopted, fresh_project, python, shops
+from tests.acceptance.project import ROOT
+from tests.acceptance.shop import adopted, alone, fresh_project, python, shops
 from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
@@ -95,3 +100,47 @@ def test_the_commands_go_by_the_new_name(database_url: str, tmp_path: Path) -> N
     done = python(project, "-m", "shop.db_migrations", "upgrade", url=database_url)
     assert (done.returncode, done.stderr.count(MARK)) == (0, 1), done.stderr
     assert evidence.applied(database_url) == ["first", "second"]
+
+
+def copied_script(project: Path, *arguments: str, path: str, url: str | None = None) -> tuple[int, str, str]:
+    """Run the copy of migrate.sh with the package's new name in it, and with this PATH: exit code and both outputs."""
+    script = project / "migrate.sh"
+    script.write_text((ROOT / "migrate.sh").read_text().replace("api.migrations", "shop.db_migrations"))
+    script.chmod(0o755)
+    without = {name: value for name, value in alone(url).items() if name != "VIRTUAL_ENV"}
+    done = subprocess.run(
+        ["/bin/sh", str(script), *arguments],
+        env=without | {"PATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def without_rich(project: Path) -> None:
+    """An environment `.venv` that has every library of this one but rich."""
+    venv.create(project / ".venv", symlinks=True)
+    libraries = next((project / ".venv" / "lib").glob("python*")) / "site-packages"
+    for place in {Path(entry) for entry in sys.path if entry.endswith("-packages")}:
+        for one in place.iterdir():
+            if one.name != "rich" and not (libraries / one.name).exists():
+                (libraries / one.name).symlink_to(one)
+
+
+def test_the_copied_script_needs_no_rich(database_url: str, tmp_path: Path) -> None:
+    """The progress bar is optional, and so is the project's own ./dev."""
+    project = adopted(tmp_path, "run_env")
+    without_rich(project)
+    code, out, err = copied_script(project, "status", path="/usr/bin:/bin", url=database_url)
+    assert (code, "2 pending" in out) == (0, True), err
+
+
+def test_the_copied_script_says_what_is_missing(tmp_path: Path) -> None:
+    """One line and exit code 2, where no Python has the libraries."""
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    (tools / "dirname").symlink_to(str(shutil.which("dirname")))
+    code, out, err = copied_script(tmp_path, "status", path=str(tools))
+    assert (code, out, err.count("\n")) == (2, "", 1)
+    assert "alembic" in err and "asyncpg" in err
