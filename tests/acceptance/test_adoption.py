@@ -143,4 +143,5 @@ def test_the_copied_script_says_what_is_missing(tmp_path: Path) -> None:
     (tools / "dirname").symlink_to(str(shutil.which("dirname")))
     code, out, err = copied_script(tmp_path, "status", path=str(tools))
     assert (code, out, err.count("\n")) == (2, "", 1)
-    assert "alembic" in err and "asyncpg" in err
+    assert "alembic" in err
+    assert "asyncpg" in err
