@@ -21,7 +21,13 @@ from .urls import DatabaseURL
 
 
 def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
-    """The key of the lock; MySQL's names are the server's and not the database's, so the database is in it."""
+    """The key of the lock; MySQL's names are the server's and not the database's, so the database is in it.
+
+    Raises:
+        ConfigurationError: a schema is named where there are none.
+    """
+    if url.dialect == "sqlite" and settings.version_table_schema:
+        raise ConfigurationError("SQLite has no schemas: leave MIGRATION_VERSION_TABLE_SCHEMA unset")
     # in lower case, for a server may take Shop and shop for one; two that are two then only wait for one another
     schema = settings.version_table_schema or (url.database.lower() if url.dialect == "mysql" else None)
     return LockKey.derive(settings.lock_name, settings.version_table, schema)
@@ -30,8 +36,8 @@ def lock_key(settings: MigrationSettings, url: DatabaseURL) -> LockKey:
 def lock_name(url: DatabaseURL, key: LockKey) -> str:
     """What the database calls the lock."""
     if url.dialect == "sqlite":
-        from .lock_files import lock_file
-
+        with _locking():
+            from .lock_files import lock_file
         return lock_file(Path(url.database), key).name
     return key.channel if url.dialect == "mysql" else str(key)
 
@@ -76,6 +82,19 @@ def _lease(settings: MigrationSettings) -> Callable[[], Elector]:
     # the lock's name, as Kubernetes would write it; the Role in deploy/kubernetes names the Lease too
     name = re.sub(r"[^a-z0-9]+", "-", settings.lock_name.lower()).strip("-")
     return Leases.build(settings, f"migrations-{name}"[:253]).elector
+
+
+@contextmanager
+def _locking() -> Iterator[None]:
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if error.name != "fcntl":
+            raise
+        raise ConfigurationError(
+            "SQLite's migrations take a lock that this operating system does not have (flock); use Linux or macOS "
+            "(also as WSL, or in a container), or another database"
+        ) from error
 
 
 @contextmanager

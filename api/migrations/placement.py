@@ -10,30 +10,38 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-_NETWORK = frozenset(
-    "afs beegfs ceph cifs coda fuse.cephfs fuse.glusterfs fuse.s3fs fuse.sshfs glusterfs lustre ncpfs nfs nfs4 smb3 "
-    "smbfs".split()
-)
-_GONE_WITH_THE_CONTAINER = frozenset({"overlay", "aufs", "tmpfs", "ramfs"})
+_NETWORK = frozenset("afs beegfs ceph cifs coda fuse glusterfs lustre ncpfs nfs nfs4 smb3 smbfs".split())
+_GONE_WITH_THE_CONTAINER = frozenset({"overlay", "aufs", "tmpfs", "ramfs", "fuse.fuse-overlayfs"})
 _MARKS = ("/.dockerenv", "/run/.containerenv")
 
 
 @dataclass(frozen=True)
 class Placement:
-    """What is known of the place; `filesystem` is empty where the system does not tell."""
+    """What is known of the place; a file system is empty where the system does not tell."""
 
     filesystem: str = ""
     in_container: bool = False
+    folder: str = ""
+    """The file system of the folder, where the file itself is mounted into another one."""
 
     @property
     def shared_over_network(self) -> bool:
         """Whether other hosts see the file."""
-        return self.filesystem in _NETWORK
+        return any(map(_over_network, self._both))
+
+    @property
+    def file_alone(self) -> bool:
+        """Whether the file is on a volume, and the lock and the journal beside it are not."""
+        return bool(self.folder) and self.filesystem not in _GONE_WITH_THE_CONTAINER and self.ends_with_container
 
     @property
     def ends_with_container(self) -> bool:
         """Whether it is in a container's own layer or memory, where no other instance sees it."""
-        return self.in_container and self.filesystem in _GONE_WITH_THE_CONTAINER
+        return self.in_container and not _GONE_WITH_THE_CONTAINER.isdisjoint(self._both)
+
+    @property
+    def _both(self) -> tuple[str, str]:
+        return self.filesystem, self.folder
 
 
 def find(path: Path, mounts: Path = Path("/proc/self/mounts")) -> Placement:
@@ -43,7 +51,16 @@ def find(path: Path, mounts: Path = Path("/proc/self/mounts")) -> Placement:
         lines = mounts.read_text().splitlines()
     except OSError:
         return Placement("", contained)
-    return Placement(_filesystem(path.absolute().resolve(), lines), contained)
+    real = path.absolute().resolve()
+    file, folder = _filesystem(real, lines), _filesystem(real.parent, lines)
+    return Placement(file, contained, folder if folder != file else "")
+
+
+def _over_network(filesystem: str) -> bool:
+    if filesystem.startswith("fuse."):
+        # nearly all that run as a program are; the ones on a block device are called fuseblk
+        return filesystem not in _GONE_WITH_THE_CONTAINER
+    return filesystem in _NETWORK
 
 
 def _filesystem(path: Path, mounts: list[str]) -> str:

@@ -69,7 +69,15 @@ def _refuse_unsafe_file(named: Strategy, placement: Placement) -> None:
             "PostgreSQL or MySQL for several hosts, or a local disk for one (decision table, row 'SQLite, several "
             "hosts')"
         )
-    if placement.ends_with_container and named is Strategy.AUTO:
+    if named in {Strategy.ADVISORY_LOCK, Strategy.OFF}:
+        return
+    if placement.file_alone:
+        raise ConfigurationError(
+            f"only the SQLite file itself is on a volume, and its folder in the container's own {placement.folder}: "
+            "neither the lock nor the journal beside it would be shared; mount the folder, or say that there is only "
+            "ever one instance with MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
+        )
+    if placement.ends_with_container:
         raise ConfigurationError(
             f"the SQLite file is in the container's own {placement.filesystem}: every instance would have a database "
             "of its own, which ends with it; put the file on a volume, or say that there is only ever one instance "

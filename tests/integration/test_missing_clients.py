@@ -27,7 +27,7 @@ sys.exit(main(["upgrade"]))
 """
 
 
-@pytest.mark.parametrize(
+PACKAGES = pytest.mark.parametrize(
     ("package", "extra", "url", "strategy"),
     [
         ("redis", "redis", "postgresql://nobody@127.0.0.1:9/none", "redis"),
@@ -36,6 +36,15 @@ sys.exit(main(["upgrade"]))
         ("aiosqlite", "sqlite", "sqlite:////nowhere/none.db", "advisory_lock"),
     ],
 )
+
+
+def hidden(package: str, **settings: str) -> "subprocess.CompletedProcess[str]":
+    """An upgrade where a package is not installed."""
+    command = [sys.executable, "-c", WITHOUT.format(package=package)]
+    return subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=60)
+
+
+@PACKAGES
 def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url: str, strategy: str) -> None:
     """Before anything is connected to: the package, the extra that has it, and a code of wrong settings."""
     settings = {
@@ -45,11 +54,31 @@ def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url
         "KUBECONFIG": str(LeaseApi(tmp_path).kubeconfig),
         "PATH": "",
     }
-    command = [sys.executable, "-c", WITHOUT.format(package=package)]
-    done = subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=60)
+    done = hidden(package, **settings)
     assert done.returncode == 2, done.stderr
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ConfigurationError: "), done.stderr
     assert f"[{extra}]" in last
     assert f"pip install {package}" in last
     assert "Traceback" not in done.stderr
+
+
+def test_a_system_without_file_locks_cannot_have_sqlite() -> None:
+    """As Windows; it is said before anything is opened."""
+    done = hidden("fcntl", DATABASE_URL="sqlite:////nowhere/none.db", MIGRATION_STRATEGY="advisory_lock")
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert "a lock that this operating system does not have" in line
+
+
+def test_sqlite_has_no_schemas() -> None:
+    """Its file would have to be attached under that name."""
+    done = hidden(
+        "none",
+        DATABASE_URL="sqlite:////nowhere/none.db",
+        MIGRATION_STRATEGY="advisory_lock",
+        MIGRATION_VERSION_TABLE_SCHEMA="shop",
+    )
+    assert done.returncode == 2, done.stderr
+    [line] = done.stderr.splitlines()
+    assert "leave MIGRATION_VERSION_TABLE_SCHEMA unset" in line

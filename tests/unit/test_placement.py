@@ -16,6 +16,7 @@ server:/export /mnt/shared nfs4 rw 0 0
 //server/share /mnt/with\\040space cifs rw 0 0
 tmpfs /run/over tmpfs rw 0 0
 /dev/sdc1 /run/over xfs rw 0 0
+/dev/sdb1 /srv/alone.db ext4 rw 0 0
 """
 
 
@@ -42,6 +43,13 @@ def mounts(tmp_path: Path) -> Path:
 def test_the_innermost_mount_counts(mounts: Path, path: str, filesystem: str) -> None:
     """By whole names, and of two on one place the later one."""
     assert find(Path(path), mounts).filesystem == filesystem
+
+
+def test_the_folder_counts_as_well(mounts: Path) -> None:
+    """The lock and the journal lie there, in a container's own layer, although the file is on a volume."""
+    place = find(Path("/srv/alone.db"), mounts)
+    assert (place.filesystem, place.folder) == ("ext4", "overlay")
+    assert find(Path("/data/shop.db"), mounts).folder == ""
 
 
 def test_a_link_is_followed(mounts: Path, tmp_path: Path) -> None:
@@ -85,6 +93,15 @@ def test_a_pod_is_known_by_its_environment(mounts: Path, tmp_path: Path, monkeyp
         (Placement("tmpfs", True), False, True),
         (Placement("nfs", False), True, False),
         (Placement("", True), False, False),
+        (Placement("fuse.sshfs", True), True, False),
+        (Placement("fuse.gcsfuse", False), True, False),
+        (Placement("fuse", False), True, False),
+        (Placement("fuseblk", True), False, False),
+        (Placement("fuse.fuse-overlayfs", True), False, True),
+        (Placement("9p", True), False, False),
+        (Placement("virtiofs", True), False, False),
+        (Placement("ext4", True, "overlay"), False, True),
+        (Placement("ext4", False, "nfs4"), True, False),
     ],
 )
 def test_what_follows_from_a_place(place: Placement, network: bool, gone: bool) -> None:

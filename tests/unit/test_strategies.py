@@ -67,10 +67,19 @@ def test_a_file_on_a_network_is_never_safe(named: str) -> None:
         choose(asked, asked.url(), NETWORK)
 
 
-def test_a_file_in_a_container_has_to_be_meant() -> None:
+@pytest.mark.parametrize("asked_for", ["auto", "redis", "kubernetes", "job"])
+def test_a_file_in_a_container_has_to_be_meant(asked_for: str) -> None:
     """Each instance would have its own; the strategy's name says that there is only one."""
-    asked = settings("sqlite")
+    asked = settings("sqlite", strategy=asked_for, redis_url=REDIS)
     with pytest.raises(ConfigurationError, match=r"own overlay.*MIGRATION_STRATEGY=advisory_lock.*in a container"):
         choose(asked, asked.url(), LAYER)
-    named = settings("sqlite", strategy="advisory_lock")
-    assert choose(named, named.url(), LAYER).strategy is Strategy.ADVISORY_LOCK
+    for meant in ("advisory_lock", "off"):
+        named = settings("sqlite", strategy=meant)
+        assert choose(named, named.url(), LAYER).strategy is Strategy(meant)
+
+
+def test_a_file_that_is_mounted_alone_is_not_shared() -> None:
+    """Its lock would be each container's own."""
+    asked = settings("sqlite")
+    with pytest.raises(ConfigurationError, match=r"only the SQLite file itself is on a volume.*mount the folder"):
+        choose(asked, asked.url(), Placement("ext4", True, "overlay"))
