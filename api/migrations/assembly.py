@@ -64,6 +64,11 @@ class Assembly:
     pace: Pace
     elector: Callable[[], Elector] | None
 
+    @property
+    def hold(self) -> str | None:
+        """What whoever is elected holds, for people; None where the database's lock decides alone."""
+        return backends.hold_name(self.settings, self.choice.strategy, self.url)
+
     @classmethod
     def build(cls, settings: MigrationSettings, tracker: Tracker | None = None) -> Assembly:
         """Read the revisions and check the settings; touches no database.

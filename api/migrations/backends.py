@@ -67,21 +67,38 @@ def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -
     return lambda: makes()()
 
 
+def hold_name(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> str | None:
+    """What whoever is elected holds, for people; None where the database's lock decides alone."""
+    names = {
+        Strategy.REDIS: lambda: f"key {_redis_key(settings, url)}",
+        Strategy.KUBERNETES: lambda: f"Lease {settings.lease_name or _lease_name(settings)}",
+    }
+    return names[strategy]() if strategy in names else None
+
+
 def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:
     with _imported("redis", "redis"):
         from .redis_lock import RedisElector
     assert settings.redis_url is not None, "the settings have been checked"
-    # several databases may have one Redis, and an instance may know its database's server by another name
-    schema = "\0".join((settings.version_table_schema or "", url.database.lower()))
-    key = f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
+    key = _redis_key(settings, url)
     address, ttl_seconds = settings.redis_url.get_secret_value(), settings.redis_ttl_seconds
     return lambda: RedisElector(address, key, settings.instance, ttl_seconds)
 
 
+def _redis_key(settings: MigrationSettings, url: DatabaseURL) -> str:
+    # several databases may have one Redis, and an instance may know its database's server by another name
+    schema = "\0".join((settings.version_table_schema or "", url.database.lower()))
+    return f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
+
+
 def _lease(settings: MigrationSettings) -> Callable[[], Elector]:
+    return Leases.build(settings, _lease_name(settings)).elector
+
+
+def _lease_name(settings: MigrationSettings) -> str:
     # the lock's name, as Kubernetes would write it; the Role in deploy/kubernetes names the Lease too
     name = re.sub(r"[^a-z0-9]+", "-", settings.lock_name.lower()).strip("-")
-    return Leases.build(settings, f"migrations-{name}"[:253]).elector
+    return f"migrations-{name}"[:253]
 
 
 @contextmanager
@@ -105,6 +122,6 @@ def _imported(package: str, strategy: str) -> Iterator[None]:
         if (error.name or "").partition(".")[0] != package:
             raise
         raise ConfigurationError(
-            f"MIGRATION_STRATEGY={strategy} needs the package {package}, which is not installed; install this project "
-            f"with the extra [{strategy}], or: pip install {package}"
+            f"MIGRATION_STRATEGY={strategy} needs the package {package}, which is not installed; pip install {package} "
+            f"(in this project: the extra [{strategy}])"
         ) from error

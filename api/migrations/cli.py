@@ -9,6 +9,7 @@ import os
 import signal
 import time
 from concurrent.futures import TimeoutError as NotYet
+from contextlib import suppress
 from typing import NoReturn
 
 from . import commands, terminal
@@ -24,8 +25,10 @@ log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
   0  done, or at head         1  failed                  2  usage or settings
-  3  not at head (check)      4  wait or lock timeout    5  database unreachable
+  3  not at head (check)      4  the wait budget ended, or the run's while somebody had a table
+  5  database unreachable, or it, Redis or Kubernetes refused the login
   6  hold lost                7  ahead, diverged, dirty  130, 143  stopped by a signal, rolled back
+Redis or Kubernetes that does not answer is waited for: 4 when the wait budget ends.
 """
 
 CANCEL_SECONDS = 1.5
@@ -149,15 +152,18 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="command")
 
     def add(name: str, command: Command, *, waits: bool = False) -> argparse.ArgumentParser:
-        one = subparsers.add_parser(name, help=command.__doc__, description=command.__doc__, allow_abbrev=False)
+        words = " ".join((command.__doc__ or "").split())
+        summary = (command.__doc__ or "").partition("\n")[0]
+        one = subparsers.add_parser(name, help=summary, description=words, allow_abbrev=False)
         one.add_argument("--json", action="store_true", help="print the result as JSON")
         if waits:
-            one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help="instead of MIGRATION_WAIT_SECONDS")
+            limit = "instead of MIGRATION_WAIT_SECONDS; the run may not last longer either"
+            one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)
         one.set_defaults(command=command)
         return one
 
     up = add("upgrade", commands.upgrade, waits=True)
-    up.add_argument("revision", nargs="?", default="head")
+    up.add_argument("revision", nargs="?", default="head", help="up to and with this one, or +N (default: head)")
     up.add_argument("--backup", action="store_true", help="if anything is pending, back the database up before")
     for saving in (up, add("backup", commands.backup, waits=True)):
         saving.add_argument("--to", metavar="DIR", help="folder of the backup instead of MIGRATION_BACKUP_DIR")
@@ -185,7 +191,8 @@ def _count(text: str) -> int:
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
-    if not seconds > 0:
-        raise argparse.ArgumentTypeError("must be more than 0 seconds")
-    return seconds
+    with suppress(ValueError):
+        seconds = float(text)
+        if seconds > 0:
+            return seconds
+    raise argparse.ArgumentTypeError("must be a number of seconds, more than 0")

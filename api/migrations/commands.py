@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from typing import Any, TypeVar
+from functools import partial
+from typing import Any
 
 from .assembly import Assembly, Session
 from .backup import Backup
@@ -13,15 +14,16 @@ from .connection import quoted
 from .doctor import examine
 from .errors import ConfigurationError, LockHeld, NotAtHead, SchemaRefused
 from .ports import Order
-from .schema import Schema, SchemaState, explain, judge, rebuild
+from .reading import judged, leader, reading
+from .schema import SchemaState, explain, rebuild
 from .server_checks import Verdict
 from .settings import Strategy
+from .state import Holder
 from .unlock import record
 from .unlock import unlock as end_holder
 
 Result = dict[str, Any]
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
-T = TypeVar("T")
 
 _UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
 
@@ -39,19 +41,22 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         if not order.relative:
             assembly.revisions.resolve(order.target)
         await assembly.coordinator(replace(assembly.policy, may_migrate=True), saved).execute(order)
-    return _outcome(assembly) | (_backups(saved) if saved else {})
+    return _outcome(assembly) | (_backups(assembly, saved) if saved else {})
 
 
 async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Back the database up with pg_dump while nobody migrates it; says how to restore it, and never does."""
+    """Back the database up while nobody migrates it; says how to restore it, and never does.
+
+    PostgreSQL: with pg_dump. SQLite: a copy of the file. MySQL and MariaDB: refused, take one with mysqldump.
+    """
     saved = assembly.backup(arguments.to)
     await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(Order("backup", ""))
-    return {"message": explain(assembly.tracker.status.schema), **_backups(saved)}
+    return {"message": explain(assembly.tracker.status.schema), **_backups(assembly, saved)}
 
 
 async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """The revisions that a downgrade would undo, newest first; nothing is changed."""
-    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    schema = await reading(assembly, partial(judged, assembly))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
     plan = assembly.runner.planned(Order("downgrade", arguments.revision), schema.revisions)
@@ -75,7 +80,7 @@ async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Go on after a half-applied revision: run it again, or declare it done."""
-    half = await _with_session(assembly, lambda session: session.half_applied())
+    half = await reading(assembly, lambda session: session.half_applied())
     if half is None:
         return {"message": "nothing is half applied, so there is nothing to repair"}
     if arguments.rerun:
@@ -98,13 +103,13 @@ async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands."""
-    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    schema = await reading(assembly, partial(judged, assembly))
     return {"revisions": sorted(schema.revisions), "state": schema.state, "message": explain(schema)}
 
 
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit 0 at head, 3 when not, 7 when ahead, diverged or dirty."""
-    schema = await _with_session(assembly, lambda session: _judge(assembly, session))
+    schema = await reading(assembly, partial(judged, assembly))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
     if schema.state is not SchemaState.AT_HEAD:
@@ -114,12 +119,15 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
-    rows = await _with_session(assembly, lambda session: session.runs(arguments.limit))
+    rows = await reading(assembly, lambda session: session.runs(arguments.limit))
     return {"history": [_told(row, assembly.revisions.describe(row["revision"])) for row in rows]}
 
 
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """End the session that holds the lock (break-glass); refuses while it is getting on, unless --force."""
+    """End the session that holds the lock (break-glass); refuses while it is getting on, unless --force.
+
+    On MySQL, MariaDB and SQLite it ends nobody: it says who holds the lock, and what would free it.
+    """
     if assembly.url.dialect != "postgresql":
         return await _how_to_unlock(assembly)
     async with assembly.connection("unlocking") as connection:
@@ -143,7 +151,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands, what is pending, who holds the lock, who else is there."""
 
     async def look(session: Session) -> Result:
-        schema = await _judge(assembly, session)
+        schema = await judged(assembly, session)
         seen = await session.survey()
         return {
             "state": schema.state,
@@ -154,63 +162,53 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "lock": {"key": assembly.tracker.status.lock_key, "holder": seen.holder},
             "statement": seen.statement,
             "blocked_by": seen.blocked_by,
+            "elected": await _elected(assembly),
             "fleet": seen.fleet,
             "grant": seen.grant,
             "invalid_indexes": await session.invalid_indexes(),
         }
 
-    return await _with_session(assembly, look)
+    return await reading(assembly, look)
+
+
+async def _elected(assembly: Assembly) -> Result | None:
+    elected = await leader(assembly)
+    return {"leader": elected, "hold": assembly.hold} if elected else None
 
 
 async def _nobody(assembly: Assembly) -> Result:
-    leader = await _leader(assembly)
-    if leader is None:
+    elected = await leader(assembly)
+    if elected is None:
         return {"message": "nobody holds the lock, so there is nothing to do"}
     settings = assembly.settings
     by_redis = assembly.choice.strategy is Strategy.REDIS
     seconds = settings.redis_ttl_seconds if by_redis else settings.lease_seconds
     return {
-        "message": f"nobody holds the database's lock, but {leader} is elected to take it; if that instance is dead, "
+        "message": f"nobody holds the database's lock, but {elected} is elected to take it; if that instance is dead, "
         f"another one is elected within {seconds:g} s, so there is nothing to do"
     }
 
 
-async def _leader(assembly: Assembly) -> str | None:
-    if assembly.elector is None:
-        return None
-    elector = assembly.elector()
-    try:
-        return await elector.leader()
-    finally:
-        await elector.release()
-
-
 async def _how_to_unlock(assembly: Assembly) -> Result:
-    holder = (await _with_session(assembly, lambda session: session.survey())).holder
+    holder = (await reading(assembly, lambda session: session.survey())).holder
     if holder is None:
         return await _nobody(assembly)
     # a person's decision: here nothing tells whether it is getting on
-    how = f"KILL {holder.pid}; on the server" if assembly.url.dialect == "mysql" else f"kill -KILL {holder.pid}"
-    raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, end it with '{how}', which frees the lock")
+    how = _by_kill(holder) if assembly.url.dialect == "mysql" else _by_process(holder)
+    raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, {how}")
 
 
-async def _judge(assembly: Assembly, session: Session) -> Schema:
-    observed = await session.observe()
-    if observed.half_applied and (await session.survey()).holder is not None:
-        # somebody is at it right now: that is progress, not an accident
-        observed = replace(observed, half_applied=())
-    code = assembly.revisions.code
-    lineage = await session.lineage() if observed.revisions - code.parents.keys() else {}
-    return judge(observed, code, lineage)
+def _by_kill(holder: Holder) -> str:
+    return (
+        f"run 'KILL {holder.pid};' on the server, which frees the lock; its process connects again and starts over, so "
+        "end that first if it shall not go on"
+    )
 
 
-async def _with_session(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -> T:
-    session = assembly.session("reading")
-    try:
-        await session.open()
-        return await look(session)
-    finally:
-        await session.close()
+def _by_process(holder: Holder) -> str:
+    # 0 is not known yet, and 1 is a container's first process, whose number means something else outside
+    process = f"process {holder.pid} of {holder.instance}" if (holder.pid or 0) > 1 else f"instance {holder.instance}"
+    return f"end {process} (on its host, or in its container), which frees the lock"
 
 
 def _told(row: Mapping[str, Any], description: str) -> Result:
@@ -219,8 +217,8 @@ def _told(row: Mapping[str, Any], description: str) -> Result:
     return {**row, "seconds": seconds, "description": description}
 
 
-def _backups(backup: Backup) -> Result:
-    return {"backups": backup.made}
+def _backups(assembly: Assembly, backup: Backup) -> Result:
+    return {"backups": backup.made, "dialect": assembly.url.dialect}
 
 
 def _outcome(assembly: Assembly) -> Result:

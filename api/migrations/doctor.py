@@ -13,7 +13,8 @@ from .assembly import Assembly
 from .connection import ANSWER_SECONDS, connect, quoted
 from .failures import translate
 from .lock_manager import application_name
-from .schema import SchemaState, explain, judge
+from .reading import judged, reading
+from .schema import SchemaState, explain
 from .server_checks import SERVER_CHECKS, Answer, Verdict
 from .urls import DatabaseURL
 
@@ -58,12 +59,7 @@ async def strategy(assembly: Assembly) -> Answer:
 
 async def schema(assembly: Assembly) -> Answer:
     """Where the database stands."""
-    session = assembly.session("reading")
-    try:
-        await session.open()
-        found = judge(await session.observe(), assembly.revisions.code, await session.lineage())
-    finally:
-        await session.close()
+    found = await reading(assembly, partial(judged, assembly))
     bad = found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
     return Verdict.FAIL if bad else Verdict.OK, explain(found)
 

@@ -80,8 +80,9 @@ class Leases:
             from .lease_config import cluster_config
         except ModuleNotFoundError as error:
             raise ConfigurationError(
-                f"MIGRATION_STRATEGY=kubernetes needs a package that is not installed ({error.name}): install the "
-                "extra [kubernetes] (pip install lightkube)"
+                # what is missing first may be something that comes along with it
+                "MIGRATION_STRATEGY=kubernetes needs the package lightkube, which is not installed; pip install "
+                "lightkube (in this project: the extra [kubernetes])"
             ) from error
         config, tempo = cluster_config(), Tempo(settings.lease_seconds)
         namespace = settings.lease_namespace or config.namespace

@@ -98,10 +98,16 @@ def _lock(status: Status, now: float) -> Iterator[Html]:
         return
     told: list[tuple[str, object]] = [
         ("held by", element("span", holder.instance, class_="big")),
-        ("session", joined(element("code", f"pid {holder.pid}"), f", {holder.state or 'state hidden'}")),
     ]
-    if holder.since is not None:
-        told.append(("connected", f"{clock(holder.since)}, {_duration(now - holder.since)} ago"))
+    # only PostgreSQL has states, and keeps them from some roles; a file's lock is a process's, and no session's
+    state = "state hidden" if survey.grant else holder.state
+    if holder.pid:
+        session = status.dialect != "sqlite"
+        pid = element("code", f"pid {holder.pid}")
+        told.append(("session" if session else "process", joined(pid, f", {state}" if state else "")))
+        if holder.since is not None:
+            since = f"{clock(holder.since)}, {_duration(now - holder.since)} ago"
+            told.append(("connected" if session else "locked", since))
     if survey.statement is not None:
         told.append(("executes", survey.statement))
     hidden = "What it is doing is hidden from this role; a superuser may:"

@@ -11,7 +11,7 @@ from .clock import Backoff, Clock, Deadline, jittered
 from .decision import Policy, Precedent
 from .errors import DatabaseUnreachable, LockContended, WaitTimeout
 from .ports import MigrationSession
-from .schema import Schema, explain
+from .schema import Schema, SchemaState, explain
 from .state import Phase, Survey, Tracker
 
 log = logging.getLogger(__name__)
@@ -99,6 +99,9 @@ class Patience:
         survey = self._tracker.status.survey
         # a revision that commits by itself looks half applied while somebody is at it
         schema = schema if survey.holder is None else self._tracker.status.schema
+        if schema.state is SchemaState.DIRTY:
+            # nobody tries again before a person has repaired it, and the failure is what made it dirty
+            return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s"
         # who holds the lock has begun the next try, whatever the attempts before it say
         paused = precedent.pause_seconds and survey.holder is None
         pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""

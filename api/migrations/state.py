@@ -130,7 +130,9 @@ class Survey:
         does = f": {self.statement}" if self.statement else ""
         ways = "".join(f"; {blocker}" for blocker in self.blocked_by)
         pid = "" if self.holder.pid is None else f" (pid {self.holder.pid})"
-        return f"{self.holder.instance}{pid} holds the lock{does}{ways}{problem}"
+        # who is only elected has no session yet
+        has = "leads" if self.holder.pid is None else "holds the lock"
+        return f"{self.holder.instance}{pid} {has}{does}{ways}{problem}"
 
 
 @dataclass(frozen=True)

@@ -52,7 +52,8 @@ def choose(settings: MigrationSettings, url: DatabaseURL, placement: Placement |
     if url.dialect == "mysql" and settings.redis_url is not None:
         _refuse_long_ttl(settings)
         return Choice(Strategy.REDIS, "MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only")
-    return Choice(Strategy.ADVISORY_LOCK, _NATIVE[url.dialect])
+    unused = "" if settings.redis_url is None else "; MIGRATION_REDIS_URL is not used"
+    return Choice(Strategy.ADVISORY_LOCK, _NATIVE[url.dialect] + unused)
 
 
 def _refuse_long_ttl(settings: MigrationSettings) -> None:

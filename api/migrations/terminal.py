@@ -16,7 +16,7 @@ from .errors import Cancelled, ConfigurationError
 from .logs import to_json
 from .schema import rebuild
 from .settings import MigrationSettings
-from .state import Tracker
+from .state import Holder, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield from (f"  {step}" for step in result["steps"])
     yield str(result["message"])
     if "backups" in result:
-        yield from _backups(result["backups"])
+        yield from _backups(result["backups"], result["dialect"])
     yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
     if "lock" in result:
         yield from _survey(result)
@@ -128,10 +128,15 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield rebuild(result["invalid_indexes"])
 
 
-def _backups(made: list[Any]) -> Iterator[str]:
+def _backups(made: list[Any], dialect: str) -> Iterator[str]:
+    into = (
+        "beside the database's file"
+        if dialect == "sqlite"
+        else "into a new database, with PGHOST, PGUSER and PGPASSWORD set"
+    )
     for backup in made:
         yield f"backup: {backup.path} ({backup.bytes} bytes, SHA-256 {backup.sha256})"
-        yield "to restore it into a new database, with PGHOST, PGUSER and PGPASSWORD set:"
+        yield f"to restore it {into}:"
         yield f"  {backup.restore}"
     if not made:
         yield "nothing was pending, so no backup was taken"
@@ -139,12 +144,21 @@ def _backups(made: list[Any]) -> Iterator[str]:
 
 def _survey(result: dict[str, Any]) -> Iterator[str]:
     holder, does = result["lock"]["holder"], result["statement"]
-    who = f"held by {holder.instance} (pid {holder.pid}, {holder.state or 'state hidden'})" if holder else "free"
+    who = f"held by {holder.instance}{_known(holder, hidden=bool(result['grant']))}" if holder else "free"
     yield f"lock {result['lock']['key']}: {who}{f': {does}' if does else ''}"
+    if result.get("elected"):
+        yield "elected: {leader} (until its hold ends; {hold})".format_map(result["elected"])
     yield from (f"  {blocker}" for blocker in result["blocked_by"])
     yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in result["fleet"])
     if result["grant"]:
         yield f"  what the holder is doing is hidden from this role; a superuser may: {result['grant']}"
+
+
+def _known(holder: Holder, *, hidden: bool) -> str:
+    # only PostgreSQL has states, and keeps them from some roles
+    known = [f"pid {holder.pid}"] if holder.pid else []
+    known += ["state hidden"] if hidden else [holder.state] if holder.state else []
+    return f" ({', '.join(known)})" if known else ""
 
 
 def _attempt(row: dict[str, Any]) -> str:
@@ -152,9 +166,10 @@ def _attempt(row: dict[str, Any]) -> str:
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
     # a table of an older version has no notes
     more = "".join(f"  {text}" for text in (row["error"], row.get("note")) if text)
+    user = f" ({row['database_user']})" if row["database_user"] else ""
     return (
         f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "
-        f"{row['description']}  by {row['instance']} ({row['database_user']}){more}"
+        f"{row['description']}  by {row['instance']}{user}{more}"
     )
 
 

@@ -25,11 +25,12 @@ EXAMPLE = "postgresql://user:password@host:5432/name"
 REDIS_EXAMPLE = "redis://user:password@host:6379/0"
 
 _ENCODED = "with special characters of the password percent-encoded (@ is %40, / is %2F, # is %23, ? is %3F)"
-_FORMS = {
-    "postgresql": f"{EXAMPLE}, {_ENCODED}",
-    "mysql": f"mysql://user:password@host:3306/name, {_ENCODED}",
+_EXAMPLES = {
+    "postgresql": EXAMPLE,
+    "mysql": "mysql://user:password@host:3306/name",
     "sqlite": "sqlite:////absolute/path.db or sqlite:///relative/path.db",
 }
+_FORMS = _EXAMPLES | {name: f"{_EXAMPLES[name]}, {_ENCODED}" for name in ("postgresql", "mysql")}
 
 _DRIVERS = {"postgresql": "asyncpg", "mysql": "asyncmy", "sqlite": "aiosqlite"}
 
@@ -72,7 +73,8 @@ class DatabaseURL:
         scheme, separator, _ = text.strip().partition("://")
         dialect = _DIALECTS.get(scheme.partition("+")[0].lower())
         if not separator or dialect is None:
-            raise ConfigurationError(f"{name} is not a database URL; expected the form {EXAMPLE}")
+            forms = ", or ".join(_EXAMPLES.values())
+            raise ConfigurationError(f"{name} is not a database URL; expected the form {forms}")
         try:
             dsn, timeout_seconds = _READERS[dialect](text.strip())
         except ValueError as error:
@@ -168,7 +170,7 @@ def _driver_of(dialect: str) -> str:
     if find_spec(driver) is None:
         raise ConfigurationError(
             f"a {dialect} URL needs the package {driver}, which is not installed; "
-            f"install this project with the extra [{dialect}], or: pip install {driver}"
+            f"pip install {driver} (in this project: the extra [{dialect}])"
         )
     return driver
 

@@ -100,6 +100,20 @@ async def test_a_half_applied_revision_is_a_failure(database_url: str, tmp_path:
     assert (verdict, "repair --rerun" in message) == (Verdict.FAIL, True)
 
 
+async def test_what_somebody_is_at_is_no_failure(database_url: str, tmp_path: Path) -> None:
+    """A revision that commits by itself looks half applied while it runs."""
+    ini = await upgraded(database_url, tmp_path)
+    await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
+    holder = assembled(database_url, ini, "other").session()
+    await holder.open()
+    try:
+        assert await holder.try_lock()
+        assert (await found(database_url, ini))["schema"][0] is Verdict.OK
+    finally:
+        await holder.close()
+    assert (await found(database_url, ini))["schema"][0] is Verdict.FAIL
+
+
 async def test_a_role_that_lacks_something(database_url: str, plain_url: str, tmp_path: Path) -> None:
     """First it may not create, then it does not own, then it does not see; each time the statement that helps."""
     ini = await upgraded(database_url, tmp_path)

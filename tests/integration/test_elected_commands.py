@@ -40,3 +40,17 @@ async def test_unlock_does_without_redis(assembly: Assembly, redis_server: Redis
     """What cannot be asked is no reason to fail."""
     redis_server.kill()
     assert (await commands.unlock(assembly, UNLOCK))["message"] == "nobody holds the lock, so there is nothing to do"
+
+
+async def test_status_names_who_is_elected(assembly: Assembly, redis_server: RedisServer) -> None:
+    """With what it holds; without an answer it says nothing of it, and does not fail."""
+    assert assembly.elector is not None
+    elector = assembly.elector()
+    assert await elector.try_acquire()
+    elected = (await commands.status(assembly, Namespace()))["elected"]
+    assert elected["leader"] == "one"
+    assert elected["hold"].startswith("key fastapi-migrations:")
+    await elector.release()
+    assert (await commands.status(assembly, Namespace()))["elected"] is None
+    redis_server.kill()
+    assert (await commands.status(assembly, Namespace()))["elected"] is None

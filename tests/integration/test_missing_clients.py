@@ -8,6 +8,7 @@ import pytest
 
 from tests.lease_api import LeaseApi
 
+BROUGHT_BY = {"httpx2": "lightkube"}
 PROJECT = Path(__file__).resolve().parents[2]
 
 WITHOUT = """\
@@ -30,6 +31,7 @@ sys.exit(main(["upgrade"]))
 PACKAGES = pytest.mark.parametrize(
     ("package", "extra", "url", "strategy"),
     [
+        ("httpx2", "kubernetes", "postgresql://nobody@127.0.0.1:9/none", "kubernetes"),
         ("redis", "redis", "postgresql://nobody@127.0.0.1:9/none", "redis"),
         ("lightkube", "kubernetes", "postgresql://nobody@127.0.0.1:9/none", "kubernetes"),
         ("asyncmy", "mysql", "mysql://nobody@127.0.0.1:9/none", "advisory_lock"),
@@ -59,7 +61,7 @@ def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url
     last = done.stderr.splitlines()[-1]
     assert last.startswith("ConfigurationError: "), done.stderr
     assert f"[{extra}]" in last
-    assert f"pip install {package}" in last
+    assert f"pip install {BROUGHT_BY.get(package, package)}" in last
     assert "Traceback" not in done.stderr
 
 

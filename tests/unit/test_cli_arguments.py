@@ -127,3 +127,11 @@ def test_a_limit_of_the_history_is_a_positive_number(limit: str) -> None:
     """Anything else would reach the server as an SQL error."""
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(["history", "--limit", limit])
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "nan"])
+def test_a_timeout_that_is_none_is_explained(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, not by the name of a function."""
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(["wait", "--timeout", seconds])
+    assert "--timeout: must be a number of seconds, more than 0" in capsys.readouterr().err

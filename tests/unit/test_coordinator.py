@@ -15,7 +15,7 @@ from api.migrations.errors import (
     RevisionFailed,
     WaitTimeout,
 )
-from api.migrations.ports import Order, Report
+from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.state import Holder, Phase
 from tests.unit.fakes import Database, FakeClock, FakeSession, Instance, apply_all
@@ -72,6 +72,18 @@ async def test_what_somebody_is_at_is_no_accident(database: Database) -> None:
     await instance.coordinator.become_ready()
     assert "3 pending; other-1 (pid 4242) holds the lock" in seen[0]
     assert "repair" not in seen[0]
+
+
+async def test_what_is_dirty_is_not_tried_again_by_itself(database: Database) -> None:
+    """Who only waits names the way out, and neither a next try nor the failure, which says the same once more."""
+    failed = Past("a", "half_applied", "other-1", None, "it failed after it had committed a part", 0.0)
+    database.failures.append((database.clock.seconds, failed))
+    database.observed = Observed(frozenset(), (HalfApplied("a", "CREATE TABLE"),))
+    instance = Instance(database, policy=Policy(may_migrate=False, wait_seconds=20, run_seconds=20))
+    with pytest.raises(WaitTimeout, match="repair --rerun") as gave_up:
+        await instance.coordinator.become_ready()
+    assert "next try" not in str(gave_up.value)
+    assert "last attempt" not in str(gave_up.value)
 
 
 async def test_when_the_holder_dies_another_takes_over(database: Database) -> None:

@@ -165,6 +165,22 @@ def test_an_instance_with_a_long_name_is_there_once() -> None:
     assert text.count("(this instance)") == 1
 
 
+@pytest.mark.parametrize(
+    ("holder", "dialect", "words"),
+    [
+        (Holder("web-1", 7), "mysql", "held by web-1 session pid 7"),
+        (Holder("web-1", 7, NOW - 5), "sqlite", "held by web-1 process pid 7 locked 22:15:00 UTC, 5.0 s ago"),
+        (Holder("web-1"), "mysql", "held by web-1"),
+    ],
+)
+def test_the_lock_is_told_in_the_databases_words(holder: Holder, dialect: str, words: str) -> None:
+    """A file's lock is a process's, and only PostgreSQL has states that could be hidden."""
+    text = drawn(replace(STATUS, survey=Survey(holder), dialect=dialect)).text
+    assert words in text
+    assert "hidden" not in text
+    assert ("session pid" in text) is (dialect == "mysql" and holder.pid is not None)
+
+
 def test_it_says_who_holds_the_lock() -> None:
     """By name and process id."""
     assert "held by web-1 session pid 4242 , active connected 22:13:20 UTC, 105 s ago" in drawn(STATUS).text

@@ -27,7 +27,7 @@ def settings(database: str, **given: Any) -> MigrationSettings:
     ("database", "given", "strategy", "why"),
     [
         ("postgresql", {}, "advisory_lock", "an advisory lock of the server"),
-        ("postgresql", {"redis_url": REDIS}, "advisory_lock", "an advisory lock of the server"),
+        ("postgresql", {"redis_url": REDIS}, "advisory_lock", "; MIGRATION_REDIS_URL is not used"),
         ("mysql", {}, "advisory_lock", "GET_LOCK of the server"),
         ("mysql", {"redis_url": REDIS}, "redis", "GET_LOCK holds on one server only"),
         ("sqlite", {}, "advisory_lock", "a lock file beside the database"),

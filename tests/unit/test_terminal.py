@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from api.migrations import terminal
+from api.migrations.backup import Made
 from api.migrations.errors import Cancelled, ConfigurationError, WaitTimeout
 from api.migrations.schema import SchemaState
 from api.migrations.state import Blocker, Holder, Member, Statement, Tracker
@@ -52,6 +53,7 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         "statement": Statement("CREATE INDEX CONCURRENTLY", "building index", 42.4, 7.0),
         "blocked_by": (Blocker(77, "reports", "app", "idle in transaction", 12.0, "t", "ShareLock"),),
         "fleet": (Member("web-2", "waiting", 4243),),
+        "elected": None,
         "grant": "GRANT pg_read_all_stats TO app",
     }
     terminal.show(result, as_json=False)
@@ -68,6 +70,39 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
     assert json.loads(capsys.readouterr().out)["lock"]["holder"]["pid"] == 4242
 
 
+@pytest.mark.parametrize(
+    ("holder", "grant", "words"),
+    [
+        (Holder("web-1", 7, state="active"), None, "held by web-1 (pid 7, active)"),
+        (Holder("web-1", 7), "GRANT", "held by web-1 (pid 7, state hidden)"),
+        (Holder("web-1", 7), None, "held by web-1 (pid 7)"),
+        (Holder("unknown", 0), None, "held by unknown"),
+    ],
+)
+def test_the_holder_is_told_as_far_as_it_is_known(
+    capsys: pytest.CaptureFixture[str], holder: Holder, grant: str | None, words: str
+) -> None:
+    """Nothing is called hidden where the database has no such thing."""
+    rest = {"statement": None, "blocked_by": (), "fleet": (), "grant": grant}
+    elected = {"leader": "web-2", "hold": "key k"}
+    terminal.show({"message": "", "lock": {"key": "k", "holder": holder}, "elected": elected, **rest}, as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1:3] == [f"lock k: {words}", "elected: web-2 (until its hold ends; key k)"]
+
+
+@pytest.mark.parametrize(
+    ("dialect", "words"), [("postgresql", "with PGHOST"), ("sqlite", "beside the database's file")]
+)
+def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], dialect: str, words: str) -> None:
+    """A copied file needs no PGHOST."""
+    made = Made("/b/x", 1, "ab", (), "cp -n /b/x /d/x.restored")
+    terminal.show({"message": "", "backups": [made], "dialect": dialect}, as_json=False)
+    *_, how, restore = capsys.readouterr().out.splitlines()
+    assert words in how
+    assert ("PGHOST" in how) is (dialect == "postgresql")
+    assert restore == "  cp -n /b/x /d/x.restored"
+
+
 def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody has to be looked for."""
     nobody = {"statement": None, "blocked_by": (), "fleet": (), "grant": None}
@@ -81,6 +116,7 @@ def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
         ({}, ["2026-03-01 12:30:15Z", "1.500 s", "upgrade", "applied", "b, Add b", "web-1", "owner"]),
         ({"finished_at": None, "outcome": "running"}, [" - ", "running"]),
         ({"outcome": "failed", "error": "boom"}, ["failed", "boom"]),
+        ({"database_user": "", "error": "boom"}, ["by web-1  boom"]),
     ],
 )
 def test_an_attempt_is_one_line(
