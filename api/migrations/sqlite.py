@@ -26,6 +26,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from .errors import DatabaseUnreachable, HoldLost
+from .foreign_keys import ForeignKeys
 from .limits import Limits
 from .lock_files import lock_file, locked, open_lock
 from .lock_manager import LockKey
@@ -122,7 +123,7 @@ class FileLock:
         self._pace = pace
         self._instance = instance
         self._file: int | None = None
-        self._broken: frozenset[tuple[Any, ...]] = frozenset()
+        self._foreign_keys = ForeignKeys()
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""
@@ -179,21 +180,12 @@ class FileLock:
         self._confirm()
 
     def check_constraints(self, connection: sa.Connection) -> None:
-        """Foreign keys are off, or no table could be copied (`batch_alter_table`), so they are checked before COMMIT.
-
-        Raises:
-            sqlalchemy.exc.InvalidRequestError: rows point at nothing that did not before.
-        """
-        broken = _broken(connection) - self._broken
-        if broken:
-            tables = ", ".join(sorted({f"{row[0]} -> {row[2]}" for row in broken}))
-            raise sa.exc.InvalidRequestError(
-                f"{len(broken)} rows are left whose foreign key points at nothing ({tables})"
-            )
+        """Foreign keys, before COMMIT."""
+        self._foreign_keys.check(connection)
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
-        self._broken = _broken(connection)
+        self._foreign_keys.remember(connection)
         seconds = _patience(self._pace.limits(revision).lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
@@ -232,10 +224,6 @@ def _begin(connection: Any) -> None:
 def _patience(seconds: float) -> float:
     # nothing interrupts SQLite while it waits; waiting stalls nobody, and is begun again
     return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
-
-
-def _broken(connection: sa.Connection) -> frozenset[tuple[Any, ...]]:
-    return frozenset(tuple(row) for row in connection.exec_driver_sql("PRAGMA foreign_key_check"))
 
 
 def _holder(text: bytes) -> Holder:
