@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -214,7 +215,8 @@ def _by_process(holder: Holder) -> str:
 def _told(row: Mapping[str, Any], description: str) -> Result:
     began, ended = row["started_at"], row["finished_at"]
     seconds = (ended - began).total_seconds() if ended else None
-    return {**row, "seconds": seconds, "description": description}
+    invalid = json.loads(row.get("invalid_before") or "[]")
+    return {**row, "invalid_before": invalid, "seconds": seconds, "description": description}
 
 
 def _backups(assembly: Assembly, backup: Backup) -> Result:

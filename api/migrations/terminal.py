@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from .assembly import new_tracker
@@ -175,5 +175,8 @@ def _attempt(row: dict[str, Any]) -> str:
 
 def _jsonable(value: object) -> Any:
     if is_dataclass(value) and not isinstance(value, type):
-        return asdict(value)
+        told = asdict(value)
+        # as at /health/migrations
+        since = {"since": datetime.fromtimestamp(told["since"], UTC)} if told.get("since") is not None else {}
+        return told | since
     return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -151,6 +151,7 @@ def test_every_result_is_json(ledger_url: str) -> None:
         "lock",
         "statement",
         "blocked_by",
+        "elected",
         "fleet",
         "grant",
         "invalid_indexes",
@@ -163,6 +164,7 @@ def test_every_result_is_json(ledger_url: str) -> None:
         assert answer(*arguments, url=ledger_url).keys() == RUN
     attempts = answer("history", "--limit", "2", url=ledger_url)["history"]
     assert [attempt.keys() for attempt in attempts] == [ATTEMPT] * 2
+    assert [attempt["invalid_before"] for attempt in attempts] == [[], []]
     assert answer("repair", "--rerun", url=ledger_url).keys() == {"message"}
     refused = answer("upgrade", "nope", url=ledger_url)
     assert refused.keys() == {"error", "message"}

@@ -109,8 +109,8 @@ def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The extra is named."""
+    """The package and the extra are named."""
     monkeypatch.delitem(sys.modules, "api.migrations.lease_client", raising=False)
     monkeypatch.setitem(sys.modules, "lightkube", None)
-    with pytest.raises(ConfigurationError, match=r"not installed \(lightkube\).*\[kubernetes\]"):
+    with pytest.raises(ConfigurationError, match=r"not installed; pip install lightkube .*\[kubernetes\]"):
         Leases.build(MigrationSettings.load(), "derived")

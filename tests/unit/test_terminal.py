@@ -135,6 +135,9 @@ def test_json_is_one_document_with_readable_values(capsys: pytest.CaptureFixture
     seen = json.loads(out)
     assert (seen["state"], seen["history"][0]["started_at"]) == ("at_head", "2026-03-01T12:30:15+00:00")
     assert err == ""
+    terminal.show({"holder": Holder("web-1", 7, STARTED.timestamp()), "other": Holder("web-2")}, as_json=True)
+    seen = json.loads(capsys.readouterr().out)
+    assert (seen["holder"]["since"], seen["other"]["since"]) == ("2026-03-01T12:30:15+00:00", None)
 
 
 def test_a_complaint_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
