@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import astuple, dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, cast
 
 import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
@@ -37,10 +38,12 @@ from .runner import Runner
 from .schema import Schema
 from .settings import MigrationSettings, Strategy
 from .sql_session import SqlSession
-from .sqlite_backup import SqliteBackup
 from .state import Phase, Tracker
 from .strategies import Choice, choose
 from .urls import DatabaseURL
+
+if TYPE_CHECKING:
+    from .sqlite_backup import SqliteBackup
 
 log = logging.getLogger(__name__)
 
@@ -124,9 +127,8 @@ class Assembly:
         if self.url.dialect == "postgresql":
             assert backup is None or isinstance(backup, PostgresBackup)
             return PostgresSession(self.url, self.key, instance, limits, pace, runner, role, backup)
-        assert backup is None or isinstance(backup, SqliteBackup)
         platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
-        return SqlSession(platform, pace, runner, instance, backup)
+        return SqlSession(platform, pace, runner, instance, cast("SqliteBackup | None", backup))
 
     def backup(self, folder: str | None = None) -> Backup:
         """What takes backups into `folder`, or else into the folder of the settings.
@@ -137,6 +139,8 @@ class Assembly:
         settings, (history, author) = self.settings, (self.runner.history, self.runner.author)
         archive = Archive(Path(folder or settings.backup_dir).expanduser(), settings.backup_keep)
         if self.url.dialect == "sqlite":
+            from .sqlite_backup import SqliteBackup  # not every Python has SQLite
+
             archive = replace(archive, ending=".sqlite")
             return SqliteBackup(archive, settings.backup_seconds, history, author, Path(self.url.database))
         if self.url.dialect == "mysql":

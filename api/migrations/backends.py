@@ -12,7 +12,6 @@ from .errors import ConfigurationError
 from .lease_lock import Leases
 from .limits import Limits
 from .lock_manager import LockKey
-from .mysql import MySQL
 from .pace import Pace
 from .ports import Elector
 from .settings import MigrationSettings, Strategy
@@ -50,6 +49,8 @@ def platform(
         from .sqlite import Sqlite  # not every system has the lock that it takes
 
         return Sqlite(url, key, limits, pace, instance, creates=creates)
+    from .mysql import MySQL
+
     return MySQL(url, key.channel, limits, pace)
 
 

@@ -7,7 +7,6 @@ Neither driver is imported: it may not be installed.
 from __future__ import annotations
 
 import re
-import sqlite3
 from enum import Enum, auto
 
 
@@ -76,7 +75,7 @@ def number(error: BaseException) -> int | None:
 
 def name(error: BaseException) -> str | None:
     """SQLite's name of the error, without its extension (`SQLITE_BUSY` of `SQLITE_BUSY_SNAPSHOT`)."""
-    if not isinstance(error, sqlite3.Error):
+    if not any(kind.__module__ == "sqlite3" for kind in type(error).__mro__):
         return None
     return "_".join(str(getattr(error, "sqlite_errorname", "SQLITE_ERROR")).split("_")[:2])
 

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
@@ -23,9 +23,11 @@ from .pace import Pace
 from .ports import Order, Report
 from .runner import Runner
 from .sql_tables import OPEN, SqlTables
-from .sqlite_backup import SqliteBackup
 from .state import Holder, Survey
 from .steps import Hold
+
+if TYPE_CHECKING:
+    from .sqlite_backup import SqliteBackup  # not every Python has SQLite
 
 ANSWER_SECONDS = 10.0
 """Limit of every look at the database."""

@@ -84,3 +84,18 @@ def test_sqlite_has_no_schemas() -> None:
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
     assert "leave MIGRATION_VERSION_TABLE_SCHEMA unset" in line
+
+
+@pytest.mark.parametrize("package", ["_sqlite3", "fcntl"])
+def test_a_postgresql_service_needs_nothing_of_sqlite(package: str) -> None:
+    """It gets as far as asking the server, and the service can be imported."""
+    settings = {
+        "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
+        "MIGRATION_WAIT_SECONDS": "0.2",
+        "MIGRATION_RUN_SECONDS": "0.2",
+    }
+    done = hidden(package, **settings)
+    assert done.returncode == 5, done.stderr
+    serving = WITHOUT.format(package=package).partition("from api")[0] + "import api.main"
+    imported = subprocess.run([sys.executable, "-c", serving], cwd=PROJECT, env=settings, capture_output=True)
+    assert imported.returncode == 0, imported.stderr
