@@ -11,8 +11,9 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from api.migrations.lock_manager import LockKey
+from api.migrations.placement import find
 from tests.mariadb import MariaDB
-from tests.servers import fetch_sync
+from tests.servers import fetch_sync, optional
 
 HISTORY = "alembic_version_history"
 PATIENCE_SECONDS = 30.0
@@ -116,6 +117,11 @@ class SqlitePlace:
         """Beside it."""
         key = LockKey.derive("fastapi", "alembic_version", None)
         return self.path.with_name(f"{self.path.name}-{key.channel}.lock")
+
+    def need_volume(self) -> None:
+        """Skip where the folder ends with the container: several instances are refused there, whoever elects them."""
+        if find(self.path).ends_with_container:
+            optional("a temporary folder on a volume", "set TMPDIR to one")
 
     def rows(self, sql: str) -> list[list[str]]:
         """Ask the file, in autocommit."""

@@ -10,7 +10,7 @@ from subprocess import Popen
 from tests.acceptance import portable, project
 from tests.acceptance.fleet import MARK, Instance, fleet, migrate, start_migrate, until_one_migrates, until_phase
 from tests.acceptance.project import Revision
-from tests.places import Place, applied, marks, versions
+from tests.places import Place, SqlitePlace, applied, marks, versions
 from tests.referees import Referee
 from tests.waiting import wait_until
 
@@ -101,6 +101,8 @@ class Game:
 
 def make_game(referee: Referee, place: Place, folder: Path, *extra: Revision) -> Game:
     """A game with these revisions to run; without any, one that is held and one after it."""
+    if isinstance(place, SqlitePlace):
+        place.need_volume()
     return Game(place, referee, portable.make_history(folder, *(extra or (portable.held(), portable.noted()))))
 
 

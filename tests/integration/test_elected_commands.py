@@ -19,6 +19,9 @@ UNLOCK = Namespace(force=False)
 def assembly(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Assembly:
     """Of an instance that is elected by Redis."""
     place: PostgresPlace | SqlitePlace = request.getfixturevalue(f"{request.param}_place")
+    if isinstance(place, SqlitePlace):
+        place.need_volume()
+        place.path.touch()
     values = {"database_url": place.url, "alembic_config": str(tree(tmp_path, "pass")), "instance": "one"}
     return Assembly.build(MigrationSettings.load(strategy="redis", redis_url=redis_server.url, **values))
 

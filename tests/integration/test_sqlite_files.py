@@ -97,6 +97,7 @@ def test_who_only_looks_makes_no_file(tmp_path: Path, command: str) -> None:
 
 def test_an_upgrade_makes_the_file(tmp_path: Path) -> None:
     """Also where the instances leave that to it."""
+    SqlitePlace(tmp_path / "shop.db").need_volume()
     for name, revision in (("one.db", "head"), ("two.db", "r1")):
         code, lines = migrate(tmp_path, tmp_path / name, "upgrade", revision, MIGRATION_STRATEGY="job")
         assert code == 0, lines

@@ -56,6 +56,7 @@ async def test_unlock_never_tells_to_end_a_foreign_process(
     async def held(_: Session) -> Survey:
         return Survey(Holder("vm", pid))
 
+    sqlite_place.path.touch()
     monkeypatch.setattr(SqlSession, "survey", held)
     asking = assembled(sqlite_place.url, tree(tmp_path, GROUND), "asking", strategy="advisory_lock")
     with pytest.raises(LockHeld) as told:
