@@ -102,8 +102,9 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
 def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals) -> None:
     """It serves until it is asked to stop; then nothing is left, and that is a success."""
     with serving(project, "--scale", "2") as (process, output):
-        address = next(word for word in output.split() if word.endswith("/docs"))
-        with urllib.request.urlopen(address, timeout=5) as answer:
+        addresses = [word for word in output.split() if word.endswith("/docs")]
+        assert addresses, output
+        with urllib.request.urlopen(addresses[0], timeout=5) as answer:
             assert answer.status == 200
         process.send_signal(number)
         process.communicate(timeout=BUDGET_SECONDS)
