@@ -1,6 +1,7 @@
 """All instances of `./dev up`: started at once, watched together, stopped together, and judged."""
 
 import asyncio
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,9 +17,9 @@ ANSWER_SECONDS = 2.0
 class Fleet:
     """The instances, in the order of their names."""
 
-    def __init__(self, ports: Iterator[int], scale: int, logs: Path) -> None:
+    def __init__(self, listeners: Iterator[socket.socket], scale: int, logs: Path) -> None:
         logs.mkdir(parents=True, exist_ok=True)
-        self.instances = [Instance(f"api-{number}", next(ports), logs) for number in range(1, scale + 1)]
+        self.instances = [Instance(f"api-{number}", next(listeners), logs) for number in range(1, scale + 1)]
 
     async def start(self, environment: Mapping[str, str]) -> None:
         """Start all of them at the same moment."""

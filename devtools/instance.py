@@ -1,6 +1,7 @@
 """One instance of the service: a uvicorn process, its log, and what it last said about its migration."""
 
 import asyncio
+import socket
 import sys
 import time
 from collections.abc import Mapping
@@ -8,7 +9,6 @@ from pathlib import Path
 
 import httpx
 
-from devtools.ports import HOST
 from devtools.report import Report, Run, exited, last_run, read
 
 MARK = "Running migrations"
@@ -29,13 +29,14 @@ class Instance:
         seconds: from its start to the moment nothing more would change, or to the last look.
     """
 
-    def __init__(self, name: str, port: int, logs: Path) -> None:
+    def __init__(self, name: str, listener: socket.socket, logs: Path) -> None:
+        host, port = listener.getsockname()
         self.name = name
-        self.url = f"http://{HOST}:{port}"
+        self.url = f"http://{host}:{port}"
         self.report = Report()
         self.run: Run | None = None
         self.seconds = 0.0
-        self._port = port
+        self._listener = listener
         self._log = logs / f"{name}.log"
         self._started = 0.0
         self._process: asyncio.subprocess.Process | None = None
@@ -53,12 +54,19 @@ class Instance:
 
     async def start(self, environment: Mapping[str, str]) -> None:
         """Start the process with `environment`; its output goes to its log, emptied first."""
-        command = ["-m", "uvicorn", "api.main:app", "--host", HOST, "--port", str(self._port)]
+        # It is handed the port as a socket that listens already: nobody can take it while the process starts.
+        socket_number = self._listener.fileno()
+        command = ["-m", "uvicorn", "api.main:app", "--fd", str(socket_number)]
         own = {"MIGRATION_INSTANCE": self.name, "PYTHONUNBUFFERED": "1"}
-        with self._log.open("wb") as log:
-            # A session of its own: Ctrl-C in the terminal reaches only us, and we stop everything in order.
+        with self._listener, self._log.open("wb") as log:
             self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *command, env={**environment, **own}, stdout=log, stderr=log, start_new_session=True
+                sys.executable,
+                *command,
+                env={**environment, **own},
+                stdout=log,
+                stderr=log,
+                pass_fds=[socket_number],
+                start_new_session=True,  # Ctrl-C in the terminal reaches only us, and we stop everything in order
             )
         self._started = time.monotonic()
 

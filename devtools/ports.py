@@ -23,16 +23,22 @@ def free_port() -> int:
             return port
 
 
-def free_ports_from(first: int) -> Iterator[int]:
-    """The ports from `first` upwards that nobody listens on, each tried when it is asked for."""
-    return (port for port in range(first, HIGHEST + 1) if is_free(port))
-
-
 def is_free(port: int) -> bool:
     """Whether a server could listen on `port` right now."""
+    listener = _listen(port)
+    if listener:
+        listener.close()
+    return listener is not None
+
+
+def listeners_from(first: int) -> Iterator[socket.socket]:
+    """Sockets that listen on the ports from `first` upwards that nobody has; each is ours from when it is asked for."""
+    return (listener for port in range(first, HIGHEST + 1) if (listener := _listen(port)))
+
+
+def _listen(port: int) -> socket.socket | None:
     try:
-        # create_server sets SO_REUSEADDR as uvicorn does, so a connection in TIME_WAIT does not count as taken
-        socket.create_server((HOST, port)).close()
+        # it sets SO_REUSEADDR, so a connection in TIME_WAIT does not count as taken
+        return socket.create_server((HOST, port))
     except OSError:
-        return False
-    return True
+        return None

@@ -16,7 +16,7 @@ from devtools.board import board_for, console, summary
 from devtools.database import UsageError, open_database
 from devtools.fleet import Fleet, problems
 from devtools.instance import Instance
-from devtools.ports import free_ports_from
+from devtools.ports import listeners_from
 from devtools.postgres import PostgresError
 
 PROJECT = Path(__file__).resolve().parent.parent
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace, screen: Console) -> int:
     with alone(DATA), open_database(DATA, os.environ, fresh=options.fresh) as database:
         how_many = f"{options.scale} instances at once" if options.scale > 1 else "one instance"
         _tell(screen, [f"Database: {database.description}", f"Starting {how_many}", ""])
-        fleet = Fleet(free_ports_from(FIRST_PORT), options.scale, DATA / "logs")
+        fleet = Fleet(listeners_from(FIRST_PORT), options.scale, DATA / "logs")
         return asyncio.run(until_stopped(lambda: up(fleet, database.url, screen, check=options.check)))
 
 

@@ -14,7 +14,7 @@ from devtools.board import PlainBoard, summary, table
 from devtools.database import UsageError, home_for, open_database, stop_orphan
 from devtools.fleet import problems
 from devtools.instance import MARK, Instance
-from devtools.ports import free_ports_from
+from devtools.ports import is_free, listeners_from
 from devtools.report import Report, Run, exited
 
 READY = Report("ready", "ready", ready=True, over=True)
@@ -22,7 +22,9 @@ READY = Report("ready", "ready", ready=True, over=True)
 
 def instance(folder: Path, number: int, report: Report, log: str = "") -> Instance:
     """An instance that was seen as `report` and has written `log`."""
-    made = Instance(f"api-{number}", 8000 + number, folder)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        made = Instance(f"api-{number}", listener, folder)
+    made.url = f"http://127.0.0.1:{8000 + number}"
     made.report = report
     (folder / f"{made.name}.log").write_text(log)
     return made
@@ -169,7 +171,9 @@ def test_a_note_about_a_process_that_is_not_the_server_is_removed(tmp_path: Path
 
 
 def test_taken_ports_are_passed_over() -> None:
-    """The next free one is used."""
+    """The next free one is used, and nobody else gets it meanwhile."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        assert next(free_ports_from(port)) > port
+        with next(listeners_from(port)) as ours:
+            assert ours.getsockname()[1] > port
+            assert not is_free(ours.getsockname()[1])
