@@ -15,6 +15,7 @@ from api.migrations.errors import MigrationError
 from api.migrations.lease_lock import LeaseElector, Leases
 from api.migrations.resolver import run
 from api.migrations.settings import MigrationSettings
+from tests.warm import Process
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -53,7 +54,7 @@ def candidate(instance: str, lease: str, seconds: int) -> Iterator[Candidate]:
     environment = {**os.environ, **{f"MIGRATION_{name}": value for name, value in own.items()}}
     command = [sys.executable, "-m", "tests.lease_process"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
-    with subprocess.Popen(command, cwd=ROOT, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
+    with Process(command, cwd=ROOT, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
             yield Candidate(process)
         finally:

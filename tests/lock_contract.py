@@ -11,7 +11,6 @@ fixture `arena`:
 """
 
 import asyncio
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
 from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until, wait_until
+from tests.warm import Process
 
 RIVALS = 10
 ROOT = Path(__file__).resolve().parent.parent
@@ -84,10 +84,10 @@ class Sessions:
 
 
 @contextmanager
-def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> "Iterator[list[subprocess.Popen[bytes]]]":
+def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> Iterator[list[Process]]:
     """Processes that want the lock; none outlives the block."""
     words = [[sessions.arena.url, str(sessions.ini), f"rival-{i}", str(folder), str(rounds)] for i in range(n)]
-    started = [subprocess.Popen([sys.executable, "-m", "tests.rival", *each], cwd=ROOT) for each in words]
+    started = [Process([sys.executable, "-m", "tests.rival", *each], cwd=ROOT) for each in words]
     try:
         yield started
     finally:

@@ -19,6 +19,7 @@ from devtools.ports import HOST, free_port
 from tests.acceptance.project import PLAIN, ROOT
 from tests.acceptance.vanishing import Namespace
 from tests.waiting import wait_until
+from tests.warm import Process
 
 WAIT_SECONDS = 30.0
 """For one thing to happen. Nothing takes that long; two busy cores might."""
@@ -62,7 +63,7 @@ class Instance:
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=10, limits=limits)
         uvicorn = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process: subprocess.Popen[bytes] = Process(
                 [*inside, *uvicorn], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
@@ -195,7 +196,7 @@ def until_one_migrates(instances: Sequence[Instance], seconds: float = 2 * WAIT_
 @contextmanager
 def command(words: Sequence[str], url: str | None, **settings: str) -> "Iterator[subprocess.Popen[str]]":
     """Start a command in the project's folder, its two outputs as one; it does not outlive the block."""
-    process = subprocess.Popen(
+    process = Process(
         words,
         cwd=ROOT,
         # migrate.sh takes the active environment's Python: make it the one that runs the tests
@@ -216,8 +217,9 @@ def command(words: Sequence[str], url: str | None, **settings: str) -> "Iterator
 def start_migrate(
     *arguments: str, url: str | None, ini: Path = PLAIN, **settings: str
 ) -> "AbstractContextManager[subprocess.Popen[str]]":
-    """`./migrate.sh …` for a `with`."""
-    return command(["./migrate.sh", *arguments], url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+    """`./migrate.sh …` for a `with`: what that script becomes."""
+    words = [sys.executable, "-m", "api.migrations", *arguments]
+    return command(words, url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
 
 
 def start_alembic(

@@ -17,6 +17,7 @@ from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Electors, L
 from tests.integration.redis_process import command
 from tests.redis_server import RedisServer
 from tests.waiting import until
+from tests.warm import Process
 
 KEY = "fastapi-migrations:test"
 TTL = 2.0
@@ -50,7 +51,7 @@ def arena(redis_server: RedisServer) -> Arena:
 def holding(server: RedisServer) -> Iterator["subprocess.Popen[str]"]:
     """A process that has the key."""
     arguments = command("hold", server.url, KEY, TTL)
-    with subprocess.Popen(arguments, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
+    with Process(arguments, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
             assert process.stdout.readline() == "held\n"
@@ -102,7 +103,7 @@ class TestOnRedis(LeaseContract):
 def test_never_two_of_a_crowd_at_once(redis_server: RedisServer, tmp_path: Path) -> None:
     """200 electors in four processes; each has its turn, and whoever is not alone in it fails."""
     crowd = [
-        subprocess.Popen(
+        Process(
             command("race", redis_server.url, KEY, 30, tmp_path, number * RACERS, RACERS),
             cwd=PROJECT,
             stderr=subprocess.PIPE,

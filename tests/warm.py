@@ -1,0 +1,157 @@
+"""Python processes that start warm: forked from one that has imported the libraries, which is most of a start.
+
+Each is a process of its own with its own memory, signals and end, and a child of the one that asked; `api` is imported
+in it, not before. With TESTS_START_COLD=1 everything starts from nothing, as people start it.
+"""
+
+import atexit
+import ctypes
+import gc
+import importlib
+import inspect
+import io
+import json
+import os
+import runpy
+import socket
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+LIBRARIES = """
+    alembic.command alembic.config aiosqlite asyncmy asyncpg fastapi.openapi.utils lightkube.config.kubeconfig
+    prometheus_client pydantic_settings redis.asyncio rich.live rich.table sqlalchemy.dialects.mysql.asyncmy
+    sqlalchemy.dialects.postgresql.asyncpg sqlalchemy.dialects.sqlite.aiosqlite sqlalchemy.ext.asyncio sqlalchemy.orm
+    uvicorn.lifespan.on uvicorn.logging uvicorn.loops.auto uvicorn.main uvicorn.protocols.http.auto
+    uvicorn.protocols.websockets.auto
+""".split()
+
+PR_SET_CHILD_SUBREAPER = 36
+LONGEST_MESSAGE = 1 << 17
+ROOT = Path(__file__).resolve().parent.parent
+
+
+class Process(subprocess.Popen[Any]):
+    """A `Popen` whose process is forked by the warm one if it would be `-m` something of this run's Python."""
+
+    def _execute_child(self, *arguments: Any) -> None:
+        """Start it: `Popen` has opened what it reads and writes, and does everything else as ever."""
+        asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments  # type: ignore[attr-defined]
+        environment = dict(os.environ if asked["env"] is None else asked["env"])
+        if not _has_a_warm_start(asked["args"], environment):
+            super()._execute_child(*arguments)  # type: ignore[misc]
+            return
+        streams = {0: asked["p2cread"], 1: asked["c2pwrite"], 2: asked["errwrite"]}
+        given = {number: stream for number, stream in streams.items() if stream != -1}
+        order = {
+            "words": [str(word) for word in asked["args"][2:]],
+            "cwd": os.fspath(asked["cwd"] or Path.cwd()),
+            "environment": environment,
+            "streams": list(given),
+        }
+        self.pid = _warm_one().fork(order, list(given.values()))
+        self._child_created = True
+        self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
+
+
+def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
+    """Whether nothing in it is decided before Python's first line runs."""
+
+    def interpreter(variables: Any) -> dict[str, str]:
+        found = {name: value for name, value in variables.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
+        return {**found, "PYTHONUNBUFFERED": "1"}
+
+    plain = isinstance(words, list) and [os.fspath(word) for word in words[:2]] == [sys.executable, "-m"]
+    same = interpreter(environment) == interpreter(os.environ)
+    return plain and same and not os.environ.get("TESTS_START_COLD")
+
+
+class Warm:
+    """The process that forks, seen from the one that asks; it ends when that one does."""
+
+    def __init__(self) -> None:
+        self._libc = ctypes.CDLL(None)
+        self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with its:
+            command = [sys.executable, "-m", "tests.warm", str(its.fileno())]
+            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[its.fileno()], start_new_session=True)
+
+    def fork(self, order: dict[str, Any], streams: list[int]) -> int:
+        """Have a process forked, and made a child of this one, as one that is orphaned below it; returns its pid."""
+        self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+        try:
+            socket.send_fds(self._channel, [json.dumps(order).encode()], streams)
+            return int(self._channel.recv(64))
+        finally:
+            # other orphans are nobody's business here
+            self._libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+    def close(self) -> None:
+        """End it."""
+        self._channel.close()
+        self._process.wait()
+
+
+@cache
+def _warm_one() -> Warm:
+    warm = Warm()
+    atexit.register(warm.close)
+    return warm
+
+
+def fork_for(channel: socket.socket) -> dict[str, Any]:
+    """Fork a process for each order, until nobody can give one; returns in such a process, with its order."""
+    while True:
+        message, streams, _, _ = socket.recv_fds(channel, LONGEST_MESSAGE, 3)
+        if not message:
+            sys.exit()
+        reading, writing = os.pipe()
+        between = os.fork()
+        if between == 0:
+            pid = os.fork()
+            if pid == 0:
+                os.close(reading)
+                os.close(writing)
+                channel.close()
+                return take(json.loads(message), streams)
+            os.write(writing, str(pid).encode())
+            os._exit(0)
+        # once the one between is gone, its child is whose it should be
+        os.waitpid(between, 0)
+        channel.send(os.read(reading, 64))
+        for number in (reading, writing, *streams):
+            os.close(number)
+
+
+def take(order: dict[str, Any], streams: list[int]) -> dict[str, Any]:
+    """Become the process of the order."""
+    for number, stream in zip(order["streams"], streams, strict=True):
+        os.dup2(stream, number)
+    for stream in streams:
+        os.close(stream)
+    os.chdir(order["cwd"])
+    os.environ.clear()
+    os.environ.update(order["environment"])
+    time.tzset()
+    return order
+
+
+def main() -> None:
+    """Import the libraries, fork, and in each fork run what was ordered."""
+    channel = socket.socket(fileno=int(sys.argv[1]))
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+    order = fork_for(channel)
+    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), write_through=True)
+    sys.path[0] = order["cwd"]
+    sys.argv = order["words"]
+    runpy.run_module(order["words"][0], run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()
