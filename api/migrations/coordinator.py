@@ -6,7 +6,6 @@ schema's version rather than the lock, and a timeout never means "start anyway".
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
@@ -21,7 +20,7 @@ from .errors import (
     MigrationError,
     SchemaRefused,
 )
-from .overrun import ran_out_of_time
+from .overrun import ran_out_of_time, within_budget
 from .patience import Patience
 from .ports import MigrationSession, Order
 from .progress import Reporter
@@ -168,12 +167,13 @@ class Coordinator:
 
     async def _migrate(self, session: MigrationSession, order: Order) -> None:
         self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
+        beside = self._sessions()
         try:
             await session.secure(order)
-            async with asyncio.timeout(self._policy.run_seconds):
+            async with within_budget(beside, self._tracker, self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
-            trouble = await ran_out_of_time(self._sessions(), self._tracker.status, self._policy.run_seconds, order)
+            trouble = await ran_out_of_time(beside, self._tracker.status, self._policy.run_seconds, order)
             if isinstance(trouble, DatabaseUnreachable):
                 self._reporter.interrupted()
             else:
@@ -188,6 +188,8 @@ class Coordinator:
             with suppress(MigrationError):
                 await session.unlock()
             raise
+        finally:
+            await beside.close()
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, survey=Survey())
 

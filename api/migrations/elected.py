@@ -70,6 +70,10 @@ class ElectedSession:
         """
         await self._while_held(self._session.carry_out(order, report))
 
+    async def forewarn(self, error: str) -> None:
+        """Record that this instance's attempt is about to be ended."""
+        await self._session.forewarn(error)
+
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record that this instance's attempt failed."""
         await self._session.fail_attempt(error, revision)

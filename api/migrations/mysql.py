@@ -80,6 +80,7 @@ class NamedLock:
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
     knows_instances = False
+    ends_with_connection = True
 
     def __init__(self, name: str, connection: AsyncConnection, limits: Limits, pace: Pace) -> None:
         self._name = name

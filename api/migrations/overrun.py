@@ -1,13 +1,45 @@
-"""A run whose budget has ended: the statement was cancelled, and the database is asked what became of the revision."""
+"""A run whose budget has ended: it is written down, then cancelled, then the database is asked what became of it.
+
+In that order, for the lock may go with the connection that is cancelled, and those who wait must not begin the same.
+"""
 
 from __future__ import annotations
 
-from contextlib import suppress
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 
 from .errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
 from .ports import MigrationSession, Order
 from .schema import Observed
-from .state import Status
+from .state import Status, Tracker
+
+FOREWARN_SECONDS = 2.0
+"""How much longer a run may last where the database does not take the note that it is about to be cancelled."""
+
+
+@asynccontextmanager
+async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds: float) -> AsyncIterator[None]:
+    """`asyncio.timeout` for a run, whose end is first recorded on a `session` of its own.
+
+    Raises:
+        TimeoutError: the budget has ended, and the run was cancelled.
+    """
+    async with asyncio.timeout(None) as limit:
+        end = asyncio.create_task(_end(limit, session, tracker, run_seconds), name="run-budget")
+        try:
+            yield
+        finally:
+            end.cancel()
+            await asyncio.gather(end, return_exceptions=True)
+
+
+async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Tracker, run_seconds: float) -> None:
+    await asyncio.sleep(run_seconds)
+    with suppress(MigrationError, TimeoutError):
+        async with asyncio.timeout(FOREWARN_SECONDS):
+            await session.forewarn(_message(tracker.status, run_seconds, half=False))
+    limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def ran_out_of_time(
@@ -23,7 +55,6 @@ async def ran_out_of_time(
         await session.fail_attempt(message, current if order.kind == "upgrade" else None)
         # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
         after = await session.observe()
-    await session.close()
     if order.kind == "upgrade" and current in after.revisions:
         budget = f"MIGRATION_RUN_SECONDS={run_seconds:g}"
         return DatabaseUnreachable(f"revision {current} is committed, but the answer did not come within {budget}")

@@ -99,6 +99,13 @@ class MigrationSession(Protocol):
     async def carry_out(self, order: Order, report: Report) -> None:
         """Run the order on the locked session; returns when it is committed."""
 
+    async def forewarn(self, error: str) -> None:
+        """Record that this instance's attempt, at work on another session, is about to be ended, and why.
+
+        Where the lock ends with the connection, whoever gets it next would else begin the same again before
+        `fail_attempt` can say so. Should the attempt be committed after all, that is what stays recorded.
+        """
+
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
 

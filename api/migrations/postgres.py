@@ -104,6 +104,11 @@ class PostgresSession(Tables):
         async with _translated("migrating"):
             await self._run.carry_out(order, report)
 
+    async def forewarn(self, error: str) -> None:
+        """Record that this instance's attempt is about to be ended."""
+        await self.open()
+        await self._fail_attempt(error, None, "", None)
+
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())

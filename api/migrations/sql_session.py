@@ -41,6 +41,8 @@ class ExclusiveLock(Hold, Protocol):
     """In which a run's transactions go."""
     knows_instances: bool
     """Whether `holder` names an instance; else only the connection."""
+    ends_with_connection: bool
+    """Whether nobody has it any more once the connection is closed; else once it is given back or forgotten."""
 
     async def try_lock(self) -> bool:
         """Take it if it is free; never waits."""
@@ -119,8 +121,15 @@ class SqlSession(SqlTables):
                 async with asyncio.timeout(CLOSE_SECONDS):
                     await self._platform.abort()
             await asyncio.gather(work, return_exceptions=True)
-            await self.close()
+            # a lock that outlives it is kept until it is recorded what became of the work
+            await self._disconnect()
             raise
+
+    async def forewarn(self, error: str) -> None:
+        """Record that this instance's attempt is about to be ended, where its lock ends with the connection."""
+        await self.open()
+        if self._held.ends_with_connection:
+            await self._fail_attempt(error, None, "", None)
 
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
@@ -150,15 +159,21 @@ class SqlSession(SqlTables):
 
     async def close(self) -> None:
         """Close the connection, and with it everything the session held."""
-        raw, lock, self._raw, self._lock = self._raw, self._lock, None, None
+        await self._disconnect()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.forget()
+
+    async def _disconnect(self) -> None:
+        raw, self._raw = self._raw, None
         if raw is None:
             return
+        # the lock must outlive the work: where the connection does not close, until the process ends
+        lock, self._lock = self._lock, None
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await raw.close()
-                # after, for the lock must outlive the work; where the connection does not close, until the process ends
-                if lock is not None:
-                    lock.forget()
+                self._lock = lock
 
     async def _persist(self, order: Order, report: Report) -> None:
         async with _translated("migrating"):

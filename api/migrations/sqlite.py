@@ -116,6 +116,7 @@ class FileLock:
     transactional_ddl = True
     isolation_level = "SERIALIZABLE"
     knows_instances = True
+    ends_with_connection = False
 
     def __init__(self, path: Path, database: Path, pace: Pace, instance: str) -> None:
         self._path = path

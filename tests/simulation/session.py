@@ -108,6 +108,11 @@ class Session:
         for revision in pending:
             await self._apply(revision, report)
 
+    async def forewarn(self, error: str) -> None:
+        """Mark this process's open attempt as failed, while another session is at it."""
+        await self.open()
+        await self.fail_attempt(error, None)
+
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Mark this process's open attempt as failed."""
         await self._query()

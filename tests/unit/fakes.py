@@ -122,6 +122,9 @@ class FakeSession:
         self.database.runs.append(self.instance)
         await self.database.work(self, order, report)
 
+    async def forewarn(self, error: str) -> None:
+        """Nothing: what works here has no row of its own."""
+
     async def fail_attempt(self, error: str, revision: str | None) -> None:
         """Record a failure of this instance."""
         self.failed("?", error)
