@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import sqlalchemy as sa
 
 from .statements import code
+
+log = logging.getLogger(__name__)
 
 _NAME = r'(?:"[^"]+"|[\w$]+)'
 _NOBODY_STALLED = re.compile(
@@ -61,6 +64,17 @@ class Limits:
             "tcp_keepalives_count": "3",
             "tcp_user_timeout": "15s",
         }
+
+    def warn_of_no_statement_timeout(self, database: str, revision: str) -> None:
+        """Say that a `database` has no limit of one statement, where the revision was to have one."""
+        if self.statement_timeout_seconds:
+            log.warning(
+                "Revision %s: %s has no limit of one statement, so MIGRATION_STATEMENT_TIMEOUT_SECONDS has no effect; "
+                "MIGRATION_RUN_SECONDS ends the run",
+                revision,
+                database,
+                extra={"event": "no_statement_timeout", "revision": revision},
+            )
 
 
 def stalls_nobody(statement: str) -> bool:

@@ -143,6 +143,8 @@ class NamedLock:
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {queue}")
         if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
             connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
+        else:
+            limits.warn_of_no_statement_timeout("MySQL", revision)
 
     def abandon(self, connection: sa.Connection) -> bool:
         """Roll back what a failed revision left open; where the session is gone, so is the lock."""

@@ -187,7 +187,9 @@ class FileLock:
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
         self._foreign_keys.remember(connection)
-        seconds = _patience(self._pace.limits(revision).lock_timeout_seconds)
+        limits = self._pace.limits(revision)
+        limits.warn_of_no_statement_timeout("SQLite", revision)
+        seconds = _patience(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def abandon(self, connection: sa.Connection) -> bool:

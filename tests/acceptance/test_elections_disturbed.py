@@ -1,6 +1,7 @@
 """What elects goes away, forgets, refuses or changes its mind while somebody migrates."""
 
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from tests.acceptance import portable, project
 from tests.acceptance.electing import Game, make_game, said
 from tests.acceptance.fleet import MARK, finish, start_alembic, until_phase
 from tests.acceptance.project import Revision
-from tests.places import Place, SqlitePlace, applied, history, marks, outcomes
+from tests.places import Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
 from tests.redis_server import RedisServer
 from tests.referees import LeaseReferee, RedisReferee, Referee
 from tests.waiting import wait_until
@@ -56,6 +57,27 @@ def test_it_is_away_at_first_and_silent_later(game: Game) -> None:
         game.until_ready(others)
     held = [row for row in history(game.place) if row[0] == "held"]
     assert held == [("held", "interrupted", first.name), ("held", "applied", second)]
+    game.assert_done()
+
+
+def test_the_api_fails_for_twenty_seconds(
+    kubernetes_referee: LeaseReferee, postgresql_place: PostgresPlace, tmp_path: Path
+) -> None:
+    """With client-go's 15, 10 and 2 s: who leads ends its run, nobody begins meanwhile, and then another finishes."""
+    game = make_game(kubernetes_referee, postgresql_place, tmp_path)
+    with game.three(MIGRATION_LEASE_SECONDS="15") as instances:
+        first, others = game.begun(instances)
+        game.referee.fall_silent()
+        over = time.monotonic() + 20
+        assert first.wait() == 143
+        assert "the run was stopped, and what was not committed is rolled back" in first.log()
+        wait_until(lambda: time.monotonic() > over, "the end of 20 s", seconds=20)
+        assert said(others) == [0, 0]
+        assert not any(instance.ready() for instance in others)
+        game.referee.speak()
+        game.until_succeeded(first)
+        portable.let_go(game.ini)
+        game.until_ready(others)
     game.assert_done()
 
 

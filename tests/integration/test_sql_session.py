@@ -257,6 +257,17 @@ async def test_a_statement_has_a_limit_on_mariadb(mariadb_place: MariaDBPlace, t
     assert "(error 1969)" in message
 
 
+async def test_sqlite_says_that_it_has_no_such_limit(
+    sqlite_place: SqlitePlace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A setting that does nothing is not passed over in silence; by default nothing is said."""
+    await carry_out(sqlite_place, tree(tmp_path, GROUND))
+    assert not [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
+    await carry_out(sqlite_place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
+    [warned] = [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
+    assert "Revision r2: SQLite has no limit of one statement" in warned.getMessage()
+
+
 async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> None:
     """Under the lock, and in the history."""
     ini = tree(tmp_path, GROUND)
