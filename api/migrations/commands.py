@@ -162,6 +162,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "pending": [assembly.revisions.describe(revision) for revision in schema.pending],
             "lock": {"key": assembly.tracker.status.lock_key, "holder": seen.holder},
             "statement": seen.statement,
+            "retry": seen.retry,
             "blocked_by": seen.blocked_by,
             "elected": await _elected(assembly),
             "fleet": seen.fleet,

@@ -7,7 +7,6 @@ lock goes with the transaction, so whoever gets it next tries, and MIGRATION_WAI
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 
 from .errors import LockContended, RevisionFailed
@@ -20,10 +19,13 @@ async def until_uncontended(
     order: Order,
     pace: Pace,
     contended: Callable[[str, int, float], None],
+    rest: Callable[[str, int, float], Awaitable[None]],
     *,
     again: bool = True,
 ) -> None:
-    """Make the `attempt` as often as it takes; `contended` hears of revision, attempt and seconds of the pause.
+    """Make the `attempt` as often as it takes.
+
+    `contended` hears of revision, attempt and seconds of the pause; `rest` is told the same and returns after it.
 
     Raises:
         RevisionFailed: a relative order did not get its lock after its first revision.
@@ -39,7 +41,7 @@ async def until_uncontended(
             contended(error.revision, number, error.pause_seconds)
             if not again:
                 raise
-            await asyncio.sleep(error.pause_seconds)
+            await rest(error.revision, number, error.pause_seconds)
 
 
 def _not_repeated(order: Order, error: LockContended) -> RevisionFailed:

@@ -8,14 +8,16 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from .connection import ANSWER_SECONDS, engine_over, set_for_work
+from .connection import ANSWER_SECONDS, engine_over, quoted, set_for_work
 from .contention import until_uncontended
 from .errors import PrivilegeMissing
 from .limits import Limits
 from .lock_manager import SessionLock
 from .observer import Observer
 from .ports import Order, Report
+from .rest import rest
 from .runner import Runner
+from .state import Retry
 
 log = logging.getLogger(__name__)
 
@@ -54,12 +56,16 @@ class LockedRun:
             RevisionFailed: a revision failed, or a relative order did not get its lock after its first revision.
             LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
         """
+        history = quoted(self._runner.history.table)
         observer = Observer(self._beside, self.lock.key, report.observed)
         await until_uncontended(
             lambda: self._attempt(order, report, observer),
             order,
             self.lock.pace,
             lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, observer.blockers),
+            lambda revision, attempt, seconds: rest(
+                self._connection, history, revision, Retry(attempt, seconds), observer.blockers
+            ),
             again=not self.lock.pooled,
         )
 

@@ -110,6 +110,8 @@ def _lock(status: Status, now: float) -> Iterator[Html]:
             told.append(("connected" if session else "locked", since))
     if survey.statement is not None:
         told.append(("executes", survey.statement))
+    elif survey.retry is not None:
+        told.append(("pauses", survey.retry))
     hidden = "What it is doing is hidden from this role; a superuser may:"
     grant = (element("p", hidden), element("pre", survey.grant)) if survey.grant else ()
     yield _section("Lock", facts(*told), *grant)

@@ -6,6 +6,8 @@ A timeout never means "start anyway": when the budget ends, waiting raises.
 from __future__ import annotations
 
 import logging
+import time
+from dataclasses import replace
 
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import Policy, Precedent
@@ -51,7 +53,7 @@ class Patience:
         self._begin_to_wait()
         if now - self._surveyed >= SURVEY_EVERY_SECONDS:
             self._surveyed = now
-            self._tracker.note(survey=await session.survey())
+            await self._survey(session)
         message = self._waiting_message(schema, precedent, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
@@ -94,6 +96,13 @@ class Patience:
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
+
+    async def _survey(self, session: MigrationSession) -> None:
+        survey, progress = await session.survey(), self._tracker.status.progress
+        if survey.retry is not None:
+            next_try_at = time.time() + survey.retry.seconds
+            progress = replace(progress, attempt=survey.retry.attempt, next_try_at=next_try_at)
+        self._tracker.note(survey=survey, progress=progress)
 
     def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
         survey = self._tracker.status.survey

@@ -23,6 +23,7 @@ from .locked_run import LockedRun
 from .pace import Pace
 from .pg_backup import PostgresBackup
 from .ports import Order, Report
+from .rest import NEWEST, resting
 from .runner import Runner
 from .state import Survey
 from .survey import survey
@@ -126,7 +127,10 @@ class PostgresSession(Tables):
             seen = await survey(self._key, self._connection)
             if self._role == "waiting":
                 await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
-        return seen
+        if seen.holder is None or seen.statement is not None or seen.blocked_by:
+            return seen
+        newest = await self._rows_if_there(NEWEST.format(history=self._history))
+        return resting(seen, newest[0] if newest else None)
 
     async def pause(self, seconds: float) -> None:
         """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""

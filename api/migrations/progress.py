@@ -115,9 +115,10 @@ class Reporter:
         """Somebody else's run, as far as the version table shows it."""
         progress = self._tracker.status.progress
         if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND}:
-            total = max(progress.total, len(schema.pending))
+            total, current = max(progress.total, len(schema.pending)), schema.pending[0]
             started = progress.started_at or time.time()
-            self._tracker.note(progress=Progress(total - len(schema.pending), total, schema.pending[0], started))
+            tries = (progress.attempt, progress.next_try_at) if current == progress.current else (None, None)
+            self._tracker.note(progress=Progress(total - len(schema.pending), total, current, started, *tries))
         elif schema.state is SchemaState.AT_HEAD:
             self._tracker.note(progress=replace(progress, applied=progress.total, current=None))
 

@@ -182,6 +182,7 @@ class SqlSession(SqlTables):
                 order,
                 self._pace,
                 lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, ()),
+                lambda _revision, _attempt, seconds: asyncio.sleep(seconds),
             )
 
     async def _attempt(self, order: Order, report: Report) -> None:

@@ -105,6 +105,19 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Retry:
+    """A revision did not get its table lock and is tried again; until then its session does nothing."""
+
+    attempt: int
+    """The number of the try that failed; the first is 1."""
+    seconds: float
+    """Until the next one."""
+
+    def __str__(self) -> str:
+        return f"attempt {self.attempt} did not get its lock, the next one is in {self.seconds:.0f} s"
+
+
+@dataclass(frozen=True)
 class Survey:
     """One look at everybody who has to do with the lock."""
 
@@ -112,7 +125,7 @@ class Survey:
     statement: Statement | None = None
     """What the holder executes; None between two statements, and where that is hidden."""
     blocked_by: tuple[Blocker, ...] = ()
-    """Who is in the holder's way."""
+    """Who is in the holder's way; between two tries, who was in the way of the last one."""
     fleet: tuple[Member, ...] = ()
     changed_at: float | None = None
     """When the holder last began or ended a statement, in epoch seconds of the server's clock."""
@@ -122,12 +135,14 @@ class Survey:
     """What would show this role what the holder is doing; None where it sees that."""
     problem: str | None = None
     """Why nobody can take the lock now, though it may be free."""
+    retry: Retry | None = None
+    """What the holder waits for, where it is between two tries."""
 
     def __str__(self) -> str:
         problem = f"; {self.problem}" if self.problem else ""
         if self.holder is None:
             return f"nobody holds the lock{problem}"
-        does = f": {self.statement}" if self.statement else ""
+        does = f": {self.statement or self.retry}" if self.statement or self.retry else ""
         ways = "".join(f"; {blocker}" for blocker in self.blocked_by)
         pid = "" if self.holder.pid is None else f" (pid {self.holder.pid})"
         # who is only elected has no session yet

@@ -143,7 +143,7 @@ def _backups(made: list[Any], dialect: str) -> Iterator[str]:
 
 
 def _survey(result: dict[str, Any]) -> Iterator[str]:
-    holder, does = result["lock"]["holder"], result["statement"]
+    holder, does = result["lock"]["holder"], result["statement"] or result["retry"]
     who = f"held by {holder.instance}{_known(holder, hidden=bool(result['grant']))}" if holder else "free"
     yield f"lock {result['lock']['key']}: {who}{f': {does}' if does else ''}"
     if result.get("elected"):
@@ -164,8 +164,9 @@ def _known(holder: Holder, *, hidden: bool) -> str:
 def _attempt(row: dict[str, Any]) -> str:
     started, finished = row["started_at"], row["finished_at"]
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
-    # a table of an older version has no notes
-    more = "".join(f"  {text}" for text in (row["error"], row.get("note")) if text)
+    # a table of an older version has no notes, and that of a try is for those who wait
+    note = row.get("note") if row["direction"] == "backup" else None
+    more = "".join(f"  {text}" for text in (row["error"], note) if text)
     user = f" ({row['database_user']})" if row["database_user"] else ""
     return (
         f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "

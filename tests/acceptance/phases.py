@@ -24,12 +24,6 @@ op.execute("CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON marks DEFERRABLE
            "FOR EACH ROW EXECUTE FUNCTION at_commit()")
 op.execute("INSERT INTO marks VALUES ('at commit')")
 """
-# a pause is drawn from 0.05 s upwards: too short to be met
-CONTENDED = """from api.migrations.pace import Ladder
-Ladder.delay = lambda ladder, attempt: 4.0
-mark()
-op.execute("ALTER TABLE accounts ADD COLUMN note text")
-"""
 
 
 @dataclass(frozen=True)
@@ -133,7 +127,7 @@ async def waiting(url: str, folder: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def pausing(url: str, folder: Path) -> AsyncIterator[Stage]:
     """It did not get a table's lock, and is about to ask again."""
-    ini = project.make_history(folder, Revision("held", CONTENDED))
+    ini = project.make_history(folder, project.contended("held", pause_seconds=4))
     async with in_the_way(url, "SELECT count(*) FROM accounts", "report") as blocker:
 
         def reached() -> bool:

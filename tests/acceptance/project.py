@@ -121,6 +121,13 @@ def held(id: str = "held") -> Revision:
     return Revision(id, "mark()\n" + WAIT_FOR_THE_TEST)
 
 
+def contended(id: str = "contended", pause_seconds: float | None = None) -> Revision:
+    """Wants a table lock; with `pause_seconds` between two tries, for those that are drawn may be too short to meet."""
+    pause = f"from api.migrations.pace import Ladder\nLadder.delay = lambda ladder, attempt: {pause_seconds}\n"
+    body = 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")'
+    return Revision(id, (pause if pause_seconds else "") + body)
+
+
 def concurrent_index(id: str = "concurrent", table: str = "marks") -> Revision:
     """`CREATE INDEX CONCURRENTLY`, alone in its revision, and safe to run again."""
     name = f"ix_{id}"

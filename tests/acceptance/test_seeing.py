@@ -6,14 +6,15 @@ import pytest
 
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
-from tests.acceptance.project import Revision
 from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 NAME = "nightly-report"
-BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
+BLOCKED = project.contended("blocked")
+SOON_SECONDS = 10.0
+"""Within which an operator has to be told who is in the way."""
 
 
 def roles(instance: Instance) -> list[tuple[str, str]]:
@@ -57,3 +58,35 @@ async def test_who_is_in_the_way_is_seen_everywhere(ledger_url: str, tmp_path: P
             await blocker.close()
             until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["blocked"]
+
+
+async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp_path: Path) -> None:
+    """The holder executes nothing then; all the same everybody says who, the number of tries, and when the next is."""
+    ini = project.make_history(tmp_path, project.contended("blocked", pause_seconds=60))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
+        pid = blocker.get_server_pid()
+        way = f"pid {pid} ({NAME}, user postgres, idle in transaction for "
+        with fleet(2, ledger_url, ini=ini) as instances:
+            migrator = until_one_migrates(instances)
+            (waiter,) = (instance for instance in instances if instance is not migrator)
+            wait_until(lambda: evidence.outcomes(ledger_url, "blocked") == ["retried"], "the pause", seconds=60)
+            wait_until(lambda: bool(waiter.health()["progress"]["attempt"]), "the pause seen", seconds=SOON_SECONDS)
+            for instance in instances:
+                health = instance.health()
+                (seen,) = health["blocked_by"]
+                assert (seen["pid"], seen["application"], seen["relation"]) == (pid, NAME, "accounts")
+                assert health["progress"]["attempt"] == 1
+                assert health["progress"]["next_try_at"] is not None
+                assert health["progress"]["statement"] is None
+                assert way in health["message"]
+                page = instance.get("/health/migrations", accept="text/html").text
+                assert "attempt 1 did not get its lock; the next one is in " in page
+                assert NAME in page
+            wait_until(lambda: way in waiter.log(), "the waiting instance's log", seconds=SOON_SECONDS)
+            code, output = migrate("status", url=ledger_url, ini=ini)
+            assert code == 0, output
+            assert f"held by {migrator.name} (pid " in output
+            assert ": attempt 1 did not get its lock, the next one is in " in output
+            assert way in output
+            code, output = migrate("history", url=ledger_url, ini=ini)
+            assert "blocked_by" not in output

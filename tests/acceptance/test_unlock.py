@@ -7,6 +7,7 @@ import pytest
 
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
+from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -59,6 +60,19 @@ def test_one_that_is_getting_on_is_left_alone(ledger_url: str, tmp_path: Path, h
             assert code == 0, output
         until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["work"]
+
+
+async def test_one_that_pauses_between_two_tries_is_left_alone(ledger_url: str, tmp_path: Path) -> None:
+    """Its session executes nothing for a minute, and is not frozen."""
+    ini = project.make_history(tmp_path, project.contended(pause_seconds=60))
+    async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
+        with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
+            tried = ["retried"]
+            wait_until(lambda: evidence.outcomes(ledger_url, "contended") == tried, "the pause", seconds=60)
+            code, output = migrate("unlock", url=ledger_url, ini=ini)
+            assert (code, "LockHeld: " in output) == (1, True), output
+            assert upgrade.poll() is None
+    assert evidence.outcomes(ledger_url, "contended") == tried
 
 
 def test_a_long_name_is_found_in_the_history(ledger_url: str, tmp_path: Path) -> None:

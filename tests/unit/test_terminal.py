@@ -83,7 +83,7 @@ def test_the_holder_is_told_as_far_as_it_is_known(
     capsys: pytest.CaptureFixture[str], holder: Holder, grant: str | None, words: str
 ) -> None:
     """Nothing is called hidden where the database has no such thing."""
-    rest = {"statement": None, "blocked_by": (), "fleet": (), "grant": grant}
+    rest = {"statement": None, "retry": None, "blocked_by": (), "fleet": (), "grant": grant}
     elected = {"leader": "web-2", "hold": "key k"}
     terminal.show({"message": "", "lock": {"key": "k", "holder": holder}, "elected": elected, **rest}, as_json=False)
     lines = capsys.readouterr().out.splitlines()
@@ -105,7 +105,7 @@ def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], dia
 
 def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody has to be looked for."""
-    nobody = {"statement": None, "blocked_by": (), "fleet": (), "grant": None}
+    nobody = {"statement": None, "retry": None, "blocked_by": (), "fleet": (), "grant": None}
     terminal.show({"message": "at head", "lock": {"key": "0x01", "holder": None}, **nobody}, as_json=False)
     assert "lock 0x01: free" in capsys.readouterr().out
 
