@@ -54,6 +54,7 @@ class LeaseKeeper:
         self._pulse = pulse
         self._trusted_until = started + tempo.renew_deadline_seconds
         self._trouble = "this process stood still"
+        self._stopping = False
         self._thread = MigrationThread(self._keep, "lease")
 
     def start(self) -> None:
@@ -61,7 +62,8 @@ class LeaseKeeper:
         self._thread.start()
 
     async def stop(self) -> None:
-        """Renew no more; returns when no request is under way."""
+        """Renew no more, also where what is awaited drops the cancellation; returns when no request is under way."""
+        self._stopping = True
         self._thread.cancel()
         ended = asyncio.wrap_future(self._thread.outcome)
         await asyncio.wait({ended})
@@ -96,7 +98,7 @@ class LeaseKeeper:
     async def _renew_until_lost(self) -> None:
         client, pause = self._address.client(), self._tempo.pause()
         try:
-            while not self.lost.done():
+            while not self.lost.done() and not self._stopping:
                 left = self._trusted_until - self._clock.monotonic()
                 await self._clock.sleep(max(0.0, min(pause, left)))
                 pause = await self._attempt(client)

@@ -23,6 +23,8 @@ class Hold:
         self.silence = ""
         """Why Redis does not say whether it is ours."""
         self.gone = asyncio.Event()
+        self.ending = False
+        """Whether it is not to be renewed any more."""
         self._renewal: asyncio.Task[None] | None = None
 
     def begin(self, renewal: Coroutine[Any, Any, None]) -> None:
@@ -37,7 +39,8 @@ class Hold:
         self.gone.set()
 
     async def end(self) -> None:
-        """Stop the renewal."""
+        """Stop the renewal, also where what it awaits drops the cancellation."""
+        self.ending = True
         task, self._renewal = self._renewal, None
         if task is not None:
             task.cancel()

@@ -180,7 +180,7 @@ class RedisElector:
 
     async def _keep(self, hold: Hold) -> None:
         pause = self._ttl_seconds / RENEWALS_PER_TTL
-        while hold.reason is None:
+        while hold.reason is None and not hold.ending:
             await asyncio.sleep(min(pause, hold.trust.left(self._clock())))
             renewed = await self._renewed(hold)
             pause = self._ttl_seconds / (RENEWALS_PER_TTL if renewed else RETRIES_PER_TTL)
@@ -220,7 +220,9 @@ class RedisElector:
 
 
 def _options(url: str, answer_seconds: float) -> dict[str, Any]:
-    limits = {"socket_timeout": answer_seconds, "socket_connect_timeout": answer_seconds}
+    # Each question has its limit here. The library's own goes through asyncio.wait_for, which before Python 3.12 may
+    # drop a cancellation that comes at the moment of the answer.
+    limits = {"socket_timeout": None, "socket_connect_timeout": answer_seconds}
     # who retries, and for how long, is decided here
     ours = {**limits, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
     # an introduction of the client would hide why the server sends it away

@@ -10,6 +10,7 @@ from contextlib import suppress
 import pytest
 
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
+from api.migrations.redis_hold import Hold
 from api.migrations.redis_lock import RedisElector
 from tests.elector_contract import FOREVER_SECONDS, Electors, soon
 from tests.redis_server import RedisServer
@@ -254,6 +255,30 @@ async def test_a_renewal_that_breaks_is_a_loss(redis_server: RedisServer, made: 
     assert "renewal" in await soon(first.lost())
     with pytest.raises(HoldLost):
         await first.confirm()
+
+
+class Deaf(RedisElector):
+    """Its renewals drop a cancellation, as `asyncio.wait_for` may before Python 3.12."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url, KEY, "deaf", 0.4)
+        self.renewing = asyncio.Event()
+
+    async def _renewed(self, hold: Hold) -> bool:
+        renewed = await super()._renewed(hold)
+        self.renewing.set()
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(0.1)
+        return renewed
+
+
+async def test_a_renewal_that_is_deaf_does_not_keep_its_hold(redis_server: RedisServer) -> None:
+    """The release comes to its end, and the key is free."""
+    elector = Deaf(redis_server.url)
+    assert await elector.try_acquire()
+    await soon(elector.renewing.wait())
+    await soon(elector.release())
+    assert not redis_server.execute("EXISTS", KEY)
 
 
 async def test_a_redis_that_is_down_is_asked_again(redis_server: RedisServer, electors: Electors) -> None:
