@@ -27,7 +27,8 @@ When something happens
     goes on before a person has looked, unless the revision declares `idempotent = True`. The message names its last
     kind of statement and the INVALID indexes that it left.
     The database is away: everyone waits, with backoff, within the wait budget.
-    The budget ends: the instance fails. A timeout never means "start anyway".
+    The budget ends: the instance fails. A timeout never means "start anyway". A run's end is recorded before it is
+    cancelled, because its lock may go with the connection; what was committed by then is not called failed.
     The database is newer than the build: it serves with a warning if the history proves that its own head is an
     ancestor of what is there, and refuses otherwise. Nothing is ever downgraded by itself.
     Redis or Kubernetes decides who tries (strategies `redis`, `kubernetes`): the database's own lock is taken as well
@@ -35,7 +36,7 @@ When something happens
     The database cannot roll DDL back (MySQL): a revision that does not finish is half applied from its first DDL on.
     A pooler in transaction mode is in between: one transaction carries lock and revisions; a revision that cannot
     run in one is refused by name. One that does not get a table lock is rolled back with the lock, and tried again by
-    whoever gets that next.
+    whoever gets that next; so may be one that ran out of time, for its record comes after the end of its transaction.
 
 What is not promised
     That a revision runs fast, or that it is compatible with the release that is still serving. That advisory locks

@@ -109,12 +109,13 @@ class Coordinator:
     async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
         schema = await self._look(session)
         precedent = await self._precedent(session, schema)
-        action = decide(schema, self._policy, locked=True, precedent=precedent)
+        action, held = decide(schema, self._policy, locked=True, precedent=precedent), True
         if action is Action.MIGRATE:
-            await self._migrate(session, Order("upgrade", self._policy.target))
+            held = await self._migrate(session, Order("upgrade", self._policy.target))
             schema = await self._verify()
             action = decide(schema, self._policy, locked=True)
-        await session.unlock()
+        if held:
+            await session.unlock()
         return schema, precedent, action
 
     async def _execute(self, session: MigrationSession, order: Order) -> None:
@@ -129,9 +130,10 @@ class Coordinator:
         if order.repairs is not None:
             await _refuse_if_settled(session, order.repairs)
         try:
-            await self._migrate(session, order)
+            held = await self._migrate(session, order)
             schema = await self._verify()
-            await session.unlock()
+            if held:
+                await session.unlock()
         except DatabaseUnreachable as error:
             if not order.relative:
                 raise
@@ -165,20 +167,25 @@ class Coordinator:
         attempts = await session.attempts(schema.pending)
         return weigh(attempts, self._policy, self._patience.lived_seconds)
 
-    async def _migrate(self, session: MigrationSession, order: Order) -> None:
+    async def _migrate(self, session: MigrationSession, order: Order) -> bool:
+        """Carry it out; returns whether the lock is still held."""
         self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
-        beside = self._sessions()
+        beside, held = self._sessions(), True
         try:
             await session.secure(order)
             async with within_budget(beside, self._tracker, self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
-            trouble = await ran_out_of_time(beside, self._tracker.status, self._policy.run_seconds, order)
-            if isinstance(trouble, DatabaseUnreachable):
-                self._reporter.interrupted()
-            else:
-                self._reporter.ended("failed", str(trouble))
-            raise trouble from error
+            status, seconds = self._tracker.status, self._policy.run_seconds
+            trouble = await ran_out_of_time(beside, status, seconds, order, self._code)
+            if trouble is not None:
+                unknown = isinstance(trouble, DatabaseUnreachable)
+                self._reporter.interrupted() if unknown else self._reporter.ended("failed", str(trouble))
+                raise trouble from error
+            words = "Everything was committed when the run was cancelled at the end of MIGRATION_RUN_SECONDS=%g"
+            log.warning(words, seconds, extra={"event": "run_ended_late"})
+            held = False
+            await session.close()
         except (DatabaseUnreachable, LockContended):
             self._reporter.interrupted()
             raise
@@ -192,6 +199,7 @@ class Coordinator:
             await beside.close()
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, survey=Survey())
+        return held
 
     async def _verify(self) -> Schema:
         session = self._sessions()

@@ -74,9 +74,9 @@ class ElectedSession:
         """Record that this instance's attempt is about to be ended."""
         await self._session.forewarn(error)
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Record that this instance's attempt failed."""
-        await self._session.fail_attempt(error, revision)
+        await self._session.fail_attempt(error, revision, age_seconds)
 
     async def unlock(self) -> None:
         """Give both back, the database's lock first: who is elected next finds it free."""

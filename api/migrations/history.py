@@ -51,6 +51,8 @@ failure, so its beginning counts. One that is half applied and has not ended may
 """
 
 
+SLACK_SECONDS = 5.0
+"""What a run may take beyond its budget until its end is recorded; less than the pause before the next one."""
 RECENT_ROWS = 6
 RECENT = f"""
     SELECT revision, direction, outcome, instance, extract(epoch FROM started_at)::float8 AS started_at,

@@ -32,6 +32,8 @@ COM_SET_OPTION, MULTI_STATEMENTS_OFF = 0x1B, b"\x01\x00"
 class MySQL:
     """A database on a server, and the lock of the given name there."""
 
+    lock_ends_with_connection = True
+
     def __init__(self, url: DatabaseURL, name: str, limits: Limits, pace: Pace) -> None:
         self._url = url
         self._name = name
@@ -80,7 +82,6 @@ class NamedLock:
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
     knows_instances = False
-    ends_with_connection = True
 
     def __init__(self, name: str, connection: AsyncConnection, limits: Limits, pace: Pace) -> None:
         self._name = name

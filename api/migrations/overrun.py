@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 
 from .errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
 from .ports import MigrationSession, Order
-from .schema import Observed
+from .schema import CodeRevisions, Observed
 from .state import Status, Tracker
 
 FOREWARN_SECONDS = 2.0
@@ -30,44 +30,72 @@ async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds
         try:
             yield
         finally:
+            if not limit.expired():
+                # what has come to its end is not cancelled any more
+                limit.reschedule(None)
             end.cancel()
             await asyncio.gather(end, return_exceptions=True)
 
 
 async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Tracker, run_seconds: float) -> None:
     await asyncio.sleep(run_seconds)
-    with suppress(MigrationError, TimeoutError):
+    # whatever becomes of the note, the budget has ended
+    with suppress(Exception):
         async with asyncio.timeout(FOREWARN_SECONDS):
-            await session.forewarn(_message(tracker.status, run_seconds, half=False))
+            await session.forewarn(_cancelled(tracker.status, run_seconds, half=False))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def ran_out_of_time(
-    session: MigrationSession, status: Status, run_seconds: float, order: Order
-) -> MigrationError:
-    """Record the failure on a `session` of its own, and return it; or that there is none, for COMMIT was under way."""
-    current, after = str(status.progress.current), Observed()
-    message = _message(status, run_seconds, half=False)
-    with suppress(MigrationError):
-        await session.open()
-        half = current in {half.revision for half in (await session.observe()).half_applied}
-        message = _message(status, run_seconds, half=half)
-        await session.fail_attempt(message, current if order.kind == "upgrade" else None)
-        # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
-        after = await session.observe()
-    if order.kind == "upgrade" and current in after.revisions:
-        budget = f"MIGRATION_RUN_SECONDS={run_seconds:g}"
-        return DatabaseUnreachable(f"revision {current} is committed, but the answer did not come within {budget}")
+    session: MigrationSession, status: Status, run_seconds: float, order: Order, code: CodeRevisions
+) -> MigrationError | None:
+    """Record on a `session` of its own how the run ended, and return that; None where all of it is committed."""
+    progress, current = status.progress, status.progress.current
+    if 0 < progress.total <= progress.applied:
+        return None
+    try:
+        message, after = await _recorded(session, status, run_seconds, order)
+    except MigrationError as error:
+        what = f"revision {current} was cancelled, and what became of it is not known ({error}): {_budget(run_seconds)}"
+        return DatabaseUnreachable(what) if isinstance(error, DatabaseUnreachable) else _failed(what, current)
+    pending = code.pending(after.revisions)
+    undone = current is not None and (current in pending) is (order.kind == "upgrade")
+    applied = progress.applied + (current is not None and not undone)
+    if 0 < progress.total <= applied or (order.kind == "upgrade" and not pending):
+        return None
+    if not undone:
+        goes_on = f"{applied} of {progress.total} steps are committed and stay, and the next start goes on from there"
+        return _failed(f"{_budget(run_seconds)}; {goes_on}", None)
     # tried again and again, it was somebody's lock that took the time
-    waited = status.progress.attempt is not None and "rolled back" in message
-    return (TableLockTimeout if waited else RevisionFailed)(message, revision=current)
+    waited = progress.attempt is not None and "rolled back" in message
+    return TableLockTimeout(message, revision=current) if waited else _failed(message, current)
 
 
-def _message(status: Status, run_seconds: float, *, half: bool) -> str:
+async def _recorded(
+    session: MigrationSession, status: Status, run_seconds: float, order: Order
+) -> tuple[str, Observed]:
+    current = status.progress.current
+    await session.open()
+    half = current in {half.revision for half in (await session.observe()).half_applied}
+    message = _cancelled(status, run_seconds, half=half)
+    if current is not None:
+        await session.fail_attempt(message, current if order.kind == "upgrade" else None, run_seconds)
+    # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
+    return message, await session.observe()
+
+
+def _failed(message: str, revision: str | None) -> RevisionFailed:
+    return RevisionFailed(message, revision=revision)
+
+
+def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     how = "after it had committed a part of its work" if half else "and rolled back"
     last = f"; last: {status.message}" if status.message else ""
+    return f"revision {status.progress.current} was cancelled {how}: {_budget(run_seconds)}{last}"
+
+
+def _budget(run_seconds: float) -> str:
     return (
-        f"revision {status.progress.current} was cancelled {how}: the run did not finish within "
-        f"MIGRATION_RUN_SECONDS={run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), or run "
-        f"'./migrate.sh upgrade' before the release{last}"
+        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), "
+        "or run './migrate.sh upgrade' before the release"
     )

@@ -106,10 +106,11 @@ class MigrationSession(Protocol):
         `fail_attempt` can say so. Should the attempt be committed after all, that is what stays recorded.
         """
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
 
-        `revision` is that of an upgrade, which is written down anew where its attempt was rolled back too.
+        `revision` is that of an upgrade, which is written down anew where its attempt was rolled back too: where there
+        is none that is younger than `age_seconds`.
         """
 
     async def unlock(self) -> None:

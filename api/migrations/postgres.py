@@ -108,12 +108,12 @@ class PostgresSession(Tables):
     async def forewarn(self, error: str) -> None:
         """Record that this instance's attempt is about to be ended."""
         await self.open()
-        await self._fail_attempt(error, None, "", None)
+        await self._fail_attempt(error, None)
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release)
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release, age_seconds)
 
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""

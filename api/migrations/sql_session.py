@@ -41,8 +41,6 @@ class ExclusiveLock(Hold, Protocol):
     """In which a run's transactions go."""
     knows_instances: bool
     """Whether `holder` names an instance; else only the connection."""
-    ends_with_connection: bool
-    """Whether nobody has it any more once the connection is closed; else once it is given back or forgotten."""
 
     async def try_lock(self) -> bool:
         """Take it if it is free; never waits."""
@@ -59,6 +57,9 @@ class ExclusiveLock(Hold, Protocol):
 
 class Platform(Protocol):
     """What a database needs to be connected to and locked."""
+
+    lock_ends_with_connection: bool
+    """Whether nobody has the lock any more once the connection is closed; else once it is given back or forgotten."""
 
     async def connect(self) -> AsyncConnection:
         """A connection in autocommit, of which nobody else has a part. Raises whatever the driver raises."""
@@ -127,14 +128,14 @@ class SqlSession(SqlTables):
 
     async def forewarn(self, error: str) -> None:
         """Record that this instance's attempt is about to be ended, where its lock ends with the connection."""
-        await self.open()
-        if self._held.ends_with_connection:
-            await self._fail_attempt(error, None, "", None)
+        if self._platform.lock_ends_with_connection:
+            await self.open()
+            await self._fail_attempt(error, None)
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release)
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release, age_seconds)
 
     async def unlock(self) -> None:
         """Give the lock back."""

@@ -11,7 +11,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from .dialects import Now, aware, epoch
-from .history import RECENT_ROWS, Outcome
+from .history import RECENT_ROWS, SLACK_SECONDS, Outcome
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
 
@@ -77,17 +77,20 @@ class SqlTables:
         rows = await self._rows_if_there(self._half_applied().order_by(self._history.c.id.desc()).limit(1))
         return _as_dict(rows[0]) if rows else None
 
-    async def _fail_attempt(self, error: str, revision: str | None, parents: str, release: str | None) -> None:
+    async def _fail_attempt(
+        self, error: str, revision: str | None, parents: str = "", release: str | None = None, age_seconds: float = 0.0
+    ) -> None:
         # one that is half applied stays that; one that never came to be written down is now
         c = self._history.c
-        mine = sa.select(c.id, c.outcome, c.revision).where(c.instance == self._instance).order_by(c.id.desc())
-        newest = await self._rows_if_there(mine.limit(1))
+        mine = sa.select(self._history, Now().label("now")).where(c.instance == self._instance).order_by(c.id.desc())
+        newest = next(iter(await self._rows_if_there(mine.limit(1))), None)
         told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
-        if newest and newest[0].outcome in OPEN:
-            half = newest[0].outcome == Outcome.HALF_APPLIED
-            told["outcome"] = Outcome.HALF_APPLIED if half else Outcome.FAILED
-            await self._write(sa.update(self._history).where(c.id == newest[0].id).values(told))
-        elif revision is not None and not (newest and newest[0].revision == revision):
+        if newest is not None and newest.outcome in OPEN:
+            told["outcome"] = sa.case((c.outcome == Outcome.HALF_APPLIED, c.outcome), else_=Outcome.FAILED)
+            # the attempt may still be at work: what it writes down meanwhile stands
+            still_open = (c.id == newest.id) & c.outcome.in_(OPEN)
+            await self._write(sa.update(self._history).where(still_open).values(told))
+        elif revision is not None and not _is_this_one(newest, revision, age_seconds):
             told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
             told |= {"revision": revision, "parents": parents, "release": release}
             await self._write(sa.insert(self._history).values(told))
@@ -120,6 +123,13 @@ def _seconds(row: sa.Row[Any]) -> float | None:
 def _recorded(row: sa.Row[Any]) -> Recorded:
     began = epoch(row.started_at) or 0.0
     return Recorded(row.revision, row.direction, row.outcome, row.instance, began, _seconds(row))
+
+
+def _is_this_one(newest: sa.Row[Any] | None, revision: str, age_seconds: float) -> bool:
+    # a restarted process may have the name of the one before it
+    if newest is None or newest.revision != revision:
+        return False
+    return (epoch(newest.now) or 0.0) - (epoch(newest.started_at) or 0.0) < age_seconds + SLACK_SECONDS
 
 
 def _past(row: sa.Row[Any]) -> Past:

@@ -42,6 +42,8 @@ INSTRUCTIONS = 20_000
 class Sqlite:
     """A database file, and the lock beside it."""
 
+    lock_ends_with_connection = False
+
     def __init__(
         self, url: DatabaseURL, key: LockKey, limits: Limits, pace: Pace, instance: str, *, creates: bool = True
     ) -> None:
@@ -116,7 +118,6 @@ class FileLock:
     transactional_ddl = True
     isolation_level = "SERIALIZABLE"
     knows_instances = True
-    ends_with_connection = False
 
     def __init__(self, path: Path, database: Path, pace: Pace, instance: str) -> None:
         self._path = path

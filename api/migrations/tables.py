@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from .history import ENDED, RECENT, Outcome
+from .history import ENDED, RECENT, SLACK_SECONDS, Outcome
 from .indexes import INVALID_INDEXES
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
@@ -79,7 +79,14 @@ class Tables:
         )
         return rows[0] if rows else None
 
-    async def _fail_attempt(self, error: str, revision: str | None, parents: str, release: str | None) -> None:
+    async def _fail_attempt(
+        self,
+        error: str,
+        revision: str | None,
+        parents: str = "",
+        release: str | None = None,
+        age_seconds: float = 0.0,
+    ) -> None:
         # one that is half applied stays that; one that was rolled back with its transaction is written down anew
         await self._rows_if_there(
             f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
@@ -92,12 +99,14 @@ class Tables:
             f"SELECT 'upgrade', '{Outcome.FAILED}', 'TimeoutError', clock_timestamp(), "
             "$1::text, $2::text, $3::text, $4::text, $5::text "
             "WHERE $3::text IS NOT NULL AND NOT EXISTS (SELECT FROM open) AND NOT EXISTS "
-            f"(SELECT FROM {self._history} WHERE instance = $2::text AND revision = $3::text) RETURNING id",
+            f"(SELECT FROM {self._history} WHERE instance = $2::text AND revision = $3::text "
+            "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id",
             error,
             self._instance,
             revision,
             parents,
             release,
+            age_seconds + SLACK_SECONDS,
         )
 
     async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:

@@ -237,6 +237,6 @@ PHASES = {
     "python": Phase("held", in_python),
     "autocommit": Phase("held", in_autocommit, ("half_applied",), ("half_applied",), stays=True),
     "committing": Phase("held", committing),
-    "committed": Phase("held", committed, ("applied",), ("applied",), 5, ("applied",), stays=True),
+    "committed": Phase("held", committed, ("applied",), ("applied",), 0, ("applied",), stays=True),
     "verifying": Phase("held", verifying, ("applied",), ("applied",), 5, ("applied",), stays=True),
 }

@@ -1,13 +1,16 @@
-"""A run that is out of time, while others poll for its lock as often as they can."""
+"""A run that is out of time: nobody repeats it in turn, and what it had committed by then is not called failed."""
 
 import asyncio
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from api.migrations.errors import AlreadyFailed, RevisionFailed
-from tests.places import HISTORY, Place, outcomes
-from tests.unit.fakes import assembled, tree
+from api.migrations.ports import Order
+from api.migrations.sql_session import SqlSession
+from tests.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
+from tests.unit.fakes import THREE_LINES, assembled, revision, tree
 
 INSTANCES = 8
 LONG = {
@@ -22,18 +25,41 @@ op.execute("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
 op.execute("CREATE TRIGGER dawdle BEFORE UPDATE ON {HISTORY} FOR EACH ROW "
            "WHEN (NEW.outcome = 'failed') EXECUTE FUNCTION dawdle()")
 """
-BUDGET = {"run_seconds": 1, "poll_seconds": 0.05}
+# a COMMIT that inserts into t takes longer than the budget
+SLOW_COMMIT = """
+op.execute("CREATE TABLE t (i int)")
+op.execute("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1.7); RETURN NULL; END'")
+op.execute("CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
+           "FOR EACH ROW EXECUTE FUNCTION slow()")
+"""
+INSERT = 'op.execute("INSERT INTO t VALUES (1)")'
+# env.py has something to do on the connection when its run is over
+GOES_ON = """
+from alembic import context
+from api.migrations.given_env import GIVEN
+
+given = context.config.attributes.get(GIVEN)
+if given is not None and given.in_transaction() is False and context.get_context()._migrations_fn.__name__ == "steps":
+    given.exec_driver_sql("{long}")
+"""
+# as by default, the wait budget is over when the run's is
+BUDGET = {"run_seconds": 1, "wait_seconds": 1, "strategy": "advisory_lock"}
+EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 
 
-@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
+async def ending(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
+    """What an instance becomes ready with."""
+    start = assembled(place.url, ini, instance, **{**BUDGET, **settings}).coordinator().become_ready()
+    return (await asyncio.gather(start, return_exceptions=True))[0]
+
+
+@EACH
 async def test_nobody_repeats_it_in_turn(place: Place, tmp_path: Path) -> None:
     """The lock is free at once, but its holder's failure was recorded before: everybody learns of it, one ran."""
     before = SLOW_RECORD if place.kind == "postgresql" else "pass"
     ini = tree(tmp_path, before, f'op.execute("{LONG[place.kind]}")')
-    fleet = [
-        assembled(place.url, ini, f"api-{number}", strategy="advisory_lock", **BUDGET) for number in range(INSTANCES)
-    ]
-    ended = await asyncio.gather(*(each.coordinator().become_ready() for each in fleet), return_exceptions=True)
+    polls = {"wait_seconds": 30, "poll_seconds": 0.05}
+    ended = await asyncio.gather(*(ending(place, ini, f"api-{number}", **polls) for number in range(INSTANCES)))
     told = [str(error) for error in ended if isinstance(error, AlreadyFailed)]
     [failure] = [error for error in ended if not isinstance(error, AlreadyFailed)]
     assert isinstance(failure, RevisionFailed)
@@ -41,3 +67,63 @@ async def test_nobody_repeats_it_in_turn(place: Place, tmp_path: Path) -> None:
     assert all(str(failure) in each for each in told)
     assert outcomes(place, "r2") == ["failed"]
     assert place.lock_is_free()
+
+
+async def test_a_commit_under_way_is_no_failure(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """It came to its end a moment later, and with it everything: the instance is ready, and nothing says failed."""
+    place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT)
+    assert await ending(place, ini) is None
+    assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one")]
+
+
+async def test_the_rest_is_left_to_the_next_start(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """What was committed stays; no revision is called failed, for none was at work."""
+    place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT, "pass")
+    failure = await ending(place, ini)
+    assert isinstance(failure, RevisionFailed)
+    assert "2 of 3 steps are committed and stay, and the next start goes on from there" in str(failure)
+    assert await ending(place, ini, "two") is None
+    assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one"), ("r3", "applied", "two")]
+
+
+@EACH
+async def test_what_comes_after_the_last_revision_is_cut_off(
+    place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """`env.py` would go on for a minute; the schema is what counts."""
+    ini = tree(tmp_path, "pass", env=THREE_LINES + GOES_ON.format(long=LONG[place.kind]))
+    assert await ending(place, ini) is None
+    assert history(place) == [("r1", "applied", "one")]
+    assert place.lock_is_free()
+    assert "run_ended_late" in [getattr(record, "event", None) for record in caplog.records]
+
+
+async def test_a_downgrade_that_was_committed_is_no_failure(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """The same the other way."""
+    place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT)
+    revision(tmp_path, "r2", "pass", after="r1", down=INSERT)
+    assert await ending(place, ini) is None
+    await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(Order("downgrade", "r1"))
+    assert versions(place) == ["r1"]
+    assert history(place, "revision, direction, outcome")[-1] == ("r2", "downgrade", "applied")
+
+
+class FarAway(SqlSession):
+    """What it writes arrives late."""
+
+    async def _write(self, *statements: sa.Executable) -> None:
+        await asyncio.sleep(0.4)
+        await super()._write(*statements)
+
+
+async def test_what_the_run_writes_meanwhile_stands(
+    mariadb_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It commits a part of its work between the look at its attempt and the note about it: half applied it stays."""
+    monkeypatch.setattr("api.migrations.assembly.SqlSession", FarAway)
+    half = ["SELECT SLEEP(1.2)", "CREATE TABLE half (i int)", "SELECT SLEEP(60)"]
+    ini = tree(tmp_path, "\n".join(f'op.execute("{each}")' for each in half))
+    failure = await ending(mariadb_place, ini)
+    assert "was cancelled after it had committed a part of its work" in str(failure)
+    assert mariadb_place.has("half")
+    assert outcomes(mariadb_place, "r1") == ["half_applied"]

@@ -125,7 +125,7 @@ async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, b
     place.rows(f"UPDATE {HISTORY} SET outcome = '{before}', finished_at = NULL WHERE revision = 'r2'")
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2")
+    await session.fail_attempt("out of time", "r2", 60)
     run = (await session.runs(1))[0]
     await session.close()
     assert (run["outcome"], run["error"], run["error_class"]) == (after, "out of time", "TimeoutError")
@@ -138,15 +138,15 @@ async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_p
     await carry_out(place, ini, Order("upgrade", "r1"))
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2")
-    await session.fail_attempt("out of time", "r2")
+    await session.fail_attempt("out of time", "r2", 60)
+    await session.fail_attempt("out of time", "r2", 60)
     [row] = [run for run in await session.runs(9) if run["revision"] == "r2"]
     assert (row["parents"], row["outcome"], row["direction"]) == ("r1", "failed", "upgrade")
     await session.close()
     await carry_out(place, ini)
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2")
+    await session.fail_attempt("out of time", "r2", 60)
     await session.close()
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 

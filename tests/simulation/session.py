@@ -111,9 +111,9 @@ class Session:
     async def forewarn(self, error: str) -> None:
         """Mark this process's open attempt as failed, while another session is at it."""
         await self.open()
-        await self.fail_attempt(error, None)
+        await self.fail_attempt(error, None, 0)
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Mark this process's open attempt as failed."""
         await self._query()
         for row in self.database.history:

@@ -125,7 +125,7 @@ class FakeSession:
     async def forewarn(self, error: str) -> None:
         """Nothing: what works here has no row of its own."""
 
-    async def fail_attempt(self, error: str, revision: str | None) -> None:
+    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
         """Record a failure of this instance."""
         self.failed("?", error)
 
