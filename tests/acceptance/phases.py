@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -177,7 +177,9 @@ async def in_python(url: str, folder: Path) -> AsyncIterator[Stage]:
         terminate(url, holders.MIGRATING)
         late()
 
-    ini = project.make_history(folder, holders.in_python(folder, "held"))
+    # it must not come to its end in the moment between its budget's and its cancellation
+    held = holders.in_python(folder, "held")
+    ini = project.make_history(folder, replace(held, upgrade=held.upgrade + project.WAIT_FOR_THE_TEST))
     yield Stage(url, ini, (folder / "asleep").exists, lose, late)
 
 
