@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -33,13 +34,12 @@ async def rest(
     loop = asyncio.get_running_loop()
     end = loop.time() + retry.seconds
     note = json.dumps({"retry": asdict(retry), "blocked_by": [asdict(blocker) for blocker in blockers]})
-    await connection.execute(
-        f"UPDATE {history} SET note = $1 WHERE id = "
-        f"(SELECT max(id) FROM {history} WHERE revision = $2 AND outcome = '{Outcome.RETRIED}')",
-        note,
-        revision,
-        timeout=ANSWER_SECONDS,
-    )
+    newest = f"(SELECT max(id) FROM {history} WHERE revision = $2 AND outcome = '{Outcome.RETRIED}')"
+    # for people: the run does not depend on it
+    with suppress(asyncpg.PostgresError):
+        await connection.execute(
+            f"UPDATE {history} SET note = $1 WHERE id = {newest}", note, revision, timeout=ANSWER_SECONDS
+        )
     while (left := end - loop.time()) > 0:
         await asyncio.sleep(min(left, BEAT_SECONDS))
         await connection.execute("SELECT", timeout=ANSWER_SECONDS)
