@@ -28,6 +28,7 @@ class Fleet:
     async def watch(self, show: Callable[[Sequence[Instance]], None], budget_seconds: float) -> None:
         """Look at all of them and `show` what was seen until nothing more will change, or the budget is used up."""
         deadline = time.monotonic() + budget_seconds
+        show(self.instances)
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
             while True:
                 await asyncio.gather(*(instance.look(client) for instance in self.instances))
