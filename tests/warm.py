@@ -1,7 +1,7 @@
 """Python processes that start warm: forked from one that has imported the libraries, which is most of a start.
 
 Each is a process of its own with its own memory, signals and end, and a child of the one that asked; `api` is imported
-in it, not before. With TESTS_START_COLD=1 everything starts from nothing, as people start it.
+in it, not before. With TESTS_START_COLD=1, and where this is not Linux, everything starts from nothing, as people start it.
 """
 
 import atexit
@@ -66,7 +66,7 @@ def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
 
     plain = isinstance(words, list) and [os.fspath(word) for word in words[:2]] == [sys.executable, "-m"]
     same = interpreter(environment) == interpreter(os.environ)
-    return plain and same and not os.environ.get("TESTS_START_COLD")
+    return sys.platform == "linux" and plain and same and not os.environ.get("TESTS_START_COLD")
 
 
 class Warm:
