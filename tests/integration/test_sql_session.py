@@ -119,6 +119,14 @@ async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_pa
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 
 
+async def test_a_cancellation_that_nobody_asked_for_is_a_failure(place: Place, tmp_path: Path) -> None:
+    """What a revision raises by itself is recorded and told as its error; taken for a shutdown it would be silence."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "import asyncio\nraise asyncio.CancelledError('by r2')")
+    assert "revision r2, Do r2 failed and was rolled back: CancelledError: by r2, at" in await failure(place, ini)
+    assert marks(place) == []
+    assert outcomes(place) == [("r1", "applied"), ("r2", "failed")]
+
+
 @pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
 async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, before: str, after: str) -> None:
     """When the session that ran it is gone; what is half applied stays that."""
