@@ -22,9 +22,10 @@ from starlette.routing import Route
 from . import logs
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
+from .failures import describe
 from .health import Gate, routes
 from .settings import MigrationSettings
-from .state import Phase, Status, Tracker
+from .state import IllegalMove, Phase, Status, Tracker
 from .thread import MigrationThread
 
 log = logging.getLogger(__name__)
@@ -87,7 +88,7 @@ async def _lifespan(
             stop = asyncio.Event()
             async with _in_background(_serve_when_ready(app, gate, thread, then, settings, stop), gate, stop):
                 yield None
-        elif await _succeeds(thread, settings):
+        elif await _succeeds(thread, tracker, settings):
             async with then(app) if then else _nothing() as state:
                 gate.open()
                 yield state
@@ -105,7 +106,7 @@ async def _serve_when_ready(
 ) -> None:
     # one task for the whole of the successor's life: what it enters must be left in the same task
     try:
-        await _outcome(thread)
+        await _outcome(thread, app.state.migrations)
         async with then(app) if then else _nothing() as state:
             gate.late_state = dict(state or {})
             gate.open()
@@ -133,9 +134,9 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
         return MigrationSettings.partly("instance", "release", "startup_mode", "on_failure"), error
 
 
-async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> bool:
+async def _succeeds(thread: MigrationThread, tracker: Tracker, settings: MigrationSettings) -> bool:
     try:
-        await _outcome(thread)
+        await _outcome(thread, tracker)
     except MigrationError:
         if settings.on_failure == "exit":
             raise
@@ -143,12 +144,26 @@ async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> boo
     return True
 
 
-async def _outcome(thread: MigrationThread) -> None:
+async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
     try:
         await asyncio.wrap_future(thread.outcome)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
         raise
+    except BaseException as error:
+        if not thread.outcome.done() or thread.outcome.exception() is None:
+            raise  # whoever waits here was cancelled
+        raise _unexpected(error, tracker) from error
+
+
+def _unexpected(error: BaseException, tracker: Tracker) -> MigrationError:
+    # fails as a migration does, or the instance would stand in the phase that it died in for ever
+    log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
+    message = f"unexpected: {describe(error)}"
+    tracker.note(message=message)
+    with suppress(IllegalMove):
+        tracker.move(Phase.FAILED)
+    return MigrationError(message)
 
 
 @asynccontextmanager

@@ -13,10 +13,11 @@ import pytest
 from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
-from api.migrations import MigrationSettings, lifespan_with_migrations
-from api.migrations.errors import RevisionFailed
+from api.migrations import MigrationSettings, lifespan_with_migrations, startup_integration
+from api.migrations.errors import MigrationError, RevisionFailed
 from api.migrations.health import Gate
 from api.migrations.startup_integration import MigrationLifespan
+from api.migrations.state import Phase, Tracker
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
 from tests.waiting import wait_until
@@ -178,6 +179,50 @@ async def test_a_failure_in_mode_block_fails_the_start(database_url: str, tmp_pa
     """The server gets the error itself."""
     values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'), startup_mode="block", on_failure="exit")
     with pytest.raises(RevisionFailed, match="boom"):
+        async with Served(service(lifespan_with_migrations(settings=values))):
+            pytest.fail("it must not start")
+
+
+BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
+
+
+def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that ends in mid-run with what the package has no name for."""
+
+    async def bring_up(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
+        tracker.move(Phase.CHECKING)
+        tracker.move(Phase.MIGRATING)
+        raise bug
+
+    monkeypatch.setattr(startup_integration, "bring_up", bring_up)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+@pytest.mark.parametrize("mode", ["gate", "block"])
+async def test_a_bug_of_the_package_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str, bug: BaseException
+) -> None:
+    """It is shown and called what it is; the instance does not seem to migrate for ever, nor the service to blame."""
+    broken_by(bug, monkeypatch)
+    values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode=mode)
+    async with Served(service(lifespan_with_migrations(settings=values))) as served:
+        tracker = served.app.state.migrations
+        failed = lambda: tracker.status.phase == "failed"  # noqa: E731 - a condition to wait for
+        await asyncio.to_thread(wait_until, failed, "the failure", seconds=FOREVER_SECONDS)
+        answers = [await served.get(path) for path in ("/", "/health/migrations")]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert answers[1].json()["message"].startswith(f"unexpected: {type(bug).__name__}")
+    events = [getattr(record, "event", "") for record in caplog.records if record.levelname == "ERROR"]
+    assert events == ["bug"]
+
+
+async def test_a_bug_of_the_package_fails_the_start_in_mode_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIGRATION_ON_FAILURE=exit holds for it as for any failure."""
+    broken_by(KeyError("bug"), monkeypatch)
+    values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode="block", on_failure="exit")
+    with pytest.raises(MigrationError, match="unexpected: KeyError"):
         async with Served(service(lifespan_with_migrations(settings=values))):
             pytest.fail("it must not start")
 
