@@ -79,7 +79,6 @@ async def _lifespan(
     tracker = new_tracker(settings)
     logs.configure(shape, tracker)
     logs.speak_for(tracker)
-    app.state.migrations = tracker
     gate = _install(app, tracker, settings)
     thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
     thread.start()
@@ -193,17 +192,34 @@ async def _in_background(work: Awaitable[None], gate: Gate, stop: asyncio.Event)
 
 def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
     def read() -> Status:
-        status = tracker.status
-        # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
-        return replace(status, phase=Phase.VERIFYING) if status.ready and not gate.is_open else status
+        return _shown(app)
 
     taken = {getattr(route, "path", None) for route in app.router.routes}
     # in front: an application's catch-all route must not swallow the probes
     app.router.routes[:0] = [route for route in _endpoints(read) if route.path not in taken]
     # the middleware stack is built before the lifespan runs, so add_middleware would be too late
-    gate = Gate(app.middleware_stack or app.build_middleware_stack(), read, settings.open_paths)
-    app.middleware_stack = gate
+    stack = app.middleware_stack or app.build_middleware_stack()
+    gate = _gate_in(stack)
+    if gate is None:
+        app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
+    gate.shut(settings.open_paths)
+    # an application may be started again and again, in tests: what it shows is the start that is going on
+    app.state.migrations, app.state.migrations_gate = tracker, gate
     return gate
+
+
+def _gate_in(stack: Any) -> Gate | None:
+    # of an earlier start; what instruments an application may have been wrapped around it since
+    while stack is not None and not isinstance(stack, Gate):
+        stack = getattr(stack, "app", None)
+    return stack
+
+
+def _shown(app: Starlette) -> Status:
+    status: Status = app.state.migrations.status
+    # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
+    is_open = app.state.migrations_gate.is_open
+    return replace(status, phase=Phase.VERIFYING) if status.ready and not is_open else status
 
 
 def _endpoints(read: Callable[[], Status]) -> list[Route]:
