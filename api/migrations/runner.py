@@ -164,7 +164,7 @@ class Runner:
 def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
     try:
         steps.record_failure(message, kind, outcome)
-    except sa.exc.DBAPIError as error:
+    except sa.exc.SQLAlchemyError as error:
         # What failed is what is told. SQLite has one lock for everything: what is in the revision's way is in the way
         # of the record too. The next attempt closes the one that is left open.
         if not contended(error):

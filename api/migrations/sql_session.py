@@ -201,7 +201,7 @@ class SqlSession(SqlTables):
             # in the way before the first revision began: SQLite has one lock for everything
             raise LockContended(str(error), planned[0]) from error
         finally:
-            if not connection.invalidated:
+            if not (connection.invalidated or connection.closed):
                 await connection.rollback()
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
 

@@ -127,6 +127,13 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failure(place: Place, t
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed")]
 
 
+async def test_a_revision_that_closes_its_connection_fails_with_its_own_error(place: Place, tmp_path: Path) -> None:
+    """Not with what that did to the record, which the next attempt closes."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "op.get_bind().close()\nraise ValueError('boom')")
+    assert "revision r2, Do r2 failed and was rolled back: ValueError: boom, at" in await failure(place, ini)
+    assert marks(place) == []
+
+
 @pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
 async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, before: str, after: str) -> None:
     """When the session that ran it is gone; what is half applied stays that."""
