@@ -107,8 +107,12 @@ class Gate:
 
     def __init__(self, app: ASGIApp, read: Read, open_paths: Collection[str]) -> None:
         self.app = app
-        self.late_state: MutableMapping[str, Any] = {}
         self._read = read
+        self.shut(open_paths)
+
+    def shut(self, open_paths: Collection[str]) -> None:
+        """From now on only `open_paths` pass, until it is opened: another start begins as the first one did."""
+        self.late_state: MutableMapping[str, Any] = {}
         self._open_paths = frozenset(open_paths)
         self._open = False
 

@@ -25,16 +25,30 @@ def open_lock(path: Path, database: Path) -> int:
 
     Raises:
         PrivilegeMissing: it can be neither made nor read.
+        ConfigurationError: its name is too long.
     """
     try:
         return _make(path, database)
     except FileExistsError:
         return _open(path, database)
-    except PermissionError as error:
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise _too_long(path, database) from error
+        if not isinstance(error, PermissionError):
+            raise
         raise PrivilegeMissing(
             f"the lock file {path.name} cannot be made beside the database: {error.strerror}; whoever migrates must be "
             "able to write the database's folder"
         ) from error
+
+
+def _too_long(path: Path, database: Path) -> ConfigurationError:
+    more = len(os.fsencode(path.name)) - len(os.fsencode(database.resolve().name))
+    most = os.pathconf(path.parent, "PC_NAME_MAX") - more
+    return ConfigurationError(
+        f"the SQLite file's name is too long: that of the lock file beside it has {more} bytes more, and the file "
+        f"system does not take it; rename the file to at most {most} bytes, and set DATABASE_URL to that"
+    )
 
 
 def _make(path: Path, database: Path) -> int:

@@ -65,10 +65,10 @@ class Runner:
         steps = self.steps(connection, report, hold)
         try:
             self._run(connection, order, steps)
-        except (Exception, SystemExit) as error:
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
             # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
             reason = _why_dead(error) if _dead(connection) else error
-            if isinstance(reason, asyncio.CancelledError):
+            if isinstance(reason, asyncio.CancelledError) and _cancelled():
                 raise asyncio.CancelledError from error
             raise self._failed(reason, order, steps) from error
 
@@ -164,11 +164,17 @@ class Runner:
 def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
     try:
         steps.record_failure(message, kind, outcome)
-    except sa.exc.DBAPIError as error:
+    except sa.exc.SQLAlchemyError as error:
         # What failed is what is told. SQLite has one lock for everything: what is in the revision's way is in the way
         # of the record too. The next attempt closes the one that is left open.
         if not contended(error):
             log.warning("The failure could not be recorded: %s", describe(error), extra={"event": "not_recorded"})
+
+
+def _cancelled() -> bool:
+    # a revision may raise CancelledError by itself, or let through that of something it awaited: nobody expects that
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def _mistaken(error: BaseException, connection: sa.Connection) -> bool:

@@ -183,8 +183,11 @@ class MigrationSettings(BaseSettings):
                 f"({self.wait_seconds:g}): instances would give up before a dead leader's Lease is free; "
                 "lower the first or raise the second"
             )
-        if self.version_table == self.history_table:
-            raise ValueError("MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ")
+        if self.version_table.casefold() == self.history.casefold():
+            raise ValueError(
+                "MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ, and not in case alone: to SQLite, "
+                "and to MySQL on some hosts, that is one name"
+            )
         if len(self.history.encode()) > 63:
             raise ValueError(
                 "MIGRATION_VERSION_TABLE leaves no room for _history behind it; set MIGRATION_HISTORY_TABLE"

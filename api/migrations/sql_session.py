@@ -25,6 +25,7 @@ from .runner import Runner
 from .sql_tables import OPEN, SqlTables
 from .state import Holder, Survey
 from .steps import Hold
+from .to_the_end import to_the_end
 
 if TYPE_CHECKING:
     from .sqlite_backup import SqliteBackup  # not every Python has SQLite
@@ -116,14 +117,7 @@ class SqlSession(SqlTables):
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
-            work.cancel()
-            # what it is at would go on in the server, or in the library; and it is in the way of the record
-            with suppress(Exception):
-                async with asyncio.timeout(CLOSE_SECONDS):
-                    await self._platform.abort()
-            await asyncio.gather(work, return_exceptions=True)
-            # a lock that outlives it is kept until it is recorded what became of the work
-            await self._disconnect()
+            await to_the_end(self._break_off(work))
             raise
 
     async def forewarn(self, error: str) -> None:
@@ -176,6 +170,16 @@ class SqlSession(SqlTables):
                 await raw.close()
                 self._lock = lock
 
+    async def _break_off(self, work: asyncio.Future[None]) -> None:
+        work.cancel()
+        # what it is at would go on in the server, or in the library; and it is in the way of the record
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_SECONDS):
+                await self._platform.abort()
+        await asyncio.wait({work}, timeout=ANSWER_SECONDS)
+        # a lock that outlives it is kept until it is recorded what became of the work
+        await self._disconnect()
+
     async def _persist(self, order: Order, report: Report) -> None:
         async with _translated("migrating"):
             await until_uncontended(
@@ -198,7 +202,7 @@ class SqlSession(SqlTables):
             # in the way before the first revision began: SQLite has one lock for everything
             raise LockContended(str(error), planned[0]) from error
         finally:
-            if not connection.invalidated:
+            if not (connection.invalidated or connection.closed):
                 await connection.rollback()
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
 

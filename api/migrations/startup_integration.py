@@ -22,9 +22,10 @@ from starlette.routing import Route
 from . import logs
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
+from .failures import describe
 from .health import Gate, routes
 from .settings import MigrationSettings
-from .state import Phase, Status, Tracker
+from .state import IllegalMove, Phase, Status, Tracker
 from .thread import MigrationThread
 
 log = logging.getLogger(__name__)
@@ -78,7 +79,6 @@ async def _lifespan(
     tracker = new_tracker(settings)
     logs.configure(shape, tracker)
     logs.speak_for(tracker)
-    app.state.migrations = tracker
     gate = _install(app, tracker, settings)
     thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
     thread.start()
@@ -87,7 +87,7 @@ async def _lifespan(
             stop = asyncio.Event()
             async with _in_background(_serve_when_ready(app, gate, thread, then, settings, stop), gate, stop):
                 yield None
-        elif await _succeeds(thread, settings):
+        elif await _succeeds(thread, tracker, settings):
             async with then(app) if then else _nothing() as state:
                 gate.open()
                 yield state
@@ -105,7 +105,7 @@ async def _serve_when_ready(
 ) -> None:
     # one task for the whole of the successor's life: what it enters must be left in the same task
     try:
-        await _outcome(thread)
+        await _outcome(thread, app.state.migrations)
         async with then(app) if then else _nothing() as state:
             gate.late_state = dict(state or {})
             gate.open()
@@ -133,9 +133,9 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
         return MigrationSettings.partly("instance", "release", "startup_mode", "on_failure"), error
 
 
-async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> bool:
+async def _succeeds(thread: MigrationThread, tracker: Tracker, settings: MigrationSettings) -> bool:
     try:
-        await _outcome(thread)
+        await _outcome(thread, tracker)
     except MigrationError:
         if settings.on_failure == "exit":
             raise
@@ -143,12 +143,26 @@ async def _succeeds(thread: MigrationThread, settings: MigrationSettings) -> boo
     return True
 
 
-async def _outcome(thread: MigrationThread) -> None:
+async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
     try:
         await asyncio.wrap_future(thread.outcome)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
         raise
+    except BaseException as error:
+        if not thread.outcome.done() or thread.outcome.exception() is None:
+            raise  # whoever waits here was cancelled
+        raise _unexpected(error, tracker) from error
+
+
+def _unexpected(error: BaseException, tracker: Tracker) -> MigrationError:
+    # fails as a migration does, or the instance would stand in the phase that it died in for ever
+    log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
+    message = f"unexpected: {describe(error)}"
+    tracker.note(message=message)
+    with suppress(IllegalMove):
+        tracker.move(Phase.FAILED)
+    return MigrationError(message)
 
 
 @asynccontextmanager
@@ -178,17 +192,34 @@ async def _in_background(work: Awaitable[None], gate: Gate, stop: asyncio.Event)
 
 def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
     def read() -> Status:
-        status = tracker.status
-        # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
-        return replace(status, phase=Phase.VERIFYING) if status.ready and not gate.is_open else status
+        return _shown(app)
 
     taken = {getattr(route, "path", None) for route in app.router.routes}
     # in front: an application's catch-all route must not swallow the probes
     app.router.routes[:0] = [route for route in _endpoints(read) if route.path not in taken]
     # the middleware stack is built before the lifespan runs, so add_middleware would be too late
-    gate = Gate(app.middleware_stack or app.build_middleware_stack(), read, settings.open_paths)
-    app.middleware_stack = gate
+    stack = app.middleware_stack or app.build_middleware_stack()
+    gate = _gate_in(stack)
+    if gate is None:
+        app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
+    gate.shut(settings.open_paths)
+    # an application may be started again and again, in tests: what it shows is the start that is going on
+    app.state.migrations, app.state.migrations_gate = tracker, gate
     return gate
+
+
+def _gate_in(stack: Any) -> Gate | None:
+    # of an earlier start; what instruments an application may have been wrapped around it since
+    while stack is not None and not isinstance(stack, Gate):
+        stack = getattr(stack, "app", None)
+    return stack
+
+
+def _shown(app: Starlette) -> Status:
+    status: Status = app.state.migrations.status
+    # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
+    is_open = app.state.migrations_gate.is_open
+    return replace(status, phase=Phase.VERIFYING) if status.ready and not is_open else status
 
 
 def _endpoints(read: Callable[[], Status]) -> list[Route]:

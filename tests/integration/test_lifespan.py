@@ -5,18 +5,21 @@ import logging
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 import pytest
 from fastapi import FastAPI, Request
+from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Message, Receive, Scope, Send
 
-from api.migrations import MigrationSettings, lifespan_with_migrations
-from api.migrations.errors import RevisionFailed
+from api.migrations import MigrationSettings, lifespan_with_migrations, startup_integration
+from api.migrations.errors import MigrationError, RevisionFailed
 from api.migrations.health import Gate
 from api.migrations.startup_integration import MigrationLifespan
+from api.migrations.state import Phase, Tracker
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
 from tests.waiting import wait_until
@@ -182,6 +185,50 @@ async def test_a_failure_in_mode_block_fails_the_start(database_url: str, tmp_pa
             pytest.fail("it must not start")
 
 
+BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
+
+
+def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A start that ends in mid-run with what the package has no name for."""
+
+    async def bring_up(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
+        tracker.move(Phase.CHECKING)
+        tracker.move(Phase.MIGRATING)
+        raise bug
+
+    monkeypatch.setattr(startup_integration, "bring_up", bring_up)
+
+
+@pytest.mark.parametrize("bug", BUGS, ids=repr)
+@pytest.mark.parametrize("mode", ["gate", "block"])
+async def test_a_bug_of_the_package_is_a_failure_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str, bug: BaseException
+) -> None:
+    """It is shown and called what it is; the instance does not seem to migrate for ever, nor the service to blame."""
+    broken_by(bug, monkeypatch)
+    values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode=mode)
+    async with Served(service(lifespan_with_migrations(settings=values))) as served:
+        tracker = served.app.state.migrations
+        failed = lambda: tracker.status.phase == "failed"  # noqa: E731 - a condition to wait for
+        await asyncio.to_thread(wait_until, failed, "the failure", seconds=FOREVER_SECONDS)
+        answers = [await served.get(path) for path in ("/", "/health/migrations")]
+    assert [answer.status_code for answer in answers] == [503, 503]
+    assert answers[1].json()["message"].startswith(f"unexpected: {type(bug).__name__}")
+    events = [getattr(record, "event", "") for record in caplog.records if record.levelname == "ERROR"]
+    assert events == ["bug"]
+
+
+async def test_a_bug_of_the_package_fails_the_start_in_mode_block(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MIGRATION_ON_FAILURE=exit holds for it as for any failure."""
+    broken_by(KeyError("bug"), monkeypatch)
+    values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode="block", on_failure="exit")
+    with pytest.raises(MigrationError, match="unexpected: KeyError"):
+        async with Served(service(lifespan_with_migrations(settings=values))):
+            pytest.fail("it must not start")
+
+
 async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
     """Neither lock nor version, and what follows was never entered."""
     pool = Pool()
@@ -194,6 +241,62 @@ async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_
     assert await fetch(database_url, "SELECT * FROM alembic_version") == []
     assert (await fetch(database_url, "SELECT to_regclass('t')"))[0][0] is None
     assert pool.notes == []
+
+
+ORDERS = [("failed", "ready"), ("off", "failed"), ("ready", "failed", "off"), ("failed", "failed", "ready", "ready")]
+
+
+@pytest.mark.parametrize("phases", ORDERS, ids="-".join)
+@pytest.mark.parametrize("mode", ["gate", "block"])
+async def test_an_application_may_be_started_again(tmp_path: Path, mode: str, phases: tuple[str, ...]) -> None:
+    """As test suites do: gate, health and metrics tell of the start that is going on, and nothing is piled up."""
+    url, ini = f"sqlite:///{tmp_path / 'again.db'}", tree(tmp_path, CREATE)
+    starts = {
+        "ready": settings(url, ini, startup_mode=mode, strategy="advisory_lock"),
+        "failed": settings(url, tmp_path / "none.ini", startup_mode=mode, strategy="advisory_lock"),
+        "off": settings(url, ini, startup_mode=mode, strategy="off"),
+    }
+    app, shapes, coming = service(MigrationLifespan()), [], iter(phases)
+    app.router.lifespan_context = lambda app: MigrationLifespan(starts[next(coming)])(app)
+    for phase in phases:
+        async with Served(app) as served:
+            await asyncio.to_thread(wait_until, partial(settled, app), "the outcome", seconds=FOREVER_SECONDS)
+            answers = [await served.get(path) for path in ("/", "/health/ready", "/health/migrations", "/metrics")]
+        expected = 503 if phase == "failed" else 200
+        assert [answer.status_code for answer in answers] == [expected, expected, expected, 200]
+        assert answers[2].json()["phase"] == phase
+        assert f'migration_phase{{phase="{phase}"}} 1.0' in answers[3].text
+        shapes.append((depth(app), len(app.routes)))
+    assert len(set(shapes)) == 1
+
+
+def settled(app: FastAPI) -> bool:
+    """Whether the start has come to its end."""
+    gate = app.middleware_stack
+    return app.state.migrations.status.phase == "failed" or (isinstance(gate, Gate) and gate.is_open)
+
+
+def depth(app: FastAPI) -> int:
+    """How many applications are wrapped in one another."""
+    layer, layers = app.middleware_stack, 0
+    while layer is not None:
+        layer, layers = getattr(layer, "app", None), layers + 1
+    return layers
+
+
+async def test_what_was_wrapped_around_the_gate_stays() -> None:
+    """Instruments may take the gate's place between two starts; the second start finds it below them."""
+    values = MigrationSettings.load(strategy="off")
+    app = service(lifespan_with_migrations(settings=values))
+    async with Served(app) as served:
+        await served.opened()
+    gate = app.middleware_stack
+    assert isinstance(gate, Gate)
+    app.middleware_stack = around = GZipMiddleware(gate)
+    async with Served(app) as served:
+        await asyncio.to_thread(wait_until, lambda: gate.is_open, "the gate open", seconds=FOREVER_SECONDS)
+        assert (await served.get("/")).status_code == 200
+    assert app.middleware_stack is around
 
 
 async def test_metrics_pass_the_gate_and_do_not_outrun_it(database_url: str, tmp_path: Path) -> None:

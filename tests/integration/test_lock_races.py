@@ -107,6 +107,9 @@ RAISES = {
     ),
     "a revision": (THREE_LINES, "raise RuntimeError('boom')"),
     "a revision that ends the process": (THREE_LINES, "raise SystemExit(0)"),
+    "a revision that nobody cancelled": (THREE_LINES, "import asyncio\nraise asyncio.CancelledError"),
+    "env.py that nobody cancelled": ("import asyncio\n" + THREE_LINES + "\nraise asyncio.CancelledError\n", "pass"),
+    "a revision that closes its connection": (THREE_LINES, "op.get_bind().close()\nraise RuntimeError('boom')"),
     "a revision in an autocommit block": (
         THREE_LINES,
         "with op.get_context().autocommit_block():\n    raise RuntimeError('boom')",

@@ -1,5 +1,6 @@
 """What a session sees and writes on MariaDB and on SQLite, asked from another connection."""
 
+import asyncio
 import logging
 import time
 from datetime import UTC
@@ -13,7 +14,8 @@ from api.migrations.schema import Observed
 from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, look, outcomes, session_in
 from tests.mariadb import MariaDB
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
-from tests.unit.fakes import revision, tree
+from tests.unit.fakes import FOREVER_SECONDS, revision, tree
+from tests.waiting import until, wait_until
 
 SECRET = "secret-word"
 
@@ -115,6 +117,21 @@ async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_pa
     await carry_out(place, ini)
     assert marks(place) == ["r2"]
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
+
+
+async def test_a_cancellation_that_nobody_asked_for_is_a_failure(place: Place, tmp_path: Path) -> None:
+    """What a revision raises by itself is recorded and told as its error; taken for a shutdown it would be silence."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "import asyncio\nraise asyncio.CancelledError('by r2')")
+    assert "revision r2, Do r2 failed and was rolled back: CancelledError: by r2, at" in await failure(place, ini)
+    assert marks(place) == []
+    assert outcomes(place) == [("r1", "applied"), ("r2", "failed")]
+
+
+async def test_a_revision_that_closes_its_connection_fails_with_its_own_error(place: Place, tmp_path: Path) -> None:
+    """Not with what that did to the record, which the next attempt closes."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + "op.get_bind().close()\nraise ValueError('boom')")
+    assert "revision r2, Do r2 failed and was rolled back: ValueError: boom, at" in await failure(place, ini)
+    assert marks(place) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
@@ -292,3 +309,20 @@ async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -
     with pytest.raises(MigrationError):
         await carry_out(place, ini)
     assert marks(place) == []
+
+
+async def test_however_often_it_is_cancelled_the_statement_ends(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Ctrl-C twice: the second one must not keep the first from ending the session, which has the lock."""
+    # not SLEEP, which looks after its client every few seconds; what computes does not
+    ini = tree(tmp_path, "op.execute(\"SELECT BENCHMARK(1000000000, SHA2('x', 512))\")")
+    run = asyncio.create_task(carry_out(mariadb_place, ini))
+
+    async def computes() -> bool:
+        return any("BENCHMARK" in statement for _, statement in mariadb_place.sessions())
+
+    await until(computes, "the statement", seconds=FOREVER_SECONDS)
+    while not run.done():
+        run.cancel()
+        await asyncio.wait({run}, timeout=0.002)
+    assert run.cancelled()
+    wait_until(mariadb_place.lock_is_free, "the lock free", seconds=FOREVER_SECONDS / 3)

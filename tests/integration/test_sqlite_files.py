@@ -12,7 +12,7 @@ from typing import Any
 import aiosqlite
 import pytest
 
-from api.migrations.errors import AccessRefused, DatabaseUnreachable
+from api.migrations.errors import AccessRefused, ConfigurationError, DatabaseUnreachable
 from tests.acceptance.fleet import alembic
 from tests.acceptance.project import make_history
 from tests.places import SqlitePlace
@@ -52,6 +52,24 @@ def test_a_missing_folder_takes_one_line(tmp_path: Path) -> None:
     code, lines = migrate(tmp_path, tmp_path / "nowhere" / "shop.db", "upgrade")
     assert (code, len(lines)) == (5, 1), lines
     assert "SQLITE_CANTOPEN while connecting: the file cannot be opened; check that its folder is there" in lines[0]
+
+
+async def test_a_name_that_leaves_no_room_for_the_lock_file_is_refused(tmp_path: Path) -> None:
+    """At once and with the longest that does; SQLite itself would take it, and no wait makes it shorter."""
+    ini = tree(tmp_path, GROUND)
+    long = await refusal(ini, tmp_path / ("a" * 237 + ".db"))
+    assert "\n" not in long
+    most = int(long.partition("at most ")[2].split()[0])
+    assert "at most" in await refusal(ini, tmp_path / ("a" * (most + 1)))
+    fits = tmp_path / ("a" * most)
+    await assembled(f"sqlite:///{fits}", ini, strategy="advisory_lock").coordinator().become_ready()
+
+
+async def refusal(ini: Path, path: Path) -> str:
+    """What is said of a setting that cannot be right."""
+    with pytest.raises(ConfigurationError) as raised:
+        await assembled(f"sqlite:///{path}", ini, strategy="advisory_lock").coordinator().become_ready()
+    return str(raised.value)
 
 
 def test_nothing_outlives_a_file_that_cannot_be_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

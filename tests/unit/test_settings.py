@@ -110,6 +110,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
             ("MIGRATION_LEASE_SECONDS", "MIGRATION_WAIT_SECONDS"),
         ),
         ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
+        ({"history_table": "ALEMBIC_VERSION"}, ("MIGRATION_HISTORY_TABLE", "not in case alone", "SQLite")),
         ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"strategy": "redis"}, ("MIGRATION_STRATEGY", "MIGRATION_REDIS_URL")),
         (
