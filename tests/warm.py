@@ -1,7 +1,7 @@
 """Python processes that start warm: forked from one that has imported the libraries, which is most of a start.
 
 Each is a process of its own with its own memory, signals and end, and a child of the one that asked; `api` is imported
-in it, not before. With TESTS_START_COLD=1, and where this is not Linux, everything starts from nothing, as people start it.
+in it, not before. With TESTS_START_COLD=1, and where this is not Linux, everything starts cold, as people start it.
 """
 
 import atexit
