@@ -153,8 +153,10 @@ def test_redis_is_restarted_under_a_fleet(
 ) -> None:
     """Killed in mid-run: where it remembers, who leads goes on; else that one ends, and one of the others finishes."""
     game = make_game(redis_referee, mariadb_place, tmp_path)
-    with game.three(MIGRATION_REDIS_TTL_SECONDS="10") as instances:
+    with game.three(MIGRATION_REDIS_TTL_SECONDS="20") as instances:
         first, others = game.begun(instances)
+        game.referee.stop()
+        wait_until(lambda: all(game.referee.called in i.health()["message"] for i in others), "its name", seconds=12)
         redis_referee.server.restart(keep=keep)
         if not keep:
             assert first.wait() == 143
