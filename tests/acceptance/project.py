@@ -128,13 +128,13 @@ def contended(id: str = "contended", pause_seconds: float | None = None) -> Revi
     return Revision(id, (pause if pause_seconds else "") + body)
 
 
-def concurrent_index(id: str = "concurrent", table: str = "marks") -> Revision:
-    """`CREATE INDEX CONCURRENTLY`, alone in its revision, and safe to run again."""
+def concurrent_index(id: str = "concurrent", table: str = "marks", on: str = "(1)") -> Revision:
+    """`CREATE INDEX CONCURRENTLY` on an expression, alone in its revision, and safe to run again."""
     name = f"ix_{id}"
     body = f"""
         with op.get_context().autocommit_block():
             op.execute("DROP INDEX CONCURRENTLY IF EXISTS {name}")
-            op.execute("CREATE INDEX CONCURRENTLY {name} ON {table} ((1))")
+            op.execute("CREATE INDEX CONCURRENTLY {name} ON {table} ({on})")
     """
     return Revision(id, body, header="idempotent = True")
 

@@ -11,7 +11,7 @@ from tests.acceptance import portable, project
 from tests.acceptance.electing import Game, make_game, said
 from tests.acceptance.fleet import MARK, finish, start_alembic, until_phase
 from tests.acceptance.project import Revision
-from tests.places import Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
+from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
 from tests.redis_server import RedisServer
 from tests.referees import LeaseReferee, RedisReferee, Referee
 from tests.waiting import wait_until
@@ -144,6 +144,28 @@ def test_redis_is_restarted(redis_referee: RedisReferee, sqlite_place: SqlitePla
     portable.let_go(game.ini)
     assert game.migrate("upgrade")[0] == 0
     assert outcomes(sqlite_place, "held") == ["interrupted"] * (not keep) + ["applied"]
+    game.assert_done()
+
+
+@pytest.mark.parametrize("keep", [True, False], ids=["with its data", "without"])
+def test_redis_is_restarted_under_a_fleet(
+    redis_referee: RedisReferee, mariadb_place: MariaDBPlace, tmp_path: Path, keep: bool
+) -> None:
+    """Killed in mid-run: where it remembers, who leads goes on; else that one ends, and one of the others finishes."""
+    game = make_game(redis_referee, mariadb_place, tmp_path)
+    with game.three(MIGRATION_REDIS_TTL_SECONDS="20") as instances:
+        first, others = game.begun(instances)
+        game.referee.stop()
+        wait_until(lambda: all(game.referee.called in i.health()["message"] for i in others), "its name", seconds=12)
+        redis_referee.server.restart(keep=keep)
+        if not keep:
+            assert first.wait() == 143
+            game.until_succeeded(first)
+        portable.let_go(game.ini)
+        game.until_ready(instances if keep else others)
+        assert said([first]) == [1]
+        assert sum(said(others)) == (0 if keep else 1)
+    assert outcomes(mariadb_place, "held") == ["interrupted"] * (not keep) + ["applied"]
     game.assert_done()
 
 

@@ -34,9 +34,9 @@ UPGRADE = ("upgrade", "head")
 READER, PASSWORD = f"reader_{os.getpid()}", "reads"
 
 
-def start_job(url: str, ini: Path, name: str = "the-job") -> "AbstractContextManager[Popen[str]]":
+def start_job(url: str, ini: Path, name: str = "the-job", **settings: str) -> "AbstractContextManager[Popen[str]]":
     """The job, for a `with`."""
-    return start_migrate(*UPGRADE, url=url, ini=ini, MIGRATION_INSTANCE=name, **SAME)
+    return start_migrate(*UPGRADE, url=url, ini=ini, MIGRATION_INSTANCE=name, **SAME, **settings)
 
 
 def run_job(url: str, ini: Path, **settings: str) -> tuple[int, str]:
@@ -162,6 +162,29 @@ def test_a_job_that_is_killed_is_finished_by_the_next(ledger_url: str, tmp_path:
         until_all_ready(instances)
         assert_they_only_verified(instances, ledger_url)
     assert evidence.outcomes(ledger_url, "held") == ["interrupted", "applied"]
+    assert evidence.marks(ledger_url) == ["held", "quick"]
+
+
+def test_a_job_that_is_stopped_is_finished_by_the_next(ledger_url: str, tmp_path: Path) -> None:
+    """SIGSTOP in mid-run: the server frees its lock when its time is up; once it wakes up, it finds all of it done."""
+    ini = project.make_history(tmp_path, project.quick(), project.held())
+    with fleet(3, ledger_url, ini=ini, **SAME) as instances:
+        with start_job(ledger_url, ini, "stopped", MIGRATION_IDLE_SECONDS="2") as job:
+            wait_until(lambda: holders.all_see_the_held_one(instances), "three that look on", seconds=60)
+            job.send_signal(signal.SIGSTOP)
+            until_all_say(instances, "nobody holds the lock")
+            assert_they_wait(instances)
+            evidence.let_go(ledger_url)
+            code, output = run_job(ledger_url, ini)
+            assert (code, output.count(MARK)) == (0, 1), output
+            until_all_ready(instances)
+            done = evidence.history(ledger_url)
+            job.send_signal(signal.SIGCONT)
+            code, output = finish(job)
+        assert (code, output.count(MARK)) == (0, 1), output
+        assert_they_only_verified(instances, ledger_url)
+    assert (evidence.history(ledger_url), evidence.advisory_locks(ledger_url)) == (done, 0)
+    assert [row["outcome"] for row in done if row["revision"] == "held"] == ["interrupted", "applied"]
     assert evidence.marks(ledger_url) == ["held", "quick"]
 
 

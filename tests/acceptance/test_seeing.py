@@ -1,11 +1,13 @@
-"""An operator looks: who migrates, who waits, and what is in the way, wherever he asks."""
+"""An operator looks: who migrates, how far it is, who waits, and what is in the way, wherever he asks."""
 
+import re
 from pathlib import Path
 
 import pytest
 
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.servers import fetch_sync
 from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
@@ -15,6 +17,23 @@ NAME = "nightly-report"
 BLOCKED = project.contended("blocked")
 SOON_SECONDS = 10.0
 """Within which an operator has to be told who is in the way."""
+
+# a build gets as far as the row that the test allows: what has become of a sequence is seen in any snapshot
+GATED_ROWS = (
+    "CREATE SEQUENCE allowed MINVALUE 0",
+    """
+    CREATE FUNCTION gated(a int) RETURNS int LANGUAGE plpgsql IMMUTABLE AS $$
+    BEGIN WHILE (SELECT last_value FROM public.allowed) < a LOOP PERFORM pg_sleep(0.02); END LOOP; RETURN a; END $$
+    """,
+    "CREATE TABLE t AS SELECT a, repeat('x', 1000) AS b FROM generate_series(1, 400) a",
+)
+SCANNING = "building index: scanning table"
+
+
+def percent(instance: Instance) -> float | None:
+    """How far the scan of a build is by the health of an instance; None while that does not know of one."""
+    statement = (instance.health().get("progress") or {}).get("statement") or {}
+    return statement["percent"] if statement.get("phase") == SCANNING else None
 
 
 def roles(instance: Instance) -> list[tuple[str, str]]:
@@ -90,3 +109,28 @@ async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp
             assert way in output
             code, output = migrate("history", url=ledger_url, ini=ini)
             assert "blocked_by" not in output
+
+
+def test_how_far_a_build_is_seen_everywhere(ledger_url: str, tmp_path: Path) -> None:
+    """Its percentage, where the instance that waits is asked and in `status`, moves as the build does."""
+    for sql in GATED_ROWS:
+        fetch_sync(ledger_url, sql)
+    ini = project.make_history(tmp_path, project.concurrent_index(table="t", on="gated(a)"))
+    with fleet(2, ledger_url, ini=ini) as instances:
+        migrator = until_one_migrates(instances)
+        (waiter,) = (instance for instance in instances if instance is not migrator)
+        for low, rows, high in ((20, 120, 40), (60, 280, 80)):
+            fetch_sync(ledger_url, "SELECT setval('allowed', $1)", rows)
+            for instance in (waiter, migrator):
+                wait_until(
+                    lambda i=instance, low=low, high=high: low < (percent(i) or 0) < high,  # type: ignore[misc]
+                    f"{instance!r} between {low} % and {high} %",
+                    seconds=60,
+                )
+            code, output = migrate("status", url=ledger_url, ini=ini)
+            shown = re.search(rf"CREATE INDEX CONCURRENTLY, {SCANNING} (\d+) %", output)
+            assert (code, shown is not None) == (0, True), output
+            assert low < int(shown[1] if shown else 0) < high
+        fetch_sync(ledger_url, "SELECT setval('allowed', 400)")
+        until_all_ready(instances)
+    assert evidence.invalid_indexes(ledger_url) == []

@@ -1,6 +1,7 @@
 """The surroundings, each made wrong once on a real server: what the doctor says, and that it changes nothing."""
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,11 @@ import pytest
 from api.migrations import server_checks
 from api.migrations.doctor import examine
 from api.migrations.server_checks import Verdict
+from tests.acceptance.standby import REPLICATION, standby_of
 from tests.pooler import PgBouncer
 from tests.servers import Server, embedded_postgres, fetch
 from tests.unit.fakes import assembled, in_the_way, tree
+from tests.waiting import until
 
 ROLE = f"patient_{os.getpid()}"
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
@@ -166,3 +169,35 @@ async def test_a_pooler_and_what_it_lets_through(
     assert (pooled["pooler"][0], pooled["timeouts"][0]) == (Verdict.WARN, Verdict.WARN)
     assert "MIGRATION_DATABASE_URL" in pooled["pooler"][1]
     assert "idle_session_timeout = 300000ms" in pooled["timeouts"][1]
+
+
+async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one cannot be migrated, and every other look at it works; the other one says how far that is behind."""
+    with embedded_postgres(REPLICATION) as primary, standby_of(primary) as standby:
+        ini = await upgraded(primary.url("postgres"), tmp_path)
+        replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
+        ((now,),) = await fetch(primary.superuser_url, "SELECT pg_current_wal_lsn()::text")
+
+        async def in_step() -> bool:
+            return bool((await fetch(standby.superuser_url, replayed, now))[0][0])
+
+        await until(in_step, "a standby in step", seconds=30)
+        findings = await found(standby.superuser_url, ini)
+        assert {name: text for name, (verdict, text) in findings.items() if verdict is Verdict.FAIL} == {
+            "server": findings["server"][1]
+        }
+        assert ", but a standby: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
+        assert (await found(primary.superuser_url, ini))["replication"][0] is Verdict.OK
+
+        monkeypatch.setattr(server_checks, "LAG_SECONDS", 0.5)
+        await fetch(standby.superuser_url, "ALTER SYSTEM SET recovery_min_apply_delay = '1s'")
+        await fetch(standby.superuser_url, "SELECT pg_reload_conf()")
+        seen: list[tuple[Verdict, str]] = []
+
+        async def behind() -> bool:
+            await fetch(primary.superuser_url, "INSERT INTO t VALUES (1)")
+            seen.append((await found(primary.superuser_url, ini))["replication"])
+            return seen[-1][0] is Verdict.WARN
+
+        await until(behind, "a standby that is behind", seconds=30)
+        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])

@@ -6,10 +6,15 @@ import sys
 
 import pytest
 
+from api.migrations.backends import lock_key, lock_name
 from api.migrations.lock_manager import LockKey, application_name, instance_of
+from api.migrations.settings import MigrationSettings
+from api.migrations.urls import DatabaseURL
 
 NAMES = 1_000_000
 DEFAULT = LockKey.derive("fastapi", "alembic_version", None)
+LONGEST = 64
+"""Characters: of a database's name in MySQL, and of the name that GET_LOCK takes; a longer one is an error."""
 
 
 def test_the_key_is_a_known_value() -> None:
@@ -56,6 +61,27 @@ def test_a_channel_needs_no_quoting() -> None:
     assert DEFAULT.channel.isidentifier()
     assert DEFAULT.channel == DEFAULT.channel.lower()
     assert len(DEFAULT.channel) <= 63
+
+
+def mysql_name(database: str, **settings: str) -> str:
+    """What GET_LOCK is given for a database of that name."""
+    url = DatabaseURL.parse(f"mysql://shop:secret@db.example/{database}")
+    return lock_name(url, lock_key(MigrationSettings.load(_env_file=None, **settings), url))
+
+
+@pytest.mark.parametrize("database", ["s", "s" * LONGEST, "%C3%BC" * LONGEST], ids=["short", "long", "longer in bytes"])
+@pytest.mark.parametrize("name", ["fastapi", "n" * 200], ids=["short", "long"])
+def test_get_lock_takes_the_name(database: str, name: str) -> None:
+    """However long that of the database is, and the one that is set."""
+    assert len(mysql_name(database, lock_name=name).encode()) <= LONGEST
+
+
+def test_names_that_share_a_beginning_share_no_lock() -> None:
+    """The lock is the server's, and another database on it, whose name differs at its end, has its own."""
+    beginning = "s" * (LONGEST - 1)
+    databases = [beginning + end for end in "abcdefghij"]
+    assert len({mysql_name(database) for database in databases}) == len(databases)
+    assert mysql_name(beginning + "a") == mysql_name(beginning + "A"), "a server may take them for one"
 
 
 @pytest.mark.parametrize("instance", ["web-1", "host.example-4242", "a:b:c", "ünïcode", "with blank", "%s"])

@@ -1,21 +1,20 @@
 """The deployment files: valid for their readers, complete, and without a variable that nobody reads."""
 
+import copy
 import re
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import kubernetes_validate
 import pytest
 
 from api.migrations.settings import MigrationSettings, Strategy
-from tests import manifests
+from tests import app_spec, manifests
 from tests.manifests import APP_SPEC, KUBERNETES, KUSTOMIZATIONS, MANIFESTS, container, documents, named, pod, read
 
 OLDEST = "1.31"
 """Where the Job's failure policy and the budget's eviction policy are stable."""
 
-SCHEMA = Path(__file__).parent.parent / "data" / "app_spec.yaml"
 APP = read(APP_SPEC)
 DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
 RBAC = KUBERNETES / "leader-election" / "rbac.yaml"
@@ -107,8 +106,8 @@ def test_leaders_are_who_may_have_the_lease() -> None:
 
 
 def test_the_app_spec_is_valid() -> None:
-    """By the documented fields, their types and limits."""
-    jsonschema.Draft202012Validator(read(SCHEMA)).validate(APP)
+    """By the platform's own schema, key by key; and it says what the documents say of it."""
+    assert app_spec.problems(APP) == []
     job, service = named(APP["jobs"], "migrate"), named(APP["services"], "api")
     assert (job["kind"], job["run_command"]) == ("PRE_DEPLOY", "./migrate.sh upgrade head")
     assert service["instance_count"] == 3
@@ -117,12 +116,41 @@ def test_the_app_spec_is_valid() -> None:
         assert manifests.app_values(component)["DATABASE_URL"] == f"${{{APP['databases'][0]['name']}.DATABASE_URL}}"
 
 
-@pytest.mark.parametrize("where", ["services", "jobs", "databases", "alerts", "envs"])
-def test_a_misspelt_field_of_the_app_spec_is_noticed(where: str) -> None:
-    """The schema allows no field that is not documented."""
-    broken = {**APP, where: [{**APP[where][0], "misspelt": 1}]}
-    with pytest.raises(jsonschema.ValidationError, match="misspelt"):
-        jsonschema.Draft202012Validator(read(SCHEMA)).validate(broken)
+def test_what_the_platforms_schema_lacks_is_known() -> None:
+    """Every key that it does not name is on the list with its reason, and the list has no other."""
+    assert {*app_spec.unknown(app_spec.PUBLISHED, APP)} == {*app_spec.LACKING}
+
+
+@pytest.mark.parametrize(
+    ("where", "key", "value"),
+    [
+        ([], "misspelt", 1),
+        ([], "region", "nowhere"),
+        (["envs", 0], "misspelt", 1),
+        (["alerts", 0], "rule", "DEPLOYMENT_FALED"),
+        (["jobs", 0], "misspelt", 1),
+        (["jobs", 0], "kind", "BEFORE"),
+        (["jobs", 0], "timeout", "half an hour"),
+        (["jobs", 0], "instance_size_slug", "apps-s-9vcpu-1gb"),
+        (["jobs", 0, "envs", 0], "misspelt", 1),
+        (["services", 0], "timeout", "30m"),
+        (["services", 0, "termination"], "drain_seconds", 111),
+        (["services", 0, "health_check"], "failure_threshold", 51),
+        (["services", 0, "liveness_health_check"], "success_threshold", 2),
+        (["services", 0, "alerts", 0], "misspelt", 1),
+        (["databases", 0], "engine", "POSTGRES"),
+        (["ingress", "rules", 0, "match"], "misspelt", 1),
+    ],
+)
+def test_a_mistake_in_the_app_spec_is_noticed(where: list[str | int], key: str, value: Any) -> None:
+    """Once, and in its place, however deep it is."""
+    broken = copy.deepcopy(APP)
+    part: Any = broken
+    for step in where:
+        part = part[step]
+    part[key] = value
+    (problem,) = app_spec.problems(broken)
+    assert key in problem
 
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)

@@ -1,0 +1,67 @@
+"""Several workers of one uvicorn: each is an instance of its own, under a name of its own."""
+
+import re
+import signal
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import portable, project
+from tests.acceptance.fleet import MARK, Instance, fleet
+from tests.places import HISTORY, SqlitePlace, applied, marks, versions
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+WORKERS = 3
+
+
+@contextmanager
+def workers(place: SqlitePlace, ini: Path) -> Iterator[Instance]:
+    """A uvicorn with three of them, and nobody's name set; its end is theirs, which SIGKILL would not be."""
+    # what `--workers 3` sets is taken from there too, and an empty name is none
+    settings = {**place.settings, "WEB_CONCURRENCY": f"{WORKERS}", "MIGRATION_INSTANCE": ""}
+    with fleet(1, place.url, ini=ini, first=1, inside=(), **settings) as (parent,):
+        try:
+            yield parent
+        finally:
+            parent.kill(signal.SIGTERM)
+            parent.wait()
+
+
+def speakers(parent: Instance, words: str) -> set[str]:
+    """Who has written a line with these words."""
+    return {*re.findall(rf"{re.escape(words)}.* \[(.+)\]$", parent.log(), re.M)}
+
+
+def until_said(parent: Instance, words: str, count: int) -> set[str]:
+    """Wait until so many have written these words; returns who."""
+    wait_until(lambda: len(speakers(parent, words)) == count, f"{count} who say {words!r}", seconds=60)
+    return speakers(parent, words)
+
+
+def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """Two wait for it and say its name; then all three serve, and each revision was applied once, by that one."""
+    ini = portable.make_history(tmp_path, portable.held(), portable.noted())
+    with workers(sqlite_place, ini) as parent:
+        portable.until_reached(ini)
+        names = until_said(parent, "Strategy advisory_lock", WORKERS)
+        pids = re.findall(r"Started server process \[(\d+)\]", parent.log())
+        assert names == {f"{socket.gethostname()}-{pid}" for pid in pids}
+        (migrator,) = until_said(parent, MARK, 1)
+        held = f"{migrator} (pid {migrator.rpartition('-')[2]}) holds the lock"
+        assert until_said(parent, held, WORKERS - 1) == names - {migrator}
+        assert not parent.ready()
+        portable.let_go(ini)
+        assert until_said(parent, "Ready: the database is at head", WORKERS) == names
+        # whichever of them answers
+        assert {parent.ready() for _ in range(5 * WORKERS)} == {True}
+        assert parent.log().count(MARK) == 1
+    assert applied(sqlite_place) == project.revisions(ini)
+    assert versions(sqlite_place) == [project.head(ini)]
+    assert marks(sqlite_place) == ["ground", "held", "noted"]
+    assert sqlite_place.rows(f"SELECT DISTINCT instance FROM {HISTORY}") == [[migrator]]
+    assert sqlite_place.lock_is_free()
