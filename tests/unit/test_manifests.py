@@ -1,5 +1,6 @@
 """The deployment files: valid for their readers, complete, and without a variable that nobody reads."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,17 @@ def test_only_the_job_gets_the_owners_url() -> None:
     """With strategy `job` the instances have the application's role."""
     assert "MIGRATION_DATABASE_URL" in manifests.values(container(JOB)["env"])
     assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
+
+
+def test_by_hand_is_the_jobs_pod() -> None:
+    """What the runbook adds to `kubectl run`: the Job's rights, limits and Secret, and the application's URL to look at."""
+    spec = json.loads((KUBERNETES / "by-hand.json").read_text())["spec"]
+    (only,), job = spec.pop("containers"), container(JOB)
+    assert spec.items() <= pod(JOB).items()
+    assert (only["securityContext"], only["resources"]) == (job["securityContext"], job["resources"])
+    theirs = [*job["env"], *container(DEPLOYMENT)["env"]]
+    assert [each for each in only["env"] if each not in theirs] == []
+    assert manifests.values(only["env"]).keys() == {"MIGRATION_STRATEGY", "DATABASE_URL", "MIGRATION_DATABASE_URL"}
 
 
 def test_leaders_are_who_may_have_the_lease() -> None:
