@@ -95,8 +95,15 @@ def test_only_the_job_gets_the_owners_url() -> None:
     assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
 
 
+def test_the_first_install_has_its_grants() -> None:
+    """Whoever begins with the manifests finds the statements that the tests of two roles execute."""
+    comment = (KUBERNETES / "kustomization.yaml").read_text()
+    assert manifests.grants()
+    assert [each for each in manifests.grants() if f"#   {each}\n" not in comment] == []
+
+
 def test_by_hand_is_the_jobs_pod() -> None:
-    """What the runbook adds to `kubectl run`: the Job's rights, limits and Secret, and the application's URL to look at."""
+    """What the runbook adds to `kubectl run`: the Job's rights, limits and Secret, and the application's URL."""
     spec = json.loads((KUBERNETES / "by-hand.json").read_text())["spec"]
     (only,), job = spec.pop("containers"), container(JOB)
     assert spec.items() <= pod(JOB).items()
