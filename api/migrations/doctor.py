@@ -51,10 +51,10 @@ async def strategy(assembly: Assembly) -> Answer:
         return Verdict.OK, named
     elector = assembly.elector()
     try:
-        leads = await elector.try_acquire()
+        leader = await elector.ask()
     finally:
         await elector.release()
-    return Verdict.OK, f"{named}; it answers" + ("" if leads else ", and another instance leads")
+    return Verdict.OK, f"{named}; it answers" + (f", and names {leader} as the leader" if leader else "")
 
 
 async def schema(assembly: Assembly) -> Answer:
