@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     how = {"as_json": arguments.json, "logged": shape.log_format == "json"}
     stop = _Signals()
     try:
-        assembly = Assembly.build(_settings(arguments))
+        assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
         result = _carry_out(assembly, arguments, stop)
     except MigrationError as error:
         terminal.complain(error, **how)

@@ -58,10 +58,10 @@ async def strategy(assembly: Assembly) -> Answer:
 
 
 async def schema(assembly: Assembly) -> Answer:
-    """Where the database stands."""
-    found = await reading(assembly, partial(judged, assembly))
-    bad = found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
-    return Verdict.FAIL if bad else Verdict.OK, explain(found)
+    """Where the database stands, and whether this build knows where to."""
+    found, ambiguous = await reading(assembly, partial(judged, assembly)), assembly.revisions.ambiguous
+    bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
+    return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
 
 
 async def privileges(assembly: Assembly, connection: asyncpg.Connection) -> Answer:
