@@ -58,6 +58,8 @@ def test_the_job_is_named_by_the_release() -> None:
     assert replacement["source"]["name"] == DEPLOYMENT["metadata"]["name"]
     assert f"[name={container(DEPLOYMENT)['name']}]" in replacement["source"]["fieldPath"]
     (image,) = read(KUBERNETES / "kustomization.yaml")["images"]
+    # a release tool puts another hash between the quotes, perhaps one of digits only
+    assert f'newTag: "{image["newTag"]}"' in (KUBERNETES / "kustomization.yaml").read_text()
     assert container(JOB)["image"] == container(DEPLOYMENT)["image"] == image["name"]
     for variant in (KUBERNETES / "variants").iterdir():
         assert read(variant)["metadata"]["name"] == JOB["metadata"]["name"]
