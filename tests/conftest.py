@@ -1,9 +1,11 @@
 """Fixtures every test can ask for: a real PostgreSQL, databases on it, and the other servers a test may need."""
 
+import fcntl
 import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack
 from itertools import count
@@ -51,6 +53,14 @@ def _settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if name == "DATABASE_URL" or name.startswith("MIGRATION_"):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def ports_from_8000() -> Iterator[None]:
+    """The ports that `./dev up` and the compose file publish, which others on this machine leave alone meanwhile."""
+    with (Path(tempfile.gettempdir()) / "migrations-tests-8000.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture(scope="session")

@@ -75,6 +75,12 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
                 yield f"{path.name} {name}", service["environment"]
 
 
+def grants() -> list[str]:
+    """The statements of the guide for a first installation with two roles."""
+    (box,) = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / "MULTI_HOST_STRATEGY.md").read_text(), re.M | re.S)
+    return str(box).splitlines()
+
+
 def settings(given: dict[str, str]) -> MigrationSettings:
     """What the process makes of these variables; those that come from elsewhere are left out."""
     plain = {name: value for name, value in given.items() if value and "$" not in value}

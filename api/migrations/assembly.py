@@ -73,8 +73,13 @@ class Assembly:
         return backends.hold_name(self.settings, self.choice.strategy, self.url)
 
     @classmethod
-    def build(cls, settings: MigrationSettings, tracker: Tracker | None = None) -> Assembly:
+    def build(cls, settings: MigrationSettings, tracker: Tracker | None = None, *, ambiguous: bool = False) -> Assembly:
         """Read the revisions and check the settings; touches no database.
+
+        Args:
+            settings: of the instance, or of the command.
+            tracker: where progress and outcome are shown; a new one if None.
+            ambiguous: whether several heads will do where one is meant: for who only looks.
 
         Raises:
             ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
@@ -84,6 +89,8 @@ class Assembly:
         choice = choose(settings, url)
         key = backends.lock_key(settings, url)
         revisions = Revisions(settings.alembic_config, settings.target)
+        if revisions.ambiguous and not ambiguous:
+            raise ConfigurationError(revisions.ambiguous)
         history = History(settings.history, settings.version_table_schema)
         release = settings.release or revisions.fingerprint
         author = Author(settings.instance, release)

@@ -7,6 +7,7 @@ import asyncio
 import logging
 import os
 import signal
+import sys
 import time
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
@@ -37,13 +38,13 @@ CANCEL_SECONDS = 1.5
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command; returns the exit code."""
-    arguments = _parser().parse_args(argv)
+    arguments = _parser().parse_args(_words(sys.argv[1:] if argv is None else argv))
     shape = MigrationSettings.partly("log_format", "log_level", "instance", "release")
     terminal.log_to_stderr(shape, quiet=arguments.json)
     how = {"as_json": arguments.json, "logged": shape.log_format == "json"}
     stop = _Signals()
     try:
-        assembly = Assembly.build(_settings(arguments))
+        assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
         result = _carry_out(assembly, arguments, stop)
     except MigrationError as error:
         terminal.complain(error, **how)
@@ -138,6 +139,11 @@ def _settings(arguments: argparse.Namespace) -> MigrationSettings:
         return settings
     # not checked against the others again: who types it waits no longer, whatever a hold may last
     return settings.model_copy(update={"wait_seconds": timeout, "run_seconds": min(timeout, settings.run_seconds)})
+
+
+def _words(given: list[str]) -> list[str]:
+    """`help` and `help upgrade`, as many tools have them, are `--help` and `upgrade --help`."""
+    return [*given[1:2], "--help"] if given[:1] == ["help"] else given
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -51,17 +51,17 @@ async def strategy(assembly: Assembly) -> Answer:
         return Verdict.OK, named
     elector = assembly.elector()
     try:
-        leads = await elector.try_acquire()
+        leader = await elector.ask()
     finally:
         await elector.release()
-    return Verdict.OK, f"{named}; it answers" + ("" if leads else ", and another instance leads")
+    return Verdict.OK, f"{named}; it answers" + (f", and names {leader} as the leader" if leader else "")
 
 
 async def schema(assembly: Assembly) -> Answer:
-    """Where the database stands."""
-    found = await reading(assembly, partial(judged, assembly))
-    bad = found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
-    return Verdict.FAIL if bad else Verdict.OK, explain(found)
+    """Where the database stands, and whether this build knows where to."""
+    found, ambiguous = await reading(assembly, partial(judged, assembly)), assembly.revisions.ambiguous
+    bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
+    return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
 
 
 async def privileges(assembly: Assembly, connection: asyncpg.Connection) -> Answer:

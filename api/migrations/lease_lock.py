@@ -34,6 +34,7 @@ import asyncio
 import logging
 import re
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -148,17 +149,18 @@ class LeaseElector:
         assert self._keeper is not None
         return await asyncio.wrap_future(self._keeper.lost)
 
+    async def ask(self) -> str | None:
+        """The instance that the Lease names now."""
+        leases = self._leases
+        found = await self._connected().get()
+        leases.sighting = leases.sighting.updated(found.record if found else None, leases.clock.monotonic())
+        return self._named()
+
     async def leader(self) -> str | None:
         """The instance that the Lease names now, or named when it was last seen."""
-        leases = self._leases
-        try:
-            found = await self._connected().get()
-            record = found.record if found else None
-            leases.sighting = leases.sighting.updated(record, leases.clock.monotonic())
-        except MigrationError:
-            pass
-        holder = leases.sighting.record.holder if leases.sighting.record else ""
-        return RANDOM_PART.sub("", holder) or None
+        with suppress(MigrationError):
+            return await self.ask()
+        return self._named()
 
     async def release(self) -> None:
         """Clear the holder if it is us, so that the next one need not wait."""
@@ -203,6 +205,10 @@ class LeaseElector:
         found = await client.get()
         if found is not None and found.record.holder == identity:
             await client.replace(found, found.record.released())
+
+    def _named(self) -> str | None:
+        record = self._leases.sighting.record
+        return RANDOM_PART.sub("", record.holder) or None if record else None
 
     def _connected(self) -> LeaseClient:
         if self._client is None:

@@ -79,7 +79,9 @@ async def _recorded(
     half = current in {half.revision for half in (await session.observe()).half_applied}
     message = _cancelled(status, run_seconds, half=half)
     if current is not None:
-        await session.fail_attempt(message, current if order.kind == "upgrade" else None, run_seconds)
+        # what was in the revision's way may be in the way of the record too, which changes nothing about what is there
+        with suppress(MigrationError):
+            await session.fail_attempt(message, current if order.kind == "upgrade" else None, run_seconds)
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
     return message, await session.observe()
 

@@ -151,6 +151,14 @@ class Elector(Protocol):
     async def lost(self) -> str:
         """Return once the hold is lost, with the reason for people; not before."""
 
+    async def ask(self) -> str | None:
+        """The instance that leads, by an answer of this moment; changes nothing.
+
+        Raises:
+            ElectorUnreachable: no answer.
+            AccessRefused: the answer is no, and stays no (credentials, permissions).
+        """
+
     async def leader(self) -> str | None:
         """The instance that leads, as far as it is known; never raises."""
 

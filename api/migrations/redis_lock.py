@@ -43,7 +43,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import LockNotOwnedError, RedisError
 
-from .errors import ConfigurationError, HoldLost
+from .errors import ConfigurationError, HoldLost, MigrationError
 from .redis_checks import examine
 from .redis_errors import describe, translate
 from .redis_hold import Hold
@@ -118,15 +118,21 @@ class RedisElector:
         await hold.gone.wait()
         return hold.reason or ""
 
-    async def leader(self) -> str | None:
+    async def ask(self) -> str | None:
         """The instance in the token of the key."""
         try:
             async with asyncio.timeout(self._answer_seconds):
                 token = await self._client.get(self._key)
-        except (RedisError, OSError):
-            return None
+        except (RedisError, OSError) as error:
+            raise translate(error, "asking who migrates") from error
         text = token.decode(errors="replace") if isinstance(token, bytes) else token or ""
         return text.rpartition(":")[0] or None
+
+    async def leader(self) -> str | None:
+        """The same, and nobody where there is no answer."""
+        with suppress(MigrationError):
+            return await self.ask()
+        return None
 
     async def release(self) -> None:
         """Take our token out of the key, and close the connections."""

@@ -23,8 +23,7 @@ class Revisions:
     """The revisions of this build, from an `alembic.ini`.
 
     Raises:
-        ConfigurationError: the file or its script folder is missing, a revision file does not load,
-            or there are several heads and the target is a single `head`.
+        ConfigurationError: the file or its script folder is missing, or a revision file does not load.
     """
 
     def __init__(self, alembic_config: str, target: str = "head") -> None:
@@ -47,11 +46,16 @@ class Revisions:
                 f"the revisions of {alembic_config} do not load: {describe(error, quotes=True)}{place}"
             ) from error
         self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
-        if target == "head" and len(self.code.heads) > 1:
-            raise ConfigurationError(
-                f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
-                "'alembic merge heads', or set MIGRATION_TARGET=heads if that is meant"
-            )
+
+    @property
+    def ambiguous(self) -> str | None:
+        """What is wrong where there are several heads and the target is a single `head`."""
+        if self.target != "head" or len(self.code.heads) < 2:
+            return None
+        return (
+            f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
+            "'alembic merge heads', or set MIGRATION_TARGET=heads if that is meant"
+        )
 
     @property
     def fingerprint(self) -> str:

@@ -113,7 +113,7 @@ def _bar() -> Any:
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
     if "history" in result:
-        yield from map(_attempt, result["history"])
+        yield from map(_attempt, result["history"]) if result["history"] else ("no history yet",)
         return
     yield from (f"{finding.verdict:4}  {finding.check:12}  {finding.message}" for finding in result.get("findings", ()))
     if result.get("steps"):

@@ -51,8 +51,8 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
     """
     with suppress(asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
         await connection.execute(
-            f"INSERT INTO {history} (revision, parents, direction, outcome, instance, finished_at, error) "
-            f"SELECT revision, parents, 'unlock', 'unlocked', $1, clock_timestamp(), $2 FROM {history} "
+            f"INSERT INTO {history} (revision, parents, direction, outcome, instance, started_at, finished_at, error) "
+            f"SELECT revision, parents, 'unlock', 'unlocked', $1, now, now, $2 FROM {history}, clock_timestamp() now "
             # pg_stat_activity has only the beginning of a long name
             "WHERE instance = $3 OR octet_length($3) > 30 AND starts_with(instance, $3) ORDER BY id DESC LIMIT 1",
             instance,

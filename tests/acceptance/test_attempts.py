@@ -1,6 +1,7 @@
 """What cannot succeed is not tried again: connections counted on the wire, for the command and for an instance."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -46,11 +47,16 @@ def test_a_refusal_is_asked_for_once(database_url: str, account: str, database: 
         assert server.connections == 2
 
 
+def two_heads(folder: Path) -> Path:
+    """The ledger's history with two revisions after its last."""
+    ini, right = project.make_history(folder, project.quick("left")), project.quick("right")
+    project.revision_file(ini, right).write_text(right.source(project.head()))
+    return ini
+
+
 def test_several_heads_are_no_connection(database_url: str, tmp_path: Path) -> None:
     """The tree is looked at first: nobody connects, and the line names both heads."""
-    ini = project.make_history(tmp_path, project.quick("left"))
-    right = project.quick("right")
-    project.revision_file(ini, right).write_text(right.source(project.head()))
+    ini = two_heads(tmp_path)
     with wire(database_url) as (server, url):
         code, output = migrate("upgrade", url=url, ini=ini)
         assert (code, "several heads (left, right)" in output) == (2, True), output
@@ -60,3 +66,12 @@ def test_several_heads_are_no_connection(database_url: str, tmp_path: Path) -> N
             assert "several heads (left, right)" in instance.log()
         assert (server.connections, server.statements) == (0, [])
     assert evidence.versions(database_url) == []
+
+
+def test_several_heads_are_a_finding(database_url: str, tmp_path: Path) -> None:
+    """The doctor fails and says what to do about them, and all the other checks are made."""
+    code, output = migrate("doctor", url=database_url, ini=two_heads(tmp_path))
+    assert (code, "13 checks, 1 failed" in output) == (1, True), output
+    assert re.search(
+        r"^fail  schema .*several heads \(left, right\); join them with 'alembic merge heads'", output, re.M
+    )

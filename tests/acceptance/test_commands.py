@@ -12,7 +12,8 @@ import pytest
 from api.migrations.errors import MigrationError
 from tests.acceptance import evidence
 from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
-from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, revisions
+from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, quick, revisions
+from tests.servers import fetch_sync
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -150,6 +151,7 @@ def test_every_result_is_json(ledger_url: str) -> None:
     assert status.keys() == {"state", "message", "revisions", "expected_heads", "pending"} | {
         "lock",
         "statement",
+        "retry",
         "blocked_by",
         "elected",
         "fleet",
@@ -192,6 +194,17 @@ def test_the_help_lists_the_exit_codes_of_the_errors() -> None:
     found = re.findall(r"\s\s(\d+)(?:, (\d+))?\s\s", table)
     documented = {int(number) for numbers in found for number in numbers if number}
     assert documented == SHELL_CODES | {error.exit_code for error in classes(MigrationError)}
+
+
+def test_a_database_older_than_its_history(ledger_url: str, tmp_path: Path) -> None:
+    """Migrated by Alembic alone: it is at head, there is no history yet, and the next migration begins one."""
+    fetch_sync(ledger_url, "DROP TABLE alembic_version_history")
+    assert "no history yet" in done("history", url=ledger_url)
+    assert "at head" in done("check", url=ledger_url)
+    ini = make_history(tmp_path, quick("newer"))
+    done("upgrade", url=ledger_url, ini=ini)
+    told = done("history", url=ledger_url, ini=ini).splitlines()
+    assert [line.split()[5] for line in told if " by " in line] == ["applied"]
 
 
 def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) -> None:

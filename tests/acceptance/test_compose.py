@@ -15,7 +15,7 @@ from tests.conftest import PROJECT
 from tests.servers import optional
 from tests.waiting import wait_until
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.docker]
+pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 
 REMEDY = "start a Docker engine; apt-get install docker.io docker-compose"
 COMMAND_SECONDS = 600

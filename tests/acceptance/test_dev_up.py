@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import PROJECT
 
-pytestmark = pytest.mark.acceptance
+pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 
 PARTS = ("api", "alembic", "alembic.ini", "devtools")
 BUDGET_SECONDS = 90

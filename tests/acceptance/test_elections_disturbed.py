@@ -245,7 +245,7 @@ def test_what_people_type_is_elected_too(game: Game) -> None:
             code, output = game.migrate("status")
             assert (code, "script" in output) == (0, True), output
             code, output = game.migrate("doctor")
-            assert "it answers, and another instance leads" in output, output
+            assert "it answers, and names script as the leader" in output, output
             assert f"{game.referee.kind}: MIGRATION_STRATEGY names it" in output
             code, output = game.migrate("unlock")
             assert (code, "LockHeld: script" in output) == (1, True), output

@@ -23,6 +23,7 @@ from tests.acceptance.fleet import (
     until_phase,
 )
 from tests.acceptance.project import head, held, make_history, revisions
+from tests.manifests import grants
 from tests.servers import Server, fetch, fetch_sync
 from tests.waiting import wait_until
 
@@ -53,12 +54,10 @@ def accounts(server: Server) -> Iterator[None]:
 
 @pytest.fixture
 def roles(server: Server, accounts: None, database_url: str) -> Roles:
-    """An empty database of the owner's, whose future tables the application may read and write."""
+    """An empty database, with what the guide says to grant before the first job."""
     name = urlsplit(database_url).path[1:]
-    server.execute(f'ALTER DATABASE "{name}" OWNER TO {OWNER}')
-    future = f"ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} IN SCHEMA public GRANT"
-    server.execute(f"{future} SELECT, INSERT, UPDATE, DELETE ON TABLES TO {APP}", database=name)
-    server.execute(f"{future} USAGE ON SEQUENCES TO {APP}", database=name)
+    for grant in grants():
+        server.execute(grant.replace("ledger_owner", OWNER).replace("ledger_app", APP), database=name)
     owner, app = (server.url(name, user=role, password=PASSWORD) for role in (OWNER, APP))
     return Roles(database_url, owner, app)
 

@@ -42,7 +42,8 @@ BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLU
 
 def commands(section: str) -> list[str]:
     """The commands in the boxes of a section."""
-    return [line for box in re.findall(r"^```\n(.*?)^```", SECTIONS[section], re.M | re.S) for line in box.splitlines()]
+    boxes = re.findall(r"^```\n(.*?)^```", SECTIONS[section].replace("\\\n", ""), re.M | re.S)
+    return [line for box in boxes for line in box.splitlines()]
 
 
 @pytest.fixture(autouse=True)
@@ -245,3 +246,38 @@ def test_on_a_platform(ledger_url: str, tmp_path: Path, number: int) -> None:
     stand_in.chmod(0o755)
     path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
     assert "at head" in works(line, ledger_url, PLAIN, PATH=path)
+
+
+KUBECTL = """
+import json, os, sys
+arguments = sys.argv[1:]
+if arguments[0] == "get":
+    sys.exit(print("registry.example.com/ledger:4f1c2d9"))
+options, command = arguments[: arguments.index("--")], arguments[arguments.index("--") + 1 :]
+given = dict(option.split("=", 1) for option in options if "=" in option)
+assert given["--image"] == "registry.example.com/ledger:4f1c2d9"
+assert given["--override-type"] == "strategic"
+(container,) = json.loads(given["--overrides"])["spec"]["containers"]
+assert (options[:2], container["name"], options[-1]) == (["run", "by-hand"], "by-hand", "--command")
+inside = {name: os.environ[name] for name in ("PATH", "VIRTUAL_ENV", "MIGRATION_ALEMBIC_CONFIG")}
+secret = {"DATABASE_URL": os.environ["APP_URL"], "MIGRATION_DATABASE_URL": os.environ["OWNER_URL"]}
+for each in container["env"]:
+    inside[each["name"]] = each["value"] if "value" in each else secret[each["valueFrom"]["secretKeyRef"]["key"]]
+name, value = given["--env"].split("=", 1)
+os.execvpe(command[0], command, {**inside, name: value})
+"""
+"""`kubectl get` and `kubectl run`: what is given to run there is run here, with the pod's variables and no other."""
+
+
+def test_by_hand_on_kubernetes(ledger_url: str, tmp_path: Path) -> None:
+    """The pod has the owner's URL from the Secret, not the application's, and the history names the person."""
+    _, _, line = commands("On a platform")
+    ini = project.make_history(tmp_path, project.quick())
+    (tmp_path / "stand_in.py").write_text(KUBECTL)
+    stand_in = tmp_path / "kubectl"
+    stand_in.write_text(f'#!/bin/sh\nexec {sys.executable} {tmp_path / "stand_in.py"} "$@"\n')
+    stand_in.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    nowhere = "postgresql://app@127.0.0.1:1/ledger"
+    works(line, nowhere, ini, PATH=path, USER="ann", APP_URL=nowhere, OWNER_URL=ledger_url)
+    assert evidence.history(ledger_url)[-1]["instance"] == "ann"

@@ -36,6 +36,7 @@ def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
     assert sorted(rows) == [("unlock", "unlocked"), ("upgrade", "applied"), ("upgrade", "interrupted")]
     (unlocked,) = (row for row in evidence.history(ledger_url) if row["direction"] == "unlock")
     assert (unlocked["instance"], unlocked["error"]) == ("night-shift", f"ended session {pid} of {first.name}")
+    assert unlocked["started_at"] == unlocked["finished_at"]
     assert evidence.marks(ledger_url) == ["in_python", "quick"]
     code, output = migrate("history", url=ledger_url, ini=ini)
     assert "by night-shift (postgres)  ended session" in output

@@ -14,7 +14,9 @@ from api.migrations import server_checks
 from api.migrations.doctor import examine
 from api.migrations.server_checks import Verdict
 from tests.acceptance.standby import REPLICATION, standby_of
+from tests.lease_electors import NAME, making, serving
 from tests.pooler import PgBouncer
+from tests.redis_server import RedisServer
 from tests.servers import Server, embedded_postgres, fetch
 from tests.unit.fakes import assembled, in_the_way, tree
 from tests.waiting import until
@@ -201,3 +203,35 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
 
         await until(behind, "a standby that is behind", seconds=30)
         assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])
+
+
+async def test_a_lease_is_only_read(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is elected by it, where there is no Lease and where somebody leads; without the right to read it fails."""
+    ini = await upgraded(database_url, tmp_path)
+    values = {"strategy": "kubernetes", "lease_name": NAME}
+    with serving(tmp_path, monkeypatch) as api:
+        assert "it answers" in (await found(database_url, ini, **values))["strategy"][1]
+        assert (api.verbs, api.holder(NAME)) == ({"get"}, "")
+        async with making(api) as make:
+            leader = make("first")
+            assert await leader.try_acquire()
+            assert "names first as the leader" in (await found(database_url, ini, **values))["strategy"][1]
+            assert api.holder(NAME).startswith("first_")
+        api.granted = {"t0ken": frozenset({"create", "update"})}
+        verdict, message = (await found(database_url, ini, **values))["strategy"]
+        assert (verdict, "does not allow to get" in message) == (Verdict.FAIL, True)
+        api.stop()
+        assert (await found(database_url, ini, **values))["strategy"][0] is Verdict.FAIL
+
+
+async def test_redis_is_only_read(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    """No key is written for a moment; one that does not answer is a failure."""
+    ini = await upgraded(database_url, tmp_path)
+    values = {"strategy": "redis", "redis_url": redis_server.url}
+    written = redis_server.info("persistence")["rdb_changes_since_last_save"]
+    findings = await found(database_url, ini, **values)
+    assert (findings["strategy"][0], "it answers" in findings["strategy"][1]) == (Verdict.OK, True)
+    assert redis_server.info("persistence")["rdb_changes_since_last_save"] == written
+    redis_server.kill()
+    verdict, message = (await found(database_url, ini, **values))["strategy"]
+    assert (verdict, "no answer of Redis" in message) == (Verdict.FAIL, True)

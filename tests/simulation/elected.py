@@ -65,6 +65,10 @@ class LeasedElector:
         assert self._reason is not None
         return await asyncio.shield(self._reason)
 
+    async def ask(self) -> str | None:
+        """Whoever holds it."""
+        return await self.leader()
+
     async def leader(self) -> str | None:
         """Whoever holds it."""
         return self.holds.holder.process.name if self.holds.holder else None

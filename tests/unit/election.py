@@ -77,6 +77,12 @@ class FakeElector:
         await self._gone.wait()
         return self._reason
 
+    async def ask(self) -> str | None:
+        """Who leads."""
+        if self.election.silent:
+            raise ElectorUnreachable("no answer")
+        return self.election.leader
+
     async def leader(self) -> str | None:
         """Who leads, unless nobody says."""
         return None if self.election.silent else self.election.leader

@@ -83,12 +83,21 @@ def test_wrong_usage_ends_with_2(argv: str, capsys: pytest.CaptureFixture[str]) 
     assert "usage: migrate.sh" in err
 
 
-def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("word", ["--help", "help"])
+def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str], word: str) -> None:
     """Whoever writes a pipeline looks there."""
     with pytest.raises(SystemExit) as ended:
-        main(["--help"])
+        main([word])
     assert ended.value.code == 0
     assert EXIT_CODES.strip() in capsys.readouterr().out
+
+
+def test_there_is_help_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`help wait` is `wait --help`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "wait"])
+    assert ended.value.code == 0
+    assert "--timeout SECONDS" in capsys.readouterr().out
 
 
 def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:

@@ -1,6 +1,7 @@
 """The deployment files: valid for their readers, complete, and without a variable that nobody reads."""
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,8 @@ def test_the_job_is_named_by_the_release() -> None:
     assert replacement["source"]["name"] == DEPLOYMENT["metadata"]["name"]
     assert f"[name={container(DEPLOYMENT)['name']}]" in replacement["source"]["fieldPath"]
     (image,) = read(KUBERNETES / "kustomization.yaml")["images"]
+    # a release tool puts another hash between the quotes, perhaps one of digits only
+    assert f'newTag: "{image["newTag"]}"' in (KUBERNETES / "kustomization.yaml").read_text()
     assert container(JOB)["image"] == container(DEPLOYMENT)["image"] == image["name"]
     for variant in (KUBERNETES / "variants").iterdir():
         assert read(variant)["metadata"]["name"] == JOB["metadata"]["name"]
@@ -91,6 +94,24 @@ def test_only_the_job_gets_the_owners_url() -> None:
     """With strategy `job` the instances have the application's role."""
     assert "MIGRATION_DATABASE_URL" in manifests.values(container(JOB)["env"])
     assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
+
+
+def test_the_first_install_has_its_grants() -> None:
+    """Whoever begins with the manifests finds the statements that the tests of two roles execute."""
+    comment = (KUBERNETES / "kustomization.yaml").read_text()
+    assert manifests.grants()
+    assert [each for each in manifests.grants() if f"#   {each}\n" not in comment] == []
+
+
+def test_by_hand_is_the_jobs_pod() -> None:
+    """What the runbook adds to `kubectl run`: the Job's rights, limits and Secret, and the application's URL."""
+    spec = json.loads((KUBERNETES / "by-hand.json").read_text())["spec"]
+    (only,), job = spec.pop("containers"), container(JOB)
+    assert spec.items() <= pod(JOB).items()
+    assert (only["securityContext"], only["resources"]) == (job["securityContext"], job["resources"])
+    theirs = [*job["env"], *container(DEPLOYMENT)["env"]]
+    assert [each for each in only["env"] if each not in theirs] == []
+    assert manifests.values(only["env"]).keys() == {"MIGRATION_STRATEGY", "DATABASE_URL", "MIGRATION_DATABASE_URL"}
 
 
 def test_leaders_are_who_may_have_the_lease() -> None:

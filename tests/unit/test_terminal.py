@@ -128,6 +128,14 @@ def test_an_attempt_is_one_line(
     assert [word for word in words if word not in line] == []
 
 
+def test_an_empty_history_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    """To people; JSON has an empty list."""
+    for as_json in (False, True):
+        terminal.show({"history": []}, as_json=as_json)
+    told, document = capsys.readouterr().out.splitlines()
+    assert (told, json.loads(document)) == ("no history yet", {"history": []})
+
+
 def test_json_is_one_document_with_readable_values(capsys: pytest.CaptureFixture[str]) -> None:
     """Moments as ISO 8601, states by their names."""
     terminal.show({"history": [ATTEMPT], "state": SchemaState.AT_HEAD}, as_json=True)
