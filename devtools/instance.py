@@ -94,7 +94,7 @@ class Instance:
             answer = await client.get(f"{self.url}/health/migrations")
             body = answer.json()
         except (httpx.HTTPError, ValueError):
-            # it does not listen yet, or it has just ended: the next look will tell
+            # it does not answer yet, or it has just ended: the next look will tell
             self._note(self.report)
             return
         self._note(read(answer.status_code, body))

@@ -16,6 +16,7 @@ import runpy
 import socket
 import subprocess
 import sys
+import threading
 import time
 from functools import cache
 from pathlib import Path
@@ -41,7 +42,8 @@ class Process(subprocess.Popen[Any]):
         """Start it: `Popen` has opened what it reads and writes, and does everything else as ever."""
         asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments  # type: ignore[attr-defined]
         environment = dict(os.environ if asked["env"] is None else asked["env"])
-        if not _has_a_warm_start(asked["args"], environment):
+        special = asked["preexec_fn"] or asked["pass_fds"] or asked["start_new_session"]
+        if special or not _has_a_warm_start(asked["args"], environment):
             super()._execute_child(*arguments)  # type: ignore[misc]
             return
         streams = {0: asked["p2cread"], 1: asked["c2pwrite"], 2: asked["errwrite"]}
@@ -74,6 +76,7 @@ class Warm:
 
     def __init__(self) -> None:
         self._libc = ctypes.CDLL(None)
+        self._one_at_a_time = threading.Lock()
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             command = [sys.executable, "-m", "tests.warm", str(its.fileno())]
@@ -81,6 +84,10 @@ class Warm:
 
     def fork(self, order: dict[str, Any], streams: list[int]) -> int:
         """Have a process forked, and made a child of this one, as one that is orphaned below it; returns its pid."""
+        with self._one_at_a_time:
+            return self._fork(order, streams)
+
+    def _fork(self, order: dict[str, Any], streams: list[int]) -> int:
         self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
             socket.send_fds(self._channel, [json.dumps(order).encode()], streams)
@@ -121,8 +128,9 @@ def fork_for(channel: socket.socket) -> dict[str, Any]:
             os._exit(0)
         # once the one between is gone, its child is whose it should be
         os.waitpid(between, 0)
+        os.close(writing)
         channel.send(os.read(reading, 64))
-        for number in (reading, writing, *streams):
+        for number in (reading, *streams):
             os.close(number)
 
 

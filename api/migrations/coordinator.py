@@ -25,7 +25,7 @@ from .patience import Patience
 from .ports import MigrationSession, Order
 from .progress import Reporter
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
-from .state import Phase, Survey, Tracker
+from .state import Phase, Progress, Survey, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -109,13 +109,17 @@ class Coordinator:
     async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
         schema = await self._look(session)
         precedent = await self._precedent(session, schema)
-        action, held = decide(schema, self._policy, locked=True, precedent=precedent), True
+        action = decide(schema, self._policy, locked=True, precedent=precedent)
+        held = True
         if action is Action.MIGRATE:
             held = await self._migrate(session, Order("upgrade", self._policy.target))
             schema = await self._verify()
-            action = decide(schema, self._policy, locked=True)
+            action = decide(schema, self._policy, locked=held)
         if held:
             await session.unlock()
+        else:
+            # it was closed with the lock, and whoever waits needs it
+            await session.open()
         return schema, precedent, action
 
     async def _execute(self, session: MigrationSession, order: Order) -> None:
@@ -129,6 +133,8 @@ class Coordinator:
             raise SchemaRefused(explain(schema))
         if order.repairs is not None:
             await _refuse_if_settled(session, order.repairs)
+        # what the looks inferred is an upgrade to the heads, and somebody else's
+        self._tracker.note(progress=Progress())
         try:
             held = await self._migrate(session, order)
             schema = await self._verify()
@@ -170,22 +176,15 @@ class Coordinator:
     async def _migrate(self, session: MigrationSession, order: Order) -> bool:
         """Carry it out; returns whether the lock is still held."""
         self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
-        beside, held = self._sessions(), True
+        beside = self._sessions()
+        held = True
         try:
             await session.secure(order)
             async with within_budget(beside, self._tracker, self._policy.run_seconds):
                 await session.carry_out(order, self._reporter)
         except TimeoutError as error:
-            status, seconds = self._tracker.status, self._policy.run_seconds
-            trouble = await ran_out_of_time(beside, status, seconds, order, self._code)
-            if trouble is not None:
-                unknown = isinstance(trouble, DatabaseUnreachable)
-                self._reporter.interrupted() if unknown else self._reporter.ended("failed", str(trouble))
-                raise trouble from error
-            words = "Everything was committed when the run was cancelled at the end of MIGRATION_RUN_SECONDS=%g"
-            log.warning(words, seconds, extra={"event": "run_ended_late"})
+            await self._overran(session, beside, order, error)
             held = False
-            await session.close()
         except (DatabaseUnreachable, LockContended):
             self._reporter.interrupted()
             raise
@@ -200,6 +199,22 @@ class Coordinator:
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, survey=Survey())
         return held
+
+    async def _overran(
+        self, session: MigrationSession, beside: MigrationSession, order: Order, error: TimeoutError
+    ) -> None:
+        """Return with the session closed where all of it is committed; else raise what became of it."""
+        seconds = self._policy.run_seconds
+        trouble = await ran_out_of_time(beside, self._tracker.status, seconds, order, self._code)
+        if isinstance(trouble, DatabaseUnreachable):
+            self._reporter.interrupted()
+        elif trouble is not None:
+            self._reporter.ended("failed", str(trouble))
+        if trouble is not None:
+            raise trouble from error
+        words = "Everything was committed when the run was cancelled at the end of MIGRATION_RUN_SECONDS=%g"
+        log.warning(words, seconds, extra={"event": "run_ended_late"})
+        await session.close()
 
     async def _verify(self) -> Schema:
         session = self._sessions()

@@ -52,7 +52,9 @@ failure, so its beginning counts. One that is half applied and has not ended may
 
 
 SLACK_SECONDS = 5.0
-"""What a run may take beyond its budget until its end is recorded; less than the pause before the next one."""
+"""How much older than its run an attempt may seem, by another clock; less than the pause before the next one."""
+OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
+"""How attempts stand that have not ended, or are tried again."""
 RECENT_ROWS = 6
 RECENT = f"""
     SELECT revision, direction, outcome, instance, extract(epoch FROM started_at)::float8 AS started_at,

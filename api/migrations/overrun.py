@@ -6,6 +6,7 @@ In that order, for the lock may go with the connection that is cancelled, and th
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
@@ -39,10 +40,11 @@ async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds
 
 async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Tracker, run_seconds: float) -> None:
     await asyncio.sleep(run_seconds)
-    # whatever becomes of the note, the budget has ended
-    with suppress(Exception):
-        async with asyncio.timeout(FOREWARN_SECONDS):
-            await session.forewarn(_cancelled(tracker.status, run_seconds, half=False))
+    if tracker.status.progress.current is not None:
+        # whatever becomes of the note, the budget has ended
+        with suppress(Exception):
+            async with asyncio.timeout(FOREWARN_SECONDS):
+                await session.forewarn(_cancelled(tracker.status, run_seconds, half=False))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -54,36 +56,39 @@ async def ran_out_of_time(
     if 0 < progress.total <= progress.applied:
         return None
     try:
-        message, after = await _recorded(session, status, run_seconds, order)
+        message, half, after = await _recorded(session, status, run_seconds, order)
     except MigrationError as error:
         what = f"revision {current} was cancelled, and what became of it is not known ({error}): {_budget(run_seconds)}"
         return DatabaseUnreachable(what) if isinstance(error, DatabaseUnreachable) else _failed(what, current)
+    if order.kind == "upgrade" and after.revisions - code.parents.keys():
+        # somebody went on from what this run committed: the next look judges that
+        return None
     pending = code.pending(after.revisions)
     undone = current is not None and (current in pending) is (order.kind == "upgrade")
     applied = progress.applied + (current is not None and not undone)
     if 0 < progress.total <= applied or (order.kind == "upgrade" and not pending):
         return None
     if not undone:
-        goes_on = f"{applied} of {progress.total} steps are committed and stay, and the next start goes on from there"
-        return _failed(f"{_budget(run_seconds)}; {goes_on}", None)
+        return _failed(f"{_budget(run_seconds)}; {_stays(applied, progress.total)}", None)
     # tried again and again, it was somebody's lock that took the time
-    waited = progress.attempt is not None and "rolled back" in message
-    return TableLockTimeout(message, revision=current) if waited else _failed(message, current)
+    kind = TableLockTimeout if progress.attempt is not None and not half else RevisionFailed
+    return kind(message, revision=current)
 
 
 async def _recorded(
     session: MigrationSession, status: Status, run_seconds: float, order: Order
-) -> tuple[str, Observed]:
+) -> tuple[str, bool, Observed]:
     current = status.progress.current
     await session.open()
-    half = current in {half.revision for half in (await session.observe()).half_applied}
+    half = current in {each.revision for each in (await session.observe()).half_applied}
     message = _cancelled(status, run_seconds, half=half)
     if current is not None:
         # what was in the revision's way may be in the way of the record too, which changes nothing about what is there
+        age_seconds = time.time() - (status.progress.started_at or 0.0)
         with suppress(MigrationError):
-            await session.fail_attempt(message, current if order.kind == "upgrade" else None, run_seconds)
+            await session.fail_attempt(message, current if order.kind == "upgrade" else None, age_seconds)
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
-    return message, await session.observe()
+    return message, half, await session.observe()
 
 
 def _failed(message: str, revision: str | None) -> RevisionFailed:
@@ -94,6 +99,12 @@ def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     how = "after it had committed a part of its work" if half else "and rolled back"
     last = f"; last: {status.message}" if status.message else ""
     return f"revision {status.progress.current} was cancelled {how}: {_budget(run_seconds)}{last}"
+
+
+def _stays(applied: int, total: int) -> str:
+    if not total:
+        return "what was committed by then stays: look with './migrate.sh status'"
+    return f"{applied} of {total} steps are committed and stay, and the next start goes on from there"
 
 
 def _budget(run_seconds: float) -> str:

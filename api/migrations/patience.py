@@ -102,6 +102,8 @@ class Patience:
         if survey.retry is not None:
             next_try_at = time.time() + survey.retry.seconds
             progress = replace(progress, attempt=survey.retry.attempt, next_try_at=next_try_at)
+        else:
+            progress = replace(progress, next_try_at=None)
         self._tracker.note(survey=survey, progress=progress)
 
     def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:

@@ -26,13 +26,14 @@ class Reporter:
         self._seconds: list[float] = []
         self._step_started = 0.0
         self._blocked_logged = float("-inf")
+        self._attempt: int | None = None
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """The run begins, or goes on after a step that did not get its lock."""
         self._verb = verb
         done, before = len(self._applied), self._tracker.status.progress
         started = before.started_at if done else time.time()
-        self._tracker.note(progress=Progress(done, done + len(revisions), None, started, before.attempt))
+        self._tracker.note(progress=Progress(done, done + len(revisions), None, started, self._attempt))
         if revisions and not self._announced:
             self._announced = True
             log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
@@ -45,6 +46,7 @@ class Reporter:
     def finished(self, revision: str) -> None:
         """A step is committed."""
         self._applied.append(revision)
+        self._attempt = None
         progress, survey = self._tracker.status.progress, self._tracker.status.survey
         progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
         self._tracker.note(message=None, survey=replace(survey, blocked_by=(), statement=None), progress=progress)
@@ -72,7 +74,7 @@ class Reporter:
         """A step did not get its lock; it is tried again."""
         who = "; ".join(map(str, blockers)) or "somebody who was not to be seen"
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
-        status = self._tracker.status
+        self._attempt, status = attempt, self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
         survey = replace(status.survey, blocked_by=tuple(blockers), statement=None)
         tally = replace(status.tally, contended=status.tally.contended + 1)
@@ -86,7 +88,7 @@ class Reporter:
         if survey.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
             self._blocked_logged = now
             current = self._tracker.status.progress.current
-            log.warning("%s waits: %s", current, survey, extra={"event": "blocked", "revision": current})
+            log.warning("%s waits: %s", current or "The run", survey, extra={"event": "blocked", "revision": current})
 
     def invalid(self, indexes: Sequence[str]) -> None:
         """INVALID indexes before or after the run."""

@@ -20,6 +20,8 @@ from .connection import ANSWER_SECONDS
 from .history import Outcome
 from .state import Blocker, Retry, Survey
 
+LATE_SECONDS = 2.0
+"""How much later than it was to begin the next try may begin; after that nobody is in the pause any more."""
 BEAT_SECONDS = 1.0
 """Less than `unlock` looks on before it takes a session for a frozen one."""
 
@@ -36,7 +38,7 @@ async def rest(
     note = json.dumps({"retry": asdict(retry), "blocked_by": [asdict(blocker) for blocker in blockers]})
     newest = f"(SELECT max(id) FROM {history} WHERE revision = $2 AND outcome = '{Outcome.RETRIED}')"
     # for people: the run does not depend on it
-    with suppress(asyncpg.PostgresError):
+    with suppress(asyncpg.PostgresError, TimeoutError):
         await connection.execute(
             f"UPDATE {history} SET note = $1 WHERE id = {newest}", note, revision, timeout=ANSWER_SECONDS
         )
@@ -57,13 +59,17 @@ def resting(seen: Survey, newest: Mapping[str, Any] | None) -> Survey:
     """`seen`, with what the holder has left to read if it is in such a pause."""
     if seen.holder is None or newest is None or newest["outcome"] != Outcome.RETRIED or not newest["note"]:
         return seen
+    holder, instance, ago = seen.holder.instance, newest["instance"], newest["ago"] or 0.0
     # pg_stat_activity has only the beginning of a long name
-    if not newest["instance"].startswith(seen.holder.instance):
+    if instance != holder and not (len(holder.encode()) > 30 and instance.startswith(holder)):
         return seen
-    left = json.loads(newest["note"])
-    ago = newest["ago"] or 0.0
-    blockers = (Blocker(**each) for each in left["blocked_by"])
-    retry = Retry(**left["retry"])
+    try:
+        left = json.loads(newest["note"])
+        retry, blockers = Retry(**left["retry"]), [Blocker(**each) for each in left["blocked_by"]]
+    except (ValueError, KeyError, TypeError):  # of a release that leaves something else
+        return seen
+    if ago > retry.seconds + LATE_SECONDS:  # of a run that ended in its pause
+        return seen
     return replace(
         seen,
         retry=replace(retry, seconds=max(0.0, retry.seconds - ago)),

@@ -19,10 +19,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from .contention import until_uncontended
 from .errors import DatabaseUnreachable, LockContended
 from .failures import contended, missing, translate
+from .history import OPEN
 from .pace import Pace
 from .ports import Order, Report
 from .runner import Runner
-from .sql_tables import OPEN, SqlTables
+from .sql_tables import SqlTables
 from .state import Holder, Survey
 from .steps import Hold
 from .to_the_end import to_the_end

@@ -11,12 +11,11 @@ from typing import Any
 import sqlalchemy as sa
 
 from .dialects import Now, aware, epoch
-from .history import RECENT_ROWS, SLACK_SECONDS, Outcome
+from .history import OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
 
 _FAILED = (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.HALF_APPLIED)
-OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
 
 
 class SqlTables:

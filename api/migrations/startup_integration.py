@@ -150,7 +150,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         log.error("Not ready: %s", error, extra={"event": "failed"})
         raise
     except BaseException as error:
-        if not thread.outcome.done() or thread.outcome.exception() is None:
+        if not thread.outcome.done() or error is not thread.outcome.exception():
             raise  # whoever waits here was cancelled
         raise _unexpected(error, tracker) from error
 
@@ -200,9 +200,13 @@ def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> G
     # the middleware stack is built before the lifespan runs, so add_middleware would be too late
     stack = app.middleware_stack or app.build_middleware_stack()
     gate = _gate_in(stack)
-    if gate is None:
+    if gate is not None:
+        gate.shut(settings.open_paths)
+    else:
+        if former := getattr(app.state, "migrations_gate", None):
+            # it may be in the stack all the same, inside something that does not show what it wraps
+            former.late_state = {}
         app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
-    gate.shut(settings.open_paths)
     # an application may be started again and again, in tests: what it shows is the start that is going on
     app.state.migrations, app.state.migrations_gate = tracker, gate
     return gate
@@ -210,9 +214,11 @@ def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> G
 
 def _gate_in(stack: Any) -> Gate | None:
     # of an earlier start; what instruments an application may have been wrapped around it since
-    while stack is not None and not isinstance(stack, Gate):
+    seen: list[Any] = []
+    while stack is not None and not isinstance(stack, Gate) and stack not in seen:
+        seen.append(stack)
         stack = getattr(stack, "app", None)
-    return stack
+    return stack if isinstance(stack, Gate) else None
 
 
 def _shown(app: Starlette) -> Status:

@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from .history import ENDED, RECENT, SLACK_SECONDS, Outcome
+from .history import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
 from .indexes import INVALID_INDEXES
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
@@ -87,13 +87,14 @@ class Tables:
         release: str | None = None,
         age_seconds: float = 0.0,
     ) -> None:
+        still_open = ", ".join(f"'{outcome}'" for outcome in OPEN)
         # one that is half applied stays that; one that was rolled back with its transaction is written down anew
         await self._rows_if_there(
             f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
             "error_class = 'TimeoutError', "
             f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
             f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2::text) "
-            f"AND outcome IN ('{Outcome.RUNNING}', '{Outcome.RETRIED}', '{Outcome.HALF_APPLIED}') RETURNING id) "
+            f"AND outcome IN ({still_open}) RETURNING id) "
             f"INSERT INTO {self._history} "
             "(direction, outcome, error_class, finished_at, error, instance, revision, parents, release) "
             f"SELECT 'upgrade', '{Outcome.FAILED}', 'TimeoutError', clock_timestamp(), "

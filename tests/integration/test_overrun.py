@@ -2,15 +2,16 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
-from api.migrations.errors import AlreadyFailed, RevisionFailed
+from api.migrations.errors import AlreadyFailed, MigrationError, RevisionFailed
 from api.migrations.ports import Order
 from api.migrations.sql_session import SqlSession
 from tests.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
-from tests.unit.fakes import THREE_LINES, assembled, revision, tree
+from tests.unit.fakes import THREE_LINES, assembled, in_the_way, revision, tree
 
 INSTANCES = 8
 LONG = {
@@ -43,7 +44,7 @@ if given is not None and given.in_transaction() is False and context.get_context
     given.exec_driver_sql("{long}")
 """
 # as by default, the wait budget is over when the run's is
-BUDGET = {"run_seconds": 1, "wait_seconds": 1, "strategy": "advisory_lock"}
+BUDGET: dict[str, Any] = {"run_seconds": 1, "wait_seconds": 1, "strategy": "advisory_lock"}
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 
 
@@ -106,6 +107,17 @@ async def test_a_downgrade_that_was_committed_is_no_failure(postgresql_place: Po
     await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(Order("downgrade", "r1"))
     assert versions(place) == ["r1"]
     assert history(place, "revision, direction, outcome")[-1] == ("r2", "downgrade", "applied")
+
+
+async def test_a_stamp_that_stamped_nothing_has_not_succeeded(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """Somebody has the version table for longer than the budget; what the looks before showed was no run of its own."""
+    place, ini = postgresql_place, tree(tmp_path, "pass")
+    place.rows("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
+    stamp = assembled(place.url, ini, **BUDGET).coordinator().execute(Order("stamp", "r1"))
+    async with in_the_way(place.url, "LOCK alembic_version IN SHARE MODE", "lunch"):
+        with pytest.raises(MigrationError, match="MIGRATION_RUN_SECONDS=1"):
+            await stamp
+    assert versions(place) == []
 
 
 class FarAway(SqlSession):

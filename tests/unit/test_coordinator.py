@@ -204,37 +204,6 @@ async def test_a_failure_older_than_the_instance_is_tried_again(database: Databa
     assert (instance.phase, database.runs) == (Phase.READY, ["one"])
 
 
-async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Database) -> None:
-    """The error names the revision and the setting, and the history tells the others."""
-
-    async def stuck(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned(("a",), "Applied")
-        report.started("a")
-        await asyncio.Event().wait()
-
-    database.work = stuck
-    await Instance(database, policy=Policy(run_seconds=0.01)).fails(
-        RevisionFailed, "revision a was cancelled", "MIGRATION_RUN_SECONDS=0.01"
-    )
-    assert "was cancelled" in str(database.failures[0][1].error)
-    assert database.holder is None
-
-
-async def test_a_commit_that_the_budget_overtook_is_not_called_failed(database: Database) -> None:
-    """The revision is in, and only the answer came too late: it looks again, and is ready."""
-
-    async def late_answer(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned(("c",), "Applied")
-        report.started("c")
-        database.observed = Observed(frozenset({"c"}))
-        await asyncio.Event().wait()
-
-    database.work = late_answer
-    instance = Instance(database, policy=Policy(run_seconds=0.01))
-    await instance.coordinator.become_ready()
-    assert (instance.phase, database.runs) == (Phase.READY, ["one"])
-
-
 async def test_a_lost_hold_ends_the_instance(database: Database) -> None:
     """Another one may be migrating; this one does not go on."""
 
