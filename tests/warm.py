@@ -9,7 +9,6 @@ import ctypes
 import gc
 import importlib
 import inspect
-import io
 import json
 import os
 import runpy
@@ -80,7 +79,11 @@ class Warm:
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             command = [sys.executable, "-m", "tests.warm", str(its.fileno())]
-            self._process = subprocess.Popen(command, cwd=ROOT, pass_fds=[its.fileno()], start_new_session=True)
+            # libraries keep the sys.stdout that they find when they are imported, so it must be the right one then
+            unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+            self._process = subprocess.Popen(
+                command, cwd=ROOT, env=unbuffered, pass_fds=[its.fileno()], start_new_session=True
+            )
 
     def fork(self, order: dict[str, Any], streams: list[int]) -> int:
         """Have a process forked, and made a child of this one, as one that is orphaned below it; returns its pid."""
@@ -155,7 +158,6 @@ def main() -> None:
     gc.collect()
     gc.freeze()
     order = fork_for(channel)
-    sys.stdout = io.TextIOWrapper(io.FileIO(1, "w"), write_through=True)
     sys.path[0] = order["cwd"]
     sys.argv = order["words"]
     runpy.run_module(order["words"][0], run_name="__main__", alter_sys=True)
