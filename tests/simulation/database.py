@@ -1,7 +1,7 @@
-"""A PostgreSQL as far as the coordinator can tell: backends with a life of their own, one lock, a version table.
+"""A database server as far as the coordinator can tell: backends with a life of their own, one lock, a version table.
 
 A backend outlives its client the way PostgreSQL's does: idle, it notices at once that the connection is gone; inside
-a statement, when the statement ends or at the next check of the connection.
+a statement, when the statement ends or at the next check of the connection, if the server makes such checks.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Database:
     revisions: set[str] = field(default_factory=set)
     history: list[Row] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
+    half_applied: set[str] = field(default_factory=set)
+    """Of which a part was committed, or may have been, and not the rest; whatever the history says."""
+    begun_again: int = 0
+    """How often a half-applied revision was, as its release allows."""
     up: bool = True
     lock_owner: Backend | None = None
     backends: set[Backend] = field(default_factory=set)
@@ -67,6 +71,16 @@ class Database:
         self.notified.set()
         self.notified = asyncio.Event()
 
+    def begin(self, row: Row, idempotent: frozenset[str]) -> None:
+        """The history row of an attempt, committed before it."""
+        unfinished = self.half_applied - idempotent
+        if unfinished:
+            raise Violation(
+                f"{', '.join(sorted(unfinished))} was half applied, and {row.instance} began {row.revision}"
+            )
+        self.begun_again += row.revision in self.half_applied
+        self.history.append(row)
+
     def commit(self, backend: Backend, revision: str, parents: frozenset[str]) -> None:
         """The version row and the history row of a finished revision."""
         if revision in self.applied:
@@ -74,6 +88,7 @@ class Database:
         self.applied.append(revision)
         self.revisions -= parents
         self.revisions.add(revision)
+        self.half_applied.discard(revision)
         self.history[-1].outcome = "applied"
 
 
@@ -85,6 +100,8 @@ class Backend:
         self.instance = instance
         self.alive = True
         self.migrating: str | None = None
+        self.check_interval_seconds: float | None = CHECK_INTERVAL_SECONDS
+        """How soon a statement notices that its client is gone; None: it goes on to its end."""
         self._client_there = True
         self._statement: asyncio.Future[None] | None = None
 
@@ -120,8 +137,8 @@ class Backend:
         self._client_there = False
         if self._statement is None or self._statement.done():
             self.die()
-        else:
-            asyncio.get_running_loop().call_later(CHECK_INTERVAL_SECONDS, self.die)
+        elif self.check_interval_seconds is not None:
+            asyncio.get_running_loop().call_later(self.check_interval_seconds, self.die)
 
     def die(self) -> None:
         """The session ends: rolled back, lock freed."""

@@ -117,8 +117,9 @@ class Session:
         """Mark this process's open attempt as failed."""
         await self._query()
         for row in self.database.history:
-            if row.outcome == "running" and row.instance == self.process.name:
-                row.outcome, row.error, row.finished_at = "failed", error, self.database.now()
+            if row.outcome in {"running", "half_applied"} and row.instance == self.process.name:
+                row.outcome = "failed" if row.outcome == "running" else row.outcome
+                row.error, row.finished_at = error, self.database.now()
 
     async def unlock(self) -> None:
         """Give the lock back, and notify."""
@@ -158,17 +159,11 @@ class Session:
     async def _apply(self, revision: str, report: Report) -> None:
         backend = await self._query()
         backend.check_hold(self._lock_backend(backend))
-        for row in self.database.history:
-            if row.outcome == "running":
-                row.outcome = "interrupted"
+        self._close_left_open()
         row = self._begin(revision)
         report.started(revision)
         backend.enter(revision)
-        await backend.execute(self.release.seconds[revision] / 2)
-        await self._may_fail(revision, row, backend)
-        if revision in self.release.commits_inside:
-            row.outcome = "half_applied"
-        await backend.execute(self.release.seconds[revision] / 2)
+        await self._work(revision, row, backend)
         await self._query()
         if self.elector is not None:
             await self.elector.confirm()
@@ -179,17 +174,35 @@ class Session:
         await self._query()
         report.finished(revision)
 
+    def _close_left_open(self) -> None:
+        idempotent = self.release.code.idempotent
+        for row in self.database.history:
+            if row.outcome == "running" or (row.outcome == "half_applied" and row.revision in idempotent):
+                row.outcome = "interrupted"
+
     def _begin(self, revision: str) -> Row:
         parents = self.release.code.parents[revision]
         row = Row(revision, parents, self.process.name, self.release.name, self.database.now())
-        self.database.history.append(row)
+        self.database.begin(row, self.release.code.idempotent)
         return row
 
-    async def _may_fail(self, revision: str, row: Row, backend: Backend) -> None:
+    async def _work(self, revision: str, row: Row, backend: Backend) -> None:
+        await backend.execute(self.release.seconds[revision] / 2)
+        await self._may_fail(revision, row, backend)
+        if revision in self.release.commits_inside:
+            self._commit_a_part(row)
+        await backend.execute(self.release.seconds[revision] / 2)
+
+    def _commit_a_part(self, row: Row) -> None:
+        # the mark goes into the transaction that is committed
+        row.outcome = "half_applied"
+        self.database.half_applied.add(row.revision)
+
+    async def _may_fail(self, revision: str, row: Row, backend: Backend, outcome: str = "failed") -> None:
         if revision in self.release.fails:
             await self._query()
             backend.migrating = None
-            row.outcome, row.error, row.finished_at = "failed", f"{revision} is broken", self.database.now()
+            row.outcome, row.error, row.finished_at = outcome, f"{revision} is broken", self.database.now()
             raise RevisionFailed(row.error, revision=revision)
 
     async def _query(self) -> Backend:

@@ -1,0 +1,64 @@
+"""The session on a database whose DDL commits by itself: what does not finish stays half applied.
+
+There a statement goes on when its client is gone, and keeps the lock until it ends; those who wait are not notified.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+
+from api.migrations.errors import DatabaseUnreachable
+from api.migrations.ports import Order, Report
+from tests.simulation.database import Backend, Row
+from tests.simulation.session import Session
+
+
+class SelfCommittingSession(Session):
+    """Each revision is two statements: rows or DDL, then DDL."""
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Apply what is pending; who cancels it ends the statement in the server, too."""
+        try:
+            await super().carry_out(order, report)
+        except asyncio.CancelledError:
+            await self._end_statement()
+            raise
+
+    async def pause(self, seconds: float) -> None:
+        """Without a connection: nobody is notified."""
+        await self.close()
+        await asyncio.sleep(seconds)
+        await self._step()
+
+    def _connect(self) -> Backend:
+        backend = super()._connect()
+        backend.check_interval_seconds = None
+        return backend
+
+    async def _work(self, revision: str, row: Row, backend: Backend) -> None:
+        seconds = self.release.seconds[revision] / 2
+        ddl_first, first_fails = self.chance.random() < 0.5, self.chance.random() < 0.5
+        if ddl_first:
+            await self._query()
+            self._commit_a_part(row)
+        await backend.execute(seconds)
+        if first_fails and revision in self.release.fails:
+            # DDL is carried out whole or not at all, and rows are rolled back
+            self.database.half_applied.discard(revision)
+            await self._may_fail(revision, row, backend)
+        await self._query()
+        self._commit_a_part(row)
+        await backend.execute(seconds)
+        await self._may_fail(revision, row, backend, "half_applied")
+
+    async def _end_statement(self) -> None:
+        backend = self.backend
+        with suppress(DatabaseUnreachable):
+            beside = self._connect()
+            try:
+                await self._step()
+                if backend is not None:
+                    backend.die()
+            finally:
+                beside.client_gone()
