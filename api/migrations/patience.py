@@ -50,10 +50,10 @@ class Patience:
             WaitTimeout: the budget has ended.
         """
         now = self._clock.monotonic()
-        self._begin_to_wait()
         if now - self._surveyed >= SURVEY_EVERY_SECONDS:
             self._surveyed = now
             await self._survey(session)
+        self._begin_to_wait()
         message = self._waiting_message(schema, precedent, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
