@@ -93,6 +93,8 @@ class World:
         policy = replace(self.policy, release=release.name)
         coordinator = self.coordinator(sessions, release.code, tracker, policy, VirtualClock())
         instance.task = asyncio.create_task(self._live(instance, coordinator))
+        # one violation is told; asyncio would write the others into the log
+        instance.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self.instances.append(instance)
 
     async def _live(self, instance: Instance, coordinator: Coordinator) -> None:

@@ -154,15 +154,16 @@ async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Databas
     assert database.holder is None
 
 
+async def late_answer(session: FakeSession, order: Order, report: Report) -> None:
+    """The last revision is committed, and the answer does not come."""
+    report.planned(("c",), "Applied")
+    report.started("c")
+    session.database.observed = Observed(frozenset({"c"}))
+    await asyncio.Event().wait()
+
+
 async def test_a_commit_that_the_budget_overtook_is_not_called_failed(database: Database) -> None:
     """The revision is in, and only the answer came too late: it looks again, and is ready."""
-
-    async def late_answer(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned(("c",), "Applied")
-        report.started("c")
-        database.observed = Observed(frozenset({"c"}))
-        await asyncio.Event().wait()
-
     database.work = late_answer
     instance = Instance(database, policy=Policy(run_seconds=0.01))
     await instance.coordinator.become_ready()
@@ -183,13 +184,6 @@ class Overtaken(FakeSession):
 
 async def test_whoever_goes_on_after_that_is_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock went with the run that was cancelled, so what is half applied is somebody's work, and no accident."""
-
-    async def late_answer(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned(("c",), "Applied")
-        report.started("c")
-        database.observed = Observed(frozenset({"c"}))
-        await asyncio.Event().wait()
-
     database.work = late_answer
     monkeypatch.setattr(database, "session", lambda name: Overtaken(database, name))
     await Instance(database, policy=Policy(run_seconds=0.01, wait_seconds=20)).fails(WaitTimeout, "other-1 (pid 4242)")
