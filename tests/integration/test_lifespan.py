@@ -3,108 +3,22 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
-from typing import Any, Self
 
-import httpx
 import pytest
-from fastapi import FastAPI, Request
-from starlette.middleware.gzip import GZipMiddleware
-from starlette.types import Message, Receive, Scope, Send
+from fastapi import FastAPI
 
 from api.migrations import MigrationSettings, lifespan_with_migrations, startup_integration
 from api.migrations.errors import MigrationError, RevisionFailed
-from api.migrations.health import Gate
 from api.migrations.startup_integration import MigrationLifespan
 from api.migrations.state import Phase, Tracker
+from tests.integration.served import Pool, Served, service, settings
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
 from tests.waiting import wait_until
 
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 STOPS = f'op.execute("{STOP}")'
-
-
-class Served:
-    """The server's side: it starts the lifespan, copies its state into requests, and stops it."""
-
-    def __init__(self, app: FastAPI) -> None:
-        self.app = app
-        self.state: dict[str, Any] = {}
-        self._inbox: asyncio.Queue[Message] = asyncio.Queue()
-        self._outbox: asyncio.Queue[Message] = asyncio.Queue()
-
-    async def __aenter__(self) -> Self:
-        scope = {"type": "lifespan", "state": self.state}
-        self._task = asyncio.create_task(self.app(scope, self._inbox.get, self._outbox.put))
-        if (await self._turn("lifespan.startup"))["type"] == "lifespan.startup.failed":
-            await self._task
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._turn("lifespan.shutdown")
-        await self._task
-
-    async def get(self, path: str) -> httpx.Response:
-        """One request."""
-
-        async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
-            await self.app({**scope, "state": dict(self.state)}, receive, send)
-
-        async with httpx.AsyncClient(transport=httpx.ASGITransport(with_state), base_url="http://test") as client:
-            return await client.get(path)
-
-    async def opened(self) -> None:
-        """Return as soon as requests pass."""
-        gate = self.app.middleware_stack
-        assert isinstance(gate, Gate)
-        await asyncio.to_thread(wait_until, lambda: gate.is_open, "the gate open", seconds=FOREVER_SECONDS)
-
-    async def _turn(self, kind: str) -> Message:
-        await self._inbox.put({"type": kind})
-        return await asyncio.wait_for(self._outbox.get(), FOREVER_SECONDS)
-
-
-class Pool:
-    """A service's own lifespan, which notes when and in which task it is entered and left."""
-
-    def __init__(self) -> None:
-        self.may_start = asyncio.Event()
-        self.may_start.set()
-        self.entered = asyncio.Event()
-        self.notes: list[tuple[str, bool, object]] = []
-
-    @asynccontextmanager
-    async def lifespan(self, app: FastAPI) -> AsyncIterator[dict[str, str]]:
-        """Yield state for the requests."""
-        self.entered.set()
-        await self.may_start.wait()
-        self._note("enter", app)
-        yield {"pool": "of connections"}
-        self._note("leave", app)
-
-    def _note(self, what: str, app: FastAPI) -> None:
-        self.notes.append((what, app.state.migrations.status.ready, asyncio.current_task()))
-
-
-def service(lifespan: MigrationLifespan) -> FastAPI:
-    """An application with one route, which shows the state that requests get."""
-    app = FastAPI(lifespan=lifespan)
-
-    @app.get("/{path:path}")
-    async def root(request: Request) -> dict[str, str | None]:
-        return {"pool": getattr(request.state, "pool", None)}
-
-    return app
-
-
-def settings(url: str, ini: Path, **values: Any) -> MigrationSettings:
-    """Settings that keep the process alive whatever happens."""
-    common = {"on_failure": "hold", "poll_seconds": 0.05, "lock_timeout_seconds": 0, "instance": "one"}
-    return MigrationSettings.load(database_url=url, alembic_config=str(ini), **{**common, **values})
 
 
 async def test_one_line_is_all_a_service_needs(
@@ -241,62 +155,6 @@ async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_
     assert await fetch(database_url, "SELECT * FROM alembic_version") == []
     assert (await fetch(database_url, "SELECT to_regclass('t')"))[0][0] is None
     assert pool.notes == []
-
-
-ORDERS = [("failed", "ready"), ("off", "failed"), ("ready", "failed", "off"), ("failed", "failed", "ready", "ready")]
-
-
-@pytest.mark.parametrize("phases", ORDERS, ids="-".join)
-@pytest.mark.parametrize("mode", ["gate", "block"])
-async def test_an_application_may_be_started_again(tmp_path: Path, mode: str, phases: tuple[str, ...]) -> None:
-    """As test suites do: gate, health and metrics tell of the start that is going on, and nothing is piled up."""
-    url, ini = f"sqlite:///{tmp_path / 'again.db'}", tree(tmp_path, CREATE)
-    starts = {
-        "ready": settings(url, ini, startup_mode=mode, strategy="advisory_lock"),
-        "failed": settings(url, tmp_path / "none.ini", startup_mode=mode, strategy="advisory_lock"),
-        "off": settings(url, ini, startup_mode=mode, strategy="off"),
-    }
-    app, shapes, coming = service(MigrationLifespan()), [], iter(phases)
-    app.router.lifespan_context = lambda app: MigrationLifespan(starts[next(coming)])(app)
-    for phase in phases:
-        async with Served(app) as served:
-            await asyncio.to_thread(wait_until, partial(settled, app), "the outcome", seconds=FOREVER_SECONDS)
-            answers = [await served.get(path) for path in ("/", "/health/ready", "/health/migrations", "/metrics")]
-        expected = 503 if phase == "failed" else 200
-        assert [answer.status_code for answer in answers] == [expected, expected, expected, 200]
-        assert answers[2].json()["phase"] == phase
-        assert f'migration_phase{{phase="{phase}"}} 1.0' in answers[3].text
-        shapes.append((depth(app), len(app.routes)))
-    assert len(set(shapes)) == 1
-
-
-def settled(app: FastAPI) -> bool:
-    """Whether the start has come to its end."""
-    gate = app.middleware_stack
-    return app.state.migrations.status.phase == "failed" or (isinstance(gate, Gate) and gate.is_open)
-
-
-def depth(app: FastAPI) -> int:
-    """How many applications are wrapped in one another."""
-    layer, layers = app.middleware_stack, 0
-    while layer is not None:
-        layer, layers = getattr(layer, "app", None), layers + 1
-    return layers
-
-
-async def test_what_was_wrapped_around_the_gate_stays() -> None:
-    """Instruments may take the gate's place between two starts; the second start finds it below them."""
-    values = MigrationSettings.load(strategy="off")
-    app = service(lifespan_with_migrations(settings=values))
-    async with Served(app) as served:
-        await served.opened()
-    gate = app.middleware_stack
-    assert isinstance(gate, Gate)
-    app.middleware_stack = around = GZipMiddleware(gate)
-    async with Served(app) as served:
-        await asyncio.to_thread(wait_until, lambda: gate.is_open, "the gate open", seconds=FOREVER_SECONDS)
-        assert (await served.get("/")).status_code == 200
-    assert app.middleware_stack is around
 
 
 async def test_metrics_pass_the_gate_and_do_not_outrun_it(database_url: str, tmp_path: Path) -> None:
