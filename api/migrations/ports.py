@@ -159,6 +159,14 @@ class Elector(Protocol):
             AccessRefused: the answer is no, and stays no (credentials, permissions).
         """
 
+    async def rehearse(self) -> None:
+        """Make sure that this instance has every right that a hold needs; changes nothing.
+
+        Raises:
+            ElectorUnreachable: no answer, or none to a write.
+            AccessRefused: the answer is no, and stays no (credentials, permissions, namespace).
+        """
+
     async def leader(self) -> str | None:
         """The instance that leads, as far as it is known; never raises."""
 

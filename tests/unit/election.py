@@ -83,6 +83,9 @@ class FakeElector:
             raise ElectorUnreachable("no answer")
         return self.election.leader
 
+    async def rehearse(self) -> None:
+        """Nothing: what it is refused is told when it asks."""
+
     async def leader(self) -> str | None:
         """Who leads, unless nobody says."""
         return None if self.election.silent else self.election.leader
