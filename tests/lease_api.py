@@ -121,9 +121,13 @@ class LeaseApi:
         """Who holds a Lease; empty where nobody does."""
         return self.spec(name, namespace).get("holderIdentity") or ""
 
-    def start(self, certificate: tuple[Path, Path] | None = None) -> None:
-        """Listen, on the same port each time, without any fault; with TLS if there is a certificate and its key."""
-        self.fault = None
+    def start(self, certificate: tuple[Path, Path] | None = None, *, refusing: int | None = None) -> None:
+        """Listen, on the same port each time; with TLS if there is a certificate and its key.
+
+        Everything, `/readyz` too, is answered with the status `refusing` until the fault is switched off: so does a
+        real API server for a moment after it listens, until its authorizer has read the roles.
+        """
+        self.fault = None if refusing is None else Fault(status=refusing)
         handler = type("Handler", (_Handler,), {"api": self})
         self._server = _Server((HOST, self.port), handler)
         if certificate is not None:
@@ -202,10 +206,13 @@ class _Handler(BaseHTTPRequestHandler):
         return self._send(code, answer, half=fault.cut == "halfway")
 
     def _answer(self, verb: str, key: Key, raw: bytes) -> tuple[int, Object]:
+        if self.path == "/readyz":
+            return 200, {"status": "ok"}
         if not self.path.startswith(f"{PREFIX}{key[0]}/leases"):
             raise Refusal(404, "the server could not find the requested resource")
         self._authorize(verb, key)
-        store = self.api.store
+        # judged like the real one, on a copy
+        store = self.api.store.copy() if self.path.endswith("?dryRun=All") else self.api.store
         if verb == "get":
             return 200, store.get(key)
         if verb == "delete":

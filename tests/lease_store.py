@@ -89,6 +89,11 @@ class LeaseStore:
                 raise self._conflict(key, "the object has been modified; please apply your changes to the latest one")
             return _copy(stored) if body == stored else self._keep(key, body)
 
+    def copy(self) -> "LeaseStore":
+        """Another one that knows the same."""
+        with self._guard:
+            return LeaseStore(self.namespaces, dict(self._leases), self._version)
+
     def delete(self, key: Key) -> Object:
         """Forget a Lease."""
         with self._guard:

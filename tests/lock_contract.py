@@ -166,6 +166,17 @@ class LockContract:
         await first.unlock()
         assert (await second.survey()).holder is None
 
+    async def test_everybody_sees_that_it_is_held(self, sessions: Sessions) -> None:
+        """A look says so to the holder and to others, takes nothing and is in nobody's way."""
+        first, second = await sessions("first"), await sessions("second")
+        both = (first, second)
+        assert [await session.lock_is_held() for session in both] == [False, False]
+        assert await first.try_lock()
+        assert [await session.lock_is_held() for session in both] == [True, True]
+        await first.unlock()
+        assert [await session.lock_is_held() for session in both] == [False, False]
+        assert await second.try_lock()
+
     async def test_two_databases_do_not_share_it(self, sessions: Sessions) -> None:
         """Not even on one server."""
         await sessions.holder()

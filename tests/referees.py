@@ -1,5 +1,6 @@
 """What elects, in one shape, for tests that must hold whichever does: a real Redis, or the API of Leases."""
 
+from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from tests.lease_api import NAMESPACE, Fault, LeaseApi
@@ -24,6 +25,15 @@ class Referee(Protocol):
 
     def leader(self) -> str:
         """The instance that leads; empty where none does."""
+
+    def outlived(self, instance: str) -> bool:
+        """Whether the hold of this instance is over because it was not renewed, or another has it."""
+
+    def reads(self) -> int:
+        """How often it was asked for the holder."""
+
+    def writes(self) -> int:
+        """How often a hold was acquired, renewed or released, or that was tried."""
 
     def rob(self, thief: str) -> None:
         """`thief` leads, for a second: nothing renews its hold."""
@@ -59,6 +69,18 @@ class RedisReferee:
         """In the token of the only key."""
         return str(self.server.execute("GET", self._key()) or "").rpartition(":")[0]
 
+    def outlived(self, instance: str) -> bool:
+        """The key ends with it."""
+        return self.leader() != instance
+
+    def reads(self) -> int:
+        """GET."""
+        return self._calls("get")
+
+    def writes(self) -> int:
+        """SET, and the scripts that renew and release."""
+        return self._calls("set") + self._calls("evalsha")
+
     def rob(self, thief: str) -> None:
         """Another token in the key."""
         self.server.execute("SET", self._key(), f"{thief}:0", "PX", 1000)
@@ -78,6 +100,10 @@ class RedisReferee:
     def speak(self) -> None:
         """Go on."""
         self.server.thaw()
+
+    def _calls(self, command: str) -> int:
+        seen = self.server.info("commandstats").get(f"cmdstat_{command}", {})
+        return int(seen.get("calls", 0))
 
     def _key(self) -> str:
         return next(iter(self.server.execute("KEYS", "fastapi-migrations:*")), "none")
@@ -102,6 +128,21 @@ class LeaseReferee:
         """In the record, without the random part of its identity."""
         return self.api.holder(self.name).rpartition("_")[0]
 
+    def outlived(self, instance: str) -> bool:
+        """The record stays: by its last renewal, on the clock of this machine."""
+        spec = self.api.spec(self.name)
+        renewed = datetime.fromisoformat(spec["renewTime"])
+        over = renewed + timedelta(seconds=spec["leaseDurationSeconds"]) < datetime.now(UTC)
+        return over or self.leader() != instance
+
+    def reads(self) -> int:
+        """GET."""
+        return self._requests("get")
+
+    def writes(self) -> int:
+        """POST and PUT."""
+        return self._requests("create", "update")
+
     def rob(self, thief: str) -> None:
         """Another holder in the record."""
         thief = f"{thief}_0123456789ab"
@@ -122,3 +163,6 @@ class LeaseReferee:
     def speak(self) -> None:
         """Answer in earnest."""
         self.api.fault = None
+
+    def _requests(self, *verbs: str) -> int:
+        return sum(request.verb in verbs for request in self.api.requests)

@@ -45,12 +45,13 @@ async def examine(assembly: Assembly) -> list[Finding]:
 
 
 async def strategy(assembly: Assembly) -> Answer:
-    """Which one it is, and whether what it needs answers."""
+    """Which one it is, and whether what it needs answers and grants this instance the hold that it would ask for."""
     named = f"{assembly.choice.strategy}: {assembly.choice.why}"
     if assembly.elector is None:
         return Verdict.OK, named
     elector = assembly.elector()
     try:
+        await elector.rehearse()
         leader = await elector.ask()
     finally:
         await elector.release()

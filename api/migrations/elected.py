@@ -1,7 +1,9 @@
 """A session behind an elector: the elector decides who tries, the database's own lock who runs.
 
-Without the elector's hold the database's lock is not even asked for; with it, it still has to be free. The run asks the
-elector inside each revision's transaction, before COMMIT, and is cancelled when the hold is lost.
+Without the elector's hold the database's lock is not even asked for; with it, it still has to be free. While another
+session holds that lock, the hold is not asked for either: it would be of no use, and a fleet that acquires and releases
+it at each look is load for what elects. The run asks the elector inside each revision's transaction, before COMMIT, and
+is cancelled when the hold is lost.
 """
 
 from __future__ import annotations
@@ -44,7 +46,7 @@ class ElectedSession:
     async def try_lock(self) -> bool:
         """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
         try:
-            elected = await self._elector.try_acquire()
+            elected = await self._elected()
             self._unreachable = None
         except ElectorUnreachable as error:
             elected, self._unreachable = False, error
@@ -57,6 +59,10 @@ class ElectedSession:
             if not held:
                 await self._elector.release()
         return held
+
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the database's lock."""
+        return await self._session.lock_is_held()
 
     async def secure(self, order: Order) -> None:
         """Secure what the order might lose, while the hold lasts."""
@@ -103,6 +109,13 @@ class ElectedSession:
             await self._session.close()
         finally:
             await self._elector.release()
+
+    async def _elected(self) -> bool:
+        if not await self._session.lock_is_held():
+            return await self._elector.try_acquire()
+        # how long a Lease has not changed is known only to those who look at it
+        await self._elector.ask()
+        return False
 
     async def _while_held(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name="elected-run")

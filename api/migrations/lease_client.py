@@ -45,6 +45,11 @@ class StoredLease:
     record: LeaseRecord
     raw: Lease
 
+    @property
+    def uid(self) -> str | None:
+        """Of this very object: one that is deleted and created again under the same name has another."""
+        return self.raw.metadata.uid if self.raw.metadata else None
+
 
 @dataclass(frozen=True)
 class LeaseAddress:
@@ -86,9 +91,7 @@ class LeaseClient:
 
     async def create(self, record: LeaseRecord) -> StoredLease | None:
         """The Lease that was created; None if somebody else created it."""
-        metadata = ObjectMeta(name=self._address.name, namespace=self._address.namespace)
-        lease = Lease(metadata=metadata, spec=_spec(LeaseSpec(), record))
-        return self._stored(await self._ask("create", self._client.create(lease), none_at=409))
+        return self._stored(await self._ask("create", self._client.create(self._new(record)), none_at=409))
 
     async def replace(self, stored: StoredLease, record: LeaseRecord) -> StoredLease | None:
         """The Lease with another record; None if it has changed since `stored`, or is gone."""
@@ -96,9 +99,20 @@ class LeaseClient:
         lease = Lease(metadata=raw.metadata, spec=_spec(raw.spec or LeaseSpec(), record))
         return self._stored(await self._ask("update", self._client.replace(lease), none_at=409))
 
+    async def rehearse(self, record: LeaseRecord) -> None:
+        """Ask for all that a hold needs, writes as a dry run: the API server judges them and stores nothing."""
+        found = await self.get()
+        lease = self._new(record)
+        await self._ask("create", self._client.create(lease, dry_run=True), none_at=409)
+        await self._ask("update", self._client.replace(found.raw if found else lease, dry_run=True), none_at=409)
+
     async def close(self) -> None:
         """Close the connections."""
         await self._client.aclose()
+
+    def _new(self, record: LeaseRecord) -> Lease:
+        metadata = ObjectMeta(name=self._address.name, namespace=self._address.namespace)
+        return Lease(metadata=metadata, spec=_spec(LeaseSpec(), record))
 
     def _stored(self, lease: Lease | None) -> StoredLease | None:
         return None if lease is None else StoredLease(_record(lease, self._address.lease_seconds), lease)
@@ -121,8 +135,8 @@ class LeaseClient:
             return ElectorUnreachable(f"the Kubernetes API answers {code} to {verb} {address}")
         if code == 401:
             return AccessRefused(
-                "the Kubernetes API does not accept the credentials (401): mount a fresh service account token, or "
-                "renew the user of the kubeconfig"
+                f"the Kubernetes API answers 401 to {verb} {address}: it does not accept the credentials. To fix: "
+                "mount a fresh service account token, or renew the user of the kubeconfig"
             )
         if code == 403 and "being terminated" in str(error):
             return AccessRefused(f"namespace {address.namespace} is being deleted: no {address} can be created in it")

@@ -53,7 +53,8 @@ class LeaseKeeper:
         self._clock = clock
         self._pulse = pulse
         self._trusted_until = started + tempo.renew_deadline_seconds
-        self._trouble = "this process stood still"
+        self._troubles: list[str] = []
+        """What the renewals since the last success ended with, each once."""
         self._stopping = False
         self._thread = MigrationThread(self._keep, "lease")
 
@@ -76,7 +77,7 @@ class LeaseKeeper:
             raise HoldLost(self.lost.result())
         left = self._trusted_until - self._clock.monotonic()
         if left < spare_seconds:
-            raise HoldLost(self._outdated() if left <= 0 else f"{self._address} is about to be lost: {self._trouble}")
+            raise HoldLost(self._outdated() if left <= 0 else f"{self._address} is about to be lost: {self._why()}")
 
     def overtaken(self, found: StoredLease | None) -> str | None:
         """Why the Lease as it was `found` is not ours any more; None if it is. A loss is remembered."""
@@ -84,9 +85,10 @@ class LeaseKeeper:
         if found is not None and found.record.holder == identity:
             return None
         if found is None:
-            return self._lose(f"{self._address} was deleted; whoever creates it anew leads")
-        who = f"is now held by {found.record.holder}" if found.record.holder else "was released by somebody else"
-        return self._lose(f"{self._address} {who}; this instance ({identity}) leads no more")
+            return self._lose(f"{self._address} was deleted; this instance ({identity}) no longer holds it")
+        again = "was deleted and created again, and " if found.uid != self._stored.uid else ""
+        who = f"is now held by {found.record.holder}" if found.record.holder else "names no holder any more"
+        return self._lose(f"{self._address} {again}{who}; this instance ({identity}) no longer holds it")
 
     async def _keep(self) -> None:
         try:
@@ -117,8 +119,9 @@ class LeaseKeeper:
                 async with asyncio.timeout(self._trusted_until - started):
                     await self._renew(client)
             except (MigrationError, TimeoutError) as error:
-                self._trouble = str(error) or "no answer"
+                self._remember(error)
                 return self._tempo.retry_seconds
+            self._troubles.clear()
             # by when it began: an answer that took long proves nothing about the time since
             self._trusted_until = started + self._tempo.renew_deadline_seconds
         return self._tempo.pause()
@@ -138,7 +141,18 @@ class LeaseKeeper:
 
     def _outdated(self) -> str:
         seconds = self._tempo.renew_deadline_seconds
-        return f"{self._address} was not renewed within {seconds:g} s: {self._trouble}"
+        return f"{self._address} was not renewed within {seconds:g} s: {self._why()}"
+
+    def _why(self) -> str:
+        if not self._troubles:
+            return "this process stood still"
+        return f"each renewal failed: {'; then '.join(self._troubles)}"
+
+    def _remember(self, error: MigrationError | TimeoutError) -> None:
+        # the last renewal is cut short when the hold ends: what was answered until then says more
+        told = str(error) or (None if self._troubles else "no answer")
+        if told and told not in self._troubles:
+            self._troubles.append(told)
 
     def _lose(self, reason: str) -> str:
         with suppress(InvalidStateError):  # it was lost before, for a better reason

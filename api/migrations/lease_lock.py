@@ -18,6 +18,11 @@ How long it is ours
     stretches nothing. When that time is over the hold is lost, whatever the API server thinks; the third that is left
     is for a COMMIT that is under way. A paused process finds both out by its own clock when it wakes up.
 
+When the API refuses
+    A refusal (401, 403) is believed once it has lasted for 5 s, asked again meanwhile: a restarted API server refuses
+    everything for a moment after it listens, and a token file that was replaced is read again. A refused renewal is one
+    that failed, as any other.
+
 When the API is away
     Shorter than that, and nothing happens. Longer, and the run ends with `HoldLost`; somebody else goes on once the
     API answers and the hold has run out. A 409 at a renewal is read again: if the record names us, only the answer to
@@ -34,12 +39,14 @@ import asyncio
 import logging
 import re
 import secrets
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, TypeVar
 
-from .clock import Clock, SystemClock
-from .errors import ConfigurationError, HoldLost, MigrationError
+from .clock import Clock, Deadline, SystemClock, jittered
+from .errors import AccessRefused, ConfigurationError, HoldLost, MigrationError
 from .lease_record import LeaseRecord, Sighting, Step, Tempo, decide
 from .settings import MigrationSettings
 
@@ -48,6 +55,8 @@ if TYPE_CHECKING:
     from .lease_keeper import LeaseKeeper
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 RANDOM_PART = re.compile(r"_[0-9a-f]{12}$")
 
@@ -111,21 +120,7 @@ class LeaseElector:
         """Look once, and take the Lease if it is free."""
         if self._keeper is not None:
             return not self._keeper.lost.done()
-        found = await self._connected().get()
-        started = self._leases.clock.monotonic()
-        step, self._leases.sighting = decide(
-            found.record if found else None, self._leases.sighting, started, self._identity
-        )
-        if step is Step.WAIT:
-            return False
-        self._claimed = True
-        taken = await self._take(step, found)
-        if taken is None:
-            self._claimed = False
-            return False
-        self._leases.sighting = Sighting(taken.record, self._leases.clock.monotonic())
-        self._keep(taken, started)
-        return True
+        return await self._believed(self._try)
 
     async def confirm(self) -> None:
         """Make sure of the hold: by our clock, and by the API server where it answers."""
@@ -151,15 +146,17 @@ class LeaseElector:
 
     async def ask(self) -> str | None:
         """The instance that the Lease names now."""
-        leases = self._leases
-        found = await self._connected().get()
-        leases.sighting = leases.sighting.updated(found.record if found else None, leases.clock.monotonic())
-        return self._named()
+        return await self._believed(self._ask)
+
+    async def rehearse(self) -> None:
+        """Make sure that the Lease may be read, created and updated, by dry runs."""
+        record = LeaseRecord.first(self._identity, self._leases.tempo.lease_seconds)
+        await self._believed(lambda: self._connected().rehearse(record))
 
     async def leader(self) -> str | None:
         """The instance that the Lease names now, or named when it was last seen."""
         with suppress(MigrationError):
-            return await self.ask()
+            return await self._ask()
         return self._named()
 
     async def release(self) -> None:
@@ -175,7 +172,7 @@ class LeaseElector:
                     await keeper.stop()
                 if claimed:
                     client = client or self._leases.address.client()
-                    await self._give_back(client, identity)
+                    await self._believed(partial(self._give_back, client, identity))
         except (MigrationError, TimeoutError) as error:
             seconds = self._leases.tempo.lease_seconds
             what = "%s was not given back (%s): the others wait for %d s"
@@ -184,6 +181,43 @@ class LeaseElector:
         finally:
             if client is not None:
                 await client.close()
+
+    async def _believed(self, attempt: Callable[[], Awaitable[T]]) -> T:
+        """The result of `attempt`, which is repeated while it is refused, until the refusal has lasted."""
+        clock, seconds = self._leases.clock, self._leases.tempo.doubt_seconds
+        deadline = Deadline.after(seconds, clock.monotonic())
+        while True:
+            try:
+                return await attempt()
+            except AccessRefused:
+                now = clock.monotonic()
+                if deadline.passed(now):
+                    raise
+                # all who wait were refused in the same moment
+                await clock.sleep(jittered(seconds / 10))
+
+    async def _ask(self) -> str | None:
+        leases = self._leases
+        found = await self._connected().get()
+        leases.sighting = leases.sighting.updated(found.record if found else None, leases.clock.monotonic())
+        return self._named()
+
+    async def _try(self) -> bool:
+        found = await self._connected().get()
+        started = self._leases.clock.monotonic()
+        step, self._leases.sighting = decide(
+            found.record if found else None, self._leases.sighting, started, self._identity
+        )
+        if step is Step.WAIT:
+            return False
+        self._claimed = True
+        taken = await self._take(step, found)
+        if taken is None:
+            self._claimed = False
+            return False
+        self._leases.sighting = Sighting(taken.record, self._leases.clock.monotonic())
+        self._keep(taken, started)
+        return True
 
     async def _take(self, step: Step, found: StoredLease | None) -> StoredLease | None:
         client, seconds = self._connected(), self._leases.tempo.lease_seconds

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from enum import Enum, auto
 
+LONGEST_DOUBT_SECONDS = 5.0
 JITTER_FACTOR = 1.2
 """Of client-go: a pause is up to this much of itself longer, so that holders and followers spread."""
 
@@ -31,6 +32,11 @@ class Tempo:
     def request_seconds(self) -> float:
         """Limit of one request: a few that hang fit into the renew deadline."""
         return self.renew_deadline_seconds / 4
+
+    @property
+    def doubt_seconds(self) -> float:
+        """For how long a refusal must last to be believed: a restarted API server refuses everything at first."""
+        return min(LONGEST_DOUBT_SECONDS, self.lease_seconds / 3)
 
     def pause(self) -> float:
         """From a renewal to the next one."""

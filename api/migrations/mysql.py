@@ -108,6 +108,10 @@ class NamedLock:
         if await self._ask("SELECT RELEASE_LOCK(:name)") != 1:
             raise HoldLost(f"the lock {self._name} was gone before it was given back; a revision freed it")
 
+    async def held(self) -> bool:
+        """Whether any session holds it."""
+        return await self._ask("SELECT IS_USED_LOCK(:name)") is not None
+
     async def holder(self) -> Holder | None:
         """The connection that holds it, and where it comes from, as far as this user may see."""
         number = await self._ask("SELECT IS_USED_LOCK(:name)")

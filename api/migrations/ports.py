@@ -90,6 +90,9 @@ class MigrationSession(Protocol):
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""
 
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the lock: one cheap look that changes nothing and is in no other session's way."""
+
     async def secure(self, order: Order) -> None:
         """Secure under the lock what the order might lose: a backup that was asked for is complete when this returns.
 
@@ -157,6 +160,14 @@ class Elector(Protocol):
         Raises:
             ElectorUnreachable: no answer.
             AccessRefused: the answer is no, and stays no (credentials, permissions).
+        """
+
+    async def rehearse(self) -> None:
+        """Make sure that this instance has every right that a hold needs; changes nothing.
+
+        Raises:
+            ElectorUnreachable: no answer, or none to a write.
+            AccessRefused: the answer is no, and stays no (credentials, permissions, namespace).
         """
 
     async def leader(self) -> str | None:

@@ -18,7 +18,7 @@ from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .frozen import end_if_frozen
 from .limits import Limits
-from .lock_manager import LockKey, SessionLock, TransactionLock, application_name
+from .lock_manager import HELD, LockKey, SessionLock, TransactionLock, application_name
 from .locked_run import LockedRun
 from .pace import Pace
 from .pg_backup import PostgresBackup
@@ -85,6 +85,11 @@ class PostgresSession(Tables):
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
                 await self._run.prepare(application_name(self._key, "migrating", self._instance))
         return held
+
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the advisory lock."""
+        held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
+        return bool(await self._value(held, self._key.high, self._key.low))
 
     async def secure(self, order: Order) -> None:
         """Take the backup, if this session was given one and the order is going to change anything."""

@@ -32,8 +32,8 @@ import asyncio
 import logging
 import secrets
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from redis.asyncio import Redis
@@ -120,13 +120,16 @@ class RedisElector:
 
     async def ask(self) -> str | None:
         """The instance in the token of the key."""
-        try:
-            async with asyncio.timeout(self._answer_seconds):
-                token = await self._client.get(self._key)
-        except (RedisError, OSError) as error:
-            raise translate(error, "asking who migrates") from error
+        async with self._answered("asking who migrates"):
+            token = await self._client.get(self._key)
         text = token.decode(errors="replace") if isinstance(token, bytes) else token or ""
         return text.rpartition(":")[0] or None
+
+    async def rehearse(self) -> None:
+        """Make sure that the key may be written: XX and a key that does not exist change nothing."""
+        async with self._answered("asking whether this instance may migrate"):
+            await self._client.set(f"{self._key}:rehearsal", b"", px=1, xx=True)
+            await self._is_ours(self._hold)
 
     async def leader(self) -> str | None:
         """The same, and nobody where there is no answer."""
@@ -146,15 +149,20 @@ class RedisElector:
             if client is not None:
                 await self._close(client)
 
+    @asynccontextmanager
+    async def _answered(self, doing: str) -> AsyncIterator[None]:
+        try:
+            async with asyncio.timeout(self._answer_seconds):
+                yield
+        except (RedisError, OSError) as error:
+            raise translate(error, doing) from error
+
     async def _granted(self, hold: Hold) -> bool:
         # with a SET that was not answered it may be in the key already
         unsure, hold.asked = hold.asked, True
         asked_at = self._clock()
-        try:
-            async with asyncio.timeout(self._answer_seconds):
-                hold.asked = await self._lock(hold).acquire(token=hold.token) or (unsure and await self._is_ours(hold))
-        except (RedisError, OSError) as error:
-            raise translate(error, "asking who may migrate") from error
+        async with self._answered("asking who may migrate"):
+            hold.asked = await self._lock(hold).acquire(token=hold.token) or (unsure and await self._is_ours(hold))
         if hold.asked:
             hold.trust.granted(asked_at)
         return hold.asked and hold.trust.left(self._clock()) > 0

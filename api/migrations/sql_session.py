@@ -50,6 +50,9 @@ class ExclusiveLock(Hold, Protocol):
     async def unlock(self) -> None:
         """Give it back. Raises `HoldLost` if it was not ours any more."""
 
+    async def held(self) -> bool:
+        """Whether any session holds it."""
+
     async def holder(self) -> Holder | None:
         """Who has it, as far as that can be known."""
 
@@ -100,6 +103,11 @@ class SqlSession(SqlTables):
         """Take the lock if it is free."""
         async with _answered("taking the lock"):
             return await self._held.try_lock()
+
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the lock."""
+        async with _answered("looking at the lock"):
+            return await self._held.held()
 
     async def secure(self, order: Order) -> None:
         """Take the backup, if this session was given one and the order is going to change anything."""

@@ -153,6 +153,10 @@ class FileLock:
         finally:
             self.forget()
 
+    async def held(self) -> bool:
+        """Whether any process holds it."""
+        return await self.holder() is not None
+
     async def holder(self) -> Holder | None:
         """Who wrote down its name last, if the lock is taken."""
         try:

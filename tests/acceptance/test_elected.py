@@ -15,6 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 PAIRS = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgresql"]
 STOPPED = ["redis-mariadb", "redis-sqlite", "kubernetes-postgresql"]
+LOOKS = 4
 AUTO = "Strategy redis: MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only"
 
 
@@ -62,12 +63,17 @@ def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
     with game.three(MIGRATION_IDLE_SECONDS=idle) as instances:
         first, others = game.begun(instances)
         game.stop(first)
-        wait_until(lambda: game.referee.leader() != first.name, "the end of its hold", seconds=30)
+        wait_until(lambda: game.referee.outlived(first.name), "the end of its hold", seconds=30)
         if game.place.kind != "mariadb":
+            written = game.referee.writes()
             # the database's lock is still the stopped one's
             assert not game.place.lock_is_free()
             assert outcomes(game.place, "held") == ["running"]
             assert said(others) == [0, 0]
+            # so none of the others asks for the hold, of which it would make no use
+            looked = game.referee.reads()
+            wait_until(lambda: game.referee.reads() >= looked + LOOKS, "a few more looks", seconds=30)
+            assert game.referee.writes() == written
         if game.place.kind == "sqlite":  # and stays so: nothing else would keep it from going on
             first.kill(signal.SIGCONT)
         second = game.until_succeeded(first)

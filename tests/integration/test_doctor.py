@@ -14,7 +14,7 @@ from api.migrations import server_checks
 from api.migrations.doctor import examine
 from api.migrations.server_checks import Verdict
 from tests.acceptance.standby import REPLICATION, standby_of
-from tests.lease_electors import NAME, making, serving
+from tests.lease_electors import LEASE_SECONDS, NAME, making, serving
 from tests.pooler import PgBouncer
 from tests.redis_server import RedisServer
 from tests.servers import Server, embedded_postgres, fetch
@@ -205,33 +205,66 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
         assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])
 
 
-async def test_a_lease_is_only_read(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is elected by it, where there is no Lease and where somebody leads; without the right to read it fails."""
+async def test_a_lease_is_left_alone(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is elected by it, where there is no Lease and where another leads: writes are tried without effect."""
     ini = await upgraded(database_url, tmp_path)
     values = {"strategy": "kubernetes", "lease_name": NAME}
     with serving(tmp_path, monkeypatch) as api:
         assert "it answers" in (await found(database_url, ini, **values))["strategy"][1]
-        assert (api.verbs, api.holder(NAME)) == ({"get"}, "")
+        assert (api.verbs, api.spec(NAME)) == ({"get", "create", "update"}, {})
         async with making(api) as make:
             leader = make("first")
             assert await leader.try_acquire()
+            before = api.spec(NAME)
             assert "names first as the leader" in (await found(database_url, ini, **values))["strategy"][1]
-            assert api.holder(NAME).startswith("first_")
-        api.granted = {"t0ken": frozenset({"create", "update"})}
-        verdict, message = (await found(database_url, ini, **values))["strategy"]
-        assert (verdict, "does not allow to get" in message) == (Verdict.FAIL, True)
+            assert {**api.spec(NAME), "renewTime": before["renewTime"]} == before
         api.stop()
         assert (await found(database_url, ini, **values))["strategy"][0] is Verdict.FAIL
 
 
-async def test_redis_is_only_read(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
-    """No key is written for a moment; one that does not answer is a failure."""
+@pytest.mark.parametrize("verb", ["get", "create", "update"])
+@pytest.mark.parametrize("there", [True, False], ids=["a Lease", "no Lease"])
+async def test_a_right_on_the_lease_that_is_missing(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, there: bool
+) -> None:
+    """It is named before the first migration needs it, whether there is a Lease or not."""
+    ini = tree(tmp_path, CREATE)
+    with serving(tmp_path, monkeypatch) as api:
+        if there:
+            async with making(api) as make:
+                assert await make().try_acquire()
+        before = api.spec(NAME)
+        api.granted = {"t0ken": api.granted["t0ken"] - {verb}}
+        values = {"strategy": "kubernetes", "lease_name": NAME, "lease_seconds": LEASE_SECONDS}
+        verdict, message = (await found(database_url, ini, **values))["strategy"]
+        assert (verdict, f"does not allow to {verb} " in message) == (Verdict.FAIL, True), message
+        assert api.spec(NAME) == before
+
+
+async def test_a_namespace_that_is_missing(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A Lease that is not found there may be created nowhere."""
+    ini = tree(tmp_path, CREATE)
+    with serving(tmp_path, monkeypatch):
+        values = {"strategy": "kubernetes", "lease_namespace": "elsewhere", "lease_seconds": LEASE_SECONDS}
+        verdict, message = (await found(database_url, ini, **values))["strategy"]
+    assert (verdict, "knows no namespace elsewhere" in message) == (Verdict.FAIL, True), message
+
+
+async def test_redis_is_left_alone(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    """No key is written for a moment; one that does not answer, or takes no writes, is a failure."""
     ini = await upgraded(database_url, tmp_path)
     values = {"strategy": "redis", "redis_url": redis_server.url}
     written = redis_server.info("persistence")["rdb_changes_since_last_save"]
     findings = await found(database_url, ini, **values)
     assert (findings["strategy"][0], "it answers" in findings["strategy"][1]) == (Verdict.OK, True)
     assert redis_server.info("persistence")["rdb_changes_since_last_save"] == written
+    redis_server.execute("REPLICAOF", "127.0.0.1", "1")
+    verdict, message = (await found(database_url, ini, **values))["strategy"]
+    assert (verdict, "it is a replica and takes no writes" in message) == (Verdict.FAIL, True), message
+    redis_server.execute("REPLICAOF", "NO", "ONE")
+    redis_server.execute("ACL", "SETUSER", "default", "-set")
+    verdict, message = (await found(database_url, ini, **values))["strategy"]
+    assert (verdict, "it needs the commands SET" in message) == (Verdict.FAIL, True), message
     redis_server.kill()
     verdict, message = (await found(database_url, ini, **values))["strategy"]
     assert (verdict, "no answer of Redis" in message) == (Verdict.FAIL, True)

@@ -1,5 +1,6 @@
 """Whom the API server lets do what: tokens, verbs, certificates, and what is said where it does not."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -12,9 +13,11 @@ from api.migrations.lease_client import LeaseAddress
 from api.migrations.lease_config import cluster_config
 from api.migrations.lease_lock import LeaseElector, Leases
 from api.migrations.lease_record import Tempo
+from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import NAMESPACE, Fault, LeaseApi
 from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, renewed, serving
 from tests.servers import program, self_signed
+from tests.waiting import until
 
 RBAC = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "leader-election" / "rbac.yaml"
 
@@ -43,9 +46,28 @@ async def test_a_token_that_is_rotated_is_read_again(api: LeaseApi, make: Make) 
     await first.confirm()
 
 
+async def test_a_token_that_ends_before_the_next_one_is_mounted(api: LeaseApi, make: Make) -> None:
+    """The holder and an instance that waits are refused meanwhile; both go on with the file that was replaced."""
+    first, second = make(lease_seconds=9), make("second", lease_seconds=30)
+    assert await first.try_acquire()
+    api.granted = {"fresh": api.granted["t0ken"]}
+    waiting = asyncio.create_task(second.try_acquire())
+
+    async def refused() -> bool:
+        # each request twice: the client reads the file again by itself
+        verbs = [each.verb for each in api.requests if each.status == 401]
+        return min(verbs.count("get"), verbs.count("update")) >= 2
+
+    await until(refused, "both refused", seconds=FOREVER_SECONDS)
+    api.token_file.write_text("fresh")
+    assert not await waiting
+    await renewed(api)
+    await first.confirm()
+
+
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
 async def test_a_verb_that_is_not_granted_is_named(api: LeaseApi, make: Make, verb: str) -> None:
-    """With the manifest that grants it; trying again cannot help."""
+    """With the manifest that grants it, once it has been refused for a while."""
     if verb == "update":
         other = make("other")
         assert await other.try_acquire()
@@ -56,12 +78,13 @@ async def test_a_verb_that_is_not_granted_is_named(api: LeaseApi, make: Make, ve
     ) as raised:
         await make().try_acquire()
     assert_discreet(raised.value, api)
+    assert api.count(403) > 2
 
 
 @pytest.mark.parametrize(
     ("settings", "status", "words"),
     [
-        ({}, 401, "does not accept the credentials"),
+        ({}, 401, "answers 401 to create Lease .* does not accept the credentials"),
         ({}, 422, "MIGRATION_LEASE_NAME"),
         ({}, 400, "MIGRATION_LEASE_NAME"),
         ({"lease_namespace": "elsewhere"}, None, "no namespace elsewhere.*MIGRATION_LEASE_NAMESPACE"),

@@ -14,6 +14,8 @@ from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, mak
 from tests.waiting import until
 
 UPDATES = frozenset({"update"})
+REFUSED = 2
+"""So many requests are refused before the API server knows better; less than it takes to believe it."""
 
 
 @pytest.fixture
@@ -32,6 +34,8 @@ async def make(api: LeaseApi) -> AsyncIterator[Make]:
 
 HICCUPS = {
     "500": Fault(status=500, times=1),
+    "401": Fault(status=401, times=1),
+    "403": Fault(status=403, times=1),
     "429": Fault(status=429, times=1),
     "no answer": Fault(delay_seconds=9, times=1),
     "cut off before": Fault(cut="before", times=1),
@@ -121,6 +125,39 @@ async def test_who_gets_no_answer_tries_again(api: LeaseApi, make: Make, fault: 
         api.start()
     api.fault = None
     assert await first.try_acquire()
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_refusal_that_passes_is_waited_out(api: LeaseApi, make: Make, status: int) -> None:
+    """A restarted API server refuses everything at first: reading, acquiring and releasing go on once it does not."""
+
+    def restarted() -> None:
+        api.stop()
+        api.start(refusing=status)
+        api.fault.times = REFUSED
+
+    first, second = make(lease_seconds=30), make("second", lease_seconds=30)
+    restarted()
+    assert await first.try_acquire()
+    restarted()
+    assert await second.ask() == "first"
+    restarted()
+    await first.release()
+    assert (api.holder(NAME), api.count(status)) == ("", 3 * REFUSED)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+async def test_a_renewal_that_is_refused_throughout(api: LeaseApi, make: Make, status: int) -> None:
+    """The hold lasts to its deadline, a confirmation included; then the reason is what the API answered."""
+    first = make()
+    assert await first.try_acquire()
+    await first.confirm()
+    api.fault = Fault(status=status)
+    await first.confirm()
+    lost = await reason(first)
+    assert "was not renewed within 2 s: each renewal failed: the Kubernetes API " in lost
+    assert (f"{status}" in lost, "no answer" in lost) == (True, False), lost
+    assert api.count(status) >= 2
 
 
 async def test_a_grant_that_nobody_heard_of(api: LeaseApi, make: Make) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.elector_contract import FOREVER_SECONDS
-from tests.lease_api import LeaseApi
+from tests.lease_api import NAMESPACE, LeaseApi
 from tests.lease_electors import KEY, NAME, Make, making, reason, renewed, serving
 from tests.waiting import until
 
@@ -66,15 +66,27 @@ def deleted(api: LeaseApi) -> None:
 
 
 def recreated(api: LeaseApi) -> None:
-    """Deleted and created by somebody else before we looked."""
+    """Deleted and created by another client before this instance looked."""
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}}
     api.store.delete(KEY)
     api.store.create(KEY, {**body, "spec": {"holderIdentity": "thief"}})
 
 
+def recreated_and_released(api: LeaseApi) -> None:
+    """Another instance had it meanwhile."""
+    recreated(api)
+    cleared(api)
+
+
 @pytest.mark.parametrize(
     ("change", "words"),
-    [(robbed, "held by thief"), (recreated, "held by thief"), (cleared, "released"), (deleted, "deleted")],
+    [
+        (robbed, "is now held by thief"),
+        (recreated, "was deleted and created again, and is now held by thief"),
+        (recreated_and_released, "was deleted and created again, and names no holder any more"),
+        (cleared, "names no holder any more"),
+        (deleted, "was deleted"),
+    ],
 )
 async def test_what_others_do_to_it_is_a_loss(
     api: LeaseApi, make: Make, change: Callable[[LeaseApi], None], words: str
@@ -84,7 +96,7 @@ async def test_what_others_do_to_it_is_a_loss(
     assert await first.try_acquire()
     change(api)
     before = api.spec(NAME)
-    assert words in await reason(first)
+    assert f"{NAMESPACE}/{NAME} {words}; this instance" in await reason(first)
     assert not await first.try_acquire()
     await first.release()
     assert api.spec(NAME) == before

@@ -69,6 +69,9 @@ class LeasedElector:
         """Whoever holds it."""
         return await self.leader()
 
+    async def rehearse(self) -> None:
+        """Nothing."""
+
     async def leader(self) -> str | None:
         """Whoever holds it."""
         return self.holds.holder.process.name if self.holds.holder else None

@@ -98,6 +98,11 @@ class Session:
         backend.check()
         return self.database.lock_owner is self._lock_backend(backend)
 
+    async def lock_is_held(self) -> bool:
+        """Look at the lock without taking it."""
+        await self._query()
+        return self.database.lock_owner is not None
+
     async def secure(self, order: Order) -> None:
         """No backup is asked for."""
 

@@ -87,7 +87,10 @@ class _AppliesNothing(Session):
 
 
 class _OnlyElected(Session):
-    """The bug: who is elected migrates, and the database's own lock is not asked for."""
+    """The bug: who is elected migrates, and the database's own lock is neither looked at nor asked for."""
+
+    async def lock_is_held(self) -> bool:
+        return False
 
     async def try_lock(self) -> bool:
         self.database.lock_owner = await self._query()

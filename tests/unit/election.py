@@ -10,6 +10,8 @@ class Election:
 
     def __init__(self) -> None:
         self.leader: str | None = None
+        self.asked_for = 0
+        """How often an instance asked for the hold."""
         self.silent = False
         """From now on there is no answer."""
         self.refuses = False
@@ -28,6 +30,7 @@ class Election:
 
     def grant(self, elector: "FakeElector") -> bool:
         """Let it lead if nobody does; returns whether it leads."""
+        self.asked_for += 1
         if self.silent:
             raise ElectorUnreachable("no answer of the election while asking who may migrate")
         if self.refuses:
@@ -82,6 +85,9 @@ class FakeElector:
         if self.election.silent:
             raise ElectorUnreachable("no answer")
         return self.election.leader
+
+    async def rehearse(self) -> None:
+        """Nothing: what it is refused is told when it asks."""
 
     async def leader(self) -> str | None:
         """Who leads, unless nobody says."""

@@ -113,6 +113,10 @@ class FakeSession:
             self.database.holder = Holder(self.instance, id(self))
         return self._holds
 
+    async def lock_is_held(self) -> bool:
+        """Whether the database has a holder."""
+        return self.database.holder is not None
+
     async def secure(self, order: Order) -> None:
         """There is nothing to lose."""
 

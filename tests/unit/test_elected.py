@@ -82,14 +82,41 @@ async def test_of_five_one_is_elected(database: Database, election: Election) ->
     assert (database.holder, election.leader) == (None, None)
 
 
-async def test_the_hold_is_given_back_where_the_lock_is_taken(database: Database, election: Election) -> None:
-    """Somebody who was not elected has the database's lock: nobody runs, and nobody leads for nothing."""
+async def test_the_hold_is_not_asked_for_while_the_lock_is_held(database: Database, election: Election) -> None:
+    """A session outside the election holds the database's lock: nobody runs, and nobody leads for nothing."""
     database.holder = STRANGER
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
-    assert not await session.try_lock()
+    for _ in range(3):
+        assert not await session.try_lock()
     assert (await session.survey()).holder == STRANGER
-    assert election.leader is None
+    assert (election.leader, election.asked_for, database.tries) == (None, 0, [])
+    database.holder = None
+    assert await session.try_lock()
+
+
+async def test_the_hold_is_given_back_where_the_lock_is_taken(database: Database, election: Election) -> None:
+    """The lock was free at the look, and taken by another session when it was asked for."""
+
+    class Beaten(FakeSession):
+        async def lock_is_held(self) -> bool:
+            held = await super().lock_is_held()
+            self.database.holder = STRANGER
+            return held
+
+    session = ElectedSession(Beaten(database, "one"), election.elector("one"))
+    await session.open()
+    assert not await session.try_lock()
+    assert (election.leader, election.asked_for, database.tries) == (None, 1, ["one"])
+
+
+async def test_silence_is_told_while_the_lock_is_held(database: Database, election: Election) -> None:
+    """What elects does not answer, which those who wait want to know before the lock is free."""
+    database.holder, election.silent = STRANGER, True
+    session = ElectedSession(database.session("one"), election.elector("one"))
+    await session.open()
+    assert not await session.try_lock()
+    assert (await session.survey()).problem == "no answer"
 
 
 async def test_the_hold_is_given_back_where_the_lock_cannot_be_asked_for(election: Election) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from api.migrations.errors import ElectorUnreachable, HoldLost
+from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 from api.migrations.lease_client import StoredLease
 from api.migrations.lease_keeper import LeaseKeeper, Pulse
 from api.migrations.lease_record import LeaseRecord, Tempo
@@ -61,9 +61,46 @@ async def test_a_slow_success_stretches_nothing() -> None:
 
     reason, keeper = await lost(Api(renewal), clock)
     assert clock.seconds == pytest.approx(began[0] + 10)
-    assert "not renewed within 10 s: it does not answer" in reason
+    assert "not renewed within 10 s: each renewal failed: it does not answer" in reason
     with pytest.raises(HoldLost):
         keeper.check(spare_seconds=0)
+
+
+async def test_a_refusal_is_told_although_the_last_request_was_cut_short() -> None:
+    """The hold ends before a renewal is answered: the reason is what the API answered to the one before."""
+    clock = FakeClock()
+
+    def renewal(number: int) -> None:
+        raise AccessRefused("it answers 401") if number == 1 else TimeoutError
+
+    reason, keeper = await lost(Api(renewal), clock)
+    assert reason.endswith("not renewed within 10 s: each renewal failed: it answers 401")
+    with pytest.raises(HoldLost, match="answers 401"):
+        keeper.check(spare_seconds=0)
+
+
+async def test_a_failure_before_a_success_is_no_reason() -> None:
+    """A process that stood still after a renewal that succeeded says so, and not what failed long before."""
+    clock = FakeClock()
+
+    def renewal(number: int) -> None:
+        if number == 1:
+            raise ElectorUnreachable("it does not answer")
+        if number == 3:
+            clock.seconds += 3600
+
+    reason, _ = await lost(Api(renewal), clock)
+    assert reason.endswith("this process stood still")
+
+
+async def test_each_failure_is_told_once() -> None:
+    """In the order in which they came."""
+    clock, told = FakeClock(), ["it answers 500", "it answers 401", "it answers 401"]
+
+    def renewal(number: int) -> None:
+        raise ElectorUnreachable(told[min(number, 3) - 1])
+
+    assert (await lost(Api(renewal), clock))[0].endswith("each renewal failed: it answers 500; then it answers 401")
 
 
 async def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
