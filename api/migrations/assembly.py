@@ -133,8 +133,12 @@ class Assembly:
         elector = backends.elector(settings, choice.strategy, url)
         return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, pace, elector)
 
-    async def inspect(self, *, ambiguous: bool = False) -> Assembly:
+    async def inspect(self, *, creates: bool = False, ambiguous: bool = False) -> Assembly:
         """What this is once env.py has said which version tables it runs the revisions for.
+
+        Args:
+            creates: whether a SQLite file is made that is not there, should env.py execute something.
+            ambiguous: whether several heads will do where one is meant.
 
         Raises:
             ForeignConnection: it would migrate on another connection, or in a transaction of its own.
@@ -143,8 +147,9 @@ class Assembly:
         """
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.url.dialect != "mysql"}
+        connect = partial(self.sql_connection, creates=creates)
         wanted = Wanted(default, self.settings.about_the_version_table, options)
-        tables = await inspect_env(self.revisions, self.url.sqlalchemy(), self.sql_connection, wanted)
+        tables = await inspect_env(self.revisions, self.url.sqlalchemy(), connect, wanted)
         revisions = self.revisions.as_env_leaves_them()
         first, *further = (
             Assembly.build(
@@ -255,7 +260,7 @@ class Assembly:
         policy = policy or self.policy
 
         async def inspect() -> list[Scope]:
-            return (await self.inspect())._scopes(policy, backup)
+            return (await self.inspect(creates=policy.may_migrate))._scopes(policy, backup)
 
         scopes = self._scopes(policy, backup)
         if self.inspected:

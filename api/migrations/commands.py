@@ -58,7 +58,7 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if arguments.to and not arguments.backup:
         raise ConfigurationError("--to names the folder of a backup; add --backup")
     at_once = arguments.revision in {"head", "heads"} and not arguments.backup
-    assembly = assembly if at_once else await assembly.inspect()
+    assembly = assembly if at_once else await assembly.inspect(creates=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
     if arguments.revision in {"head", "heads"}:
         policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
@@ -115,7 +115,7 @@ async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result
 
 async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Declare the database to be at a revision without running anything."""
-    assembly = await assembly.inspect()
+    assembly = await assembly.inspect(creates=True)
     assembly.revisions.resolve(arguments.revision)
     await assembly.executor().execute(Order("stamp", arguments.revision))
     return _outcome(assembly)

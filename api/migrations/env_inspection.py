@@ -26,7 +26,7 @@ from .errors import ConfigurationError, ForeignConnection
 from .revisions import Revisions
 from .statements import code, only_reads
 
-NOTHING = "SELECT 1 FROM (SELECT 1 AS one) nothing WHERE 1 = 0"
+NOTHING = "SELECT 1 FROM (SELECT 1 AS a) t WHERE 1 = 0"
 
 Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 

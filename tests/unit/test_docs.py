@@ -25,7 +25,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 def test_every_fault_has_its_row() -> None:
-    """1 to 55 in the tables of docs/reliability.md, but 16, which cannot be had on one machine; and those found later."""
+    """1 to 55 but 16, which cannot be had on one machine, and those of the later ones that are shown."""
     cells = re.findall(r"^\| (\d+(?:, \d+)*) ", (ROOT / "docs" / "reliability.md").read_text(), re.M)
     rows = [int(number) for cell in cells for number in cell.split(", ")]
     assert [row for row in rows if row < 56] == [number for number in range(1, 56) if number != 16]
