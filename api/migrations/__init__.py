@@ -9,10 +9,11 @@ Who is authoritative
     it reads again under the lock and, after migrating, on a fresh connection.
 
 What an instance does
-    Read the version. At head: ready, without a lock. Behind: try the lock. Got it: read again, run the revisions on
-    the very session that holds the lock, verify on a new connection, unlock, notify. Did not get it: watch the
-    version, woken by the notification or by a jittered poll, and try the lock again each time, because the holder
-    may have died. Every revision is a transaction of its own.
+    Read the version. At head: ready, without a lock. Behind: ask env.py, by executing it with nothing run, which
+    version table it means, and whether it can run on a connection that is given to it. Then try the lock. Got it: read
+    again, run the revisions on the very session that holds the lock, verify on a new connection, unlock, notify. Did
+    not get it: watch the version, woken by the notification or by a jittered poll, and try the lock again each time,
+    because the holder may have died. Every revision is a transaction of its own.
 
 When something happens
     The holder is killed: its session ends, and lock and open transaction end with it. The next one that tries

@@ -20,9 +20,11 @@ from .archive import Archive
 from .backup import Backup
 from .clock import SystemClock
 from .connection import ANSWER_SECONDS, connect, engine_over
-from .coordinator import Coordinator
+from .coordinator import Coordinator, Scope
 from .decision import Policy
 from .elected import ElectedSession
+from .env_inspection import Wanted, inspect_env, may_run_several
+from .env_options import Pass, VersionTable
 from .errors import ConfigurationError
 from .failures import translate
 from .history import Author, History
@@ -66,6 +68,10 @@ class Assembly:
     limits: Limits
     pace: Pace
     elector: Callable[[], Elector] | None
+    further: tuple[Assembly, ...] = ()
+    """Those of the further version tables, where env.py runs the revisions for several."""
+    inspected: bool = False
+    """Whether env.py was asked which version table it is."""
 
     @property
     def hold(self) -> str | None:
@@ -73,13 +79,23 @@ class Assembly:
         return backends.hold_name(self.settings, self.choice.strategy, self.url)
 
     @classmethod
-    def build(cls, settings: MigrationSettings, tracker: Tracker | None = None, *, ambiguous: bool = False) -> Assembly:
+    def build(
+        cls,
+        settings: MigrationSettings,
+        tracker: Tracker | None = None,
+        *,
+        ambiguous: bool = False,
+        revisions: Revisions | None = None,
+        only: Pass | None = None,
+    ) -> Assembly:
         """Read the revisions and check the settings; touches no database.
 
         Args:
             settings: of the instance, or of the command.
             tracker: where progress and outcome are shown; a new one if None.
             ambiguous: whether several heads will do where one is meant: for who only looks.
+            revisions: those that were read before; read from the settings' `alembic.ini` if None.
+            only: the pass of env.py that this is about, where it makes several.
 
         Raises:
             ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
@@ -88,7 +104,7 @@ class Assembly:
         url.sqlalchemy()  # or else: which package to install
         choice = choose(settings, url)
         key = backends.lock_key(settings, url)
-        revisions = Revisions(settings.alembic_config, settings.target)
+        revisions = revisions or Revisions(settings.alembic_config, settings.target)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         history = History(settings.history, settings.version_table_schema)
@@ -101,6 +117,7 @@ class Assembly:
             settings.version_table,
             settings.version_table_schema,
             drop_invalid=settings.drop_invalid_indexes,
+            only=only,
         )
         tracker = tracker or new_tracker(settings)
         tracker.note(
@@ -115,6 +132,42 @@ class Assembly:
         policy = _policy(settings, choice.strategy, release)
         elector = backends.elector(settings, choice.strategy, url)
         return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, pace, elector)
+
+    async def inspect(self, *, creates: bool = False, ambiguous: bool = False) -> Assembly:
+        """What this is once env.py has said which version tables it runs the revisions for.
+
+        Args:
+            creates: whether a SQLite file is made that is not there, should env.py execute something.
+            ambiguous: whether several heads will do where one is meant.
+
+        Raises:
+            ForeignConnection: it would migrate on another connection, or in a transaction of its own.
+            ConfigurationError: it fails by itself, contradicts a setting, or says what cannot be composed.
+            MigrationError: it reads from the database, which could not be reached.
+        """
+        default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
+        options = {"transaction_per_migration": True, "transactional_ddl": self.url.dialect != "mysql"}
+        connect = partial(self.sql_connection, creates=creates)
+        wanted = Wanted(default, self.settings.about_the_version_table, options)
+        tables = await inspect_env(self.revisions, self.url.sqlalchemy(), connect, wanted)
+        revisions = self.revisions.as_env_leaves_them()
+        first, *further = (
+            Assembly.build(
+                self.settings.for_version_table(table.name, table.schema),
+                self.tracker if table is tables[0] else None,
+                ambiguous=ambiguous,
+                revisions=revisions,
+                only=Pass(table, default) if len(tables) > 1 else None,
+            )
+            for table in tables
+        )
+        return replace(first, further=tuple(replace(one, inspected=True) for one in further), inspected=True)
+
+    @property
+    def each(self) -> dict[str, Assembly]:
+        """The assembly of each version table alone, by its schema, or by its own name where it has none."""
+        every = (replace(self, further=()), *self.further)
+        return {one.settings.version_table_schema or one.settings.version_table: one for one in every}
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
@@ -205,8 +258,24 @@ class Assembly:
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
         policy = policy or self.policy
-        session = partial(self.contender, backup, creates=policy.may_migrate)
-        return Coordinator(session, self.revisions.code, self.tracker, policy, SystemClock())
+
+        async def inspect() -> list[Scope]:
+            return (await self.inspect(creates=policy.may_migrate))._scopes(policy, backup)
+
+        scopes = self._scopes(policy, backup)
+        if self.inspected:
+            return Coordinator(scopes, self.tracker, policy, SystemClock())
+        unclear = may_run_several(Path(self.revisions.directory.env_py_location))
+        return Coordinator([] if unclear else scopes, self.tracker, policy, SystemClock(), inspect)
+
+    def _scopes(self, policy: Policy, backup: Backup | None) -> list[Scope]:
+        scopes = []
+        for name, one in self.each.items():
+            sessions = partial(one.contender, backup, creates=policy.may_migrate)
+            scopes.append(Scope(sessions, one.revisions.code, name if self.further else None))
+            # the first run's is of the whole database
+            backup = None
+        return scopes
 
     def executor(self) -> Coordinator:
         """A coordinator for what a person orders, who may also where the instances may not."""

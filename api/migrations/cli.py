@@ -45,6 +45,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = _Signals()
     try:
         assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
+        if arguments.x:
+            assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
         result = _carry_out(assembly, arguments, stop)
     except MigrationError as error:
         terminal.complain(error, **how)
@@ -162,6 +164,7 @@ def _parser() -> argparse.ArgumentParser:
         summary = (command.__doc__ or "").partition("\n")[0]
         one = subparsers.add_parser(name, help=summary, description=words, allow_abbrev=False)
         one.add_argument("--json", action="store_true", help="print the result as JSON")
+        one.add_argument("-x", action="append", metavar="NAME=VALUE", help="for env.py: context.get_x_argument()")
         if waits:
             limit = "instead of MIGRATION_WAIT_SECONDS; the run may not last longer either"
             one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)

@@ -6,14 +6,14 @@ import argparse
 import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
-from functools import partial
+from functools import partial, wraps
 from typing import Any
 
 from .assembly import Assembly, Session
 from .backup import Backup
 from .connection import quoted
 from .doctor import examine
-from .errors import ConfigurationError, LockHeld, NotAtHead, SchemaRefused
+from .errors import ConfigurationError, LockHeld, MigrationError, NotAtHead, SchemaRefused
 from .ports import Order
 from .reading import judged, leader, reading
 from .schema import SchemaState, explain, rebuild
@@ -26,6 +26,30 @@ from .unlock import unlock as end_holder
 Result = dict[str, Any]
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
 
+
+def _in_each_schema(command: Command) -> Command:
+    """`command`, for each version table that env.py names: most often one."""
+
+    @wraps(command)
+    async def each(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+        assembly = await assembly.inspect()
+        if not assembly.further:
+            return await command(assembly, arguments)
+        results = {name: await _in_schema(name, command(one, arguments)) for name, one in assembly.each.items()}
+        message = "; ".join(f"{name}: {result['message']}" for name, result in results.items() if "message" in result)
+        return {"schemas": results, "message": message}
+
+    return each
+
+
+async def _in_schema(name: str, work: Awaitable[Result]) -> Result:
+    try:
+        return await work
+    except MigrationError as error:
+        error.args = (f"schema {name}: {error}", *error.args[1:])
+        raise
+
+
 _UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
 
 
@@ -33,6 +57,8 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Apply what is pending: to the head as an instance does at start, or to a revision."""
     if arguments.to and not arguments.backup:
         raise ConfigurationError("--to names the folder of a backup; add --backup")
+    at_once = arguments.revision in {"head", "heads"} and not arguments.backup
+    assembly = assembly if at_once else await assembly.inspect(creates=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
     if arguments.revision in {"head", "heads"}:
         policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
@@ -50,6 +76,7 @@ async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
     PostgreSQL: with pg_dump. SQLite: a copy of the file. MySQL and MariaDB: refused, take one with mysqldump.
     """
+    assembly = await assembly.inspect()
     saved = assembly.backup(arguments.to)
     await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(Order("backup", ""))
     return {"message": explain(assembly.tracker.status.schema), **_backups(assembly, saved)}
@@ -57,6 +84,19 @@ async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """The revisions that a downgrade would undo, newest first; nothing is changed."""
+    assembly = await assembly.inspect()
+    if not assembly.further:
+        return await _plan_downgrade(assembly, arguments)
+    if Order("downgrade", arguments.revision).relative:
+        raise ConfigurationError(
+            f"{arguments.revision} counts from where each schema is, and env.py runs the revisions for "
+            f"{', '.join(assembly.each)}. To fix: name the revision that stays"
+        )
+    plans = {name: await _plan_downgrade(one, arguments) for name, one in assembly.each.items()}
+    return {"plan": [f"{name}: {step}" for name, plan in plans.items() for step in plan["plan"]], "stays": None}
+
+
+async def _plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     schema = await reading(assembly, partial(judged, assembly))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
@@ -68,17 +108,20 @@ async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> R
 
 async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Undo revisions down to one that stays, or the last N (`-N`)."""
+    assembly = await assembly.inspect()
     await assembly.coordinator().execute(Order("downgrade", arguments.stays or arguments.revision))
     return _outcome(assembly)
 
 
 async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Declare the database to be at a revision without running anything."""
+    assembly = await assembly.inspect(creates=True)
     assembly.revisions.resolve(arguments.revision)
     await assembly.executor().execute(Order("stamp", arguments.revision))
     return _outcome(assembly)
 
 
+@_in_each_schema
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Go on after a half-applied revision: run it again, or declare it done."""
     half = await reading(assembly, lambda session: session.half_applied())
@@ -102,12 +145,14 @@ async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return _outcome(assembly)
 
 
+@_in_each_schema
 async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands."""
     schema = await reading(assembly, partial(judged, assembly))
     return {"revisions": sorted(schema.revisions), "state": schema.state, "message": explain(schema)}
 
 
+@_in_each_schema
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit 0 at head, 3 when not, 7 when ahead, diverged or dirty."""
     schema = await reading(assembly, partial(judged, assembly))
@@ -118,12 +163,14 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return {"state": schema.state, "message": explain(schema)}
 
 
+@_in_each_schema
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
     rows = await reading(assembly, lambda session: session.runs(arguments.limit))
     return {"history": [_told(row, assembly.revisions.describe(row["revision"])) for row in rows]}
 
 
+@_in_each_schema
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """End the session that holds the lock (break-glass); refuses while it is getting on, unless --force.
 
@@ -148,6 +195,7 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return {"findings": findings, "message": message, "exit_code": 1 if failed else 0}
 
 
+@_in_each_schema
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands, what is pending, who holds the lock, who else is there."""
 

@@ -7,9 +7,10 @@ schema's version rather than the lock, and a timeout never means "start anyway".
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 from .clock import Clock
 from .decision import Action, Policy, Precedent, decide, weigh
@@ -29,20 +30,41 @@ from .state import Phase, Progress, Survey, Tracker
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One version table: the sessions that look at it and migrate it, and this build's revisions for it."""
+
+    sessions: Callable[[], MigrationSession]
+    code: CodeRevisions
+    schema: str | None = None
+    """The schema of the version table, where env.py runs the revisions for several; one after the other."""
+
 
 class Coordinator:
-    """Brings one instance to a verified schema, whoever migrates."""
+    """Brings one instance to a verified schema, whichever instance migrates.
+
+    Args:
+        scopes: the version tables. None of them, or one that the settings name and `inspect` may correct.
+        tracker: where progress and outcome are shown.
+        policy: the settings that decide.
+        clock: time.
+        inspect: asks env.py for the version tables. It is called once, before any lock, unless the scope of the
+            settings is found at head: nothing there can be run twice, and a start at head stays cheap.
+    """
 
     def __init__(
         self,
-        sessions: Callable[[], MigrationSession],
-        code: CodeRevisions,
+        scopes: Sequence[Scope],
         tracker: Tracker,
         policy: Policy,
         clock: Clock,
+        inspect: Callable[[], Awaitable[Sequence[Scope]]] | None = None,
     ) -> None:
-        self._sessions = sessions
-        self._code = code
+        self._scopes = list(scopes)
+        self._inspect = inspect
         self._tracker = tracker
         self._policy = policy
         self._clock = clock
@@ -56,7 +78,7 @@ class Coordinator:
         Raises:
             MigrationError: it cannot be, or was not within the wait budget; the tracker is then `failed`.
         """
-        await self._persist(self._reach_head)
+        await self._persist(self._reach_heads)
 
     async def execute(self, order: Order) -> None:
         """Carry out `order` under the lock, waiting for the lock within the wait budget.
@@ -64,21 +86,23 @@ class Coordinator:
         Raises:
             MigrationError: it was not carried out.
         """
-        await self._persist(lambda session: self._execute(session, order))
+        await self._persist(lambda: self._execute_in_each(order))
 
-    async def _persist(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> None:
+    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
         self._tracker.move(Phase.CHECKING)
         try:
             while not await self._survives(attempt):
                 pass
         except MigrationError as error:
+            if self._scopes and self._schema_name is not None:
+                error.args = (f"schema {self._schema_name}: {error}", *error.args[1:])
             self._tracker.move(Phase.FAILED, message=str(error))
             raise
 
-    async def _survives(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> bool:
+    async def _survives(self, attempt: Callable[[], Awaitable[None]]) -> bool:
         # what cannot go on is closed before the pause: it may hold the lock, or a connection that others need
         try:
-            await self._once(attempt)
+            await attempt()
         except DatabaseUnreachable as error:
             await self._patience.endure(error)
         except LockContended as error:
@@ -87,23 +111,42 @@ class Coordinator:
             return True
         return False
 
-    async def _once(self, attempt: Callable[[MigrationSession], Awaitable[None]]) -> None:
+    async def _with_session(self, attempt: Callable[[MigrationSession], Awaitable[T]]) -> T:
         session = self._sessions()
         try:
             await session.open()
-            await attempt(session)
+            return await attempt(session)
         finally:
             await session.close()
 
-    async def _reach_head(self, session: MigrationSession) -> None:
+    async def _reach_heads(self) -> None:
+        while self._scopes or self._inspect is not None:
+            reached: bool = bool(self._scopes) and await self._with_session(self._reach_head)
+            if reached:
+                self._scopes.pop(0)
+            elif self._inspect is not None:
+                # without a session: env.py's imports may take a minute
+                self._scopes, self._inspect = list(await self._inspect()), None
+
+    async def _execute_in_each(self, order: Order) -> None:
+        while self._scopes:
+            await self._with_session(lambda session: self._execute(session, order))
+            self._scopes.pop(0)
+
+    async def _reach_head(self, session: MigrationSession) -> bool:
+        """Return True at the end, or False where env.py has to be asked first."""
         while True:
             schema = await self._look(session)
+            if schema.state is not SchemaState.AT_HEAD and self._inspect is not None:
+                return False
+            self._inspect = None
             precedent = await self._precedent(session, schema)
             action = decide(schema, self._policy, precedent=precedent)
             if action is Action.TRY_LOCK and await session.try_lock():
                 schema, precedent, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
-                return self._conclude(action, schema, precedent)
+                self._conclude(action, schema, precedent)
+                return True
             await self._patience.wait(session, schema, precedent)
 
     async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
@@ -147,7 +190,7 @@ class Coordinator:
                 f"{error}; it is not known whether the last step was committed, and a relative target ({order.target}) "
                 "is not repeated: look with './migrate.sh status', then name the revision"
             ) from error
-        self._tracker.move(Phase.READY, message=explain(schema))
+        self._done(explain(schema))
 
     async def _look(self, session: MigrationSession) -> Schema:
         await session.open()
@@ -164,6 +207,8 @@ class Coordinator:
 
     def _show(self, schema: Schema) -> None:
         self._tracker.note(schema=schema, reachable=True)
+        if self._schema_name is not None:
+            self._tracker.note(schemas={**self._tracker.status.schemas, self._schema_name: schema})
         if self._tracker.status.phase is not Phase.VERIFYING:
             self._reporter.saw(schema)
 
@@ -241,8 +286,28 @@ class Coordinator:
     def _serve(self, schema: Schema) -> None:
         ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
         warnings = ([explain(schema)] if ahead else []) + ([rebuild(invalid)] if invalid else [])
-        self._tracker.move(Phase.READY, message="; ".join(warnings) or None, survey=Survey())
+        self._done("; ".join(warnings) or None)
+        if len(self._scopes) > 1:
+            log.info("Schema %s: %s", self._schema_name, explain(schema), extra={"event": "schema_verified"})
+            return
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
+
+    def _done(self, message: str | None) -> None:
+        self._tracker.note(message=message, survey=Survey())
+        if len(self._scopes) == 1:
+            self._tracker.move(Phase.READY)
+
+    @property
+    def _sessions(self) -> Callable[[], MigrationSession]:
+        return self._scopes[0].sessions
+
+    @property
+    def _code(self) -> CodeRevisions:
+        return self._scopes[0].code
+
+    @property
+    def _schema_name(self) -> str | None:
+        return self._scopes[0].schema
 
 
 async def _refuse_if_settled(session: MigrationSession, revision: str) -> None:

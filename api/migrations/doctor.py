@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from functools import partial
 
 import asyncpg
-import sqlalchemy as sa
 
 from .assembly import Assembly
 from .connection import ANSWER_SECONDS, connect, quoted
+from .errors import MigrationError
 from .failures import translate
 from .lock_manager import application_name
 from .reading import judged, reading
@@ -34,7 +34,11 @@ async def examine(assembly: Assembly) -> list[Finding]:
     Raises:
         MigrationError: there is no connection to look from.
     """
-    everywhere = {check.__name__: partial(check, assembly) for check in (schema, strategy, env)}
+    assembly, env = await _inspected(assembly)
+    everywhere: dict[str, Callable[[], Awaitable[Answer]]] = {
+        f"schema {name}" if assembly.further else "schema": partial(schema, one) for name, one in assembly.each.items()
+    }
+    everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env)}
     if assembly.url.dialect != "postgresql":
         return [await _made(name, check) for name, check in everywhere.items()]
     async with assembly.connection() as connection:
@@ -106,18 +110,18 @@ async def service(assembly: Assembly, _connection: asyncpg.Connection) -> Answer
     return Verdict.WARN, f"the service's role cannot read the version: GRANT SELECT ON {version}, {history} TO {role};"
 
 
-async def env(assembly: Assembly) -> Answer:
-    """Whether `env.py` would migrate on the session that holds the lock; it is run with nothing to do."""
+async def _inspected(assembly: Assembly) -> tuple[Assembly, Answer]:
+    """What env.py says, and whether it would migrate on the session that holds the lock."""
+    try:
+        assembly = await assembly.inspect(ambiguous=True)
+    except MigrationError as error:
+        return assembly, (Verdict.FAIL, str(error))
+    tables = ", ".join(str(one.runner.tables[0]) for one in assembly.each.values())
+    return assembly, (Verdict.OK, f"env.py uses the connection that holds the lock; version table: {tables}")
 
-    def rehearse(given: sa.Connection) -> None:
-        try:
-            assembly.runner.rehearse(given)
-        finally:
-            given.rollback()
 
-    async with assembly.sql_connection() as given:
-        await given.run_sync(rehearse)
-    return Verdict.OK, "env.py uses the connection that holds the lock"
+async def _known(answer: Answer) -> Answer:
+    return answer
 
 
 async def _not_owned(connection: asyncpg.Connection) -> str:

@@ -12,6 +12,8 @@ take the same lock and write the same history; reading commands take none. `--sq
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -22,9 +24,10 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
+from .env_options import VersionTable, agreed, merged, named
+from .env_script import GIVEN
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
-from .given_env import GIVEN
 from .logs import speak_for, to_json
 from .ports import Kind, Order
 from .resolver import run
@@ -42,26 +45,43 @@ def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
 
     Args:
         target_metadata: the models' metadata, for `alembic check` and autogenerate.
-        options: any further arguments of `context.configure`.
+        options: any further arguments of `context.configure`. They count as in any env.py: the version table that they
+            name is the one that everything looks at, filters and hooks are called beside the package's own.
     """
+    if GIVEN in context.config.attributes and not context.is_offline_mode():
+        settings, _, options = _composed(target_metadata, options)
+        _run(context.config.attributes[GIVEN], options)
+        return
+    with _failing_in_one_line():
+        settings, table, options = _composed(target_metadata, options)
+        if context.is_offline_mode():
+            _offline(settings, table, options)
+        else:
+            _by_hand(settings.for_version_table(table.name, table.schema), options)
+
+
+def _composed(
+    target_metadata: sa.MetaData | None, options: dict[str, Any]
+) -> tuple[MigrationSettings, VersionTable, dict[str, Any]]:
     settings = MigrationSettings.load()
-    options = {
+    default = VersionTable(settings.version_table, settings.version_table_schema)
+    table = agreed(named(options, default, None), options, settings.about_the_version_table)
+    composed = {
         "target_metadata": target_metadata,
-        "include_name": _hide(settings.history),
         # SQLite can change a column only by copying its table; what is generated says so
         "render_as_batch": _dialect(settings) == "sqlite",
         **options,
+        "include_name": _hide(settings.history_of(table.name), options.get("include_name")),
     }
-    if context.is_offline_mode():
-        options |= {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
-        dialect = _dialect(settings)
-        context.configure(dialect_name=dialect, literal_binds=True, transaction_per_migration=True, **options)
-        with context.begin_transaction():
-            context.run_migrations()
-    elif GIVEN in context.config.attributes:
-        _run(context.config.attributes[GIVEN], {"transaction_per_migration": True, **options})
-    else:
-        _by_hand(settings, options)
+    return settings, table, composed
+
+
+def _offline(settings: MigrationSettings, table: VersionTable, options: dict[str, Any]) -> None:
+    ours = {"version_table": table.name, "version_table_schema": table.schema, "transaction_per_migration": True}
+    given = merged({"dialect_name": _dialect(settings), "literal_binds": True, **options}, ours)
+    context.configure(**given)
+    with context.begin_transaction():
+        context.run_migrations()
 
 
 def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
@@ -77,14 +97,18 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     if not logging.getLogger().handlers:
         level = (settings.log_level or "info").upper()
         logging.basicConfig(level=level, format="%(levelname)-7s %(message)s")
-    in_json = settings.log_format == "json"
-    if in_json:
+    if settings.log_format == "json":
         to_json(new_tracker(settings))
+    assembly = Assembly.build(settings)
+    run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
+
+
+@contextmanager
+def _failing_in_one_line() -> Iterator[None]:
     try:
-        assembly = Assembly.build(settings)
-        run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
+        yield
     except MigrationError as error:
-        if in_json:
+        if MigrationSettings.partly("log_format").log_format == "json":
             log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
             raise SystemExit(1) from None
         # a traceback through Alembic's command line would bury the one line that helps
@@ -92,13 +116,14 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
 
 
 async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
+    runner = assembly.runner
+
     def run_env(connection: sa.Connection, order: Order, steps: Steps) -> None:
-        ours = assembly.runner.options(steps)
-        _run(connection, {**options, **ours, "fn": steps.surround(asked["fn"])})
+        _run(connection, merged(options, runner.options(steps)) | {"fn": runner.surround(asked["fn"], steps)})
 
     speak_for(assembly.tracker)
     order = Order(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
-    await replace(assembly, runner=assembly.runner.through(run_env)).executor().execute(order)
+    await replace(assembly, runner=runner.through(run_env)).executor().execute(order)
 
 
 async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
@@ -108,7 +133,7 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
         async with assembly.sql_connection(creates=creates) as connection:
-            await connection.run_sync(_run, {**options, **version, "dont_mutate": True})
+            await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
     except CommandError as error:
@@ -134,8 +159,9 @@ def _dialect(settings: MigrationSettings) -> str:
     return settings.url().dialect if has_url else "postgresql"
 
 
-def _hide(history_table: str) -> Any:
+def _hide(history_table: str, theirs: Any) -> Any:
+    # the project's own filter counts too, and never lets the history table through: autogenerate would drop it
     def include_name(name: str | None, kind: str, parents: Any) -> bool:
-        return not (kind == "table" and name == history_table)
+        return not (kind == "table" and name == history_table) and (theirs is None or theirs(name, kind, parents))
 
     return include_name

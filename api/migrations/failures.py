@@ -77,6 +77,11 @@ _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
         "writable",
     ),
 }
+_EXISTS = (
+    "an earlier revision has probably created it: Alembic remembers the types that it creates, but only within one "
+    "process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or create it with "
+    "checkfirst=True"
+)
 _LOCK_TABLE_FULL = (
     "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
     "tables in one revision"
@@ -209,6 +214,8 @@ def remedy(error: BaseException) -> str:
     code = sqlstate(error) or ""
     if code == "53200" and "shared memory" in str(root(error)):
         return f"; {_LOCK_TABLE_FULL}"
+    if code == "42710" and str(root(error)).startswith("type "):
+        return f"; {_EXISTS}"
     if driver_errors.number(root(error)) == 1665:
         return f"; {_STATEMENT_BINLOG}"
     if driver_errors.sort(root(error)) is Sort.FULL:

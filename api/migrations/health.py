@@ -21,7 +21,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .page import prefers_html, render
 from .page_style import HEADERS as PAGE_HEADERS
-from .schema import SchemaState
+from .schema import Schema, SchemaState
 from .state import Phase, Status
 
 RETRY_AFTER_SECONDS = 2
@@ -55,6 +55,7 @@ def body(status: Status) -> dict[str, Any]:
             "revisions": sorted(schema.revisions),
         },
         "expected_heads": sorted(schema.heads),
+        **({"schemas": {name: _schema(one) for name, one in status.schemas.items()}} if status.schemas else {}),
         "pending": {"count": len(schema.pending), "revisions": list(schema.pending)},
         "progress": {
             "applied": progress.applied,
@@ -72,6 +73,10 @@ def body(status: Status) -> dict[str, Any]:
         "invalid_indexes": list(status.invalid_indexes),
         "last_run": _last_run(status),
     }
+
+
+def _schema(schema: Schema) -> dict[str, Any]:
+    return {"state": schema.state, "revisions": sorted(schema.revisions), "pending": len(schema.pending)}
 
 
 def routes(read: Read) -> list[Route]:

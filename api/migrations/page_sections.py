@@ -20,6 +20,7 @@ def sections(status: Status, now: float) -> Iterator[Html]:
     # what a person may have to act on first
     yield from _in_the_way(status)
     yield from _invalid(status)
+    yield from _schemas(status)
     yield from _pending(status, now)
     yield from _lock(status, now)
     yield _fleet(status, now)
@@ -53,6 +54,12 @@ def _blocker(blocker: Blocker) -> Html:
 def _invalid(status: Status) -> Iterator[Html]:
     if names := status.invalid_indexes:
         yield _section("INVALID indexes", element("pre", rebuild(names)), tone="warn")
+
+
+def _schemas(status: Status) -> Iterator[Html]:
+    if status.schemas:
+        told = [(name, f"{names(one.revisions)}, {len(one.pending)} pending") for name, one in status.schemas.items()]
+        yield _section("Schemas", facts(*told))
 
 
 def _pending(status: Status, now: float) -> Iterator[Html]:

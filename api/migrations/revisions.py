@@ -26,13 +26,13 @@ class Revisions:
         ConfigurationError: the file or its script folder is missing, or a revision file does not load.
     """
 
-    def __init__(self, alembic_config: str, target: str = "head") -> None:
-        if not Path(alembic_config).is_file():
+    def __init__(self, alembic_config: str | Config, target: str = "head") -> None:
+        if isinstance(alembic_config, str) and not Path(alembic_config).is_file():
             raise ConfigurationError(
                 f"{alembic_config} not found in {Path.cwd()}; start the service from the project's folder "
                 "or set MIGRATION_ALEMBIC_CONFIG"
             )
-        self.config = Config(alembic_config)
+        self.config = Config(alembic_config) if isinstance(alembic_config, str) else alembic_config
         self.target = target
         try:
             self.directory = ScriptDirectory.from_config(self.config)
@@ -46,6 +46,16 @@ class Revisions:
                 f"the revisions of {alembic_config} do not load: {describe(error, quotes=True)}{place}"
             ) from error
         self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
+        self._version_locations = list(self.directory.version_locations)
+
+    def as_env_leaves_them(self) -> Revisions:
+        """These, or those of the folders that env.py has chosen since (`context.script.version_locations = […]`)."""
+        chosen = list(self.directory.version_locations)
+        if chosen == self._version_locations:
+            return self
+        self.config.set_main_option("path_separator", "newline")
+        self.config.set_main_option("version_locations", "\n".join(chosen).replace("%", "%%"))
+        return Revisions(self.config, self.target)
 
     @property
     def ambiguous(self) -> str | None:

@@ -13,9 +13,11 @@ import asyncpg
 import sqlalchemy as sa
 from alembic.util import CommandError
 
+from .env_memory import EnvMemory
+from .env_options import Pass
+from .env_run import EnvRun
 from .errors import LockContended, MigrationError, RevisionFailed, SchemaRefused, UnknownRevision
 from .failures import contended, describe, lost, remedy, root, translate, where
-from .given_env import GivenEnvironment
 from .history import Author, History, Outcome
 from .ports import Order, Report
 from .revisions import Revisions, unknown
@@ -39,12 +41,15 @@ class Runner:
         schema: str | None,
         *,
         drop_invalid: bool = False,
+        only: Pass | None = None,
     ) -> None:
         self.revisions = revisions
         self.history = history
         self.author = author
         self._drop_invalid = drop_invalid
-        self._run_env: RunEnv = self._run_given_env
+        self._only = only
+        self._memory = EnvMemory()
+        self._run_env: RunEnv = self._execute_env
         self._fence: Callable[[], None] = lambda: None
         self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
 
@@ -65,7 +70,9 @@ class Runner:
         steps = self.steps(connection, report, hold)
         try:
             self._run(connection, order, steps)
+            self._memory.keep()
         except (Exception, SystemExit, asyncio.CancelledError) as error:
+            self._memory.roll_back()
             # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
             reason = _why_dead(error) if _dead(connection) else error
             if isinstance(reason, asyncio.CancelledError) and _cancelled():
@@ -76,6 +83,10 @@ class Runner:
         """The hooks for one run on `connection`."""
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
         return Steps(connection, self.history, self.author, code, report, hold, drop_invalid=drop, fence=fence)
+
+    def surround(self, plan: Plan, steps: Steps) -> Plan:
+        """`plan`, with all that happens around its steps."""
+        return self._memory.around(steps.surround(plan), each=not steps.all_in_one)
 
     def through(self, run_env: RunEnv) -> Runner:
         """A runner like this one inside an Alembic command that somebody else started."""
@@ -88,15 +99,6 @@ class Runner:
         other = copy.copy(self)
         other._fence = fence
         return other
-
-    def rehearse(self, connection: sa.Connection) -> None:
-        """Run `env.py` with nothing to do, and leave nothing behind.
-
-        Raises:
-            ForeignConnection: it would migrate on another connection, or in a transaction of its own.
-        """
-        options = {**self._version, "dont_mutate": True, "on_version_apply": lambda **_: None}
-        GivenEnvironment(self.revisions, connection, options).run(lambda heads, context: [], "head")
 
     def planned(self, order: Order, database: Iterable[str]) -> tuple[str, ...]:
         """The revisions that `order` would run on a database at the given revisions, in order.
@@ -130,9 +132,9 @@ class Runner:
             self.history.settle(connection)
         connection.commit()
 
-    def _run_given_env(self, connection: sa.Connection, order: Order, steps: Steps) -> None:
-        plan = steps.surround(self._plan(order))
-        GivenEnvironment(self.revisions, connection, self.options(steps)).run(plan, order.target)
+    def _execute_env(self, connection: sa.Connection, order: Order, steps: Steps) -> None:
+        plan = self.surround(self._plan(order), steps)
+        EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, order.target)
 
     def _plan(self, order: Order) -> Plan:
         directory, target = self.revisions.directory, order.target

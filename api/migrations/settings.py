@@ -197,7 +197,11 @@ class MigrationSettings(BaseSettings):
     @property
     def history(self) -> str:
         """The name of the history table."""
-        return self.history_table or f"{self.version_table}_history"
+        return self.history_of(self.version_table)
+
+    def history_of(self, version_table: str) -> str:
+        """The name of the history table beside a version table."""
+        return self.history_table or f"{version_table}_history"
 
     @classmethod
     def load(cls, **values: Any) -> Self:
@@ -225,6 +229,20 @@ class MigrationSettings(BaseSettings):
             return cls.load(**defaults.model_dump(exclude=set(names)))
         except ConfigurationError:
             return defaults
+
+    @property
+    def about_the_version_table(self) -> dict[str, str | None]:
+        """The value of each setting about the version table that was set, by its name."""
+        names = ("version_table", "version_table_schema")
+        return {f"MIGRATION_{name.upper()}": getattr(self, name) for name in names if name in self.model_fields_set}
+
+    def for_version_table(self, name: str, schema: str | None) -> Self:
+        """These settings about another version table.
+
+        Raises:
+            ConfigurationError: it leaves no room for the history table's name.
+        """
+        return self.load(**{**self.model_dump(), "version_table": name, "version_table_schema": schema})
 
     def url(self) -> DatabaseURL:
         """The URL of the migration session.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
@@ -28,7 +29,7 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.CHECKING: frozenset({Phase.WAITING, Phase.MIGRATING, Phase.READY, Phase.FAILED}),
     Phase.WAITING: frozenset({Phase.MIGRATING, Phase.READY, Phase.FAILED}),
     Phase.MIGRATING: frozenset({Phase.VERIFYING, Phase.WAITING, Phase.FAILED}),
-    Phase.VERIFYING: frozenset({Phase.READY, Phase.WAITING, Phase.FAILED}),
+    Phase.VERIFYING: frozenset({Phase.READY, Phase.MIGRATING, Phase.WAITING, Phase.FAILED}),
     # Readiness latches: whatever happens to the schema later, a ready instance stays ready.
     Phase.READY: frozenset(),
     Phase.FAILED: frozenset(),
@@ -204,6 +205,8 @@ class Status:
     lock_key: str | None = None
     reachable: bool | None = None
     schema: Schema = Schema()
+    schemas: Mapping[str, Schema] = field(default_factory=dict)
+    """Where each schema stands, by its name, where env.py runs the revisions for several."""
     progress: Progress = Progress()
     survey: Survey = Survey()
     invalid_indexes: tuple[str, ...] = ()

@@ -83,6 +83,11 @@ class Steps:
         return self._hold.transactional_ddl
 
     @property
+    def all_in_one(self) -> bool:
+        """Whether one transaction carries all the steps."""
+        return self._hold.pooled
+
+    @property
     def half_applied(self) -> bool:
         """Whether the open attempt has committed a part of its work."""
         return self._attempt is not None and self._attempt.half

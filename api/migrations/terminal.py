@@ -112,6 +112,11 @@ def _bar() -> Any:
 
 
 def _lines(result: dict[str, Any]) -> Iterator[str]:
+    if "schemas" in result:
+        for name, one in result["schemas"].items():
+            yield f"schema {name}:"
+            yield from (f"  {line}" for line in _lines(one))
+        return
     if "history" in result:
         yield from map(_attempt, result["history"]) if result["history"] else ("no history yet",)
         return

@@ -1,5 +1,6 @@
 """`alembic revision --autogenerate` through the three-line env.py writes what the database can execute."""
 
+import re
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -8,6 +9,7 @@ import pytest
 
 from tests.acceptance import project
 from tests.acceptance.fleet import alembic, migrate
+from tests.servers import fetch_sync
 
 pytestmark = pytest.mark.acceptance
 
@@ -32,3 +34,33 @@ def test_on_sqlite_a_column_is_changed_in_a_batch(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
         columns = [row[1] for row in database.execute("PRAGMA table_info(accounts)")]
     assert "note" not in columns
+
+
+FILTERS = """
+from api.ledger import metadata
+from api.migrations.environment import run_env
+
+run_env(
+    metadata,
+    include_schemas=True,
+    include_name=lambda name, kind, parents: kind != "schema" or name in {None, "core"},
+    include_object=lambda thing, name, kind, reflected, compare_to: name != "spatial_ref_sys",
+    process_revision_directives=lambda context, revision, directives: print("directives of the project"),
+)
+"""
+
+
+def test_filters_of_the_project_s_own_never_let_our_table_through(database_url: str, tmp_path: Path) -> None:
+    """Its filters count, and what is generated does not drop the history table, in whatever schema that is."""
+    ini = project.make_history(tmp_path)
+    fetch_sync(database_url, "CREATE SCHEMA core")
+    fetch_sync(database_url, "CREATE TABLE spatial_ref_sys (a int)")
+    fetch_sync(database_url, "CREATE TABLE core.unknown (a int)")
+    code, output = migrate("upgrade", url=database_url, ini=ini)
+    assert code == 0, output
+    (tmp_path / "alembic" / "env.py").write_text(FILTERS)
+    code, output = alembic("revision", "--autogenerate", "-m", "nothing", url=database_url, ini=ini)
+    assert (code, "directives of the project" in output) == (0, True), output
+    [made] = (tmp_path / "alembic" / "versions").glob("*_nothing.py")
+    dropped = re.findall(r"drop_table\(['\"](\w+)", made.read_text().partition("def downgrade")[0])
+    assert dropped == ["unknown"]

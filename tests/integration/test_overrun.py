@@ -37,7 +37,7 @@ INSERT = 'op.execute("INSERT INTO t VALUES (1)")'
 # env.py has something to do on the connection when its run is over
 GOES_ON = """
 from alembic import context
-from api.migrations.given_env import GIVEN
+from api.migrations.env_script import GIVEN
 
 given = context.config.attributes.get(GIVEN)
 if given is not None and given.in_transaction() is False and context.get_context()._migrations_fn.__name__ == "steps":

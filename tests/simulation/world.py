@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api.migrations.coordinator import Coordinator
+from api.migrations.coordinator import Coordinator, Scope
 from api.migrations.decision import Policy
 from api.migrations.elected import ElectedSession
 from api.migrations.errors import HoldLost, MigrationError, SchemaRefused
@@ -91,7 +91,7 @@ class World:
             return ElectedSession(session, session.elector)
 
         policy = replace(self.policy, release=release.name)
-        coordinator = self.coordinator(sessions, release.code, tracker, policy, VirtualClock())
+        coordinator = self.coordinator([Scope(sessions, release.code)], tracker, policy, VirtualClock())
         instance.task = asyncio.create_task(self._live(instance, coordinator))
         # one violation is told; asyncio would write the others into the log
         instance.task.add_done_callback(lambda task: task.cancelled() or task.exception())

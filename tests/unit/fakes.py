@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Assembly
-from api.migrations.coordinator import Coordinator
+from api.migrations.coordinator import Coordinator, Scope
 from api.migrations.decision import Policy
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.ports import Order, Past, Report
@@ -180,9 +180,8 @@ class Instance:
 
     def __init__(self, database: Database, name: str = "one", policy: Policy | None = None) -> None:
         self.tracker = Tracker(instance=name)
-        self.coordinator = Coordinator(
-            lambda: database.session(name), database.code, self.tracker, policy or Policy(), database.clock
-        )
+        scope = Scope(lambda: database.session(name), database.code)
+        self.coordinator = Coordinator([scope], self.tracker, policy or Policy(), database.clock)
 
     @property
     def phase(self) -> Phase:

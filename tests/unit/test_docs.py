@@ -24,7 +24,12 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
+LATER = {56, 62, 63, 64, 65, 69, 70, 80, 81}
+"""Faults that were found later, on histories and servers that nobody here wrote, and are shown."""
+
+
 def test_every_fault_has_its_row() -> None:
-    """Each has one in the tables of docs/reliability.md, but 16, which cannot be had on one machine."""
-    rows = [int(row) for row in re.findall(r"^\| (\d+) ", (ROOT / "docs" / "reliability.md").read_text(), re.M)]
-    assert sorted(rows) == sorted({*range(1, 56), 64, 65} - {16})
+    """1 to 55 but 16, which cannot be had on one machine, and those of the later ones that are shown."""
+    cells = re.findall(r"^\| (\d+(?:, \d+)*) ", (ROOT / "docs" / "reliability.md").read_text(), re.M)
+    rows = [int(number) for cell in cells for number in cell.split(", ")]
+    assert sorted(rows) == sorted({*range(1, 56)} - {16} | LATER)

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from api.migrations.coordinator import Coordinator
+from api.migrations.coordinator import Coordinator, Scope
 from api.migrations.decision import Policy
 from api.migrations.elected import ElectedSession
 from api.migrations.errors import (
@@ -46,13 +46,8 @@ def election() -> Election:
 def elected(database: Database, election: Election, name: str = "one", policy: Policy | None = None) -> Instance:
     """An instance whose sessions are elected."""
     instance = Instance(database, name)
-    instance.coordinator = Coordinator(
-        lambda: ElectedSession(database.session(name), election.elector(name)),
-        database.code,
-        instance.tracker,
-        policy or Policy(),
-        database.clock,
-    )
+    scope = Scope(lambda: ElectedSession(database.session(name), election.elector(name)), database.code)
+    instance.coordinator = Coordinator([scope], instance.tracker, policy or Policy(), database.clock)
     return instance
 
 

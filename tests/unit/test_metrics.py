@@ -10,7 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
-from api.migrations.coordinator import Coordinator
+from api.migrations.coordinator import Coordinator, Scope
 from api.migrations.decision import Policy
 from api.migrations.errors import DatabaseUnreachable
 from api.migrations.metrics import RESULTS, MigrationCollector, route
@@ -176,7 +176,7 @@ async def test_what_the_history_knows_comes_with_the_look() -> None:
     database, tracker = Database(LINE, FakeClock()), Tracker()
     database.observed = Observed(frozenset("b"), last_success=10.0, last_failure=20.0)
     sessions = lambda: database.session("one")  # noqa: E731 - one line is all it is
-    await Coordinator(sessions, LINE, tracker, Policy(), database.clock).become_ready()
+    await Coordinator([Scope(sessions, LINE)], tracker, Policy(), database.clock).become_ready()
     scraped = Scraped(tracker.status)
     names = ("last_success_timestamp_seconds", "last_failure_timestamp_seconds")
     assert [scraped(name) for name in names] == [10, 20]

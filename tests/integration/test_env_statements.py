@@ -1,0 +1,50 @@
+"""What env.py executes by itself before it configures Alembic: read when it is asked, done when revisions run."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.places import Place, applied
+from tests.unit.fakes import assembled, tree
+
+EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
+EXECUTES = """
+import sqlalchemy as sa
+from alembic import context
+
+connection = context.config.attributes["connection"]
+assert connection.scalar(sa.text("SELECT 40 + 2")) == 42
+connection.execute(sa.text("{statement}"))
+connection.execute(sa.text("CREATE TABLE IF NOT EXISTS made_by_env (a int)"))
+connection.commit()
+context.configure(connection=connection)
+with context.begin_transaction():
+    context.run_migrations()
+"""
+HARMLESS = {
+    "postgresql": "SET statement_timeout = 0",
+    "mariadb": "SET SESSION sort_buffer_size = 262144",
+    "sqlite": "PRAGMA foreign_keys = ON",
+}
+
+
+@EACH
+async def test_it_is_not_executed_before_the_lock(place: Place, tmp_path: Path) -> None:
+    """Asking env.py reads and changes nothing, on a database that may not be there yet; the run executes it all."""
+    env = EXECUTES.format(statement=HARMLESS[place.kind])
+    ini = tree(tmp_path, "op.execute('INSERT INTO made_by_env VALUES (1)')", env=env)
+    assembly = assembled(place.url, ini, strategy="advisory_lock")
+    asked = await assembly.inspect(creates=True)
+    assert asked.further == ()
+    assert not place.has("made_by_env")
+    await assembly.coordinator().become_ready()
+    assert place.rows("SELECT a FROM made_by_env") == [["1"]]
+    assert applied(place) == ["r1"]
+
+
+async def test_a_function_cannot_write_either(database_url: str, tmp_path: Path) -> None:
+    """A SELECT that writes fails in the server: env.py is asked in a read-only transaction."""
+    env = EXECUTES.format(statement="SELECT lo_create(0)")
+    assembly = assembled(database_url, tree(tmp_path, "pass", env=env))
+    with pytest.raises(Exception, match=r"env.py failed.*read-only.*env\.py:7"):
+        await assembly.inspect()
