@@ -24,5 +24,5 @@ EXPOSE 8000
 # an instance is starting and not unhealthy; the first answer ends that, so it makes nobody wait.
 HEALTHCHECK --interval=5s --timeout=3s --start-period=310s \
   CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/health/ready', timeout=2)"]
-# Exec form: SIGTERM reaches uvicorn itself. One process a container: `--workers` would hide a failed start behind exit 0.
+# Exec form: SIGTERM reaches uvicorn itself. One process a container: `--workers` would hide a failed start.
 CMD ["uvicorn", "api.main:app", "--host", "0.0.0.0", "--port", "8000"]

@@ -8,32 +8,44 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-import signal
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any, Self
 
 from starlette.applications import Starlette
-from starlette.routing import Route
 
 from . import logs
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
 from .failures import describe
-from .health import Gate, routes
+from .health import Gate
+from .installation import install
+from .nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
+from .process_end import end_process
 from .settings import MigrationSettings
-from .state import IllegalMove, Phase, Status, Tracker
+from .state import IllegalMove, Phase, Tracker
 from .thread import MigrationThread
 
 log = logging.getLogger(__name__)
 
-Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+Service = AbstractAsyncContextManager[Mapping[str, Any] | None]
 
 CANCEL_SECONDS = 1.5
 """How long shutdown waits for a run to roll back; after that the process goes, and the server rolls back."""
+
+
+_WRAPPED = (
+    "The lifespan of this application runs inside %s, which may read the schema as soon as lifespan_with_migrations "
+    "yields. This start therefore uses MIGRATION_STARTUP_MODE=block and MIGRATION_ON_FAILURE=exit: the server does not "
+    "listen before the schema is verified. Code that runs before lifespan_with_migrations is entered still finds the "
+    "old schema. To fix: start it with lifespan_with_migrations.then(...)"
+)
+
+_NEVER_STARTED = (
+    "The application mounted at {path} has a lifespan_with_migrations with settings of its own, but no server runs the "
+    "lifespan of a mounted application. Its database is not migrated, and it answers 503. To fix: run its lifespan in "
+    "the one around it: lifespan_with_migrations.then(lambda _: mounted.router.lifespan_context(mounted))"
+)
 
 
 class MigrationLifespan:
@@ -52,7 +64,7 @@ class MigrationLifespan:
     ) -> Any:
         """With an application: its lifespan context. Without: a lifespan with these settings and successor."""
         if app is not None:
-            return _lifespan(app, self._settings, self._then)
+            return _lifespan(app, self, self._settings, self._then)
         return type(self)(settings or self._settings, then or self._then)
 
     def then(self, lifespan: Lifespan) -> Self:
@@ -72,43 +84,62 @@ def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
 
 @asynccontextmanager
 async def _lifespan(
-    app: Starlette, settings: MigrationSettings | None, then: Lifespan | None
+    app: Starlette, ours: MigrationLifespan, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
     shape = settings or MigrationSettings.partly("log_format", "log_level")
     settings, problem = _settled(settings)
     tracker = new_tracker(settings)
     logs.configure(shape, tracker)
     logs.speak_for(tracker)
-    gate = _install(app, tracker, settings)
+    gate = install(app, tracker, settings)
     thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
-    thread.start()
-    async with _stopped_at_exit(thread):
-        if settings.startup_mode == "gate":
-            stop = asyncio.Event()
-            async with _in_background(_serve_when_ready(app, gate, thread, then, settings, stop), gate, stop):
-                yield None
-        elif await _succeeds(thread, tracker, settings):
-            async with then(app) if then else _nothing() as state:
-                gate.open()
-                yield state
-        else:
+    with deferred(app.router.lifespan_context, ours) as nested:
+        service = _service(app, gate, [*([then] if then else []), *nested], settings)
+        policy = _suited_to(wrappers(app.router.lifespan_context, ours), settings)
+        thread.start()
+        async with _stopped_at_exit(thread), _started(tracker, gate, thread, service, policy) as state:
+            yield state
+
+
+@asynccontextmanager
+async def _started(
+    tracker: Tracker, gate: Gate, thread: MigrationThread, service: Service, settings: MigrationSettings
+) -> AsyncIterator[Mapping[str, Any] | None]:
+    if settings.startup_mode == "gate":
+        stop = asyncio.Event()
+        async with _in_background(_serve_when_ready(tracker, gate, thread, service, settings, stop), gate, stop):
             yield None
+    elif await _succeeds(thread, tracker, settings):
+        async with service as state:
+            yield state
+    else:
+        yield None
+
+
+@asynccontextmanager
+async def _service(
+    app: Starlette, gate: Gate, lifespans: Sequence[Lifespan], settings: MigrationSettings
+) -> AsyncIterator[Mapping[str, Any] | None]:
+    # what starts on a verified schema; requests pass once all of it has
+    async with together(app, lifespans) as state:
+        _refuse_for_mounted(app, settings)
+        gate.open()
+        yield state
 
 
 async def _serve_when_ready(
-    app: Starlette,
+    tracker: Tracker,
     gate: Gate,
     thread: MigrationThread,
-    then: Lifespan | None,
+    service: Service,
     settings: MigrationSettings,
     stop: asyncio.Event,
 ) -> None:
-    # one task for the whole of the successor's life: what it enters must be left in the same task
+    # one task for the whole of the service's life: what it enters must be left in the same task
     try:
-        await _outcome(thread, app.state.migrations)
-        async with then(app) if then else _nothing() as state:
+        await _outcome(thread, tracker)
+        async with service as state:
             gate.late_state = dict(state or {})
-            gate.open()
             await stop.wait()
     except Exception as error:
         # a migration that failed has said so itself
@@ -120,8 +151,7 @@ async def _serve_when_ready(
         if stop.is_set():
             return
         if settings.on_failure == "exit" or not ours:
-            # the server shuts down in order and the process ends with 143, which every supervisor takes for a failure
-            os.kill(os.getpid(), signal.SIGTERM)
+            await end_process()
 
 
 def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, ConfigurationError | None]:
@@ -131,6 +161,30 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
     except ConfigurationError as error:
         # who it is and how it is to fail count all the same
         return MigrationSettings.partly("instance", "release", "startup_mode", "on_failure"), error
+
+
+def _suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSettings:
+    # in mode `block` what they start after ours finds the new schema; held unready, it would find the old one
+    suited = settings.model_copy(update={"startup_mode": "block", "on_failure": "exit"})
+    if not names or settings.strategy == "off" or suited == settings:
+        return settings
+    log.warning(_WRAPPED, ", ".join(names), extra={"event": "lifespan_wrapped"})
+    return suited
+
+
+def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
+    # only now: what starts before the gate opens may have run their lifespans
+    for path, below in mounted(app.routes):
+        merged = leaves(below.router.lifespan_context)
+        ours = next((leaf for leaf in merged if isinstance(leaf, MigrationLifespan)), None)
+        theirs = settings if ours is None else _settled(ours._settings)[0]
+        # with the same settings, the gate of the application around it has waited for its schema
+        if theirs != settings and not hasattr(below.state, "migrations"):
+            message = _NEVER_STARTED.format(path=path)
+            log.error(message, extra={"event": "lifespan_never_started"})
+            tracker = new_tracker(theirs)
+            tracker.move(Phase.FAILED, message=message)
+            install(below, tracker, theirs)
 
 
 async def _succeeds(thread: MigrationThread, tracker: Tracker, settings: MigrationSettings) -> bool:
@@ -188,55 +242,3 @@ async def _in_background(work: Awaitable[None], gate: Gate, stop: asyncio.Event)
             task.cancel()
         with suppress(asyncio.CancelledError):
             await task
-
-
-def _install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
-    def read() -> Status:
-        return _shown(app)
-
-    taken = {getattr(route, "path", None) for route in app.router.routes}
-    # in front: an application's catch-all route must not swallow the probes
-    app.router.routes[:0] = [route for route in _endpoints(read) if route.path not in taken]
-    # the middleware stack is built before the lifespan runs, so add_middleware would be too late
-    stack = app.middleware_stack or app.build_middleware_stack()
-    gate = _gate_in(stack)
-    if gate is not None:
-        gate.shut(settings.open_paths)
-    else:
-        if former := getattr(app.state, "migrations_gate", None):
-            # it may be in the stack all the same, inside something that does not show what it wraps
-            former.late_state = {}
-        app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
-    # an application may be started again and again, in tests: what it shows is the start that is going on
-    app.state.migrations, app.state.migrations_gate = tracker, gate
-    return gate
-
-
-def _gate_in(stack: Any) -> Gate | None:
-    # of an earlier start; what instruments an application may have been wrapped around it since
-    seen: list[Any] = []
-    while stack is not None and not isinstance(stack, Gate) and stack not in seen:
-        seen.append(stack)
-        stack = getattr(stack, "app", None)
-    return stack if isinstance(stack, Gate) else None
-
-
-def _shown(app: Starlette) -> Status:
-    status: Status = app.state.migrations.status
-    # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
-    is_open = app.state.migrations_gate.is_open
-    return replace(status, phase=Phase.VERIFYING) if status.ready and not is_open else status
-
-
-def _endpoints(read: Callable[[], Status]) -> list[Route]:
-    # prometheus-client is optional, as rich is: without it there is no /metrics
-    if find_spec("prometheus_client") is None:
-        return routes(read)
-    from .metrics import route
-
-    return [*routes(read), route(read)]
-
-
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield None

@@ -36,7 +36,7 @@ def environment(url: str | None, **settings: str) -> dict[str, str]:
 
 
 class Instance:
-    """One `uvicorn api.main:app`, started by the constructor.
+    """One `uvicorn api.main:app`, or another `app` in the words of uvicorn, started by the constructor.
 
     Attributes:
         name: its MIGRATION_INSTANCE.
@@ -51,6 +51,7 @@ class Instance:
         folder: Path,
         inside: Sequence[str] = (),
         host: Namespace | None = None,
+        app: Sequence[str] = ("api.main:app",),
     ) -> None:
         self.name = name
         self.host = host
@@ -61,7 +62,7 @@ class Instance:
         address, inside = (host.address, host.inside()) if host else (HOST, inside)
         url = f"http://{address}:{self.port}"
         self._client = httpx.Client(base_url=url, trust_env=False, timeout=10, limits=limits)
-        uvicorn = [sys.executable, "-m", "uvicorn", "api.main:app", "--host", address, "--port", str(self.port)]
+        uvicorn = [sys.executable, "-m", "uvicorn", *app, "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process: subprocess.Popen[bytes] = Process(
                 [*inside, *uvicorn], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
@@ -138,6 +139,15 @@ def fleet(
     return _started(names, environment(url, **{"MIGRATION_ALEMBIC_CONFIG": str(ini), **settings}), inside)
 
 
+@contextmanager
+def one_of(app: Path, url: str | None, *, ini: Path, **settings: str) -> Iterator[Instance]:
+    """Start an instance of `app` in the file of that name; everything else is as in a fleet of one."""
+    own = environment(url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
+    words = (f"{app.stem}:app", "--app-dir", str(app.parent))
+    with _started([app.stem], own, app=words) as (instance,):
+        yield instance
+
+
 def one_on(host: Namespace, name: str, url: str, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
     """Start an instance inside `host`, reachable from here."""
     own = environment(host.there(url), MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
@@ -146,7 +156,11 @@ def one_on(host: Namespace, name: str, url: str, ini: Path, **settings: str) -> 
 
 @contextmanager
 def _started(
-    names: Sequence[str], own: dict[str, str], inside: Sequence[str] = (), host: Namespace | None = None
+    names: Sequence[str],
+    own: dict[str, str],
+    inside: Sequence[str] = (),
+    host: Namespace | None = None,
+    app: Sequence[str] = ("api.main:app",),
 ) -> Iterator[list[Instance]]:
     instances: list[Instance] = []
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
@@ -154,7 +168,7 @@ def _started(
             for name in names:
                 # a test may call all of its instances by one name
                 named = {"MIGRATION_INSTANCE": name, **own}
-                instances.append(Instance(name, named, Path(folder), inside, host))
+                instances.append(Instance(name, named, Path(folder), inside, host, app))
             yield instances
         except BaseException:
             for instance in instances:

@@ -4,6 +4,7 @@ import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -84,3 +85,32 @@ def test_the_job_and_the_instances_need_no_more_than_the_manifests_give(docker: 
         stopped = time.monotonic()
         assert run(docker, "stop", "--time", "30", NAME).returncode == 0
         assert time.monotonic() - stopped < 15, "SIGTERM did not reach the service"
+
+
+# without a database a start fails at once
+COMPOSE = f"""
+services:
+  api:
+    image: {NAME}
+    container_name: {NAME}
+    restart: on-failure:1
+    network_mode: none
+"""
+STATE = "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}"
+
+
+def test_a_failed_start_is_restarted(docker: str, tmp_path: Path) -> None:
+    """The service is process 1 of its container; a failed start ends with 3, and `restart: on-failure` repeats it."""
+    file = tmp_path / "compose.yml"
+    file.write_text(COMPOSE)
+    compose = [docker, "compose", "--project-name", NAME, "--file", str(file)]
+    try:
+        started = run(*compose, "up", "--detach")
+        assert started.returncode == 0, started.stdout
+        inspect = [docker, "inspect", "--format", STATE, NAME]
+        ended = ["exited", "1", "3"]
+        wait_until(lambda: run(*inspect).stdout.split() == ended, "the end after a restart", seconds=2 * WAIT_SECONDS)
+        logs = run(docker, "logs", NAME).stdout
+        assert [logs.count(words) for words in ("Not ready: ", "Application shutdown complete.")] == [2, 2], logs
+    finally:
+        run(*compose, "down", "--timeout", "1")

@@ -30,9 +30,9 @@ async def test_an_application_may_be_started_again(tmp_path: Path, mode: str, ph
         "failed": settings(url, tmp_path / "none.ini", startup_mode=mode, strategy="advisory_lock"),
         "off": settings(url, ini, startup_mode=mode, strategy="off"),
     }
-    app, shapes, coming = service(MigrationLifespan()), [], iter(phases)
-    app.router.lifespan_context = lambda app: MigrationLifespan(starts[next(coming)])(app)
+    app, shapes = service(MigrationLifespan()), []
     for phase in phases:
+        app.router.lifespan_context = MigrationLifespan(starts[phase])
         async with Served(app) as served:
             await asyncio.to_thread(wait_until, partial(settled, app), "the outcome", seconds=FOREVER_SECONDS)
             answers = [await served.get(path) for path in ("/", "/health/ready", "/health/migrations", "/metrics")]

@@ -1,0 +1,112 @@
+"""Lifespans of included routers and around ours, in applications driven as a server drives them."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+from fastapi import APIRouter, FastAPI
+
+from api.migrations import MigrationSettings, lifespan_with_migrations
+from api.migrations.nested_lifespans import Lifespan, wrappers
+from tests.integration.served import Served, settings
+from tests.unit.fakes import FOREVER_SECONDS
+from tests.waiting import wait_until
+
+OFF = MigrationSettings.load(strategy="off")
+MODES = pytest.mark.parametrize("mode", ["gate", "block"])
+
+
+NOTED = f"{__name__}.Notes.lifespan.<locals>.noted"
+
+
+class Notes:
+    """Lifespans that note when they are entered and left."""
+
+    def __init__(self) -> None:
+        self.said: list[str] = []
+
+    def lifespan(self, name: str) -> Any:
+        """Its state has its name, and says who was the last to set `last`."""
+
+        @asynccontextmanager
+        async def noted(app: FastAPI) -> AsyncIterator[dict[str, str]]:
+            self.said.append(f"enter {name}")
+            yield {name: name, "last": name}
+            self.said.append(f"leave {name}")
+
+        return noted
+
+
+def application(notes: Notes, values: MigrationSettings) -> FastAPI:
+    """An application with a lifespan; routers: one inside another, both with one; one with a handler; a plain one."""
+    inner = APIRouter(lifespan=notes.lifespan("inner"))
+    outer = APIRouter(lifespan=notes.lifespan("outer"))
+    outer.include_router(inner)
+    old = APIRouter(on_startup=[lambda: notes.said.append("handler")])
+    app = FastAPI(lifespan=lifespan_with_migrations(settings=values).then(notes.lifespan("then")))
+    for router in (APIRouter(), outer, old):
+        app.include_router(router)
+    return app
+
+
+@MODES
+async def test_they_start_again_with_each_start(mode: str) -> None:
+    """In FastAPI's order, within the application's own, and each once for a start; the outermost state wins."""
+    notes = Notes()
+    app = application(notes, OFF.model_copy(update={"startup_mode": mode}))
+    for _ in range(2):
+        notes.said.clear()
+        async with Served(app) as served:
+            await served.opened()
+            state = served.state or app.state.migrations_gate.late_state
+            assert state == {"then": "then", "outer": "outer", "inner": "inner", "last": "then"}
+        entered, left = ["then", "outer", "inner"], ["inner", "outer", "then"]
+        assert notes.said == [f"enter {n}" for n in entered] + ["handler"] + [f"leave {n}" for n in left]
+
+
+@MODES
+async def test_they_never_start_where_the_start_fails(tmp_path: Path, mode: str) -> None:
+    """The instance is held unready, and none of them finds the old schema."""
+    notes = Notes()
+    app = application(notes, settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode=mode))
+    async with Served(app) as served:
+        failed = lambda: app.state.migrations.status.phase == "failed"  # noqa: E731 - a condition to wait for
+        await asyncio.to_thread(wait_until, failed, "the failure", seconds=FOREVER_SECONDS)
+        assert (await served.get("/health/ready")).status_code == 503
+    assert notes.said == []
+
+
+class Instrument:
+    """What a library puts around a lifespan."""
+
+    def __init__(self, within: Lifespan) -> None:
+        self.within = within
+
+    def __call__(self, app: Any) -> Any:
+        """The lifespan's context."""
+        return self.within(app)
+
+
+def test_what_cannot_be_deferred_is_named() -> None:
+    """Callables of every kind; a router without a lifespan, and what FastAPI puts inside ours, is not among them."""
+    notes, ours = Notes(), lifespan_with_migrations
+    merged = FastAPI(lifespan=ours)
+    merged.include_router(APIRouter(lifespan=notes.lifespan("router")))
+    within = merged.router.lifespan_context
+    assert wrappers(within, ours) == []
+    assert wrappers(Instrument(within), ours) == [f"{__name__}.Instrument"]
+    assert wrappers(cast(Any, partial(Instrument, ours)), ours) == ["functools.partial"]
+    assert wrappers(notes.lifespan("by hand"), ours) == [NOTED]
+
+
+def test_ours_on_a_router_starts_after_the_application_s() -> None:
+    """FastAPI has entered that by then: it is named. Without one there is nothing to name."""
+    notes = Notes()
+    for own, expected in ((None, []), (notes.lifespan("app"), [NOTED])):
+        app = FastAPI(lifespan=own)
+        app.include_router(APIRouter(lifespan=lifespan_with_migrations))
+        assert wrappers(app.router.lifespan_context, lifespan_with_migrations) == expected
