@@ -15,11 +15,13 @@ import pytest
 
 from tests.lease_api import lease_api
 from tests.mariadb import MariaDB, running_mariadb
+from tests.pace import factor
 from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.pooler import PgBouncer, running_pgbouncer
 from tests.redis_server import RedisServer, running_redis
 from tests.referees import LeaseReferee, RedisReferee, Referee
 from tests.servers import Server, embedded_postgres, tls_postgres
+from tests.waiting import FOREVER_SECONDS
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -35,6 +37,19 @@ def fresh_name() -> str:
 def pytest_configure() -> None:
     """End on SIGTERM as on Ctrl-C, with the fixtures torn down, so that no server outlives its run."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+
+
+def pytest_report_header() -> str:
+    """Say by how much the limits of this run are longer than on an idle machine."""
+    return f"pace: limits are scaled by {factor():g}"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put one of the two files that need `ports_from_8000` behind the other acceptance tests: it would only wait."""
+    late = [item for item in items if item.path.name == "test_dev_up.py"]
+    others = [item for item in items if item not in late]
+    end = next((n for n, item in enumerate(others) if item.path.parent.name != "acceptance"), len(others))
+    items[:] = [*others[:end], *late, *others[end:]]
 
 
 @pytest.hookimpl(wrapper=True)
@@ -88,7 +103,9 @@ def template(server: Server) -> Iterator[str]:
     with server.database(name) as url:
         command = [sys.executable, "-m", "api.migrations", "upgrade"]
         environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_INSTANCE": "release-job"}
-        done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=120)
+        done = subprocess.run(
+            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=FOREVER_SECONDS
+        )
         assert done.returncode == 0, f"the template could not be migrated ({done.returncode}): {done.stderr}"
         yield name
 

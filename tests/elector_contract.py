@@ -19,9 +19,9 @@ import pytest
 
 from api.migrations.errors import HoldLost
 from api.migrations.ports import Elector
-from tests.waiting import until
+from tests import waiting
 
-FOREVER_SECONDS = 30.0
+FOREVER_SECONDS = waiting.FOREVER_SECONDS
 """Longer than anything takes: whoever waits that long has hung."""
 
 STRANGER = "stranger"
@@ -237,7 +237,7 @@ class LeaseContract(ElectorContract):
             assert not await second.try_acquire()
             return loop.time() > end
 
-        await until(outlasted, "several times the ttl", seconds=FOREVER_SECONDS)
+        await waiting.until(outlasted, "several times the ttl")
         await first.confirm()
 
     async def test_a_paused_leader_is_succeeded(self, arena: Arena, electors: Electors) -> None:
@@ -247,7 +247,7 @@ class LeaseContract(ElectorContract):
             assert await first.run(first.elector.try_acquire())
             assert not await second.try_acquire()
             first.pause()
-            await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
+            await waiting.until(second.try_acquire, "a successor")
             first.resume()
             with pytest.raises(HoldLost):
                 await first.run(first.elector.confirm())

@@ -1,6 +1,7 @@
 """Lease electors for tests that make the API server fail: a short lease, and a server of the test's own."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -13,9 +14,10 @@ from api.migrations.lease_lock import LeaseElector, Leases
 from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import NAMESPACE, LeaseApi, lease_api
+from tests.pace import scaled
 from tests.waiting import until
 
-LEASE_SECONDS = 3
+LEASE_SECONDS = math.ceil(scaled(3))
 NAME = "ledger-migrations"
 KEY = (NAMESPACE, NAME)
 

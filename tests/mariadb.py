@@ -16,11 +16,9 @@ from urllib.parse import quote
 from devtools.account import Account
 from devtools.ports import free_port
 from tests.servers import program, temporary_home
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install mariadb-server"
-START_SECONDS = 30.0
-STOP_SECONDS = 20.0
 
 USER, PASSWORD = "ledger", "pa ss%/@word"
 """An account that owns every database of the tests and nothing else; its password is one that has to be encoded."""
@@ -105,7 +103,7 @@ class MariaDB:
                 command, cwd=self.home, stdout=log, stderr=log, start_new_session=True, **self.account.identity
             )
         try:
-            wait_until(self._answers, "mariadbd answers", seconds=START_SECONDS)
+            wait_until(self._answers, "mariadbd answers")
         except BaseException:
             self.kill()
             raise
@@ -117,7 +115,7 @@ class MariaDB:
             return
         process.terminate()
         try:
-            process.wait(STOP_SECONDS)
+            process.wait(FOREVER_SECONDS)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -173,7 +171,7 @@ class MariaDB:
         return [str(program(client, REMEDY)), *login]
 
     def _run(self, command: list[str], *, given: str = "") -> str:
-        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=60)
+        done = subprocess.run(command, input=given, capture_output=True, text=True, timeout=FOREVER_SECONDS)
         if done.returncode != 0:
             raise MariaDBError(done.stderr.strip())
         return done.stdout

@@ -13,10 +13,11 @@ from urllib.parse import urlsplit
 from api.migrations.lock_manager import LockKey
 from api.migrations.placement import find
 from tests.mariadb import MariaDB
+from tests.pace import scaled
 from tests.servers import fetch_sync, optional
 
 HISTORY = "alembic_version_history"
-PATIENCE_SECONDS = 30.0
+PATIENCE_SECONDS = scaled(30)
 NOBODY = 65534
 
 

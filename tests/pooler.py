@@ -11,8 +11,6 @@ from devtools.ports import free_port
 from tests.servers import Server, fetch_sync, program, temporary_home
 from tests.waiting import wait_until
 
-READY_SECONDS = 10.0
-
 CONFIGURATION = """\
 [databases]
 * = host={server.host} port={server.port}
@@ -58,7 +56,7 @@ def running_pgbouncer(server: Server, *, pool_mode: str = "transaction", pool_si
             command = [str(binary), str(home / "ini")]
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=home, **account.identity)
         try:
-            wait_until(lambda: _answers(pooler, process), "pgbouncer answers", seconds=READY_SECONDS)
+            wait_until(lambda: _answers(pooler, process), "pgbouncer answers")
             yield pooler
         finally:
             process.kill()

@@ -15,11 +15,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devtools.ports import HOST, free_port
+from tests.pace import scaled
 from tests.servers import program
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install redis-server"
-READY_SECONDS = 10.0
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
 """What Redis has answered is on disk: whether a restart finds it is for the test to say."""
@@ -64,7 +64,7 @@ class RedisServer:
         with (self.home / "log").open("ab") as log:
             command = [str(self._binary), *arguments]
             self._process = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, cwd=self.home)
-        wait_until(self._answers, "redis-server answers", seconds=READY_SECONDS)
+        wait_until(self._answers, "redis-server answers")
         return self
 
     def kill(self) -> None:
@@ -91,9 +91,9 @@ class RedisServer:
         os.kill(self.pid, signal.SIGCONT)
 
     def execute(self, *command: str | int) -> Any:
-        """The answer to one command on a connection of its own; blocks, and fails after a second without answer."""
+        """The answer to one command on a connection of its own; blocks, and fails when there is none soon."""
         retry = Retry(NoBackoff(), 0)
-        options: dict[str, Any] = {"socket_timeout": 1.0, "retry": retry, "decode_responses": True}
+        options: dict[str, Any] = {"socket_timeout": scaled(2), "retry": retry, "decode_responses": True}
         with redis.Redis.from_url(self.url, **options) as client:
             return client.execute_command(*command)
 
@@ -119,7 +119,7 @@ class RedisServer:
             self._process.send_signal(how)
             # one that is frozen would never see a SIGTERM
             self._process.send_signal(signal.SIGCONT)
-            self._process.wait(timeout=READY_SECONDS)
+            self._process.wait(timeout=FOREVER_SECONDS)
             self._process = None
 
 
@@ -134,7 +134,7 @@ def running_redis(replica_of: RedisServer | None = None, **settings: str) -> Ite
         try:
             server.start()
             if replica_of is not None:
-                wait_until(server.follows, "a replica in step", seconds=READY_SECONDS)
+                wait_until(server.follows, "a replica in step")
             yield server
         finally:
             server.kill()

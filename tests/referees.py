@@ -1,13 +1,15 @@
 """What elects, in one shape, for tests that must hold whichever does: a real Redis, or the API of Leases."""
 
+import math
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from tests.lease_api import NAMESPACE, Fault, LeaseApi
+from tests.pace import scaled
 from tests.redis_server import RedisServer
 
-TTL_SECONDS = 3
-"""The shortest that the settings allow."""
+TTL_SECONDS = math.ceil(scaled(3))
+"""The shortest that the settings allow, on an idle machine."""
 
 
 class Referee(Protocol):

@@ -12,20 +12,18 @@ from api.migrations.assembly import Session
 from tests.unit.fakes import assembled
 from tests.waiting import until
 
-FOREVER_SECONDS = 60.0
-
 
 async def compete(session: Session, folder: Path, rounds: int) -> None:
     """Take the lock `rounds` times."""
     alone = folder / "alone"
     for _ in range(rounds):
-        await until(session.try_lock, "the lock", seconds=FOREVER_SECONDS)
+        await until(session.try_lock, "the lock")
         alone.touch(exist_ok=False)
         await asyncio.sleep(0)
         alone.unlink()
         await session.unlock()
     if not rounds:
-        await until(session.try_lock, "the lock", seconds=FOREVER_SECONDS)
+        await until(session.try_lock, "the lock")
         (folder / "holds").touch()
         await asyncio.Event().wait()
 

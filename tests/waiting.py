@@ -4,20 +4,47 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-STEP_SECONDS = 0.05
+from tests.pace import scaled
+
+STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.5
+FOREVER_SECONDS = scaled(60)
+"""Longer than anything takes on this machine: what is awaited for that long has hung."""
 
 
-def wait_until(condition: Callable[[], bool], what: str, *, seconds: float) -> None:
-    """Return as soon as `condition` holds; fail naming `what` when it does not within `seconds`."""
-    deadline = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 0) -> None:
+    """Return as soon as `condition` holds; fail naming `what` when it does not within `FOREVER_SECONDS`.
+
+    `seconds` is for what may take even longer: a wait that ends early says nothing about what was waited for.
+    """
+    limit = Limit(what, seconds)
     while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(STEP_SECONDS)
+        time.sleep(limit.pause())
 
 
-async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float) -> None:
+async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = 0) -> None:
     """`wait_until` for a condition that is awaited, in the test's own loop."""
-    deadline = time.monotonic() + seconds
+    limit = Limit(what, seconds)
     while not await condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        await asyncio.sleep(STEP_SECONDS)
+        pause = limit.pause()
+        await asyncio.sleep(pause)
+
+
+class Limit:
+    """The end of one wait, and how long to pause between two looks."""
+
+    def __init__(self, what: str, seconds: float) -> None:
+        self._what = what
+        self._seconds = max(seconds, FOREVER_SECONDS)
+        self._began = self._looked = time.monotonic()
+
+    def pause(self) -> float:
+        """How long to pause now: as long as the look took, because a look takes time from the processes it looks at.
+
+        Raises:
+            AssertionError: the time is up.
+        """
+        now = time.monotonic()
+        assert now < self._began + self._seconds, f"{self._what}: not within {self._seconds:g} s"
+        pause = min(max(STEP_SECONDS, now - self._looked), LONGEST_STEP_SECONDS)
+        self._looked = now + pause
+        return pause

@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from tests.servers import program
+from tests.waiting import FOREVER_SECONDS
 
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -88,7 +89,7 @@ def _finished(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
     try:
-        out, err = process.communicate(timeout=60)
+        out, err = process.communicate(timeout=FOREVER_SECONDS)
     except subprocess.TimeoutExpired:
         os.killpg(process.pid, signal.SIGKILL)
         raise

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import asyncpg
+
 from tests.servers import fetch_sync
 
 HISTORY = "alembic_version_history"
@@ -9,9 +11,7 @@ HISTORY = "alembic_version_history"
 
 def history(url: str, *, extra_only: bool = False) -> list[dict[str, Any]]:
     """The attempts, oldest first; with `extra_only` those at revisions with readable names, which tests made."""
-    if fetch_sync(url, f"SELECT to_regclass('{HISTORY}')")[0][0] is None:
-        return []
-    rows = [dict(row) for row in fetch_sync(url, f"SELECT * FROM {HISTORY} ORDER BY id")]
+    rows = [dict(row) for row in _rows(url, f"SELECT * FROM {HISTORY} ORDER BY id")]
     return [row for row in rows if len(row["revision"]) != 12] if extra_only else rows
 
 
@@ -36,18 +36,32 @@ def appliers(url: str) -> set[str]:
     return {row["instance"] for row in history(url) if row["outcome"] == "applied"}
 
 
+def repeat_first(url: str, revision: str, times: int) -> None:
+    """Make the history say that the oldest attempt at `revision` was made `times` times.
+
+    After seven failures an instance pauses for five minutes before its next attempt. After one it pauses for ten
+    seconds, in which a busy machine may not even have started it.
+    """
+    columns = ", ".join(name for name in history(url)[0] if name != "id")
+    first = f"SELECT * FROM {HISTORY} WHERE revision = '{revision}' ORDER BY id LIMIT 1"
+    copies = f"SELECT -n, {columns} FROM ({first}) AS attempt, generate_series(2, {times}) AS n"
+    fetch_sync(url, f"INSERT INTO {HISTORY} (id, {columns}) OVERRIDING SYSTEM VALUE {copies}")
+
+
+def end_now(url: str) -> None:
+    """Date the end of the newest attempt at this moment, from which on the pause after it counts."""
+    newest = f"(SELECT max(id) FROM {HISTORY})"
+    fetch_sync(url, f"UPDATE {HISTORY} SET finished_at = clock_timestamp() WHERE id = {newest}")
+
+
 def versions(url: str) -> list[str]:
     """What Alembic's own table says."""
-    if fetch_sync(url, "SELECT to_regclass('alembic_version')")[0][0] is None:
-        return []
-    return sorted(row[0] for row in fetch_sync(url, "SELECT version_num FROM alembic_version"))
+    return sorted(row[0] for row in _rows(url, "SELECT version_num FROM alembic_version"))
 
 
 def marks(url: str) -> list[str]:
     """The rows that the revisions of `project` left behind."""
-    if fetch_sync(url, "SELECT to_regclass('marks')")[0][0] is None:
-        return []
-    return sorted(row[0] for row in fetch_sync(url, "SELECT revision FROM marks"))
+    return sorted(row[0] for row in _rows(url, "SELECT revision FROM marks"))
 
 
 def let_go(url: str) -> None:
@@ -85,3 +99,11 @@ def sessions(url: str) -> list[str]:
         "AND application_name SIMILAR TO 'migrations:[^:]*:(waiting|migrating):%' ORDER BY backend_start"
     )
     return [row[0] for row in fetch_sync(url, sql)]
+
+
+def _rows(url: str, sql: str) -> list[asyncpg.Record]:
+    """The rows of a table that a revision, or the first run, makes: none before."""
+    try:
+        return fetch_sync(url, sql)
+    except asyncpg.UndefinedTableError:
+        return []

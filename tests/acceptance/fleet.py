@@ -18,11 +18,12 @@ import httpx
 from devtools.ports import HOST, free_port
 from tests.acceptance.project import PLAIN, ROOT
 from tests.acceptance.vanishing import Namespace
-from tests.waiting import wait_until
+from tests.pace import scaled
+from tests.waiting import FOREVER_SECONDS, wait_until
 from tests.warm import Process
 
-WAIT_SECONDS = 30.0
-"""For one thing to happen. Nothing takes that long; two busy cores might."""
+WAIT_SECONDS = FOREVER_SECONDS
+"""For one thing to happen. Nothing takes that long."""
 
 MARK = "Running migrations"
 """What the one that migrates says once, and nobody else ever does."""
@@ -61,7 +62,7 @@ class Instance:
         limits = httpx.Limits(max_keepalive_connections=0)
         address, inside = (host.address, host.inside()) if host else (HOST, inside)
         url = f"http://{address}:{self.port}"
-        self._client = httpx.Client(base_url=url, trust_env=False, timeout=10, limits=limits)
+        self._client = httpx.Client(base_url=url, trust_env=False, timeout=scaled(10), limits=limits)
         uvicorn = [sys.executable, "-m", "uvicorn", *app, "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process: subprocess.Popen[bytes] = Process(
@@ -90,6 +91,10 @@ class Instance:
         except httpx.TransportError:
             return {}
         return body
+
+    def message(self) -> str:
+        """What `/health/migrations` says in words; empty while it has nothing to say, or nothing listens."""
+        return self.health().get("message") or ""
 
     def phase(self) -> str | None:
         """The phase it says it is in; None while nothing listens."""

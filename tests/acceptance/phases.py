@@ -12,9 +12,12 @@ from api.migrations.lock_manager import LockKey
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.project import GATE, Revision
 from tests.acceptance.wire import wire
+from tests.pace import scaled
 from tests.servers import fetch_sync
 from tests.unit.fakes import in_the_way
 
+BUDGET_SECONDS = scaled(3)
+"""For a run that is to end by its deadline: it has to come to its place before."""
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LOOKED = "query ~ 'LISTEN|pg_try_advisory_lock|pg_locks' AND application_name LIKE 'migrations:%:waiting:%'"
 AT_COMMIT = """mark()
@@ -127,7 +130,7 @@ async def waiting(url: str, folder: Path) -> AsyncIterator[Stage]:
 @asynccontextmanager
 async def pausing(url: str, folder: Path) -> AsyncIterator[Stage]:
     """It did not get a table's lock, and is about to ask again."""
-    ini = project.make_history(folder, project.contended("held", pause_seconds=4))
+    ini = project.make_history(folder, project.contended("held", pause_seconds=BUDGET_SECONDS + 1))
     async with in_the_way(url, "SELECT count(*) FROM accounts", "report") as blocker:
 
         def reached() -> bool:

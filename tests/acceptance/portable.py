@@ -72,6 +72,12 @@ def until_reached(ini: Path) -> str:
     return mark.read_text()
 
 
+def until_in_statement(place: Place) -> None:
+    """Wait until the server executes the long statement; SQLite has no server that could be asked."""
+    if isinstance(place, MariaDBPlace):
+        wait_until(lambda: any("SLEEP" in sql for _, sql in place.sessions()), "the long statement")
+
+
 def let_go(ini: Path) -> None:
     """Let whoever is held go on."""
     (ini.parent / "let_go").touch()

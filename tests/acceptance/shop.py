@@ -14,6 +14,8 @@ import httpx
 from devtools.ports import HOST, free_port
 from tests.acceptance.fleet import Instance, environment
 from tests.acceptance.project import ROOT, WAIT_FOR_THE_TEST
+from tests.pace import scaled
+from tests.waiting import FOREVER_SECONDS
 
 MAIN = """\
 from fastapi import FastAPI
@@ -92,7 +94,12 @@ def run_migrations_online() -> None:
 def python(project: Path, *arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
     """Run Python in the project's folder, which is all it can import from beside the libraries."""
     return subprocess.run(
-        [sys.executable, *arguments], cwd=project, env=alone(url), capture_output=True, text=True, timeout=120
+        [sys.executable, *arguments],
+        cwd=project,
+        env=alone(url),
+        capture_output=True,
+        text=True,
+        timeout=FOREVER_SECONDS,
     )
 
 
@@ -148,7 +155,9 @@ class Shop(Instance):
         self.port = free_port()
         self._log = project / f"{name}.log"
         limits = httpx.Limits(max_keepalive_connections=0)
-        self._client = httpx.Client(base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=10, limits=limits)
+        self._client = httpx.Client(
+            base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=scaled(10), limits=limits
+        )
         command = [sys.executable, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = subprocess.Popen(

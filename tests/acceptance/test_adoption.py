@@ -13,7 +13,7 @@ from tests.acceptance.fleet import MARK, WAIT_SECONDS, until_all_ready, until_on
 from tests.acceptance.project import ROOT
 from tests.acceptance.shop import adopted, alone, fresh_project, python, shops
 from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -113,7 +113,7 @@ def copied_script(project: Path, *arguments: str, path: str, url: str | None = N
         env=without | {"PATH": path},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=FOREVER_SECONDS,
     )
     return done.returncode, done.stdout, done.stderr
 

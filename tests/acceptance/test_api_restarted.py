@@ -36,7 +36,7 @@ def test_nobody_is_lost_to_a_restart(game: Game, kubernetes_referee: LeaseRefere
         first, others = game.begun(instances)
         api.stop()
         called = kubernetes_referee.called
-        wait_until(lambda: all(called in i.health()["message"] for i in others), "an API that is away", seconds=30)
+        wait_until(lambda: all(called in i.message() for i in others), "an API that is away", seconds=30)
         api.start(refusing=403)
         assert readyz() == 403
         wait_until(lambda: api.count(403) > 2, "waiters that are refused", seconds=30)

@@ -38,7 +38,7 @@ def test_a_refusal_is_asked_for_once(database_url: str, account: str, database: 
         url = through.replace("postgres@", f"{account}@")
         if database is not None:
             url = url.replace(database_url.rpartition("/")[2], database)
-        code, output = migrate("upgrade", "--timeout", "10", url=url)
+        code, output = migrate("upgrade", url=url)
         assert (code, words in output) == (5, True), output
         assert server.connections == 1
         with fleet(1, url) as (instance,):

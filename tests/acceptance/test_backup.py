@@ -20,6 +20,7 @@ import pytest
 from tests import backups
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import WAIT_SECONDS, finish, migrate, start_migrate
+from tests.pace import scaled
 from tests.servers import Server, fetch_sync
 from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
@@ -187,8 +188,10 @@ def test_a_long_backup_outlives_the_limits_of_the_run(ledger_url: str, tmp_path:
     ini, folder = behind(tmp_path), tmp_path / "backups"
     tools = backups.held(tmp_path / "bin")
     settings = {"PATH": backups.path(tools), "MIGRATION_BACKUP_DIR": str(folder)}
-    limits = {"MIGRATION_IDLE_SECONDS": "2.5", "MIGRATION_RUN_SECONDS": "2", "MIGRATION_WAIT_SECONDS": "2"}
-    late = f"SELECT clock_timestamp() - min(backend_start) > '6 s' FROM pg_stat_activity WHERE {holders.MIGRATING}"
+    idle, budget = f"{scaled(2.5):g}", f"{scaled(3):g}"
+    limits = {"MIGRATION_IDLE_SECONDS": idle, "MIGRATION_RUN_SECONDS": budget, "MIGRATION_WAIT_SECONDS": budget}
+    age = "SELECT clock_timestamp() - min(backend_start) FROM pg_stat_activity"
+    late = f"SELECT ({age} WHERE {holders.MIGRATING}) > '{scaled(7):g} s'"
     with start_migrate("upgrade", "--backup", url=ledger_url, ini=ini, **settings, **limits) as upgrade:
         wait_until((tools / "reached").exists, "pg_dump at work", seconds=WAIT_SECONDS)
         holder = holders.pids(ledger_url)

@@ -13,14 +13,17 @@ import pytest
 from tests.acceptance.evidence import advisory_locks, versions
 from tests.acceptance.fleet import environment, fleet, until_phase
 from tests.acceptance.project import ROOT, head, make_history, quick, revision_file
+from tests.pace import scaled
 from tests.servers import Server
+from tests.waiting import FOREVER_SECONDS
+from tests.warm import Process
 
 pytestmark = pytest.mark.acceptance
 
 SECRET = "s3cret-word"
 """In every URL here; nobody may ever see it."""
 
-UPGRADE = ("upgrade", "--timeout", "1")
+LIMIT = f"{scaled(1):g}"
 GUARDED = "guarded_bad_input"
 """A role that needs a password and may do nothing."""
 
@@ -34,7 +37,7 @@ class Bad:
 
     words: str
     settings: dict[str, str] = field(default_factory=dict)
-    arguments: tuple[str, ...] = UPGRADE
+    arguments: tuple[str, ...] = ("upgrade",)
     code: int = 2
 
 
@@ -45,6 +48,8 @@ def url(text: str) -> dict[str, str]:
 
 NOWHERE = url(f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere")
 HERE = url("postgresql://postgres@{server}/{database}")
+BRIEFLY = ("upgrade", "--timeout", LIMIT)
+GAVE_UP = f"gave up after MIGRATION_WAIT_SECONDS={LIMIT}"
 
 SETTINGS = {
     "no DATABASE_URL": Bad("DATABASE_URL is not set; set it to postgresql://"),
@@ -68,12 +73,11 @@ SETTINGS = {
     "a wait shorter than the run": Bad(
         "MIGRATION_WAIT_SECONDS (1) is shorter than MIGRATION_RUN_SECONDS (2)",
         {**NOWHERE, "MIGRATION_WAIT_SECONDS": "1", "MIGRATION_RUN_SECONDS": "2"},
-        ("upgrade",),
     ),
     "paths that are no list": Bad("MIGRATION_OPEN_PATHS", {**NOWHERE, "MIGRATION_OPEN_PATHS": "/health"}),
     "no alembic.ini": Bad("set MIGRATION_ALEMBIC_CONFIG", {**NOWHERE, "MIGRATION_ALEMBIC_CONFIG": "{folder}/no.ini"}),
-    "a port nobody listens on": Bad("gave up after MIGRATION_WAIT_SECONDS=1", NOWHERE, code=5),
-    "a host nobody has": Bad("MIGRATION_WAIT_SECONDS=1", url(f"postgresql://me:{SECRET}@nowhere.invalid/x"), code=5),
+    "a port nobody listens on": Bad(GAVE_UP, NOWHERE, BRIEFLY, code=5),
+    "a host nobody has": Bad(GAVE_UP, url(f"postgresql://me:{SECRET}@nowhere.invalid/x"), BRIEFLY, code=5),
 }
 
 ON_A_SERVER = {
@@ -101,9 +105,10 @@ ON_A_SERVER = {
 }
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of what migrate.sh needs: the settings of nobody's .env may get in the way."""
+    tmp_path = tmp_path_factory.mktemp("project")
     for name in ("api", "alembic"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("alembic.ini", "migrate.sh"):
@@ -120,16 +125,12 @@ def guarded(server: Server) -> Iterator[None]:
 
 
 def run(project: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Run the copy's ./migrate.sh to its end, its two outputs apart."""
-    return subprocess.run(
-        ["./migrate.sh", *arguments],
-        cwd=project,
-        env=environment(None, VIRTUAL_ENV=sys.prefix, **settings),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
+    """Run what the copy's ./migrate.sh becomes to its end, its two outputs apart."""
+    words = [sys.executable, "-m", "api.migrations", *arguments]
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Process(words, cwd=project, env=environment(None, **settings), text=True, **pipes) as process:  # type: ignore[call-overload]
+        output, errors = process.communicate(timeout=FOREVER_SECONDS)
+    return subprocess.CompletedProcess(words, process.returncode, output, errors)
 
 
 def fails(project: Path, bad: Bad, **names: str) -> None:
@@ -187,7 +188,7 @@ MALFORMED: tuple[str, dict[str, Any], str] = (
 UNKNOWN = (f"postgresql://someone:{SECRET}@127.0.0.1:1/x", {"MIGRATION_STRATEGY": "hope"}, "MIGRATION_STRATEGY")
 UNREACHABLE = (
     f"postgresql://someone:{SECRET}@127.0.0.1:1/x",
-    {"MIGRATION_WAIT_SECONDS": "1", "MIGRATION_RUN_SECONDS": "1"},
+    {"MIGRATION_WAIT_SECONDS": LIMIT, "MIGRATION_RUN_SECONDS": LIMIT},
     "Connection refused",
 )
 STARTS = pytest.mark.parametrize(
@@ -241,6 +242,8 @@ def test_a_service_without_a_url_of_its_own_says_so(ledger_url: str) -> None:
 
 def test_the_help_needs_no_database(project: Path) -> None:
     """With nothing set at all, `--help` lists every command and exit code."""
-    done = run(project, "--help")
+    script = ["./migrate.sh", "--help"]
+    own = environment(None, VIRTUAL_ENV=sys.prefix)
+    done = subprocess.run(script, cwd=project, env=own, capture_output=True, text=True, timeout=FOREVER_SECONDS)
     assert (done.returncode, done.stderr) == (0, "")
     assert "exit codes:" in done.stdout

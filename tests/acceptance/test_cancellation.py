@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
+from tests.acceptance import evidence, phases, project
 from tests.acceptance.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
 from tests.acceptance.phases import PHASES, Phase, in_autocommit
 from tests.servers import fetch_sync
@@ -23,8 +23,9 @@ EVERYWHERE = pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
 SIGNALS = [(name, signal.SIGTERM) for name in PHASES]
 SIGNALS += [(name, signal.SIGINT) for name in ("sent away", "waiting", "pausing", "statement", "python")]
 INSTANCE = ("sent away", "pausing", "statement", "python", "autocommit", "committing", "verifying")
-BUDGET = {"MIGRATION_RUN_SECONDS": "3", "MIGRATION_WAIT_SECONDS": "3"}
-OVER = f"SELECT clock_timestamp() - started_at > '3 s' FROM {evidence.HISTORY} WHERE outcome = 'running'"
+LIMIT = f"{phases.BUDGET_SECONDS:g}"
+BUDGET = {"MIGRATION_RUN_SECONDS": LIMIT, "MIGRATION_WAIT_SECONDS": LIMIT}
+OVER = f"SELECT clock_timestamp() - started_at > '{LIMIT} s' FROM {evidence.HISTORY} WHERE outcome = 'running'"
 
 
 def in_short(outcomes: list[str]) -> tuple[str, ...]:
@@ -73,13 +74,13 @@ async def test_a_deadline_ends_the_command(ledger_url: str, tmp_path: Path, phas
             code, output = finish(upgrade, seconds=WAIT_SECONDS)
     assert code == phase.late_code, output
     waited = code in {4, 5} and "failed" not in phase.late
-    assert ("MIGRATION_WAIT_SECONDS=3" if waited else "MIGRATION_RUN_SECONDS=3") in output
+    assert (f"MIGRATION_WAIT_SECONDS={LIMIT}" if waited else f"MIGRATION_RUN_SECONDS={LIMIT}") in output
     assert ("rolled back" in output) is (phase.late[-1:] == ("failed",))
     assert "Traceback" not in output
     assert_clean(ledger_url, phase, phase.late)
     if "failed" in phase.late:
         error = evidence.history(ledger_url, extra_only=True)[-1]["error"]
-        assert "MIGRATION_RUN_SECONDS=3" in error, "those who waited read it there, and do not run it again"
+        assert f"MIGRATION_RUN_SECONDS={LIMIT}" in error, "those who waited read it there, and do not run it again"
 
 
 def over(url: str) -> bool:
@@ -139,6 +140,6 @@ async def test_a_deadline_ends_an_instance_that_waits(ledger_url: str, tmp_path:
     async with phase.hold(ledger_url, tmp_path) as stage:
         with fleet(1, stage.url, ini=stage.ini, first=1, **BUDGET) as (instance,):
             assert instance.wait() == 143
-            assert "Not ready: gave up after MIGRATION_WAIT_SECONDS=3" in instance.log()
+            assert f"Not ready: gave up after MIGRATION_WAIT_SECONDS={LIMIT}" in instance.log()
             assert "Traceback" not in instance.log()
     assert_clean(ledger_url, phase, phase.late)

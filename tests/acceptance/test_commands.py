@@ -13,8 +13,9 @@ from api.migrations.errors import MigrationError
 from tests.acceptance import evidence
 from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
 from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, quick, revisions
+from tests.pace import scaled
 from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -32,7 +33,7 @@ def run(*arguments: str, url: str, ini: Path = PLAIN, cwd: Path = ROOT) -> tuple
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
-        timeout=120,
+        timeout=FOREVER_SECONDS,
     )
     return process.returncode, process.stdout
 
@@ -109,7 +110,7 @@ def until_there(instance: str, url: str) -> None:
 
 def test_wait_never_migrates(database_url: str) -> None:
     """Nobody migrates, so it gives up with 4, says what it waited for, and leaves an empty database."""
-    code, output = migrate("wait", "--timeout", "1", url=database_url)
+    code, output = migrate("wait", "--timeout", f"{scaled(1):g}", url=database_url)
     assert code == 4, output
     assert f"{len(ALL)} pending; nobody holds the lock" in output
     assert MARK not in output

@@ -4,22 +4,22 @@ import json
 import os
 import shutil
 import subprocess
-import time
 import urllib.request
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import PROJECT
+from tests.pace import scaled
 from tests.servers import optional
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 
 REMEDY = "start a Docker engine; apt-get install docker.io docker-compose"
-COMMAND_SECONDS = 600
-READY_SECONDS = 120
+COMMAND_SECONDS = scaled(600)
 SCALE = 3
 
 
@@ -44,6 +44,7 @@ def run(*command: str, timeout: float = COMMAND_SECONDS, profiles: str = "") -> 
     )
 
 
+@cache
 def docker_client() -> str:
     """The client that reaches an engine and has compose."""
     installed = [client for client in CLIENTS if client and Path(client).exists()]
@@ -77,14 +78,26 @@ def start(compose: list[str], *options: str, profiles: str = "") -> list[str]:
     assert started.returncode == 0, started.stdout
     ports = published_ports(compose)
     assert len(set(ports)) == SCALE
-    wait_until(lambda: all(map(is_ready, ports)), "three ready instances", seconds=READY_SECONDS)
+    wait_until(lambda: all(map(is_ready, ports)), "three ready instances", seconds=2 * FOREVER_SECONDS)
     return ports
 
 
 def published_ports(compose: list[str]) -> list[str]:
     """Where the instances answer."""
-    addresses = [run(*compose, "port", "--index", str(index), "api", "8000").stdout for index in range(1, SCALE + 1)]
-    return [address.strip().rpartition(":")[2] for address in addresses]
+    addresses = [run(docker_client(), "port", each, "8000").stdout.splitlines()[0] for each in containers(compose)]
+    return [address.rpartition(":")[2] for address in addresses]
+
+
+def containers(compose: list[str], *options: str) -> list[str]:
+    """The instances' containers; asked of the engine's own client, which starts faster than compose."""
+    labels = {"project": compose[-1], "service": "api"}
+    wanted = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
+    return run(docker_client(), "ps", "--quiet", *wanted, *options).stdout.split()
+
+
+def exit_codes(client: str, *names: str) -> set[int]:
+    """How containers that have stopped ended; 137 is SIGKILL, which a process gets that does not hear SIGTERM."""
+    return set(map(int, run(client, "inspect", "--format={{.State.ExitCode}}", *names).stdout.split()))
 
 
 def is_ready(port: str) -> bool:
@@ -98,7 +111,7 @@ def is_ready(port: str) -> bool:
 
 def strategy(port: str) -> str:
     """The strategy of the instance on `port`."""
-    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/migrations", timeout=2) as answer:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/migrations", timeout=FOREVER_SECONDS) as answer:
         return str(json.load(answer)["strategy"])
 
 
@@ -115,9 +128,8 @@ def test_three_instances_start_together_and_one_migrates(compose: list[str]) -> 
     assert marks(compose) == 1
     assert run(*compose, "exec", "-T", "api", "./migrate.sh", "check").returncode == 0
     assert run(*compose, "exec", "-T", "api", "id", "-u").stdout.strip() == "10001"
-    stopped = time.monotonic()
     assert run(*compose, "stop").returncode == 0
-    assert time.monotonic() - stopped < 15, "SIGTERM did not reach the service"
+    assert 137 not in exit_codes(docker_client(), *containers(compose, "--all"))
 
 
 @pytest.mark.parametrize("how", ["variable", "files"])

@@ -1,7 +1,6 @@
 """The image under the limits of the Kubernetes manifests: their user, their file system, their memory, nothing more."""
 
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +10,7 @@ import pytest
 from devtools.ports import free_port
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, WAIT_SECONDS
-from tests.acceptance.test_compose import docker_client, is_ready, run, strategy
+from tests.acceptance.test_compose import docker_client, exit_codes, is_ready, run, strategy
 from tests.manifests import KUBERNETES, Document, container, pod, read
 from tests.waiting import wait_until
 
@@ -82,9 +81,8 @@ def test_the_job_and_the_instances_need_no_more_than_the_manifests_give(docker: 
         assert (written.returncode, "Read-only file system" in written.stdout) == (1, True), written.stdout
         logs = run(docker, "logs", NAME).stdout
         assert (MARK in logs, "Traceback" in logs) == (False, False), logs
-        stopped = time.monotonic()
         assert run(docker, "stop", "--time", "30", NAME).returncode == 0
-        assert time.monotonic() - stopped < 15, "SIGTERM did not reach the service"
+        assert 137 not in exit_codes(docker, NAME)
 
 
 # without a database a start fails at once

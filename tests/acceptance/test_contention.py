@@ -24,6 +24,7 @@ from tests.acceptance.fleet import (
     until_phase,
 )
 from tests.acceptance.project import Revision
+from tests.pace import scaled
 from tests.servers import fetch
 from tests.unit.fakes import eventually, in_the_way
 from tests.waiting import wait_until
@@ -33,6 +34,7 @@ pytestmark = pytest.mark.acceptance
 log = logging.getLogger(__name__)
 
 NAME = "nightly-report"
+SHORT = f"{scaled(6):g}"
 ALTER = 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'
 CONTENDED = Revision("contended", f"mark()\n{ALTER}")
 NEXT = Revision("next", "op.execute(\"CREATE TABLE shown AS SELECT current_setting('lock_timeout')\")")
@@ -105,7 +107,8 @@ async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path
             for times in (1, 2, 3):
                 until_retried(ledger_url, CONTENDED.id, times)
                 assert await read(ledger_url) == 0
-            assert "contended did not get its lock" in migrator.health()["message"]
+            said = "contended did not get its lock"
+            migrator.until(lambda: said in migrator.message(), "says what it waits for")
             assert blocker.is_in_transaction(), "all that happened while it was in the way"
             await blocker.close()
             until_all_ready(instances)
@@ -197,10 +200,10 @@ async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) ->
     """Nobody waits for ever: everybody fails, with the name of the one that was in the way."""
     ini = project.make_history(tmp_path, CONTENDED)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker:
-        with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS="6") as instances:
+        with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=SHORT) as instances:
             until_phase(instances, "failed")
             for message in (instance.health()["message"] for instance in instances):
-                assert "MIGRATION_RUN_SECONDS=6" in message
+                assert f"MIGRATION_RUN_SECONDS={SHORT}" in message
                 assert f"pid {blocker.get_server_pid()} ({NAME}, " in message
             assert sum(instance.log().count(MARK) for instance in instances) == 1
     *tries, last = evidence.outcomes(ledger_url, CONTENDED.id)

@@ -15,8 +15,9 @@ import pytest
 from api.migrations.lock_manager import LockKey, application_name
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.pace import scaled
 from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -56,13 +57,13 @@ def appliers_before(url: str) -> set[str]:
 def test_a_stopped_process_loses_the_lock(ledger_url: str, tmp_path: Path, wakes: str) -> None:
     """SIGSTOP: the server ends its session when its time is up; after SIGCONT it applies nothing and is ready too."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
-    with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="2") as instances:
+    with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as instances:
         until_outcomes(ledger_url, "held", "running")
         first = holder_of(ledger_url, "held", instances)
         first.kill(signal.SIGSTOP)
         stopped = time.monotonic()
         until_outcomes(ledger_url, "held", "interrupted", "running")
-        log.info("taken over %.1f s after SIGSTOP, with 2 s to idle", time.monotonic() - stopped)
+        log.info("taken over %.1f s after SIGSTOP, with %g s to idle", time.monotonic() - stopped, scaled(2))
         others = [instance for instance in instances if instance is not first]
         second = holder_of(ledger_url, "held", instances)
         assert second in others
@@ -169,7 +170,7 @@ def test_an_orphan_is_outlived_or_ended(ledger_url: str, tmp_path: Path, expecte
             until_all_ready([instance])
             log.info("ready %.1f s after it got the lock; the orphan %s", time.monotonic() - held, expected)
             assert ("at work without the lock" in instance.log()) is (expected == "ended")
-        assert fate.result(30) == expected
+        assert fate.result(FOREVER_SECONDS) == expected
     assert evidence.marks(ledger_url) == ["watched"], "another mark says that it ran beside the orphan"
     assert evidence.outcomes(ledger_url, "watched") == ["applied"]
 

@@ -14,11 +14,12 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
+from tests.pace import scaled
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 
 PARTS = ("api", "alembic", "alembic.ini", "devtools")
-BUDGET_SECONDS = 90
+BUDGET_SECONDS = scaled(90)
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals
     with serving(project, "--scale", "2") as (process, output):
         addresses = [word for word in output.split() if word.endswith("/docs")]
         assert addresses, output
-        with urllib.request.urlopen(addresses[0], timeout=5) as answer:
+        with urllib.request.urlopen(addresses[0], timeout=BUDGET_SECONDS) as answer:
             assert answer.status == 200
         process.send_signal(number)
         process.communicate(timeout=BUDGET_SECONDS)
@@ -138,7 +139,7 @@ def test_a_killed_one_does_not_stop_the_next(project: Path) -> None:
 def test_an_unreachable_database_is_named(project: Path) -> None:
     """Every instance gives up in the end; the command shows its last words, which name the cause and no password."""
     url = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
-    budgets = {"MIGRATION_WAIT_SECONDS": "2", "MIGRATION_RUN_SECONDS": "2"}
+    budgets = dict.fromkeys(("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS"), f"{scaled(2):g}")
     code, output = check(project, "--scale", "2", DATABASE_URL=url, **budgets)
     assert code == 1
     assert "No instance became ready." in output

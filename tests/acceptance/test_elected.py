@@ -7,6 +7,7 @@ import pytest
 
 from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
+from tests.pace import scaled
 from tests.places import Place, history, outcomes
 from tests.referees import Referee
 from tests.waiting import wait_until
@@ -33,7 +34,7 @@ def test_one_is_elected_and_a_killed_one_succeeded(game: Game) -> None:
         first, others = game.begun(instances)
         assert game.referee.leader() == first.name
         assert not game.place.lock_is_free()
-        wait_until(lambda: all(first.name in (i.health()["message"] or "") for i in others), "its name", seconds=30)
+        wait_until(lambda: all(first.name in i.message() for i in others), "its name", seconds=30)
         for instance in instances:
             assert instance.health()["strategy"] == game.referee.kind
             assert not instance.ready()
@@ -59,7 +60,7 @@ def test_one_is_elected_and_a_killed_one_succeeded(game: Game) -> None:
 @pytest.mark.parametrize("referee_and_place", STOPPED, indirect=True)
 def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
     """SIGSTOP for longer than the hold: who is elected waits for the database's lock, and who wakes up has lost."""
-    idle = "8" if game.place.kind == "postgresql" else "4"
+    idle = f"{scaled(8 if game.place.kind == 'postgresql' else 4):g}"
     with game.three(MIGRATION_IDLE_SECONDS=idle) as instances:
         first, others = game.begun(instances)
         game.stop(first)

@@ -11,9 +11,10 @@ from tests.acceptance import portable, project
 from tests.acceptance.electing import Game, make_game, said
 from tests.acceptance.fleet import MARK, finish, start_alembic, until_phase
 from tests.acceptance.project import Revision
+from tests.pace import scaled
 from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
 from tests.redis_server import RedisServer
-from tests.referees import LeaseReferee, RedisReferee, Referee
+from tests.referees import TTL_SECONDS, LeaseReferee, RedisReferee, Referee
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -22,7 +23,7 @@ EACH = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgre
 ONE_OF_EACH = ["redis-sqlite", "kubernetes-postgresql"]
 LONG = {"MIGRATION_REDIS_TTL_SECONDS": "30", "MIGRATION_LEASE_SECONDS": "30"}
 """Much longer than any of these tests, so that nobody is succeeded because time went by."""
-SHORT = {"MIGRATION_WAIT_SECONDS": "6", "MIGRATION_RUN_SECONDS": "6"}
+SHORT = {"MIGRATION_WAIT_SECONDS": str(2 * TTL_SECONDS), "MIGRATION_RUN_SECONDS": str(2 * TTL_SECONDS)}
 
 
 @pytest.fixture
@@ -135,7 +136,7 @@ def test_one_that_is_robbed_leaves_no_statement_behind(
 def test_redis_is_restarted(redis_referee: RedisReferee, sqlite_place: SqlitePlace, tmp_path: Path, keep: bool) -> None:
     """Where it remembers, the run goes on; where it has forgotten, the run ends, and another one finishes."""
     game = make_game(redis_referee, sqlite_place, tmp_path)
-    with game.at_work(MIGRATION_REDIS_TTL_SECONDS="10") as upgrade:
+    with game.at_work(MIGRATION_REDIS_TTL_SECONDS=f"{scaled(10):g}") as upgrade:
         redis_referee.server.restart(keep=keep)
         if keep:
             portable.let_go(game.ini)
@@ -153,10 +154,10 @@ def test_redis_is_restarted_under_a_fleet(
 ) -> None:
     """Killed in mid-run: where it remembers, who leads goes on; else that one ends, and one of the others finishes."""
     game = make_game(redis_referee, mariadb_place, tmp_path)
-    with game.three(MIGRATION_REDIS_TTL_SECONDS="20") as instances:
+    with game.three(MIGRATION_REDIS_TTL_SECONDS=f"{scaled(20):g}") as instances:
         first, others = game.begun(instances)
         game.referee.stop()
-        wait_until(lambda: all(game.referee.called in i.health()["message"] for i in others), "its name", seconds=12)
+        wait_until(lambda: all(game.referee.called in i.message() for i in others), "its name", seconds=12)
         redis_referee.server.restart(keep=keep)
         if not keep:
             assert first.wait() == 143
@@ -214,7 +215,7 @@ def test_a_budget_ends_before_it_answers(
     for game, (code, output) in zip(games, ended, strict=True):
         assert code == 4, output
         assert game.referee.called in output.splitlines()[-1]
-        assert "WaitTimeout: gave up after MIGRATION_WAIT_SECONDS=6" in output
+        assert f"WaitTimeout: gave up after MIGRATION_WAIT_SECONDS={2 * TTL_SECONDS}" in output
         assert "make sure that it runs" in output
     assert not sqlite_place.has("marks")
 

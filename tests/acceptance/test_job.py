@@ -22,6 +22,7 @@ from tests.acceptance.fleet import (
     start_migrate,
     until_all_ready,
 )
+from tests.pace import scaled
 from tests.servers import Server, fetch_sync
 from tests.waiting import wait_until
 
@@ -133,12 +134,13 @@ def test_they_give_up_with_the_error_of_the_job(ledger_url: str, tmp_path: Path)
     """At the end of their budget they end with a code that is not zero, and the last line of each says why."""
     ini = project.make_history(tmp_path, project.failing())
     assert run_job(ledger_url, ini)[0] == 1
-    budgets: dict[str, Any] = {"MIGRATION_WAIT_SECONDS": "3", "MIGRATION_RUN_SECONDS": "3"}
+    limit = f"{scaled(3):g}"
+    budgets: dict[str, Any] = {"MIGRATION_WAIT_SECONDS": limit, "MIGRATION_RUN_SECONDS": limit}
     with fleet(3, ledger_url, ini=ini, **budgets, **SAME) as instances:
         assert [instance.wait() for instance in instances] == [143] * 3
         for instance in instances:
             (line,) = (line for line in instance.log().splitlines() if "Not ready: " in line)
-            assert "gave up after MIGRATION_WAIT_SECONDS=3" in line
+            assert f"gave up after MIGRATION_WAIT_SECONDS={limit}" in line
             assert "the last attempt failed: revision failing" in line
             assert "secret-word" not in instance.log()
         assert_they_only_verified(instances, ledger_url)
@@ -169,7 +171,7 @@ def test_a_job_that_is_stopped_is_finished_by_the_next(ledger_url: str, tmp_path
     """SIGSTOP in mid-run: the server frees its lock when its time is up; once it wakes up, it finds all of it done."""
     ini = project.make_history(tmp_path, project.quick(), project.held())
     with fleet(3, ledger_url, ini=ini, **SAME) as instances:
-        with start_job(ledger_url, ini, "stopped", MIGRATION_IDLE_SECONDS="2") as job:
+        with start_job(ledger_url, ini, "stopped", MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as job:
             wait_until(lambda: holders.all_see_the_held_one(instances), "three that look on", seconds=60)
             job.send_signal(signal.SIGSTOP)
             until_all_say(instances, "nobody holds the lock")

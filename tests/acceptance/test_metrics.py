@@ -13,7 +13,7 @@ from api.migrations.state import Status
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
 from tests.servers import fetch_sync, program
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -145,6 +145,8 @@ def test_promtool_has_nothing_to_say_about_a_scrape(ledger_url: str) -> None:
     with fleet(1, ledger_url) as instances:
         until_all_ready(instances)
         seen = Scrape(instances[0])
-    done = subprocess.run([tool, "check", "metrics"], input=seen.text, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(
+        [tool, "check", "metrics"], input=seen.text, capture_output=True, text=True, timeout=FOREVER_SECONDS
+    )
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert seen.names() == {s.name for family in MigrationCollector(Status).collect() for s in family.samples}

@@ -17,7 +17,7 @@ from tests.acceptance.project import PLAIN, ROOT, Revision
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch_sync
 from tests.unit.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -63,7 +63,7 @@ def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
-        timeout=120,
+        timeout=FOREVER_SECONDS,
     )
     return done.returncode, done.stdout
 
@@ -139,6 +139,7 @@ def test_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
     ini = project.make_history(tmp_path, Revision("unfit", body))
     assert migrate("upgrade", url=ledger_url, ini=ini)[0] == 1
     assert "the data is not fit" in works(history, ledger_url, ini)
+    evidence.repeat_first(ledger_url, "unfit", 7)
     with fleet(2, ledger_url, ini=ini) as instances:
         until_phase(instances, "waiting")
         evidence.let_go(ledger_url)

@@ -6,9 +6,18 @@ from signal import SIGKILL
 import pytest
 
 from tests.acceptance import evidence
-from tests.acceptance.fleet import WAIT_SECONDS, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.acceptance.fleet import (
+    WAIT_SECONDS,
+    Instance,
+    fleet,
+    migrate,
+    until_all_ready,
+    until_one_migrates,
+    until_phase,
+)
 from tests.acceptance.project import Revision, failing, head, held, make_history, quick, slow
 from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
+from tests.pace import scaled
 from tests.unit.fakes import in_the_way
 from tests.waiting import wait_until
 
@@ -56,6 +65,11 @@ def test_another_instance_takes_over_from_one_that_was_killed(
     until_unlocked(ledger_url)
 
 
+def blockers(instance: Instance) -> list[int]:
+    """The sessions that the health of an instance names as in the way, which it does while it waits for a lock."""
+    return [each["pid"] for each in instance.health().get("blocked_by", [])]
+
+
 async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
     """Each try rolls everything back, the lock too; who is in the way is named, and once gone it is applied once."""
     contended = Revision("contended", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
@@ -65,8 +79,8 @@ async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledge
             retried = lambda: evidence.outcomes(ledger_url, "contended").count("retried") >= 3  # noqa: E731
             wait_until(retried, "three tries", seconds=2 * WAIT_SECONDS)
             assert "quick" not in evidence.applied(ledger_url)
-            seen = [each for instance in instances for each in instance.health()["blocked_by"]]
-            assert {each["pid"] for each in seen} == {blocker.get_server_pid()}
+            named = {blocker.get_server_pid()}
+            wait_until(lambda: {pid for instance in instances for pid in blockers(instance)} == named, "its pid")
             await blocker.close()
             until_all_ready(instances)
             runs = [instance.health()["last_run"] for instance in instances]
@@ -77,6 +91,7 @@ async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledge
     until_unlocked(ledger_url)
 
 
+SHORT = f"{scaled(6):g}"
 DEFERRED = """mark()
 op.execute("CREATE TABLE d (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
 op.execute("INSERT INTO d VALUES (1), (1)")"""
@@ -85,8 +100,8 @@ op.execute("INSERT INTO d VALUES (1), (1)")"""
 @pytest.mark.parametrize(
     ("body", "seconds", "reason"),
     [
-        (DEFERRED, "60", "UniqueViolationError"),
-        ('mark()\nop.execute("SELECT pg_sleep(300)")', "6", "MIGRATION_RUN_SECONDS=6"),
+        (DEFERRED, "300", "UniqueViolationError"),
+        ('mark()\nop.execute("SELECT pg_sleep(300)")', SHORT, f"MIGRATION_RUN_SECONDS={SHORT}"),
     ],
     ids=["deferred constraint", "deadline"],
 )
@@ -111,7 +126,7 @@ async def test_the_wait_budget_ends_the_tries(pgbouncer: StartPooler, ledger_url
     """Behind a pooler each try is a run of its own, so it is MIGRATION_WAIT_SECONDS that ends them."""
     ini = make_history(tmp_path, Revision("contended", 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
-        code, output = migrate("upgrade", "--timeout", "4", url=through(pgbouncer(), ledger_url), ini=ini)
+        code, output = migrate("upgrade", "--timeout", SHORT, url=through(pgbouncer(), ledger_url), ini=ini)
     assert code == 4, output
     assert "revision contended" in output
     until_unlocked(ledger_url)

@@ -89,7 +89,9 @@ async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp
             migrator = until_one_migrates(instances)
             (waiter,) = (instance for instance in instances if instance is not migrator)
             wait_until(lambda: evidence.outcomes(ledger_url, "blocked") == ["retried"], "the pause", seconds=60)
-            wait_until(lambda: bool(waiter.health()["progress"]["attempt"]), "the pause seen", seconds=SOON_SECONDS)
+            wait_until(
+                lambda: bool(waiter.health().get("progress", {}).get("attempt")), "the pause seen", seconds=SOON_SECONDS
+            )
             for instance in instances:
                 health = instance.health()
                 (seen,) = health["blocked_by"]

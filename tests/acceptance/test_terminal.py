@@ -14,6 +14,7 @@ import pytest
 from tests.acceptance import evidence
 from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, shell_code
 from tests.acceptance.project import PLAIN, ROOT, head, make_history, revisions, slow
+from tests.pace import scaled
 
 pytestmark = pytest.mark.acceptance
 
@@ -68,7 +69,7 @@ def typing(text: str) -> Answer:
 
 def test_an_upgrade_draws_a_bar(ledger_url: str, tmp_path: Path) -> None:
     """A bar by revision with what is being applied; the result stays on the screen."""
-    ini = make_history(tmp_path, slow("slow", 1.5))
+    ini = make_history(tmp_path, slow("slow", scaled(1.5)))
     code, drawn = on_a_terminal("upgrade", url=ledger_url, ini=ini)
     assert code == 0, drawn
     assert "━" in drawn

@@ -18,6 +18,7 @@ import pytest
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import Instance, command, finish, fleet
 from tests.acceptance.vanishing import Namespace, namespace
+from tests.pace import scaled
 from tests.servers import Server, embedded_postgres
 from tests.waiting import wait_until
 
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
-BOUND_SECONDS = 90.0
+BOUND_SECONDS = scaled(90)
 """keepalives 5 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
 
 UPGRADE = (sys.executable, "-m", "api.migrations", "upgrade")

@@ -17,10 +17,11 @@ from tests.acceptance.project import concurrent_index, head, make_history, quick
 from tests.chaos.faults import FAULTS, NETWORK_FAULTS, Fault
 from tests.chaos.lab import Lab
 from tests.chaos.scene import Scene
+from tests.pace import scaled
 from tests.waiting import wait_until
 
 INSTANCES = 3
-RECOVERY_SECONDS = 90.0
+RECOVERY_SECONDS = scaled(90)
 LONGEST_DELAY_SECONDS = 1.2
 
 

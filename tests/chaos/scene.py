@@ -16,14 +16,15 @@ from tests.acceptance.evidence import history, running, sessions
 from tests.acceptance.fleet import Instance, fleet, one_on
 from tests.chaos.lab import Lab
 from tests.chaos.watch import Watch
+from tests.pace import scaled
 from tests.servers import Server
 from tests.waiting import wait_until
 
 SETTINGS = {
     # shorter than some stops last, so that the server ends the session of whoever was stopped
-    "MIGRATION_IDLE_SECONDS": "2",
-    "MIGRATION_WAIT_SECONDS": "120",
-    "MIGRATION_RUN_SECONDS": "60",
+    "MIGRATION_IDLE_SECONDS": f"{scaled(2):g}",
+    "MIGRATION_WAIT_SECONDS": f"{scaled(120):g}",
+    "MIGRATION_RUN_SECONDS": f"{scaled(60):g}",
 }
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from api.migrations.errors import HoldLost
 from api.migrations.redis_lock import RedisElector
+from tests.pace import scaled
 from tests.waiting import until
 
 
@@ -45,7 +46,7 @@ async def race(url: str, key: str, ttl_seconds: float, folder: str, first: str, 
 
 async def _turn(url: str, key: str, ttl_seconds: float, folder: Path, number: int) -> None:
     elector = RedisElector(url, key, f"racer-{number}", ttl_seconds)
-    await until(elector.try_acquire, f"the turn of racer {number}", seconds=100)
+    await until(elector.try_acquire, f"the turn of racer {number}", seconds=scaled(120))
     alone = folder / "alone"
     os.close(os.open(alone, os.O_CREAT | os.O_EXCL))
     await elector.confirm()

@@ -18,6 +18,7 @@ from api.migrations.ports import Order
 from api.migrations.urls import DatabaseURL
 from devtools.ports import free_port
 from tests import backups
+from tests.pace import scaled
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch
 from tests.unit.fakes import assembled, tree
@@ -135,8 +136,8 @@ async def test_a_dump_that_is_none(
 async def test_a_dump_that_takes_too_long(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its own budget ends it, child and all."""
     monkeypatch.setenv("PATH", backups.path(backups.held(tmp_path / "bin")))
-    assembly = await migrated(database_url, tmp_path, backup_seconds=1)
-    await refused(assembly, database_url, "MIGRATION_BACKUP_SECONDS=1", "nothing was changed")
+    assembly = await migrated(database_url, tmp_path, backup_seconds=scaled(2))
+    await refused(assembly, database_url, f"MIGRATION_BACKUP_SECONDS={scaled(2):g}", "nothing was changed")
     with pytest.raises(ProcessLookupError):
         os.kill(int((tmp_path / "bin" / "reached").read_text()), 0)
 

@@ -14,13 +14,14 @@ import pytest
 
 from api.migrations.assembly import Assembly
 from api.migrations.state import Phase
+from tests.pace import scaled
 from tests.servers import Server, fetch
 from tests.unit.fakes import assembled, tree
 
 INSTANCES = 300
 ROLE = f"crowd_{os.getpid()}"
 SAMPLE_SECONDS = 0.02
-ALL_READY_SECONDS = 180.0
+ALL_READY_SECONDS = scaled(180)
 SLOW = 'op.execute("CREATE TABLE t (a int)")\nop.execute("SELECT pg_sleep(2)")'
 
 log = logging.getLogger(__name__)

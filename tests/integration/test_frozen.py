@@ -10,14 +10,15 @@ import asyncpg
 import pytest
 
 from api.migrations.lock_manager import LockKey
+from tests.pace import scaled
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, tree
 
 KEY = LockKey.derive("fastapi", "alembic_version", None)
-LIMIT = 0.5
+LIMIT = scaled(0.5)
 SILENT = (
     "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'ClientRead' AND pid = {pid} "
-    "AND state_change < clock_timestamp() - interval '0.5 s'"
+    f"AND state_change < clock_timestamp() - interval '{LIMIT} s'"
 )
 
 

@@ -10,6 +10,7 @@ from api.migrations.ports import Order
 from api.migrations.schema import HalfApplied
 from tests.integration.sql_runs import GROUND, HEAD, MARK, carry_out, failure, look, outcomes
 from tests.mariadb import USER, MariaDB
+from tests.pace import scaled
 from tests.places import MariaDBPlace, marks
 from tests.unit.fakes import FOREVER_SECONDS, assembled, revision, tree
 from tests.waiting import until
@@ -105,7 +106,7 @@ async def test_ddl_that_lacks_its_lock_is_tried_again(mariadb_place: MariaDBPlac
     ini = tree(tmp_path, GROUND)
     await carry_out(mariadb_place, ini)
     revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
-    upgrade = assembled(mariadb_place.url, ini, lock_timeout_seconds=1, idle_seconds=0.2)
+    upgrade = assembled(mariadb_place.url, ini, lock_timeout_seconds=1, idle_seconds=scaled(1))
     with mariadb_place.server.holding("LOCK TABLES marks READ", database=mariadb_place.database):
         task = asyncio.create_task(upgrade.coordinator().become_ready())
 

@@ -1,6 +1,7 @@
 """The Lease elector against an API server: the tests' own, or the real one that TEST_KUBECONFIG or KUBECONFIG names."""
 
 import asyncio
+import math
 import os
 import signal
 import uuid
@@ -19,10 +20,11 @@ from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Elsewhere, LeaseContract
 from tests.lease_api import lease_api
 from tests.lease_process import candidate
+from tests.pace import scaled
 from tests.waiting import until, wait_until
 
 GIVEN = os.environ.get("TEST_KUBECONFIG") or os.environ.get("KUBECONFIG")
-LEASE_SECONDS = 3
+LEASE_SECONDS = math.ceil(scaled(3))
 
 
 class LeaseArena:
@@ -32,7 +34,7 @@ class LeaseArena:
 
     def __init__(self) -> None:
         self.name = f"test-{uuid.uuid4().hex}"
-        self.idle_seconds = 2.0
+        self.idle_seconds = scaled(2)
 
     def leases(self, instance: str = "test") -> Leases:
         """What the electors of an instance share."""

@@ -19,7 +19,8 @@ from api.migrations.urls import DatabaseURL
 from tests.conftest import PROJECT
 from tests.integration.ledger_client import LedgerClient, ledger_client, transfer
 from tests.mariadb import MariaDB
-from tests.waiting import wait_until
+from tests.pace import scaled
+from tests.waiting import FOREVER_SECONDS, wait_until
 
 INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', :digest, '')"
 
@@ -136,7 +137,7 @@ def waiting(mariadb: MariaDB) -> int:
 async def test_on_sqlite_who_does_not_get_its_turn_is_told_so_and_readers_go_on(sqlite_ledger_url: str) -> None:
     """Another process writes for longer than a request may take: 503 to the writer, 200 to the reader."""
     url = DatabaseURL.parse(sqlite_ledger_url)
-    holder, hasty = Database(url), Database(url, command_timeout_seconds=0.1)
+    holder, hasty = Database(url), Database(url, command_timeout_seconds=scaled(0.3))
     try:
         async with holder.sessions(writing=True) as session:
             await session.execute(text("SELECT 1"))
@@ -159,6 +160,11 @@ def test_the_service_needs_no_driver_but_its_databases() -> None:
         "Database(DatabaseURL.parse('postgresql://u@h/d')); Database(DatabaseURL.parse('sqlite:///x.db'))"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], cwd=PROJECT, env=os.environ, capture_output=True, text=True, timeout=60
+        [sys.executable, "-c", script],
+        cwd=PROJECT,
+        env=os.environ,
+        capture_output=True,
+        text=True,
+        timeout=FOREVER_SECONDS,
     )
     assert done.stderr.splitlines()[-1].startswith("api.migrations.errors.ConfigurationError: a sqlite URL needs")

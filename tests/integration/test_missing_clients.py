@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.lease_api import LeaseApi
+from tests.pace import scaled
+from tests.waiting import FOREVER_SECONDS
 
 BROUGHT_BY = {"httpx2": "lightkube"}
 PROJECT = Path(__file__).resolve().parents[2]
@@ -43,7 +45,7 @@ PACKAGES = pytest.mark.parametrize(
 def hidden(package: str, **settings: str) -> "subprocess.CompletedProcess[str]":
     """An upgrade where a package is not installed."""
     command = [sys.executable, "-c", WITHOUT.format(package=package)]
-    return subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=60)
+    return subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=FOREVER_SECONDS)
 
 
 @PACKAGES
@@ -91,8 +93,8 @@ def test_a_postgresql_service_needs_nothing_of_sqlite(package: str) -> None:
     """It gets as far as asking the server, and the service can be imported."""
     settings = {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
-        "MIGRATION_WAIT_SECONDS": "0.2",
-        "MIGRATION_RUN_SECONDS": "0.2",
+        "MIGRATION_WAIT_SECONDS": f"{scaled(0.5):g}",
+        "MIGRATION_RUN_SECONDS": f"{scaled(0.5):g}",
     }
     done = hidden(package, **settings)
     assert done.returncode == 5, done.stderr

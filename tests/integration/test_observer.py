@@ -19,6 +19,7 @@ from api.migrations.ports import Order
 from api.migrations.progress import Reporter
 from api.migrations.schema import Observed
 from api.migrations.state import Blocker, Survey, Tracker
+from tests.pace import scaled
 from tests.servers import Server, fetch
 from tests.unit.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
 
@@ -146,7 +147,7 @@ async def test_whatever_becomes_of_its_connection(database_url: str, error: type
     try:
         observer, engine = Observer(refuse, KEY, seen.append), engine_over(raw, "READ COMMITTED")
         async with observer.watching(engine.sync_engine), engine.connect() as connection:
-            await connection.execute(sa.text("SELECT pg_sleep(1)"))
+            await connection.execute(sa.text(f"SELECT pg_sleep({scaled(1)})"))
         assert (asked.is_set(), observer.blockers, seen) == (True, (), [])
     finally:
         await raw.close()

@@ -13,11 +13,12 @@ from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 from api.migrations.redis_hold import Hold
 from api.migrations.redis_lock import RedisElector
 from tests.elector_contract import FOREVER_SECONDS, Electors, soon
+from tests.pace import scaled
 from tests.redis_server import RedisServer
 from tests.waiting import until, wait_until
 
 KEY = "fastapi-migrations:test"
-TTL, LONG = 2.0, 20.0
+TTL, LONG = scaled(2.5), scaled(20)
 TRIES, SEED = 200, 4242
 
 Servers = Callable[..., RedisServer]
@@ -130,7 +131,7 @@ async def test_the_holder_gives_up_before_its_key_ends(
     redis_server: RedisServer, made: Made, fault: Callable[[RedisServer], None]
 ) -> None:
     """With Redis silent or gone it lets go while nobody else can have the key, and for good, were Redis back or not."""
-    first = made(redis_server, ttl_seconds=3)
+    first = made(redis_server, ttl_seconds=scaled(6))
     assert await first.try_acquire()
     lost, ends = asyncio.create_task(first.lost()), expires_at(redis_server)
     fault(redis_server)
@@ -178,7 +179,7 @@ async def unanswered(server: RedisServer, first: RedisElector) -> None:
 
 async def test_a_set_without_answer_is_recognised(redis_server: RedisServer, made: Made) -> None:
     """The token stands in the key, and the next try of the same elector finds it there."""
-    first = made(redis_server, ttl_seconds=6)
+    first = made(redis_server, ttl_seconds=scaled(6))
     await unanswered(redis_server, first)
     with pytest.raises(HoldLost):
         await first.confirm()
@@ -190,7 +191,7 @@ async def test_a_set_without_answer_is_recognised(redis_server: RedisServer, mad
 
 async def test_a_set_without_answer_is_taken_back(redis_server: RedisServer, made: Made) -> None:
     """By the release, though nobody knew that there was anything to release."""
-    first = made(redis_server, ttl_seconds=6)
+    first = made(redis_server, ttl_seconds=scaled(6))
     await unanswered(redis_server, first)
     await first.release()
     assert not has_key(redis_server)
@@ -211,18 +212,17 @@ async def test_a_set_that_nobody_could_take_back_ends(redis_server: RedisServer,
 async def test_cancelling_races_the_grant(redis_server: RedisServer, made: Made) -> None:
     """A try is cut off at any moment, while connecting, asking or being told: after the release no key is left."""
     chance, ended = random.Random(SEED), {"granted": 0, "cancelled": 0}
-    began = time.monotonic()
-    await made(redis_server).try_acquire()
-    await made.release()
-    takes = time.monotonic() - began
+    takes = 0.01
     for _ in range(TRIES):
         first = made(redis_server, ttl_seconds=600)
         try:
             async with asyncio.timeout(chance.uniform(0, takes)):
                 assert await first.try_acquire()
             ended["granted"] += 1
+            takes *= 0.9  # about half of them are granted, however fast the machine is
         except TimeoutError:
             ended["cancelled"] += 1
+            takes *= 1.1
         await first.release()
         assert not has_key(redis_server)
     assert min(ended.values()) > TRIES // 20, ended
@@ -261,7 +261,7 @@ class Deaf(RedisElector):
     """Its renewals drop a cancellation, as `asyncio.wait_for` may before Python 3.12."""
 
     def __init__(self, url: str) -> None:
-        super().__init__(url, KEY, "deaf", 0.4)
+        super().__init__(url, KEY, "deaf", scaled(2))
         self.renewing = asyncio.Event()
 
     async def _renewed(self, hold: Hold) -> bool:

@@ -15,12 +15,13 @@ from api.migrations.redis_lock import RedisElector
 from tests.conftest import PROJECT
 from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Electors, LeaseContract
 from tests.integration.redis_process import command
+from tests.pace import scaled
 from tests.redis_server import RedisServer
 from tests.waiting import until
 from tests.warm import Process
 
 KEY = "fastapi-migrations:test"
-TTL = 2.0
+TTL = scaled(2.5)
 PROCESSES, RACERS = 4, 50
 
 
@@ -111,7 +112,7 @@ def test_never_two_of_a_crowd_at_once(redis_server: RedisServer, tmp_path: Path)
         )
         for number in range(PROCESSES)
     ]
-    ended = [(process.communicate(timeout=120)[1], process.returncode) for process in crowd]
+    ended = [(process.communicate(timeout=2 * FOREVER_SECONDS)[1], process.returncode) for process in crowd]
     assert ended == [("", 0)] * PROCESSES
     assert len(list(tmp_path.glob("turn-*"))) == PROCESSES * RACERS
     assert redis_server.execute("EXISTS", KEY) == 0

@@ -12,6 +12,7 @@ from api.migrations.errors import ForeignConnection, MigrationError, RevisionFai
 from api.migrations.ports import Order
 from api.migrations.progress import Reporter
 from api.migrations.state import Tracker
+from tests.pace import scaled
 from tests.servers import fetch
 from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
 
@@ -231,7 +232,7 @@ async def test_a_statement_over_its_timeout_fails_the_revision(database_url: str
     """MIGRATION_STATEMENT_TIMEOUT_SECONDS."""
     ini = tree(tmp_path, 'op.execute("SELECT pg_sleep(60)")')
     with pytest.raises(RevisionFailed, match="SQLSTATE 57014"):
-        await upgrade(database_url, ini, statement_timeout_seconds=0.1)
+        await upgrade(database_url, ini, statement_timeout_seconds=scaled(0.5))
 
 
 async def test_a_revision_may_have_limits_of_its_own(database_url: str, tmp_path: Path) -> None:
@@ -243,7 +244,13 @@ async def test_a_revision_may_have_limits_of_its_own(database_url: str, tmp_path
     await upgrade(database_url, ini, statement_timeout_seconds=8)
     seen = [row[0] for row in await fetch(database_url, "TABLE own UNION ALL TABLE usual")]
     assert seen == ["7500ms", "8s"]
-    revision(tmp_path, "r3", 'op.execute("SELECT pg_sleep(60)")', after="r2", extra="statement_timeout_seconds = 0.1\n")
+    revision(
+        tmp_path,
+        "r3",
+        'op.execute("SELECT pg_sleep(60)")',
+        after="r2",
+        extra=f"statement_timeout_seconds = {scaled(0.5)}\n",
+    )
     with pytest.raises(RevisionFailed, match="SQLSTATE 57014"):
         await upgrade(database_url, ini)
 

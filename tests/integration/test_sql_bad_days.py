@@ -21,10 +21,12 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from tests.mariadb import MariaDB, running_mariadb
+from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
 from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until, wait_until
 
+SECONDS = scaled(1)
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 HELD = """\
 import time
@@ -88,9 +90,9 @@ async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: Mari
 async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
     """At the end of the budget, with a code of its own."""
     own.stop()
-    with pytest.raises(DatabaseUnreachable, match=r"gave up after MIGRATION_WAIT_SECONDS=0\.5") as raised:
+    with pytest.raises(DatabaseUnreachable, match=f"gave up after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
         await (
-            instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=0.5, run_seconds=0.5)
+            instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=SECONDS, run_seconds=SECONDS)
             .coordinator()
             .become_ready()
         )
@@ -102,7 +104,7 @@ async def test_a_frozen_server_hangs_nobody(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It takes the connection and says nothing; the look ends by itself, and the migration begins once it thaws."""
-    monkeypatch.setattr(sql_session, "ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr(sql_session, "ANSWER_SECONDS", scaled(1))
     waiting = instance(own_place.url, tree(tmp_path, GROUND))
     os.kill(own.pid, signal.SIGSTOP)
     try:
@@ -122,13 +124,14 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The run ends with its budget although neither its statement nor its session can be ended."""
-    monkeypatch.setattr(sql_session, "ANSWER_SECONDS", 0.3)
     ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
-    upgrade = instance(own_place.url, ini, run_seconds=1.5, wait_seconds=1.5)
+    upgrade = instance(own_place.url, ini, run_seconds=scaled(3), wait_seconds=scaled(3))
+    usual = sql_session.ANSWER_SECONDS
 
     def freeze() -> None:
         wait_until((tmp_path / "reached").exists, "the held revision", seconds=FOREVER_SECONDS)
         os.kill(own.pid, signal.SIGSTOP)
+        monkeypatch.setattr(sql_session, "ANSWER_SECONDS", 0.3)
 
     try:
         freezing = asyncio.create_task(asyncio.to_thread(freeze))
@@ -137,6 +140,7 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
         await freezing
     finally:
         os.kill(own.pid, signal.SIGCONT)
+        monkeypatch.setattr(sql_session, "ANSWER_SECONDS", usual)
         (tmp_path / "let_go").touch()
     await asyncio.wait_for(instance(own_place.url, ini, "two").coordinator().become_ready(), FOREVER_SECONDS)
     assert marks(own_place) == ["r2"]
@@ -255,7 +259,8 @@ async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tm
     await holder.open()
     assert await holder.try_lock()
     with pytest.raises(WaitTimeout, match=r"api-7 \(pid \d+\) holds the lock"):
-        await instance(sqlite_place.url, ini, "api-8", wait_seconds=0.5, run_seconds=0.5).coordinator().become_ready()
+        hasty = instance(sqlite_place.url, ini, "api-8", wait_seconds=SECONDS, run_seconds=SECONDS)
+        await hasty.coordinator().become_ready()
     await holder.close()
 
 

@@ -13,6 +13,7 @@ from api.migrations.ports import Order
 from api.migrations.schema import Observed
 from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, look, outcomes, session_in
 from tests.mariadb import MariaDB
+from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
 from tests.unit.fakes import FOREVER_SECONDS, revision, tree
 from tests.waiting import until, wait_until
@@ -211,7 +212,7 @@ async def test_no_value_is_ever_shown(
 async def test_a_statement_has_a_limit_on_mariadb(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
     """Which the server ends, and says so."""
     ini = tree(tmp_path, 'op.execute("SELECT SLEEP(60) FROM (SELECT 1 UNION SELECT 2) t")')
-    message = await failure(mariadb_place, ini, statement_timeout_seconds=0.2)
+    message = await failure(mariadb_place, ini, statement_timeout_seconds=scaled(0.5))
     assert "(error 1969)" in message
 
 

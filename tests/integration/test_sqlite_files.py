@@ -15,8 +15,11 @@ import pytest
 from api.migrations.errors import AccessRefused, ConfigurationError, DatabaseUnreachable
 from tests.acceptance.fleet import alembic
 from tests.acceptance.project import make_history
+from tests.pace import scaled
 from tests.places import SqlitePlace
 from tests.unit.fakes import assembled, tree
+from tests.waiting import FOREVER_SECONDS
+from tests.warm import Process
 
 PROJECT = Path(__file__).resolve().parents[2]
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
@@ -31,15 +34,11 @@ def migrate(folder: Path, path: Path, *arguments: str, **settings: str) -> tuple
         "MIGRATION_ALEMBIC_CONFIG": str(tree(folder, GROUND)),
         **settings,
     }
-    done = subprocess.run(
-        [sys.executable, "-m", "api.migrations", *arguments],
-        cwd=PROJECT,
-        env={**os.environ, **given},
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    return done.returncode, done.stderr.splitlines()
+    command = [sys.executable, "-m", "api.migrations", *arguments]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with Process(command, cwd=PROJECT, env={**os.environ, **given}, text=True, **pipes) as process:  # type: ignore[call-overload]
+        _, said = process.communicate(timeout=FOREVER_SECONDS)
+    return process.returncode, said.splitlines()
 
 
 def open_files() -> list[Path]:
@@ -105,7 +104,7 @@ async def test_a_connection_that_cannot_be_used_is_closed(
 def test_who_only_looks_makes_no_file(tmp_path: Path, command: str) -> None:
     """A misspelt path is said to be one."""
     path = tmp_path / "misspelt.db"
-    waits = {"MIGRATION_WAIT_SECONDS": "0.5", "MIGRATION_RUN_SECONDS": "0.5"}
+    waits = dict.fromkeys(("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS"), f"{scaled(0.5):g}")
     code, lines = migrate(tmp_path, path, command, MIGRATION_BACKUP_DIR=str(tmp_path / "kept"), **waits)
     assert code == (1 if command == "doctor" else 5), lines
     if command != "doctor":

@@ -22,10 +22,10 @@ from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, Observed
 from api.migrations.settings import MigrationSettings
 from api.migrations.state import Holder, Phase, Survey, Tracker
+from tests import waiting
 from tests.servers import fetch_sync
-from tests.waiting import wait_until
 
-FOREVER_SECONDS = 30.0
+FOREVER_SECONDS = waiting.FOREVER_SECONDS
 """Longer than anything takes: whoever waits that long has hung."""
 
 STOP = "SELECT pg_advisory_lock(777)"
@@ -234,7 +234,7 @@ def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> As
 
 async def eventually(url: str, sql: str, what: str) -> None:
     """Return as soon as the first value of `sql`, asked on connections of its own, is true."""
-    await asyncio.to_thread(wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what, seconds=FOREVER_SECONDS)
+    await asyncio.to_thread(waiting.wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what)
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ from api.migrations.metrics import MigrationCollector
 from api.migrations.state import Status
 from tests.acceptance.project import ROOT
 from tests.servers import program
+from tests.waiting import FOREVER_SECONDS
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 CASES = ROOT / "deploy" / "prometheus" / "alerts_test.yml"
@@ -46,7 +47,7 @@ def expressions() -> list[str]:
 def promtool(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     """Run promtool, or skip."""
     tool = program("promtool", "apt-get install --no-install-recommends prometheus")
-    return subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run([tool, *arguments], capture_output=True, text=True, timeout=FOREVER_SECONDS)
 
 
 def names(text: str) -> set[str]:

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from api.migrations.resolver import ResolvingLoop, run
+from tests.waiting import FOREVER_SECONDS
 
-FOREVER_SECONDS = 30.0
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
 
 

@@ -7,8 +7,7 @@ import pytest
 
 from api.migrations.errors import WaitTimeout
 from api.migrations.thread import MigrationThread
-
-FOREVER_SECONDS = 30.0
+from tests.waiting import FOREVER_SECONDS
 
 
 class Stuck:
