@@ -1,4 +1,4 @@
-"""Three instances on MariaDB and on SQLite, with nothing but the database's own lock between them."""
+"""Three instances on MariaDB, MySQL and SQLite, with nothing but the database's own lock between them."""
 
 import signal
 from contextlib import AbstractContextManager
@@ -29,6 +29,13 @@ pytestmark = pytest.mark.acceptance
 ON_SECONDS = 4
 """How long a statement goes on in MariaDB whose client was killed."""
 POLL = {"MIGRATION_POLL_SECONDS": "0.3"}
+
+
+@pytest.fixture(params=["mariadb", "sqlite"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """An empty database on each; on MySQL only where a test says so, because fleets take their time."""
+    found: Place = request.getfixturevalue(f"{request.param}_place")
+    return found
 
 
 def three(place: Place, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
@@ -68,7 +75,10 @@ def test_one_migrates_and_the_others_see_it_finish(place: Place, tmp_path: Path)
     assert {row[2] for row in history(place)} == {first.name}
 
 
-@pytest.mark.parametrize("where", ["statement", "between"])
+KILLED = [("mariadb", "statement"), ("mariadb", "between"), ("sqlite", "statement"), ("sqlite", "between")]
+
+
+@pytest.mark.parametrize(("place", "where"), [*KILLED, ("mysql", "statement")], indirect=["place"])
 def test_a_killed_one_is_succeeded(place: Place, tmp_path: Path, where: str) -> None:
     """SIGKILL takes back what the revision did; the next one begins it again, and never beside its statement."""
     revision = portable.in_statement(place, "held", seconds=ON_SECONDS) if where == "statement" else portable.held()

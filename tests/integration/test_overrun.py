@@ -17,6 +17,7 @@ INSTANCES = 8
 LONG = {
     "postgresql": "SELECT pg_sleep(60)",
     "mariadb": "SELECT SLEEP(60)",
+    "mysql": "SELECT SLEEP(60)",
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
 }
 # what is done about a failure takes its time, as on a server that is far away
@@ -45,7 +46,7 @@ if given is not None and given.in_transaction() is False and context.get_context
 """
 # as by default, the wait budget is over when the run's is
 BUDGET: dict[str, Any] = {"run_seconds": 1, "wait_seconds": 1, "strategy": "advisory_lock"}
-EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
+EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqlite"], indirect=True)
 
 
 async def ending(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
@@ -129,13 +130,13 @@ class FarAway(SqlSession):
 
 
 async def test_what_the_run_writes_meanwhile_stands(
-    mariadb_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_mysql_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It commits a part of its work between the look at its attempt and the note about it: half applied it stays."""
     monkeypatch.setattr("api.migrations.assembly.SqlSession", FarAway)
     half = ["SELECT SLEEP(1.2)", "CREATE TABLE half (i int)", "SELECT SLEEP(60)"]
     ini = tree(tmp_path, "\n".join(f'op.execute("{each}")' for each in half))
-    failure = await ending(mariadb_place, ini)
+    failure = await ending(each_mysql_place, ini)
     assert "was cancelled after it had committed a part of its work" in str(failure)
-    assert mariadb_place.has("half")
-    assert outcomes(mariadb_place, "r1") == ["half_applied"]
+    assert each_mysql_place.has("half")
+    assert outcomes(each_mysql_place, "r1") == ["half_applied"]
