@@ -2,6 +2,7 @@
 
 import signal
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,11 @@ def migrator(instances: list[Instance], ini: Path) -> tuple[Instance, list[Insta
     return first, [instance for instance in instances if instance is not first]
 
 
+def sleeps(place: MariaDBPlace) -> bool:
+    """Whether the server is in the statement of `portable.in_statement`."""
+    return any("SLEEP" in statement for _, statement in place.sessions())
+
+
 def assert_once(place: Place, ini: Path) -> None:
     """Every revision was applied once, and nobody has the lock."""
     assert applied(place) == project.revisions(ini)
@@ -86,6 +92,8 @@ def test_a_killed_one_is_succeeded(place: Place, tmp_path: Path, where: str) -> 
     with three(place, ini) as instances:
         first, others = migrator(instances, ini)
         if where == "statement":
+            if isinstance(place, MariaDBPlace):
+                wait_until(partial(sleeps, place), "the statement in the server", seconds=60)
             portable.let_go(ini)
         first.kill(signal.SIGKILL)
         first.wait()
