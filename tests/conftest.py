@@ -15,6 +15,7 @@ import pytest
 
 from tests.lease_api import lease_api
 from tests.mariadb import MariaDB, running_mariadb
+from tests.mysql import MySQL, running_mysql
 from tests.pace import factor
 from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.pooler import PgBouncer, running_pgbouncer
@@ -144,6 +145,34 @@ def mariadb_place(mariadb: MariaDB, mariadb_url: str) -> MariaDBPlace:
     return MariaDBPlace(mariadb, mariadb_url)
 
 
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[MySQL]:
+    """The MySQL of this run."""
+    with running_mysql() as started:
+        yield started
+
+
+@pytest.fixture(params=["mariadb", "mysql"])
+def each_mysql(request: pytest.FixtureRequest) -> MariaDB:
+    """MariaDB, then MySQL."""
+    server: MariaDB = request.getfixturevalue(request.param)
+    return server
+
+
+@pytest.fixture
+def each_mysql_place(each_mysql: MariaDB) -> Iterator[MariaDBPlace]:
+    """An empty database on MariaDB, then on MySQL."""
+    with each_mysql.database(fresh_name()) as url:
+        yield MariaDBPlace(each_mysql, url, each_mysql.kind)
+
+
+@pytest.fixture
+def mysql_place(mysql: MySQL) -> Iterator[MariaDBPlace]:
+    """An empty database on MySQL."""
+    with mysql.database(fresh_name()) as url:
+        yield MariaDBPlace(mysql, url, mysql.kind)
+
+
 @pytest.fixture
 def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> SqlitePlace:
     """A SQLite file that is not there yet."""
@@ -156,7 +185,7 @@ def postgresql_place(database_url: str) -> PostgresPlace:
     return PostgresPlace(database_url)
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
     """An empty database, on each that is not PostgreSQL."""
     found: Place = request.getfixturevalue(f"{request.param}_place")

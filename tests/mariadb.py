@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar, TypeVar
 from urllib.parse import quote
 
 from devtools.account import Account
@@ -53,6 +54,7 @@ class MariaDB:
     port: int = field(default_factory=free_port)
     settings: dict[str, str] = field(default_factory=dict)
     account: Account = field(default_factory=Account.unprivileged)
+    kind: ClassVar[str] = "mariadb"
     _process: "subprocess.Popen[bytes] | None" = None
 
     @property
@@ -82,14 +84,26 @@ class MariaDB:
             MariaDBError: mariadb-install-db failed.
         """
         install = str(program("mariadb-install-db", REMEDY))
-        command = [install, *self._folders, *SMALL, "--auth-root-authentication-method=normal", "--skip-test-db"]
+        command = [
+            install,
+            "--no-defaults",
+            *self._folders,
+            *SMALL,
+            "--auth-root-authentication-method=normal",
+            "--skip-test-db",
+        ]
         made = subprocess.run(command, capture_output=True, text=True, cwd=self.home, **self.account.identity)
         if made.returncode != 0:
             raise MariaDBError(f"mariadb-install-db failed with {made.returncode}: {made.stderr or made.stdout}")
 
+    def command(self) -> list[str]:
+        """The words that start the server as `account`, before those that say where."""
+        # started by root, it drops root's rights by itself
+        user = [f"--user={self.account.identity['user']}"] if self.account.identity else []
+        return [str(program("mariadbd", REMEDY, "/usr/sbin")), "--no-defaults", *SMALL, *user]
+
     def start(self) -> None:
         """Start the server and return once it answers."""
-        server = str(program("mariadbd", REMEDY, "/usr/sbin"))
         where = [
             f"--socket={self.socket}",
             f"--port={self.port}",
@@ -97,13 +111,11 @@ class MariaDB:
             f"--pid-file={self.home / 'pid'}",
         ]
         given = [f"--{name}={value}" for name, value in self.settings.items()]
-        command = [server, *self._folders, *where, *SMALL, *FAST, *given]
+        command = [*self.command(), *self._folders, *where, *FAST, *given]
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                command, cwd=self.home, stdout=log, stderr=log, start_new_session=True, **self.account.identity
-            )
+            self._process = subprocess.Popen(command, cwd=self.home, stdout=log, stderr=log, start_new_session=True)
         try:
-            wait_until(self._answers, "mariadbd answers")
+            wait_until(self._answers, "the server answers")
         except BaseException:
             self.kill()
             raise
@@ -184,18 +196,21 @@ class MariaDB:
 
     @property
     def _folders(self) -> list[str]:
-        return ["--no-defaults", f"--datadir={self.home / 'data'}", f"--tmpdir={self.home}"]
+        return [f"--datadir={self.home / 'data'}", f"--tmpdir={self.home}"]
 
     def _answers(self) -> bool:
         assert self._process is not None
         ended = self._process.poll()
         if ended is not None:
             words = " / ".join(self.log.read_text(errors="replace").splitlines()[-5:])
-            raise MariaDBError(f"mariadbd ended with {ended}: {words}")
+            raise MariaDBError(f"the server ended with {ended}: {words}")
         try:
             return bool(self.query("SELECT 1"))
         except MariaDBError:
             return False
+
+
+Server = TypeVar("Server", bound=MariaDB)
 
 
 @contextmanager
@@ -203,13 +218,17 @@ def running_mariadb(**settings: str) -> Iterator[MariaDB]:
     """A server of the caller's own, with `settings` on its command line; gone at the end, with its data."""
     program("mariadbd", REMEDY, "/usr/sbin")
     account = Account.unprivileged()
-    with temporary_home(account) as home:
-        server = MariaDB(home, settings=settings, account=account)
-        server.initialise()
-        server.start()
-        try:
-            server.query(f"CREATE USER `{USER}`@`%` IDENTIFIED BY '{PASSWORD}'")
-            yield server
-        finally:
-            # nothing of it is kept, so it need not write its pages back
-            server.kill()
+    with temporary_home(account) as home, started(MariaDB(home, settings=settings, account=account)) as server:
+        yield server
+
+
+@contextmanager
+def started(server: Server) -> Iterator[Server]:
+    """The server with its account for the tests; killed at the end, for nothing of it is kept."""
+    server.initialise()
+    server.start()
+    try:
+        server.query(f"CREATE USER `{USER}`@`%` IDENTIFIED BY '{PASSWORD}'")
+        yield server
+    finally:
+        server.kill()

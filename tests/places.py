@@ -26,7 +26,7 @@ class Place(Protocol):
 
     @property
     def kind(self) -> str:
-        """`mariadb`, `sqlite` or `postgresql`."""
+        """`mariadb`, `mysql`, `sqlite` or `postgresql`."""
 
     @property
     def url(self) -> str:
@@ -54,7 +54,7 @@ class Place(Protocol):
 
 @dataclass
 class MariaDBPlace:
-    """A database on the tests' MariaDB."""
+    """A database on the tests' MariaDB or MySQL."""
 
     server: MariaDB
     url: str

@@ -15,10 +15,11 @@ _NUMBERS = frozenset(
     {
         *{1040, 1203, 1226, 1129, 1015, 1021, 1037, 1038, 1041, 1114, 1206},  # out of connections, disk or memory
         *{1042, 1043, 1053, 1158, 1159, 1160, 1161, 1184, 1927, 4031},  # connection lost or refused, shutdown
-        *{1044, 1045, 1049, 1698, 3118, 3159, 4151},  # login: wrong, locked, without TLS, no such database
+        *{1044, 1045, 1049, 1698, 3118, 3159, 3879, 4151},  # login: wrong, locked, without TLS, no such database
+        *{1130, 1251, 1524, 1820, 1862, 3955, 4150},  # login: host, method, expired password, blocked after failures
         *{1205, 1213, 3572},  # lock wait timeout, deadlock
         *{1317, 1969, 3024},  # interrupted, statement timeout
-        *{1290, 1792, 1836},  # read only
+        *{1290, 1792, 1836, 3032, 3989},  # read only, offline
         *range(2000, 2062),  # the client's own: cannot connect, connection lost
     }
 )

@@ -14,6 +14,7 @@ class Sort(Enum):
     """What can be done about it."""
 
     LOST = auto()
+    """Connect again later: the session is gone, or the server takes no sessions or no writes for now."""
     BUSY = auto()
     MISSING = auto()
     REFUSED = auto()
@@ -24,6 +25,7 @@ class Sort(Enum):
     SYNTAX = auto()
 
 
+_OTHER_AUTHENTICATION = {1251, 1275, 1524, 2059, 2061}
 _MYSQL = {
     Sort.LOST: {
         1040,
@@ -38,18 +40,72 @@ _MYSQL = {
         1184,
         1203,
         1226,
+        1290,
+        1836,
         1927,
+        3032,
         3169,
         4031,
-        *range(2000, 2062),
+        *set(range(2000, 2062)) - _OTHER_AUTHENTICATION,
     },
     Sort.BUSY: {1205, 1213, 3572},
     Sort.MISSING: {1054, 1146},
-    Sort.REFUSED: {1044, 1045, 1049, 1129, 1130, 1251, 1698, 3118, 3159},
+    Sort.REFUSED: {1044, 1045, 1049, 1129, 1130, 1698, 1820, 1862, 3118, 3159, 3879, 3955, 4150, 4151}
+    | _OTHER_AUTHENTICATION,
     Sort.PRIVILEGE: {1142, 1143, 1227, 1370},
-    Sort.READ_ONLY: {1290, 1792, 1836, 3989},
+    Sort.READ_ONLY: {1792, 3989},
     Sort.FULL: {1021, 1037, 1038, 1041, 1114},
     Sort.SYNTAX: {1064, 1149},
+}
+_READ_ONLY_OPTION = 1290
+"""Also the number of every other option that does not allow a statement, such as --secure-file-priv."""
+_AT_A_LIMIT = "the account has reached one of its limits (such as MAX_USER_CONNECTIONS)"
+_NO_SUCH_METHOD = (
+    "the driver or the server does not have the account's authentication method. To fix: give the account "
+    "caching_sha2_password (MySQL) or mysql_native_password (MariaDB)"
+)
+_READ_ONLY = (
+    "the server is read-only: it is a replica, or a failover is in progress. To fix: point MIGRATION_DATABASE_URL at "
+    "the primary"
+)
+_EXPIRED = (
+    "the account's password has expired. To fix: ALTER USER … IDENTIFIED BY …, then put the new password into the URL"
+)
+_LOCKED = "the account is locked. To fix: ALTER USER … ACCOUNT UNLOCK"
+_BLOCKED = (
+    "the account is blocked after failed logins. To fix: correct the password in the URL, then ALTER USER … ACCOUNT "
+    "UNLOCK (MySQL) or FLUSH PRIVILEGES (MariaDB)"
+)
+_NO_SUCH_DATABASE = (
+    "this user may not use the database of the URL, or it does not exist. To fix: create it, and GRANT the user its "
+    "privileges on it"
+)
+_WORDS = {
+    1040: "the server has no free connection",
+    1044: _NO_SUCH_DATABASE,
+    1049: "the database of the URL does not exist. To fix: create it, or correct its name in the URL",
+    1053: "the server is shutting down",
+    1129: "the server has blocked this host after too many failed connections. To fix: 'mysqladmin flush-hosts' there",
+    1130: "the server accepts no user from this host. To fix: CREATE USER … with this host or '%'",
+    1203: _AT_A_LIMIT,
+    1226: _AT_A_LIMIT,
+    1290: _READ_ONLY,
+    1792: "transactions are read-only here. To fix: SET GLOBAL transaction_read_only (MariaDB: tx_read_only) = OFF",
+    1820: _EXPIRED,
+    1836: _READ_ONLY,
+    1862: _EXPIRED,
+    1927: "the session was killed",
+    3032: "the server is in offline mode. To fix: SET GLOBAL offline_mode = OFF when its maintenance is over",
+    3118: _LOCKED,
+    3159: "the server accepts encrypted connections only. To fix: add ?ssl-mode=REQUIRED to the URL",
+    3169: "the session was killed",
+    3879: _NO_SUCH_DATABASE,
+    3955: _BLOCKED,
+    3989: "the database is read-only. To fix: ALTER DATABASE … READ ONLY = 0",
+    4031: "the server ended the session, which was idle for longer than its wait_timeout",
+    4150: _BLOCKED,
+    4151: _LOCKED,
+    **dict.fromkeys(_OTHER_AUTHENTICATION, _NO_SUCH_METHOD),
 }
 _QUOTES_NAMES = frozenset({1048, 1050, 1051, 1054, 1060, 1061, 1072, 1091, 1146, 1264, 1364, 1406})
 _NAME = re.compile(r"'([\w.$ ]+)'")
@@ -96,11 +152,17 @@ def message(error: BaseException) -> str:
     return _NAME.sub(r"`\1`", text) if known in _QUOTES_NAMES else _VALUES.sub("'…'", text)
 
 
+def words(error: BaseException) -> str | None:
+    """The cause of an error of MySQL's and its remedy, where the server's own words do not say both."""
+    return _WORDS.get(number(error) or 0)
+
+
 def sort(error: BaseException) -> Sort | None:
     """What can be done about it; None where it is another driver's, or just a mistake."""
     known = number(error)
     if known is not None:
-        return _BY_NUMBER.get(known)
+        other_option = known == _READ_ONLY_OPTION and "read-only" not in str(error.args[1:])
+        return None if other_option else _BY_NUMBER.get(known)
     what = name(error)
     if what == "SQLITE_ERROR":
         text = str(error)

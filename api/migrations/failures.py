@@ -60,8 +60,8 @@ _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
     Sort.BUSY: (DatabaseUnreachable, "somebody else has it locked"),
     Sort.REFUSED: (
         AccessRefused,
-        "the server does not let this user in; check user and password of the URL, and that the database exists and "
-        "the user may use it",
+        "the server refuses the login. To fix: check user and password of the URL, and the hosts that the account "
+        "names; where the account or the server requires TLS, add ?ssl-mode=REQUIRED to the URL",
     ),
     Sort.NOT_OPENED: (
         AccessRefused,
@@ -73,8 +73,7 @@ _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
     ),
     Sort.READ_ONLY: (
         ReadOnlyServer,
-        "the database is read-only; point MIGRATION_DATABASE_URL at the primary, or make the file and its folder "
-        "writable",
+        "the database is read-only. To fix: make the file and its folder writable",
     ),
 }
 _EXISTS = (
@@ -109,7 +108,7 @@ def root(error: BaseException) -> BaseException:
 
 
 def lost(error: BaseException) -> bool:
-    """Whether the connection is gone, so that nothing can be concluded about what the server did."""
+    """Whether the connection is gone, or of no use for now, so that nothing can be concluded about what was done."""
     cause = root(error)
     by_driver = driver_errors.sort(cause) is Sort.LOST
     return isinstance(cause, _LOST) or (sqlstate(error) or "") in _TRY_AGAIN or by_driver
@@ -154,12 +153,15 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
         return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")
     if code in _TABLE_LOCKED:
         return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
+    cause = root(error)
+    number, words = driver_errors.code(cause), driver_errors.words(cause)
     if lost(error):
-        return DatabaseUnreachable(f"no connection while {doing}: {_TRY_AGAIN.get(code) or _plain(root(error))}")
-    sort = driver_errors.sort(root(error))
+        what = number if words else "no connection"
+        return DatabaseUnreachable(f"{what} while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
+    sort = driver_errors.sort(cause)
     if sort in _SORTS:
         kind, what = _SORTS[sort]
-        return kind(f"{driver_errors.code(root(error))} while {doing}: {what}")
+        return kind(f"{number} while {doing}: {words or what}")
     return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
 
 
@@ -172,11 +174,13 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
     plain = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
     if plain or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
         return AccessRefused("the server does not speak TLS, which the URL asks for; drop that, or turn TLS on")
-    # asyncmy's own words, of a server with MySQL 8's way of authentication
+    # asyncmy's own words: the first is for MySQL 8's way of authentication, the second for MariaDB's ed25519
     if isinstance(cause, RuntimeError) and "cryptography" in str(cause):
         return ConfigurationError(
             "the server wants the password encrypted, which takes a package: pip install cryptography, or use TLS"
         )
+    if isinstance(cause, RuntimeError) and "pynacl" in str(cause):
+        return ConfigurationError("the account logs in with ed25519, which takes a package: pip install pynacl")
     # PgBouncer's own words; it also closes the connection, which looks like one that was lost
     if "statement pooling" in str(cause):
         return DirectConnectionNeeded(
@@ -233,8 +237,8 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
     if driver_errors.sort(error) is Sort.LOST:
-        # names host and user
-        return "the server does not answer, or has closed the connection"
+        # its own names host and user
+        return driver_errors.words(error) or "the server does not answer, or has closed the connection"
     text = driver_errors.message(error).strip().splitlines()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):

@@ -149,8 +149,9 @@ class Steps:
 
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
         verb = "Applied" if infos[0].is_upgrade else "Undid"
-        self._report.planned(tuple(_revision(info) for info in infos), verb)
+        # first, because a server that is read-only refuses this one: an instance that is sent away announces no run
         self._history.prepare(self.connection, self._code.idempotent)
+        self._report.planned(tuple(_revision(info) for info in infos), verb)
         self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
         sa.event.listen(self.connection, "before_cursor_execute", self._on_statement)

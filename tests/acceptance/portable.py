@@ -25,6 +25,7 @@ while not (HERE / "let_go").exists():
 """
 FOR_EVER = {
     "mariadb": "INSERT INTO marks SELECT concat('after ', SLEEP({seconds}))",
+    "mysql": "INSERT INTO marks SELECT concat('after ', SLEEP({seconds}))",
     "postgresql": "SELECT pg_sleep({seconds})",
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
 }

@@ -1,4 +1,4 @@
-"""What MariaDB cannot roll back: when a revision is half applied, when it is not, and how it goes on."""
+"""What MariaDB and MySQL cannot roll back: when a revision is half applied, when it is not, and how it goes on."""
 
 import asyncio
 from pathlib import Path
@@ -18,8 +18,9 @@ from tests.waiting import until
 PROCEDURE = """
     op.execute("CREATE PROCEDURE p() BEGIN ALTER TABLE marks ADD COLUMN b int; INSERT INTO nowhere VALUES (1); END")
 """
+ONLY_ON_MARIADB = "a limit around it"
 PARTLY = {
-    "a limit around it": (
+    ONLY_ON_MARIADB: (
         'op.execute("SET STATEMENT lock_wait_timeout = 3 FOR ALTER TABLE marks ADD COLUMN b int")\n'
         "raise ValueError('boom')",
         "SET",
@@ -27,136 +28,142 @@ PARTLY = {
     "a procedure that fails": ('op.execute("CALL p()")', "CALL"),
     "one of two tables": ('op.execute("DROP TABLE extra, nowhere")', "DROP TABLE"),
 }
+EACH = [("mariadb", name) for name in PARTLY] + [("mysql", name) for name in PARTLY if name != ONLY_ON_MARIADB]
 
 
-@pytest.mark.parametrize(("body", "kind"), PARTLY.values(), ids=PARTLY)
+@pytest.mark.parametrize(("each_mysql", "name"), EACH, indirect=["each_mysql"])
 async def test_what_is_partly_there_is_not_called_rolled_back(
-    mariadb_place: MariaDBPlace, tmp_path: Path, body: str, kind: str
+    each_mysql_place: MariaDBPlace, tmp_path: Path, name: str
 ) -> None:
     """However the DDL came about, and although the statement itself was refused."""
+    body, kind = PARTLY[name]
     ground = GROUND + '\nop.execute("CREATE TABLE extra (a int)")\n' + PROCEDURE.strip()
     ini = tree(tmp_path, ground, body)
-    assert "failed after it had committed a part of its work" in await failure(mariadb_place, ini)
-    assert outcomes(mariadb_place)[-1] == ("r2", "half_applied")
-    assert [half.statement for half in (await look(mariadb_place, ini)).half_applied] == [kind]
+    assert "failed after it had committed a part of its work" in await failure(each_mysql_place, ini)
+    assert outcomes(each_mysql_place)[-1] == ("r2", "half_applied")
+    assert [half.statement for half in (await look(each_mysql_place, ini)).half_applied] == [kind]
 
 
-async def test_a_second_statement_in_one_is_refused_with_the_first(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_a_second_statement_in_one_is_refused_with_the_first(
+    each_mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
     """Nobody would look at what becomes of it: the server takes one at a time, and a trigger's body is one."""
     both = 'op.execute("ALTER TABLE marks ADD COLUMN b int; ALTER TABLE nowhere ADD COLUMN c int")'
     ini = tree(tmp_path, GROUND, both)
-    assert "failed and was rolled back" in await failure(mariadb_place, ini)
-    assert [row[0] for row in mariadb_place.rows("SHOW COLUMNS FROM marks")] == ["revision"]
+    assert "failed and was rolled back" in await failure(each_mysql_place, ini)
+    assert [row[0] for row in each_mysql_place.rows("SHOW COLUMNS FROM marks")] == ["revision"]
     trigger = "CREATE TRIGGER t BEFORE INSERT ON marks FOR EACH ROW BEGIN SET @a = 1; SET @b = 2; END"
     revision(tmp_path, "r2", f'op.execute("{trigger}")', after="r1")
-    await carry_out(mariadb_place, ini)
-    assert outcomes(mariadb_place)[-1] == ("r2", "applied")
+    await carry_out(each_mysql_place, ini)
+    assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
 
 
-async def test_a_session_that_was_ended_writes_nothing(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_a_session_that_was_ended_writes_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """MySQL answers 4031 where it has ended an idle session: the lock is gone, and nobody writes without it."""
     idle = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 4031, MESSAGE_TEXT = 'disconnected because of inactivity'"
     trigger = f"CREATE TRIGGER t BEFORE INSERT ON extra FOR EACH ROW {idle}"
     ground = f'{GROUND}\nop.execute("CREATE TABLE extra (a int)")\nop.execute("{trigger}")'
     ini = tree(tmp_path, ground, MARK.format("r2") + 'op.execute("INSERT INTO extra VALUES (1)")')
     with pytest.raises(DatabaseUnreachable):
-        await carry_out(mariadb_place, ini)
-    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "running")]
-    assert marks(mariadb_place) == []
+        await carry_out(each_mysql_place, ini)
+    assert outcomes(each_mysql_place) == [("r1", "applied"), ("r2", "running")]
+    assert marks(each_mysql_place) == []
 
 
-async def test_an_error_in_any_language_is_recorded(mariadb: MariaDB, tmp_path: Path) -> None:
+async def test_an_error_in_any_language_is_recorded(each_mysql: MariaDB, tmp_path: Path) -> None:
     """Also in a database whose tables are Latin-1: the history brings its own character set."""
-    mariadb.query(f"CREATE DATABASE latin CHARACTER SET latin1; GRANT ALL ON latin.* TO `{USER}`@`%`")
-    place = MariaDBPlace(mariadb, mariadb.url("latin"))
+    each_mysql.query(f"CREATE DATABASE latin CHARACTER SET latin1; GRANT ALL ON latin.* TO `{USER}`@`%`")
+    place = MariaDBPlace(each_mysql, each_mysql.url("latin"))
     try:
         ini = tree(tmp_path, GROUND, MARK.format("r2") + "raise ValueError('ошибка 日本')")
         assert "ошибка 日本" in await failure(place, ini)
         assert outcomes(place)[-1] == ("r2", "failed")
     finally:
-        mariadb.query("DROP DATABASE latin")
+        each_mysql.query("DROP DATABASE latin")
 
 
-async def test_a_statement_that_took_too_long_is_not_tried_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_a_statement_that_took_too_long_is_not_tried_again(
+    each_mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
     """MySQL's 3024 is a limit that somebody set, and nobody's lock."""
     limit = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 3024, MESSAGE_TEXT = 'maximum execution time exceeded'"
     ini = tree(tmp_path, GROUND, f'op.execute("{limit}")')
     with pytest.raises(RevisionFailed, match="error 3024"):
-        await asyncio.wait_for(carry_out(mariadb_place, ini), FOREVER_SECONDS)
+        await asyncio.wait_for(carry_out(each_mysql_place, ini), FOREVER_SECONDS)
 
 
-async def test_ddl_that_is_refused_has_applied_nothing(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """The first statement of a revision fails on MariaDB: nothing is half, so it may simply run again."""
+async def test_ddl_that_is_refused_has_applied_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The first statement of a revision fails: nothing is half, so it may simply run again."""
     ini = tree(tmp_path, GROUND, 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
-    assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(mariadb_place, ini)
-    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "failed")]
-    assert (await look(mariadb_place, ini)).half_applied == ()
+    assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(each_mysql_place, ini)
+    assert outcomes(each_mysql_place) == [("r1", "applied"), ("r2", "failed")]
+    assert (await look(each_mysql_place, ini)).half_applied == ()
 
 
-async def test_ddl_that_is_refused_commits_what_went_before(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_ddl_that_is_refused_commits_what_went_before(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """It ends the transaction before it begins, so a part of the revision is there."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
-    assert "failed after it had committed a part of its work" in await failure(mariadb_place, ini)
-    assert marks(mariadb_place) == ["r2"]
-    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
+    assert "failed after it had committed a part of its work" in await failure(each_mysql_place, ini)
+    assert marks(each_mysql_place) == ["r2"]
+    assert (await look(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
 
 
-async def test_ddl_that_lacks_its_lock_is_tried_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """It has done nothing yet, so nothing is half."""
     ini = tree(tmp_path, GROUND)
-    await carry_out(mariadb_place, ini)
+    await carry_out(each_mysql_place, ini)
     revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
-    upgrade = assembled(mariadb_place.url, ini, lock_timeout_seconds=1, idle_seconds=scaled(1))
-    with mariadb_place.server.holding("LOCK TABLES marks READ", database=mariadb_place.database):
+    upgrade = assembled(each_mysql_place.url, ini, lock_timeout_seconds=1, idle_seconds=scaled(1))
+    with each_mysql_place.server.holding("LOCK TABLES marks READ", database=each_mysql_place.database):
         task = asyncio.create_task(upgrade.coordinator().become_ready())
 
         async def was_sent_away() -> bool:
-            return ("r2", "retried") in outcomes(mariadb_place)
+            return ("r2", "retried") in outcomes(each_mysql_place)
 
         await until(was_sent_away, "an attempt without its lock", seconds=FOREVER_SECONDS)
     await asyncio.wait_for(task, FOREVER_SECONDS)
-    assert outcomes(mariadb_place)[-1] == ("r2", "applied")
-    assert {outcome for _, outcome in outcomes(mariadb_place)} == {"applied", "retried"}
+    assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
+    assert {outcome for _, outcome in outcomes(each_mysql_place)} == {"applied", "retried"}
 
 
 @pytest.mark.parametrize("order", [Order("repair", "head"), Order("stamp", "r2")], ids=["rerun", "stamp"])
 async def test_what_is_half_applied_waits_for_a_person(
-    mariadb_place: MariaDBPlace, tmp_path: Path, order: Order
+    each_mysql_place: MariaDBPlace, tmp_path: Path, order: Order
 ) -> None:
-    """A revision that fails after DDL on MariaDB is not run again before it was repaired or declared applied."""
+    """A revision that fails after DDL is not run again before it was repaired or declared applied."""
     create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
     ini = tree(tmp_path, GROUND, create + MARK.format("r2") + "raise ValueError('boom')")
-    message = await failure(mariadb_place, ini)
+    message = await failure(each_mysql_place, ini)
     assert "failed after it had committed a part of its work: ValueError: boom" in message
-    assert (await look(mariadb_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
-    assert mariadb_place.has("u")
-    assert marks(mariadb_place) == []
-    coordinator = assembled(mariadb_place.url, ini, "two").coordinator()
+    assert (await look(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
+    assert each_mysql_place.has("u")
+    assert marks(each_mysql_place) == []
+    coordinator = assembled(each_mysql_place.url, ini, "two").coordinator()
     with pytest.raises(SchemaRefused, match="revision r2 committed a part of its work") as refused:
         await coordinator.become_ready()
     assert refused.value.exit_code == 7
-    await carry_out(mariadb_place, ini, order)
-    assert (await look(mariadb_place, ini)).half_applied == ()
+    await carry_out(each_mysql_place, ini, order)
+    assert (await look(each_mysql_place, ini)).half_applied == ()
     revision(tmp_path, "r2", create + MARK.format("r2"), after="r1")
-    await assembled(mariadb_place.url, ini, "two").coordinator().become_ready()
-    assert marks(mariadb_place) == (["r2"] if order.kind == "repair" else [])
+    await assembled(each_mysql_place.url, ini, "two").coordinator().become_ready()
+    assert marks(each_mysql_place) == (["r2"] if order.kind == "repair" else [])
 
 
-async def test_what_is_idempotent_runs_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_what_is_idempotent_runs_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """It says so itself, and nobody has to look."""
     create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
     ini = tree(tmp_path, GROUND)
     revision(tmp_path, "r2", create + "raise ValueError('boom')", after="r1", extra="idempotent = True")
-    await failure(mariadb_place, ini)
+    await failure(each_mysql_place, ini)
     revision(tmp_path, "r2", create + MARK.format("r2"), after="r1", extra="idempotent = True")
-    await assembled(mariadb_place.url, ini, "two").coordinator().execute(HEAD)
-    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "interrupted"), ("r2", "applied")]
-    assert marks(mariadb_place) == ["r2"]
+    await assembled(each_mysql_place.url, ini, "two").coordinator().execute(HEAD)
+    assert outcomes(each_mysql_place) == [("r1", "applied"), ("r2", "interrupted"), ("r2", "applied")]
+    assert marks(each_mysql_place) == ["r2"]
 
 
-async def test_a_temporary_table_is_no_ddl(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_a_temporary_table_is_no_ddl(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """It commits nothing, so the revision is rolled back whole."""
     steps = 'op.execute("CREATE TEMPORARY TABLE tmp (a int)")\nop.execute("DROP TEMPORARY TABLE tmp")\n'
     ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "raise ValueError('boom')")
-    assert "failed and was rolled back" in await failure(mariadb_place, ini)
-    assert marks(mariadb_place) == []
+    assert "failed and was rolled back" in await failure(each_mysql_place, ini)
+    assert marks(each_mysql_place) == []

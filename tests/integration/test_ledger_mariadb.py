@@ -1,4 +1,4 @@
-"""The ledger on a MariaDB that has its own ideas, refuses, or goes away."""
+"""The ledger on a MariaDB, and where a test says so on a MySQL, that has its own ideas, refuses, or goes away."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -14,6 +14,7 @@ from devtools.account import Account
 from tests.integration.conftest import migrate
 from tests.integration.ledger_client import LedgerClient, ledger_client, refusal, transfer
 from tests.mariadb import MariaDB, running_mariadb
+from tests.mysql import running_mysql
 from tests.servers import program, self_signed, temporary_home
 
 # Modes in which the driver's own quoting would be wrong, or values be cut; a zone; limits of a day.
@@ -36,10 +37,11 @@ def certificate() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def strange(certificate: Path) -> Iterator[MariaDB]:
+def strange(request: pytest.FixtureRequest, certificate: Path) -> Iterator[MariaDB]:
     """A server with other defaults than ours, that speaks TLS and may be killed."""
-    tls = {"ssl-cert": str(certificate), "ssl-key": str(certificate.with_suffix(".key"))}
-    with running_mariadb(**STRANGE, **tls) as server:
+    settings = {**STRANGE, "ssl-cert": str(certificate), "ssl-key": str(certificate.with_suffix(".key"))}
+    on_mysql = getattr(request, "param", "") == "mysql"
+    with running_mysql(**settings) if on_mysql else running_mariadb(**settings) as server:
         yield server
 
 
@@ -58,16 +60,18 @@ async def client(strange_url: str) -> AsyncIterator[LedgerClient]:
         yield client
 
 
-async def test_the_servers_defaults_are_not_the_ledgers(client: LedgerClient, strange_url: str) -> None:
+# MySQL has dropped the first name, MariaDB has the second since 11.1
+@pytest.mark.parametrize(
+    ("strange", "isolation"), [("mariadb", "tx_isolation"), ("mysql", "transaction_isolation")], indirect=["strange"]
+)
+async def test_the_servers_defaults_are_not_the_ledgers(client: LedgerClient, strange_url: str, isolation: str) -> None:
     """Zone, isolation and modes are those the ledger asks for, and quotes and backslashes are only text."""
     posted = await client.post({**transfer(*await client.pair()), "description": "\\' OR 1=1 -- \\\\ \" 🏠"})
     assert (await client.http.get("/transactions")).json()["transactions"] == [posted.json()]
     database = Database(DatabaseURL.parse(strange_url))
     try:
         async with database.sessions() as session:
-            row = (
-                await session.execute(text("SELECT @@time_zone, @@tx_isolation, @@sql_mode, now(6) - utc_timestamp(6)"))
-            ).one()
+            row = (await session.execute(text(f"SELECT @@time_zone, @@{isolation}, @@sql_mode"))).one()
     finally:
         await database.dispose()
     assert tuple(row[:2]) == ("+00:00", "READ-COMMITTED")
@@ -112,6 +116,7 @@ async def test_a_refused_log_in_is_503_with_the_servers_number(
     assert refused.value.reason == reason
 
 
+@pytest.mark.parametrize("strange", ["mariadb", "mysql"], indirect=True)
 @pytest.mark.parametrize(
     ("query", "encrypted"),
     [("", False), ("?ssl-mode=REQUIRED", True), ("?sslmode=verify-full&sslrootcert={ca}", True)],

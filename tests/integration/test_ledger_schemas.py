@@ -1,4 +1,4 @@
-"""The ledger's own revisions on MariaDB and SQLite; `test_ledger_history` has them on PostgreSQL."""
+"""The ledger's own revisions on MariaDB, MySQL and SQLite; `test_ledger_history` has them on PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,11 +13,12 @@ CREATED, INDEXED, BACKFILLED, HEAD = "bffaaced7e40", "bd60898a6f20", "f46bc910dd
 INDEX = "ix_postings_account_id_amount"
 
 
-@pytest.fixture(params=["mariadb", "sqlite"])
+@pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Schema]:
     """An empty database, to be brought to any revision."""
-    on_mariadb = request.param == "mariadb"
-    schema = schema_of(request.getfixturevalue("mariadb_url") if on_mariadb else f"sqlite:///{tmp_path}/ledger.db")
+    on_file = request.param == "sqlite"
+    place = None if on_file else request.getfixturevalue(f"{request.param}_place")
+    schema = schema_of(place.url if place else f"sqlite:///{tmp_path}/ledger.db")
     yield schema
     await schema.engine.dispose()
 

@@ -9,8 +9,7 @@ import pytest
 from api.migrations.postgres import PostgresSession
 from api.migrations.sql_session import SqlSession
 from tests.lock_contract import Arena, LockContract, SessionLockContract, Sessions
-from tests.mariadb import MariaDB
-from tests.places import SqlitePlace
+from tests.places import MariaDBPlace, SqlitePlace
 from tests.pooler import PgBouncer
 from tests.servers import Server
 
@@ -56,14 +55,15 @@ class TestTransactionLock(LockContract):
 
 
 class TestNamedLock(SessionLockContract):
-    """`GET_LOCK` on MariaDB."""
+    """`GET_LOCK` on MariaDB and MySQL."""
 
     @pytest.fixture
-    def arena(self, mariadb: MariaDB, mariadb_url: str) -> Iterator[Arena]:
+    def arena(self, each_mysql_place: MariaDBPlace) -> Iterator[Arena]:
         """Two databases on one server."""
-        with mariadb.database(f"{name_of(mariadb_url)}_other") as other:
+        place = each_mysql_place
+        with place.server.database(f"{place.database}_other") as other:
             losing = f'op.execute("{RELEASE}")'
-            yield Arena(mariadb_url, other, release_on_mariadb, losing, names_holder=False)
+            yield Arena(place.url, other, release_on_mariadb, losing, names_holder=False)
 
 
 class TestFileLock(SessionLockContract):

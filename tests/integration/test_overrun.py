@@ -21,6 +21,7 @@ SECONDS = scaled(2)
 LONG = {
     "postgresql": "SELECT pg_sleep(60)",
     "mariadb": "SELECT SLEEP(60)",
+    "mysql": "SELECT SLEEP(60)",
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
 }
 # what is done about a failure takes its time, as on a server that is far away
@@ -59,7 +60,7 @@ if given is not None and given.in_transaction() is False and context.get_context
 # as by default, the wait budget is over when the run's is
 BUDGET: dict[str, Any] = {"run_seconds": SECONDS, "wait_seconds": SECONDS, "strategy": "advisory_lock"}
 PATIENT = pytest.mark.usefixtures("patient")
-EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
+EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqlite"], indirect=True)
 
 
 @pytest.fixture
@@ -147,7 +148,7 @@ async def test_a_stamp_that_stamped_nothing_has_not_succeeded(postgresql_place: 
 
 @PATIENT
 async def test_what_the_run_writes_meanwhile_stands(
-    mariadb_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    each_mysql_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It commits a part of its work between the look at its attempt and the note about it: half applied it stays."""
 
@@ -156,12 +157,12 @@ async def test_what_the_run_writes_meanwhile_stands(
 
         async def _write(self, *statements: sa.Executable) -> None:
             (tmp_path / "go").touch()
-            await asyncio.to_thread(wait_until, lambda: mariadb_place.has("half"), "what the run commits")
+            await asyncio.to_thread(wait_until, lambda: each_mysql_place.has("half"), "what the run commits")
             await super()._write(*statements)
 
     monkeypatch.setattr("api.migrations.assembly.SqlSession", FarAway)
     ini = tree(tmp_path, HALF.format(go=str(tmp_path / "go")))
-    failure = await ending(mariadb_place, ini)
+    failure = await ending(each_mysql_place, ini)
     assert "was cancelled after it had committed a part of its work" in str(failure)
-    assert mariadb_place.has("half")
-    assert outcomes(mariadb_place, "r1") == ["half_applied"]
+    assert each_mysql_place.has("half")
+    assert outcomes(each_mysql_place, "r1") == ["half_applied"]

@@ -21,6 +21,7 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from tests.mariadb import MariaDB, running_mariadb
+from tests.mysql import running_mysql
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
 from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
@@ -40,9 +41,9 @@ while not Path({folder!r}, "let_go").exists():
 
 
 @pytest.fixture(scope="module")
-def own() -> Iterator[MariaDB]:
-    """A server that may be stopped and killed."""
-    with running_mariadb() as server:
+def own(request: pytest.FixtureRequest) -> Iterator[MariaDB]:
+    """A server that may be stopped and killed: MariaDB unless a test says MySQL."""
+    with running_mysql() if getattr(request, "param", "") == "mysql" else running_mariadb() as server:
         yield server
 
 
@@ -146,7 +147,9 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
     assert marks(own_place) == ["r2"]
 
 
-@pytest.mark.parametrize("end", ["stop", "kill"])
+@pytest.mark.parametrize(
+    ("own", "end"), [("mariadb", "stop"), ("mariadb", "kill"), ("mysql", "stop"), ("mysql", "kill")], indirect=["own"]
+)
 async def test_the_server_goes_in_mid_migration(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, end: str
 ) -> None:
@@ -169,43 +172,40 @@ async def test_the_server_goes_in_mid_migration(
     assert rows == [["interrupted"], ["applied"]]
 
 
-async def test_a_wrong_password_is_tried_once(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("each_mysql", "counter"),
+    [("mariadb", "Access_denied_errors"), ("mysql", "Aborted_connects")],
+    indirect=["each_mysql"],
+)
+async def test_a_wrong_password_is_tried_once(each_mysql_place: MariaDBPlace, tmp_path: Path, counter: str) -> None:
     """Nobody is locked out for it, and the message says what to check and shows nothing."""
+    server = each_mysql_place.server
 
     def refusals() -> int:
-        return int(mariadb.query("SHOW GLOBAL STATUS LIKE 'Access_denied_errors'")[0][1])
+        return int(server.query(f"SHOW GLOBAL STATUS LIKE '{counter}'")[0][1])
 
     before = refusals()
-    url = mariadb.url(mariadb_url.rpartition("/")[2], password="wr0ng")
+    url = server.url(each_mysql_place.database, password="wr0ng")
     message = await refused(url, tree(tmp_path, GROUND), AccessRefused, "error 1045", "check user and password")
     assert "wr0ng" not in message
     assert "ledger" not in message
     assert refusals() == before + 1
 
 
-async def test_an_unknown_database_is_named_as_such(mariadb: MariaDB, tmp_path: Path) -> None:
+async def test_an_unknown_database_is_named_as_such(each_mysql: MariaDB, tmp_path: Path) -> None:
     """To a user who may do nothing there, the server says that he may not."""
-    await refused(mariadb.url("nowhere"), tree(tmp_path, GROUND), AccessRefused, "that the database exists")
+    await refused(each_mysql.url("nowhere"), tree(tmp_path, GROUND), AccessRefused, "error 1044", "does not exist")
 
 
-async def test_a_privilege_is_missing(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
+async def test_a_privilege_is_missing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """A user who may only read."""
-    name = mariadb_url.rpartition("/")[2]
-    mariadb.query(f"CREATE USER reader@`%` IDENTIFIED BY 'pw'; GRANT SELECT ON `{name}`.* TO reader@`%`")
+    server, name = each_mysql_place.server, each_mysql_place.database
+    server.query(f"CREATE USER reader@`%` IDENTIFIED BY 'pw'; GRANT SELECT ON `{name}`.* TO reader@`%`")
     try:
-        url = mariadb.url(name, user="reader", password="pw")
+        url = server.url(name, user="reader", password="pw")
         await refused(url, tree(tmp_path, GROUND), PrivilegeMissing, "error 1142", "GRANT it")
     finally:
-        mariadb.query("DROP USER reader@`%`")
-
-
-async def test_a_server_is_read_only(mariadb: MariaDB, mariadb_url: str, tmp_path: Path) -> None:
-    """A replica, whose locks protect nothing."""
-    mariadb.query("SET GLOBAL read_only = 1")
-    try:
-        await refused(mariadb_url, tree(tmp_path, GROUND), ReadOnlyServer, "point MIGRATION_DATABASE_URL at")
-    finally:
-        mariadb.query("SET GLOBAL read_only = 0")
+        server.query("DROP USER reader@`%`")
 
 
 async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path) -> None:

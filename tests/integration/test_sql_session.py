@@ -1,4 +1,4 @@
-"""What a session sees and writes on MariaDB and on SQLite, asked from another connection."""
+"""What a session sees and writes on MariaDB, MySQL and SQLite, asked from another connection."""
 
 import asyncio
 import logging
@@ -62,16 +62,18 @@ async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
     assert all(began - 0.002 <= moment.timestamp() <= ended + 0.002 for moment in moments)
 
 
-async def test_the_server_may_live_in_any_zone(mariadb: MariaDB, mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_the_server_may_live_in_any_zone(
+    each_mysql: MariaDB, each_mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
     """Moments are written and read as UTC, whatever the sessions' time zone is."""
     ini = tree(tmp_path, GROUND)
-    mariadb.query("SET GLOBAL time_zone = '+05:30'")
+    each_mysql.query("SET GLOBAL time_zone = '+05:30'")
     try:
         began = time.time()
-        await carry_out(mariadb_place, ini)
-        seen = await look(mariadb_place, ini)
+        await carry_out(each_mysql_place, ini)
+        seen = await look(each_mysql_place, ini)
     finally:
-        mariadb.query("SET GLOBAL time_zone = 'SYSTEM'")
+        each_mysql.query("SET GLOBAL time_zone = 'SYSTEM'")
     assert began <= (seen.last_success or 0) <= time.time()
 
 
@@ -169,16 +171,18 @@ async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_p
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 
 
+ON_A_SERVER = [
+    f"INSERT INTO marks SELECT revision FROM marks UNION SELECT '{SECRET}' UNION ALL SELECT '{SECRET}'",
+    f"SELECT '{SECRET}' FROM WHERE",
+    f"INSERT INTO numbers VALUES ('{SECRET}')",
+    f"INSERT INTO names VALUES ('it''s {SECRET}'), ('it''s {SECRET}')",
+    f"INSERT INTO names VALUES ('line\n{SECRET}'), ('line\n{SECRET}')",
+    f"SELECT CAST('{SECRET}' AS DOUBLE) + (SELECT 1 UNION SELECT 2)",
+    f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not ''{SECRET}'''",
+]
 QUOTING = {
-    "mariadb": [
-        f"INSERT INTO marks SELECT revision FROM marks UNION SELECT '{SECRET}' UNION ALL SELECT '{SECRET}'",
-        f"SELECT '{SECRET}' FROM WHERE",
-        f"INSERT INTO numbers VALUES ('{SECRET}')",
-        f"INSERT INTO names VALUES ('it''s {SECRET}'), ('it''s {SECRET}')",
-        f"INSERT INTO names VALUES ('line\n{SECRET}'), ('line\n{SECRET}')",
-        f"SELECT CAST('{SECRET}' AS DOUBLE) + (SELECT 1 UNION SELECT 2)",
-        f"SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not ''{SECRET}'''",
-    ],
+    "mariadb": ON_A_SERVER,
+    "mysql": ON_A_SERVER,
     "sqlite": [
         f"SELECT '{SECRET}' FROM WHERE",
         f"SELECT '{SECRET}",
@@ -196,7 +200,7 @@ async def test_no_value_is_ever_shown(
 ) -> None:
     """Neither in the error, nor in the history, nor in the log, where the driver would put the server's warnings."""
     place: Place = request.getfixturevalue(f"{kind}_place")
-    typed = "integer" if kind == "mariadb" else "integer CHECK (typeof(n) = 'integer')"
+    typed = "integer" if kind != "sqlite" else "integer CHECK (typeof(n) = 'integer')"
     tables = [f"CREATE TABLE numbers (n {typed})", "CREATE TABLE names (n varchar(40) PRIMARY KEY)"]
     ground = GROUND + "".join(f"\nop.execute({table!r})" for table in tables)
     unique = "\nop.execute('CREATE UNIQUE INDEX one ON marks (revision)')"
@@ -216,15 +220,16 @@ async def test_a_statement_has_a_limit_on_mariadb(mariadb_place: MariaDBPlace, t
     assert "(error 1969)" in message
 
 
-async def test_sqlite_says_that_it_has_no_such_limit(
-    sqlite_place: SqlitePlace, tmp_path: Path, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(("place", "name"), [("sqlite", "SQLite"), ("mysql", "MySQL")], indirect=["place"])
+async def test_the_others_say_that_they_have_no_such_limit(
+    place: Place, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A setting that does nothing is not passed over in silence; by default nothing is said."""
-    await carry_out(sqlite_place, tree(tmp_path, GROUND))
+    await carry_out(place, tree(tmp_path, GROUND))
     assert not [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
-    await carry_out(sqlite_place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
+    await carry_out(place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
     [warned] = [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
-    assert "Revision r2: SQLite has no limit of one statement" in warned.getMessage()
+    assert f"Revision r2: {name} has no limit of one statement" in warned.getMessage()
 
 
 async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> None:
@@ -253,18 +258,18 @@ async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -
     assert marks(place) == []
 
 
-async def test_however_often_it_is_cancelled_the_statement_ends(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_however_often_it_is_cancelled_the_statement_ends(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """Ctrl-C twice: the second one must not keep the first from ending the session, which has the lock."""
     # not SLEEP, which looks after its client every few seconds; what computes does not
     ini = tree(tmp_path, "op.execute(\"SELECT BENCHMARK(1000000000, SHA2('x', 512))\")")
-    run = asyncio.create_task(carry_out(mariadb_place, ini))
+    run = asyncio.create_task(carry_out(each_mysql_place, ini))
 
     async def computes() -> bool:
-        return any("BENCHMARK" in statement for _, statement in mariadb_place.sessions())
+        return any("BENCHMARK" in statement for _, statement in each_mysql_place.sessions())
 
     await until(computes, "the statement", seconds=FOREVER_SECONDS)
     while not run.done():
         run.cancel()
         await asyncio.wait({run}, timeout=0.002)
     assert run.cancelled()
-    wait_until(mariadb_place.lock_is_free, "the lock free", seconds=FOREVER_SECONDS / 3)
+    wait_until(each_mysql_place.lock_is_free, "the lock free", seconds=FOREVER_SECONDS / 3)

@@ -1,4 +1,4 @@
-"""`unlock` on MariaDB and SQLite ends nobody: it says what would."""
+"""`unlock` on MariaDB, MySQL and SQLite ends nobody: it says what would."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,17 +16,17 @@ from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until
 
 
-async def test_unlock_says_what_would_free_the_lock(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_unlock_says_what_would_free_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """The statement that it quotes does, as it stands there."""
-    holder = session_in(mariadb_place, tree(tmp_path, GROUND), "other")
+    holder = session_in(each_mysql_place, tree(tmp_path, GROUND), "other")
     await holder.open()
     assert await holder.try_lock()
-    asking = assembled(mariadb_place.url, tree(tmp_path, GROUND), "asking")
+    asking = assembled(each_mysql_place.url, tree(tmp_path, GROUND), "asking")
     with pytest.raises(LockHeld, match=r"run '(KILL \d+;)' on the server") as told:
         await commands.unlock(asking, Namespace(force=False))
     assert "its process connects again" in str(told.value)
-    mariadb_place.rows(str(told.value).split("'")[1])
-    await wait_free(mariadb_place)
+    each_mysql_place.rows(str(told.value).split("'")[1])
+    await wait_free(each_mysql_place)
     await holder.close()
 
 

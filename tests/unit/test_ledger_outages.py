@@ -31,6 +31,8 @@ def wrapped(original: BaseException) -> DBAPIError:
         (MySQLError(1040, "Too many connections"), "MySQL 1040"),
         (MySQLError(1045, "Access denied"), "MySQL 1045"),
         (MySQLError(1836, "Running in read-only mode"), "MySQL 1836"),
+        (MySQLError(1862, "Your password has expired"), "MySQL 1862"),
+        (MySQLError(3032, "The server is currently in offline mode"), "MySQL 3032"),
         (MySQLError(2003, "Can't connect"), "MySQL 2003"),
         (sqlite("SQLITE_BUSY"), "SQLITE_BUSY"),
         (sqlite("SQLITE_BUSY_SNAPSHOT"), "SQLITE_BUSY_SNAPSHOT"),

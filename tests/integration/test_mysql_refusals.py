@@ -1,0 +1,181 @@
+"""What MariaDB and MySQL answer instead of letting a migration through, each asked for in earnest.
+
+A login that is refused ends the start at once; a server that takes nobody in for now is waited for. Either way the
+exit code is 5, so that a Job tries again.
+"""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from api.migrations.assembly import Assembly
+from api.migrations.errors import AccessRefused, DatabaseUnreachable, MigrationError, ReadOnlyServer
+from tests.mariadb import MariaDB
+from tests.places import HISTORY, MariaDBPlace, marks
+from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.waiting import until
+
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+MARK = "op.execute(\"INSERT INTO marks VALUES ('r2')\")"
+MARIADB, MYSQL = "mariadb", "mysql"
+
+
+def instance(url: str, ini: Path, **settings: float) -> Assembly:
+    """An instance that looks often."""
+    return assembled(url, ini, "one", strategy="advisory_lock", poll_seconds=0.1, **settings)
+
+
+@contextmanager
+def account(place: MariaDBPlace, option: str) -> Iterator[str]:
+    """The URL of an account that may do everything in the place, were it not for the option."""
+    place.server.query(f"CREATE USER guest IDENTIFIED BY 'pw'; GRANT ALL ON `{place.database}`.* TO guest")
+    try:
+        place.server.query(f"ALTER USER guest {option}")
+        yield place.server.url(place.database, user="guest", password="pw")
+    finally:
+        place.server.query("DROP USER guest")
+
+
+@contextmanager
+def globally(server: MariaDB, variable: str) -> Iterator[None]:
+    """With the server's variable on."""
+    server.query(f"SET GLOBAL {variable} = 1")
+    try:
+        yield
+    finally:
+        server.query(f"SET GLOBAL {variable} = 0")
+
+
+async def refusal(url: str, ini: Path, kind: type[MigrationError]) -> str:
+    """What a start is refused with, which happens once and names neither user nor host."""
+    with pytest.raises(kind) as raised:
+        await asyncio.wait_for(instance(url, ini).coordinator().become_ready(), FOREVER_SECONDS)
+    message = str(raised.value)
+    assert type(raised.value) is kind
+    assert "gave up" not in message
+    assert "guest" not in message
+    assert "127.0.0.1" not in message
+    return message
+
+
+@pytest.mark.parametrize(
+    ("each_mysql", "option", "number", "remedy"),
+    [
+        (MARIADB, "ACCOUNT LOCK", 4151, "ACCOUNT UNLOCK"),
+        (MYSQL, "ACCOUNT LOCK", 3118, "ACCOUNT UNLOCK"),
+        (MARIADB, "PASSWORD EXPIRE", 1820, "ALTER USER … IDENTIFIED BY"),
+        (MYSQL, "PASSWORD EXPIRE", 1862, "ALTER USER … IDENTIFIED BY"),
+        (MARIADB, "REQUIRE SSL", 1045, "?ssl-mode=REQUIRED"),
+        (MYSQL, "REQUIRE SSL", 1045, "?ssl-mode=REQUIRED"),
+    ],
+    indirect=["each_mysql"],
+)
+async def test_an_account_is_refused_with_its_cause(
+    each_mysql_place: MariaDBPlace, tmp_path: Path, option: str, number: int, remedy: str
+) -> None:
+    """The message has the server's number and what to do about it; the exit code is that of a refused login."""
+    with account(each_mysql_place, option) as url:
+        message = await refusal(url, tree(tmp_path, GROUND), AccessRefused)
+    assert f"error {number} while connecting: " in message
+    assert remedy in message.partition("To fix: ")[2]
+    assert AccessRefused.exit_code == 5
+    assert not each_mysql_place.has(HISTORY)
+
+
+async def test_an_account_that_failed_to_log_in_too_often(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """MySQL blocks it for days, and the right password does not help any more."""
+    ini = tree(tmp_path, GROUND)
+    with account(mysql_place, "FAILED_LOGIN_ATTEMPTS 1 PASSWORD_LOCK_TIME 2") as url:
+        for each in (url.replace(":pw@", ":wrong@"), url):
+            message = await refusal(each, ini, AccessRefused)
+            assert "error 3955 while connecting: the account is blocked after failed logins" in message
+
+
+async def test_a_database_that_does_not_exist(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """To an account that may use every database, the server says so."""
+    with account(each_mysql_place, "ACCOUNT UNLOCK") as url:
+        each_mysql_place.server.query("GRANT SELECT ON *.* TO guest")
+        message = await refusal(url.rpartition("/")[0] + "/nowhere", tree(tmp_path, GROUND), AccessRefused)
+    assert "error 1049 while connecting: the database of the URL does not exist" in message
+
+
+async def test_a_server_that_requires_tls(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The parameter that the message names is enough to be let in."""
+    ini = tree(tmp_path, GROUND)
+    with globally(mysql_place.server, "require_secure_transport"):
+        message = await refusal(mysql_place.url, ini, AccessRefused)
+        assert "error 3159 while connecting" in message
+        assert "To fix: add ?ssl-mode=REQUIRED to the URL" in message
+        await instance(f"{mysql_place.url}?ssl-mode=REQUIRED", ini).coordinator().become_ready()
+    assert mysql_place.has("marks")
+
+
+CLOSED = [
+    (MYSQL, "offline_mode", 3032, "SET GLOBAL offline_mode = OFF"),
+    (MYSQL, "super_read_only", 1290, "point MIGRATION_DATABASE_URL at the primary"),
+    (MYSQL, "read_only", 1290, "point MIGRATION_DATABASE_URL at the primary"),
+    (MARIADB, "read_only", 1290, "point MIGRATION_DATABASE_URL at the primary"),
+]
+
+
+@pytest.mark.parametrize(("each_mysql", "variable", "number", "remedy"), CLOSED, indirect=["each_mysql"])
+async def test_a_server_that_takes_nothing_for_now_is_waited_for(
+    each_mysql_place: MariaDBPlace,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    variable: str,
+    number: int,
+    remedy: str,
+) -> None:
+    """It says why meanwhile, announces no run, and migrates once the server is open again."""
+    await instance(each_mysql_place.url, tree(tmp_path, GROUND)).coordinator().become_ready()
+    caplog.set_level("INFO")
+    caplog.clear()
+    waiting = instance(each_mysql_place.url, tree(tmp_path, GROUND, MARK))
+
+    async def says_so() -> bool:
+        message = waiting.tracker.status.message or ""
+        return f"error {number} while " in message and remedy in message
+
+    with globally(each_mysql_place.server, variable):
+        task = asyncio.create_task(waiting.coordinator().become_ready())
+        await until(says_so, "its message", seconds=FOREVER_SECONDS)
+        assert "run_started" not in {getattr(record, "event", "") for record in caplog.records}
+    each_mysql_place.server.query("SET GLOBAL read_only = 0")
+    await asyncio.wait_for(task, FOREVER_SECONDS)
+    assert marks(each_mysql_place) == ["r2"]
+    assert each_mysql_place.rows(f"SELECT outcome FROM {HISTORY}") == [["applied"], ["applied"]]
+
+
+async def test_a_server_that_stays_closed_is_given_up(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """At the end of the wait budget, with a code that lets a Job try again."""
+    with globally(mysql_place.server, "offline_mode"), pytest.raises(DatabaseUnreachable, match="error 3032") as raised:
+        stays = instance(mysql_place.url, tree(tmp_path, GROUND), wait_seconds=0.5, run_seconds=0.5)
+        await stays.coordinator().become_ready()
+    assert raised.value.exit_code == 5
+
+
+@pytest.mark.parametrize(
+    ("each_mysql", "number", "read_only", "writable"),
+    [
+        (MARIADB, 1792, "SET GLOBAL tx_read_only = 1", "SET GLOBAL tx_read_only = 0"),
+        (MYSQL, 1792, "SET GLOBAL transaction_read_only = 1", "SET GLOBAL transaction_read_only = 0"),
+        (MYSQL, 3989, "ALTER DATABASE {} READ ONLY = 1", "ALTER DATABASE {} READ ONLY = 0"),
+    ],
+    indirect=["each_mysql"],
+)
+async def test_what_a_setting_makes_read_only_is_refused(
+    each_mysql_place: MariaDBPlace, tmp_path: Path, number: int, read_only: str, writable: str
+) -> None:
+    """No failover ends that, so the start does not wait."""
+    name = each_mysql_place.database
+    each_mysql_place.server.query(read_only.format(name))
+    try:
+        message = await refusal(each_mysql_place.url, tree(tmp_path, GROUND), ReadOnlyServer)
+    finally:
+        each_mysql_place.server.query(writable.format(name))
+    assert f"error {number} while " in message
+    assert "To fix: " in message
