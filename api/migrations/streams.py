@@ -41,7 +41,8 @@ def claim_stdout() -> TextIO:
     """Keep standard output for the result: from here on, what anything else writes there goes to standard error.
 
     That holds for `print`, for libraries that kept the stream and for child processes. Returns the stream for the
-    result, each time the same. What is printed and cannot be written is dropped, or a revision that prints would fail with its reader.
+    result, each time the same. What is printed and cannot be written is dropped, or a revision that prints would fail
+    because its reader has left.
     """
     result = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
     with suppress(OSError):
