@@ -168,6 +168,8 @@ def test_an_env_file_in_another_encoding_is_one_line(project: Path) -> None:
         done = subprocess.run(line, cwd=project, env=env, capture_output=True, text=True, timeout=120)
         assert (done.returncode, words in done.stderr) == (code, True), done.stderr
         assert SECRET not in done.stdout + done.stderr
+        # the server shows how a lifespan failed
+        assert ("Traceback" in done.stderr) is (command[0] == "uvicorn")
 
 
 def test_an_env_file_that_may_not_be_read_is_one_line(project: Path) -> None:
