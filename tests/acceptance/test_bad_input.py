@@ -164,12 +164,13 @@ def test_an_env_file_in_another_encoding_is_one_line(project: Path) -> None:
     fails(project, Bad(f"ConfigurationError: {words}", arguments=("check",)))
     env = environment(None, MIGRATION_STARTUP_MODE="block")
     for command, code in ((["alembic", "current"], 1), (["uvicorn", "api.main:app", "--port", "0"], 3)):
-        line = [sys.executable, "-m", *command]
-        done = subprocess.run(line, cwd=project, env=env, capture_output=True, text=True, timeout=120)
-        assert (done.returncode, words in done.stderr) == (code, True), done.stderr
-        assert SECRET not in done.stdout + done.stderr
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with Process([sys.executable, "-m", *command], cwd=project, env=env, **streams) as process:
+            output, _ = process.communicate(timeout=120)
+        assert (process.returncode, words in output) == (code, True), output
+        assert SECRET not in output
         # the server shows how a lifespan failed
-        assert ("Traceback" in done.stderr) is (command[0] == "uvicorn")
+        assert ("Traceback" in output) is (command[0] == "uvicorn")
 
 
 def test_an_env_file_that_may_not_be_read_is_one_line(project: Path) -> None:
