@@ -15,6 +15,7 @@ from tests.acceptance.fleet import alembic, environment, shell_code
 from tests.acceptance.project import ROOT
 from tests.places import SqlitePlace, versions
 from tests.unit.fakes import THREE_LINES, tree
+from tests.waiting import FOREVER_SECONDS
 from tests.warm import Process
 
 pytestmark = pytest.mark.acceptance
@@ -59,7 +60,7 @@ def run(
     """Run `./migrate.sh …`; exit code and, where they are not sent elsewhere, its two outputs."""
     words = [sys.executable, "-m", "api.migrations", *arguments]
     with Process(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True) as process:
-        stdout, stderr = process.communicate(timeout=120)
+        stdout, stderr = process.communicate(timeout=FOREVER_SECONDS)
     return shell_code(process), stdout or "", stderr or ""
 
 
@@ -67,7 +68,7 @@ def in_a_shell(command: str, env: dict[str, str]) -> tuple[int, str, str]:
     """Run `./migrate.sh …` with the shell's redirections, and with Python's own buffers."""
     shell = ["sh", "-c", f'exec "$0" -m api.migrations {command}', sys.executable]
     env = {name: value for name, value in env.items() if name != "PYTHONUNBUFFERED"}
-    done = subprocess.run(shell, cwd=ROOT, env=env, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(shell, cwd=ROOT, env=env, capture_output=True, text=True, timeout=FOREVER_SECONDS)
     return done.returncode, done.stdout, done.stderr
 
 
