@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
 from fastapi import FastAPI
 
 from .ledger import ledger_lifespan
@@ -15,12 +18,19 @@ from .settings import Settings
 def create_app(settings: Settings | None = None, migrations: MigrationSettings | None = None) -> FastAPI:
     """The application; nothing connects before its lifespan starts."""
     json_logs_from_here(migrations)
+
+    @asynccontextmanager
+    async def serving(app: FastAPI) -> AsyncIterator[None]:
+        # here and not at import: a .env that cannot be read is a failed start, told in one line
+        app.state.settings = settings or Settings.load()
+        async with ledger_lifespan(app):
+            yield
+
     app = FastAPI(
         title="Ledger",
         summary="Accounts and double-entry transactions",
-        lifespan=lifespan_with_migrations(settings=migrations, then=ledger_lifespan),
+        lifespan=lifespan_with_migrations(settings=migrations, then=serving),
     )
-    app.state.settings = settings or Settings()
     app.include_router(ledger)
     return app
 

@@ -2,14 +2,34 @@
 
 from __future__ import annotations
 
+from typing import Self
+
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from .migrations import env_file
 
 
 class Settings(BaseSettings):
     """What the ledger needs to serve."""
 
-    model_config = SettingsConfigDict(env_file=".env", env_ignore_empty=True, extra="ignore", frozen=True)
+    model_config = SettingsConfigDict(
+        env_file=env_file.ENV_FILE,
+        env_file_encoding=env_file.ENCODING,
+        env_ignore_empty=True,
+        extra="ignore",
+        frozen=True,
+    )
 
     database_url: SecretStr = SecretStr("")
     """Checked by the migrations before the service's pool is made from it."""
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the environment and `.env`.
+
+        Raises:
+            ConfigurationError: the file cannot be read.
+        """
+        with env_file.checked():
+            return cls()

@@ -11,9 +11,9 @@ import sys
 import time
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
-from typing import NoReturn
+from typing import Any, NoReturn
 
-from . import commands, terminal
+from . import commands, streams, terminal
 from .assembly import Assembly
 from .commands import Command, Result
 from .errors import Cancelled, MigrationError
@@ -21,6 +21,7 @@ from .failures import describe
 from .logs import speak_for
 from .settings import MigrationSettings
 from .thread import MigrationThread
+from .unread_settings import warn_of_unread_settings
 
 log = logging.getLogger(__name__)
 
@@ -37,13 +38,17 @@ CANCEL_SECONDS = 1.5
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
+    """Run one command; returns the exit code. Standard output carries the result alone, to the end of the process."""
+    missing = streams.occupy()
     arguments = _parser().parse_args(_words(sys.argv[1:] if argv is None else argv))
+    out = streams.claim_stdout()
     shape = MigrationSettings.partly("log_format", "log_level", "instance", "release")
     terminal.log_to_stderr(shape, quiet=arguments.json)
-    how = {"as_json": arguments.json, "logged": shape.log_format == "json"}
+    how: dict[str, Any] = {"as_json": arguments.json, "logged": shape.log_format == "json"}
+    how |= {"out": out, "no_stderr": 2 in missing}
     stop = _Signals()
     try:
+        warn_of_unread_settings()
         assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
         if arguments.x:
             assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
@@ -54,8 +59,8 @@ def main(argv: list[str] | None = None) -> int:
     except KeyboardInterrupt:  # a run has its own handler: this is before it, or at the question
         terminal.complain(Cancelled("stopped by SIGINT; nothing was changed"), **how)
         return 128 + signal.SIGINT
-    terminal.show(result, as_json=arguments.json)
-    return int(result.get("exit_code", 0))
+    written = terminal.show(result, as_json=arguments.json, out=out)
+    return int(result.get("exit_code", 0)) or (0 if written else 1)
 
 
 def _carry_out(assembly: Assembly, arguments: argparse.Namespace, stop: _Signals) -> Result:
@@ -149,7 +154,7 @@ def _words(given: list[str]) -> list[str]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = terminal.Parser(
         prog="migrate.sh",
         description="Migrate the database under the same lock as the instances at start-up.",
         epilog=EXIT_CODES,

@@ -16,6 +16,7 @@ from .lock_manager import application_name
 from .reading import judged, reading
 from .schema import SchemaState, explain
 from .server_checks import SERVER_CHECKS, Answer, Verdict
+from .unread_settings import unread_settings
 from .urls import DatabaseURL
 
 
@@ -38,7 +39,7 @@ async def examine(assembly: Assembly) -> list[Finding]:
     everywhere: dict[str, Callable[[], Awaitable[Answer]]] = {
         f"schema {name}" if assembly.further else "schema": partial(schema, one) for name, one in assembly.each.items()
     }
-    everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env)}
+    everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env), "variables": variables}
     if assembly.url.dialect != "postgresql":
         return [await _made(name, check) for name, check in everywhere.items()]
     async with assembly.connection() as connection:
@@ -122,6 +123,12 @@ async def _inspected(assembly: Assembly) -> tuple[Assembly, Answer]:
 
 async def _known(answer: Answer) -> Answer:
     return answer
+
+
+async def variables() -> Answer:
+    """Whether each variable that looks like a setting, and each line of `.env`, is read."""
+    unread = unread_settings()
+    return (Verdict.WARN, "; ".join(unread)) if unread else (Verdict.OK, "every MIGRATION_ variable is a setting")
 
 
 async def _not_owned(connection: asyncpg.Connection) -> str:

@@ -28,12 +28,15 @@ from .env_options import VersionTable, agreed, merged, named
 from .env_script import GIVEN
 from .errors import MigrationError, SchemaRefused
 from .failures import translate
-from .logs import speak_for, to_json
+from .logs import PlainFormatter, speak_for, to_json
 from .ports import Kind, Order
 from .resolver import run
+from .safe_text import printable
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
 from .steps import Steps
+from .streams import occupy
+from .unread_settings import warn_of_unread_settings
 
 log = logging.getLogger(__name__)
 
@@ -91,28 +94,34 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
 
 
 def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
+    occupy()
     # configured without a connection, Alembic tells what it was asked to do
     context.configure(dialect_name=_dialect(settings))
     asked = context.get_context().opts
     if not logging.getLogger().handlers:
         level = (settings.log_level or "info").upper()
-        logging.basicConfig(level=level, format="%(levelname)-7s %(message)s")
+        handler = logging.StreamHandler()
+        handler.setFormatter(PlainFormatter("%(levelname)-7s %(message)s"))
+        logging.basicConfig(level=level, handlers=[handler])
     if settings.log_format == "json":
         to_json(new_tracker(settings))
+    warn_of_unread_settings()
     assembly = Assembly.build(settings)
     run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
 
 
 @contextmanager
 def _failing_in_one_line() -> Iterator[None]:
+    # a traceback through Alembic's command line would bury the one line that helps
     try:
         yield
     except MigrationError as error:
-        if MigrationSettings.partly("log_format").log_format == "json":
+        shape = MigrationSettings.partly("log_format", "instance", "release")
+        if shape.log_format == "json":
+            to_json(new_tracker(shape))
             log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
             raise SystemExit(1) from None
-        # a traceback through Alembic's command line would bury the one line that helps
-        raise SystemExit(f"{type(error).__name__}: {error}") from None
+        raise SystemExit(printable(f"{type(error).__name__}: {error}")) from None
 
 
 async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:

@@ -18,6 +18,7 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
+from .safe_text import printable
 from .settings import MigrationSettings
 from .state import Tracker
 
@@ -79,7 +80,19 @@ class JsonFormatter(logging.Formatter):
         return trace
 
 
-class ConsoleFormatter(logging.Formatter):
+class PlainFormatter(logging.Formatter):
+    """A line for people without control characters, whoever chose the names and messages in it."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
+        """The line before any traceback."""
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
+        """The traceback, of several lines."""
+        return printable(super().formatException(ei), keep="\n")
+
+
+class ConsoleFormatter(PlainFormatter):
     """A line for people; at its end the instance, by the name that the others' lines give the one they wait for."""
 
     def __init__(self) -> None:
@@ -88,7 +101,7 @@ class ConsoleFormatter(logging.Formatter):
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """The line before any traceback."""
         speaker = _speaker.get()
-        return super().formatMessage(record) + (f" [{speaker.status.instance}]" if speaker else "")
+        return super().formatMessage(record) + (printable(f" [{speaker.status.instance}]") if speaker else "")
 
 
 def configure(settings: MigrationSettings, tracker: Tracker) -> None:
@@ -113,7 +126,7 @@ def configure(settings: MigrationSettings, tracker: Tracker) -> None:
 
 
 def to_json(tracker: Tracker) -> None:
-    """From here on what the process writes to its standard output and error is JSON."""
+    """From here on, logging and `warnings` write JSON to the standard output and error of the process."""
     root, formatter = logging.getLogger(), JsonFormatter(tracker)
     if not root.handlers:
         # without one a library's warnings go to logging's last resort, which has no shape
@@ -122,6 +135,7 @@ def to_json(tracker: Tracker) -> None:
         for handler in logging.getLogger(name).handlers:
             if getattr(handler, "stream", None) in {sys.stdout, sys.stderr}:
                 handler.setFormatter(formatter)
+    logging.captureWarnings(True)
 
 
 def _message(record: logging.LogRecord) -> str:

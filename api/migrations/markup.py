@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from html import escape
 
+from .safe_text import printable
+
 
 class Html(str):
     """Markup made by this module; every other string is foreign and is escaped where it is put in."""
@@ -30,9 +32,9 @@ def joined(*children: object) -> Html:
 
 
 def _text(value: object) -> str:
-    return value if isinstance(value, Html) else escape(str(value))
+    return value if isinstance(value, Html) else escape(printable(str(value), keep="\n\t"))
 
 
 def _attributes(attributes: dict[str, object]) -> str:
     given = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items() if value is not None}
-    return "".join(f' {name}="{escape(str(value))}"' for name, value in given.items())
+    return "".join(f' {name}="{escape(printable(str(value)))}"' for name, value in given.items())

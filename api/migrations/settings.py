@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import nullcontext, suppress
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
+from . import env_file
 from .errors import ConfigurationError
 from .urls import EXAMPLE, REDIS_EXAMPLE, DatabaseURL, check_redis
 
@@ -45,7 +47,8 @@ class MigrationSettings(BaseSettings):
 
     model_config = SettingsConfigDict(
         env_prefix="MIGRATION_",
-        env_file=".env",
+        env_file=env_file.ENV_FILE,
+        env_file_encoding=env_file.ENCODING,
         env_ignore_empty=True,
         extra="ignore",
         populate_by_name=True,
@@ -208,10 +211,11 @@ class MigrationSettings(BaseSettings):
         """Read the environment and `.env`; `values` win.
 
         Raises:
-            ConfigurationError: one line that names the variable and what it may be.
+            ConfigurationError: one line that names the variable and what it may be, or the file that cannot be read.
         """
         try:
-            return cls(**values)
+            with nullcontext() if values.get("_env_file", ...) is None else env_file.checked():
+                return cls(**values)
         except ValidationError as error:
             raise ConfigurationError("; ".join(_line(dict(item)) for item in error.errors())) from None
         except SettingsError:
@@ -222,13 +226,14 @@ class MigrationSettings(BaseSettings):
     def partly(cls, *names: str) -> MigrationSettings:
         """Only the named settings of the environment, for when the others cannot be read or do not matter yet.
 
-        Where one of these cannot be read either, they are the defaults.
+        Where `.env` cannot be read, they are the environment's; where one of these cannot be read, the defaults.
         """
         defaults = cls.model_construct()
-        try:
-            return cls.load(**defaults.model_dump(exclude=set(names)))
-        except ConfigurationError:
-            return defaults
+        others = defaults.model_dump(exclude=set(names))
+        for source in ({}, {"_env_file": None}):
+            with suppress(ConfigurationError):
+                return cls.load(**others, **source)
+        return defaults
 
     @property
     def about_the_version_table(self) -> dict[str, str | None]:

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 from starlette.applications import Starlette
 
-from . import logs
+from . import logs, streams
 from .assembly import bring_up, new_tracker
 from .errors import ConfigurationError, MigrationError
 from .failures import describe
@@ -25,6 +25,7 @@ from .process_end import end_process
 from .settings import MigrationSettings
 from .state import IllegalMove, Phase, Tracker
 from .thread import MigrationThread
+from .unread_settings import warn_of_unread_settings
 
 log = logging.getLogger(__name__)
 
@@ -86,11 +87,15 @@ def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
 async def _lifespan(
     app: Starlette, ours: MigrationLifespan, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
+    streams.occupy()
     shape = settings or MigrationSettings.partly("log_format", "log_level")
+    given = settings is not None
     settings, problem = _settled(settings)
     tracker = new_tracker(settings)
     logs.configure(shape, tracker)
     logs.speak_for(tracker)
+    if not given:
+        warn_of_unread_settings()
     gate = install(app, tracker, settings)
     thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
     with deferred(app.router.lifespan_context, ours) as nested:

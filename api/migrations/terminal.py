@@ -5,42 +5,51 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TextIO
 
 from .assembly import new_tracker
 from .errors import Cancelled, ConfigurationError
-from .logs import to_json
+from .logs import PlainFormatter, to_json
+from .safe_text import printable
 from .schema import rebuild
 from .settings import MigrationSettings
 from .state import Holder, Tracker
+from .streams import deliver, log_what_is_printed
 
 log = logging.getLogger(__name__)
 
 
-def show(result: dict[str, Any], *, as_json: bool) -> None:
-    """Print a result."""
-    if as_json:
-        print(json.dumps(result, default=_jsonable))
-        return
-    for line in _lines(result):
-        print(line)
+def show(result: dict[str, Any], *, as_json: bool, out: TextIO | None = None) -> bool:
+    """Print a result to `out`, by default standard output; returns whether it could be written."""
+    text = json.dumps(result, default=_jsonable) if as_json else "\n".join(map(printable, _lines(result)))
+    error = deliver(text, out)
+    if error is not None:
+        message = "The command is done, but its result could not be written to standard output: %s"
+        log.error(message, error.strerror, extra={"event": "result_not_written"})
+    return error is None
 
 
-def complain(error: Exception, *, as_json: bool, logged: bool = False) -> None:
-    """Print what went wrong: one line on standard error, or JSON on standard output.
+def complain(
+    error: Exception, *, as_json: bool, logged: bool = False, out: TextIO | None = None, no_stderr: bool = False
+) -> None:
+    """Print what went wrong: one line on standard error, or JSON on `out`, by default standard output.
 
-    With `logged` the line on standard error is one of the log, because all others there are.
+    With `logged` the line on standard error is one of the log, because all others there are. With `no_stderr` it is on
+    `out`: the command was started without a standard error.
     """
-    if as_json:
-        print(json.dumps({"error": type(error).__name__, "message": str(error)}))
-    elif logged:
+    line = printable(f"{type(error).__name__}: {error}")
+    told = json.dumps({"error": type(error).__name__, "message": str(error)}) if as_json else line
+    if (as_json or no_stderr) and deliver(told, out) is None:
+        return
+    if logged:
         log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
     else:
-        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        print(line, file=sys.stderr)
 
 
 def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool) -> None:
@@ -54,7 +63,7 @@ def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool)
         raise ConfigurationError("a downgrade asks before it starts, and this is no terminal; add --yes")
     print(f"This undoes {len(plan)} revision(s), and what they added to the data:", file=sys.stderr)
     for revision in plan:
-        print(f"  {describe(revision)}", file=sys.stderr)
+        print(printable(f"  {describe(revision)}"), file=sys.stderr)
     if not yes and _asked("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
         raise Cancelled("nothing was changed")
 
@@ -72,7 +81,9 @@ def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
         status = tracker.status
         now = status.progress
         text = now.current or status.message or status.phase
-        bar.update(task, description=f"{status.phase} {text}", completed=now.applied, total=now.total or None)
+        bar.update(
+            task, description=printable(f"{status.phase} {text}"), completed=now.applied, total=now.total or None
+        )
 
     with bar:
         yield tick
@@ -80,17 +91,32 @@ def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
 
 
 def log_to_stderr(shape: MigrationSettings, *, quiet: bool) -> None:
-    """One short line for each event, without colours, or JSON; errors only if `quiet`.
+    """One short line for each event, without colours, or JSON; warnings and errors only if `quiet`.
 
     Args:
         shape: `log_format`, `log_level` and who this is.
         quiet: what counts is on standard output.
     """
-    level = "error" if quiet else shape.log_level or "info"
-    logging.basicConfig(level=level.upper(), format="%(message)s", stream=sys.stderr)
+    level = shape.log_level or "info"
+    if quiet and level != "error":
+        level = "warning"
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(PlainFormatter())
+    logging.basicConfig(level=level.upper(), handlers=[handler])
     logging.getLogger("alembic").setLevel(logging.WARNING)
     if shape.log_format == "json":
         to_json(new_tracker(shape))
+        log_what_is_printed()
+
+
+class Parser(ArgumentParser):
+    """A parser whose help may be read by a program that stops in the middle."""
+
+    def print_help(self, file: Any = None) -> None:
+        """Write it to `file`, by default standard output."""
+        error = deliver(self.format_help().rstrip("\n"), file)
+        if error is not None:
+            self.exit(1, f"The help could not be written to standard output: {error.strerror}\n")
 
 
 def _asked(question: str) -> str:

@@ -1,5 +1,6 @@
 """Whatever is wrong, ./migrate.sh says it in one line with the right exit code, and an instance stays explainable."""
 
+import os
 import shutil
 import subprocess
 import sys
@@ -151,6 +152,39 @@ def fails(project: Path, bad: Bad, **names: str) -> None:
 def test_a_wrong_setting_is_one_line(project: Path, bad: Bad) -> None:
     """Said before or without any answer of a database, with the variable to correct and without the password."""
     fails(project, bad)
+
+
+FILE = f"DATABASE_URL=postgresql://someone:{SECRET}@127.0.0.1:1/nowhere\n"
+
+
+def test_an_env_file_in_another_encoding_is_one_line(project: Path) -> None:
+    """Said by a command, by `alembic` typed by hand, and by the service when it starts."""
+    (project / ".env").write_bytes(FILE.encode("utf-16"))
+    words = f"{project / '.env'} is UTF-16, as Windows PowerShell writes files, and not UTF-8. To fix: save it as UTF-8"
+    fails(project, Bad(f"ConfigurationError: {words}", arguments=("check",)))
+    env = environment(None, MIGRATION_STARTUP_MODE="block")
+    for command, code in ((["alembic", "current"], 1), (["uvicorn", "api.main:app", "--port", "0"], 3)):
+        streams: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+        with Process([sys.executable, "-m", *command], cwd=project, env=env, **streams) as process:
+            output, _ = process.communicate(timeout=FOREVER_SECONDS)
+        assert (process.returncode, words in output) == (code, True), output
+        assert SECRET not in output
+        # the server shows how a lifespan failed
+        assert ("Traceback" in output) is (command[0] == "uvicorn")
+
+
+def test_an_env_file_that_may_not_be_read_is_one_line(project: Path) -> None:
+    """It belongs to root, and the process does not run as root, or runs as a root that has no such right."""
+    (project / ".env").write_text(FILE)
+    (project / ".env").chmod(0)
+    without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+    command = [*without, sys.executable, "-m", "api.migrations", "check"]
+    done = subprocess.run(
+        command, cwd=project, env=environment(None), capture_output=True, text=True, timeout=FOREVER_SECONDS
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith(f"ConfigurationError: {project / '.env'} cannot be read: Permission denied. To fix: ")
+    assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.usefixtures("guarded")

@@ -22,6 +22,7 @@ pytestmark = pytest.mark.acceptance
 
 JSON: Any = {"MIGRATION_LOG_FORMAT": "json", "MIGRATION_RELEASE": "v7"}
 PASSWORD = "geh3im"
+WARNING = project.Revision("two", 'mark()\nimport warnings\nwarnings.warn("no index on accounts")')
 Lines = list[dict[str, Any]]
 
 
@@ -41,7 +42,7 @@ def events(lines: Lines) -> list[str]:
 
 def test_every_line_of_a_fleet_is_json(ledger_url: str, tmp_path: Path) -> None:
     """From uvicorn's first line to its last; what was done is in the lines of the one that did it, and only there."""
-    ini = project.make_history(tmp_path, project.held("one"), project.quick("two"))
+    ini = project.make_history(tmp_path, project.held("one"), WARNING)
     with fleet(3, ledger_url, ini=ini, **JSON) as instances:
         migrator = until_one_migrates(instances)
         waiters = [instance for instance in instances if instance is not migrator]
@@ -61,6 +62,8 @@ def test_every_line_of_a_fleet_is_json(ledger_url: str, tmp_path: Path) -> None:
     assert events(logs[migrator]) == ["strategy", "run_started", "revision_applied", "ready"]
     assert [events(logs[waiter]) for waiter in waiters] == [["strategy", "waiting", "ready"]] * 2
     assert applied(logs[migrator]) == ["one", "two"]
+    (warned,) = [line for line in logs[migrator] if line["logger"] == "py.warnings"]
+    assert (warned["revision"], "no index on accounts" in warned["message"]) == ("two", True)
     assert {line["strategy"] for line in logs[migrator] if "event" in line} == {"advisory_lock"}
     assert {line["revision"] for waiter in waiters for line in logs[waiter] if line.get("event") == "waiting"} == {
         "one"

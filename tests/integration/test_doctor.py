@@ -65,6 +65,15 @@ async def test_a_healthy_database_has_nothing_wrong(database_url: str, tmp_path:
         assert "PostgreSQL 1" in findings["server"][1]
 
 
+async def test_a_misspelt_variable(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is named with what it was meant to be."""
+    monkeypatch.setenv("MIGRATION_WIAT_SECONDS", "600")
+    verdict, message = (await found(database_url, tree(tmp_path, CREATE)))["variables"]
+    assert verdict is Verdict.WARN
+    assert "MIGRATION_WIAT_SECONDS is not a setting" in message
+    assert "did you mean MIGRATION_WAIT_SECONDS?" in message
+
+
 async def test_old_and_prepared_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Both keep what they have locked; the first is named by its session, the second by its id."""
     monkeypatch.setattr(server_checks, "OLD_SECONDS", 0.0)

@@ -220,3 +220,20 @@ async def test_the_service_s_logging_is_untouched(
         assert (root.handlers, theirs.handlers, theirs.level, theirs.disabled) == ([], [], logging.WARNING, False)
         assert (len(ours.handlers), ours.getEffectiveLevel()) == (1, logging.INFO)
     ours.setLevel(ours.level)  # clears what the loggers remember of it
+
+
+@pytest.mark.parametrize("given", [False, True])
+async def test_a_misspelt_variable_is_warned_of_at_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: bool
+) -> None:
+    """Once, by its name; nothing is said where the settings are given in code."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIGRATION_STRATEGY", "off")
+    monkeypatch.setenv("MIGRATION_STATEGY", "geh3im")
+    values = MigrationSettings.load() if given else None
+    async with Served(service(lifespan_with_migrations(settings=values))) as served:
+        await served.opened()
+    told = [record.getMessage() for record in caplog.records if vars(record).get("event") == "unread_setting"]
+    assert len(told) == (0 if given else 1)
+    assert ["did you mean MIGRATION_STRATEGY?" in line for line in told] == [True] * len(told)
+    assert "geh3im" not in caplog.text

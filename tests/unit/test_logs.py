@@ -44,6 +44,7 @@ def unconfigured() -> Iterator[None]:
     try:
         yield
     finally:
+        logging.captureWarnings(False)
         for one, handlers, level, propagate in before:
             one.handlers, one.propagate = handlers, propagate
             one.setLevel(level)
