@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import wraps
 from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
@@ -203,6 +204,7 @@ class Steps:
         # before the version row changes: outside a transaction that would stay
         migrate = step.migration_fn
 
+        @wraps(migrate)  # Alembic's log calls the step by its name
         def checked(**arguments: Any) -> None:
             migrate(**arguments)
             if self._refused:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, fleet, migrate
+from tests.acceptance.fleet import MARK, WAIT_SECONDS, alembic, fleet, migrate
 from tests.acceptance.project import Revision, head, make_history, quick
 from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
 from tests.servers import Server, optional
@@ -67,6 +67,15 @@ def test_it_has_failed_after_the_second_time(
     assert rows == [("quick", "applied"), ("crashing", "interrupted"), ("crashing", "failed")]
     assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == (["quick"], ["quick"])
     assert evidence.advisory_locks(ledger_url) == 0
+
+
+def test_typed_by_hand_too(ledger_url: str, tmp_path: Path) -> None:
+    """The second attempt of `alembic upgrade` is one like the first, and the last."""
+    ini = make_history(tmp_path, crashing(TERMINATES))
+    code, output = alembic("upgrade", "head", url=ledger_url, ini=ini)
+    assert (code, output.count(f"Running upgrade {head()} -> crashing")) == (1, 2), output
+    assert "revision crashing, Made by a test failed: the connection was lost twice while it ran" in output
+    assert evidence.outcomes(ledger_url, "crashing") == ["interrupted", "failed"]
 
 
 def test_a_fleet_and_an_operator_end(ledger_url: str, tmp_path: Path) -> None:
