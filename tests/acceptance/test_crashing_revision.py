@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, alembic, fleet, migrate
+from tests.acceptance.fleet import MARK, alembic, fleet, migrate
 from tests.acceptance.project import Revision, head, make_history, quick
 from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
 from tests.servers import Server, optional
@@ -83,7 +83,7 @@ def test_a_fleet_and_an_operator_end(ledger_url: str, tmp_path: Path) -> None:
     ini = make_history(tmp_path, crashing(TERMINATES))
     with fleet(3, ledger_url, ini=ini) as instances:
         tried = lambda: len(evidence.outcomes(ledger_url, "crashing")) >= 2  # noqa: E731
-        wait_until(tried, "two attempts of the fleet", seconds=2 * WAIT_SECONDS)
+        wait_until(tried, "two attempts of the fleet")
         code, output = migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE="operator")
         assert (code, "the connection was lost twice" in output) == (1, True), output
         assert [instance.wait() for instance in instances] == [143] * 3
