@@ -24,6 +24,9 @@ When something happens
     budget ends; log and health say who is in the way.
     A revision fails: it is rolled back and recorded. Instances that were there at the time fail with the same error
     instead of running it again in turn; a later start tries again, each time later.
+    The connection is lost while a revision runs: the instance tries again. Lost again by the same order in the same
+    revision, that revision has failed: it may end its own session, or crash the server for everyone. One that rolls
+    back its own transaction has failed too: what follows would be committed, and counted as the whole.
     A revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and nobody
     goes on before a person has looked, unless the revision declares `idempotent = True`. The message names its last
     kind of statement and the INVALID indexes that it left.

@@ -16,15 +16,18 @@ from .clock import Clock
 from .decision import Action, Policy, Precedent, decide, weigh
 from .errors import (
     AlreadyFailed,
+    ConnectionLost,
     DatabaseUnreachable,
     LockContended,
     MigrationError,
+    RevisionFailed,
     SchemaRefused,
 )
 from .overrun import ran_out_of_time, within_budget
 from .patience import Patience
 from .ports import MigrationSession, Order
 from .progress import Reporter
+from .retries import Attempt, Retries, record
 from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
 from .state import Phase, Progress, Survey, Tracker
 
@@ -70,6 +73,7 @@ class Coordinator:
         self._clock = clock
         self._reporter = Reporter(tracker)
         self._patience = Patience(tracker, policy, clock)
+        self._retries = Retries(self._patience, self._reporter, self._record)
         self._lineage: Mapping[str, frozenset[str]] = {}
 
     async def become_ready(self) -> None:
@@ -88,28 +92,15 @@ class Coordinator:
         """
         await self._persist(lambda: self._execute_in_each(order))
 
-    async def _persist(self, attempt: Callable[[], Awaitable[None]]) -> None:
+    async def _persist(self, attempt: Attempt) -> None:
         self._tracker.move(Phase.CHECKING)
         try:
-            while not await self._survives(attempt):
-                pass
+            await self._retries.until_done(attempt)
         except MigrationError as error:
             if self._scopes and self._schema_name is not None:
                 error.args = (f"schema {self._schema_name}: {error}", *error.args[1:])
             self._tracker.move(Phase.FAILED, message=str(error))
             raise
-
-    async def _survives(self, attempt: Callable[[], Awaitable[None]]) -> bool:
-        # what cannot go on is closed before the pause: it may hold the lock, or a connection that others need
-        try:
-            await attempt()
-        except DatabaseUnreachable as error:
-            await self._patience.endure(error)
-        except LockContended as error:
-            await self._patience.stand_aside(error)
-        else:
-            return True
-        return False
 
     async def _with_session(self, attempt: Callable[[MigrationSession], Awaitable[T]]) -> T:
         session = self._sessions()
@@ -118,6 +109,9 @@ class Coordinator:
             return await attempt(session)
         finally:
             await session.close()
+
+    async def _record(self, error: ConnectionLost, failure: RevisionFailed) -> None:
+        await self._with_session(lambda session: record(session, error, failure, self._code, self._tracker.status))
 
     async def _reach_heads(self) -> None:
         while self._scopes or self._inspect is not None:
@@ -230,8 +224,8 @@ class Coordinator:
         except TimeoutError as error:
             await self._overran(session, beside, order, error)
             held = False
-        except (DatabaseUnreachable, LockContended):
-            self._reporter.interrupted()
+        except (DatabaseUnreachable, LockContended) as error:
+            self._retries.broken_off(error, self._schema_name)
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))

@@ -80,9 +80,11 @@ class ElectedSession:
         """Record that this instance's attempt is about to be ended."""
         await self._session.forewarn(error)
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Record that this instance's attempt failed."""
-        await self._session.fail_attempt(error, revision, age_seconds)
+        await self._session.fail_attempt(error, revision, age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give both back, the database's lock first: who is elected next finds it free."""

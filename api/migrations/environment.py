@@ -97,7 +97,8 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     occupy()
     # configured without a connection, Alembic tells what it was asked to do
     context.configure(dialect_name=_dialect(settings))
-    asked = context.get_context().opts
+    # a copy: each attempt configures again, and Alembic writes what it is given into its own
+    asked = dict(context.get_context().opts)
     if not logging.getLogger().handlers:
         level = (settings.log_level or "info").upper()
         handler = logging.StreamHandler()

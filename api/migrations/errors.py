@@ -46,6 +46,30 @@ class DatabaseUnreachable(MigrationError):
     exit_code = 5
 
 
+class ConnectionLost(DatabaseUnreachable):
+    """The connection was lost while a revision ran; worth one more try, since anything may have ended it.
+
+    Attributes:
+        revision: the one that ran.
+        name: its id and the first line of its docstring, for messages.
+        upgrade: whether it was being applied, and not undone.
+        last_words: what the server or the driver said, without values.
+        error_class: the name of the exception that ended it.
+        repeated: whether the same order has lost it in that revision before.
+    """
+
+    def __init__(
+        self, message: str, *, revision: str, name: str, upgrade: bool, last_words: str, error_class: str
+    ) -> None:
+        super().__init__(message)
+        self.revision = revision
+        self.name = name
+        self.upgrade = upgrade
+        self.last_words = last_words
+        self.error_class = error_class
+        self.repeated = False
+
+
 class ElectorUnreachable(DatabaseUnreachable):
     """What decides who may try (Redis, the Kubernetes API) does not answer right now; worth another try."""
 
@@ -115,6 +139,15 @@ class AlreadyFailed(RevisionFailed):
 
 class DirectConnectionNeeded(MigrationError):
     """A revision needs autocommit, and the connection goes through a transaction pooler."""
+
+    @classmethod
+    def for_block(cls, revisions: str) -> DirectConnectionNeeded:
+        """The refusal of `revisions` that open an `autocommit_block`."""
+        return cls(
+            f"revision {revisions} uses autocommit_block, but the connection goes through a transaction pooler, where "
+            "that cannot be done under the lock; set MIGRATION_DATABASE_URL to the database's direct endpoint (its own "
+            "port, not the pooler's)"
+        )
 
 
 class ForeignConnection(MigrationError):

@@ -116,7 +116,7 @@ class Patience:
         # who holds the lock has begun the next try, whatever the attempts before it say
         paused = precedent.pause_seconds and survey.holder is None
         pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
-        died = "; the processes that made the last attempts died" if paused else ""
+        died = "; the last attempts did not end: their processes died or lost the connection" if paused else ""
         failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
         return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s{pause}{failed}"
 

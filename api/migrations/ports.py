@@ -109,7 +109,9 @@ class MigrationSession(Protocol):
         `fail_attempt` can say so. Should the attempt be committed after all, that is what stays recorded.
         """
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
 
         `revision` is that of an upgrade, which is written down anew where its attempt was rolled back too: where there

@@ -115,10 +115,13 @@ class PostgresSession(Tables):
         await self.open()
         await self._fail_attempt(error, None)
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release, age_seconds)
+        release = self._runner.author.release
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), release, age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""
@@ -188,11 +191,7 @@ class PostgresSession(Tables):
         revisions = self._runner.revisions
         needing = revisions.needing_autocommit(self._runner.planned(order, observed.revisions))
         if needing:
-            raise DirectConnectionNeeded(
-                f"revision {'; '.join(map(revisions.describe, needing))} uses autocommit_block, but the connection "
-                "goes through a transaction pooler, where that cannot be done under the lock; set "
-                "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
-            )
+            raise DirectConnectionNeeded.for_block("; ".join(map(revisions.describe, needing)))
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):

@@ -16,7 +16,16 @@ from alembic.util import CommandError
 from .env_memory import EnvMemory
 from .env_options import Pass
 from .env_run import EnvRun
-from .errors import LockContended, MigrationError, RevisionFailed, SchemaRefused, UnknownRevision
+from .errors import (
+    ConnectionLost,
+    DatabaseUnreachable,
+    DirectConnectionNeeded,
+    LockContended,
+    MigrationError,
+    RevisionFailed,
+    SchemaRefused,
+    UnknownRevision,
+)
 from .failures import contended, describe, lost, remedy, root, translate, where
 from .history import Author, History, Outcome
 from .ports import Order, Report
@@ -145,8 +154,13 @@ class Runner:
         return lambda heads, context: directory._stamp_revs(target, heads)
 
     def _failed(self, error: BaseException, order: Order, steps: Steps) -> MigrationError:
-        if isinstance(error, MigrationError) or (lost(error) and not _mistaken(error, steps.connection)):
-            return translate(error, f"applying {steps.current or 'revisions'}")
+        if isinstance(error, DirectConnectionNeeded) and steps.current is not None:
+            error = DirectConnectionNeeded.for_block(self.revisions.describe(steps.current))
+            _record(steps, str(error), type(error).__name__, Outcome.FAILED)
+        if isinstance(error, MigrationError):
+            return error
+        if _dead(steps.connection) or (lost(error) and not _mistaken(error)):
+            return self._lost(error, order, steps)
         if steps.current is None:
             return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
@@ -161,6 +175,21 @@ class Runner:
             return LockContended(message, steps.current, steps.applied)
         _record(steps, message, kind, Outcome.FAILED)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
+
+    def _lost(self, error: BaseException, order: Order, steps: Steps) -> MigrationError:
+        doing = f"applying {steps.current or 'revisions'}"
+        # what a revision raises because its connection is dead may be anything
+        trouble = translate(error, doing) if lost(error) else DatabaseUnreachable(f"no connection while {doing}")
+        if steps.under_way is None:
+            return trouble
+        return ConnectionLost(
+            str(trouble),
+            revision=steps.under_way,
+            name=self.revisions.describe(steps.under_way),
+            upgrade=order.kind == "upgrade",
+            last_words=describe(error),
+            error_class=type(root(error)).__name__,
+        )
 
 
 def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
@@ -179,10 +208,10 @@ def _cancelled() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _mistaken(error: BaseException, connection: sa.Connection) -> bool:
+def _mistaken(error: BaseException) -> bool:
     # asyncpg says InterfaceError for a lost connection and for wrong arguments alike, and a revision may open a file
-    # that is not there; the connection tells them apart
-    return isinstance(root(error), asyncpg.InterfaceError | OSError) and not _dead(connection)
+    # that is not there: where the connection is not dead, that is what it was
+    return isinstance(root(error), asyncpg.InterfaceError | OSError)
 
 
 def _dead(connection: sa.Connection) -> bool:

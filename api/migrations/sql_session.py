@@ -135,10 +135,13 @@ class SqlSession(SqlTables):
             await self.open()
             await self._fail_attempt(error, None)
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), self._runner.author.release, age_seconds)
+        release = self._runner.author.release
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), release, age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give the lock back."""

@@ -77,19 +77,28 @@ class SqlTables:
         return _as_dict(rows[0]) if rows else None
 
     async def _fail_attempt(
-        self, error: str, revision: str | None, parents: str = "", release: str | None = None, age_seconds: float = 0.0
+        self,
+        error: str,
+        revision: str | None,
+        parents: str = "",
+        release: str | None = None,
+        age_seconds: float = 0.0,
+        error_class: str = "TimeoutError",
     ) -> None:
         # one that is half applied stays that; one that never came to be written down is now
         c = self._history.c
         mine = sa.select(self._history, Now().label("now")).where(c.instance == self._instance).order_by(c.id.desc())
         newest = next(iter(await self._rows_if_there(mine.limit(1))), None)
-        told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": "TimeoutError"}
-        if newest is not None and newest.outcome in OPEN:
+        told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": error_class}
+        this_one = _is_this_one(newest, revision, age_seconds)
+        # where its lock went with its connection, the next holder may have closed it
+        endings = {*OPEN, Outcome.INTERRUPTED} if this_one else {*OPEN}
+        if newest is not None and newest.outcome in endings:
             told["outcome"] = sa.case((c.outcome == Outcome.HALF_APPLIED, c.outcome), else_=Outcome.FAILED)
             # the attempt may still be at work: what it writes down meanwhile stands
-            still_open = (c.id == newest.id) & c.outcome.in_(OPEN)
+            still_open = (c.id == newest.id) & c.outcome.in_(endings)
             await self._write(sa.update(self._history).where(still_open).values(told))
-        elif revision is not None and not _is_this_one(newest, revision, age_seconds):
+        elif revision is not None and not this_one:
             told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
             told |= {"revision": revision, "parents": parents, "release": release}
             await self._write(sa.insert(self._history).values(told))
@@ -124,7 +133,7 @@ def _recorded(row: sa.Row[Any]) -> Recorded:
     return Recorded(row.revision, row.direction, row.outcome, row.instance, began, _seconds(row))
 
 
-def _is_this_one(newest: sa.Row[Any] | None, revision: str, age_seconds: float) -> bool:
+def _is_this_one(newest: sa.Row[Any] | None, revision: str | None, age_seconds: float) -> bool:
     # a restarted process may have the name of the one before it
     if newest is None or newest.revision != revision:
         return False

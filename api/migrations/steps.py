@@ -9,16 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from functools import wraps
+from typing import Any, NoReturn, Protocol
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
 
+from .errors import DirectConnectionNeeded
 from .history import Attempt, Author, History, Outcome
 from .indexes import drop_index, invalid_indexes
 from .ports import Report
 from .schema import CodeRevisions, HalfApplied
-from .statements import atomic, commits_by_itself, ends_transaction, kind, only_reads
+from .statements import atomic, commits_by_itself, kind, only_reads
+from .transaction_watch import TransactionWatch
 
 
 class Hold(Protocol):
@@ -76,6 +79,8 @@ class Steps:
         self._fence = fence
         self._drop_invalid = drop_invalid
         self._attempt: Attempt | None = None
+        self._refused = False
+        self._watch = TransactionWatch(connection, pooled=hold.pooled, transactional_ddl=hold.transactional_ddl)
 
     @property
     def transactional_ddl(self) -> bool:
@@ -86,6 +91,11 @@ class Steps:
     def all_in_one(self) -> bool:
         """Whether one transaction carries all the steps."""
         return self._hold.pooled
+
+    @property
+    def under_way(self) -> str | None:
+        """The revision whose attempt is recorded and has not ended."""
+        return self.current if self._attempt is not None else None
 
     @property
     def half_applied(self) -> bool:
@@ -104,12 +114,15 @@ class Steps:
 
         def steps(heads: Any, context: MigrationContext | None) -> Iterator[Step]:
             todo = list(plan(heads, context))
+            if self._hold.pooled and context is not None:
+                # on the context itself, because a helper of the revision may open the block
+                setattr(context, "autocommit_block", self._refuse_block)  # noqa: B010
             infos = [step.info for step in todo]
             if any(not info.is_stamp for info in infos):
                 self._begin_run(infos)
             for step, info in zip(todo, infos, strict=True):
                 self._before(info)
-                yield step
+                yield self._checked(step)
                 self._after(info)
             if self.applied:
                 self._report_invalid()
@@ -154,6 +167,7 @@ class Steps:
         self._report.planned(tuple(_revision(info) for info in infos), verb)
         self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
+        sa.event.listen(self.connection, "rollback", self._on_rollback)
         sa.event.listen(self.connection, "before_cursor_execute", self._on_statement)
         if not self._hold.transactional_ddl:
             sa.event.listen(self.connection, "before_cursor_execute", self._before_ddl)
@@ -175,6 +189,7 @@ class Steps:
         self._hold.set_limits(self.connection, self.current)
         self._history.begin(self.connection, self._author, attempt)
         self._attempt = attempt
+        self._watch.begin()
         self._report.started(self.current)
 
     def _after(self, info: MigrationInfo) -> None:
@@ -185,25 +200,48 @@ class Steps:
         if not info.is_stamp:
             self._report.finished(revision)
 
+    def _checked(self, step: Step) -> Step:
+        # before the version row changes: outside a transaction that would stay
+        migrate = step.migration_fn
+
+        @wraps(migrate)  # Alembic's log calls the step by its name
+        def checked(**arguments: Any) -> None:
+            migrate(**arguments)
+            if self._refused:
+                self._refuse_block()  # the revision has swallowed that
+            if self._attempt is not None:
+                # whether it was COMMIT or ROLLBACK is not known, so a part may be there
+                self._attempt.half = self._attempt.half or self._watch.ended_unseen
+                self._watch.check()
+
+        step.migration_fn = checked
+        return step
+
+    def _refuse_block(self) -> NoReturn:
+        self._refused = True
+        raise DirectConnectionNeeded.for_block(str(self.current))
+
     def _on_commit(self, connection: sa.Connection) -> None:
         # Before the version row has changed this is a commit in the middle of a revision. The mark goes into
         # the transaction that is being committed, so that a crash one instruction later finds it.
-        if self._attempt is not None and self._attempt.outcome is Outcome.RUNNING:
+        if self._attempt is None or self._hold.pooled:  # behind a pooler only the end of the run commits
+            return
+        if self._attempt.outcome is Outcome.RUNNING:
             with self._aside() as attempt:
                 attempt.outcome, attempt.half = Outcome.HALF_APPLIED, True
                 self._history.mark(connection, attempt)
+        self._watch.committed()
+
+    def _on_rollback(self, _connection: sa.Connection) -> None:
+        if self._attempt is not None:
+            self._watch.rolled_back()
 
     def _on_statement(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if self._attempt is None:
             return
         self._attempt.statement = kind(statement)
-        in_block = connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-        if ends_transaction(statement) and not in_block:
-            raise sa.exc.InvalidRequestError(
-                "a revision may not end its own transaction; put what cannot run in one into an "
-                "op.get_context().autocommit_block()"
-            )
-        if self.half_applied and in_block:
+        self._watch.executes(statement)
+        if self.half_applied and self._watch.in_block:
             # outside a transaction it stays whatever happens next, so it is written down before
             with self._aside() as attempt:
                 self._history.mark(connection, attempt)

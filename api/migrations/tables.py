@@ -86,18 +86,21 @@ class Tables:
         parents: str = "",
         release: str | None = None,
         age_seconds: float = 0.0,
+        error_class: str = "TimeoutError",
     ) -> None:
         still_open = ", ".join(f"'{outcome}'" for outcome in OPEN)
-        # one that is half applied stays that; one that was rolled back with its transaction is written down anew
+        # one that is half applied stays that; one that was rolled back with its transaction is written down anew; one
+        # whose lock went with its connection may have been closed by the next holder
         await self._rows_if_there(
             f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
-            "error_class = 'TimeoutError', "
+            "error_class = $7::text, "
             f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
             f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2::text) "
-            f"AND outcome IN ({still_open}) RETURNING id) "
+            f"AND (outcome IN ({still_open}) OR outcome = '{Outcome.INTERRUPTED}' AND revision = $3::text "
+            "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id) "
             f"INSERT INTO {self._history} "
             "(direction, outcome, error_class, finished_at, error, instance, revision, parents, release) "
-            f"SELECT 'upgrade', '{Outcome.FAILED}', 'TimeoutError', clock_timestamp(), "
+            f"SELECT 'upgrade', '{Outcome.FAILED}', $7::text, clock_timestamp(), "
             "$1::text, $2::text, $3::text, $4::text, $5::text "
             "WHERE $3::text IS NOT NULL AND NOT EXISTS (SELECT FROM open) AND NOT EXISTS "
             f"(SELECT FROM {self._history} WHERE instance = $2::text AND revision = $3::text "
@@ -108,6 +111,7 @@ class Tables:
             parents,
             release,
             age_seconds + SLACK_SECONDS,
+            error_class,
         )
 
     async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:

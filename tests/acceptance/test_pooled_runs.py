@@ -102,8 +102,9 @@ op.execute("INSERT INTO d VALUES (1), (1)")"""
     [
         (DEFERRED, "300", "UniqueViolationError"),
         ('mark()\nop.execute("SELECT pg_sleep(300)")', SHORT, f"MIGRATION_RUN_SECONDS={SHORT}"),
+        ("mark()\nop.get_bind().commit()\nraise ValueError('boom')", "300", "was rolled back: ValueError: boom"),
     ],
-    ids=["deferred constraint", "deadline"],
+    ids=["deferred constraint", "deadline", "after a commit that is none"],
 )
 def test_what_ends_the_whole_run_is_told_of_its_revision(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, body: str, seconds: str, reason: str

@@ -7,11 +7,13 @@ a statement, when the statement ends or at the next check of the connection, if 
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from dataclasses import dataclass, field
 
 from api.migrations.errors import DatabaseUnreachable, HoldLost
 
 CHECK_INTERVAL_SECONDS = 1.0
+LOSSES_OF_AN_ORDER = 2
 
 
 class Violation(AssertionError):
@@ -44,6 +46,8 @@ class Database:
     """Of which a part was committed, or may have been, and not the rest; whatever the history says."""
     begun_again: int = 0
     """How often a half-applied revision was, as its release allows."""
+    losses: Counter[tuple[str, str]] = field(default_factory=Counter)
+    """How often a revision has ended its own session, by instance and revision."""
     up: bool = True
     lock_owner: Backend | None = None
     backends: set[Backend] = field(default_factory=set)
@@ -64,6 +68,16 @@ class Database:
     def restart(self) -> None:
         """Every session ends at once; what was not committed is gone."""
         for backend in list(self.backends):
+            backend.die()
+
+    def lose(self, backend: Backend, revision: str, *, crash: bool) -> None:
+        """The revision ends the session of `backend`, or crashes the server and ends every session."""
+        self.losses[backend.instance, revision] += 1
+        if self.losses[backend.instance, revision] > LOSSES_OF_AN_ORDER:
+            raise Violation(f"{backend.instance} began {revision} again, in which it had lost its session twice")
+        if crash:
+            self.restart()
+        else:
             backend.die()
 
     def notify(self) -> None:

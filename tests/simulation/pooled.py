@@ -27,7 +27,8 @@ class PooledSession(Session):
         report.planned(pending, "Applied")
         backend = await self._query()
         for revision in pending:
-            await self._run(backend, revision, report)
+            with self._running(revision):
+                await self._run(backend, revision, report)
         await self._query()
         backend.check_hold(backend)
         for revision in pending:
@@ -61,6 +62,7 @@ class PooledSession(Session):
             error.pause_seconds = self.chance.uniform(0, 2)
             raise error
         await backend.execute(self.release.seconds[revision])
+        self._may_lose(revision, backend)
         if revision in self.release.fails:
             self._roll_back(backend)
             await self._may_fail(revision, self._begin(revision), backend)

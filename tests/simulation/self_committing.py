@@ -43,6 +43,7 @@ class SelfCommittingSession(Session):
             await self._query()
             self._commit_a_part(row)
         await backend.execute(seconds)
+        self._may_lose(revision, backend)
         if first_fails and revision in self.release.fails:
             # DDL is carried out whole or not at all, and rows are rolled back
             self.database.half_applied.discard(revision)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from api.migrations.errors import DatabaseUnreachable, RevisionFailed
+from api.migrations.errors import ConnectionLost, DatabaseUnreachable, RevisionFailed
 from api.migrations.ports import Order, Past, Report
 from api.migrations.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.state import Holder, Survey
@@ -28,6 +28,8 @@ class Release:
     seconds: Mapping[str, float]
     commits_inside: frozenset[str] = frozenset()
     fails: frozenset[str] = frozenset()
+    loses: frozenset[str] = frozenset()
+    """Those that end their own session, or crash the server, every time."""
 
 
 @dataclass
@@ -118,13 +120,18 @@ class Session:
         await self.open()
         await self.fail_attempt(error, None, 0)
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Mark this process's open attempt as failed."""
         await self._query()
-        for row in self.database.history:
-            if row.outcome in {"running", "half_applied"} and row.instance == self.process.name:
-                row.outcome = "failed" if row.outcome == "running" else row.outcome
-                row.error, row.finished_at = error, self.database.now()
+        newest = next((row for row in reversed(self.database.history) if row.instance == self.process.name), None)
+        this_one = newest is not None and newest.revision == revision
+        if newest is not None and newest.outcome in {"running", "half_applied", "interrupted" if this_one else ""}:
+            newest.outcome = "half_applied" if newest.outcome == "half_applied" else "failed"
+            newest.error, newest.finished_at = error, self.database.now()
+        elif revision is not None and not this_one:
+            self._failed(revision, error)
 
     async def unlock(self) -> None:
         """Give the lock back, and notify."""
@@ -167,17 +174,32 @@ class Session:
         self._close_left_open()
         row = self._begin(revision)
         report.started(revision)
-        backend.enter(revision)
-        await self._work(revision, row, backend)
-        await self._query()
-        if self.elector is not None:
-            await self.elector.confirm()
-        backend.check_hold(self._lock_backend(backend))
-        backend.migrating = None
-        self.database.commit(backend, revision, row.parents)
-        # the answer to COMMIT may be lost
-        await self._query()
+        with self._running(revision):
+            backend.enter(revision)
+            await self._work(revision, row, backend)
+            await self._query()
+            if self.elector is not None:
+                await self.elector.confirm()
+            backend.check_hold(self._lock_backend(backend))
+            backend.migrating = None
+            self.database.commit(backend, revision, row.parents)
+            # the answer to COMMIT may be lost
+            await self._query()
         report.finished(revision)
+
+    @contextmanager
+    def _running(self, revision: str) -> Iterator[None]:
+        try:
+            yield
+        except DatabaseUnreachable as error:
+            words = str(error)
+            raise ConnectionLost(
+                words, revision=revision, name=revision, upgrade=True, last_words=words, error_class="ConnectionError"
+            ) from error
+
+    def _failed(self, revision: str, error: str) -> None:
+        row = self._begin(revision)
+        row.outcome, row.error, row.finished_at = "failed", error, self.database.now()
 
     def _close_left_open(self) -> None:
         idempotent = self.release.code.idempotent
@@ -193,6 +215,7 @@ class Session:
 
     async def _work(self, revision: str, row: Row, backend: Backend) -> None:
         await backend.execute(self.release.seconds[revision] / 2)
+        self._may_lose(revision, backend)
         await self._may_fail(revision, row, backend)
         if revision in self.release.commits_inside:
             self._commit_a_part(row)
@@ -202,6 +225,11 @@ class Session:
         # the mark goes into the transaction that is committed
         row.outcome = "half_applied"
         self.database.half_applied.add(row.revision)
+
+    def _may_lose(self, revision: str, backend: Backend) -> None:
+        if revision in self.release.loses:
+            self.database.lose(backend, revision, crash=self.chance.random() < 0.5)
+            backend.check()
 
     async def _may_fail(self, revision: str, row: Row, backend: Backend, outcome: str = "failed") -> None:
         if revision in self.release.fails:

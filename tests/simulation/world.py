@@ -129,7 +129,8 @@ class World:
         assert victim.task is not None
         victim.task.cancel()
         # a supervisor starts it again
-        self._start(victim.process.name + "'", victim.release)
+        again = sum(instance.process.name.rstrip("'") == victim.process.name.rstrip("'") for instance in self.instances)
+        self._start(victim.process.name.rstrip("'") + "'" * again, victim.release)
 
     def _stop(self, victim: Instance) -> None:
         victim.process.running.clear()
@@ -176,9 +177,10 @@ class World:
         # a release without the revision cannot know that it may be begun again
         if isinstance(instance.error, SchemaRefused) and self.database.begun_again:
             return True
-        outcomes = {row.outcome for row in self.database.history}
+        recorded = any(row.error is not None or row.outcome == "half_applied" for row in self.database.history)
         out_of_time = self.session.may_run_out_of_time and "gave up after MIGRATION_WAIT_SECONDS" in str(instance.error)
-        return out_of_time or bool(outcomes & {"failed", "half_applied"})
+        # each instance may be left waiting for a next try that comes later and later
+        return out_of_time or recorded or bool(self.database.losses)
 
 
 class _Watched(Tracker):
@@ -206,9 +208,10 @@ def _releases(chance: random.Random) -> list[Release]:
     special = chance.random()
     commits_inside = frozenset(chance.sample(chain, 1)) if special < 0.15 else frozenset()
     fails = frozenset(chance.sample(chain, 1)) if special > 0.85 else frozenset()
+    loses = frozenset(chance.sample(chain, 1)) if 0.7 < special < 0.8 else frozenset()
     idempotent = frozenset(chain[:: chance.choice([1, 2])]) if chance.random() < 0.5 else frozenset()
     old, new = _code(chain[:-1], idempotent), _code(chain, idempotent)
-    both = [Release("old", old, seconds, commits_inside, fails), Release("new", new, seconds, commits_inside, fails)]
+    both = [Release(name, code, seconds, commits_inside, fails, loses) for name, code in (("old", old), ("new", new))]
     return both if chance.random() < 0.3 else both[1:]
 
 

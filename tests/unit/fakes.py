@@ -129,9 +129,12 @@ class FakeSession:
     async def forewarn(self, error: str) -> None:
         """Nothing: what works here has no row of its own."""
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
-        """Record a failure of this instance."""
-        self.failed("?", error)
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
+        """Record a failure of this instance, unless the revision was applied."""
+        if revision is None or revision in self.database.code.pending(self.database.observed.revisions):
+            self.failed("?", error)
 
     async def unlock(self) -> None:
         """Give the lock back."""

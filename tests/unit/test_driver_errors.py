@@ -53,6 +53,7 @@ def wrapped(error: BaseException) -> sqlalchemy.exc.DBAPIError:
         (2003, Sort.LOST),
         (2013, Sort.LOST),
         (1927, Sort.LOST),
+        (1153, Sort.LOST),
         (1040, Sort.LOST),
         (1205, Sort.BUSY),
         (1213, Sort.BUSY),

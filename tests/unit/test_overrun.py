@@ -41,7 +41,9 @@ class Beside(FakeSession):
             raise self._error
         await super().open()
 
-    async def fail_attempt(self, error: str, revision: str | None, age_seconds: float) -> None:
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
         """Keep it."""
         self.recorded.append(revision)
 

@@ -1,0 +1,141 @@
+"""A revision that ends its own session, or crashes the server, every time: it has failed after the second time."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import MARK, alembic, fleet, migrate
+from tests.acceptance.project import Revision, head, make_history, quick
+from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
+from tests.servers import Server, optional
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+TERMINATES = 'op.execute("SELECT pg_terminate_backend(pg_backend_pid())")'
+SWALLOWS = f"""
+    try:
+        {TERMINATES}
+    except Exception:
+        pass
+"""
+# the server ends every session and recovers, as after a crash in one of its functions
+CRASHES = """
+    import os
+    os.kill(op.get_bind().scalar(sa.text("SELECT pg_backend_pid()")), 9)
+    op.execute("SELECT pg_sleep(60)")
+"""
+SETS_A_LIMIT = """
+    op.execute("SET idle_in_transaction_session_timeout = '100ms'")
+    time.sleep(0.5)
+    op.execute("SELECT 1")
+"""
+
+
+def crashing(body: str) -> Revision:
+    """Leaves its mark, then loses its connection."""
+    return Revision("crashing", f"mark()\n{body.strip()}".replace("\n    ", "\n"))
+
+
+@pytest.mark.parametrize(
+    ("body", "last_words"),
+    [
+        (TERMINATES, "terminating connection due to administrator command"),
+        (SWALLOWS, "PendingRollbackError"),
+        (CRASHES, "connection was closed in the middle of operation"),
+        (SETS_A_LIMIT, "terminating connection due to idle-in-transaction timeout"),
+    ],
+    ids=["terminates itself", "and swallows that", "crashes the server", "sets a limit"],
+)
+def test_it_has_failed_after_the_second_time(
+    server: Server, ledger_url: str, tmp_path: Path, body: str, last_words: str
+) -> None:
+    """The command names it with the server's last words, and ends; what went before it stays, nothing of it does."""
+    if body == CRASHES:
+        if server.process is None:
+            optional("a server of our own to crash", "unset TEST_DATABASE_URL")
+        # a sequence in a database that was just copied from a template goes back in a crash, unless this came before
+        server.execute("CHECKPOINT")
+    ini = make_history(tmp_path, quick(), crashing(body), quick("after"))
+    code, output = migrate("upgrade", url=ledger_url, ini=ini)
+    assert code == 1, output
+    assert "revision crashing, Made by a test failed: the connection was lost twice while it ran" in output
+    assert last_words in output
+    rows = [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)]
+    assert rows == [("quick", "applied"), ("crashing", "interrupted"), ("crashing", "failed")]
+    assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == (["quick"], ["quick"])
+    assert evidence.advisory_locks(ledger_url) == 0
+
+
+def test_typed_by_hand_too(ledger_url: str, tmp_path: Path) -> None:
+    """The second attempt of `alembic upgrade` is one like the first, and the last."""
+    ini = make_history(tmp_path, crashing(TERMINATES))
+    code, output = alembic("upgrade", "head", url=ledger_url, ini=ini)
+    assert (code, output.count(f"Running upgrade {head()} -> crashing")) == (1, 2), output
+    assert "revision crashing, Made by a test failed: the connection was lost twice while it ran" in output
+    assert evidence.outcomes(ledger_url, "crashing") == ["interrupted", "failed"]
+
+
+def test_a_fleet_and_an_operator_end(ledger_url: str, tmp_path: Path) -> None:
+    """Each order loses its connection at most twice; those that waited fail with the same words."""
+    ini = make_history(tmp_path, crashing(TERMINATES))
+    with fleet(3, ledger_url, ini=ini) as instances:
+        tried = lambda: len(evidence.outcomes(ledger_url, "crashing")) >= 2  # noqa: E731
+        wait_until(tried, "two attempts of the fleet")
+        code, output = migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE="operator")
+        assert (code, "the connection was lost twice" in output) == (1, True), output
+        assert [instance.wait() for instance in instances] == [143] * 3
+        assert all("the connection was lost twice" in instance.log() for instance in instances)
+    attempts = evidence.history(ledger_url, extra_only=True)
+    counts = Counter(row["instance"] for row in attempts)
+    assert counts["operator"] == 2
+    assert max(counts.values()) == 2
+    assert {row["outcome"] for row in attempts} == {"interrupted", "failed"}
+    assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == ([], [head()])
+
+
+def test_behind_a_pooler_too(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """There the attempts were rolled back with all the rest, so the failure is written down anew."""
+    ini = make_history(tmp_path, quick(), crashing(TERMINATES))
+    code, output = migrate("upgrade", url=through(pgbouncer(), ledger_url), ini=ini)
+    assert code == 1, output
+    assert "revision crashing, Made by a test failed: the connection was lost twice while it ran" in output
+    assert [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)] == [
+        ("crashing", "failed")
+    ]
+    assert evidence.versions(ledger_url) == [head()]
+    until_unlocked(ledger_url)
+
+
+HELPER = """
+def concurrently(op, statement):
+    with op.get_context().autocommit_block():
+        op.execute(statement)
+"""
+
+
+def test_a_helper_module_needs_autocommit(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Behind a pooler it is refused by the revision's name as a block in the file itself is, and nothing is applied."""
+    (tmp_path / "index_helper.py").write_text(HELPER)
+    body = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from index_helper import concurrently
+        mark()
+        try:
+            concurrently(op, "CREATE INDEX CONCURRENTLY ix ON marks (revision)")
+        except Exception:
+            pass
+    """
+    ini = make_history(tmp_path, quick(), Revision("helped", body))
+    code, output = migrate("upgrade", url=through(pgbouncer(), ledger_url), ini=ini)
+    assert (code, output.count(MARK)) == (1, 1), output
+    assert "revision helped, Made by a test uses autocommit_block" in output
+    assert "set MIGRATION_DATABASE_URL to the database's direct endpoint" in output
+    assert evidence.outcomes(ledger_url, "helped") == ["failed"]
+    assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == ([], [head()])
+    until_unlocked(ledger_url)
+    code, output = migrate("upgrade", url=ledger_url, ini=ini)
+    assert (code, evidence.marks(ledger_url)) == (0, ["helped", "quick"]), output

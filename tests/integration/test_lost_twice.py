@@ -1,0 +1,46 @@
+"""A connection lost twice in one revision, where the database is not PostgreSQL; and how the failure is recorded."""
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from api.migrations.errors import RevisionFailed
+from tests.integration.sql_runs import GROUND, MARK, carry_out, outcomes, session_in
+from tests.places import HISTORY, MariaDBPlace, Place, versions
+from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+
+LARGE = """
+size = op.get_bind().scalar(sa.text("SELECT @@max_allowed_packet"))
+op.get_bind().execute(sa.text("INSERT INTO marks VALUES (:text)"), {"text": "x" * (size + 1)})
+"""
+
+
+@pytest.mark.parametrize("body", ['op.execute("KILL CONNECTION_ID()")', LARGE], ids=["kill", "max_allowed_packet"])
+async def test_it_has_failed_after_the_second_time(mariadb_place: MariaDBPlace, tmp_path: Path, body: str) -> None:
+    """Rows alone are rolled back each time; the message names the revision and what usually is the cause."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2") + body)
+    coordinator = assembled(mariadb_place.url, ini, strategy="advisory_lock").coordinator()
+    with pytest.raises(RevisionFailed, match=r"revision r2, Do r2 failed: .*lost twice .*max_allowed_packet"):
+        await asyncio.wait_for(coordinator.become_ready(), FOREVER_SECONDS)
+    assert outcomes(mariadb_place) == [("r1", "applied"), ("r2", "interrupted"), ("r2", "failed")]
+    assert mariadb_place.rows("SELECT * FROM marks") == []
+    assert mariadb_place.lock_is_free()
+
+
+@pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
+@pytest.mark.parametrize(("age_seconds", "outcome"), [(60, "failed"), (-5, "interrupted")], ids=["its own", "older"])
+async def test_the_next_holder_may_have_closed_the_attempt(
+    place: Place, tmp_path: Path, age_seconds: float, outcome: str
+) -> None:
+    """The lock ended with the connection; the attempt is failed all the same, but not one of an earlier process."""
+    ini = tree(tmp_path, GROUND, MARK.format("r2"))
+    await carry_out(place, ini)
+    place.rows(f"UPDATE {HISTORY} SET outcome = 'interrupted' WHERE revision = 'r2'")
+    session = session_in(place, ini)
+    await session.open()
+    await session.fail_attempt("lost twice", "r2", age_seconds, "AdminShutdownError")
+    await session.close()
+    newest = place.rows(f"SELECT outcome, error_class FROM {HISTORY} WHERE revision = 'r2' ORDER BY id")[0]
+    assert newest == [outcome, "AdminShutdownError" if outcome == "failed" else "NULL"]
+    assert versions(place) == ["r2"]
