@@ -30,6 +30,7 @@ from .state import Survey
 from .survey import survey
 from .tables import Tables
 from .urls import DatabaseURL
+from .version_ids import IdColumn, refuse
 
 CLOSE_SECONDS = 1.0
 
@@ -70,6 +71,14 @@ class PostgresSession(Tables):
             name = application_name(self._key, self._role, self._author.instance)
             async with _translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
+
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Ask the catalog, if there is an id that may not fit."""
+        ids = self._runner.doubtful_ids(order, revisions)
+        if not ids:
+            return
+        _, encoding = encodings(self._connection)
+        refuse(ids, IdColumn.of(self._version, "postgresql", encoding, await self._id_sizes()))
 
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free; behind a pooler, in a transaction."""

@@ -85,6 +85,15 @@ class Tables:
         )
         return rows[0] if rows else None
 
+    async def _id_sizes(self) -> list[int | None]:
+        """How many characters `version_num` holds, None for any number; empty where there is no such table."""
+        rows = await self._rows_if_there(
+            "SELECT CASE WHEN atttypmod > 4 THEN atttypmod - 4 END FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attname = 'version_num'",
+            self._version,
+        )
+        return [row[0] for row in rows]
+
     def _past(self, past: Past) -> Past:
         # what could be stored of this build's own release is this build's
         own = self._author.release

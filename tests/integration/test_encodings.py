@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.migrations.encoding import codec, holds
-from api.migrations.errors import RevisionFailed
+from api.migrations.errors import ConfigurationError, RevisionFailed
 from tests.conftest import fresh_name
 from tests.integration.sql_runs import failure
 from tests.integration.test_history import locked, run
@@ -126,6 +126,16 @@ async def test_a_run_out_of_time_is_recorded(latin1_url: str, tmp_path: Path) ->
         await assembly.coordinator().become_ready()
     rows = await fetch(latin1_url, f"SELECT outcome, error LIKE '%RUN_SECONDS%' FROM {HISTORY}")
     assert [tuple(row) for row in rows] == [("failed", True)]
+
+
+async def test_an_id_outside_the_encoding_is_refused(latin1_url: str, tmp_path: Path) -> None:
+    """Alembic could not write it down when everything else is done."""
+    ini = tree(tmp_path, "pass")
+    path = tmp_path / "versions" / "r1.py"
+    path.write_text(path.read_text().replace("revision = 'r1'", "revision = 'первая'"))
+    with pytest.raises(ConfigurationError, match="revision id первая has a character that alembic_version"):
+        await assembled(latin1_url, ini).coordinator().become_ready()
+    assert await fetch(latin1_url, f"SELECT to_regclass('{HISTORY}')") == [(None,)]
 
 
 async def test_a_failure_is_recorded_elsewhere(place: Place, tmp_path: Path) -> None:
