@@ -139,7 +139,7 @@ async def test_an_id_outside_the_encoding_is_refused(latin1_url: str, tmp_path: 
 
 
 async def test_a_failure_is_recorded_elsewhere(place: Place, tmp_path: Path) -> None:
-    """MariaDB and SQLite store every character but half of one."""
+    """MariaDB, MySQL and SQLite store every character but half of one."""
     ini = tree(tmp_path, FAILS)
     assert WORDS in await failure(place, ini)
     [[outcome, error]] = place.rows(f"SELECT outcome, error FROM {HISTORY}")
@@ -149,16 +149,16 @@ async def test_a_failure_is_recorded_elsewhere(place: Place, tmp_path: Path) -> 
 
 @pytest.mark.parametrize("change", ["CONVERT TO CHARACTER SET latin1", "MODIFY error text CHARACTER SET latin1"])
 async def test_a_history_of_another_character_set_is_converted(
-    mariadb_place: MariaDBPlace, tmp_path: Path, change: str
+    each_mysql_place: MariaDBPlace, tmp_path: Path, change: str
 ) -> None:
     """A restored or hand-made table would refuse the text of the failure; the rows that it has stay."""
     ini = tree(tmp_path, FAILS)
-    await failure(mariadb_place, ini)
-    mariadb_place.rows(f"UPDATE {HISTORY} SET error = 'é'")
-    mariadb_place.rows(f"ALTER TABLE {HISTORY} {change}")
-    assert WORDS in await failure(mariadb_place, ini)
-    first, second = mariadb_place.rows(f"SELECT error FROM {HISTORY} ORDER BY id")
+    await failure(each_mysql_place, ini)
+    each_mysql_place.rows(f"UPDATE {HISTORY} SET error = 'é'")
+    each_mysql_place.rows(f"ALTER TABLE {HISTORY} {change}")
+    assert WORDS in await failure(each_mysql_place, ini)
+    first, second = each_mysql_place.rows(f"SELECT error FROM {HISTORY} ORDER BY id")
     assert first == ["é"]
     assert WORDS in second[0]
-    [row] = mariadb_place.rows(f"SHOW CREATE TABLE {HISTORY}")
+    [row] = each_mysql_place.rows(f"SHOW CREATE TABLE {HISTORY}")
     assert "latin1" not in row[1]

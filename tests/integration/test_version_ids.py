@@ -132,32 +132,32 @@ async def test_one_that_fails_all_the_same_is_explained(database_url: str, tmp_p
     assert await history(database_url) == [("r1", "applied"), (LONG, "failed")]
 
 
-async def test_mariadb_refuses_it_before_the_lock(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+async def test_mysql_refuses_it_before_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """Where it would have been half applied; the statements of the messages are ways out."""
     ini = long_tree(tmp_path)
-    said = await refusal(mariadb_place.url, ini)
+    said = await refusal(each_mysql_place.url, ini)
     assert "will be created by Alembic and hold 32" in said
-    assert not mariadb_place.has(HISTORY)
-    mariadb_place.rows(TABLE.format(32))
-    said = await refusal(mariadb_place.url, ini)
+    assert not each_mysql_place.has(HISTORY)
+    each_mysql_place.rows(TABLE.format(32))
+    said = await refusal(each_mysql_place.url, ini)
     assert "and alembic_version.version_num holds 32. To fix: shorten the id" in said
-    mariadb_place.rows(said.rpartition(": ")[2])
-    await carry_out(mariadb_place, ini)
-    assert outcomes(mariadb_place) == [("r1", "applied"), (LONG, "applied")]
+    each_mysql_place.rows(said.rpartition(": ")[2])
+    await carry_out(each_mysql_place, ini)
+    assert outcomes(each_mysql_place) == [("r1", "applied"), (LONG, "applied")]
 
 
-async def test_mariadb_refuses_a_character_outside_the_table_s_encoding(
-    mariadb_place: MariaDBPlace, tmp_path: Path
+async def test_mysql_refuses_a_character_outside_the_table_s_encoding(
+    each_mysql_place: MariaDBPlace, tmp_path: Path
 ) -> None:
     """The version table is made in the character set of the database."""
     ini = tree(tmp_path, "pass")
     path = tmp_path / "versions" / "r1.py"
     path.write_text(path.read_text().replace("revision = 'r1'", "revision = 'первая'"))
-    mariadb_place.rows(f"ALTER DATABASE `{mariadb_place.database}` CHARACTER SET latin1")
-    assert "(its encoding is latin1)" in await refusal(mariadb_place.url, ini)
-    mariadb_place.rows(f"ALTER DATABASE `{mariadb_place.database}` CHARACTER SET utf8mb4")
-    await carry_out(mariadb_place, ini)
-    assert outcomes(mariadb_place) == [("первая", "applied")]
+    each_mysql_place.rows(f"ALTER DATABASE `{each_mysql_place.database}` CHARACTER SET latin1")
+    assert "(its encoding is latin1)" in await refusal(each_mysql_place.url, ini)
+    each_mysql_place.rows(f"ALTER DATABASE `{each_mysql_place.database}` CHARACTER SET utf8mb4")
+    await carry_out(each_mysql_place, ini)
+    assert outcomes(each_mysql_place) == [("первая", "applied")]
 
 
 async def test_sqlite_takes_any_length(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
