@@ -118,9 +118,13 @@ class Server:
             self.process.restart(mode)
 
     @contextmanager
-    def database(self, name: str, *, template: str = "template1") -> Iterator[str]:
-        """Create `name` as a copy of `template`, yield its URL, and drop it with whoever is still connected."""
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+    def database(self, name: str, *, template: str = "template1", encoding: str | None = None) -> Iterator[str]:
+        """Create `name` as a copy of `template`, yield its URL, and drop it with whoever is still connected.
+
+        With an `encoding` of its own it is empty, and its locale is C.
+        """
+        own = f"template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE ' + (own if encoding else f'"{template}"'))
         try:
             yield self.url(name)
         finally:

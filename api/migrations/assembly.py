@@ -186,7 +186,7 @@ class Assembly:
         instance, limits, pace = self.settings.instance, self.limits, self.pace
         if self.url.dialect == "postgresql":
             assert backup is None or isinstance(backup, PostgresBackup)
-            return PostgresSession(self.url, self.key, instance, limits, pace, runner, role, backup)
+            return PostgresSession(self.url, self.key, limits, pace, runner, role, backup)
         platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
         return SqlSession(platform, pace, runner, instance, cast("SqliteBackup | None", backup))
 

@@ -13,6 +13,7 @@ from .assembly import Assembly, Session
 from .backup import Backup
 from .connection import quoted
 from .doctor import examine
+from .encoding import restored
 from .errors import ConfigurationError, LockHeld, MigrationError, NotAtHead, SchemaRefused
 from .ports import Order
 from .reading import judged, leader, reading
@@ -265,7 +266,8 @@ def _told(row: Mapping[str, Any], description: str) -> Result:
     began, ended = row["started_at"], row["finished_at"]
     seconds = (ended - began).total_seconds() if ended else None
     invalid = json.loads(row.get("invalid_before") or "[]")
-    return {**row, "invalid_before": invalid, "seconds": seconds, "description": description}
+    legible = {name: restored(row[name]) for name in ("instance", "error", "note") if row.get(name)}
+    return {**row, **legible, "invalid_before": invalid, "seconds": seconds, "description": description}
 
 
 def _backups(assembly: Assembly, backup: Backup) -> Result:

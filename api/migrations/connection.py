@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import uuid
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -17,6 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
+from .dialects import stores
 from .failures import sqlstate
 from .limits import Limits, lift_limits_where_nobody_is_stalled
 from .urls import DatabaseURL
@@ -99,8 +101,19 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
     engine = create_async_engine(
         "postgresql+asyncpg://", creator=creator, poolclass=StaticPool, isolation_level=isolation_level
     )
+    stores(engine.sync_engine.dialect, partial(encodings, connection))
     lift_limits_where_nobody_is_stalled(engine.sync_engine)
     return engine
+
+
+def encodings(connection: asyncpg.Connection) -> tuple[str, str]:
+    """The encodings that a text passes through: what the session speaks at this moment, and what the database stores.
+
+    asyncpg asks for UTF8, whatever the role or the database sets; a revision may `SET client_encoding`.
+    """
+    settings = connection.get_settings()
+    # a pooler may not tell
+    return settings.client_encoding, getattr(settings, "server_encoding", "SQL_ASCII")
 
 
 def quoted(table: sa.Table) -> str:

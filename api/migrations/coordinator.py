@@ -136,8 +136,10 @@ class Coordinator:
             self._inspect = None
             precedent = await self._precedent(session, schema)
             action = decide(schema, self._policy, precedent=precedent)
-            if action is Action.TRY_LOCK and await session.try_lock():
-                schema, precedent, action = await self._take_charge(session)
+            if action is Action.TRY_LOCK:
+                await session.check_ids(Order("upgrade", self._policy.target), schema.revisions)
+                if await session.try_lock():
+                    schema, precedent, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
                 self._conclude(action, schema, precedent)
                 return True
@@ -161,6 +163,7 @@ class Coordinator:
 
     async def _execute(self, session: MigrationSession, order: Order) -> None:
         schema = await self._look(session)
+        await session.check_ids(order, schema.revisions)
         while not await session.try_lock():
             await self._patience.wait(session, schema, Precedent())
             schema = await self._look(session)

@@ -1,16 +1,19 @@
-"""What the databases spell differently: the moment, and who is connected.
+"""What the databases spell differently: the moment, who is connected, and which characters they store.
 
 Moments are UTC: PostgreSQL keeps the zone, the others keep none and hand out what was put in.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.expression import FunctionElement
+
+from .encoding import ASCII, UTF8, storable
 
 
 class Now(FunctionElement[datetime]):
@@ -25,6 +28,36 @@ class User(FunctionElement[str]):
 
     type = sa.String()
     inherit_cache = True
+
+
+class Kept(sa.TypeDecorator[str]):
+    """Text of ours: cut, and spelt so that the database can store it."""
+
+    impl = sa.String
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
+        """What is stored of `value`, and compared with what is stored."""
+        return None if value is None else storable(value, _encodings(dialect), getattr(self.impl, "length", None))
+
+
+class KeptText(Kept):
+    """`Kept` of any length."""
+
+    impl = sa.Text
+    cache_ok = True
+
+
+def stores(dialect: sa.Dialect, encodings: Callable[[], tuple[str, ...]]) -> None:
+    """Say in which `encodings` the connections of `dialect` pass text on and store it."""
+    dialect.kept_encodings = encodings  # type: ignore[attr-defined]
+
+
+def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
+    known = getattr(dialect, "kept_encodings", None)
+    if known is not None:
+        return tuple(known())
+    return ASCII if dialect.name == "postgresql" else UTF8
 
 
 @compiles(Now)

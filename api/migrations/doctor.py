@@ -8,11 +8,12 @@ from functools import partial
 
 import asyncpg
 
-from .assembly import Assembly
+from .assembly import Assembly, Session
 from .connection import ANSWER_SECONDS, connect, quoted
 from .errors import MigrationError
 from .failures import translate
 from .lock_manager import application_name
+from .ports import Order
 from .reading import judged, reading
 from .schema import SchemaState, explain
 from .server_checks import SERVER_CHECKS, Answer, Verdict
@@ -37,7 +38,9 @@ async def examine(assembly: Assembly) -> list[Finding]:
     """
     assembly, env = await _inspected(assembly)
     everywhere: dict[str, Callable[[], Awaitable[Answer]]] = {
-        f"schema {name}" if assembly.further else "schema": partial(schema, one) for name, one in assembly.each.items()
+        f"{check.__name__} {name}" if assembly.further else check.__name__: partial(check, one)
+        for name, one in assembly.each.items()
+        for check in (schema, version_ids)
     }
     everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env), "variables": variables}
     if assembly.url.dialect != "postgresql":
@@ -68,6 +71,17 @@ async def schema(assembly: Assembly) -> Answer:
     found, ambiguous = await reading(assembly, partial(judged, assembly)), assembly.revisions.ambiguous
     bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
     return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
+
+
+async def version_ids(assembly: Assembly) -> Answer:
+    """Whether the version table can hold the ids of the revisions that are pending."""
+
+    async def look(session: Session) -> None:
+        order = Order("upgrade", assembly.policy.target)
+        await session.check_ids(order, (await session.observe()).revisions)
+
+    await reading(assembly, look)
+    return Verdict.OK, "the version table can hold the ids of all revisions that are pending"
 
 
 async def privileges(assembly: Assembly, connection: asyncpg.Connection) -> Answer:

@@ -108,9 +108,16 @@ _WORDS = {
     4151: _LOCKED,
     **dict.fromkeys(_OTHER_AUTHENTICATION, _NO_SUCH_METHOD),
 }
-_QUOTES_NAMES = frozenset({1048, 1050, 1051, 1054, 1060, 1061, 1072, 1091, 1146, 1264, 1364, 1406})
+_QUOTES_NAMES = frozenset(
+    {1048, 1050, 1051, 1054, 1060, 1061, 1067, 1072, 1091, 1146, 1170, 1264, 1265, 1364, 1406, 3819}
+)
+_DUPLICATE = 1062
 _NAME = re.compile(r"'([\w.$ ]+)'")
 _VALUES = re.compile(r"'.*'", re.DOTALL)
+_KEY_AT_END = re.compile(r" for key '[\w.$ ]+'$")
+_COLUMN_AT_END = re.compile(r" for column '[\w.$ ]+' at row \d+$")
+_UNDECODED = re.compile(r"UTF-8 column(?: '([\w.$ ]+)'(?= with text '))?.*", re.DOTALL)
+"""SQLite's words about text that is not UTF-8: the column is an expression where it has no name."""
 _BY_NUMBER = {number: sort for sort, numbers in _MYSQL.items() for number in numbers}
 _BY_NAME = {
     "SQLITE_BUSY": Sort.BUSY,
@@ -147,10 +154,16 @@ def message(error: BaseException) -> str:
     """Its text without its number; of MySQL's without what it quotes, unless that can only be a name."""
     known = number(error)
     if known is None or len(error.args) < 2:
-        return str(error)
+        return (
+            _UNDECODED.sub(lambda said: f"UTF-8 column `{said[1] or '…'}`", str(error)) if name(error) else str(error)
+        )
     text = str(error.args[1])
+    if known in _QUOTES_NAMES:
+        return _NAME.sub(r"`\1`", text)
+    named = (_KEY_AT_END if known == _DUPLICATE else _COLUMN_AT_END).search(text)
+    value, end = (text[: named.start()], named[0]) if named else (text, "")
     # greedy and over lines, because a quotation mark or a line break within a value is left as it is
-    return _NAME.sub(r"`\1`", text) if known in _QUOTES_NAMES else _VALUES.sub("'…'", text)
+    return _VALUES.sub("'…'", value) + _NAME.sub(r"`\1`", end)
 
 
 def words(error: BaseException) -> str | None:

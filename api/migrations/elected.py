@@ -43,6 +43,10 @@ class ElectedSession:
         """Attempts to apply any of `pending`."""
         return await self._session.attempts(pending)
 
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Whether the version table can hold what the order writes; the elector is not asked."""
+        await self._session.check_ids(order, revisions)
+
     async def try_lock(self) -> bool:
         """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
         try:

@@ -8,7 +8,6 @@ decided by type first.
 from __future__ import annotations
 
 import os
-import re
 import ssl
 import traceback
 
@@ -26,6 +25,7 @@ from .errors import (
     PrivilegeMissing,
     ReadOnlyServer,
 )
+from .redaction import first_line, server_text, without_literals
 
 _LOST = (
     OSError,  # includes ConnectionError, socket.gaierror and TimeoutError
@@ -88,8 +88,6 @@ _LOCK_TABLE_FULL = (
 _STATEMENT_BINLOG = (
     "the server's binlog_format is STATEMENT, which takes no rows at READ COMMITTED: set it to ROW (or MIXED)"
 )
-_LITERALS = re.compile(r"'(?:[^']|'')*'")
-_QUOTED = re.compile(r'"[^"]*"')
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -193,8 +191,8 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
 def describe(error: BaseException, *, quotes: bool = False) -> str:
     """One line about an error without SQL text or values: its name, SQLSTATE and, where that is safe, its message.
 
-    Messages of class 22 (data exceptions) quote the offending value and are left out; so is DETAIL always, and whatever
-    stands in quotation marks, unless `quotes` says that no data can be in it.
+    The value that a message of class 22 (data exceptions) quotes is left out; so is DETAIL always, and every literal,
+    unless `quotes` says that no data can be in it.
     """
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
@@ -206,11 +204,7 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
         return f"{name}{_coded(cause)}: {_plain(cause)}"
     if code is None:
         return f"{name}{_coded(cause)}: {_plain(cause, quotes=quotes)}"
-    if code.startswith("22"):
-        return f"{name} (SQLSTATE {code})"
-    # these quote what stood in the statement, where others quote names of tables and columns
-    text = _QUOTED.sub('"…"', _plain(cause)) if code in {"42601", "P0001"} else _plain(cause)
-    return f"{name} (SQLSTATE {code}): {text}"
+    return f"{name} (SQLSTATE {code}): {server_text(cause, code)}"
 
 
 def remedy(error: BaseException) -> str:
@@ -239,7 +233,7 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if driver_errors.sort(error) is Sort.LOST:
         # its own names host and user
         return driver_errors.words(error) or "the server does not answer, or has closed the connection"
-    text = driver_errors.message(error).strip().splitlines()
+    text = driver_errors.message(error).strip()
     # the operating system's errors name host and port of the URL
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
         number = error.errno or 0
@@ -248,7 +242,7 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
         return type(error).__name__
     if driver_errors.sort(error) is Sort.SYNTAX:
         return "its text is left out, it quotes the statement"
-    return (text[0] if quotes else _LITERALS.sub("'…'", text[0]))[:300]
+    return first_line(text if quotes else without_literals(text))
 
 
 def _coded(error: BaseException) -> str:

@@ -17,11 +17,13 @@ from enum import StrEnum
 import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
-from .dialects import Now, User
+from .dialects import Kept, KeptText, Now, User
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
 NOW = Now()
+CHARSET = "utf8mb4"
+"""Of the table on MySQL, where another character set would not hold every text."""
 
 
 class Outcome(StrEnum):
@@ -101,22 +103,22 @@ class History:
             name,
             sa.MetaData(schema=schema),
             sa.Column("id", KEY, sa.Identity(always=True), primary_key=True),
-            sa.Column("revision", sa.String(255), nullable=False),
-            sa.Column("parents", sa.Text, nullable=False),
+            sa.Column("revision", Kept(255), nullable=False),
+            sa.Column("parents", KeptText, nullable=False),
             sa.Column("direction", sa.String(16), nullable=False),
             sa.Column("outcome", sa.String(16), nullable=False),
-            sa.Column("instance", sa.String(255), nullable=False),
-            sa.Column("release", sa.String(255)),
+            sa.Column("instance", Kept(255), nullable=False),
+            sa.Column("release", Kept(255)),
             sa.Column("database_user", sa.String(255), nullable=False, server_default=User()),
             sa.Column("started_at", MOMENT, nullable=False, server_default=NOW),
             sa.Column("finished_at", MOMENT),
-            sa.Column("error", sa.Text),
-            sa.Column("error_class", sa.String(63)),
-            sa.Column("statement", sa.String(63)),
+            sa.Column("error", KeptText),
+            sa.Column("error_class", Kept(63)),
+            sa.Column("statement", Kept(63)),
             sa.Column("invalid_before", sa.Text),
-            sa.Column("note", sa.Text),
+            sa.Column("note", KeptText),
             # whatever the database's own are: an error may quote any language, and a row goes with its transaction
-            mysql_charset="utf8mb4",
+            mysql_charset=CHARSET,
             mysql_engine="InnoDB",
         )
 
@@ -131,17 +133,22 @@ class History:
         connection.commit()
 
     def create(self, connection: sa.Connection) -> None:
-        """Create the table if need be, and the columns that an older version of it lacks."""
+        """Create the table if need be, or add what an older version of it lacks: columns, on MySQL a character set."""
         name, schema = self.table.name, self.table.schema
-        if not sa.inspect(connection).has_table(name, schema=schema):
+        inspector = sa.inspect(connection)
+        if not inspector.has_table(name, schema=schema):
             self.table.create(connection)
             return
-        there = {column["name"] for column in sa.inspect(connection).get_columns(name, schema=schema)}
-        for column in self.table.columns:
-            if column.name not in there:
-                definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)
-                table = connection.dialect.identifier_preparer.format_table(self.table)
-                connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {definition}")
+        there = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}
+        missing = [column for column in self.table.columns if column.name not in there]
+        changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
+        if connection.dialect.name == "mysql":
+            options = inspector.get_table_options(name, schema=schema)
+            charsets = {options.get("mysql_default charset"), *(getattr(t, "charset", None) for t in there.values())}
+            changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
+        for change in changes:
+            table = connection.dialect.identifier_preparer.format_table(self.table)
+            connection.exec_driver_sql(f"ALTER TABLE {table} {change}")
 
     def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
         """What was INVALID before the first of the tries at `revision` that came to nothing; None without such."""
@@ -197,7 +204,7 @@ class History:
 
     def backed_up(self, connection: sa.Connection, author: Author, revision: str, began: datetime, note: str) -> None:
         """Record a backup of the database at `revision`, and how to restore it; the caller commits."""
-        row = self._row(author, revision[:255], frozenset(), "backup", Outcome.BACKED_UP)
+        row = self._row(author, revision, frozenset(), "backup", Outcome.BACKED_UP)
         row |= {"started_at": began, "finished_at": NOW, "note": note}
         connection.execute(sa.insert(self.table).values(row))
 

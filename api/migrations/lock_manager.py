@@ -22,6 +22,7 @@ import asyncpg
 import sqlalchemy as sa
 
 from .connection import ANSWER_SECONDS
+from .encoding import ASCII, restored, storable
 from .errors import HoldLost
 from .pace import Pace
 
@@ -32,6 +33,11 @@ HELD = """
       AND classid = {high} AND objid = {low}
 """
 """Who holds a key in this database, for a `SELECT pid`; both halves are to be put in."""
+
+
+NAME_BYTES = 63
+SHORTEST_CUT = 23
+"""How much of an instance's name is in an `application_name` at least, if it was cut."""
 
 
 @dataclass(frozen=True)
@@ -221,12 +227,24 @@ class TransactionLock(SessionLock):
 
 
 def application_name(key: LockKey, role: str, instance: str) -> str:
-    """`migrations:<key>:<role>:<instance>`, cut to the 63 bytes that PostgreSQL keeps."""
-    return f"{key.label}{role}:{instance}".encode()[:63].decode(errors="ignore")
+    """`migrations:<key>:<role>:<instance>`, cut to the 63 bytes that PostgreSQL keeps; of these only ASCII is shown."""
+    name = f"{key.label}{role}:"
+    for character in instance:
+        spelt = storable(character, ASCII)
+        if len(name) + len(spelt) > NAME_BYTES:
+            break
+        name += spelt
+    return name
 
 
 def instance_of(name: str | None) -> str:
     """The instance in an `application_name`; a session that is not one of ours is shown by its name."""
     if not name:
         return "unknown"
-    return name.split(":", 3)[3] if name.startswith("migrations:") and name.count(":") >= 3 else name
+    return restored(name.split(":", 3)[3]) if name.startswith("migrations:") and name.count(":") >= 3 else name
+
+
+def may_be(shown: str, instance: str) -> bool:
+    """Whether a session that shows the instance `shown` may be that of `instance`: its name may have been cut."""
+    beginning, whole = storable(shown, ASCII), storable(instance, ASCII)
+    return whole == beginning or (len(beginning) >= SHORTEST_CUT and whole.startswith(beginning))

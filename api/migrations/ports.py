@@ -87,6 +87,13 @@ class MigrationSession(Protocol):
     async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
         """Attempts to apply any of `pending`, newest first; those that only lacked a table lock are left out."""
 
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Make sure that the version table can hold the ids that `order` writes on a database at `revisions`.
+
+        Raises:
+            ConfigurationError: an id is too long, or has a character outside the table's encoding.
+        """
+
     async def try_lock(self) -> bool:
         """Take the lock if it is free; never waits in the server."""
 

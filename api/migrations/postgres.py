@@ -13,7 +13,8 @@ from typing import Any
 
 import asyncpg
 
-from .connection import ANSWER_SECONDS, connect, quoted
+from .connection import ANSWER_SECONDS, connect, encodings, quoted
+from .encoding import storable
 from .errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from .failures import translate
 from .frozen import end_if_frozen
@@ -29,6 +30,7 @@ from .state import Survey
 from .survey import survey
 from .tables import Tables
 from .urls import DatabaseURL
+from .version_ids import IdColumn, refuse
 
 CLOSE_SECONDS = 1.0
 
@@ -40,7 +42,6 @@ class PostgresSession(Tables):
         self,
         url: DatabaseURL,
         key: LockKey,
-        instance: str,
         limits: Limits,
         pace: Pace,
         runner: Runner,
@@ -55,7 +56,7 @@ class PostgresSession(Tables):
         self._backup = backup
         self._pace = pace
         version, history = map(quoted, runner.tables)
-        super().__init__(version, history, instance)
+        super().__init__(version, history, runner.author)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -67,9 +68,17 @@ class PostgresSession(Tables):
         """Connect, unless connected."""
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
-            name = application_name(self._key, self._role, self._instance)
+            name = application_name(self._key, self._role, self._author.instance)
             async with _translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
+
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Ask the catalog, if there is an id that may not fit."""
+        ids = self._runner.doubtful_ids(order, revisions)
+        if not ids:
+            return
+        _, encoding = encodings(self._connection)
+        refuse(ids, IdColumn.of(self._version, "postgresql", encoding, await self._id_sizes()))
 
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free; behind a pooler, in a transaction."""
@@ -83,7 +92,7 @@ class PostgresSession(Tables):
             held = await lock.try_lock()
             if held:
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
-                await self._run.prepare(application_name(self._key, "migrating", self._instance))
+                await self._run.prepare(application_name(self._key, "migrating", self._author.instance))
         return held
 
     async def lock_is_held(self) -> bool:
@@ -120,8 +129,7 @@ class PostgresSession(Tables):
     ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        release = self._runner.author.release
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), release, age_seconds, error_class)
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""
@@ -164,7 +172,7 @@ class PostgresSession(Tables):
             raw.terminate()
 
     async def _beside(self) -> asyncpg.Connection:
-        return await connect(self._url, self._limits, application_name(self._key, "observing", self._instance))
+        return await connect(self._url, self._limits, application_name(self._key, "observing", self._author.instance))
 
     @property
     def _connection(self) -> asyncpg.Connection:
@@ -197,8 +205,14 @@ class PostgresSession(Tables):
         async with _translated("reading the revision"):
             with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
                 async with self._held.look() if self._lock else _nothing():
-                    return list(await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS))
+                    stored = map(self._stored, arguments)
+                    return list(await self._connection.fetch(sql, *stored, timeout=ANSWER_SECONDS))
         return []
+
+    def _stored(self, argument: Any) -> Any:
+        if isinstance(argument, (list, tuple)):
+            return [self._stored(each) for each in argument]
+        return storable(argument, encodings(self._connection)) if isinstance(argument, str) else argument
 
     async def _value(self, sql: str, *arguments: Any) -> Any:
         async with _translated("looking at the server"):

@@ -18,6 +18,7 @@ import asyncpg
 
 from .connection import ANSWER_SECONDS
 from .history import Outcome
+from .lock_manager import may_be
 from .state import Blocker, Retry, Survey
 
 LATE_SECONDS = 2.0
@@ -59,9 +60,8 @@ def resting(seen: Survey, newest: Mapping[str, Any] | None) -> Survey:
     """`seen`, with what the holder has left to read if it is in such a pause."""
     if seen.holder is None or newest is None or newest["outcome"] != Outcome.RETRIED or not newest["note"]:
         return seen
-    holder, instance, ago = seen.holder.instance, newest["instance"], newest["ago"] or 0.0
-    # pg_stat_activity has only the beginning of a long name
-    if instance != holder and not (len(holder.encode()) > 30 and instance.startswith(holder)):
+    ago = newest["ago"] or 0.0
+    if not may_be(seen.holder.instance, newest["instance"]):
         return seen
     try:
         left = json.loads(newest["note"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 import traceback
 from collections.abc import Iterable
 from dataclasses import replace
@@ -102,6 +103,11 @@ class Revisions:
         """Those of `revisions` whose files open an `autocommit_block`."""
         scripts = [self.directory.get_revision(revision) for revision in revisions]
         return tuple(s.revision for s in scripts if "autocommit_block" in Path(s.path).read_text())
+
+    def mention(self, words: re.Pattern[str], revisions: Iterable[str]) -> bool:
+        """Whether `env.py` or the file of one of `revisions` mentions `words`."""
+        paths = [self.directory.env_py_location, *filter(None, map(self.path, revisions))]
+        return any(words.search(Path(path).read_text(errors="replace")) for path in paths if Path(path).is_file())
 
     def path(self, revision: str) -> str | None:
         """The file of a revision."""

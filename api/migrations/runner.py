@@ -32,6 +32,7 @@ from .ports import Order, Report
 from .revisions import Revisions, unknown
 from .schema import way_out
 from .steps import Hold, Plan, Steps
+from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
 
@@ -123,6 +124,19 @@ class Runner:
             raise _not_there(error, order) from error
         return tuple(step.info.up_revision_ids[0] for step in steps)
 
+    def doubtful_ids(self, order: Order, database: Iterable[str]) -> tuple[str, ...]:
+        """The ids that `order` would write into the version table, and that may not fit into it.
+
+        None where `env.py` or a revision that comes before may widen it.
+        """
+        if order.kind not in {"upgrade", "stamp"} or not doubtful(self.revisions.code.parents):
+            return ()
+        try:
+            written = self.planned(order, database) or tuple(self.revisions.resolve(order.target))
+        except MigrationError:  # the run itself says what is wrong
+            return ()
+        return () if self.revisions.mention(WIDENS, written) else doubtful(written)
+
     def options(self, steps: Steps) -> dict[str, Any]:
         """What `context.configure` must be given, whatever `env.py` says."""
         return {
@@ -166,7 +180,7 @@ class Runner:
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
         kind = type(root(error)).__name__
-        what = f"{describe(error)}{where(error, path)}{remedy(error)}"
+        what = f"{describe(error)}{where(error, path)}{remedy(error) or explained(error, steps.current)}"
         message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         if steps.half_applied:
             message += way_out(steps.left_behind())

@@ -32,8 +32,8 @@ Answer = tuple[Verdict, str]
 
 async def server(connection: asyncpg.Connection) -> Answer:
     """Its version, and whether it can be written to."""
-    version = connection.get_server_version()
-    name = f"PostgreSQL {version.major}.{version.minor}"
+    version = release(connection.get_server_version())
+    name = "PostgreSQL {}.{}".format(*version)
     ((standby, read_only),) = await _rows(
         connection, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
     )
@@ -45,6 +45,11 @@ async def server(connection: asyncpg.Connection) -> Answer:
     if version < (14, 4):
         return Verdict.WARN, f"{name}: concurrent index builds corrupt indexes before 14.4; update the server"
     return Verdict.OK, name
+
+
+def release(version: asyncpg.ServerVersion) -> tuple[int, int]:
+    """The server's major and minor version; since PostgreSQL 10 asyncpg has the minor one where others have `micro`."""
+    return version.major, version.micro if version.major >= 10 else version.minor
 
 
 async def pooler(connection: asyncpg.Connection) -> Answer:

@@ -122,6 +122,13 @@ class MigrationSettings(BaseSettings):
             raise ValueError("must not be blank")
         return value.strip()
 
+    @field_validator("instance", "release")
+    @classmethod
+    def _legible(cls, value: str | None) -> str | None:
+        # both stand in logs and in the history table; a variable that is not UTF-8 is half a character to Python
+        legible = "".join(c if c.isprintable() else "?" for c in value or "")
+        return legible[:255] if value is not None else None
+
     @field_validator("version_table", "history_table", "version_table_schema")
     @classmethod
     def _identifier(cls, value: str | None) -> str | None:

@@ -27,6 +27,7 @@ from .sql_tables import SqlTables
 from .state import Holder, Survey
 from .steps import Hold
 from .to_the_end import to_the_end
+from .version_ids import IdColumn, refuse
 
 if TYPE_CHECKING:
     from .sqlite_backup import SqliteBackup  # not every Python has SQLite
@@ -98,6 +99,15 @@ class SqlSession(SqlTables):
         async with _answered("connecting"):
             self._raw = await self._platform.connect()
         self._lock = self._platform.lock(self._raw)
+
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Ask MySQL's catalog, if there is an id that may not fit; SQLite enforces no length."""
+        ids = self._runner.doubtful_ids(order, revisions)
+        if not ids or self._connection.dialect.name != "mysql":
+            return
+        sizes, encoding = await self._id_column()
+        table = self._connection.dialect.identifier_preparer.format_table(self._version_table)
+        refuse(ids, IdColumn.of(table, "mysql", encoding, sizes))
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free."""

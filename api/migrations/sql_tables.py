@@ -22,6 +22,7 @@ class SqlTables:
     """The reading half of a session; a table that is not there yet reads as empty."""
 
     def __init__(self, version: sa.Table, history: sa.Table, instance: str) -> None:
+        self._version_table = version
         self._version = sa.select(sa.column("version_num", sa.String)).select_from(version)
         self._history = history
         self._instance = instance
@@ -102,6 +103,19 @@ class SqlTables:
             told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
             told |= {"revision": revision, "parents": parents, "release": release}
             await self._write(sa.insert(self._history).values(told))
+
+    async def _id_column(self) -> tuple[list[int | None], str]:
+        """How many characters MySQL's `version_num` holds (empty where there is no such table), and its encoding."""
+        version = self._version_table
+        [row] = await self._rows_if_there(
+            sa.text(
+                "SELECT c.column_name AS found, c.character_maximum_length AS size, "
+                "ifnull(c.character_set_name, @@character_set_database) AS encoding "
+                "FROM (SELECT 1) one LEFT JOIN information_schema.columns c ON c.table_name = :name "
+                "AND c.table_schema = ifnull(:schema, database()) AND c.column_name = 'version_num'"
+            ).bindparams(schema=version.schema, name=version.name)
+        )
+        return ([] if row.found is None else [row.size]), row.encoding
 
     async def _newest(self, limit: int) -> Sequence[sa.Row[Any]]:
         return await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))

@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 
 from .connection import ANSWER_SECONDS
+from .encoding import restored
 from .lock_manager import HELD, LockKey, instance_of
 from .state import Blocker, Holder, Member, Statement, Survey
 from .statements import kind
@@ -82,7 +83,7 @@ def _statement(row: asyncpg.Record) -> Statement | None:
 
 def _member(key: LockKey, row: dict[str, Any]) -> Member:
     role, _, instance = row["name"].removeprefix(key.label).partition(":")
-    return Member(instance, role, row["pid"], row["since"])
+    return Member(restored(instance), role, row["pid"], row["since"])
 
 
 def _list(text: str | None) -> list[dict[str, Any]]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import asyncpg
 
-from .history import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
+from .encoding import restored
+from .history import ENDED, OPEN, RECENT, SLACK_SECONDS, Author, Outcome
 from .indexes import INVALID_INDEXES
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
@@ -20,13 +22,17 @@ from .schema import HalfApplied, Observed, Recorded
 class Tables:
     """The reading half of a session; `version` and `history` are the tables' quoted names."""
 
-    def __init__(self, version: str, history: str, instance: str) -> None:
+    def __init__(self, version: str, history: str, author: Author) -> None:
         self._version = version
         self._history = history
-        self._instance = instance
+        self._author = author
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows; none where a table or column is missing."""
+        raise NotImplementedError
+
+    def _stored(self, argument: Any) -> Any:
+        """What the database can store of a text, or of each in a sequence."""
         raise NotImplementedError
 
     async def observe(self) -> Observed:
@@ -41,7 +47,7 @@ class Tables:
             rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
             if rows:
                 revisions, half_applied, success, failure, newest = rows[0]
-                recorded = tuple(Recorded(**row) for row in json.loads(newest or "[]"))
+                recorded = tuple(map(_recorded, json.loads(newest or "[]")))
                 known = await self._half_applied(half_applied)
                 return Observed(frozenset(revisions), known, success, failure, recorded)
         return Observed()
@@ -62,7 +68,7 @@ class Tables:
             f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
             pending,
         )
-        return [Past(**dict(row)) for row in rows]
+        return [self._past(Past(**dict(row))) for row in rows]
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
@@ -79,12 +85,27 @@ class Tables:
         )
         return rows[0] if rows else None
 
+    async def _id_sizes(self) -> list[int | None]:
+        """How many characters `version_num` holds, None for any number; empty where there is no such table."""
+        rows = await self._rows_if_there(
+            "SELECT CASE WHEN atttypmod > 4 THEN atttypmod - 4 END FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attname = 'version_num'",
+            self._version,
+        )
+        return [row[0] for row in rows]
+
+    def _past(self, past: Past) -> Past:
+        # what could be stored of this build's own release is this build's
+        own = self._author.release
+        release = own if own is not None and past.release == self._stored(own)[:255] else past.release
+        error = None if past.error is None else restored(past.error)
+        return replace(past, release=release, instance=restored(past.instance), error=error)
+
     async def _fail_attempt(
         self,
         error: str,
         revision: str | None,
         parents: str = "",
-        release: str | None = None,
         age_seconds: float = 0.0,
         error_class: str = "TimeoutError",
     ) -> None:
@@ -95,21 +116,21 @@ class Tables:
             f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
             "error_class = $7::text, "
             f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
-            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = $2::text) "
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = left($2::text, 255)) "
             f"AND (outcome IN ({still_open}) OR outcome = '{Outcome.INTERRUPTED}' AND revision = $3::text "
             "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id) "
             f"INSERT INTO {self._history} "
             "(direction, outcome, error_class, finished_at, error, instance, revision, parents, release) "
             f"SELECT 'upgrade', '{Outcome.FAILED}', $7::text, clock_timestamp(), "
-            "$1::text, $2::text, $3::text, $4::text, $5::text "
+            "$1::text, left($2::text, 255), $3::text, $4::text, left($5::text, 255) "
             "WHERE $3::text IS NOT NULL AND NOT EXISTS (SELECT FROM open) AND NOT EXISTS "
-            f"(SELECT FROM {self._history} WHERE instance = $2::text AND revision = $3::text "
+            f"(SELECT FROM {self._history} WHERE instance = left($2::text, 255) AND revision = $3::text "
             "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id",
             error,
-            self._instance,
+            self._author.instance,
             revision,
             parents,
-            release,
+            self._author.release,
             age_seconds + SLACK_SECONDS,
             error_class,
         )
@@ -125,6 +146,10 @@ class Tables:
         known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
         # a table from before these columns tells no more than the name
         return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    return Recorded(**{**row, "instance": restored(row["instance"])})
 
 
 def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:

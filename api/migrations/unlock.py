@@ -12,9 +12,10 @@ from contextlib import suppress
 
 import asyncpg
 
-from .connection import ANSWER_SECONDS
+from .connection import ANSWER_SECONDS, encodings
+from .encoding import storable
 from .errors import LockHeld, PrivilegeMissing
-from .lock_manager import HELD, LockKey
+from .lock_manager import HELD, LockKey, may_be
 from .state import Holder, Survey
 from .survey import survey
 
@@ -23,6 +24,8 @@ log = logging.getLogger(__name__)
 LOOKS, LOOK_SECONDS = 5, 0.5
 """From the first look to the last a process that lives begins another statement, or is in the middle of one."""
 FREE_SECONDS = 15.0
+RECORD_ROWS = 100
+"""Of the history, in which the attempt of the session that was ended is looked for."""
 
 
 async def unlock(connection: asyncpg.Connection, key: LockKey, *, force: bool) -> Holder | None:
@@ -50,14 +53,17 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
     Without such a table, or the right to write it, only the log says it.
     """
     with suppress(asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        newest = f"SELECT id, instance FROM {history} ORDER BY id DESC LIMIT {RECORD_ROWS}"
+        rows = await connection.fetch(newest, timeout=ANSWER_SECONDS)
+        attempt = next((row["id"] for row in rows if may_be(ended.instance, row["instance"])), None)
+        kept = encodings(connection)
         await connection.execute(
             f"INSERT INTO {history} (revision, parents, direction, outcome, instance, started_at, finished_at, error) "
             f"SELECT revision, parents, 'unlock', 'unlocked', $1, now, now, $2 FROM {history}, clock_timestamp() now "
-            # pg_stat_activity has only the beginning of a long name
-            "WHERE instance = $3 OR octet_length($3) > 30 AND starts_with(instance, $3) ORDER BY id DESC LIMIT 1",
-            instance,
-            f"ended session {ended.pid} of {ended.instance}",
-            ended.instance,
+            "WHERE id = $3",
+            storable(instance, kept, 255),
+            storable(f"ended session {ended.pid} of {ended.instance}", kept),
+            attempt,
             timeout=ANSWER_SECONDS,
         )
 

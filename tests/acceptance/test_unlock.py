@@ -76,9 +76,10 @@ async def test_one_that_pauses_between_two_tries_is_left_alone(ledger_url: str, 
     assert evidence.outcomes(ledger_url, "contended") == tried
 
 
-def test_a_long_name_is_found_in_the_history(ledger_url: str, tmp_path: Path) -> None:
-    """The server knows only the beginning of a pod's name; the row is written all the same."""
-    ini, pod = project.make_history(tmp_path, project.held()), "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
+@pytest.mark.parametrize("pod", ["payments-api-deployment-6d4f8c9b7d-x2k9p-1", "заказы-1"])
+def test_a_name_is_found_in_the_history(ledger_url: str, tmp_path: Path, pod: str) -> None:
+    """The server knows only the beginning of a pod's name, and of that only ASCII; the row is written all the same."""
+    ini = project.make_history(tmp_path, project.held())
     with start_migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE=pod) as upgrade:
         wait_until(lambda: evidence.outcomes(ledger_url, "held") == ["running"], "the revision", seconds=60)
         code, output = migrate("unlock", "--force", url=ledger_url, ini=ini)

@@ -210,7 +210,7 @@ async def test_a_failed_attempt_is_recorded_without_values(database_url: str, tm
     assert "geh3im" not in error
     assert "INSERT" not in error
     assert "r2, Do r2 failed and was rolled back" in error
-    assert "(SQLSTATE 22P02), at r2.py:" in error
+    assert '(SQLSTATE 22P02): invalid input syntax for type integer: "…", at r2.py:' in error
 
 
 async def test_a_downgrade_is_recorded_as_one(database_url: str, tmp_path: Path) -> None:

@@ -91,6 +91,9 @@ class Session:
             if r.revision in pending
         ][:10]
 
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Any id fits."""
+
     async def try_lock(self) -> bool:
         """Take the lock if it is free; the grant may have happened although the answer is late."""
         backend = await self._query()

@@ -34,7 +34,7 @@ def sqlite(*statements: str, path: str | Path = ":memory:") -> sqlite3.Error:
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     try:
         for statement in statements:
-            connection.execute(statement)
+            connection.execute(statement).fetchall()
     except sqlite3.Error as error:
         return error
     finally:
@@ -138,9 +138,19 @@ def test_other_errors_are_others(error: Exception) -> None:
 @pytest.mark.parametrize(
     ("number", "message", "shown"),
     [
-        (1062, f"Duplicate entry '{SECRET}' for key 'PRIMARY'", "Duplicate entry '…'"),
-        (1062, f"Duplicate entry 'it's {SECRET}' for key 'a'", "Duplicate entry '…'"),
-        (1062, f"Duplicate entry 'two\n{SECRET}\nlines' for key 'a'", "Duplicate entry '…'"),
+        (1062, f"Duplicate entry '{SECRET}' for key 'PRIMARY'", "Duplicate entry '…' for key `PRIMARY`"),
+        (1062, f"Duplicate entry 'it's {SECRET}' for key 'a'", "Duplicate entry '…' for key `a`"),
+        (1062, f"Duplicate entry 'two\n{SECRET}\nlines' for key 'a'", "Duplicate entry '…' for key `a`"),
+        (1062, f"Duplicate entry '' for key '{SECRET}' for key 't.a'", "Duplicate entry '…' for key `t.a`"),
+        (
+            1366,
+            f"Incorrect integer value: '{SECRET}' for column 'n' at row 1",
+            "Incorrect integer value: '…' for column `n` at row 1",
+        ),
+        (1292, f"Truncated incorrect DOUBLE value: '{SECRET}' for column 'n'", "Truncated incorrect DOUBLE value: '…'"),
+        (1406, "Data too long for column 'n' at row 1", "Data too long for column `n` at row 1"),
+        (1265, "Data truncated for column 'n' at row 1", "Data truncated for column `n` at row 1"),
+        (3819, "Check constraint 'positive' is violated.", "Check constraint `positive` is violated."),
         (
             1366,
             f"Incorrect integer value: '{SECRET}' for column `d`.`t`.`n` at row 1",
@@ -155,6 +165,14 @@ def test_other_errors_are_others(error: Exception) -> None:
 def test_names_are_shown_and_values_are_not(number: int, message: str, shown: str) -> None:
     """Whatever stands in a value: quotation marks and line breaks too."""
     assert describe(wrapped(mysql(number, message))) == f"OperationalError (error {number}): {shown}"
+
+
+def test_sqlite_shows_no_text_that_it_could_not_decode() -> None:
+    """It quotes the text, and an expression instead of a column's name."""
+    text = f"CAST(CAST('it''s {SECRET}' AS BLOB) || x'ff' AS TEXT)"
+    named, unnamed = (describe(wrapped(sqlite(f"SELECT {text}{alias}"))) for alias in (" AS city", ""))
+    assert named.endswith("Could not decode to UTF-8 column `city`"), named
+    assert unnamed.endswith("Could not decode to UTF-8 column `…`"), unnamed
 
 
 @pytest.mark.parametrize(

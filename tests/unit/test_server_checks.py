@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import asyncpg
 import pytest
+from asyncpg.serverversion import split_server_version_string
 
 from api.migrations import server_checks
 from api.migrations.server_checks import Answer, Verdict
@@ -16,18 +17,18 @@ class Answers:
     """A connection to a server of that version, which answers each question with `row`."""
 
     row: tuple[Any, ...]
-    version: tuple[int, int] = (18, 0)
+    version: str = "18.0"
 
     def get_server_version(self) -> asyncpg.ServerVersion:
-        """As a client learns it when it connects."""
-        return asyncpg.ServerVersion(*self.version, micro=0, releaselevel="final", serial=0)
+        """As asyncpg reads it when it connects."""
+        return split_server_version_string(self.version)
 
     async def fetch(self, sql: str, *arguments: Any, timeout: float) -> list[tuple[Any, ...]]:
         """One row."""
         return [self.row]
 
 
-async def server(version: tuple[int, int], *, standby: bool = False, read_only: bool = False) -> Answer:
+async def server(version: str, *, standby: bool = False, read_only: bool = False) -> Answer:
     """The check, by what the server says of itself."""
     return await server_checks.server(cast("asyncpg.Connection", Answers((standby, read_only), version)))
 
@@ -40,30 +41,30 @@ async def clock(seconds_off: float) -> Answer:
 @pytest.mark.parametrize(
     ("version", "verdict", "words"),
     [
-        ((9, 6), Verdict.FAIL, "PostgreSQL 9.6: 14 or newer is needed"),
-        ((13, 22), Verdict.FAIL, "PostgreSQL 13.22: 14 or newer is needed"),
-        ((14, 0), Verdict.WARN, "PostgreSQL 14.0: concurrent index builds corrupt indexes before 14.4; update"),
-        ((14, 3), Verdict.WARN, "PostgreSQL 14.3: concurrent index builds corrupt indexes before 14.4; update"),
-        ((14, 4), Verdict.OK, "PostgreSQL 14.4"),
-        ((15, 0), Verdict.OK, "PostgreSQL 15.0"),
-        ((18, 1), Verdict.OK, "PostgreSQL 18.1"),
+        ("9.6.24", Verdict.FAIL, "PostgreSQL 9.6: 14 or newer is needed"),
+        ("13.22", Verdict.FAIL, "PostgreSQL 13.22: 14 or newer is needed"),
+        ("14.0", Verdict.WARN, "PostgreSQL 14.0: concurrent index builds corrupt indexes before 14.4; update"),
+        ("14.3", Verdict.WARN, "PostgreSQL 14.3: concurrent index builds corrupt indexes before 14.4; update"),
+        ("14.4", Verdict.OK, "PostgreSQL 14.4"),
+        ("14.19 (Ubuntu 14.19-1)", Verdict.OK, "PostgreSQL 14.19"),
+        ("15.18 (Debian 15.18-1.pgdg12+1)", Verdict.OK, "PostgreSQL 15.18"),
+        ("18.1", Verdict.OK, "PostgreSQL 18.1"),
+        ("19beta1", Verdict.OK, "PostgreSQL 19.0"),
     ],
 )
-async def test_versions(version: tuple[int, int], verdict: Verdict, words: str) -> None:
+async def test_versions(version: str, verdict: Verdict, words: str) -> None:
     """What is too old is a failure; what corrupts indexes that are built concurrently is warned of."""
     found, message = await server(version)
     assert found is verdict
     assert message.startswith(words)
 
 
-@pytest.mark.parametrize("version", [(13, 22), (14, 3), (18, 0)])
+@pytest.mark.parametrize("version", ["13.22", "14.3", "18.0"])
 @pytest.mark.parametrize(
     ("standby", "read_only", "what"),
     [(True, True, "a standby"), (False, True, "read-only"), (True, False, "a standby")],
 )
-async def test_what_cannot_be_written_to(
-    version: tuple[int, int], *, standby: bool, read_only: bool, what: str
-) -> None:
+async def test_what_cannot_be_written_to(version: str, *, standby: bool, read_only: bool, what: str) -> None:
     """A failure whatever its version, with the setting that names another server."""
     verdict, message = await server(version, standby=standby, read_only=read_only)
     assert verdict is Verdict.FAIL

@@ -1,5 +1,6 @@
 """The settings: their defaults, what contradicts one another, and that `.env.example` lists every one."""
 
+import os
 import re
 import traceback
 from pathlib import Path
@@ -251,3 +252,12 @@ def test_the_history_table_is_named_after_the_version_table() -> None:
     """Two services with two version tables have two histories."""
     assert MigrationSettings.load(version_table="v").history == "v_history"
     assert MigrationSettings.load(history_table="h").history == "h"
+
+
+def test_the_names_of_instance_and_release_can_be_shown_and_stored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any letter is taken; control characters and bytes that are not UTF-8 are replaced; a long name is cut."""
+    monkeypatch.setenv("MIGRATION_INSTANCE", os.fsdecode("Имя 😀\x1b[2J".encode() + b"\xff"))
+    monkeypatch.setenv("MIGRATION_RELEASE", "v" * 300)
+    settings = MigrationSettings.load()
+    assert settings.instance == "Имя 😀?[2J?"
+    assert settings.release == "v" * 255
