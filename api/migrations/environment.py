@@ -26,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from .assembly import Assembly, new_tracker
 from .env_options import VersionTable, agreed, merged, named
 from .env_script import GIVEN
-from .errors import MigrationError, SchemaRefused
+from .errors import ConfigurationError, MigrationError, SchemaRefused
 from .failures import translate
 from .logs import speak_for, to_json
 from .ports import Kind, Order
@@ -99,8 +99,12 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
         logging.basicConfig(level=level, format="%(levelname)-7s %(message)s")
     if settings.log_format == "json":
         to_json(new_tracker(settings))
-    assembly = Assembly.build(settings)
-    run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
+    changes = "destination_rev" in asked
+    # the first revision is made in a project that has none
+    assembly = Assembly.build(settings, may_be_empty=not changes)
+    if assembly.revisions.incomplete and not context.script.get_heads():
+        raise ConfigurationError(assembly.revisions.incomplete)
+    run(_under_lock(assembly, asked, options) if changes else _read(assembly, asked, options))
 
 
 @contextmanager
