@@ -33,7 +33,9 @@ from .ports import Kind, Order
 from .resolver import run
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
+from .sql_tables import shape
 from .steps import Steps
+from .table_shape import refuse_history, refuse_version
 
 log = logging.getLogger(__name__)
 
@@ -137,6 +139,7 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
         async with assembly.sql_connection(creates=creates) as connection:
+            await connection.run_sync(_refuse_other_tables, assembly.runner.tables)
             await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
@@ -146,6 +149,13 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
         if schema.unknown:
             raise SchemaRefused(explain(schema)) from error
         raise
+
+
+def _refuse_other_tables(connection: sa.Connection, tables: tuple[sa.Table, sa.Table]) -> None:
+    version, history = tables
+    refuse_version(version.fullname, shape(connection, version), rows_are_revisions=True)
+    refuse_history(history.fullname, shape(connection, history))
+    connection.rollback()
 
 
 async def _judged(assembly: Assembly) -> Schema:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from .dialects import Now, User
+from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
@@ -131,12 +132,17 @@ class History:
         connection.commit()
 
     def create(self, connection: sa.Connection) -> None:
-        """Create the table if need be, and the columns that an older version of it lacks."""
+        """Create the table if need be, and the columns that an older version of it lacks.
+
+        Raises:
+            ConfigurationError: another table has its name.
+        """
         name, schema = self.table.name, self.table.schema
         if not sa.inspect(connection).has_table(name, schema=schema):
             self.table.create(connection)
             return
-        there = {column["name"] for column in sa.inspect(connection).get_columns(name, schema=schema)}
+        there = frozenset(column["name"] for column in sa.inspect(connection).get_columns(name, schema=schema))
+        refuse_history(self.table.fullname, Shape(there))
         for column in self.table.columns:
             if column.name not in there:
                 definition = sa.schema.CreateColumn(column).compile(dialect=connection.dialect)

@@ -55,7 +55,7 @@ class PostgresSession(Tables):
         self._backup = backup
         self._pace = pace
         version, history = map(quoted, runner.tables)
-        super().__init__(version, history, instance)
+        super().__init__(version, history, instance, runner.revisions.code.parents)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -72,7 +72,7 @@ class PostgresSession(Tables):
                 self._raw = await connect(self._url, self._limits, name)
 
     async def try_lock(self) -> bool:
-        """Take the advisory lock if it is free; behind a pooler, in a transaction."""
+        """Take the advisory lock if it is free, and look at the tables; behind a pooler, in a transaction."""
         async with _translated("taking the lock"):
             lock = await self._suitable_lock()
             if self._standby:
@@ -84,6 +84,8 @@ class PostgresSession(Tables):
             if held:
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
                 await self._run.prepare(application_name(self._key, "migrating", self._instance))
+        if held:
+            await self.recognise()
         return held
 
     async def lock_is_held(self) -> bool:
@@ -196,10 +198,14 @@ class PostgresSession(Tables):
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):
-            with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            try:
                 async with self._held.look() if self._lock else _nothing():
                     return list(await self._connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS))
-        return []
+            except asyncpg.UndefinedTableError:
+                return []
+            except asyncpg.UndefinedColumnError:
+                await self._recognise_once()
+                return []
 
     async def _value(self, sql: str, *arguments: Any) -> Any:
         async with _translated("looking at the server"):

@@ -49,7 +49,7 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
 
     Without such a table, or the right to write it, only the log says it.
     """
-    with suppress(asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+    with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError):
         await connection.execute(
             f"INSERT INTO {history} (revision, parents, direction, outcome, instance, started_at, finished_at, error) "
             f"SELECT revision, parents, 'unlock', 'unlocked', $1, now, now, $2 FROM {history}, clock_timestamp() now "
