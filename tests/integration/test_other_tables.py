@@ -109,6 +109,16 @@ async def test_also_at_head(place: Place, tmp_path: Path) -> None:
     assert columns(place, "accounts") == 2
 
 
+async def test_a_view_of_the_history_is_refused_under_the_lock(place: Place, tmp_path: Path) -> None:
+    """It reads like the table, so only the look under the lock finds it; the pending revision does not run."""
+    await built(place, tmp_path).coordinator().become_ready()
+    place.rows(f"CREATE VIEW told AS SELECT * FROM {HISTORY}")
+    with pytest.raises(ConfigurationError, match="told cannot be the history table: it is a view"):
+        await built(place, tmp_path, GROUND, "pass", history_table="told").coordinator().become_ready()
+    assert versions(place) == ["r1"]
+    assert place.lock_is_free()
+
+
 async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> None:
     """A column that operators have added to Alembic's table does no harm: its rows are revisions."""
     await built(place, tmp_path).coordinator().become_ready()
