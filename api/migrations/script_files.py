@@ -59,7 +59,9 @@ def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str
         return None
     deeper = sorted({path.parent for folder in folders for path in folder.glob("*/*.py") if path.parent.name[0] != "_"})
     found = f", but {deeper[0]} has some, which is not searched" if deeper else ""
-    remedy = "set recursive_version_locations = true there" if deeper else "put the revision files into the build"
+    remedy = (
+        "set recursive_version_locations = true in alembic.ini" if deeper else "put the revision files into the build"
+    )
     return (
         f"this build has no revisions: no revision files in {', '.join(map(str, folders))}{found} ({source}). "
         f"To fix: {remedy}; {_NO_REVISION_YET}"
@@ -78,14 +80,15 @@ def _opened(config: Config) -> ScriptDirectory:
         return ScriptDirectory.from_config(config)
     except CommandError as error:
         if "Path doesn't exist" not in str(error):
-            raise ConfigurationError(f"{ini} cannot be used: {error}") from error
+            raise ConfigurationError(f"{ini} cannot be used: {error}. To fix: correct the file") from error
         folder = coerce_resource_to_filename(str(config.get_main_option("script_location"))).absolute()
         raise ConfigurationError(
             f"the script folder {folder} does not exist (script_location in {ini}). To fix: put the folder into the "
             "build, or correct script_location"
         ) from error
     except Exception as error:
-        raise ConfigurationError(f"{ini} cannot be used: {describe(error, quotes=True)}") from error
+        what = describe(error, quotes=True)
+        raise ConfigurationError(f"{ini} cannot be used: {what}. To fix: correct the file") from error
 
 
 def _loaded(directory: ScriptDirectory) -> list[Script]:
@@ -143,9 +146,7 @@ def _check_env(directory: ScriptDirectory) -> None:
         SourceFileLoader("env_py", str(path)).get_code("env_py")
     except Exception as error:
         what = "does not exist" if isinstance(error, FileNotFoundError) else f"does not load: {describe(error)}"
-        raise ConfigurationError(
-            f"{path} {what}. To fix: put the file into the build; 'alembic init' writes one"
-        ) from error
+        raise ConfigurationError(f"{path} {what}. To fix: put the file into the build, or correct it") from error
 
 
 def _unusable(folder: Path) -> str | None:

@@ -71,7 +71,8 @@ def refuse_version(name: str, shape: Shape | None, rows_are_revisions: bool = Fa
     if why:
         raise ConfigurationError(
             f"{name} cannot be the version table: it {why}, so it is another table; it was not changed. To fix: set "
-            "MIGRATION_VERSION_TABLE to the name of Alembic's version table, or to one that no other table has"
+            "MIGRATION_VERSION_TABLE, or version_table in env.py, to the name of Alembic's version table, or to one that no "
+            "other table has"
         )
 
 

@@ -11,7 +11,7 @@ import pytest
 from api.migrations.errors import ConfigurationError
 from api.migrations.revisions import Revisions
 from tests.places import nobody
-from tests.unit.fakes import assembled, revision, tree
+from tests.unit.fakes import THREE_LINES, assembled, revision, tree
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"
@@ -77,6 +77,39 @@ def test_a_project_without_revisions_says_so(tmp_path: Path) -> None:
     assert assembled(NOWHERE, ini, strategy="off").revisions.code.heads == set()
     (tmp_path / "versions" / "r1.py").write_bytes(LATIN1)
     refused(ini, "r1.py", strategy="off")
+
+
+CHOOSES = """\
+from pathlib import Path
+from alembic import context
+from api.migrations.environment import run_env
+
+context.script.version_locations = [str(Path(__file__).parent / "more")]
+run_env()
+"""
+MENTIONS = "# version_locations are in alembic.ini\n" + THREE_LINES
+
+
+async def test_folders_that_env_py_chooses_count(tmp_path: Path) -> None:
+    """A build is without revisions only after env.py was asked, where its text leaves that open."""
+    ini = tree(tmp_path, env=CHOOSES)
+    revision(tmp_path, "r1", "pass")
+    (tmp_path / "versions").rename(tmp_path / "more")
+    assembly = await assembled(NOWHERE, ini).inspect()
+    assert assembly.revisions.code.heads == {"r1"}
+
+
+@pytest.mark.parametrize(
+    ("env", "words"),
+    [(CHOOSES, "/more does not exist (version_locations in env.py)"), (MENTIONS, "no revision files in")],
+    ids=["misspelt", "a comment"],
+)
+async def test_a_start_asks_env_py_before_the_database(tmp_path: Path, env: str, words: str) -> None:
+    """Where that leads to no revisions either, the start fails; an empty database is not at head."""
+    assembly = assembled(NOWHERE, tree(tmp_path, env=env))
+    with pytest.raises(ConfigurationError) as raised:
+        await assembly.coordinator().become_ready()
+    assert words in str(raised.value)
 
 
 def directory(path: Path) -> None:

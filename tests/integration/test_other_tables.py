@@ -146,6 +146,22 @@ async def test_a_foreign_table_is_refused(postgresql_place: Place, tmp_path: Pat
         await built(postgresql_place, tmp_path, history_table="far").executor().execute(Order("stamp", "r1"))
 
 
+ENV = "from api.migrations.environment import run_env\n\nrun_env(version_table={!r})\n"
+
+
+async def test_what_env_py_names_counts(place: Place, tmp_path: Path) -> None:
+    """Another table with the default's name does no harm where env.py names its own; and what it names is looked at."""
+    place.rows("CREATE TABLE alembic_version (id integer PRIMARY KEY, version_num varchar(40))")
+    ini = tree(tmp_path, GROUND, env=ENV.format("shop_version"))
+    await assembled(place.url, ini, strategy="advisory_lock").coordinator().become_ready()
+    assert place.rows("SELECT version_num FROM shop_version") == [["r1"]]
+    assert place.rows("SELECT * FROM alembic_version") == []
+    ini = tree(tmp_path, GROUND, env=ENV.format("accounts"))
+    with pytest.raises(ConfigurationError, match=r"accounts cannot be the version table: .* version_table in env\.py"):
+        await assembled(place.url, ini, strategy="advisory_lock").coordinator().become_ready()
+    assert columns(place, "accounts") == 2
+
+
 def test_typed_by_hand_too(postgresql_place: Place, tmp_path: Path) -> None:
     """`./migrate.sh` ends with 2; `alembic`, whether it reads or writes, with 1 and the same line."""
     postgresql_place.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
