@@ -41,11 +41,12 @@ class Archive:
     def prune(self, database: str, made: Sequence[Path], abandoned_seconds: float) -> None:
         """Remove what is too much, but nothing that this run has `made`, and nothing that is not a backup of ours.
 
-        Also what processes that died left unfinished, if it was last written longer than `abandoned_seconds` ago.
+        A backup of ours is a regular file with the name of one, and beside it the checksum file that names it. Also
+        removed is what processes that died left unfinished, if it was last written longer than `abandoned_seconds` ago.
         """
         before = time.time() - abandoned_seconds
         try:
-            newest = sorted(self._named(database, ""), key=_taken_at, reverse=True)
+            newest = sorted(filter(_has_checksum, self._named(database, "")), key=_taken_at, reverse=True)
             too_much = [path for path in newest[self.keep :] if path not in made]
             abandoned = [path for path in self._named(database, PARTIAL) if path.stat().st_mtime < before]
             for path in too_much + abandoned:
@@ -58,11 +59,20 @@ class Archive:
 
     def _named(self, database: str, ending: str) -> Iterator[Path]:
         ours = re.compile(rf"{re.escape(_plain(database))}@[^@]+@{_TIME}{re.escape(self.ending + ending)}")
-        return (path for path in self.folder.absolute().iterdir() if ours.fullmatch(path.name) and path.is_file())
+        return (path for path in self.folder.absolute().iterdir() if ours.fullmatch(path.name) and _regular(path))
 
 
 def _plain(text: str) -> str:
     return _UNUSUAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _has_checksum(path: Path) -> bool:
+    beside = path.with_name(path.name + CHECKSUM)
+    return _regular(beside) and beside.read_text(errors="replace")[64:] == f"  {path.name}\n"
 
 
 def _taken_at(path: Path) -> str:

@@ -85,6 +85,7 @@ class Assembly:
         tracker: Tracker | None = None,
         *,
         ambiguous: bool = False,
+        may_be_empty: bool = False,
         revisions: Revisions | None = None,
         only: Pass | None = None,
     ) -> Assembly:
@@ -94,17 +95,20 @@ class Assembly:
             settings: of the instance, or of the command.
             tracker: where progress and outcome are shown; a new one if None.
             ambiguous: whether several heads will do where one is meant: for who only looks.
+            may_be_empty: whether a build without revisions is accepted, as it always is with MIGRATION_STRATEGY=off.
             revisions: those that were read before; read from the settings' `alembic.ini` if None.
             only: the pass of env.py that this is about, where it makes several.
 
         Raises:
-            ConfigurationError: a setting, `alembic.ini` or the revision tree is not usable.
+            ConfigurationError: a setting, `alembic.ini` or a file of the build is not usable.
         """
         url = settings.url()
         url.sqlalchemy()  # or else: which package to install
         choice = choose(settings, url)
         key = backends.lock_key(settings, url)
-        revisions = revisions or Revisions(settings.alembic_config, settings.target)
+        may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
+        if revisions is None:
+            revisions = Revisions(settings.alembic_config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         history = History(settings.history, settings.version_table_schema)
@@ -265,7 +269,8 @@ class Assembly:
         scopes = self._scopes(policy, backup)
         if self.inspected:
             return Coordinator(scopes, self.tracker, policy, SystemClock())
-        unclear = may_run_several(Path(self.revisions.directory.env_py_location))
+        env_py = Path(self.revisions.directory.env_py_location)
+        unclear = self.revisions.incomplete is not None or may_run_several(env_py)
         return Coordinator([] if unclear else scopes, self.tracker, policy, SystemClock(), inspect)
 
     def _scopes(self, policy: Policy, backup: Backup | None) -> list[Scope]:

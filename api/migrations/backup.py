@@ -7,6 +7,7 @@ end removed does not.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import logging
 import os
@@ -44,9 +45,14 @@ class Made:
 
 
 class Backup:
-    """Takes backups into `archive`; `made` are those of this run, newest last."""
+    """Takes backups into `archive`; `made` are those of this run, newest last.
+
+    Raises:
+        BackupFailed: its folder is something else.
+    """
 
     def __init__(self, archive: Archive, seconds: float, history: History, author: Author) -> None:
+        _refuse_no_folder(archive.folder.absolute())
         self.made: list[Made] = []
         self._archive = archive
         self._seconds = seconds
@@ -115,26 +121,40 @@ async def digest(path: Path) -> tuple[int, str]:
     return size, digest.hexdigest()
 
 
+def _refuse_no_folder(folder: Path) -> None:
+    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not there.is_dir():
+        raise BackupFailed(
+            f"no backup can be written into {folder}: {there} is not a folder; nothing was changed. To fix: name a "
+            "folder with --to or MIGRATION_BACKUP_DIR"
+        )
+
+
 @contextmanager
 def _files(path: Path) -> Iterator[Path]:
     # what is not complete at the end, for whatever reason, is removed
     partial = path.with_name(path.name + PARTIAL)
     with writing(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
         # whoever makes the copy would let everybody read it
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         yield partial
     finally:
         partial.unlink(missing_ok=True)
-        if not path.exists():
-            path.with_name(path.name + CHECKSUM).unlink(missing_ok=True)
 
 
 def _complete(partial: Path, path: Path, sha256: str) -> None:
     # the checksum first: what bears the final name always has one
-    flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY
+    beside, flags = path.with_name(path.name + CHECKSUM), os.O_CREAT | os.O_EXCL | os.O_WRONLY
     with writing(path.parent):
-        with os.fdopen(os.open(path.with_name(path.name + CHECKSUM), flags, 0o600), "w") as beside:
-            beside.write(f"{sha256}  {path.name}\n")
-        partial.rename(path)
+        file = os.open(beside, flags, 0o600)
+        try:
+            with os.fdopen(file, "w") as text:
+                text.write(f"{sha256}  {path.name}\n")
+            partial.rename(path)
+        except BaseException:
+            beside.unlink()
+            raise

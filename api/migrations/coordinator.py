@@ -16,6 +16,7 @@ from .clock import Clock
 from .decision import Action, Policy, Precedent, decide, weigh
 from .errors import (
     AlreadyFailed,
+    ConfigurationError,
     ConnectionLost,
     DatabaseUnreachable,
     LockContended,
@@ -130,7 +131,13 @@ class Coordinator:
     async def _reach_head(self, session: MigrationSession) -> bool:
         """Return True at the end, or False where env.py has to be asked first."""
         while True:
-            schema = await self._look(session)
+            try:
+                schema = await self._look(session)
+            except ConfigurationError:
+                # the tables that the settings name are other ones; env.py may name the right ones
+                if self._inspect is None:
+                    raise
+                return False
             if schema.state is not SchemaState.AT_HEAD and self._inspect is not None:
                 return False
             self._inspect = None

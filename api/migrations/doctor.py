@@ -15,7 +15,7 @@ from .failures import translate
 from .lock_manager import application_name
 from .ports import Order
 from .reading import judged, reading
-from .schema import SchemaState, explain
+from .schema import Schema, SchemaState, explain
 from .server_checks import SERVER_CHECKS, Answer, Verdict
 from .unread_settings import unread_settings
 from .urls import DatabaseURL
@@ -67,8 +67,13 @@ async def strategy(assembly: Assembly) -> Answer:
 
 
 async def schema(assembly: Assembly) -> Answer:
-    """Where the database stands, and whether this build knows where to."""
-    found, ambiguous = await reading(assembly, partial(judged, assembly)), assembly.revisions.ambiguous
+    """Where the database stands, whether this build knows where to, and whether the two tables are the right ones."""
+
+    async def look(session: Session) -> Schema:
+        await session.recognise()
+        return await judged(assembly, session)
+
+    found, ambiguous = await reading(assembly, look), assembly.revisions.ambiguous
     bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
     return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
 

@@ -34,8 +34,10 @@ from .resolver import run
 from .safe_text import printable
 from .schema import Schema, explain, judge
 from .settings import MigrationSettings
+from .sql_tables import shape
 from .steps import Steps
 from .streams import occupy
+from .table_shape import refuse_history, refuse_version
 from .unread_settings import warn_of_unread_settings
 
 log = logging.getLogger(__name__)
@@ -107,8 +109,12 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     if settings.log_format == "json":
         to_json(new_tracker(settings))
     warn_of_unread_settings()
-    assembly = Assembly.build(settings)
-    run(_under_lock(assembly, asked, options) if "destination_rev" in asked else _read(assembly, asked, options))
+    changes = "destination_rev" in asked
+    # the first revision is made in a project that has none
+    assembly = Assembly.build(settings, may_be_empty=not changes)
+    assembly.revisions.directory.version_locations = list(context.script.version_locations)
+    assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
+    run(_under_lock(assembly, asked, options) if changes else _read(assembly, asked, options))
 
 
 @contextmanager
@@ -143,6 +149,7 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
         async with assembly.sql_connection(creates=creates) as connection:
+            await connection.run_sync(_refuse_other_tables, assembly.runner.tables)
             await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
@@ -152,6 +159,13 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
         if schema.unknown:
             raise SchemaRefused(explain(schema)) from error
         raise
+
+
+def _refuse_other_tables(connection: sa.Connection, tables: tuple[sa.Table, sa.Table]) -> None:
+    version, history = tables
+    refuse_version(version.fullname, shape(connection, version), rows_are_revisions=True)
+    refuse_history(history.fullname, shape(connection, history))
+    connection.rollback()
 
 
 async def _judged(assembly: Assembly) -> Schema:

@@ -18,6 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import mysql
 
 from .dialects import Kept, KeptText, Now, User
+from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
@@ -133,13 +134,18 @@ class History:
         connection.commit()
 
     def create(self, connection: sa.Connection) -> None:
-        """Create the table if need be, or add what an older version of it lacks: columns, on MySQL a character set."""
+        """Create the table if need be, or add what an older version of it lacks: columns, on MySQL a character set.
+
+        Raises:
+            ConfigurationError: another table has its name.
+        """
         name, schema = self.table.name, self.table.schema
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
             self.table.create(connection)
             return
         there = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}
+        refuse_history(self.table.fullname, Shape(frozenset(there)))
         missing = [column for column in self.table.columns if column.name not in there]
         changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
         if connection.dialect.name == "mysql":

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -25,11 +26,12 @@ def open_lock(path: Path, database: Path) -> int:
 
     Raises:
         PrivilegeMissing: it can be neither made nor read.
-        ConfigurationError: its name is too long.
+        ConfigurationError: its name is too long, or something else has that name.
     """
     try:
         return _make(path, database)
     except FileExistsError:
+        _refuse_other(path)
         return _open(path, database)
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
@@ -40,6 +42,28 @@ def open_lock(path: Path, database: Path) -> int:
             f"the lock file {path.name} cannot be made beside the database: {error.strerror}; whoever migrates must be "
             "able to write the database's folder"
         ) from error
+
+
+def _refuse_other(path: Path) -> None:
+    # each holder empties and writes it
+    why = _why_other(path)
+    if why is not None:
+        raise ConfigurationError(
+            f"{path} cannot be the lock file: it {why}; it was not changed. To fix: rename it or move it away; a lock "
+            "file is then created"
+        )
+
+
+def _why_other(path: Path) -> str | None:
+    mode = path.lstat().st_mode
+    if not stat.S_ISREG(mode):
+        return "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"
+    with suppress(PermissionError), path.open("rb") as file:
+        text = file.read(64)
+        # a host that lost its power may leave zeros
+        if text.strip(b"\0") and not text.startswith((b"{}", b'{"instance":')):
+            return "has content that no lock holder wrote"
+    return None
 
 
 def _too_long(path: Path, database: Path) -> ConfigurationError:

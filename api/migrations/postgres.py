@@ -56,7 +56,7 @@ class PostgresSession(Tables):
         self._backup = backup
         self._pace = pace
         version, history = map(quoted, runner.tables)
-        super().__init__(version, history, runner.author)
+        super().__init__(version, history, runner.author, runner.revisions.code.parents)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -81,7 +81,7 @@ class PostgresSession(Tables):
         refuse(ids, IdColumn.of(self._version, "postgresql", encoding, await self._id_sizes()))
 
     async def try_lock(self) -> bool:
-        """Take the advisory lock if it is free; behind a pooler, in a transaction."""
+        """Take the advisory lock if it is free, and look at the tables; behind a pooler, in a transaction."""
         async with _translated("taking the lock"):
             lock = await self._suitable_lock()
             if self._standby:
@@ -93,6 +93,8 @@ class PostgresSession(Tables):
             if held:
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
                 await self._run.prepare(application_name(self._key, "migrating", self._author.instance))
+        if held:
+            await self.recognise()
         return held
 
     async def lock_is_held(self) -> bool:
@@ -203,11 +205,15 @@ class PostgresSession(Tables):
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         async with _translated("reading the revision"):
-            with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError):
+            try:
                 async with self._held.look() if self._lock else _nothing():
                     stored = map(self._stored, arguments)
                     return list(await self._connection.fetch(sql, *stored, timeout=ANSWER_SECONDS))
-        return []
+            except asyncpg.UndefinedTableError:
+                return []
+            except asyncpg.UndefinedColumnError:
+                await self._recognise_once()
+                return []
 
     def _stored(self, argument: Any) -> Any:
         if isinstance(argument, (list, tuple)):

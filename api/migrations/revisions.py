@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import re
-import traceback
 from collections.abc import Iterable
 from dataclasses import replace
 from math import inf
@@ -12,51 +11,70 @@ from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionError
 from alembic.util import CommandError
 
+from . import script_files
 from .errors import ConfigurationError, UnknownRevision
-from .failures import describe
 from .limits import Limits
 from .schema import CodeRevisions
 
 
 class Revisions:
-    """The revisions of this build, from an `alembic.ini`.
+    """The revisions of this build, from an `alembic.ini`; none only if they `may_be_empty`.
+
+    Where the text of env.py mentions folders of revisions and it was not executed yet (`env_may_choose`), what is
+    missing is not refused but kept in `incomplete`.
 
     Raises:
-        ConfigurationError: the file or its script folder is missing, or a revision file does not load.
+        ConfigurationError: a file or folder of the build is missing or damaged.
     """
 
-    def __init__(self, alembic_config: str | Config, target: str = "head") -> None:
+    def __init__(
+        self,
+        alembic_config: str | Config,
+        target: str = "head",
+        *,
+        may_be_empty: bool = False,
+        env_may_choose: bool = True,
+    ) -> None:
         if isinstance(alembic_config, str) and not Path(alembic_config).is_file():
             raise ConfigurationError(
-                f"{alembic_config} not found in {Path.cwd()}; start the service from the project's folder "
-                "or set MIGRATION_ALEMBIC_CONFIG"
+                f"{alembic_config} not found in {Path.cwd()}, or not a file; start the service from the project's "
+                "folder or set MIGRATION_ALEMBIC_CONFIG"
             )
         self.config = Config(alembic_config) if isinstance(alembic_config, str) else alembic_config
         self.target = target
+        self.directory = script_files.read(self.config)
         try:
-            self.directory = ScriptDirectory.from_config(self.config)
             self.code = _graph(self.directory)
-        except CommandError as error:
-            raise ConfigurationError(f"the revisions of {alembic_config} do not load: {error}") from error
-        except Exception as error:
-            # a revision file is imported, and an import may raise anything
-            place = _place(error, self.directory.dir)
-            raise ConfigurationError(
-                f"the revisions of {alembic_config} do not load: {describe(error, quotes=True)}{place}"
-            ) from error
+        except (CommandError, RevisionError) as error:
+            ini = script_files.ini_of(self.config)
+            raise ConfigurationError(f"the revisions of {ini} do not fit together: {error}") from error
+        self._may_be_empty = may_be_empty
+        named_by = str(script_files.ini_of(self.config)) if env_may_choose else "env.py"
+        missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
+        self.incomplete = None if may_be_empty else missing
+        """What is missing, where env.py may still choose other folders of revisions."""
+        if self.incomplete and not (env_may_choose and script_files.env_chooses(self.directory)):
+            raise ConfigurationError(self.incomplete)
         self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
         self._version_locations = list(self.directory.version_locations)
 
     def as_env_leaves_them(self) -> Revisions:
-        """These, or those of the folders that env.py has chosen since (`context.script.version_locations = […]`)."""
+        """These, or those of the folders that env.py has chosen since (`context.script.version_locations = […]`).
+
+        Raises:
+            ConfigurationError: a folder or file of the build is missing or damaged.
+        """
         chosen = list(self.directory.version_locations)
         if chosen == self._version_locations:
+            if self.incomplete:
+                raise ConfigurationError(self.incomplete)
             return self
         self.config.set_main_option("path_separator", "newline")
         self.config.set_main_option("version_locations", "\n".join(chosen).replace("%", "%%"))
-        return Revisions(self.config, self.target)
+        return Revisions(self.config, self.target, may_be_empty=self._may_be_empty, env_may_choose=False)
 
     @property
     def ambiguous(self) -> str | None:
@@ -102,7 +120,7 @@ class Revisions:
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
         """Those of `revisions` whose files open an `autocommit_block`."""
         scripts = [self.directory.get_revision(revision) for revision in revisions]
-        return tuple(s.revision for s in scripts if "autocommit_block" in Path(s.path).read_text())
+        return tuple(s.revision for s in scripts if b"autocommit_block" in Path(s.path).read_bytes())
 
     def mention(self, words: re.Pattern[str], revisions: Iterable[str]) -> bool:
         """Whether `env.py` or the file of one of `revisions` mentions `words`."""
@@ -117,11 +135,6 @@ class Revisions:
 def unknown(target: str) -> UnknownRevision:
     """The error for a target that this build does not have."""
     return UnknownRevision(f"this build has no revision {target!r}; 'alembic history' lists those it has")
-
-
-def _place(error: Exception, folder: str) -> str:
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.startswith(f"{folder}/")]
-    return f", at {frames[-1].filename.removeprefix(folder)[1:]}:{frames[-1].lineno}" if frames else ""
 
 
 def _graph(directory: ScriptDirectory) -> CodeRevisions:

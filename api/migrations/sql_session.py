@@ -23,9 +23,10 @@ from .history import OPEN
 from .pace import Pace
 from .ports import Order, Report
 from .runner import Runner
-from .sql_tables import SqlTables
+from .sql_tables import SqlTables, shape
 from .state import Holder, Survey
 from .steps import Hold
+from .table_shape import Shape
 from .to_the_end import to_the_end
 from .version_ids import IdColumn, refuse
 
@@ -83,7 +84,7 @@ class SqlSession(SqlTables):
     def __init__(
         self, platform: Platform, pace: Pace, runner: Runner, instance: str, backup: SqliteBackup | None = None
     ) -> None:
-        super().__init__(*runner.tables, instance)
+        super().__init__(*runner.tables, instance, runner.revisions.code.parents)
         self._platform = platform
         self._pace = pace
         self._runner = runner
@@ -110,9 +111,12 @@ class SqlSession(SqlTables):
         refuse(ids, IdColumn.of(table, "mysql", encoding, sizes))
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free."""
+        """Take the lock if it is free, and look at the tables."""
         async with _answered("taking the lock"):
-            return await self._held.try_lock()
+            held = await self._held.try_lock()
+        if held:
+            await self.recognise()
+        return held
 
     async def lock_is_held(self) -> bool:
         """Whether any session holds the lock."""
@@ -247,8 +251,16 @@ class SqlSession(SqlTables):
                 if not missing(error):
                     raise
                 rows = []
+                await self._connection.rollback()
+                await self._recognise_once()
             await self._connection.rollback()
             return rows
+
+    async def _shapes(self) -> tuple[Shape | None, Shape | None]:
+        async with _answered("looking at the tables"):
+            version, history = [await self._connection.run_sync(shape, table) for table in self._runner.tables]
+            await self._connection.rollback()
+        return version, history
 
     async def _write(self, *statements: sa.Executable) -> None:
         async with _answered("writing the history"):

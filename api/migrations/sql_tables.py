@@ -5,7 +5,7 @@ The same questions as `tables.py` answers with one statement of PostgreSQL's eac
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,21 +14,23 @@ from .dialects import Now, aware, epoch
 from .history import OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
+from .table_shape import VERSION_COLUMN, OwnTables, Shape
 
 _FAILED = (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.HALF_APPLIED)
 
 
-class SqlTables:
-    """The reading half of a session; a table that is not there yet reads as empty."""
+class SqlTables(OwnTables):
+    """The reading half of a session; a table that is not there yet reads as empty. `known` are this build's ids."""
 
-    def __init__(self, version: sa.Table, history: sa.Table, instance: str) -> None:
+    def __init__(self, version: sa.Table, history: sa.Table, instance: str, known: Collection[str]) -> None:
+        super().__init__((version.fullname, history.fullname), known)
         self._version_table = version
-        self._version = sa.select(sa.column("version_num", sa.String)).select_from(version)
+        self._version = sa.select(sa.column(VERSION_COLUMN, sa.String)).select_from(version)
         self._history = history
         self._instance = instance
 
     async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        """The rows; none where a table or column is missing."""
+        """The rows; none where a table is missing, or a column that an older history table lacks."""
         raise NotImplementedError
 
     async def _write(self, *statements: sa.Executable) -> None:
@@ -37,7 +39,8 @@ class SqlTables:
 
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure."""
-        revisions = frozenset(row[0] for row in await self._rows_if_there(self._version))
+        revisions = await self._versions()
+        await self._recognise_unless_known(revisions)
         newest = await self._newest(RECENT_ROWS)
         if not newest:
             return Observed(revisions)
@@ -117,6 +120,9 @@ class SqlTables:
         )
         return ([] if row.found is None else [row.size]), row.encoding
 
+    async def _versions(self) -> frozenset[str]:
+        return frozenset(row[0] for row in await self._rows_if_there(self._version))
+
     async def _newest(self, limit: int) -> Sequence[sa.Row[Any]]:
         return await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
 
@@ -130,6 +136,17 @@ class SqlTables:
         ended = sa.case((c.outcome == Outcome.INTERRUPTED, c.started_at), else_=c.finished_at)
         failure = sa.case((c.outcome.in_(_FAILED), ended))
         return sa.select(sa.func.max(success).label("success"), sa.func.max(failure).label("failure"))
+
+
+def shape(connection: sa.Connection, table: sa.Table) -> Shape | None:
+    """What the database says of a table; None where it does not exist."""
+    inspector, name, schema = sa.inspect(connection), table.name, table.schema
+    if not inspector.has_table(name, schema=schema):
+        return None
+    # a server may write the name in another case
+    views = {view.casefold() for view in inspector.get_view_names(schema=schema)}
+    columns = frozenset(column["name"] for column in inspector.get_columns(name, schema=schema))
+    return Shape(columns, name.casefold() not in views)
 
 
 def _as_dict(row: sa.Row[Any]) -> dict[str, Any]:

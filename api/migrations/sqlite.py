@@ -160,7 +160,7 @@ class FileLock:
     async def holder(self) -> Holder | None:
         """Who wrote down its name last, if the lock is taken."""
         try:
-            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
             return None
         try:

@@ -6,7 +6,7 @@ Each question is one statement in autocommit. A table that is not there yet read
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,23 +17,45 @@ from .history import ENDED, OPEN, RECENT, SLACK_SECONDS, Author, Outcome
 from .indexes import INVALID_INDEXES
 from .ports import Past
 from .schema import HalfApplied, Observed, Recorded
+from .table_shape import VERSION_COLUMN, OwnTables, Shape
+
+SHAPES = """
+    SELECT c.relkind IN ('r', 'p') AS ordinary, ARRAY(
+        SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+    ) AS columns
+    FROM unnest($1::text[]) WITH ORDINALITY AS named (name, position) LEFT JOIN pg_class c ON c.oid = to_regclass(name)
+    ORDER BY position
+"""
+"""What the tables of the quoted names look like; NULLs for one that does not exist."""
 
 
-class Tables:
-    """The reading half of a session; `version` and `history` are the tables' quoted names."""
+class Tables(OwnTables):
+    """The reading half of a session; `version` and `history` are the tables' quoted names, `known` this build's ids."""
 
-    def __init__(self, version: str, history: str, author: Author) -> None:
+    def __init__(self, version: str, history: str, author: Author, known: Collection[str]) -> None:
+        super().__init__((version, history), known)
         self._version = version
         self._history = history
         self._author = author
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """The rows; none where a table or column is missing."""
+        """The rows; none where a table is missing, or a column that an older history table lacks."""
         raise NotImplementedError
 
     def _stored(self, argument: Any) -> Any:
         """What the database can store of a text, or of each in a sequence."""
         raise NotImplementedError
+
+    async def _shapes(self) -> tuple[Shape | None, Shape | None]:
+        rows = await self._rows_if_there(SHAPES, [self._version, self._history])
+        version, history = (
+            Shape(frozenset(row["columns"]), row["ordinary"]) if row["columns"] else None for row in rows
+        )
+        return version, history
+
+    async def _versions(self) -> frozenset[str]:
+        rows = await self._rows_if_there(f"SELECT {VERSION_COLUMN}::text FROM {self._version}")
+        return frozenset(row[0] for row in rows)
 
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure: one query."""
@@ -49,7 +71,9 @@ class Tables:
                 revisions, half_applied, success, failure, newest = rows[0]
                 recorded = tuple(map(_recorded, json.loads(newest or "[]")))
                 known = await self._half_applied(half_applied)
+                await self._recognise_unless_known(frozenset(revisions))
                 return Observed(frozenset(revisions), known, success, failure, recorded)
+        await self._recognise_once()
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
@@ -72,6 +96,7 @@ class Tables:
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
+        await self._recognise_once()
         return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
 
     async def invalid_indexes(self) -> list[str]:

@@ -52,7 +52,7 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
 
     Without such a table, or the right to write it, only the log says it.
     """
-    with suppress(asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+    with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError):
         newest = f"SELECT id, instance FROM {history} ORDER BY id DESC LIMIT {RECORD_ROWS}"
         rows = await connection.fetch(newest, timeout=ANSWER_SECONDS)
         attempt = next((row["id"] for row in rows if may_be(ended.instance, row["instance"])), None)

@@ -97,14 +97,25 @@ async def test_old_programs(
     assert len(backup.made) == 1
 
 
-async def test_a_folder_that_cannot_be_written(database_url: str, tmp_path: Path) -> None:
-    """A file is in its place; it names the option and the setting."""
+@pytest.mark.parametrize("name", ["file", "file/backups", "link"])
+def test_a_folder_that_is_none(tmp_path: Path, name: str) -> None:
+    """A file or a link to nowhere has its name, or one above it has; the message has the option and the setting."""
+    (tmp_path / "file").write_text("keep me")
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    assembly = assembled("postgresql://nobody@127.0.0.1:1/nowhere", tree(tmp_path, CREATE))
+    there = tmp_path / name.partition("/")[0]
+    with pytest.raises(
+        BackupFailed, match=rf"{there} is not a folder; nothing was changed.*--to or MIGRATION_BACKUP_DIR"
+    ):
+        assembly.backup(str(tmp_path / name))
+    assert (tmp_path / "file").read_text() == "keep me"
+
+
+async def test_a_folder_that_cannot_be_made(database_url: str, tmp_path: Path) -> None:
+    """Not even root makes one there; it names the option and the setting."""
     assembly = await migrated(database_url, tmp_path)
-    (tmp_path / "file").touch()
-    into = assembly.settings.model_copy(update={"backup_dir": str(tmp_path / "file" / "backups")})
-    await refused(
-        Assembly.build(into), database_url, str(tmp_path / "file"), "Not a directory", "--to", "MIGRATION_BACKUP_DIR"
-    )
+    into = assembly.settings.model_copy(update={"backup_dir": "/proc/backups"})
+    await refused(Assembly.build(into), database_url, "/proc/backups", "--to", "MIGRATION_BACKUP_DIR")
 
 
 async def test_what_pg_dump_may_not_read(database_url: str, plain_url: str, tmp_path: Path) -> None:

@@ -1,10 +1,11 @@
 """The lock file beside a SQLite database: whose it is, who may lock it, and what becomes of one that cannot be."""
 
+import asyncio
 import errno
 import fcntl
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -121,3 +122,39 @@ async def test_a_file_that_cannot_be_locked_is_closed(
     assert len(open_descriptors()) == len(before)
     if number != errno.EIO:
         assert "the file system of the SQLite file has no locks" in str(raised.value)
+
+
+OTHERS: dict[str, Callable[[Path], object]] = {
+    "another file": lambda path: path.write_text("keep me"),
+    "other JSON": lambda path: path.write_text('{"name": "keep me"}'),
+    "a folder": Path.mkdir,
+    "a pipe": os.mkfifo,
+    "a link": lambda path: path.symlink_to(path.with_name("shop.db")),
+    "a link to nowhere": lambda path: path.symlink_to(path.with_name("gone")),
+}
+
+
+@pytest.mark.parametrize("put", OTHERS.values(), ids=OTHERS)
+def test_what_is_no_lock_file_is_refused(database: Path, put: Callable[[Path], object]) -> None:
+    """At once, with its path and what to do; it is neither emptied nor written, and nothing waits for it."""
+    database.write_text("a database")
+    path = database.with_suffix(".lock")
+    put(path)
+    before = path.lstat()
+    with pytest.raises(ConfigurationError, match=r"shop\.lock cannot be the lock file: .*To fix: "):
+        asyncio.run(file_lock(database).try_lock())
+    assert asyncio.run(file_lock(database).holder()) is None
+    assert database.read_text() == "a database"
+    after = path.lstat()
+    assert (after.st_ino, after.st_size, after.st_mtime_ns) == (before.st_ino, before.st_size, before.st_mtime_ns)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"{}", b"\0\0\0", b'{"instance": "one", "pid": 1, "since": 1.5}', b'{"instance": "o']
+)
+async def test_what_a_holder_left_is_taken_over(database: Path, content: bytes) -> None:
+    """Also where its host went down in the middle of a word."""
+    database.with_suffix(".lock").write_bytes(content)
+    lock = file_lock(database)
+    assert await lock.try_lock()
+    await lock.unlock()

@@ -94,7 +94,7 @@ def test_a_broken_revision_file_is_one_clear_line(tmp_path: Path, body: str, wor
     """Instead of a traceback through Alembic."""
     ini = tree(tmp_path, "pass")
     (tmp_path / "versions" / "broken.py").write_text(body)
-    refused(ini, word, "do not load")
+    refused(ini, word, "broken.py")
 
 
 @pytest.mark.parametrize("value", ["-1", "'10'", "True", "float('nan')", "float('inf')"])

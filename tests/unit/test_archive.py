@@ -16,7 +16,7 @@ def put(archive: Archive, database: str, hours: int, revision: str = "r1") -> Pa
     """Make an empty file that looks like a backup taken `hours` after noon, with its checksum."""
     path = archive.path(database, frozenset({revision}), NOON + hours * HOUR)
     path.touch()
-    path.with_name(path.name + CHECKSUM).touch()
+    path.with_name(path.name + CHECKSUM).write_text(f"{'0' * 64}  {path.name}\n")
     return path
 
 
@@ -74,6 +74,25 @@ def test_nothing_else_is_touched(tmp_path: Path) -> None:
     kept[-1].mkdir()
     archive.prune("ledger", [], 3600)
     assert left(archive) == sorted(path.name for path in kept)
+
+
+@pytest.mark.parametrize(
+    "checksum", [None, "", f"{'0' * 64}  another.dump\n", "a link"], ids=["none", "empty", "another's", "a link"]
+)
+def test_what_has_no_checksum_of_ours_stays(tmp_path: Path, checksum: str | None) -> None:
+    """A file that only has the name of a backup was written by another program, and does not count either."""
+    archive = Archive(tmp_path, 1)
+    other, kept = put(archive, "ledger", 1), [put(archive, "ledger", hours) for hours in (2, 3)][-1]
+    beside = other.with_name(other.name + CHECKSUM)
+    beside.unlink()
+    if checksum == "a link":
+        other.rename(tmp_path / "elsewhere")
+        other.symlink_to(tmp_path / "elsewhere")
+        beside.write_text(f"{'0' * 64}  {other.name}\n")
+    elif checksum is not None:
+        beside.write_text(checksum)
+    archive.prune("ledger", [], 3600)
+    assert left(archive) == sorted({other.name, kept.name, *(["elsewhere"] if checksum == "a link" else [])})
 
 
 def test_unfinished_files_of_the_dead_go_later(tmp_path: Path) -> None:

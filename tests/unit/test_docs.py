@@ -24,7 +24,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
     assert [target for target in targets if not (page.parent / target).exists()] == []
 
 
-LATER = {56, 58, 59, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 77, 79, 80, 81}
+LATER = {56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 77, 79, 80, 81}
 """Faults that were found later, on histories and servers that nobody here wrote, and are shown."""
 
 

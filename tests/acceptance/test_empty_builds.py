@@ -1,0 +1,68 @@
+"""A build without revisions never serves; and Alembic, typed by hand, still makes the first revision in it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.fleet import alembic, fleet, migrate, until_phase
+from tests.acceptance.project import ROOT
+from tests.places import SqlitePlace
+from tests.unit.fakes import tree
+
+pytestmark = pytest.mark.acceptance
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
+"""Whatever asked a database would say that it is unreachable."""
+MODELS = """\
+import sqlalchemy as sa
+from api.migrations.environment import run_env
+
+metadata = sa.MetaData()
+sa.Table("things", metadata, sa.Column("id", sa.Integer, primary_key=True))
+run_env(metadata)
+"""
+
+
+@pytest.mark.parametrize("command", ["upgrade", "check", "doctor"])
+def test_a_command_refuses_a_build_without_revisions(tmp_path: Path, command: str) -> None:
+    """Exit code 2 and one line, before the database is asked."""
+    code, output = migrate(command, url=NOWHERE, ini=tree(tmp_path))
+    assert (code, len(output.splitlines())) == (2, 1), output
+    assert f"this build has no revisions: no revision files in {tmp_path}/versions" in output
+
+
+def test_an_instance_of_it_never_serves(tmp_path: Path) -> None:
+    """It stays up and says why, or ends."""
+    ini = tree(tmp_path)
+    with fleet(1, NOWHERE, ini=ini, MIGRATION_ON_FAILURE="hold") as (one,):
+        until_phase([one], "failed")
+        assert one.get("/health/ready").status_code == 503
+        assert f"no revision files in {tmp_path}/versions" in one.health()["message"]
+
+
+def test_the_first_revision_is_made_by_hand(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """Alembic's commands that read work in a project without revisions, the one that changes is refused."""
+    ini = tree(tmp_path, env=MODELS)
+    shutil.copy(ROOT / "alembic" / "script.py.mako", tmp_path)
+
+    def typed(*arguments: str) -> tuple[int, str]:
+        return alembic(*arguments, url=sqlite_place.url, ini=ini, **sqlite_place.settings)
+
+    for env in ("# version_locations are in alembic.ini\n" + MODELS, MODELS):
+        (tmp_path / "env.py").write_text(env)
+        code, output = typed("upgrade", "head")
+        assert (code, "this build has no revisions" in output) == (1, True), output
+    assert not sqlite_place.path.exists()
+    for reading in (("history",), ("heads",), ("upgrade", "head", "--sql")):
+        code, output = typed(*reading)
+        assert code == 0, output
+    code, output = typed("check")
+    assert "New upgrade operations detected" in output, output
+    code, output = typed("revision", "--autogenerate", "-m", "first")
+    assert code == 0, output
+    [made] = (tmp_path / "versions").glob("*.py")
+    assert "op.create_table('things'" in made.read_text()
+    code, output = typed("upgrade", "head")
+    assert code == 0, output
+    assert sqlite_place.has("things")

@@ -1,0 +1,176 @@
+"""A setting that names a table of the application's own is refused, on every database, before anything is written."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations import commands
+from api.migrations.doctor import examine
+from api.migrations.errors import ConfigurationError
+from api.migrations.ports import Order
+from api.migrations.server_checks import Verdict
+from tests.acceptance.fleet import alembic, migrate
+from tests.places import HISTORY, Place, versions
+from tests.unit.fakes import assembled, tree
+
+GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
+OLDEST = (
+    "id INTEGER PRIMARY KEY{auto}, revision VARCHAR(255) NOT NULL, parents VARCHAR(99) NOT NULL, "
+    "direction VARCHAR(16) NOT NULL, outcome VARCHAR(16) NOT NULL, instance VARCHAR(255) NOT NULL, "
+    "\"release\" VARCHAR(255), database_user VARCHAR(255) NOT NULL DEFAULT '', "
+    "started_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, finished_at TIMESTAMP NULL, error VARCHAR(999)"
+)
+AUTO = {"postgresql": " GENERATED ALWAYS AS IDENTITY", "mariadb": " AUTO_INCREMENT", "sqlite": ""}
+
+
+@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
+def place(request: pytest.FixtureRequest) -> Place:
+    """A database with a table of the application's own, and a view of it."""
+    found: Place = request.getfixturevalue(f"{request.param}_place")
+    found.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
+    found.rows("INSERT INTO accounts VALUES (1, 'Ada')")
+    found.rows("CREATE VIEW numbers AS SELECT owner AS version_num FROM accounts")
+    found.rows("CREATE TABLE papers (id integer PRIMARY KEY, version_num varchar(40))")
+    return found
+
+
+def columns(place: Place, table: str) -> int:
+    """How many it has."""
+    if place.kind == "sqlite":
+        return len(place.rows(f"PRAGMA table_info({table})"))
+    where = "table_schema = database()" if place.kind == "mariadb" else "table_schema = 'public'"
+    [[count]] = place.rows(f"SELECT count(*) FROM information_schema.columns WHERE {where} AND table_name = '{table}'")
+    return int(count)
+
+
+def built(place: Place, folder: Path, *bodies: str, **settings: Any) -> Any:
+    """What an instance builds."""
+    return assembled(place.url, tree(folder, *(bodies or (GROUND,))), strategy="advisory_lock", **settings)
+
+
+def untouched(place: Place) -> None:
+    """Nothing was written anywhere, and the lock is free."""
+    assert place.rows("SELECT * FROM accounts") == [["1", "Ada"]]
+    assert (columns(place, "accounts"), columns(place, "papers")) == (2, 2)
+    assert [name for name in ("marks", "alembic_version", HISTORY) if place.has(name)] == []
+    assert place.lock_is_free()
+
+
+CASES = {
+    "history": ({"history_table": "accounts"}, "MIGRATION_HISTORY_TABLE", "has no column database_user, direction"),
+    "version": ({"version_table": "accounts"}, "MIGRATION_VERSION_TABLE", "has no column version_num"),
+    "wider version": ({"version_table": "papers"}, "MIGRATION_VERSION_TABLE", "has the columns id besides version_num"),
+    "a view": ({"version_table": "numbers"}, "MIGRATION_VERSION_TABLE", "is a view or a foreign table"),
+    "history, a view": ({"history_table": "numbers"}, "MIGRATION_HISTORY_TABLE", "is a view or a foreign table"),
+}
+
+
+@pytest.mark.parametrize(("settings", "setting", "words"), CASES.values(), ids=CASES)
+async def test_a_start_refuses_a_table_that_is_not_ours(
+    place: Place, tmp_path: Path, settings: dict[str, str], setting: str, words: str
+) -> None:
+    """One error names the table, what is wrong with it and the setting; exit code 2."""
+    assembly = built(place, tmp_path, **settings)
+    with pytest.raises(ConfigurationError) as raised:
+        await assembly.coordinator().become_ready()
+    [table] = settings.values()
+    assert all(word in str(raised.value) for word in (table, setting, words, "it was not changed")), raised.value
+    untouched(place)
+    [finding] = [each for each in await examine(assembly) if each.check == "schema"]
+    assert (finding.verdict, setting in finding.message) == (Verdict.FAIL, True), finding
+
+
+@pytest.mark.parametrize(
+    ("settings", "reading"),
+    [
+        ({"history_table": "accounts"}, [commands.check, commands.status, commands.history, commands.repair]),
+        ({"version_table": "accounts"}, [commands.check, commands.current, commands.status]),
+    ],
+    ids=["history", "version"],
+)
+async def test_no_command_reads_it(
+    place: Place, tmp_path: Path, settings: dict[str, str], reading: list[commands.Command]
+) -> None:
+    """Its rows are shown by none of them, and its columns are not taken for a database without revisions."""
+    assembly = built(place, tmp_path, **settings)
+    for command in reading:
+        with pytest.raises(ConfigurationError, match="accounts cannot be the"):
+            await command(assembly, argparse.Namespace(limit=50, rerun=True))
+    untouched(place)
+
+
+async def test_also_at_head(place: Place, tmp_path: Path) -> None:
+    """A database that is at head is refused as well, where the history table turns out to be another one."""
+    await built(place, tmp_path).coordinator().become_ready()
+    with pytest.raises(ConfigurationError, match="accounts cannot be the history table"):
+        await built(place, tmp_path, history_table="accounts").coordinator().become_ready()
+    assert columns(place, "accounts") == 2
+
+
+async def test_a_view_of_the_history_is_refused_under_the_lock(place: Place, tmp_path: Path) -> None:
+    """It reads like the table, so only the look under the lock finds it; the pending revision does not run."""
+    await built(place, tmp_path).coordinator().become_ready()
+    place.rows(f"CREATE VIEW told AS SELECT * FROM {HISTORY}")
+    with pytest.raises(ConfigurationError, match="told cannot be the history table: it is a view"):
+        await built(place, tmp_path, GROUND, "pass", history_table="told").coordinator().become_ready()
+    assert versions(place) == ["r1"]
+    assert place.lock_is_free()
+
+
+async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> None:
+    """A column that operators have added to Alembic's table does no harm: its rows are revisions."""
+    await built(place, tmp_path).coordinator().become_ready()
+    place.rows("ALTER TABLE alembic_version ADD COLUMN remark varchar(40)")
+    await built(place, tmp_path, GROUND, "pass").coordinator().become_ready()
+    assert versions(place) == ["r2"]
+    older = built(place, tmp_path / "older", GROUND)
+    assert (await commands.current(older, argparse.Namespace()))["state"] == "ahead"
+
+
+async def test_the_oldest_history_table_is_recognised(place: Place, tmp_path: Path) -> None:
+    """That of the first release gets the columns that it lacks."""
+    oldest = OLDEST.format(auto=AUTO[place.kind])
+    place.rows(f"CREATE TABLE {HISTORY} ({oldest if place.kind != 'mariadb' else oldest.replace(chr(34), '`')})")
+    await built(place, tmp_path).coordinator().become_ready()
+    assert place.rows(f"SELECT revision, outcome, note FROM {HISTORY}") == [["r1", "applied", "NULL"]]
+
+
+async def test_a_foreign_table_is_refused(postgresql_place: Place, tmp_path: Path) -> None:
+    """Its rows are another server's."""
+    postgresql_place.rows("CREATE FOREIGN DATA WRAPPER nothing")
+    postgresql_place.rows("CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing")
+    postgresql_place.rows("CREATE FOREIGN TABLE far (id integer) SERVER elsewhere")
+    with pytest.raises(ConfigurationError, match="far cannot be the history table: it is a view or a foreign table"):
+        await built(postgresql_place, tmp_path, history_table="far").executor().execute(Order("stamp", "r1"))
+
+
+ENV = "from api.migrations.environment import run_env\n\nrun_env(version_table={!r})\n"
+
+
+async def test_what_env_py_names_counts(place: Place, tmp_path: Path) -> None:
+    """Another table with the default's name does no harm where env.py names its own; and what it names is looked at."""
+    place.rows("CREATE TABLE alembic_version (id integer PRIMARY KEY, version_num varchar(40))")
+    ini = tree(tmp_path, GROUND, env=ENV.format("shop_version"))
+    await assembled(place.url, ini, strategy="advisory_lock").coordinator().become_ready()
+    assert place.rows("SELECT version_num FROM shop_version") == [["r1"]]
+    assert place.rows("SELECT * FROM alembic_version") == []
+    ini = tree(tmp_path, GROUND, env=ENV.format("accounts"))
+    with pytest.raises(ConfigurationError, match=r"accounts cannot be the version table: .* version_table in env\.py"):
+        await assembled(place.url, ini, strategy="advisory_lock").coordinator().become_ready()
+    assert columns(place, "accounts") == 2
+
+
+def test_typed_by_hand_too(postgresql_place: Place, tmp_path: Path) -> None:
+    """`./migrate.sh` ends with 2; `alembic`, whether it reads or writes, with 1 and the same line."""
+    postgresql_place.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
+    ini = tree(tmp_path, GROUND)
+    code, output = migrate("upgrade", url=postgresql_place.url, ini=ini, MIGRATION_HISTORY_TABLE="accounts")
+    assert (code, len(output.splitlines())) == (2, 1), output
+    for command in (("upgrade", "head"), ("current",), ("check",)):
+        for setting in ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE"):
+            code, output = alembic(*command, url=postgresql_place.url, ini=ini, **{setting: "accounts"})
+            assert (code, "accounts cannot be the" in output) == (1, True), output
+    assert columns(postgresql_place, "accounts") == 2
+    assert not postgresql_place.has("alembic_version")
