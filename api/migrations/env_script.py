@@ -6,6 +6,7 @@ the session that holds the lock (`env_run`). Both judge its shape in the same wo
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import traceback
@@ -20,6 +21,7 @@ from alembic.runtime.environment import EnvironmentContext
 from .errors import ConfigurationError, ForeignConnection, MigrationError
 from .failures import describe, where
 from .revisions import Revisions
+from .to_the_end import is_cancelled
 
 GIVEN = "connection"
 """Key of `config.attributes` under which `env.py` finds the connection, as Alembic's cookbook has it."""
@@ -65,8 +67,9 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapp
     try:
         with environment:
             directory.run_env()
-    except (Exception, SystemExit) as error:
-        if progress.running or isinstance(error, MigrationError):
+    except (Exception, SystemExit, asyncio.CancelledError) as error:
+        cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
+        if progress.running or cancelled or isinstance(error, MigrationError):
             raise
         raise _failed(error, Path(directory.dir, "env.py")) from error
     finally:

@@ -32,6 +32,7 @@ from .ports import Order, Report
 from .revisions import Revisions, unknown
 from .schema import way_out
 from .steps import Hold, Plan, Steps
+from .to_the_end import is_cancelled
 from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
@@ -85,7 +86,7 @@ class Runner:
             self._memory.roll_back()
             # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
             reason = _why_dead(error) if _dead(connection) else error
-            if isinstance(reason, asyncio.CancelledError) and _cancelled():
+            if isinstance(reason, asyncio.CancelledError) and is_cancelled():
                 raise asyncio.CancelledError from error
             raise self._failed(reason, order, steps) from error
 
@@ -214,12 +215,6 @@ def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
         # of the record too. The next attempt closes the one that is left open.
         if not contended(error):
             log.warning("The failure could not be recorded: %s", describe(error), extra={"event": "not_recorded"})
-
-
-def _cancelled() -> bool:
-    # a revision may raise CancelledError by itself, or let through that of something it awaited: nobody expects that
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _mistaken(error: BaseException) -> bool:

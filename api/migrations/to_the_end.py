@@ -1,4 +1,4 @@
-"""What must be done however often whoever waits for it is cancelled: Ctrl-C twice, or SIGTERM after a timeout."""
+"""Cancellation: what must be done however often its waiter is cancelled, and whether anything was cancelled at all."""
 
 from __future__ import annotations
 
@@ -19,3 +19,12 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
     task.result()
     if cancelled is not None:
         raise cancelled
+
+
+def is_cancelled() -> bool:
+    """Whether the current task is being cancelled.
+
+    Code may raise `CancelledError` by itself, or let through that of something it awaited: that is its own failure.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
