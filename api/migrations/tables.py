@@ -49,7 +49,7 @@ class Tables(OwnTables):
     async def _shapes(self) -> tuple[Shape | None, Shape | None]:
         rows = await self._rows_if_there(SHAPES, [self._version, self._history])
         version, history = (
-            Shape(frozenset(row["columns"]), row["ordinary"]) if row["columns"] else None for row in rows
+            None if row["ordinary"] is None else Shape(frozenset(row["columns"]), row["ordinary"]) for row in rows
         )
         return version, history
 

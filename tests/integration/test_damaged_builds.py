@@ -106,7 +106,7 @@ async def test_folders_that_env_py_chooses_count(tmp_path: Path) -> None:
 )
 async def test_a_start_asks_env_py_before_the_database(tmp_path: Path, env: str, words: str) -> None:
     """Where that leads to no revisions either, the start fails; an empty database is not at head."""
-    assembly = assembled(NOWHERE, tree(tmp_path, env=env))
+    assembly = assembled(NOWHERE, tree(tmp_path, env=env), wait_seconds=5, run_seconds=5)
     with pytest.raises(ConfigurationError) as raised:
         await assembly.coordinator().become_ready()
     assert words in str(raised.value)
