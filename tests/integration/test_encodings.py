@@ -12,6 +12,7 @@ from api.migrations.errors import ConfigurationError, RevisionFailed
 from tests.conftest import fresh_name
 from tests.integration.sql_runs import failure
 from tests.integration.test_history import locked, run
+from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch, fetch_sync
@@ -121,8 +122,9 @@ async def test_another_client_encoding_is_heeded(database_url: str, tmp_path: Pa
 
 async def test_a_run_out_of_time_is_recorded(latin1_url: str, tmp_path: Path) -> None:
     """That record is made on another session, and finds the attempt by the instance's name."""
-    assembly = assembled(latin1_url, tree(tmp_path, 'op.execute("SELECT pg_sleep(60)")'), INSTANCE * 40, run_seconds=1)
-    with pytest.raises(RevisionFailed, match="MIGRATION_RUN_SECONDS=1"):
+    ini, limit = tree(tmp_path, 'op.execute("SELECT pg_sleep(60)")'), scaled(2)
+    assembly = assembled(latin1_url, ini, INSTANCE * 40, run_seconds=limit)
+    with pytest.raises(RevisionFailed, match=f"MIGRATION_RUN_SECONDS={limit:g}"):
         await assembly.coordinator().become_ready()
     rows = await fetch(latin1_url, f"SELECT outcome, error LIKE '%RUN_SECONDS%' FROM {HISTORY}")
     assert [tuple(row) for row in rows] == [("failed", True)]

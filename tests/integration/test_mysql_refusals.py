@@ -14,6 +14,7 @@ import pytest
 from api.migrations.assembly import Assembly
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, MigrationError, ReadOnlyServer
 from tests.mariadb import MariaDB
+from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, marks
 from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until
@@ -153,7 +154,7 @@ async def test_a_server_that_takes_nothing_for_now_is_waited_for(
 async def test_a_server_that_stays_closed_is_given_up(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """At the end of the wait budget, with a code that lets a Job try again."""
     with globally(mysql_place.server, "offline_mode"), pytest.raises(DatabaseUnreachable, match="error 3032") as raised:
-        stays = instance(mysql_place.url, tree(tmp_path, GROUND), wait_seconds=0.5, run_seconds=0.5)
+        stays = instance(mysql_place.url, tree(tmp_path, GROUND), wait_seconds=scaled(1), run_seconds=scaled(1))
         await stays.coordinator().become_ready()
     assert raised.value.exit_code == 5
 
