@@ -22,10 +22,16 @@ OLDEST = (
     "\"release\" VARCHAR(255), database_user VARCHAR(255) NOT NULL DEFAULT '', "
     "started_at TIMESTAMP NOT NULL DEFAULT CURRENT_TIMESTAMP, finished_at TIMESTAMP NULL, error VARCHAR(999)"
 )
-AUTO = {"postgresql": " GENERATED ALWAYS AS IDENTITY", "mariadb": " AUTO_INCREMENT", "sqlite": ""}
+AUTO = {
+    "postgresql": " GENERATED ALWAYS AS IDENTITY",
+    "mariadb": " AUTO_INCREMENT",
+    "mysql": " AUTO_INCREMENT",
+    "sqlite": "",
+}
+MYSQL = {"mariadb", "mysql"}
 
 
-@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
+@pytest.fixture(params=["postgresql", "mariadb", "mysql", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
     """A database with a table of the application's own, and a view of it."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
@@ -40,7 +46,7 @@ def columns(place: Place, table: str) -> int:
     """How many it has."""
     if place.kind == "sqlite":
         return len(place.rows(f"PRAGMA table_info({table})"))
-    where = "table_schema = database()" if place.kind == "mariadb" else "table_schema = 'public'"
+    where = "table_schema = database()" if place.kind in MYSQL else "table_schema = 'public'"
     [[count]] = place.rows(f"SELECT count(*) FROM information_schema.columns WHERE {where} AND table_name = '{table}'")
     return int(count)
 
@@ -132,7 +138,7 @@ async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> Non
 async def test_the_oldest_history_table_is_recognised(place: Place, tmp_path: Path) -> None:
     """That of the first release gets the columns that it lacks."""
     oldest = OLDEST.format(auto=AUTO[place.kind])
-    place.rows(f"CREATE TABLE {HISTORY} ({oldest if place.kind != 'mariadb' else oldest.replace(chr(34), '`')})")
+    place.rows(f"CREATE TABLE {HISTORY} ({oldest.replace(chr(34), '`') if place.kind in MYSQL else oldest})")
     await built(place, tmp_path).coordinator().become_ready()
     assert place.rows(f"SELECT revision, outcome, note FROM {HISTORY}") == [["r1", "applied", "NULL"]]
 
@@ -162,15 +168,23 @@ async def test_what_env_py_names_counts(place: Place, tmp_path: Path) -> None:
     assert columns(place, "accounts") == 2
 
 
+async def test_a_table_without_columns_is_a_table(postgresql_place: Place, tmp_path: Path) -> None:
+    """PostgreSQL allows one; it is not taken for a table that does not exist."""
+    postgresql_place.rows("CREATE TABLE bare ()")
+    with pytest.raises(ConfigurationError, match="bare cannot be the history table: it has no column"):
+        await built(postgresql_place, tmp_path, history_table="bare").coordinator().become_ready()
+    assert columns(postgresql_place, "bare") == 0
+
+
 def test_typed_by_hand_too(postgresql_place: Place, tmp_path: Path) -> None:
     """`./migrate.sh` ends with 2; `alembic`, whether it reads or writes, with 1 and the same line."""
     postgresql_place.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
     ini = tree(tmp_path, GROUND)
     code, output = migrate("upgrade", url=postgresql_place.url, ini=ini, MIGRATION_HISTORY_TABLE="accounts")
     assert (code, len(output.splitlines())) == (2, 1), output
-    for command in (("upgrade", "head"), ("current",), ("check",)):
-        for setting in ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE"):
-            code, output = alembic(*command, url=postgresql_place.url, ini=ini, **{setting: "accounts"})
-            assert (code, "accounts cannot be the" in output) == (1, True), output
+    for command, table in ((("upgrade", "head"), "HISTORY"), (("current",), "VERSION"), (("check",), "HISTORY")):
+        named = {f"MIGRATION_{table}_TABLE": "accounts"}
+        code, output = alembic(*command, url=postgresql_place.url, ini=ini, **named)
+        assert (code, "accounts cannot be the" in output) == (1, True), output
     assert columns(postgresql_place, "accounts") == 2
     assert not postgresql_place.has("alembic_version")
