@@ -9,16 +9,21 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import threading
+import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
 import sqlalchemy as sa
+from alembic import context
 from alembic.runtime.environment import EnvironmentContext
+from sqlalchemy.util import await_only
 
-from .errors import ConfigurationError, ForeignConnection, MigrationError
+from .errors import ConfigurationError, DatabaseUnreachable, ForeignConnection, MigrationError
 from .failures import describe, where
 from .revisions import Revisions
 from .to_the_end import is_cancelled
@@ -30,6 +35,8 @@ REMEDY = (
     "To fix: make alembic/env.py these three lines, or take context.config.attributes['connection'] there: "
     f"from {__package__}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
 )
+TURN_SECONDS = 10.0
+_TURN = threading.RLock()
 _ENGINES = {"create_engine", "create_async_engine", "engine_from_config", "async_engine_from_config"}
 
 
@@ -65,7 +72,7 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapp
     setattr(environment, "run_migrations", partial(progress.run_migrations, environment.run_migrations))  # noqa: B010
     config.attributes[GIVEN] = given
     try:
-        with environment:
+        with _installed(environment):
             directory.run_env()
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
@@ -82,6 +89,31 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapp
             "env.py called context.configure, but never context.run_migrations, so no revision would run. To fix: call "
             "context.run_migrations() in it"
         )
+
+
+@contextmanager
+def _installed(environment: EnvironmentContext) -> Iterator[None]:
+    """`environment` behind `alembic.context`, which is one for the whole process.
+
+    A run in another thread is waited for. One that is suspended in this thread, because another coordinator of the same
+    event loop has its turn, gets its own back.
+
+    Raises:
+        DatabaseUnreachable: the run in the other thread takes long; worth another try.
+    """
+    deadline = time.monotonic() + TURN_SECONDS
+    while not _TURN.acquire(blocking=False):
+        if time.monotonic() > deadline:
+            raise DatabaseUnreachable("another start in this process executes env.py or its revisions")
+        await_only(asyncio.sleep(TURN_SECONDS / 200))
+    suspended: EnvironmentContext | None = getattr(context, "_proxy", None)
+    try:
+        with environment:
+            yield
+    finally:
+        if suspended is not None:
+            suspended.__enter__()
+        _TURN.release()
 
 
 def refuse_foreign(connection: Any, given: sa.Connection) -> None:

@@ -1,0 +1,50 @@
+"""Several starts in one process: `alembic.context` is one for all of them, and each must find its own there."""
+
+import asyncio
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from api.migrations.assembly import Assembly
+from tests.acceptance.evidence import applied
+from tests.conftest import fresh_name
+from tests.servers import Server
+from tests.unit.fakes import assembled, tree
+
+USES_CONTEXT = """
+from alembic import context
+for _ in range(5):
+    op.execute("SELECT pg_sleep(0.1)")
+    assert context.config.attributes["whose"] == "{whose}"
+op.execute("CREATE TABLE {whose} (a int)")
+"""
+ENV = """
+from alembic import context
+from api.migrations.environment import run_env
+context.config.attributes["whose"] = "{whose}"
+run_env()
+assert context.config.attributes["whose"] == "{whose}"
+"""
+
+
+def start(url: str, folder: Path, whose: str) -> Assembly:
+    """A start whose env.py and revision make sure that Alembic's context is their own."""
+    folder.mkdir()
+    ini = tree(folder, USES_CONTEXT.format(whose=whose), env=ENV.format(whose=whose))
+    return assembled(url, ini, whose)
+
+
+async def test_two_databases_are_migrated_in_two_threads(server: Server, tmp_path: Path) -> None:
+    """One waits for its turn: each revision finds its own context, and both are applied once."""
+    with server.database(fresh_name()) as one, server.database(fresh_name()) as two, ThreadPoolExecutor(2) as threads:
+        starts = [start(one, tmp_path / "one", "one"), start(two, tmp_path / "two", "two")]
+        each = [threads.submit(asyncio.run, begun.coordinator().become_ready()) for begun in starts]
+        for done in each:
+            await asyncio.wrap_future(done)
+        assert (applied(one), applied(two)) == (["r1"], ["r1"])
+
+
+async def test_env_py_is_asked_while_a_revision_is_suspended(database_url: str, tmp_path: Path) -> None:
+    """Five starts in one event loop: those that wait ask env.py in the middle of the run, which finds its own again."""
+    begun = [start(database_url, tmp_path / f"{number}", "one") for number in range(5)]
+    await asyncio.gather(*(each.coordinator().become_ready() for each in begun))
+    assert applied(database_url) == ["r1"]
