@@ -5,10 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from api.migrations.assembly import Assembly
-from tests.acceptance.evidence import applied
+from tests.acceptance.evidence import applied, running
 from tests.conftest import fresh_name
 from tests.servers import Server
 from tests.unit.fakes import assembled, tree
+from tests.waiting import wait_until
 
 USES_CONTEXT = """
 from alembic import context
@@ -45,6 +46,8 @@ async def test_two_databases_are_migrated_in_two_threads(server: Server, tmp_pat
 
 async def test_env_py_is_asked_while_a_revision_is_suspended(database_url: str, tmp_path: Path) -> None:
     """Five starts in one event loop: those that wait ask env.py in the middle of the run, which finds its own again."""
-    begun = [start(database_url, tmp_path / f"{number}", "one") for number in range(5)]
-    await asyncio.gather(*(each.coordinator().become_ready() for each in begun))
+    first, *others = [start(database_url, tmp_path / f"{number}", "one") for number in range(5)]
+    run = asyncio.create_task(first.coordinator().become_ready())
+    await asyncio.to_thread(wait_until, lambda: running(database_url) == ["r1"], "the run")
+    await asyncio.gather(run, *(each.coordinator().become_ready() for each in others))
     assert applied(database_url) == ["r1"]
