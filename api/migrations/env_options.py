@@ -16,6 +16,12 @@ ALEMBIC_VERSION = "alembic_version"
 """Alembic's own default for `version_table`."""
 
 
+_PROMISES = {
+    "transaction_per_migration": "each revision runs in a transaction of its own here, so that what is applied stays",
+    "transactional_ddl": "whether DDL can be rolled back is the database's property",
+}
+
+
 @dataclass(frozen=True)
 class VersionTable:
     """The table that says which revisions a database, or one schema of it, is at."""
@@ -61,12 +67,6 @@ def merged(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]
     said = {name: value for name, value in theirs.items() if value is not None or name not in ours}
     hooks = (*_as_tuple(theirs.get("on_version_apply")), *_as_tuple(ours.get("on_version_apply")))
     return {**ours, **said, "on_version_apply": hooks}
-
-
-_PROMISES = {
-    "transaction_per_migration": "each revision runs in a transaction of its own here, so that what is applied stays",
-    "transactional_ddl": "whether DDL can be rolled back is the database's property",
-}
 
 
 def agreed(said: VersionTable, options: Mapping[str, Any], settings: Mapping[str, str | None]) -> VersionTable:
