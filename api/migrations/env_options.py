@@ -12,10 +12,6 @@ from typing import Any
 
 from .errors import ConfigurationError
 
-ALEMBIC_VERSION = "alembic_version"
-"""Alembic's own default for `version_table`."""
-
-
 _PROMISES = {
     "transaction_per_migration": "each revision runs in a transaction of its own here, so that what is applied stays",
     "transactional_ddl": "whether DDL can be rolled back is the database's property",
