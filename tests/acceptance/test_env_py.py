@@ -82,7 +82,7 @@ def test_a_setting_that_says_otherwise_is_refused(database_url: str, shop: Path,
     """Exit code 2 before anything runs, and a line that names both."""
     (shop.parent / "env.py").write_text(env)
     name, value = setting.split("=")
-    for words in (["upgrade"], ["check"], ["stamp", "r1"]):
+    for words in (["upgrade"], ["stamp", "r1"]):
         code, output = migrate(*words, url=database_url, ini=shop, **{name: value})
         assert (code, name in output, value in output) == (2, True, True), output
         assert "shop_version" in output or "core" in output
@@ -237,14 +237,19 @@ OWN_ERRORS = {
 
 @pytest.mark.parametrize(("env", "words"), OWN_ERRORS.values(), ids=OWN_ERRORS.keys())
 def test_an_env_py_that_fails_is_told_in_its_own_words(database_url: str, tmp_path: Path, env: str, words: str) -> None:
-    """Its place and its error, before any lock and before "Running migrations"; `doctor` says the same."""
+    """Its place and its error, before any lock and before "Running migrations"."""
     ini = tree(tmp_path, "pass", env=env)
     code, output = migrate("upgrade", url=database_url, ini=ini)
     assert code != 0
     assert (words in output, MARK in output, "Traceback" in output) == (True, False, False), output
-    code, output = migrate("doctor", url=database_url, ini=ini)
-    assert (code, words in output) == (1, True), output
     assert tables(database_url) == set()
+
+
+def test_doctor_says_what_is_wrong_with_env_py(database_url: str, tmp_path: Path) -> None:
+    """A finding in the words in which a start would fail."""
+    env, words = OWN_ERRORS["a missing -x"]
+    code, output = migrate("doctor", url=database_url, ini=tree(tmp_path, "pass", env=env))
+    assert (code, words in output) == (1, True), output
 
 
 BY_ARGUMENT = """
