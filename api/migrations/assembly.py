@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import astuple, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -30,7 +30,6 @@ from .failures import translate
 from .history import Author, History
 from .limits import Limits
 from .lock_manager import LockKey, application_name
-from .logs import speak_for
 from .pace import Pace
 from .pg_backup import PostgresBackup
 from .ports import Elector, MigrationSession
@@ -40,7 +39,7 @@ from .runner import Runner
 from .schema import Schema
 from .settings import MigrationSettings, Strategy
 from .sql_session import SqlSession
-from .state import Phase, Tracker
+from .state import Tracker
 from .strategies import Choice, choose
 from .urls import DatabaseURL
 
@@ -111,18 +110,8 @@ class Assembly:
             revisions = Revisions(settings.alembic_config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
-        history = History(settings.history, settings.version_table_schema)
         release = settings.release or revisions.fingerprint
-        author = Author(settings.instance, release)
-        runner = Runner(
-            revisions,
-            history,
-            author,
-            settings.version_table,
-            settings.version_table_schema,
-            drop_invalid=settings.drop_invalid_indexes,
-            only=only,
-        )
+        runner = _runner(settings, revisions, release, only)
         tracker = tracker or new_tracker(settings)
         tracker.note(
             strategy=str(choice.strategy),
@@ -292,30 +281,11 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
 
 
-async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: ConfigurationError | None = None) -> None:
-    """What an instance does at start: return once the schema is verified, and the tracker says `ready` or `off`.
-
-    Args:
-        settings: whose database and policy.
-        tracker: where progress and outcome are shown.
-        problem: why the settings could not be read, in which case nothing else is tried.
-
-    Raises:
-        MigrationError: the schema could not be verified; the tracker says `failed` and why.
-    """
-    speak_for(tracker)
-    if settings.strategy is Strategy.OFF and problem is None:
-        tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
-        return
-    try:
-        if problem is not None:
-            raise problem
-        assembly = Assembly.build(settings, tracker)
-    except ConfigurationError as error:
-        tracker.move(Phase.FAILED, message=str(error))
-        raise
-    log.info("Strategy %s: %s", *astuple(assembly.choice), extra={"event": "strategy"})
-    await assembly.coordinator().become_ready()
+def _runner(settings: MigrationSettings, revisions: Revisions, release: str, only: Pass | None) -> Runner:
+    schema = settings.version_table_schema
+    history, author = History(settings.history, schema), Author(settings.instance, release)
+    drop_invalid = settings.drop_invalid_indexes
+    return Runner(revisions, history, author, settings.version_table, schema, drop_invalid=drop_invalid, only=only)
 
 
 def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Policy:

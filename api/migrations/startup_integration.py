@@ -15,7 +15,7 @@ from typing import Any, Self
 from starlette.applications import Starlette
 
 from . import logs, streams
-from .assembly import bring_up, new_tracker
+from .assembly import new_tracker
 from .errors import ConfigurationError, MigrationError
 from .failures import describe
 from .health import Gate
@@ -23,6 +23,7 @@ from .installation import install
 from .nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
 from .process_end import end_process
 from .settings import MigrationSettings
+from .startup import bring_up
 from .state import IllegalMove, Phase, Tracker
 from .thread import MigrationThread
 from .unread_settings import warn_of_unread_settings
