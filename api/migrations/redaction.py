@@ -27,6 +27,8 @@ _PARAMETER = re.compile(r'(invalid value for parameter "[\w.]+"): .*', re.DOTALL
 _ELEMENT = "invalid array element"
 _ENCODINGS_QUOTED = {"22021", "22P05"}
 """What these quote is the names of encodings; the character is given by its bytes."""
+_URL = re.compile(r"\b([A-Za-z][\w+.-]*)://\S+")
+"""An env.py, or a library that it calls, may quote the database's URL, and with it the password."""
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 _RAISED = re.compile(r'"[^"]*"?')
 _ARGUMENT = re.compile(r"invalid input for query argument (\$\d+(?: in element #\d+)?)")
@@ -49,8 +51,8 @@ def without_literals(text: str) -> str:
 
 
 def first_line(text: str) -> str:
-    """The first line of `text`, which is not empty, cut; it can be written into a log in UTF-8."""
-    return storable(text.splitlines()[0], UTF8, LONGEST)
+    """The first line of `text`, which is not empty, cut and without URLs; it can be written into a log in UTF-8."""
+    return storable(_URL.sub(r"\1://…", text.splitlines()[0]), UTF8, LONGEST)
 
 
 def _data_exception(error: BaseException, code: str) -> str:

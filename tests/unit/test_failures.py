@@ -233,3 +233,9 @@ def test_a_server_that_is_too_old_is_refused(is_mariadb: bool, version: tuple[in
     dialect = SimpleNamespace(is_mariadb=is_mariadb, server_version_info=version)
     with pytest.raises(ConfigurationError, match="or newer is needed") if refused else nullcontext():
         refuse_old_server(dialect)
+
+
+def test_a_url_in_a_message_is_left_out() -> None:
+    """An env.py that quotes its URL in an error of its own gives no password away, in quotation marks or without."""
+    error = RuntimeError("cannot use 'postgresql+asyncpg://me:secret@host/shop' or redis://:secret@host")
+    assert describe(error, quotes=True) == "RuntimeError: cannot use 'postgresql+asyncpg://… or redis://…"
