@@ -1,7 +1,8 @@
-"""Python processes that start warm: forked from one that has imported the libraries, which is most of a start.
+"""Python processes that start warm: forked from one that has imported what they import, which is most of a start.
 
-Each is a process of its own with its own memory, signals and end, and a child of the one that asked; `api` is imported
-in it, not before. With TESTS_START_COLD=1, and where this is not Linux, everything starts cold, as people start it.
+Each is a process of its own with its own memory, signals and end, and a child of the one that asked. One that runs in
+another folder, where another `api` may be, imports `api` itself; so does each with `api.main`, which reads settings.
+With TESTS_START_COLD=1, and where this is not Linux, everything starts cold, as people start it.
 """
 
 import atexit
@@ -11,6 +12,7 @@ import importlib
 import inspect
 import json
 import os
+import pkgutil
 import runpy
 import socket
 import subprocess
@@ -28,6 +30,9 @@ LIBRARIES = """
     uvicorn.lifespan.on uvicorn.logging uvicorn.loops.auto uvicorn.main uvicorn.protocols.http.auto
     uvicorn.protocols.websockets.auto
 """.split()
+
+OURS = ["api.ledger", "api.migrations"]
+"""Packages of this project that can be imported before there are settings."""
 
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_MESSAGE = 1 << 17
@@ -53,7 +58,7 @@ class Process(subprocess.Popen[Any]):
             "environment": environment,
             "streams": list(given),
         }
-        self.pid = _warm_one().fork(order, list(given.values()))
+        self.pid = _warm_one(Path(order["cwd"]).resolve() == ROOT).fork(order, list(given.values()))
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
 
@@ -73,12 +78,12 @@ def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
 class Warm:
     """The process that forks, seen from the one that asks; it ends when that one does."""
 
-    def __init__(self) -> None:
+    def __init__(self, *packages: str) -> None:
         self._libc = ctypes.CDLL(None)
         self._one_at_a_time = threading.Lock()
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
-            command = [sys.executable, "-m", "tests.warm", str(its.fileno())]
+            command = [sys.executable, "-m", "tests.warm", str(its.fileno()), *packages]
             # libraries keep the sys.stdout that they find when they are imported, so it must be the right one then
             unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
@@ -106,8 +111,8 @@ class Warm:
 
 
 @cache
-def _warm_one() -> Warm:
-    warm = Warm()
+def _warm_one(here: bool) -> Warm:
+    warm = Warm(*OURS) if here else Warm()
     atexit.register(warm.close)
     return warm
 
@@ -155,6 +160,10 @@ def main() -> None:
     channel = socket.socket(fileno=int(sys.argv[1]))
     for name in LIBRARIES:
         importlib.import_module(name)
+    for package in map(importlib.import_module, sys.argv[2:]):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            if not module.name.endswith(".__main__"):
+                importlib.import_module(module.name)
     gc.collect()
     gc.freeze()
     order = fork_for(channel)
