@@ -1,5 +1,6 @@
 """Free ports on 127.0.0.1."""
 
+import os
 import random
 import socket
 from collections.abc import Iterator
@@ -8,16 +9,21 @@ HOST = "127.0.0.1"
 HIGHEST = 65535
 
 
+FIRST, IN_A_SHARE, SHARES = 10_000, 5_000, 4
+"""Below the range out of which the system gives ports to clients: one of those may take it before the server starts."""
+
 _given: set[int] = set()
 
 
 def free_port() -> int:
     """A port nobody listens on, and that this process has not been given before.
 
-    Below the range out of which the system gives ports to clients: one of those may take it before the server starts.
+    Each of the processes on which tests run at once has a share of its own: until its server listens, a port that one
+    of them was given is free to the others.
     """
+    first = FIRST + IN_A_SHARE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % SHARES)
     while True:
-        port = random.randrange(10_000, 30_000)  # noqa: S311 - no secret
+        port = random.randrange(first, first + IN_A_SHARE)  # noqa: S311 - no secret
         if port not in _given and is_free(port):
             _given.add(port)
             return port
