@@ -23,6 +23,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from tests.waiting import FOREVER_SECONDS
+
 LIBRARIES = """
     alembic.command alembic.config aiosqlite asyncmy asyncpg fastapi.openapi.utils lightkube.config.kubeconfig
     prometheus_client pydantic_settings redis.asyncio rich.live rich.table sqlalchemy.dialects.mysql.asyncmy
@@ -61,6 +63,18 @@ class Process(subprocess.Popen[Any]):
         self.pid = _warm_one(Path(order["cwd"]).resolve() == ROOT).fork(order, list(given.values()))
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
+
+
+def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]":
+    """`subprocess.run` with text and both outputs captured, within `FOREVER_SECONDS`."""
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with Process(command, **pipes, **options) as process:  # type: ignore[call-overload]
+        try:
+            output, errors = process.communicate(timeout=FOREVER_SECONDS)
+        except BaseException:
+            process.kill()
+            raise
+    return subprocess.CompletedProcess(command, process.returncode, output, errors)
 
 
 def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:

@@ -15,7 +15,7 @@ from devtools.ports import HOST, free_port
 from tests.acceptance.fleet import Instance, environment
 from tests.acceptance.project import ROOT, WAIT_FOR_THE_TEST
 from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS
+from tests.warm import Process, run
 
 MAIN = """\
 from fastapi import FastAPI
@@ -93,14 +93,7 @@ def run_migrations_online() -> None:
 
 def python(project: Path, *arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
     """Run Python in the project's folder, which is all it can import from beside the libraries."""
-    return subprocess.run(
-        [sys.executable, *arguments],
-        cwd=project,
-        env=alone(url),
-        capture_output=True,
-        text=True,
-        timeout=FOREVER_SECONDS,
-    )
+    return run([sys.executable, *arguments], cwd=project, env=alone(url))
 
 
 def alone(url: str | None, **settings: str) -> dict[str, str]:
@@ -160,7 +153,7 @@ class Shop(Instance):
         )
         command = [sys.executable, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port)]
         with self._log.open("wb") as log:
-            self.process = subprocess.Popen(
+            self.process = Process(
                 command,
                 cwd=project,
                 env=alone(url, MIGRATION_INSTANCE=name, **settings),

@@ -2,7 +2,6 @@
 
 import json
 import re
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,12 +9,13 @@ from typing import Any
 import pytest
 
 from api.migrations.errors import MigrationError
+from tests import warm
 from tests.acceptance import evidence
 from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
 from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, quick, revisions
 from tests.pace import scaled
 from tests.servers import fetch_sync
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -24,17 +24,10 @@ SHELL_CODES = {0, 130, 143}
 """Success, SIGINT and SIGTERM: no error class stands for them."""
 
 
-def run(*arguments: str, url: str, ini: Path = PLAIN, cwd: Path = ROOT) -> tuple[int, str]:
+def run(*arguments: str, url: str, ini: Path = PLAIN) -> tuple[int, str]:
     """Run a command to its end: exit code and standard output alone."""
-    process = subprocess.run(
-        [str(ROOT / "migrate.sh"), *arguments],
-        cwd=cwd,
-        env=environment(url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG=str(ini)),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=FOREVER_SECONDS,
-    )
+    own = environment(url, MIGRATION_ALEMBIC_CONFIG=str(ini))
+    process = warm.run([sys.executable, "-m", "api.migrations", *arguments], cwd=ROOT, env=own)
     return process.returncode, process.stdout
 
 
@@ -242,7 +235,9 @@ def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) 
 
 def test_it_works_from_another_folder(ledger_url: str, tmp_path: Path) -> None:
     """The caller's folder does not matter, and a relative alembic.ini is the project's."""
-    code, output = run("current", url=ledger_url, ini=Path("alembic.ini"), cwd=tmp_path)
+    own = environment(ledger_url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG="alembic.ini")
+    script = warm.run([str(ROOT / "migrate.sh"), "current"], cwd=tmp_path, env=own)
+    code, output = script.returncode, script.stdout
     assert (code, output) == (0, f"the database is at head ({head()})\n")
 
 
