@@ -7,7 +7,7 @@ from typing import Self
 from pydantic import SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from .migrations import env_file
+from .migrations.settings import env_file
 
 
 class Settings(BaseSettings):

@@ -17,8 +17,8 @@ from typing import Any, Protocol, TypeVar
 
 import pytest
 
+from api.migrations.core.protocols import Elector
 from api.migrations.errors import HoldLost
-from api.migrations.ports import Elector
 from tests import waiting
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS

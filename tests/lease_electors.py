@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
 from api.migrations.errors import HoldLost, MigrationError
-from api.migrations.lease_lock import LeaseElector, Leases
 from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import NAMESPACE, LeaseApi, lease_api

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
 from api.migrations.errors import MigrationError
-from api.migrations.lease_lock import LeaseElector, Leases
-from api.migrations.resolver import run
+from api.migrations.runtime.dns import run
 from api.migrations.settings import MigrationSettings
 from tests.warm import Process
 

@@ -22,11 +22,11 @@ from typing import Any
 import pytest
 
 from api.migrations.assembly import Session
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Tracker
 from api.migrations.errors import HoldLost
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Tracker
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until, wait_until
 from tests.warm import Process
 

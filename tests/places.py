@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Protocol
 from urllib.parse import urlsplit
 
-from api.migrations.lock_manager import LockKey
-from api.migrations.placement import find
+from api.migrations.core.lock_key import LockKey
+from api.migrations.databases.sqlite.placement import find
 from tests.mariadb import MariaDB
 from tests.pace import scaled
 from tests.servers import fetch_sync, optional

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from api.migrations.assembly import Session
-from tests.unit.fakes import assembled
+from tests.unit.core.fakes import assembled
 from tests.waiting import until
 
 

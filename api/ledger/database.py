@@ -9,7 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 
 from .engines import WRITING, engine_of
 from .errors import DatabaseUnavailable, Deadlocked

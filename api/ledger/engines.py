@@ -8,7 +8,7 @@ import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 
 NAME = "ledger"
 

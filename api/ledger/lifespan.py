@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 
 from .database import Database
 

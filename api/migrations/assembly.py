@@ -15,36 +15,37 @@ import asyncpg
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
-from . import backends
-from .archive import Archive
-from .backup import Backup
-from .clock import SystemClock
-from .connection import ANSWER_SECONDS, connect, engine_over
-from .coordinator import Coordinator, Scope
-from .decision import Policy
-from .elected import ElectedSession
-from .env_inspection import Wanted, inspect_env, may_run_several
-from .env_options import Pass, VersionTable
+from .core.clock import SystemClock
+from .core.coordinator import Coordinator, Scope
+from .core.decision import Policy
+from .core.elected_session import ElectedSession
+from .core.lock_key import LockKey
+from .core.protocols import ANSWER_SECONDS, Elector, MigrationSession
+from .core.schema import Schema
+from .core.status import Tracker
+from .databases import registry as backends
+from .databases.archive import Archive
+from .databases.backup import Backup
+from .databases.postgres.backup import PostgresBackup
+from .databases.postgres.connection import connect, engine_over
+from .databases.postgres.session import CLOSE_SECONDS, PostgresSession
+from .databases.sql_session import SqlSession
+from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
-from .failures import translate
-from .history import Author, History
-from .limits import Limits
-from .lock_manager import LockKey, application_name
-from .pace import Pace
-from .pg_backup import PostgresBackup
-from .ports import Elector, MigrationSession
-from .postgres import CLOSE_SECONDS, PostgresSession
-from .revisions import Revisions
-from .runner import Runner
-from .schema import Schema
+from .execution.env_inspection import Wanted, inspect_env, may_run_several
+from .execution.env_options import Pass, VersionTable
+from .execution.error_translation import translate
+from .execution.history_table import Author, History
+from .execution.limits import Limits
+from .execution.lock_retry import Pace
+from .execution.revisions import Revisions
+from .execution.runner import Runner
+from .lock_manager import application_name
 from .settings import MigrationSettings, Strategy
-from .sql_session import SqlSession
-from .state import Tracker
-from .strategies import Choice, choose
-from .urls import DatabaseURL
+from .urls.database_url import DatabaseURL
 
 if TYPE_CHECKING:
-    from .sqlite_backup import SqliteBackup
+    from .databases.sqlite.backup import SqliteBackup
 
 log = logging.getLogger(__name__)
 
@@ -103,6 +104,7 @@ class Assembly:
         """
         url = settings.url()
         url.sqlalchemy()  # or else: which package to install
+        backends.refuse_unsafe(url, settings.strategy)
         choice = choose(settings, url)
         key = backends.lock_key(settings, url)
         may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
@@ -192,7 +194,7 @@ class Assembly:
         settings, (history, author) = self.settings, (self.runner.history, self.runner.author)
         archive = Archive(Path(folder or settings.backup_dir).expanduser(), settings.backup_keep)
         if self.url.dialect == "sqlite":
-            from .sqlite_backup import SqliteBackup  # not every Python has SQLite
+            from .databases.sqlite.backup import SqliteBackup  # not every Python has SQLite
 
             archive = replace(archive, ending=".sqlite")
             return SqliteBackup(archive, settings.backup_seconds, history, author, Path(self.url.database))

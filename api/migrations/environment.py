@@ -24,21 +24,21 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
-from .env_options import VersionTable, agreed, merged, named
-from .env_script import GIVEN
+from .core.protocols import Kind, Order
+from .core.schema import Schema, explain, judge
+from .databases.sql_store import shape
 from .errors import MigrationError, SchemaRefused
-from .failures import translate
+from .execution.env_options import VersionTable, agreed, merged, named
+from .execution.env_script import GIVEN
+from .execution.error_translation import translate
+from .execution.steps import Steps
+from .execution.table_shape import refuse_history, refuse_version
 from .logs import PlainFormatter, speak_for, to_json
-from .ports import Kind, Order
-from .resolver import run
-from .safe_text import printable
-from .schema import Schema, explain, judge
+from .runtime.dns import run
+from .runtime.streams import occupy
 from .settings import MigrationSettings
-from .sql_tables import shape
-from .steps import Steps
-from .streams import occupy
-from .table_shape import refuse_history, refuse_version
-from .unread_settings import warn_of_unread_settings
+from .settings.unread import warn_of_unread_settings
+from .text.printable import printable
 
 log = logging.getLogger(__name__)
 

@@ -13,18 +13,17 @@ Rules, and what happens without them:
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import asyncpg
 import sqlalchemy as sa
 
-from .connection import ANSWER_SECONDS
-from .encoding import ASCII, restored, storable
+from .core.lock_key import LockKey
+from .core.protocols import ANSWER_SECONDS
 from .errors import HoldLost
-from .pace import Pace
+from .execution.lock_retry import Pace
+from .text.encoding import ASCII, restored, storable
 
 HELD = """
     FROM pg_locks
@@ -38,51 +37,6 @@ HELD = """
 NAME_BYTES = 63
 SHORTEST_CUT = 23
 """How much of an instance's name is in an `application_name` at least, if it was cut."""
-
-
-@dataclass(frozen=True)
-class LockKey:
-    """A 64-bit advisory lock key; advisory locks are per database, so its name needs no database in it."""
-
-    value: int
-    """Signed, as `pg_try_advisory_lock(bigint)` takes it."""
-
-    @classmethod
-    def derive(cls, name: str, version_table: str, schema: str | None) -> LockKey:
-        """The key for a lock name and the version table that it guards.
-
-        SHA-256, because Python's `hash()` differs from process to process.
-        """
-        text = "\0".join(("fastapi-migrations", name, schema or "", version_table))
-        return cls(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
-
-    @property
-    def high(self) -> int:
-        """The upper half, shown by `pg_locks` as `classid`."""
-        return (self.value >> 32) & 0xFFFFFFFF
-
-    @property
-    def low(self) -> int:
-        """The lower half, shown by `pg_locks` as `objid`."""
-        return self.value & 0xFFFFFFFF
-
-    def __str__(self) -> str:
-        return f"0x{self.digits} (classid {self.high}, objid {self.low})"
-
-    @property
-    def digits(self) -> str:
-        """In hexadecimal."""
-        return f"{self.value & 0xFFFFFFFFFFFFFFFF:016x}"
-
-    @property
-    def channel(self) -> str:
-        """The NOTIFY channel on which the holder wakes those who wait; on MySQL the name of the lock itself."""
-        return f"migrations_{self.digits}"
-
-    @property
-    def label(self) -> str:
-        """The prefix of `application_name` of every session that has to do with this lock."""
-        return f"migrations:{self.high:08x}:"
 
 
 class SessionLock:

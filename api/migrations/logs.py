@@ -18,9 +18,9 @@ from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
 
-from .safe_text import printable
+from .core.status import Tracker
 from .settings import MigrationSettings
-from .state import Tracker
+from .text.printable import printable
 
 SHAPED = ("", __package__ or "", "alembic", "uvicorn", "uvicorn.error", "uvicorn.access")
 """The loggers whose handlers change in JSON mode; the first is the root."""

@@ -6,10 +6,10 @@ import logging
 from dataclasses import astuple
 
 from .assembly import Assembly
+from .core.status import Phase, Tracker
 from .errors import ConfigurationError
 from .logs import speak_for
 from .settings import MigrationSettings, Strategy
-from .state import Phase, Tracker
 
 log = logging.getLogger(__name__)
 

@@ -14,19 +14,20 @@ from typing import Any, Self
 
 from starlette.applications import Starlette
 
-from . import logs, streams
+from . import logs
 from .assembly import new_tracker
+from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
-from .failures import describe
-from .health import Gate
-from .installation import install
-from .nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
-from .process_end import end_process
+from .execution.error_translation import describe
+from .runtime import streams
+from .runtime.process_end import end_process
+from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
+from .settings.unread import warn_of_unread_settings
 from .startup import bring_up
-from .state import IllegalMove, Phase, Tracker
-from .thread import MigrationThread
-from .unread_settings import warn_of_unread_settings
+from .web.health import Gate
+from .web.install import install
+from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
 
 log = logging.getLogger(__name__)
 

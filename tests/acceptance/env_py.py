@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 
 PLAIN = """
 import asyncio, os

@@ -55,7 +55,7 @@ def test_an_older_build_serves_and_warns(ahead: str) -> None:
             assert f"deploy the release that contains {NEWER}" in body["message"]
             assert instance.get("/health/ready").json()["status"] == "warn"
             assert instance.get("/accounts/1").status_code == 404
-            assert "WARNING api.migrations.coordinator: Ready: the database is ahead" in instance.log()
+            assert "WARNING api.migrations.core.coordinator: Ready: the database is ahead" in instance.log()
         assert_readable(logs(instances))
     assert evidence.history(ahead) == before
 

@@ -22,7 +22,7 @@ from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import WAIT_SECONDS, finish, migrate, start_migrate
 from tests.pace import scaled
 from tests.servers import Server, fetch_sync
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

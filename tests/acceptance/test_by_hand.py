@@ -129,5 +129,5 @@ def test_the_service_keeps_its_voice(database_url: str) -> None:
         assert instances[0].get("/accounts/999").status_code == 404
         _, migrated, after = instances[0].log().partition(MARK)
     assert migrated
-    assert "INFO api.migrations.coordinator: Ready:" in after
+    assert "INFO api.migrations.core.coordinator: Ready:" in after
     assert '"GET /accounts/999 HTTP/1.1" 404' in after

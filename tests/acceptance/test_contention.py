@@ -26,7 +26,7 @@ from tests.acceptance.fleet import (
 from tests.acceptance.project import Revision
 from tests.pace import scaled
 from tests.servers import fetch
-from tests.unit.fakes import eventually, in_the_way
+from tests.unit.core.fakes import eventually, in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -12,7 +12,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.lock_manager import LockKey, application_name
+from api.migrations.core.lock_key import LockKey
+from api.migrations.lock_manager import application_name
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
 from tests.pace import scaled

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.lock_manager import LockKey
+from api.migrations.core.lock_key import LockKey
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, fleet, until_all_ready, until_phase
 from tests.servers import fetch

@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance.fleet import alembic, fleet, migrate, until_phase
 from tests.acceptance.project import ROOT
 from tests.places import SqlitePlace
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 
 pytestmark = pytest.mark.acceptance
 

@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance import env_py, evidence
 from tests.acceptance.fleet import MARK, alembic, finish, fleet, migrate, start_migrate, until_all_ready
 from tests.servers import fetch_sync
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

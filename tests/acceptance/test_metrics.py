@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from api.migrations.metrics import MigrationCollector
-from api.migrations.state import Status
+from api.migrations.core.status import Status
+from api.migrations.web.metrics import MigrationCollector
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
 from tests.servers import fetch_sync, program

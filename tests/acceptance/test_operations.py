@@ -16,7 +16,7 @@ from tests.acceptance.fleet import environment, fleet, migrate, until_all_ready,
 from tests.acceptance.project import PLAIN, ROOT, Revision
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch_sync
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 from tests.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance

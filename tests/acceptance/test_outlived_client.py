@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.unit.fakes import barrier
+from tests.unit.core.fakes import barrier
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -14,7 +14,7 @@ import pytest
 from tests.acceptance.fleet import alembic, environment, shell_code
 from tests.acceptance.project import ROOT
 from tests.places import SqlitePlace, versions
-from tests.unit.fakes import THREE_LINES, tree
+from tests.unit.core.fakes import THREE_LINES, tree
 from tests.waiting import FOREVER_SECONDS
 from tests.warm import Process
 

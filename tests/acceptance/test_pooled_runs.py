@@ -18,7 +18,7 @@ from tests.acceptance.fleet import (
 from tests.acceptance.project import Revision, failing, head, held, make_history, quick, slow
 from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
 from tests.pace import scaled
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

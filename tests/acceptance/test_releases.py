@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates, until_phase
 from tests.servers import Server, fetch_sync
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -8,7 +8,7 @@ import pytest
 from tests.acceptance import evidence, project
 from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
 from tests.servers import fetch_sync
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -7,7 +7,7 @@ import pytest
 
 from tests.acceptance import evidence, holders, project
 from tests.acceptance.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from api.ledger import metadata
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import HoldLost
-from api.migrations.redis_lock import RedisElector
 from tests.pace import scaled
 from tests.waiting import until
 

@@ -11,9 +11,9 @@ from fastapi import FastAPI, Request
 from starlette.types import Message, Receive, Scope, Send
 
 from api.migrations import MigrationSettings
-from api.migrations.health import Gate
 from api.migrations.startup_integration import MigrationLifespan
-from tests.unit.fakes import FOREVER_SECONDS
+from api.migrations.web.health import Gate
+from tests.unit.core.fakes import FOREVER_SECONDS
 from tests.waiting import wait_until
 
 

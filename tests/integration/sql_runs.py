@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 
 from api.migrations.assembly import Session
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.schema import Observed
+from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.schema import Observed
-from api.migrations.state import Tracker
 from tests.places import HISTORY, Place
-from tests.unit.fakes import assembled
+from tests.unit.core.fakes import assembled
 
 HEAD = Order("upgrade", "head")
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'

@@ -8,18 +8,19 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Session
-from api.migrations.connection import connect, set_for_work
+from api.migrations.core.lock_key import LockKey
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Tracker
+from api.migrations.databases.postgres.connection import connect, set_for_work
+from api.migrations.databases.postgres.lock_survey import survey
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
-from api.migrations.limits import Limits
-from api.migrations.lock_manager import LockKey, SessionLock, application_name
-from api.migrations.pace import Pace
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Tracker
-from api.migrations.survey import survey
-from api.migrations.urls import DatabaseURL
+from api.migrations.execution.limits import Limits
+from api.migrations.execution.lock_retry import Pace
+from api.migrations.lock_manager import SessionLock, application_name
+from api.migrations.urls.database_url import DatabaseURL
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
 
 HEAD = Order("upgrade", "head")
 KEY = LockKey.derive("fastapi", "alembic_version", None)

@@ -8,20 +8,20 @@ from typing import Any
 
 import pytest
 
-from api.migrations import dump
 from api.migrations.assembly import Assembly
-from api.migrations.connection import connect
+from api.migrations.core.protocols import Order
+from api.migrations.databases.postgres import pg_dump as dump
+from api.migrations.databases.postgres.connection import connect
+from api.migrations.databases.postgres.libpq import environment
 from api.migrations.errors import BackupFailed, DirectConnectionNeeded, MigrationError
-from api.migrations.libpq import environment
-from api.migrations.limits import Limits
-from api.migrations.ports import Order
-from api.migrations.urls import DatabaseURL
+from api.migrations.execution.limits import Limits
+from api.migrations.urls.database_url import DatabaseURL
 from devtools.ports import free_port
 from tests import backups
 from tests.pace import scaled
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 
 PASSWORD = "p@ss/w%rd 'x\\"
 ASK = "SELECT current_user, current_database(), inet_server_port(), current_setting('application_name')"

@@ -13,10 +13,10 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Assembly
-from api.migrations.state import Phase
+from api.migrations.core.status import Phase
 from tests.pace import scaled
 from tests.servers import Server, fetch
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 
 INSTANCES = 300
 ROLE = f"crowd_{os.getpid()}"

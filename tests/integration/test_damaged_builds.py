@@ -9,9 +9,9 @@ from tempfile import TemporaryDirectory
 import pytest
 
 from api.migrations.errors import ConfigurationError
-from api.migrations.revisions import Revisions
+from api.migrations.execution.revisions import Revisions
 from tests.places import nobody
-from tests.unit.fakes import THREE_LINES, assembled, revision, tree
+from tests.unit.core.fakes import THREE_LINES, assembled, revision, tree
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"

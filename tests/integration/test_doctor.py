@@ -10,15 +10,15 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from api.migrations import server_checks
-from api.migrations.doctor import examine
-from api.migrations.server_checks import Verdict
+from api.migrations.cli.doctor import examine
+from api.migrations.databases.postgres import diagnostics as server_checks
+from api.migrations.databases.postgres.diagnostics import Verdict
 from tests.acceptance.standby import REPLICATION, standby_of
 from tests.lease_electors import LEASE_SECONDS, NAME, making, serving
 from tests.pooler import PgBouncer
 from tests.redis_server import RedisServer
 from tests.servers import Server, embedded_postgres, fetch
-from tests.unit.fakes import assembled, in_the_way, tree
+from tests.unit.core.fakes import assembled, in_the_way, tree
 from tests.waiting import until
 
 ROLE = f"patient_{os.getpid()}"

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations import commands
 from api.migrations.assembly import Assembly
+from api.migrations.cli import commands
 from api.migrations.settings import MigrationSettings
 from tests.places import PostgresPlace, SqlitePlace
 from tests.redis_server import RedisServer
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 
 UNLOCK = Namespace(force=False)
 

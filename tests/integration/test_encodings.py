@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.migrations.encoding import codec, holds
 from api.migrations.errors import ConfigurationError, RevisionFailed
+from api.migrations.text.encoding import codec, holds
 from tests.conftest import fresh_name
 from tests.integration.sql_runs import failure
 from tests.integration.test_history import locked, run
@@ -16,7 +16,7 @@ from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place
 from tests.pooler import PgBouncer
 from tests.servers import Server, fetch, fetch_sync
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 
 INSTANCE, RELEASE = "Имя 😀", "выпуск…"
 WORDS = "Ошибка 😀"

@@ -8,7 +8,7 @@ import pytest
 from api.migrations.errors import RevisionFailed
 from tests.acceptance.evidence import outcomes
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
 from tests.waiting import wait_until
 
 ENUM = 'sa.Enum("x", "y", name="colour")'

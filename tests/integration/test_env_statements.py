@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.places import Place, applied
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 EXECUTES = """

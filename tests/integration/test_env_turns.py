@@ -8,7 +8,7 @@ from api.migrations.assembly import Assembly
 from tests.acceptance.evidence import applied, running
 from tests.conftest import fresh_name
 from tests.servers import Server
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 from tests.waiting import wait_until
 
 USES_CONTEXT = """

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, outcomes
 from tests.places import SqlitePlace
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 
 
 async def test_foreign_keys_are_looked_at_before_the_commit(sqlite_place: SqlitePlace, tmp_path: Path) -> None:

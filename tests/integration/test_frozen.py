@@ -9,10 +9,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.lock_manager import LockKey
+from api.migrations.core.lock_key import LockKey
 from tests.pace import scaled
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, tree
 
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LIMIT = scaled(0.5)

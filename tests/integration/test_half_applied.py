@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.core.protocols import Order
+from api.migrations.core.schema import HalfApplied
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
-from api.migrations.ports import Order
-from api.migrations.schema import HalfApplied
 from tests.integration.sql_runs import GROUND, HEAD, MARK, carry_out, failure, look, outcomes
 from tests.mariadb import USER, MariaDB
 from tests.pace import scaled
 from tests.places import MariaDBPlace, marks
-from tests.unit.fakes import FOREVER_SECONDS, assembled, revision, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, revision, tree
 from tests.waiting import until
 
 PROCEDURE = """

@@ -9,12 +9,12 @@ from alembic import command
 from alembic.config import Config
 
 from api.migrations.assembly import Session
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Tracker
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Tracker
 from tests.servers import fetch
-from tests.unit.fakes import STOP, assembled, barrier, revision, tree
+from tests.unit.core.fakes import STOP, assembled, barrier, revision, tree
 
 HEAD = Order("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -9,12 +9,12 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Assembly
+from api.migrations.core.protocols import Order
+from api.migrations.core.status import Phase
 from api.migrations.errors import RevisionFailed, SchemaRefused
-from api.migrations.ports import Order
-from api.migrations.state import Phase
 from tests.acceptance.evidence import invalid_indexes
 from tests.servers import fetch
-from tests.unit.fakes import assembled, eventually, revision, tree
+from tests.unit.core.fakes import assembled, eventually, revision, tree
 
 BUILD = """
 with op.get_context().autocommit_block():

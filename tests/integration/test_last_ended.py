@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from api.migrations.assembly import Session
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Tracker
 from tests.servers import fetch
-from tests.unit.fakes import assembled, revision, tree
+from tests.unit.core.fakes import assembled, revision, tree
 
 HEAD = Order("upgrade", "head")
 HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\n'

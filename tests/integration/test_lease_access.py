@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
+from api.migrations.electors.kubernetes.client import LeaseAddress
+from api.migrations.electors.kubernetes.cluster import cluster_config
+from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
+from api.migrations.electors.kubernetes.lease import Tempo
 from api.migrations.errors import AccessRefused
-from api.migrations.lease_client import LeaseAddress
-from api.migrations.lease_config import cluster_config
-from api.migrations.lease_lock import LeaseElector, Leases
-from api.migrations.lease_record import Tempo
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import NAMESPACE, Fault, LeaseApi
 from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, renewed, serving

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.electors.kubernetes.lease import Tempo
 from api.migrations.errors import ElectorUnreachable, HoldLost
-from api.migrations.lease_record import Tempo
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import Fault, LeaseApi
 from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, reason, renewed, serving

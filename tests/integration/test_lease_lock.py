@@ -13,9 +13,9 @@ import pytest
 from lightkube import ApiError, Client
 from lightkube.resources.coordination_v1 import Lease
 
-from api.migrations.lease_client import StoredLease
-from api.migrations.lease_lock import LeaseElector, Leases
-from api.migrations.lease_record import LeaseRecord
+from api.migrations.electors.kubernetes.client import StoredLease
+from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
+from api.migrations.electors.kubernetes.lease import LeaseRecord
 from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Elsewhere, LeaseContract
 from tests.lease_api import lease_api

@@ -15,7 +15,7 @@ from api.ledger.database import Database
 from api.ledger.errors import DatabaseUnavailable
 from api.ledger.idempotency import fingerprint
 from api.ledger.schemas import NewTransaction
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 from tests.conftest import PROJECT
 from tests.integration.ledger_client import LedgerClient, ledger_client, transfer
 from tests.mariadb import MariaDB
@@ -156,7 +156,8 @@ def test_the_service_needs_no_driver_but_its_databases() -> None:
     """With PostgreSQL neither of the others has to be installed, and is not imported if it is."""
     script = (
         "import sys; sys.modules['asyncmy'] = sys.modules['aiosqlite'] = None;"
-        "from api.ledger.database import Database; from api.migrations.urls import DatabaseURL; import api.main;"
+        "from api.ledger.database import Database; import api.main;"
+        "from api.migrations.urls.database_url import DatabaseURL;"
         "Database(DatabaseURL.parse('postgresql://u@h/d')); Database(DatabaseURL.parse('sqlite:///x.db'))"
     )
     done = subprocess.run(

@@ -9,7 +9,7 @@ from sqlalchemy import text
 
 from api.ledger.database import Database
 from api.ledger.errors import DatabaseUnavailable
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 from devtools.account import Account
 from tests.integration.conftest import migrate
 from tests.integration.ledger_client import LedgerClient, ledger_client, refusal, transfer

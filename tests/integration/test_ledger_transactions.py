@@ -11,7 +11,7 @@ from sqlalchemy import text
 from api.ledger.database import Database
 from api.ledger.idempotency import fingerprint
 from api.ledger.schemas import NewTransaction
-from api.migrations.urls import DatabaseURL
+from api.migrations.urls.database_url import DatabaseURL
 from tests.integration.ledger_client import (
     LedgerClient,
     line,

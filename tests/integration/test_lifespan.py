@@ -9,12 +9,12 @@ import pytest
 from fastapi import FastAPI
 
 from api.migrations import MigrationSettings, lifespan_with_migrations, startup_integration
+from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import MigrationError, RevisionFailed
 from api.migrations.startup_integration import MigrationLifespan
-from api.migrations.state import Phase, Tracker
 from tests.integration.served import Pool, Served, service, settings
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
 from tests.waiting import wait_until
 
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

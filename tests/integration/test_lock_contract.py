@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.migrations.postgres import PostgresSession
-from api.migrations.sql_session import SqlSession
+from api.migrations.databases.postgres.session import PostgresSession
+from api.migrations.databases.sql_session import SqlSession
 from tests.lock_contract import Arena, LockContract, SessionLockContract, Sessions
 from tests.places import MariaDBPlace, SqlitePlace
 from tests.pooler import PgBouncer

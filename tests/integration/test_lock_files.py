@@ -11,11 +11,11 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
+from api.migrations.databases.sqlite.lock_file import locked, open_lock
+from api.migrations.databases.sqlite.platform import FileLock
 from api.migrations.errors import ConfigurationError, PrivilegeMissing
-from api.migrations.limits import Limits
-from api.migrations.lock_files import locked, open_lock
-from api.migrations.pace import Pace
-from api.migrations.sqlite import FileLock
+from api.migrations.execution.limits import Limits
+from api.migrations.execution.lock_retry import Pace
 from devtools.account import Account
 from tests.places import nobody
 

@@ -9,7 +9,7 @@ from api.migrations.assembly import Assembly
 from api.migrations.errors import AccessRefused
 from tests.places import Place, PostgresPlace, SqlitePlace
 from tests.referees import LeaseReferee, Referee
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until
 
 WAITERS, LOOKS = 8, 5

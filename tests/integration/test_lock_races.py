@@ -11,13 +11,13 @@ from urllib.parse import urlsplit
 import pytest
 
 from api.migrations.assembly import Assembly, Session
+from api.migrations.core.lock_key import LockKey
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, MigrationError
-from api.migrations.lock_manager import LockKey
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Phase, Tracker
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled, barrier, eventually, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled, barrier, eventually, tree
 
 log = logging.getLogger(__name__)
 

@@ -8,7 +8,7 @@ import pytest
 from api.migrations.errors import RevisionFailed
 from tests.integration.sql_runs import GROUND, MARK, carry_out, outcomes, session_in
 from tests.places import HISTORY, MariaDBPlace, Place, versions
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 
 LARGE = """
 size = op.get_bind().scalar(sa.text("SELECT @@max_allowed_packet"))

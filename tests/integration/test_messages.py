@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from api.migrations.connection import engine_over
-from api.migrations.failures import describe
-from api.migrations.urls import DatabaseURL
+from api.migrations.databases.postgres.connection import engine_over
+from api.migrations.execution.error_translation import describe
+from api.migrations.urls.database_url import DatabaseURL
 from tests.places import MariaDBPlace
 
 SECRET = "geh3im"

@@ -25,7 +25,7 @@ class Hiding:
         return None if hidden else self.finder.find_spec(name, path, target)
 
 sys.meta_path[:] = [Hiding(finder) for finder in sys.meta_path]
-from api.migrations.cli import main
+from api.migrations.cli.main import main
 sys.exit(main(["upgrade"]))
 """
 

@@ -16,7 +16,7 @@ from api.migrations.errors import AccessRefused, DatabaseUnreachable, MigrationE
 from tests.mariadb import MariaDB
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, marks
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until
 
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'

@@ -11,9 +11,9 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from api.migrations import MigrationSettings, lifespan_with_migrations
-from api.migrations.nested_lifespans import Lifespan, wrappers
+from api.migrations.web.nested_lifespans import Lifespan, wrappers
 from tests.integration.served import Served, settings
-from tests.unit.fakes import FOREVER_SECONDS
+from tests.unit.core.fakes import FOREVER_SECONDS
 from tests.waiting import wait_until
 
 OFF = MigrationSettings.load(strategy="off")

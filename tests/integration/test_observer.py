@@ -12,16 +12,16 @@ import pytest
 import sqlalchemy as sa
 
 from api.migrations.assembly import Session
-from api.migrations.connection import engine_over
-from api.migrations.lock_manager import LockKey
-from api.migrations.observer import Observer
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.schema import Observed
-from api.migrations.state import Blocker, Survey, Tracker
+from api.migrations.core.lock_key import LockKey
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.schema import Observed
+from api.migrations.core.status import Blocker, Survey, Tracker
+from api.migrations.databases.postgres.connection import engine_over
+from api.migrations.databases.postgres.lock_watcher import Observer
 from tests.pace import scaled
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
 
 LOOK = "SELECT * FROM t"
 NAME = "nightly-report"

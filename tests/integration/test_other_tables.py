@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from api.migrations import commands
-from api.migrations.doctor import examine
+from api.migrations.cli import commands
+from api.migrations.cli.doctor import examine
+from api.migrations.core.protocols import Order
+from api.migrations.databases.postgres.diagnostics import Verdict
 from api.migrations.errors import ConfigurationError
-from api.migrations.ports import Order
-from api.migrations.server_checks import Verdict
 from tests.acceptance.fleet import alembic, migrate
 from tests.places import HISTORY, Place, versions
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 OLDEST = (

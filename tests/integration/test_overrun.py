@@ -7,13 +7,13 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 
-from api.migrations import overrun
+from api.migrations.core import run_timeout as overrun
+from api.migrations.core.protocols import Order
+from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import AlreadyFailed, MigrationError, RevisionFailed
-from api.migrations.ports import Order
-from api.migrations.sql_session import SqlSession
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
-from tests.unit.fakes import THREE_LINES, assembled, in_the_way, revision, tree
+from tests.unit.core.fakes import THREE_LINES, assembled, in_the_way, revision, tree
 from tests.waiting import FOREVER_SECONDS, wait_until
 
 INSTANCES = 8
@@ -51,7 +51,7 @@ INSERT = 'op.execute("INSERT INTO t VALUES (1)")'
 # env.py has something to do on the connection when its run is over
 GOES_ON = """
 from alembic import context
-from api.migrations.env_script import GIVEN
+from api.migrations.execution.env_script import GIVEN
 
 given = context.config.attributes.get(GIVEN)
 if given is not None and given.in_transaction() is False and context.get_context()._migrations_fn.__name__ == "steps":

@@ -6,7 +6,7 @@ import pytest
 
 from tests.integration.sql_runs import carry_out, failure, outcomes
 from tests.places import Place, versions
-from tests.unit.fakes import tree
+from tests.unit.core.fakes import tree
 
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 TABLE = 'op.execute("CREATE TABLE t (a int PRIMARY KEY)")'

@@ -9,15 +9,15 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Session
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.schema import HalfApplied, Observed
+from api.migrations.core.status import Tracker
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
 from api.migrations.lock_manager import application_name
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.schema import HalfApplied, Observed
-from api.migrations.state import Tracker
 from devtools.ports import free_port
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
 
 HEAD = Order("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

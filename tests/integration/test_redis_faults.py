@@ -9,9 +9,9 @@ from contextlib import suppress
 
 import pytest
 
+from api.migrations.electors.redis.elector import RedisElector
+from api.migrations.electors.redis.hold import Hold
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
-from api.migrations.redis_hold import Hold
-from api.migrations.redis_lock import RedisElector
 from tests.elector_contract import FOREVER_SECONDS, Electors, soon
 from tests.pace import scaled
 from tests.redis_server import RedisServer

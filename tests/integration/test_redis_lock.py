@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import HoldLost
-from api.migrations.redis_lock import RedisElector
 from tests.conftest import PROJECT
 from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Electors, LeaseContract
 from tests.integration.redis_process import command

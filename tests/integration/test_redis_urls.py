@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import AccessRefused, MigrationError
-from api.migrations.redis_lock import RedisElector
 from devtools.ports import HOST, free_port
 from tests.redis_server import RedisServer
 from tests.servers import program, self_signed

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.core.protocols import Order
 from api.migrations.errors import ConfigurationError, UnknownRevision
-from api.migrations.ports import Order
-from api.migrations.revisions import Revisions
-from tests.unit.fakes import assembled, revision, tree
+from api.migrations.execution.revisions import Revisions
+from tests.unit.core.fakes import assembled, revision, tree
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 

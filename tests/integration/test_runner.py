@@ -8,13 +8,13 @@ from typing import Any
 import asyncpg
 import pytest
 
+from api.migrations.core.protocols import Order
+from api.migrations.core.reporter import Reporter
+from api.migrations.core.status import Tracker
 from api.migrations.errors import ForeignConnection, MigrationError, RevisionFailed
-from api.migrations.ports import Order
-from api.migrations.progress import Reporter
-from api.migrations.state import Tracker
 from tests.pace import scaled
 from tests.servers import fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
 
 HEAD = Order("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

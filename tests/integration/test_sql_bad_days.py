@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from api.migrations import sql_session
 from api.migrations.assembly import Assembly
+from api.migrations.core.protocols import ANSWER_SECONDS
+from api.migrations.databases import sql_session
 from api.migrations.errors import (
     AccessRefused,
     DatabaseUnreachable,
@@ -24,7 +25,7 @@ from tests.mariadb import MariaDB, running_mariadb
 from tests.mysql import running_mysql
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until, wait_until
 
 SECONDS = scaled(1)
@@ -127,7 +128,7 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
     """The run ends with its budget although neither its statement nor its session can be ended."""
     ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
     upgrade = instance(own_place.url, ini, run_seconds=scaled(3), wait_seconds=scaled(3))
-    usual = sql_session.ANSWER_SECONDS
+    usual = ANSWER_SECONDS
 
     def freeze() -> None:
         wait_until((tmp_path / "reached").exists, "the held revision", seconds=FOREVER_SECONDS)

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.core.protocols import Order
+from api.migrations.core.schema import Observed
 from api.migrations.errors import MigrationError
-from api.migrations.ports import Order
-from api.migrations.schema import Observed
 from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, look, outcomes, session_in
 from tests.mariadb import MariaDB
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
-from tests.unit.fakes import FOREVER_SECONDS, revision, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, revision, tree
 from tests.waiting import until, wait_until
 
 SECRET = "secret-word"

@@ -17,7 +17,7 @@ from tests.acceptance.fleet import alembic
 from tests.acceptance.project import make_history
 from tests.pace import scaled
 from tests.places import SqlitePlace
-from tests.unit.fakes import assembled, tree
+from tests.unit.core.fakes import assembled, tree
 from tests.waiting import FOREVER_SECONDS
 from tests.warm import Process
 

@@ -10,10 +10,10 @@ from starlette.middleware.gzip import GZipMiddleware
 from starlette.types import Receive, Scope, Send
 
 from api.migrations import MigrationSettings, lifespan_with_migrations
-from api.migrations.health import Gate
 from api.migrations.startup_integration import MigrationLifespan
+from api.migrations.web.health import Gate
 from tests.integration.served import Pool, Served, service, settings
-from tests.unit.fakes import FOREVER_SECONDS, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, tree
 from tests.waiting import wait_until
 
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from api.migrations.lock_manager import LockKey
-from api.migrations.state import Survey
-from api.migrations.survey import survey
+from api.migrations.core.lock_key import LockKey
+from api.migrations.core.status import Survey
+from api.migrations.databases.postgres.lock_survey import survey
 from tests.servers import Server, fetch
-from tests.unit.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, tree
 
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 ROLE = f"looker_{os.getpid()}"

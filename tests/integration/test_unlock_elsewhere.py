@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations import commands
 from api.migrations.assembly import Session
+from api.migrations.cli import commands
+from api.migrations.core.status import Holder, Survey
+from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import LockHeld
-from api.migrations.sql_session import SqlSession
-from api.migrations.state import Holder, Survey
 from tests.integration.sql_runs import GROUND, session_in
 from tests.places import MariaDBPlace, Place, SqlitePlace
-from tests.unit.fakes import FOREVER_SECONDS, assembled, tree
+from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 from tests.waiting import until
 
 

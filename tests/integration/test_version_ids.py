@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.core.protocols import Order
+from api.migrations.databases.postgres.diagnostics import Verdict
 from api.migrations.errors import ConfigurationError, RevisionFailed
-from api.migrations.ports import Order
-from api.migrations.server_checks import Verdict
 from tests.integration.sql_runs import carry_out, outcomes
 from tests.integration.test_doctor import found
 from tests.integration.test_history import history, run
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace
 from tests.servers import fetch
-from tests.unit.fakes import THREE_LINES, assembled, revision, tree
+from tests.unit.core.fakes import THREE_LINES, assembled, revision, tree
 
 LONG = "r2_add_the_table_of_accounts_and_its_indexes"
 TABLE = "CREATE TABLE alembic_version (version_num varchar({}) NOT NULL PRIMARY KEY)"

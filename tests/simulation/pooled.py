@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+from api.migrations.core.protocols import Order, Report
 from api.migrations.errors import LockContended
-from api.migrations.ports import Order, Report
 from tests.simulation.database import Backend
 from tests.simulation.session import Session
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
+from api.migrations.core.protocols import Order, Report
 from api.migrations.errors import DatabaseUnreachable
-from api.migrations.ports import Order, Report
 from tests.simulation.database import Backend, Row
 from tests.simulation.session import Session
 

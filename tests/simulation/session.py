@@ -9,10 +9,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed
+from api.migrations.core.status import Holder, Survey
 from api.migrations.errors import ConnectionLost, DatabaseUnreachable, RevisionFailed
-from api.migrations.ports import Order, Past, Report
-from api.migrations.schema import CodeRevisions, HalfApplied, Observed
-from api.migrations.state import Holder, Survey
 from tests.simulation.database import Backend, Database, Row
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from api.migrations.coordinator import Coordinator
-from api.migrations.decision import Action, Precedent
-from api.migrations.ports import MigrationSession, Order, Report
-from api.migrations.schema import Observed, Schema, SchemaState
+from api.migrations.core.coordinator import Coordinator
+from api.migrations.core.decision import Action, Precedent
+from api.migrations.core.protocols import MigrationSession, Order, Report
+from api.migrations.core.schema import Observed, Schema, SchemaState
 from tests.simulation.database import Backend, Row, Violation
 from tests.simulation.self_committing import SelfCommittingSession
 from tests.simulation.session import Session

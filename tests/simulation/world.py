@@ -12,13 +12,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api.migrations.coordinator import Coordinator, Scope
-from api.migrations.decision import Policy
-from api.migrations.elected import ElectedSession
+from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.decision import Policy
+from api.migrations.core.elected_session import ElectedSession
+from api.migrations.core.protocols import MigrationSession
+from api.migrations.core.schema import CodeRevisions, Observed, SchemaState, judge
+from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import HoldLost, MigrationError, SchemaRefused
-from api.migrations.ports import MigrationSession
-from api.migrations.schema import CodeRevisions, Observed, SchemaState, judge
-from api.migrations.state import Phase, Tracker
 from tests.simulation.database import Database, Violation
 from tests.simulation.elected import Holds, LeasedElector
 from tests.simulation.pooled import PooledSession

@@ -13,12 +13,12 @@ from typing import Any
 
 import pytest
 
-from api.migrations import terminal
+from api.migrations.cli import output as terminal
+from api.migrations.core.status import Progress, Tracker
 from api.migrations.errors import WaitTimeout
 from api.migrations.logs import SHAPED, ConsoleFormatter, JsonFormatter, configure, speak_for
 from api.migrations.settings import MigrationSettings
 from api.migrations.startup_integration import json_logs_from_here
-from api.migrations.state import Progress, Tracker
 
 PACKAGE = "api.migrations"
 log = logging.getLogger(f"{PACKAGE}.test")

@@ -14,7 +14,7 @@ from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import BATCHES, ENV_WITH_THE_LOCK, TABLE, long, tree
 from tests.pooler import running_pgbouncer
 from tests.servers import fetch_sync
-from tests.unit.fakes import in_the_way
+from tests.unit.core.fakes import in_the_way
 
 SOON_SECONDS = 8.0
 

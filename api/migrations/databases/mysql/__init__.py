@@ -1,0 +1,1 @@
+"""MySQL and MariaDB. Optional: without this folder the package works on the other databases."""

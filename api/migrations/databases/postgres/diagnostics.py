@@ -1,0 +1,140 @@
+"""What `./migrate.sh doctor` asks the server itself; each check is one short look in autocommit."""
+
+from __future__ import annotations
+
+import time
+from enum import StrEnum
+from typing import Any
+
+import asyncpg
+
+from ...core.protocols import ANSWER_SECONDS
+from ...core.schema import rebuild
+from ...execution.invalid_indexes import INVALID_INDEXES
+
+OLD_SECONDS = 60.0
+"""A transaction older than this is in the way of concurrent index builds, and perhaps of everything."""
+LAG_SECONDS = 10.0
+CLOCK_SECONDS = 5.0
+
+
+class Verdict(StrEnum):
+    """How bad it is."""
+
+    OK = "ok"
+    WARN = "warn"
+    FAIL = "fail"
+
+
+Answer = tuple[Verdict, str]
+"""The verdict, and what was found and what to do about it."""
+
+
+async def server(connection: asyncpg.Connection) -> Answer:
+    """Its version, and whether it can be written to."""
+    version = release(connection.get_server_version())
+    name = "PostgreSQL {}.{}".format(*version)
+    ((standby, read_only),) = await _rows(
+        connection, "SELECT pg_is_in_recovery(), current_setting('transaction_read_only')::bool"
+    )
+    if standby or read_only:
+        what = "a standby" if standby else "read-only"
+        return Verdict.FAIL, f"{name}, but {what}: point MIGRATION_DATABASE_URL at the primary"
+    if version < (14, 0):
+        return Verdict.FAIL, f"{name}: 14 or newer is needed"
+    if version < (14, 4):
+        return Verdict.WARN, f"{name}: concurrent index builds corrupt indexes before 14.4; update the server"
+    return Verdict.OK, name
+
+
+def release(version: asyncpg.ServerVersion) -> tuple[int, int]:
+    """The server's major and minor version; since PostgreSQL 10 asyncpg has the minor one where others have `micro`."""
+    return version.major, version.micro if version.major >= 10 else version.minor
+
+
+async def pooler(connection: asyncpg.Connection) -> Answer:
+    """Whether something answers in the server's name."""
+    ((pid,),) = await _rows(connection, "SELECT pg_backend_pid()")
+    if pid == connection.get_server_pid():
+        return Verdict.OK, "a direct connection"
+    return Verdict.WARN, (
+        "a pooler is in between: all revisions go into one transaction, and none may use autocommit_block; set "
+        "MIGRATION_DATABASE_URL to the database's direct endpoint"
+    )
+
+
+async def timeouts(connection: asyncpg.Connection) -> Answer:
+    """Those of the role, the database or the server that our own settings did not outdo."""
+    rows = await _rows(
+        connection,
+        "SELECT name, setting || coalesce(unit, '') AS value FROM pg_settings WHERE setting <> '0' AND name = ANY($1)",
+        ["idle_session_timeout", "idle_in_transaction_session_timeout", "transaction_timeout"],
+    )
+    if not rows:
+        return Verdict.OK, "no timeout of the server's ends a session that waits"
+    found = ", ".join(f"{row['name']} = {row['value']}" for row in rows)
+    return Verdict.WARN, f"{found} would end a session that waits: ALTER ROLE … RESET it for the migration role"
+
+
+async def transactions(connection: asyncpg.Connection) -> Answer:
+    """Old ones of other sessions."""
+    rows = await _rows(
+        connection,
+        "SELECT pid, coalesce(nullif(application_name, ''), 'unnamed') AS name, usename, state, "
+        "extract(epoch FROM clock_timestamp() - xact_start)::float8 AS seconds FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid() AND application_name NOT LIKE 'migrations:%' "
+        "AND clock_timestamp() - xact_start > make_interval(secs => $1) ORDER BY xact_start LIMIT 5",
+        OLD_SECONDS,
+    )
+    if not rows:
+        return Verdict.OK, f"no transaction is older than {OLD_SECONDS:g} s"
+    found = "; ".join(f"pid {r['pid']} ({r['name']}, {r['usename']}, {r['state']}, {r['seconds']:.0f} s)" for r in rows)
+    return Verdict.WARN, f"{found}: concurrent builds wait for it; end it, or SELECT pg_terminate_backend(pid)"
+
+
+async def prepared(connection: asyncpg.Connection) -> Answer:
+    """Prepared transactions, which outlive their sessions."""
+    rows = await _rows(
+        connection, "SELECT quote_literal(gid) AS gid, owner FROM pg_prepared_xacts WHERE database = current_database()"
+    )
+    if not rows:
+        return Verdict.OK, "no prepared transaction"
+    found = ", ".join(f"{row['gid']} of {row['owner']}" for row in rows)
+    return Verdict.WARN, f"prepared transactions keep their locks: COMMIT PREPARED or ROLLBACK PREPARED {found}"
+
+
+async def indexes(connection: asyncpg.Connection) -> Answer:
+    """INVALID ones."""
+    names = [row[0] for row in await _rows(connection, INVALID_INDEXES)]
+    return (Verdict.WARN, rebuild(names)) if names else (Verdict.OK, "no INVALID index")
+
+
+async def replication(connection: asyncpg.Connection) -> Answer:
+    """How far standbys are behind."""
+    rows = await _rows(
+        connection,
+        "SELECT application_name AS name, extract(epoch FROM replay_lag)::float8 AS seconds FROM pg_stat_replication "
+        "WHERE replay_lag > make_interval(secs => $1)",
+        LAG_SECONDS,
+    )
+    if not rows:
+        return Verdict.OK, f"no standby is more than {LAG_SECONDS:g} s behind, as far as this role sees"
+    found = ", ".join(f"{row['name']} {row['seconds']:.0f} s" for row in rows)
+    return Verdict.WARN, f"standbys are behind ({found}): a migration makes it worse, and a failover would lose it"
+
+
+async def clock(connection: asyncpg.Connection) -> Answer:
+    """The server's against this machine's."""
+    began = time.time()
+    ((there,),) = await _rows(connection, "SELECT extract(epoch FROM clock_timestamp())::float8")
+    off = there - (began + time.time()) / 2
+    if abs(off) <= CLOCK_SECONDS:
+        return Verdict.OK, "the server's clock agrees with this machine's"
+    return Verdict.WARN, f"the server's clock is {off:+.0f} s off this machine's: logs and history will not line up"
+
+
+SERVER_CHECKS = (server, pooler, timeouts, transactions, prepared, indexes, replication, clock)
+
+
+async def _rows(connection: asyncpg.Connection, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+    return list(await connection.fetch(sql, *arguments, timeout=ANSWER_SECONDS))

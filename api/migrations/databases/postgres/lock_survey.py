@@ -1,0 +1,91 @@
+"""Who holds the lock, what it is doing, what is in its way, and who else is there: one question to the server.
+
+Any role sees who has which lock, process ids and names (`application_name`, which makes the fleet known without a
+registry). What a session of another role is doing is hidden from it, unless it has `pg_read_all_stats`.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import asyncpg
+
+from ...core.lock_key import LockKey
+from ...core.protocols import ANSWER_SECONDS
+from ...core.status import Blocker, Holder, Member, Statement, Survey
+from ...execution.statements import kind
+from ...lock_manager import HELD, instance_of
+from ...text.encoding import restored
+
+FLEET = ("waiting", "migrating")
+"""Roles of the sessions that are instances or commands; the others only look."""
+
+# pg_blocking_pids stops the lock manager for a moment, so it is called only for a holder that waits for a lock
+_SURVEY = r"""
+    SELECT h.pid, a.application_name, a.state, a.query, quote_ident(current_user) AS me,
+           extract(epoch FROM a.backend_start)::float8 AS since,
+           extract(epoch FROM a.state_change)::float8 AS changed_at,
+           extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS seconds,
+           -- its client is in the middle of saying what to execute, where no idle limit counts (COPY sends its rows so)
+           CASE WHEN a.state = 'active' AND a.wait_event = 'ClientRead' AND a.query !~* '^\s*copy\M'
+                THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS silent,
+           p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
+           -- as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
+           (SELECT json_agg(json_build_object(
+                'pid', b.pid, 'application', s.application_name, 'user', s.usename, 'state', s.state,
+                'seconds', extract(epoch FROM clock_timestamp() - s.xact_start),
+                'relation', w.relation::regclass::text, 'mode', w.mode))::text
+            FROM (SELECT relation, mode FROM pg_locks WHERE pid = h.pid AND NOT granted LIMIT 1) w,
+                 LATERAL unnest(pg_blocking_pids(h.pid)) AS b(pid)
+                 LEFT JOIN pg_stat_activity s ON s.pid = b.pid) AS blocked_by,
+           (SELECT json_agg(json_build_object(
+                'name', f.application_name, 'pid', f.pid, 'since', extract(epoch FROM f.backend_start))
+                ORDER BY f.backend_start)::text
+            FROM pg_stat_activity f
+            WHERE starts_with(f.application_name, $3) AND f.datname = current_database()) AS fleet
+    FROM (SELECT) one
+    LEFT JOIN (SELECT pid {held}) h ON true
+    LEFT JOIN pg_stat_activity a ON a.pid = h.pid
+    LEFT JOIN LATERAL (
+        SELECT phase, CASE WHEN phase LIKE 'waiting %' THEN lockers_done::float8 / nullif(lockers_total, 0)
+                           WHEN tuples_total > 0 THEN tuples_done::float8 / tuples_total
+                           ELSE blocks_done::float8 / nullif(blocks_total, 0) END AS done
+        FROM pg_stat_progress_create_index WHERE pid = h.pid) p ON true
+""".format(held=HELD.format(high="$1", low="$2"))
+
+
+async def survey(key: LockKey, connection: asyncpg.Connection) -> Survey:
+    """Look once, in autocommit.
+
+    Raises: whatever asyncpg raises.
+    """
+    row = await connection.fetchrow(_SURVEY, key.high, key.low, key.label, timeout=ANSWER_SECONDS)
+    fleet = tuple(member for member in (_member(key, each) for each in _list(row["fleet"])) if member.role in FLEET)
+    if row["pid"] is None:
+        return Survey(fleet=fleet)
+    hidden = row["state"] is None
+    return Survey(
+        holder=Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"]),
+        statement=_statement(row),
+        blocked_by=tuple(Blocker(**each) for each in _list(row["blocked_by"])),
+        fleet=fleet,
+        changed_at=row["changed_at"],
+        silent_seconds=row["silent"],
+        grant=f"GRANT pg_read_all_stats TO {row['me']}" if hidden else None,
+    )
+
+
+def _statement(row: asyncpg.Record) -> Statement | None:
+    if row["state"] != "active" or row["silent"] is not None:
+        return None
+    return Statement(kind(row["query"]), row["phase"], row["percent"], row["seconds"])
+
+
+def _member(key: LockKey, row: dict[str, Any]) -> Member:
+    role, _, instance = row["name"].removeprefix(key.label).partition(":")
+    return Member(restored(instance), role, row["pid"], row["since"])
+
+
+def _list(text: str | None) -> list[dict[str, Any]]:
+    return json.loads(text) if text else []

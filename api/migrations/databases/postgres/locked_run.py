@@ -1,0 +1,108 @@
+"""A run on the PostgreSQL connection that holds the lock, and what comes before it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import asyncpg
+
+from ...core.protocols import ANSWER_SECONDS, Order, Report
+from ...core.status import Retry
+from ...errors import PrivilegeMissing
+from ...execution.contention import until_uncontended
+from ...execution.limits import Limits
+from ...execution.runner import Runner
+from ...lock_manager import SessionLock
+from .connection import engine_over, quoted, set_for_work
+from .lock_watcher import Observer
+from .retry_pause import rest
+
+log = logging.getLogger(__name__)
+
+ORPHAN_LOOKS, ORPHAN_LOOK_SECONDS = 10, 0.5
+
+
+class LockedRun:
+    """Orders on `connection`, which holds `lock`; `beside` opens another one to observe it from."""
+
+    def __init__(
+        self,
+        connection: asyncpg.Connection,
+        lock: SessionLock,
+        limits: Limits,
+        runner: Runner,
+        beside: Callable[[], Awaitable[asyncpg.Connection]],
+    ) -> None:
+        self.lock = lock
+        self._connection = connection
+        self._limits = limits
+        self._runner = runner
+        self._beside = beside
+
+    async def prepare(self, application_name: str) -> None:
+        """Give the session its settings and its name, and make sure that nobody else is at work."""
+        await set_for_work(self._connection, self._limits, application_name, local=self.lock.pooled)
+        await self._outlive_predecessor()
+        deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
+        seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
+        self.lock.pace.deadlock_timeout_seconds = seconds
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order to its end, each revision as often as it takes to get its table locks.
+
+        Raises:
+            RevisionFailed: a revision failed, or a relative order did not get its lock after its first revision.
+            LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
+        """
+        history = quoted(self._runner.history.table)
+        observer = Observer(self._beside, self.lock.key, report.observed)
+        await until_uncontended(
+            lambda: self._attempt(order, report, observer),
+            order,
+            self.lock.pace,
+            lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, observer.blockers),
+            lambda revision, attempt, seconds: rest(
+                self._connection, history, revision, Retry(attempt, seconds), observer.blockers
+            ),
+            again=not self.lock.pooled,
+        )
+
+    async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
+        engine = engine_over(self._connection, self.lock.isolation_level)
+        try:
+            async with observer.watching(engine.sync_engine), engine.connect() as connection:
+                await connection.run_sync(self._runner.carry_out, order, report, self.lock)
+            await self.lock.complete()
+        except BaseException:
+            if self.lock.pooled:
+                report.undone()
+            raise
+
+    async def _outlive_predecessor(self) -> None:
+        # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
+        # went on, or the pg_dump of a killed process does, which revisions would wait for. Cheap to ask, and fatal to
+        # get wrong.
+        at_work = (
+            "SELECT array_agg(pid) FROM pg_stat_activity "
+            "WHERE application_name ~ ('^' || $1 || '(migrating|backup):') "
+            "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
+        )
+        for look in range(ORPHAN_LOOKS):
+            pids = await self._connection.fetchval(at_work, self.lock.key.label, timeout=ANSWER_SECONDS)
+            if not pids:
+                return
+            if look == ORPHAN_LOOKS - 1:
+                await self._end(pids)
+            await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+
+    async def _end(self, pids: list[int]) -> None:
+        log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
+        try:
+            await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
+        except asyncpg.InsufficientPrivilegeError as error:
+            raise PrivilegeMissing(
+                f"sessions {pids} of another role seem to migrate without the lock, and this role may not end them; "
+                "look into pg_stat_activity, then 'SELECT pg_terminate_backend(pid)' as that role"
+            ) from error

@@ -1,0 +1,257 @@
+"""The migration session on PostgreSQL: one connection that looks, takes the lock and runs the revisions.
+
+Looking and locking happen in autocommit; only a revision runs in a transaction (and behind a transaction pooler
+all of them in one, which carries the lock as well).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from ...core.lock_key import LockKey
+from ...core.protocols import ANSWER_SECONDS, Order, Report
+from ...core.status import Survey
+from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
+from ...execution.error_translation import translate
+from ...execution.limits import Limits
+from ...execution.lock_retry import Pace
+from ...execution.runner import Runner
+from ...execution.version_ids import IdColumn, refuse
+from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
+from ...text.encoding import storable
+from ...urls.database_url import DatabaseURL
+from .backup import PostgresBackup
+from .connection import connect, encodings, quoted
+from .lock_survey import survey
+from .locked_run import LockedRun
+from .retry_pause import NEWEST, resting
+from .stalled_holder import end_if_frozen
+from .store import Tables
+
+CLOSE_SECONDS = 1.0
+
+
+class PostgresSession(Tables):
+    """A `MigrationSession` on PostgreSQL 14 or later."""
+
+    def __init__(
+        self,
+        url: DatabaseURL,
+        key: LockKey,
+        limits: Limits,
+        pace: Pace,
+        runner: Runner,
+        role: str = "waiting",
+        backup: PostgresBackup | None = None,
+    ) -> None:
+        self._url = url
+        self._key = key
+        self._limits = limits
+        self._runner = runner
+        self._role = role
+        self._backup = backup
+        self._pace = pace
+        version, history = map(quoted, runner.tables)
+        super().__init__(version, history, runner.author, runner.revisions.code.parents)
+        self._raw: asyncpg.Connection | None = None
+        self._lock: SessionLock | None = None
+        self._run: LockedRun | None = None
+        self._standby = False
+        self._listening = False
+        self._woken = asyncio.Event()
+
+    async def open(self) -> None:
+        """Connect, unless connected."""
+        if self._raw is None or self._raw.is_closed():
+            self._lock, self._listening = None, False
+            name = application_name(self._key, self._role, self._author.instance)
+            async with _translated("connecting"):
+                self._raw = await connect(self._url, self._limits, name)
+
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Ask the catalog, if there is an id that may not fit."""
+        ids = self._runner.doubtful_ids(order, revisions)
+        if not ids:
+            return
+        _, encoding = encodings(self._connection)
+        refuse(ids, IdColumn.of(self._version, "postgresql", encoding, await self._id_sizes()))
+
+    async def try_lock(self) -> bool:
+        """Take the advisory lock if it is free, and look at the tables; behind a pooler, in a transaction."""
+        async with _translated("taking the lock"):
+            lock = await self._suitable_lock()
+            if self._standby:
+                raise ReadOnlyServer(
+                    "the server is a standby, where advisory locks protect nothing; point MIGRATION_DATABASE_URL at "
+                    "the primary, or add target_session_attrs=read-write to a URL with several hosts"
+                )
+            held = await lock.try_lock()
+            if held:
+                self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
+                await self._run.prepare(application_name(self._key, "migrating", self._author.instance))
+        if held:
+            await self.recognise()
+        return held
+
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the advisory lock."""
+        held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
+        return bool(await self._value(held, self._key.high, self._key.low))
+
+    async def secure(self, order: Order) -> None:
+        """Take the backup, if this session was given one and the order is going to change anything."""
+        if self._backup is None:
+            return
+        revisions = (await self.observe()).revisions
+        if order.kind != "upgrade" or self._runner.planned(order, revisions):
+            async with _translated("backing up"):
+                await self._backup.take(self._held, self._connection, revisions)
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Run the order on this very connection."""
+        assert self._run is not None, "try_lock comes first"
+        if order.kind == "backup":  # `secure` has done it
+            return
+        if self._run.lock.pooled:
+            await self._refuse_autocommit(order)
+        async with _translated("migrating"):
+            await self._run.carry_out(order, report)
+
+    async def forewarn(self, error: str) -> None:
+        """Record that this instance's attempt is about to be ended."""
+        await self.open()
+        await self._fail_attempt(error, None)
+
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
+        """Record this instance's attempt as failed, unless it was applied after all."""
+        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
+        await self._fail_attempt(error, revision, " ".join(sorted(parents)), age_seconds, error_class)
+
+    async def unlock(self) -> None:
+        """Give the lock back and notify those who listen."""
+        async with _translated("giving the lock back"):
+            await self._held.unlock()
+            await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
+
+    async def survey(self) -> Survey:
+        """Who holds the lock, what it does, what is in its way, and who waits."""
+        async with _translated("looking for the lock's holder"):
+            seen = await survey(self._key, self._connection)
+            if self._role == "waiting":
+                await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
+        if seen.holder is None or seen.statement is not None or seen.blocked_by:
+            return seen
+        newest = await self._rows_if_there(NEWEST.format(history=self._history))
+        return resting(seen, newest[0] if newest else None)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""
+        if self._listening:
+            await self._woken_within(seconds)
+        elif await self._may_listen():
+            # returns at once: the notification may have come just before, so look once more
+            async with _translated("listening for the holder"):
+                await self._connection.add_listener(self._key.channel, self._wake)
+            self._listening = True
+        else:
+            await self.close()
+            await self._woken_within(seconds)
+
+    async def close(self) -> None:
+        """Close the connection, and with it everything the session held."""
+        raw, self._raw = self._raw, None
+        if raw is None:
+            return
+        try:
+            await raw.close(timeout=CLOSE_SECONDS)
+        except (OSError, asyncpg.InterfaceError, asyncpg.PostgresError, asyncpg.InternalClientError):
+            raw.terminate()
+
+    async def _beside(self) -> asyncpg.Connection:
+        return await connect(self._url, self._limits, application_name(self._key, "observing", self._author.instance))
+
+    @property
+    def _connection(self) -> asyncpg.Connection:
+        if self._raw is None or self._raw.is_closed():
+            raise DatabaseUnreachable("the session was closed by the server or the network")
+        return self._raw
+
+    @property
+    def _held(self) -> SessionLock:
+        assert self._lock is not None, "try_lock comes first"
+        return self._lock
+
+    async def _suitable_lock(self) -> SessionLock:
+        if self._lock is None:
+            sql = "SELECT pg_backend_pid(), pg_is_in_recovery()"
+            pid, self._standby = await self._connection.fetchrow(sql, timeout=ANSWER_SECONDS)
+            # a pooler in between answers the start-up itself: the pid it gave is not that of the backend
+            pooled = pid != self._connection.get_server_pid()
+            self._lock = (TransactionLock if pooled else SessionLock)(self._key, self._connection, self._pace)
+        return self._lock
+
+    async def _refuse_autocommit(self, order: Order) -> None:
+        observed = await self.observe()
+        revisions = self._runner.revisions
+        needing = revisions.needing_autocommit(self._runner.planned(order, observed.revisions))
+        if needing:
+            raise DirectConnectionNeeded.for_block("; ".join(map(revisions.describe, needing)))
+
+    async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        async with _translated("reading the revision"):
+            try:
+                async with self._held.look() if self._lock else _nothing():
+                    stored = map(self._stored, arguments)
+                    return list(await self._connection.fetch(sql, *stored, timeout=ANSWER_SECONDS))
+            except asyncpg.UndefinedTableError:
+                return []
+            except asyncpg.UndefinedColumnError:
+                await self._recognise_once()
+                return []
+
+    def _stored(self, argument: Any) -> Any:
+        if isinstance(argument, (list, tuple)):
+            return [self._stored(each) for each in argument]
+        return storable(argument, encodings(self._connection)) if isinstance(argument, str) else argument
+
+    async def _value(self, sql: str, *arguments: Any) -> Any:
+        async with _translated("looking at the server"):
+            return await self._connection.fetchval(sql, *arguments, timeout=ANSWER_SECONDS)
+
+    async def _may_listen(self) -> bool:
+        # Those who wait must crowd out neither the holder nor the old release, which is still serving: a waiter
+        # keeps its connection only while the server is less than half full, else it connects, looks and leaves.
+        async with _translated("looking at the server"):
+            if (await self._suitable_lock()).pooled:
+                return False
+        room = "count(*) * 2 < current_setting('max_connections')::int"
+        return bool(await self._value(f"SELECT {room} FROM pg_stat_activity WHERE datid IS NOT NULL"))
+
+    def _wake(self, *_: object) -> None:
+        self._woken.set()
+
+    async def _woken_within(self, seconds: float) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._woken.wait()
+        self._woken.clear()
+
+
+@asynccontextmanager
+async def _translated(doing: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except Exception as error:
+        raise translate(error, doing) from error
+
+
+@asynccontextmanager
+async def _nothing() -> AsyncIterator[None]:
+    yield

@@ -1,0 +1,181 @@
+"""What the version and history tables say, and the one thing that is written into them from outside a run.
+
+Each question is one statement in autocommit. A table that is not there yet reads as empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import asyncpg
+
+from ...core.protocols import Past
+from ...core.schema import HalfApplied, Observed, Recorded
+from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Author, Outcome
+from ...execution.invalid_indexes import INVALID_INDEXES
+from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
+from ...text.encoding import restored
+
+SHAPES = """
+    SELECT c.relkind IN ('r', 'p') AS ordinary, ARRAY(
+        SELECT attname::text FROM pg_attribute WHERE attrelid = c.oid AND attnum > 0 AND NOT attisdropped
+    ) AS columns
+    FROM unnest($1::text[]) WITH ORDINALITY AS named (name, position) LEFT JOIN pg_class c ON c.oid = to_regclass(name)
+    ORDER BY position
+"""
+"""What the tables of the quoted names look like; NULLs for one that does not exist."""
+
+
+class Tables(OwnTables):
+    """The reading half of a session; `version` and `history` are the tables' quoted names, `known` this build's ids."""
+
+    def __init__(self, version: str, history: str, author: Author, known: Collection[str]) -> None:
+        super().__init__((version, history), known)
+        self._version = version
+        self._history = history
+        self._author = author
+
+    async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
+        """The rows; none where a table is missing, or a column that an older history table lacks."""
+        raise NotImplementedError
+
+    def _stored(self, argument: Any) -> Any:
+        """What the database can store of a text, or of each in a sequence."""
+        raise NotImplementedError
+
+    async def _shapes(self) -> tuple[Shape | None, Shape | None]:
+        rows = await self._rows_if_there(SHAPES, [self._version, self._history])
+        version, history = (
+            None if row["ordinary"] is None else Shape(frozenset(row["columns"]), row["ordinary"]) for row in rows
+        )
+        return version, history
+
+    async def _versions(self) -> frozenset[str]:
+        rows = await self._rows_if_there(f"SELECT {VERSION_COLUMN}::text FROM {self._version}")
+        return frozenset(row[0] for row in rows)
+
+    async def observe(self) -> Observed:
+        """The version table, what is half applied, the newest rows, the last success and failure: one query."""
+        versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
+        half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
+        # a database that has never seen this package has no history table, an empty one neither
+        ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
+        # as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
+        recent = f"(SELECT json_agg(r)::text FROM ({RECENT.format(history=self._history)}) r)"
+        for rest in (f"{half}, success, failure, {recent} {ended}", "'{}'::text[], NULL, NULL, NULL"):
+            rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
+            if rows:
+                revisions, half_applied, success, failure, newest = rows[0]
+                recorded = tuple(map(_recorded, json.loads(newest or "[]")))
+                known = await self._half_applied(half_applied)
+                await self._recognise_unless_known(frozenset(revisions))
+                return Observed(frozenset(revisions), known, success, failure, recorded)
+        await self._recognise_once()
+        return Observed()
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of every revision in the history table."""
+        rows = await self._rows_if_there(
+            f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
+        )
+        return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
+
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
+        rows = await self._rows_if_there(
+            "SELECT revision, outcome, instance, release, error, "
+            "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction IN ('upgrade', 'stamp') "
+            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
+            pending,
+        )
+        return [self._past(Past(**dict(row))) for row in rows]
+
+    async def runs(self, limit: int) -> list[asyncpg.Record]:
+        """The newest rows of the history table, newest first."""
+        await self._recognise_once()
+        return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
+
+    async def invalid_indexes(self) -> list[str]:
+        """Indexes that a concurrent build left behind, by their quoted names."""
+        return [row[0] for row in await self._rows_if_there(INVALID_INDEXES)]
+
+    async def half_applied(self) -> asyncpg.Record | None:
+        """The newest half-applied attempt, if any."""
+        rows = await self._rows_if_there(
+            f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
+        )
+        return rows[0] if rows else None
+
+    async def _id_sizes(self) -> list[int | None]:
+        """How many characters `version_num` holds, None for any number; empty where there is no such table."""
+        rows = await self._rows_if_there(
+            "SELECT CASE WHEN atttypmod > 4 THEN atttypmod - 4 END FROM pg_attribute "
+            "WHERE attrelid = to_regclass($1) AND attname = 'version_num'",
+            self._version,
+        )
+        return [row[0] for row in rows]
+
+    def _past(self, past: Past) -> Past:
+        # what could be stored of this build's own release is this build's
+        own = self._author.release
+        release = own if own is not None and past.release == self._stored(own)[:255] else past.release
+        error = None if past.error is None else restored(past.error)
+        return replace(past, release=release, instance=restored(past.instance), error=error)
+
+    async def _fail_attempt(
+        self,
+        error: str,
+        revision: str | None,
+        parents: str = "",
+        age_seconds: float = 0.0,
+        error_class: str = "TimeoutError",
+    ) -> None:
+        still_open = ", ".join(f"'{outcome}'" for outcome in OPEN)
+        # one that is half applied stays that; one that was rolled back with its transaction is written down anew; one
+        # whose lock went with its connection may have been closed by the next holder
+        await self._rows_if_there(
+            f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
+            "error_class = $7::text, "
+            f"outcome = CASE outcome WHEN '{Outcome.HALF_APPLIED}' THEN outcome ELSE '{Outcome.FAILED}' END "
+            f"WHERE id = (SELECT max(id) FROM {self._history} WHERE instance = left($2::text, 255)) "
+            f"AND (outcome IN ({still_open}) OR outcome = '{Outcome.INTERRUPTED}' AND revision = $3::text "
+            "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id) "
+            f"INSERT INTO {self._history} "
+            "(direction, outcome, error_class, finished_at, error, instance, revision, parents, release) "
+            f"SELECT 'upgrade', '{Outcome.FAILED}', $7::text, clock_timestamp(), "
+            "$1::text, left($2::text, 255), $3::text, $4::text, left($5::text, 255) "
+            "WHERE $3::text IS NOT NULL AND NOT EXISTS (SELECT FROM open) AND NOT EXISTS "
+            f"(SELECT FROM {self._history} WHERE instance = left($2::text, 255) AND revision = $3::text "
+            "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id",
+            error,
+            self._author.instance,
+            revision,
+            parents,
+            self._author.release,
+            age_seconds + SLACK_SECONDS,
+            error_class,
+        )
+
+    async def _half_applied(self, revisions: Sequence[str]) -> tuple[HalfApplied, ...]:
+        if not revisions:
+            return ()
+        now = frozenset(await self.invalid_indexes())
+        rows = await self._rows_if_there(
+            f"SELECT revision, statement, invalid_before FROM {self._history} "
+            f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
+        )
+        known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
+        # a table from before these columns tells no more than the name
+        return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
+
+
+def _recorded(row: dict[str, Any]) -> Recorded:
+    return Recorded(**{**row, "instance": restored(row["instance"])})
+
+
+def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
+    return tuple(sorted(invalid - frozenset(json.loads(row["invalid_before"] or "[]"))))

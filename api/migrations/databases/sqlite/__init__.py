@@ -1,0 +1,1 @@
+"""SQLite. Optional: without this folder the package works on the other databases."""

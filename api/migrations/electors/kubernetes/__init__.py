@@ -1,0 +1,1 @@
+"""A Lease of Kubernetes. Optional: without this folder the other strategies work."""

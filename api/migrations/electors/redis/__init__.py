@@ -1,0 +1,1 @@
+"""A lock in Redis. Optional: without this folder the other strategies work."""

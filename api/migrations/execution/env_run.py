@@ -1,0 +1,69 @@
+"""`env.py`, executed on the session that holds the lock, with what must surround each revision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import sqlalchemy as sa
+
+from ..errors import ConfigurationError
+from .env_options import Pass, merged, named
+from .env_script import execute, refuse_foreign
+from .env_search_path import chosen_schema
+from .revisions import Revisions
+from .steps import Plan
+
+
+class EnvRun:
+    """One run of `env.py` on `connection`, with `options` composed with its own.
+
+    Where it runs the revisions for several version tables (a loop over schemas), `only` is the pass of this run, and
+    the others do nothing.
+    """
+
+    def __init__(
+        self,
+        revisions: Revisions,
+        connection: sa.Connection,
+        options: dict[str, Any],
+        only: Pass | None = None,
+    ) -> None:
+        self._revisions = revisions
+        self._connection = connection
+        self._options = options
+        self._only = only
+        self._skips = False
+
+    def run(self, plan: Plan, target: str) -> None:
+        """Run the plan's steps.
+
+        Raises:
+            ForeignConnection: `env.py` does not use the connection as it must; nothing was executed.
+            ConfigurationError: it failed by itself, or says what cannot be composed; nothing was executed.
+        """
+        execute(self._revisions, self._connection, self, {"fn": plan, "destination_rev": target})
+
+    def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
+        """Configure Alembic with both sides' options."""
+        refuse_foreign(connection, self._connection)
+        self._skips = self._only is not None and not self._is_for(self._only, options)
+        if not self._skips:
+            self._refuse_another_table(options)
+        configure(connection=connection, **merged(options, self._options))
+
+    def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
+        """Run the revisions, unless this pass is for another version table."""
+        if not self._skips:
+            run(**arguments)
+
+    def _is_for(self, only: Pass, options: dict[str, Any]) -> bool:
+        return named(options, only.default, chosen_schema(self._connection)) == only.table
+
+    def _refuse_another_table(self, options: dict[str, Any]) -> None:
+        for name in ("version_table", "version_table_schema"):
+            if options.get(name) not in {None, self._options[name]}:
+                raise ConfigurationError(
+                    f"env.py names the {name} {options[name]!r} now, and named {self._options[name]!r} when it was "
+                    "executed before the lock. Nothing was migrated. To fix: let env.py name the same one each time"
+                )

@@ -1,0 +1,173 @@
+"""The files of a build: env.py and the revisions. A build that lacks them, or has a damaged one, is refused by name.
+
+Alembic takes a build without revisions for one that is at head, skips a folder that does not exist, warns where two
+files have one id, and raises a KeyError where a parent is missing.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Sequence
+from graphlib import CycleError, TopologicalSorter
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import Script, ScriptDirectory
+from alembic.script.revision import RevisionMap
+from alembic.util import CommandError, to_tuple
+from alembic.util.pyfiles import coerce_resource_to_filename, pyc_file_from_path
+
+from ..errors import ConfigurationError
+from .error_translation import describe
+
+_NO_REVISION_YET = "a project that has no revision yet sets MIGRATION_STRATEGY=off"
+
+
+def read(config: Config) -> ScriptDirectory:
+    """The script directory that `config`, of an `alembic.ini`, names, with every revision loaded.
+
+    Raises:
+        ConfigurationError: a file is missing or damaged; the message names it.
+    """
+    directory = _opened(config)
+    scripts = _loaded(directory)
+    _refuse_bad_links(scripts)
+    directory.revision_map = RevisionMap(lambda: scripts)
+    _check_env(directory)
+    return directory
+
+
+def ini_of(config: Config) -> Path:
+    """The absolute path of the `alembic.ini` that `config` was read from."""
+    return Path(str(config.config_file_name)).absolute()
+
+
+def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str) -> str | None:
+    """What is missing in the folders of revisions, and what to do about it; `named_by` is the file that names them."""
+    folders = [Path(folder) for folder in directory._version_locations]
+    source = f"{'version_locations' if directory.version_locations else 'script_location'} in {named_by}"
+    # also where other folders have revisions: those of this one would be missing without a word
+    unusable = [f"{folder} {why}" for folder in folders if (why := _unusable(folder))]
+    if unusable:
+        what = "a folder of revisions is missing" if has_revisions else "this build has no revisions"
+        return (
+            f"{what}: {'; '.join(unusable)} ({source}). To fix: put the folder into the build, or correct the setting; "
+            f"{_NO_REVISION_YET}"
+        )
+    if has_revisions:
+        return None
+    deeper = sorted({path.parent for folder in folders for path in folder.glob("*/*.py") if path.parent.name[0] != "_"})
+    found = f", but {deeper[0]} has some, which is not searched" if deeper else ""
+    remedy = (
+        "set recursive_version_locations = true in alembic.ini" if deeper else "put the revision files into the build"
+    )
+    return (
+        f"this build has no revisions: no revision files in {', '.join(map(str, folders))}{found} ({source}). "
+        f"To fix: {remedy}; {_NO_REVISION_YET}"
+    )
+
+
+def env_chooses(directory: ScriptDirectory) -> bool:
+    """Whether the text of env.py mentions folders of revisions, so that only executing it tells which they are."""
+    path = Path(directory.env_py_location)
+    return not path.is_file() or b"version_locations" in path.read_bytes()
+
+
+def _opened(config: Config) -> ScriptDirectory:
+    ini = ini_of(config)
+    try:
+        return ScriptDirectory.from_config(config)
+    except CommandError as error:
+        if "Path doesn't exist" not in str(error):
+            raise ConfigurationError(f"{ini} cannot be used: {error}. To fix: correct the file") from error
+        folder = coerce_resource_to_filename(str(config.get_main_option("script_location"))).absolute()
+        raise ConfigurationError(
+            f"the script folder {folder} does not exist (script_location in {ini}). To fix: put the folder into the "
+            "build, or correct script_location"
+        ) from error
+    except Exception as error:
+        what = describe(error, quotes=True)
+        raise ConfigurationError(f"{ini} cannot be used: {what}. To fix: correct the file") from error
+
+
+def _loaded(directory: ScriptDirectory) -> list[Script]:
+    try:
+        return list(directory._load_revisions())
+    except (Exception, SystemExit) as error:
+        # a revision file is imported, and an import may raise anything
+        path = _being_loaded(error)
+        what = str(error) if isinstance(error, CommandError) else describe(error, quotes=True)
+        named = f"the revision file {path} does not load" if path else "the revisions do not load"
+        raise ConfigurationError(
+            f"{named}: {what}{_line(error, path)}. To fix: correct the file, or remove it if it is not a revision"
+        ) from error
+
+
+def _refuse_bad_links(scripts: Sequence[Script]) -> None:
+    by_id: dict[str, Script] = {}
+    for script in scripts:
+        if (other := by_id.setdefault(script.revision, script)) is not script:
+            raise ConfigurationError(
+                f"two revision files have the id {script.revision}: {other.path} and {script.path}. To fix: remove one "
+                "of them, or give it an id of its own"
+            )
+    labels = {label: script for script in scripts for label in script.branch_labels}
+    parents = {script.revision: list(_parents(script, {**labels, **by_id})) for script in scripts}
+    try:
+        TopologicalSorter(parents).prepare()
+    except CycleError as error:
+        files = ", ".join(sorted({by_id[revision].path for revision in error.args[1]}))
+        raise ConfigurationError(
+            f"these revisions are ancestors of one another: {' -> '.join(error.args[1])} ({files}). To fix: correct a "
+            "down_revision or depends_on"
+        ) from error
+
+
+def _parents(script: Script, known: dict[str, Script]) -> list[str]:
+    found: list[str] = []
+    for name, value in (("down_revision", script.down_revision), ("depends_on", script.dependencies)):
+        for parent in to_tuple(value, default=()):
+            if parent not in known:
+                raise ConfigurationError(
+                    f"{script.path} names {parent} as its {name}, and no revision file has that id. To fix: put the "
+                    f"file of {parent} into the build, or correct {name}"
+                )
+            found.append(known[parent].revision)
+    return found
+
+
+def _check_env(directory: ScriptDirectory) -> None:
+    path = Path(directory.env_py_location).absolute()
+    if not path.exists() and pyc_file_from_path(path):
+        return  # Alembic runs the compiled one
+    try:
+        # compiled as Alembic's own import compiles it, and kept for that
+        SourceFileLoader("env_py", str(path)).get_code("env_py")
+    except Exception as error:
+        what = "does not exist" if isinstance(error, FileNotFoundError) else f"does not load: {describe(error)}"
+        raise ConfigurationError(f"{path} {what}. To fix: put the file into the build, or correct it") from error
+
+
+def _unusable(folder: Path) -> str | None:
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:
+        return "does not exist"
+    except NotADirectoryError:
+        return "is not a folder"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None
+
+
+def _being_loaded(error: BaseException) -> str | None:
+    # Alembic does not say which one; the frames of its loader know it
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
+    named = [Path(f["dir_"], f["filename"]) for f in frames if "dir_" in f and "filename" in f]
+    return str(named[0].absolute()) if named else None
+
+
+def _line(error: BaseException, path: str | None) -> str:
+    lines = [number for frame, number in traceback.walk_tb(error.__traceback__) if frame.f_code.co_filename == path]
+    return f", at line {lines[-1]}" if lines else ""

@@ -1,0 +1,91 @@
+"""Whether the version table can hold the ids that an order writes into it.
+
+Alembic creates the column as VARCHAR(32), and writes an id when everything else of the revision is done: PostgreSQL
+then rolls the revision back, and MySQL leaves it half applied. SQLite enforces no length.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from alembic.runtime.migration import MigrationContext
+
+from ..errors import ConfigurationError
+from ..text.encoding import codec, holds
+from .driver_errors import number
+from .error_translation import root, sqlstate
+
+LONGEST_ID = 32
+"""Characters that Alembic's own column holds."""
+
+WIDENS = re.compile(r"version_num|version_table_impl")
+"""What `env.py` or a revision mentions that gives the column another size."""
+
+_ALTER = {
+    "postgresql": "ALTER TABLE {} ALTER COLUMN version_num TYPE varchar(128)",
+    "mysql": "ALTER TABLE {} MODIFY version_num varchar(128) NOT NULL",
+}
+_WAYS_OUT = (
+    "shorten the id (the name 'revision' in its file, and each 'down_revision' that has it), or widen the column "
+    "version_num of the version table before the next run"
+)
+_DATA_TOO_LONG = 1406
+_CREATE = "CREATE TABLE {} (version_num varchar(128) NOT NULL PRIMARY KEY)"
+
+
+@dataclass(frozen=True)
+class IdColumn:
+    """The column `version_num`: its table's quoted name, its size in characters (None: any), its encoding."""
+
+    table: str
+    dialect: str
+    length: int | None
+    encoding: str
+    exists: bool = True
+
+    @classmethod
+    def of(cls, table: str, dialect: str, encoding: str, sizes: Sequence[int | None]) -> IdColumn:
+        """As the catalog has it (`sizes`), or else as Alembic will create it.
+
+        An `env.py` that was executed in this process may have given Alembic another size.
+        """
+        if sizes:
+            return cls(table, dialect, sizes[0], encoding)
+        kind = MigrationContext.configure(dialect_name=dialect)._version.c.version_num.type
+        return cls(table, dialect, getattr(kind, "length", None), encoding, exists=False)
+
+
+def doubtful(ids: Iterable[str]) -> tuple[str, ...]:
+    """Those of `ids` that a column of Alembic's, in any encoding, may not hold."""
+    return tuple(each for each in ids if len(each) > LONGEST_ID or not each.isascii())
+
+
+def refuse(ids: Iterable[str], column: IdColumn) -> None:
+    """Make sure that `column` can hold each of `ids`.
+
+    Raises:
+        ConfigurationError: it cannot; the message names the ways out.
+    """
+    for each in ids:
+        if column.length is not None and len(each) > column.length:
+            state = "holds" if column.exists else "will be created by Alembic and hold"
+            sql = (_ALTER[column.dialect] if column.exists else _CREATE).format(column.table)
+            raise ConfigurationError(
+                f"revision id {each} has {len(each)} characters, and {column.table}.version_num {state} "
+                f"{column.length}. To fix: {_WAYS_OUT}: {sql};"
+            )
+        if codec(column.encoding) and not holds(each, (column.encoding,)):
+            raise ConfigurationError(
+                f"revision id {each} has a character that {column.table}.version_num cannot hold (its encoding is "
+                f"{column.encoding}). To fix: use only ASCII letters, digits and _ in the id"
+            )
+
+
+def explained(error: BaseException, revision: str) -> str:
+    """`; ` and the ways out where a text was too long for its column, and that may have been the revision's own id."""
+    too_long = sqlstate(error) == "22001" or number(root(error)) == _DATA_TOO_LONG
+    if not too_long or len(revision) <= LONGEST_ID:
+        return ""
+    return f"; its id has {len(revision)} characters: {_WAYS_OUT}"

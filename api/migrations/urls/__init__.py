@@ -1,0 +1,1 @@
+"""Database URLs, as platforms hand them out."""

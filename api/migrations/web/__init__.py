@@ -1,0 +1,1 @@
+"""What an HTTP client sees: the gate in front of the application, the probes, the metrics, the status page."""

@@ -1,0 +1,1 @@
+"""The page for browsers at `/health/migrations`. Optional: without this folder a browser gets JSON."""

@@ -1,0 +1,146 @@
+"""What `migrate.sh` takes, what it refuses with exit code 2, and that its help tells the truth about exit codes."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from api.migrations.cli import commands
+from api.migrations.cli.main import EXIT_CODES, _parser, _settings, main
+from api.migrations.errors import MigrationError
+
+SIGNALS = {130, 143}
+
+
+def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationError]]:
+    """Every error of the package."""
+    return {base}.union(*(classes(one) for one in base.__subclasses__()))
+
+
+@pytest.mark.parametrize(
+    ("argv", "command"),
+    [
+        ("upgrade", commands.upgrade),
+        ("upgrade --backup --to there", commands.upgrade),
+        ("backup --to there", commands.backup),
+        ("downgrade base", commands.downgrade),
+        ("current", commands.current),
+        ("history", commands.history),
+        ("status", commands.status),
+        ("check", commands.check),
+        ("wait", commands.wait),
+        ("stamp head", commands.stamp),
+        ("repair --rerun", commands.repair),
+        ("repair --stamp", commands.repair),
+    ],
+)
+def test_every_command_is_known(argv: str, command: commands.Command) -> None:
+    """And says whether it prints JSON."""
+    arguments = _parser().parse_args(argv.split())
+    assert arguments.command is command
+    assert not arguments.json
+    assert _parser().parse_args([*argv.split(), "--json"]).json
+
+
+@pytest.mark.parametrize(
+    ("argv", "revision"),
+    [("downgrade -1", "-1"), ("downgrade -12 --yes", "-12"), ("downgrade base", "base"), ("upgrade", "head"),
+     ("upgrade ab12", "ab12"), ("upgrade +1", "+1")],
+)  # fmt: skip
+def test_a_revision_may_begin_with_a_minus(argv: str, revision: str) -> None:
+    """`downgrade -1` is no option."""
+    assert _parser().parse_args(argv.split()).revision == revision
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        "",
+        "nonsense",
+        "downgrade",
+        "stamp",
+        "repair",
+        "repair --rerun --stamp",
+        "upgrade --timeout",
+        "upgrade --timeout 0",
+        "upgrade --timeout -5",
+        "upgrade --timeout nan",
+        "upgrade --timeout soon",
+        "wait --time 5",
+        "check --timeout 5",
+        "history --limit many",
+        "upgrade head base",
+        "--json",
+    ],
+)
+def test_wrong_usage_ends_with_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Before anything is read or connected; the reason is on standard error."""
+    with pytest.raises(SystemExit) as ended:
+        main(argv.split())
+    assert ended.value.code == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "usage: migrate.sh" in err
+
+
+@pytest.mark.parametrize("word", ["--help", "help"])
+def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    """Whoever writes a pipeline looks there."""
+    with pytest.raises(SystemExit) as ended:
+        main([word])
+    assert ended.value.code == 0
+    assert EXIT_CODES.strip() in capsys.readouterr().out
+
+
+def test_there_is_help_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
+    """`help wait` is `wait --help`."""
+    with pytest.raises(SystemExit) as ended:
+        main(["help", "wait"])
+    assert ended.value.code == 0
+    assert "--timeout SECONDS" in capsys.readouterr().out
+
+
+def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:
+    """Both directions: every code is explained, and every explained one exists."""
+    explained = {int(code) for code in re.findall(r"\b(\d+)(?=  |, \d)", EXIT_CODES)}
+    assert explained - {0} - SIGNALS == {error.exit_code for error in classes()}
+
+
+@pytest.mark.parametrize(("wait", "run"), [(10, 10), (300, 300), (3000, 300)])
+def test_a_timeout_stands_for_the_wait_budget(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: float, run: float
+) -> None:
+    """A shorter one shortens the run as well, a longer one leaves it."""
+    monkeypatch.chdir(tmp_path)
+    settings = _settings(_parser().parse_args(["upgrade", "--timeout", str(wait)]))
+    assert (settings.wait_seconds, settings.run_seconds) == (wait, run)
+
+
+def test_a_timeout_is_no_contradiction_of_a_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A person may wait for less than a dead leader's hold lasts; the settings themselves are checked as ever."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIGRATION_STRATEGY", "redis")
+    monkeypatch.setenv("MIGRATION_REDIS_URL", "redis://127.0.0.1:1")
+    assert _settings(_parser().parse_args(["wait", "--timeout", "5"])).wait_seconds == 5
+
+
+def test_a_command_without_a_timeout_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an instance does."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MIGRATION_WAIT_SECONDS", "400")
+    assert _settings(_parser().parse_args(["check"])).wait_seconds == 400
+
+
+@pytest.mark.parametrize("limit", ["0", "-1", "many", "10001"])
+def test_a_limit_of_the_history_is_a_positive_number(limit: str) -> None:
+    """Anything else would reach the server as an SQL error."""
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(["history", "--limit", limit])
+
+
+@pytest.mark.parametrize("seconds", ["soon", "0", "nan"])
+def test_a_timeout_that_is_none_is_explained(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """In words, not by the name of a function."""
+    with pytest.raises(SystemExit, match="2"):
+        _parser().parse_args(["wait", "--timeout", seconds])
+    assert "--timeout: must be a number of seconds, more than 0" in capsys.readouterr().err

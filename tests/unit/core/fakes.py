@@ -1,0 +1,266 @@
+"""Hand-written stand-ins: time that only moves when somebody waits, a database in memory, small trees of revisions.
+
+The trees are real Alembic, and the integration tests run them on a real server.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from textwrap import dedent, indent
+from typing import Any
+
+import asyncpg
+import pytest
+
+from api.migrations.assembly import Assembly
+from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.decision import Policy
+from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.schema import CodeRevisions, Observed
+from api.migrations.core.status import Holder, Phase, Survey, Tracker
+from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
+from api.migrations.settings import MigrationSettings
+from tests import waiting
+from tests.servers import fetch_sync
+
+FOREVER_SECONDS = waiting.FOREVER_SECONDS
+"""Longer than anything takes: whoever waits that long has hung."""
+
+STOP = "SELECT pg_advisory_lock(777)"
+"""What a revision executes to be held back by a `barrier`."""
+STOPPED = """
+    SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+THREE_LINES = "from api.migrations.environment import run_env\n\nrun_env()\n"
+
+
+class FakeClock:
+    """Time that passes only while somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.seconds = 1000.0
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        """Seconds since an arbitrary start."""
+        return self.seconds
+
+    async def sleep(self, seconds: float) -> None:
+        """Move the time and let the other tasks run."""
+        self.slept.append(seconds)
+        self.seconds += seconds
+        await asyncio.sleep(0)
+
+
+class Database:
+    """What every session of the fleet shares: the version table, the history and the lock."""
+
+    def __init__(self, code: CodeRevisions, clock: FakeClock, revisions: frozenset[str] = frozenset()) -> None:
+        self.code = code
+        self.clock = clock
+        self.observed = Observed(revisions)
+        self.lineage: dict[str, frozenset[str]] = {}
+        self.failures: list[tuple[float, Past]] = []
+        self.holder: Holder | None = None
+        self.refused_connections = 0
+        self.tries: list[str] = []
+        self.runs: list[str] = []
+        self.work: Callable[[FakeSession, Order, Report], Awaitable[None]] = apply_all
+
+    def session(self, instance: str) -> "FakeSession":
+        """A session of that instance, not yet connected."""
+        return FakeSession(self, instance)
+
+
+class FakeSession:
+    """A `MigrationSession` on a `Database`; like the real one it gives the lock up when it is closed."""
+
+    def __init__(self, database: Database, instance: str) -> None:
+        self.database = database
+        self.instance = instance
+        self.is_open = False
+
+    async def open(self) -> None:
+        """Connect, unless the server refuses."""
+        if self.is_open:
+            return
+        if self.database.refused_connections > 0:
+            self.database.refused_connections -= 1
+            raise DatabaseUnreachable("no connection while connecting: the server is starting up")
+        self.is_open = True
+
+    async def observe(self) -> Observed:
+        """The version table and what is half applied."""
+        assert self.is_open
+        return self.database.observed
+
+    async def lineage(self) -> Mapping[str, frozenset[str]]:
+        """Parents of revisions, from the history."""
+        return self.database.lineage
+
+    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+        """The failed attempts at any of `pending`, newest first."""
+        clock, failures = self.database.clock, reversed(self.database.failures)
+        return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]
+
+    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+        """Any id fits."""
+
+    async def try_lock(self) -> bool:
+        """Take the lock if it is free."""
+        self.database.tries.append(self.instance)
+        if self.database.holder is None:
+            self.database.holder = Holder(self.instance, id(self))
+        return self._holds
+
+    async def lock_is_held(self) -> bool:
+        """Whether the database has a holder."""
+        return self.database.holder is not None
+
+    async def secure(self, order: Order) -> None:
+        """There is nothing to lose."""
+
+    async def carry_out(self, order: Order, report: Report) -> None:
+        """Do the database's `work`, which only the holder may."""
+        assert self._holds
+        self.database.runs.append(self.instance)
+        await self.database.work(self, order, report)
+
+    async def forewarn(self, error: str) -> None:
+        """Nothing: what works here has no row of its own."""
+
+    async def fail_attempt(
+        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
+    ) -> None:
+        """Record a failure of this instance, unless the revision was applied."""
+        if revision is None or revision in self.database.code.pending(self.database.observed.revisions):
+            self.failed("?", error)
+
+    async def unlock(self) -> None:
+        """Give the lock back."""
+        if not self._holds:
+            raise HoldLost("the lock was gone before it was given back")
+        self.database.holder = None
+
+    async def survey(self) -> Survey:
+        """Who holds the lock."""
+        return Survey(self.database.holder)
+
+    async def pause(self, seconds: float) -> None:
+        """Wait; there is no notification."""
+        await self.database.clock.sleep(seconds)
+
+    async def close(self) -> None:
+        """Leave nothing behind."""
+        if self._holds:
+            self.database.holder = None
+        self.is_open = False
+
+    def failed(self, revision: str, error: str, release: str | None = None) -> None:
+        """Write a failed attempt into the history."""
+        past = Past(revision, "failed", self.instance, release, error, 0.0)
+        self.database.failures.append((self.database.clock.seconds, past))
+
+    @property
+    def _holds(self) -> bool:
+        return self.database.holder == Holder(self.instance, id(self))
+
+
+async def apply_all(session: FakeSession, order: Order, report: Report) -> None:
+    """The ordinary run: every pending revision takes a second and becomes the version."""
+    database = session.database
+    pending = database.code.pending(database.observed.revisions)
+    report.planned(pending, "Applied")
+    for revision in pending:
+        report.started(revision)
+        await database.clock.sleep(1.0)
+        database.observed = Observed(database.observed.revisions - database.code.parents[revision] | {revision})
+        report.finished(revision)
+
+
+class Instance:
+    """One coordinator with its tracker."""
+
+    def __init__(self, database: Database, name: str = "one", policy: Policy | None = None) -> None:
+        self.tracker = Tracker(instance=name)
+        scope = Scope(lambda: database.session(name), database.code)
+        self.coordinator = Coordinator([scope], self.tracker, policy or Policy(), database.clock)
+
+    @property
+    def phase(self) -> Phase:
+        """Where it stands."""
+        return self.tracker.status.phase
+
+    async def fails(self, error: type[MigrationError], *words: str) -> None:
+        """It must not become ready, and say so in the error as in the status."""
+        with pytest.raises(error) as raised:
+            await self.coordinator.become_ready()
+        assert type(raised.value) is error
+        assert [word for word in words if word not in str(raised.value)] == []
+        assert (self.phase, self.tracker.status.message) == (Phase.FAILED, str(raised.value))
+
+
+def revision(
+    folder: Path, name: str, upgrade: str, *, after: str | None = None, extra: str = "", down: str = ""
+) -> None:
+    """Write one revision file; `upgrade` and `down` are the bodies of its functions."""
+    text = f'"""Do {name}."""\n\nimport sqlalchemy as sa\nfrom alembic import op\n\n'
+    text += f"revision = {name!r}\ndown_revision = {after!r}\n{extra}\n\n\ndef upgrade():\n"
+    text += indent(dedent(upgrade), "    ") + "\n\n\ndef downgrade():\n" + indent(dedent(down) or "pass", "    ") + "\n"
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
+    (folder / "versions" / f"{name}.py").write_text(text)
+
+
+def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
+    """Write an Alembic tree of revisions r1, r2, … with the given bodies; returns its alembic.ini."""
+    (folder / "versions").mkdir(parents=True, exist_ok=True)
+    (folder / "env.py").write_text(env)
+    ini = folder / "alembic.ini"
+    ini.write_text("[alembic]\nscript_location = %(here)s\npath_separator = os\n")
+    for number, body in enumerate(upgrades, start=1):
+        revision(folder, f"r{number}", body, after=f"r{number - 1}" if number > 1 else None)
+    return ini
+
+
+def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> Assembly:
+    """What an instance builds from its settings, without the environment."""
+    # a revision that stands at a barrier waits for a lock, and must not be sent away from it
+    values = {
+        "lock_timeout_seconds": 0,
+        "database_url": url,
+        "alembic_config": str(ini),
+        "instance": instance,
+        **settings,
+    }
+    return Assembly.build(MigrationSettings.load(**values))
+
+
+async def eventually(url: str, sql: str, what: str) -> None:
+    """Return as soon as the first value of `sql`, asked on connections of its own, is true."""
+    await asyncio.to_thread(waiting.wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what)
+
+
+@asynccontextmanager
+async def barrier(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Hold back whoever executes STOP; yields what returns as soon as somebody stands there."""
+    connection = await asyncpg.connect(url)
+    await connection.execute(STOP)
+    try:
+        yield lambda: eventually(url, STOPPED, "a revision at the barrier")
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def in_the_way(url: str, sql: str, name: str) -> AsyncIterator[asyncpg.Connection]:
+    """A session called `name` that executed `sql` and went to lunch: idle in transaction, with its locks."""
+    connection = await asyncpg.connect(url, server_settings={"application_name": name})
+    try:
+        await connection.execute("BEGIN")
+        await connection.execute(sql)
+        yield connection
+    finally:
+        await connection.close()

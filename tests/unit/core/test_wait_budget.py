@@ -1,0 +1,69 @@
+"""What is said while an instance waits, as often as it has to be; time only moves when somebody waits."""
+
+import re
+
+import pytest
+
+from api.migrations.core.decision import Policy
+from api.migrations.core.schema import CodeRevisions
+from api.migrations.core.status import Holder
+from api.migrations.errors import DatabaseUnreachable, WaitTimeout
+from tests.unit.core.fakes import Database, FakeClock, Instance
+
+CODE = CodeRevisions({"a": frozenset()}, frozenset("a"))
+FIRST, SECOND = Holder("first", 11), Holder("second", 22)
+POLICY = Policy(wait_seconds=35, run_seconds=35)
+TAKEN_OVER_SECONDS = 13.0
+"""After the second line, and long enough before the third that who waits has looked again."""
+
+
+@pytest.fixture
+def database() -> Database:
+    """An empty database."""
+    return Database(CODE, FakeClock())
+
+
+def lines(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
+    """The lines of that event, oldest first."""
+    return [record.getMessage() for record in caplog.records if getattr(record, "event", None) == event]
+
+
+@pytest.mark.parametrize("may_migrate", [True, False], ids=["tries too", "only verifies"])
+async def test_every_ten_seconds_a_line_names_the_holder(
+    database: Database, caplog: pytest.LogCaptureFixture, may_migrate: bool
+) -> None:
+    """The first at once, then one each 10 s until the budget ends; one that took over meanwhile is named instead."""
+    caplog.set_level("INFO")
+    database.holder = FIRST
+    clock = database.clock
+    began, sleep = clock.seconds, clock.sleep
+
+    async def taken_over(seconds: float) -> None:
+        await sleep(seconds)
+        if clock.seconds - began > TAKEN_OVER_SECONDS:
+            database.holder = SECOND
+
+    clock.sleep = taken_over  # type: ignore[method-assign]
+    policy = Policy(wait_seconds=35, run_seconds=35, may_migrate=may_migrate)
+    with pytest.raises(WaitTimeout, match=r"second \(pid 22\) holds the lock"):
+        await Instance(database, policy=policy).coordinator.become_ready()
+    said = [
+        re.search(r"; (\w+) \(pid \d+\) holds the lock.*; waited (\d+) s", line) for line in lines(caplog, "waiting")
+    ]
+    assert [match and match[1] for match in said] == ["first", "first", "second", "second"]
+    # each pause between two looks adds up to a second and a half
+    waited = [int(match[2]) for match in said if match]
+    assert all(10 * number <= seconds <= 12 * number for number, seconds in enumerate(waited)), waited
+
+
+async def test_every_ten_seconds_a_line_says_that_the_database_is_away(
+    database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """However often it is tried meanwhile."""
+    caplog.set_level("INFO")
+    database.refused_connections = 1_000
+    with pytest.raises(DatabaseUnreachable):
+        await Instance(database, policy=POLICY).coordinator.become_ready()
+    said = lines(caplog, "database_unreachable")
+    assert 3 <= len(said) <= 4 < len(database.clock.slept)
+    assert all("the server is starting up" in line for line in said)

@@ -1,0 +1,74 @@
+"""What the holder left to read between two tries, and whether it is still about the one that holds the lock."""
+
+import json
+from dataclasses import asdict
+from typing import Any
+
+import pytest
+
+from api.migrations.core.status import Blocker, Holder, Retry, Survey
+from api.migrations.databases.postgres.retry_pause import LATE_SECONDS, resting
+
+LUNCH = Blocker(7, "lunch", "me", "idle in transaction", 3.0, "accounts", "AccessExclusiveLock")
+GONE = Blocker(8, "gone")
+SEEN = Survey(Holder("api-1", 99))
+LONG = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
+
+
+def left(instance: str = "api-1", ago: float = 1.0, **changed: Any) -> dict[str, Any]:
+    """The newest row of the history, its third try failed and the next one to come after 4 s."""
+    note = {"retry": asdict(Retry(3, 4.0)), "blocked_by": [asdict(LUNCH), asdict(GONE)]}
+    return {
+        "outcome": "retried",
+        "instance": instance,
+        "note": json.dumps(note),
+        "ago": ago,
+        "alive": [7, 99],
+        **changed,
+    }
+
+
+def test_a_pause_is_told() -> None:
+    """By how much of it is left, and by those who are still there, that much older."""
+    seen = resting(SEEN, left())
+    assert seen.retry == Retry(3, 3.0)
+    assert [(blocker.pid, blocker.seconds) for blocker in seen.blocked_by] == [(7, 4.0)]
+    assert "attempt 3 did not get its lock, the next one is in 3 s; pid 7 (lunch" in str(seen)
+
+
+def test_a_long_name_is_known_by_its_beginning() -> None:
+    """The server cuts the names of sessions."""
+    assert resting(Survey(Holder(LONG[:40], 99)), left(LONG)).retry is not None
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        None,
+        left(outcome="running"),
+        left(note=None),
+        left("api-10"),
+        left(ago=4.0 + LATE_SECONDS + 1),
+        left(note="not JSON"),
+        left(note='{"retry": {"attempt": 3, "seconds": 4, "reason": "of a later release"}, "blocked_by": []}'),
+        left(note='{"blocked_by": []}'),
+    ],
+    ids=[
+        "no history",
+        "at work",
+        "no note",
+        "of another",
+        "of a dead run",
+        "no JSON",
+        "of another release",
+        "no retry",
+    ],
+)
+def test_anything_else_is_left_alone(row: dict[str, Any] | None) -> None:
+    """It tells nothing about whoever holds the lock now."""
+    assert resting(SEEN, row) == SEEN
+
+
+def test_nobody_pauses_where_nobody_holds() -> None:
+    """Whatever the last run has left."""
+    assert resting(Survey(), left()) == Survey()

@@ -1,0 +1,44 @@
+"""What a backup writes: nothing that was in its folder before is overwritten or removed, whatever fails."""
+
+import asyncio
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from api.migrations.databases.archive import CHECKSUM, PARTIAL, Archive
+from api.migrations.databases.backup import Backup
+from api.migrations.errors import BackupFailed
+from api.migrations.execution.history_table import Author, History
+
+NOON = datetime(2026, 3, 1, 12, 0, 0, 0, UTC)
+
+
+async def copied(path: Path) -> tuple[int, str]:
+    """A copy of nothing, into the file that is there for it."""
+    return 0, "0" * 64
+
+
+def backed_up(folder: Path) -> Path:
+    """Take a backup at noon; returns its file."""
+    backup = Backup(Archive(folder, 5), 60, History("history", None), Author("one", None))
+    made = asyncio.run(backup._keep("ledger", NOON, frozenset({"r1"}), copied, str))
+    return Path(made.path)
+
+
+def test_a_backup_is_two_files(tmp_path: Path) -> None:
+    """The copy and its checksum, and nothing that was on the way to them."""
+    path = backed_up(tmp_path)
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, path.name + CHECKSUM]
+    assert path.with_name(path.name + CHECKSUM).read_text() == f"{'0' * 64}  {path.name}\n"
+
+
+@pytest.mark.parametrize("ending", ["", CHECKSUM, PARTIAL])
+def test_what_has_its_name_stays(tmp_path: Path, ending: str) -> None:
+    """Another program's file, by a coincidence of names: there is no backup, and the file is as it was."""
+    path = Archive(tmp_path, 5).path("ledger", frozenset({"r1"}), NOON)
+    other = path.with_name(path.name + ending)
+    other.write_text("keep me")
+    with pytest.raises(BackupFailed, match="File exists"):
+        backed_up(tmp_path)
+    assert [(each.name, each.read_text()) for each in tmp_path.iterdir()] == [(other.name, "keep me")]

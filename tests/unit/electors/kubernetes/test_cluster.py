@@ -1,0 +1,116 @@
+"""Where the Kubernetes API is: found as kubectl and client-go find it, or said to be missing."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from api.migrations.electors.kubernetes.cluster import cluster_config
+from api.migrations.electors.kubernetes.elector import Leases
+from api.migrations.errors import ConfigurationError
+from api.migrations.settings import MigrationSettings
+from tests.lease_api import NAMESPACE, LeaseApi
+
+NOWHERE = "/nonexistent"
+SECRET = "geh3im"
+
+
+@pytest.fixture(autouse=True)
+def _outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No cluster of the developer's."""
+    for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture
+def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """What Kubernetes mounts into a pod."""
+    folder = tmp_path / "serviceaccount"
+    folder.mkdir()
+    for name, text in {"token": SECRET, "namespace": "shop", "ca.crt": ""}.items():
+        (folder / name).write_text(text)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    return str(folder)
+
+
+def test_a_pod_asks_as_its_service_account(account: str) -> None:
+    """In its own namespace, with the token read from the file each time it is refused."""
+    config = cluster_config(account, NOWHERE)
+    assert (config.namespace, config.cluster.server) == ("shop", "https://[fd00::1]:443")
+    assert config.user is not None
+    assert config.user.token_file == f"{account}/token"
+
+
+def test_kubeconfig_wins(account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever sets it means it, in a pod too; without either it is the default file."""
+    kubeconfig = str(LeaseApi(tmp_path).kubeconfig)
+    assert cluster_config(NOWHERE, kubeconfig).namespace == NAMESPACE
+    monkeypatch.setenv("KUBECONFIG", kubeconfig)
+    assert cluster_config(account, NOWHERE).namespace == NAMESPACE
+
+
+def test_without_a_cluster_the_line_says_what_to_set() -> None:
+    """The first try on a laptop."""
+    with pytest.raises(ConfigurationError, match=r"no Kubernetes API.*serviceAccountName.*set KUBECONFIG.*STRATEGY"):
+        cluster_config(NOWHERE, NOWHERE)
+
+
+def no_file(file: Path) -> None:
+    """KUBECONFIG names nothing."""
+    file.unlink()
+
+
+def no_yaml(file: Path) -> None:
+    """Cut off in the middle."""
+    file.write_text(f"users: [{SECRET}")
+
+
+def no_map(file: Path) -> None:
+    """Something else altogether."""
+    file.write_text(SECRET)
+
+
+def no_context(file: Path) -> None:
+    """No current one."""
+    file.write_text(file.read_text().replace("current-context: test\n", ""))
+
+
+def no_user(file: Path) -> None:
+    """The context has none."""
+    file.write_text(file.read_text().replace(", user: test", ""))
+
+
+@pytest.mark.parametrize("spoil", [no_file, no_yaml, no_map, no_context, no_user])
+def test_a_kubeconfig_that_cannot_be_used(
+    spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One line about which of the sources it is, and nothing of what stands in it."""
+    file = LeaseApi(tmp_path).kubeconfig
+    spoil(file)
+    monkeypatch.setenv("KUBECONFIG", str(file))
+    with pytest.raises(ConfigurationError, match="cannot use the file of KUBECONFIG") as refused:
+        cluster_config(NOWHERE, NOWHERE)
+    assert SECRET not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without them it is the default name, in the namespace of the context."""
+    monkeypatch.setenv("KUBECONFIG", str(LeaseApi(tmp_path).kubeconfig))
+    leases = Leases.build(MigrationSettings.load(idle_seconds=0), "derived")
+    assert (str(leases.address), leases.tempo.lease_seconds) == (f"Lease {NAMESPACE}/derived", 15)
+    assert leases.patience_seconds == float("inf")
+    settings = MigrationSettings.load(lease_name="a.b-c", lease_namespace="shop", lease_seconds=30)
+    leases = Leases.build(settings, "derived")
+    assert (str(leases.address), leases.tempo.lease_seconds) == ("Lease shop/a.b-c", 30)
+    assert leases.patience_seconds == settings.idle_seconds
+
+
+def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package and the extra are named."""
+    monkeypatch.delitem(sys.modules, "api.migrations.electors.kubernetes.client", raising=False)
+    monkeypatch.setitem(sys.modules, "lightkube", None)
+    with pytest.raises(ConfigurationError, match=r"not installed; pip install lightkube .*\[kubernetes\]"):
+        Leases.build(MigrationSettings.load(), "derived")

@@ -1,0 +1,92 @@
+"""What follows from a Lease's record: who may take it, and what is written then."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from api.migrations.electors.kubernetes import lease as lease_record
+from api.migrations.electors.kubernetes.lease import LeaseRecord, Sighting, Step, Tempo, decide
+
+ME, OTHER, NOW = "me_1", "other_2", 500.0
+NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
+HELD = LeaseRecord(OTHER, 15, NOON, NOON, 3)
+RENEWED = LeaseRecord(OTHER, 15, NOON, NOON + timedelta(seconds=2), 3)
+HOUR = timedelta(hours=1)
+
+
+@pytest.mark.parametrize(
+    ("record", "observed", "step"),
+    [
+        (None, Sighting(), Step.CREATE),
+        (None, Sighting(HELD, NOW - 1), Step.CREATE),
+        # seen for the first time: whatever it says about the past
+        (HELD, Sighting(), Step.WAIT),
+        (HELD, Sighting(RENEWED, NOW - 99), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON - HOUR, NOON - HOUR), Sighting(), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON + HOUR, NOON + HOUR), Sighting(), Step.WAIT),
+        # unchanged for less than it lasts, and for as long
+        (HELD, Sighting(HELD, NOW - 14.9), Step.WAIT),
+        (HELD, Sighting(HELD, NOW - 15), Step.TAKE),
+        # changed meanwhile, in any of its fields
+        (RENEWED, Sighting(HELD, NOW - 99), Step.WAIT),
+        (LeaseRecord("third_3", 15, NOON, NOON, 3), Sighting(HELD, NOW - 99), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON, NOON, 4), Sighting(HELD, NOW - 99), Step.WAIT),
+        # by its own duration, not by ours
+        (LeaseRecord(OTHER, 60), Sighting(LeaseRecord(OTHER, 60), NOW - 59), Step.WAIT),
+        (LeaseRecord(OTHER, 1), Sighting(LeaseRecord(OTHER, 1), NOW - 1), Step.TAKE),
+        # nobody's
+        (LeaseRecord("", 1), Sighting(), Step.TAKE),
+        (LeaseRecord("", 15), Sighting(HELD, NOW - 1), Step.TAKE),
+        # ours, though nobody has told us
+        (LeaseRecord(ME, 15), Sighting(), Step.KEEP),
+        # a pod of the same name that was started again is somebody else
+        (LeaseRecord("me_0", 15), Sighting(), Step.WAIT),
+    ],
+)
+def test_what_a_candidate_may_do(record: LeaseRecord | None, observed: Sighting, step: Step) -> None:
+    """By the record alone and by how long we have seen it unchanged."""
+    assert decide(record, observed, NOW, ME)[0] is step
+
+
+def test_an_observation_counts_from_the_last_change() -> None:
+    """Looking again at the same record does not make it younger."""
+    _, first = decide(HELD, Sighting(), 100.0, ME)
+    assert first == Sighting(HELD, 100.0)
+    assert decide(HELD, first, 110.0, ME)[1] == first
+    assert decide(RENEWED, first, 112.0, ME)[1] == Sighting(RENEWED, 112.0)
+    assert decide(None, first, 112.0, ME)[1].record is None
+
+
+def test_what_is_written() -> None:
+    """A renewal keeps who and since when, another holder is one transition more, a release names nobody."""
+    kept, taken, released = HELD.kept(20), HELD.taken(ME, 20), HELD.released()
+    assert (kept.holder, kept.lease_seconds, kept.acquired, kept.transitions) == (OTHER, 20, NOON, 3)
+    assert kept.renewed != HELD.renewed
+    assert (taken.holder, taken.lease_seconds, taken.transitions) == (ME, 20, 4)
+    assert taken.acquired == taken.renewed != NOON
+    assert (released.holder, released.lease_seconds, released.transitions) == ("", 1, 3)
+    assert LeaseRecord.first(ME, 20).transitions == 0
+
+
+def test_the_proportions_are_those_of_client_go() -> None:
+    """15, 10 and 2 s; a pause is up to 2.2 times its length, and three tries fit into the deadline all the same."""
+    tempo = Tempo(15)
+    assert (tempo.renew_deadline_seconds, tempo.retry_seconds) == (10, 2)
+    assert all(2 <= tempo.pause() <= 4.4 for _ in range(1000))
+    assert 4.4 + 2 * tempo.request_seconds < tempo.renew_deadline_seconds
+    assert Tempo(3).request_seconds == 0.5
+
+
+def test_the_time_is_written_with_its_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a whole second it would be left out, and the API server answers 400 to that."""
+
+    class AtNoon(datetime):
+        """A clock that stands still."""
+
+        @classmethod
+        def now(cls, tz: object = None) -> "AtNoon":
+            """A whole second."""
+            return cls(2026, 1, 1, 12, tzinfo=UTC)
+
+    monkeypatch.setattr(lease_record, "datetime", AtNoon)
+    assert lease_record.wall_clock().microsecond == 1

@@ -1,0 +1,81 @@
+"""The decision table: what `auto` picks, and what is refused whatever is asked for."""
+
+from typing import Any
+
+import pytest
+
+from api.migrations.databases.sqlite.placement import Placement, refuse_unsafe
+from api.migrations.electors.strategy import choose
+from api.migrations.errors import ConfigurationError
+from api.migrations.settings import MigrationSettings, Strategy
+
+URLS = {
+    "postgresql": "postgresql://user:password@host/name",
+    "mysql": "mysql://user:password@host/name",
+    "sqlite": "sqlite:////data/shop.db",
+}
+DISK, LAYER, NETWORK = Placement("ext4", True), Placement("overlay", True), Placement("nfs4", False)
+REDIS = "redis://host:6379"
+
+
+def settings(database: str, **given: Any) -> MigrationSettings:
+    """As they would be read."""
+    return MigrationSettings.load(database_url=URLS[database], **given)
+
+
+@pytest.mark.parametrize(
+    ("database", "given", "strategy", "why"),
+    [
+        ("postgresql", {}, "advisory_lock", "an advisory lock of the server"),
+        ("postgresql", {"redis_url": REDIS}, "advisory_lock", "; MIGRATION_REDIS_URL is not used"),
+        ("mysql", {}, "advisory_lock", "GET_LOCK of the server"),
+        ("mysql", {"redis_url": REDIS}, "redis", "GET_LOCK holds on one server only"),
+        ("sqlite", {}, "advisory_lock", "a lock file beside the database"),
+        ("sqlite", {"redis_url": REDIS}, "advisory_lock", "a lock file beside the database"),
+    ],
+)
+def test_what_auto_picks(database: str, given: dict[str, Any], strategy: str, why: str) -> None:
+    """And that it says why."""
+    asked = settings(database, **given)
+    choice = choose(asked, asked.url())
+    assert choice.strategy is Strategy(strategy)
+    assert why in choice.why
+
+
+def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
+    """Nobody may give up before a dead leader's hold ends; where Redis is not asked it does not matter."""
+    asked = {database: settings(database, redis_url=REDIS, redis_ttl_seconds=200) for database in URLS}
+    with pytest.raises(ConfigurationError, match="more than half of MIGRATION_WAIT_SECONDS"):
+        choose(asked["mysql"], asked["mysql"].url())
+    assert choose(asked["postgresql"], asked["postgresql"].url()).strategy is Strategy.ADVISORY_LOCK
+
+
+@pytest.mark.parametrize("database", URLS)
+@pytest.mark.parametrize("named", ["advisory_lock", "redis", "kubernetes", "job"])
+def test_a_named_strategy_is_taken(database: str, named: str) -> None:
+    """Whoever names one has his reasons."""
+    asked = settings(database, strategy=named, redis_url=REDIS)
+    choice = choose(asked, asked.url())
+    assert (choice.strategy, choice.why) == (Strategy(named), "MIGRATION_STRATEGY names it")
+
+
+@pytest.mark.parametrize("named", ["auto", "advisory_lock", "redis", "kubernetes", "job"])
+def test_a_file_on_a_network_is_never_safe(named: str) -> None:
+    """Whoever decides who tries, SQLite's own locks do not hold there."""
+    with pytest.raises(ConfigurationError, match=r"network file system \(nfs4\).*row 'SQLite, several hosts'"):
+        refuse_unsafe(Strategy(named), NETWORK)
+
+
+@pytest.mark.parametrize("asked_for", ["auto", "redis", "kubernetes", "job"])
+def test_a_file_in_a_container_has_to_be_meant(asked_for: str) -> None:
+    """Each instance would have its own; the strategy's name says that there is only one."""
+    with pytest.raises(ConfigurationError, match=r"own overlay.*MIGRATION_STRATEGY=advisory_lock.*in a container"):
+        refuse_unsafe(Strategy(asked_for), LAYER)
+    for meant in ("advisory_lock", "off"):
+        refuse_unsafe(Strategy(meant), LAYER)
+
+
+def test_a_file_that_is_mounted_alone_is_not_shared() -> None:
+    """Its lock would be each container's own."""
+    with pytest.raises(ConfigurationError, match=r"only the SQLite file itself is on a volume.*mount the folder"):
+        refuse_unsafe(Strategy.AUTO, Placement("ext4", True, "overlay"))

@@ -1,0 +1,112 @@
+"""What env.py says and what the package needs: composed, or refused by name."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from api.migrations.errors import ConfigurationError
+from api.migrations.execution.env_inspection import may_run_several
+from api.migrations.execution.env_options import VersionTable, agreed, merged, named
+from api.migrations.execution.env_search_path import first_schema
+
+DEFAULT = VersionTable("alembic_version")
+OURS = {"transaction_per_migration": True, "transactional_ddl": True, "version_table": "v", "on_version_apply": "ours"}
+
+
+@pytest.mark.parametrize(
+    ("options", "search_path", "expected"),
+    [
+        ({}, None, VersionTable("alembic_version")),
+        ({"version_table": "shop"}, None, VersionTable("shop")),
+        ({"version_table_schema": "core"}, None, VersionTable("alembic_version", "core")),
+        ({}, "tenant", VersionTable("alembic_version", "tenant")),
+        ({"version_table_schema": "core"}, "tenant", VersionTable("alembic_version", "core")),
+        ({"version_table": None, "version_table_schema": None}, None, DEFAULT),
+    ],
+)
+def test_the_version_table_is_the_one_that_is_named(
+    options: dict[str, Any], search_path: str | None, expected: VersionTable
+) -> None:
+    """By the call itself, by the search path, or by the settings, in that order."""
+    assert named(options, DEFAULT, search_path) == expected
+
+
+@pytest.mark.parametrize("variable", ["MIGRATION_VERSION_TABLE", "MIGRATION_VERSION_TABLE_SCHEMA"])
+def test_a_setting_that_contradicts_is_refused(variable: str) -> None:
+    """The error names the setting, its value, and what env.py says."""
+    said = VersionTable("shop", "core")
+    options = {"version_table": "shop", "version_table_schema": "core"}
+    assert agreed(said, options, {}) == said
+    assert agreed(said, options, {"MIGRATION_VERSION_TABLE": "shop", "MIGRATION_VERSION_TABLE_SCHEMA": "core"}) == said
+    with pytest.raises(ConfigurationError, match=rf"{variable}.*(shop|core).*the setting says other"):
+        agreed(said, options, {variable: "other"})
+
+
+def test_both_sides_hooks_are_called() -> None:
+    """The project's own first, in whatever form they are given."""
+    assert merged({}, OURS)["on_version_apply"] == ("ours",)
+    assert merged({"on_version_apply": "theirs"}, OURS)["on_version_apply"] == ("theirs", "ours")
+    assert merged({"on_version_apply": ["one", "two"]}, OURS)["on_version_apply"] == ("one", "two", "ours")
+
+
+def test_what_the_project_says_counts_and_what_it_does_not_say_is_added() -> None:
+    """An option that is None says nothing."""
+    both = merged({"version_table": None, "version_table_pk": False, "compare_type": None}, OURS)
+    assert (both["version_table"], both["version_table_pk"], both["compare_type"]) == ("v", False, None)
+
+
+@pytest.mark.parametrize("option", ["transaction_per_migration", "transactional_ddl"])
+def test_what_would_break_a_promise_is_refused(option: str) -> None:
+    """By the option's name, rather than overridden."""
+    assert merged({option: True}, OURS)[option] is True
+    with pytest.raises(ConfigurationError, match=f"{option}=False.*To fix"):
+        merged({option: False}, OURS)
+
+
+@pytest.mark.parametrize(
+    ("search_path", "first"),
+    [
+        ("tenant_a", "tenant_a"),
+        ("tenant_a, public", "tenant_a"),
+        ('"Tenant ""B""", public', 'Tenant "B"'),
+        ('"$user", public', "ann"),
+        ("$user", "ann"),
+        ("", None),
+        ('""', None),
+    ],
+)
+def test_the_first_schema_of_a_search_path_is_found(search_path: str, first: str | None) -> None:
+    """As PostgreSQL shows the path, with its quotes."""
+    assert first_schema(search_path, "ann") == first
+
+
+RUN = "context.run_migrations()\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "several"),
+    [
+        ("from x import run_env\nrun_env(meta)\n", False),
+        (f"if context.is_offline_mode():\n    {RUN}else:\n    {RUN}", False),
+        ("def f():\n    return [m for m in models]\n" + RUN, False),
+        (f"for tenant in tenants:\n    {RUN}", True),
+        (f"while tenants:\n    {RUN}", True),
+        ("run_env(a)\nrun_env(b)\n", True),
+        (RUN * 3, True),
+        ("context.script.version_locations = [here]\n" + RUN, True),
+        ("from shared.alembic import migrate\nmigrate()\n", True),
+        ("this is not Python\n", True),
+    ],
+)
+def test_an_env_py_that_may_run_several_is_asked_first(tmp_path: Path, text: str, several: bool) -> None:
+    """A start at head does without executing env.py only where its text leaves nothing open."""
+    path = tmp_path / "env.py"
+    path.write_text(text)
+    assert may_run_several(path) is several
+
+
+def test_the_project_s_own_env_py_is_not_asked_at_head() -> None:
+    """Nor is what Alembic's templates make."""
+    root = Path(__file__).resolve().parents[3]
+    assert may_run_several(root / "alembic" / "env.py") is False

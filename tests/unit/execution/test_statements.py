@@ -1,0 +1,114 @@
+"""The kind of a statement, for messages that must not show the statement."""
+
+import pytest
+
+from api.migrations.execution.statements import atomic, commits_by_itself, ends_transaction, kind, only_reads
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("CREATE UNIQUE INDEX CONCURRENTLY ix_secret ON t (a)", "CREATE UNIQUE INDEX CONCURRENTLY"),
+        ("create index concurrently if not exists ix ON t (a)", "CREATE INDEX CONCURRENTLY"),
+        ("\n  -- why\n  /* and\n how */ ALTER TABLE t VALIDATE CONSTRAINT c", "ALTER TABLE"),
+        ("UPDATE people SET password = 'hunter2'", "UPDATE"),
+        ("INSERT INTO people VALUES ('hunter2')", "INSERT"),
+        ("SELECT 'hunter2'::integer", "SELECT"),
+        ("WITH hunter2 AS (SELECT 1) DELETE FROM t", "WITH"),
+        ('DROP TABLE"hunter2"', "DROP TABLE"),
+        ("DO $$ BEGIN PERFORM hunter2(); END $$", "DO"),
+        ("hunter2", "statement"),
+        ("-- hunter2", "statement"),
+        ("", "statement"),
+    ],
+)
+def test_only_the_first_words_are_told(statement: str, expected: str) -> None:
+    """Neither a name nor a value comes along."""
+    assert kind(statement) == expected
+
+
+@pytest.mark.parametrize("statement", ["COMMIT", "commit;", "-- now\nEND", "ABORT WORK", "COMMIT AND CHAIN"])
+def test_what_ends_a_transaction(statement: str) -> None:
+    """Whatever it is called."""
+    assert ends_transaction(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ROLLBACK TO SAVEPOINT s",
+        "ROLLBACK TO s",
+        "COMMIT PREPARED 'x'",
+        "RELEASE s",
+        "SELECT 'COMMIT'",
+        "COMMENT ON t",
+        "",
+    ],
+)
+def test_what_does_not(statement: str) -> None:
+    """Savepoints and prepared transactions are other transactions' business."""
+    assert not ends_transaction(statement)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "CREATE TABLE t (a int)",
+        "/* why */ alter table t add b int",
+        "DROP TABLE IF EXISTS t",
+        "TRUNCATE t",
+        "RENAME TABLE a TO b",
+        "GRANT SELECT ON t TO u",
+        "ANALYZE TABLE t",
+        "LOCK TABLES t WRITE",
+        "BEGIN",
+        "CALL procedure_with_ddl()",
+        "SET @@autocommit = 1",
+        "SET STATEMENT lock_wait_timeout = 3 FOR ALTER TABLE t ADD COLUMN b int",
+        "LOAD DATA INFILE 'x' INTO TABLE t",
+        "/*!50000 CREATE TABLE t (a int) */",
+        "",
+    ],
+)
+def test_what_mysql_commits_by_itself(statement: str) -> None:
+    """DDL, and whatever is not known to be harmless."""
+    assert commits_by_itself(statement)
+
+
+@pytest.mark.parametrize(
+    ("statement", "reads"),
+    [
+        ("INSERT INTO t VALUES ('CREATE TABLE')", False),
+        ("replace into t values (1)", False),
+        ("WITH c AS (SELECT 1) DELETE FROM t", False),
+        ("SAVEPOINT s", False),
+        ("DO RELEASE_ALL_LOCKS()", False),
+        ("CREATE TEMPORARY TABLE t (a int)", False),
+        ("DROP  TEMPORARY TABLE t", False),
+        ("SELECT 1", True),
+        ("(SELECT 1)", True),
+        ("-- drop\nSELECT 1", True),
+        ("SHOW TABLES", True),
+        ("SET SESSION lock_wait_timeout = 1", True),
+    ],
+)
+def test_what_mysql_does_not_commit(statement: str, reads: bool) -> None:
+    """And what of it changes nothing at all."""
+    assert (commits_by_itself(statement), only_reads(statement)) == (False, reads)
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        ("ALTER TABLE t ADD COLUMN a int, ADD COLUMN b int", True),
+        ("DROP TABLE t", True),
+        ("DROP TABLE t, u", False),
+        ("RENAME TABLE t TO u, v TO w", False),
+        ("CALL p()", False),
+        ("BEGIN NOT ATOMIC SELECT 1; END", False),
+        ("SET STATEMENT max_statement_time = 1 FOR DROP TABLE t, u", False),
+    ],
+)
+def test_what_mysql_carries_out_whole_or_not_at_all(statement: str, expected: bool) -> None:
+    """As far as the words tell; a procedure may do anything."""
+    assert atomic(statement) is expected

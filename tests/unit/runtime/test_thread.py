@@ -1,0 +1,138 @@
+"""The migration thread: its outcome arrives, it can be cancelled at any time, and nobody waits for it for ever."""
+
+import asyncio
+import threading
+
+import pytest
+
+from api.migrations.errors import WaitTimeout
+from api.migrations.runtime.thread import MigrationThread
+from tests.waiting import FOREVER_SECONDS
+
+
+class Stuck:
+    """Work that begins, says so, and does not end by itself."""
+
+    def __init__(self) -> None:
+        self.began = threading.Event()
+        self.undone = threading.Event()
+
+    async def __call__(self) -> None:
+        """Wait for ever, and undo on the way out."""
+        self.began.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            self.undone.set()
+
+
+async def test_the_outcome_arrives_in_the_service_s_loop() -> None:
+    """The work itself ran on another thread and another loop."""
+    ran: list[tuple[threading.Thread, asyncio.AbstractEventLoop]] = []
+
+    async def work() -> None:
+        ran.append((threading.current_thread(), asyncio.get_running_loop()))
+
+    thread = MigrationThread(work, "worker")
+    thread.start()
+    await asyncio.wrap_future(thread.outcome)
+    ((where, loop),) = ran
+    assert (where.name, where.daemon) == ("worker", True)
+    assert loop is not asyncio.get_running_loop()
+    assert loop.is_closed() or thread.join(FOREVER_SECONDS)
+
+
+async def test_an_error_is_the_outcome() -> None:
+    """The very object, with its attributes."""
+    error = WaitTimeout("gave up")
+
+    async def work() -> None:
+        raise error
+
+    thread = MigrationThread(work)
+    thread.start()
+    with pytest.raises(WaitTimeout) as raised:
+        await asyncio.wrap_future(thread.outcome)
+    assert raised.value is error
+
+
+def test_work_that_ends_the_process_only_ends_the_thread() -> None:
+    """A SystemExit of a revision does not vanish; it is the outcome."""
+
+    async def work() -> None:
+        raise SystemExit(3)
+
+    thread = MigrationThread(work)
+    thread.start()
+    assert isinstance(thread.outcome.exception(FOREVER_SECONDS), SystemExit)
+
+
+def test_cancelled_before_its_start_it_does_nothing() -> None:
+    """A signal may come before the thread has a loop."""
+    ran: list[str] = []
+
+    async def work() -> None:
+        ran.append("work")
+
+    thread = MigrationThread(work)
+    thread.cancel()
+    thread.start()
+    assert isinstance(thread.outcome.exception(FOREVER_SECONDS), asyncio.CancelledError)
+    assert ran == []
+
+
+def test_cancelled_in_the_middle_it_undoes() -> None:
+    """Its `finally` runs before the outcome is there."""
+    work = Stuck()
+    thread = MigrationThread(work)
+    thread.start()
+    assert work.began.wait(FOREVER_SECONDS)
+    thread.cancel()
+    assert isinstance(thread.outcome.exception(FOREVER_SECONDS), asyncio.CancelledError)
+    assert work.undone.is_set()
+    assert thread.join(FOREVER_SECONDS)
+
+
+def test_cancelled_again_and_after_the_end_it_stays_quiet() -> None:
+    """Impatient people press Ctrl-C twice."""
+    work = Stuck()
+    thread = MigrationThread(work)
+    thread.start()
+    assert work.began.wait(FOREVER_SECONDS)
+    thread.cancel()
+    thread.cancel()
+    assert thread.join(FOREVER_SECONDS)
+    thread.cancel()
+    assert thread.outcome.done()
+
+
+def test_a_join_is_bounded() -> None:
+    """Work that computes cannot be cancelled; the caller goes on, and the daemon thread ends with the process."""
+    began, go_on = threading.Event(), threading.Event()
+
+    async def computes() -> None:
+        began.set()
+        go_on.wait(FOREVER_SECONDS)
+
+    thread = MigrationThread(computes)
+    thread.start()
+    assert began.wait(FOREVER_SECONDS)
+    thread.cancel()
+    assert not thread.join(0.01)
+    go_on.set()
+    assert thread.join(FOREVER_SECONDS)
+
+
+async def test_a_waiter_that_is_cancelled_leaves_the_outcome_alone() -> None:
+    """Shutdown cancels who awaits; the run itself is cancelled by its own means."""
+    work = Stuck()
+    thread = MigrationThread(work)
+    thread.start()
+    waiter = asyncio.ensure_future(asyncio.wrap_future(thread.outcome))
+    await asyncio.to_thread(work.began.wait, FOREVER_SECONDS)
+    waiter.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await waiter
+    assert not thread.outcome.cancelled()
+    thread.cancel()
+    assert await asyncio.to_thread(thread.join, FOREVER_SECONDS)

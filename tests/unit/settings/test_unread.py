@@ -1,0 +1,78 @@
+"""A variable or a line that looks like a setting and is not read is warned of, by its name and never by its value."""
+
+import logging
+from pathlib import Path
+
+import pytest
+
+from api.migrations.settings import MigrationSettings
+from api.migrations.settings.unread import unread_settings, warn_of_unread_settings
+from tests.unit.test_settings import variable
+
+VALUE = "geh3im"
+
+
+@pytest.fixture(autouse=True)
+def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A developer's own .env must not decide."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("MIGRATION_WIAT_SECONDS", "MIGRATION_WAIT_SECONDS"),
+        ("migration_wait_second", "MIGRATION_WAIT_SECONDS"),
+        ("MIGRATION_LOCK_TIMEOUT", "MIGRATION_LOCK_TIMEOUT_SECONDS"),
+        ("MIGRATION_MIGRATION_DATABASE_URL", "MIGRATION_DATABASE_URL"),
+        ("MIGRATION_DATABSE_URL", "MIGRATION_DATABASE_URL"),
+        ("MIGRATIONS_STRATEGY", "MIGRATION_STRATEGY"),
+    ],
+)
+def test_a_misspelt_variable_has_a_suggestion(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
+    """In whatever case it is written."""
+    monkeypatch.setenv(name, VALUE)
+    assert unread_settings() == [
+        f"{name} is not a setting of the migrations and is ignored; did you mean {meant}?",
+    ]
+
+
+def test_a_variable_like_no_other_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it was meant for is not known; of a name that only begins alike nothing is said."""
+    monkeypatch.setenv("MIGRATION_ZOOKEEPER", VALUE)
+    monkeypatch.setenv("MIGRATIONS_ZOOKEEPER", VALUE)
+    assert unread_settings() == ["MIGRATION_ZOOKEEPER is not a setting of the migrations and is ignored"]
+
+
+def test_settings_and_service_links_are_no_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each setting in both cases, and what Kubernetes sets in each pod for a Service named `migration-db`."""
+    for name in (variable(field) for field in MigrationSettings.model_fields):
+        monkeypatch.setenv(name, VALUE)
+        monkeypatch.setenv(name.lower(), VALUE)
+    for ending in ("SERVICE_HOST", "SERVICE_PORT", "SERVICE_PORT_SQL", "PORT", "PORT_5432_TCP", "PORT_5432_TCP_ADDR"):
+        monkeypatch.setenv(f"MIGRATION_DB_{ending}", VALUE)
+    assert unread_settings() == []
+
+
+def test_the_file_is_looked_through_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each with the file's name; and so are its lines that are no assignment."""
+    (tmp_path / ".env").write_text(f"MIGRATION_POLL_SECOND={VALUE}\nOTHER=1\nMIGRATION_RELEASE {VALUE}\n")
+    warn_of_unread_settings()
+    told = [(record.levelno, vars(record)["event"], record.getMessage()) for record in caplog.records]
+    file = tmp_path / ".env"
+    assert told == [
+        (
+            logging.WARNING,
+            "unread_setting",
+            f"MIGRATION_POLL_SECOND of {file} is not a setting of the migrations and is ignored; "
+            "did you mean MIGRATION_POLL_SECONDS?",
+        ),
+        (logging.WARNING, "unread_setting", f"line 3 of {file} is not NAME=value and is ignored"),
+    ]
+
+
+def test_a_file_that_cannot_be_read_hides_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error about it is raised where the settings are loaded."""
+    (tmp_path / ".env").write_bytes("A=1".encode("utf-16"))
+    monkeypatch.setenv("MIGRATION_WIAT_SECONDS", VALUE)
+    assert len(unread_settings()) == 1

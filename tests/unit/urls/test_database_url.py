@@ -1,0 +1,291 @@
+"""Database URLs as platforms hand them out are understood, and never shown."""
+
+import ssl
+import sys
+from pathlib import Path
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import pytest
+from sqlalchemy import URL
+
+from api.migrations.errors import ConfigurationError
+from api.migrations.urls.database_url import DatabaseURL
+from tests.servers import program, self_signed
+
+SECRET = "geh3im"
+
+DSNS = [
+    ("postgres://u:p@h/d", "postgresql://u:p@h/d"),
+    ("postgresql+asyncpg://u:p@h:5433/d", "postgresql://u:p@h:5433/d"),
+    ("postgresql+psycopg2://u:p@h/d", "postgresql://u:p@h/d"),
+    ("POSTGRES://u:p@h/d", "postgresql://u:p@h/d"),
+    ("  postgresql://u:p@h/d\n", "postgresql://u:p@h/d"),
+    ("postgresql://u:p@h:25060/d?sslmode=require", "postgresql://u:p@h:25060/d?sslmode=require"),
+    ("postgresql://u:p%40ss@h/d", "postgresql://u:p%40ss@h/d"),
+    ("postgresql://u:p@ss@h/d", "postgresql://u:p%40ss@h/d"),
+    ("postgresql://u:50%25@h/d", "postgresql://u:50%25@h/d"),
+    ("postgresql://u%40tenant:p:q@h/d", "postgresql://u%40tenant:p%3Aq@h/d"),
+    ("postgresql://u@h/d", "postgresql://u@h/d"),
+    ("postgresql://h/d", "postgresql://h/d"),
+    ("postgresql://u:p@h1:5433,h2:5434/d", "postgresql://u:p@h1:5433,h2:5434/d"),
+    ("postgresql://u:p@[::1]:5433/d", "postgresql://u:p@[::1]:5433/d"),
+    ("postgresql://u:p@[::1]/d", "postgresql://u:p@[::1]/d"),
+    ("postgresql:///d", "postgresql:///d"),
+]
+
+
+@pytest.mark.parametrize(("text", "dsn"), DSNS)
+def test_a_platform_url_becomes_one_that_asyncpg_takes(text: str, dsn: str) -> None:
+    """Scheme, credentials and hosts in the form of libpq."""
+    url = DatabaseURL.parse(text)
+    assert (url.dialect, url.dsn) == ("postgresql", dsn)
+
+
+@pytest.mark.parametrize("written", [SECRET + "@%", "a/b#c?d", "ü €", "100%", "+ +"])
+def test_any_password_survives_when_encoded(written: str) -> None:
+    """What the server gets is what was meant."""
+    encoded = "".join(f"%{byte:02X}" for byte in written.encode())
+    password = urlsplit(DatabaseURL.parse(f"postgresql://u:{encoded}@h/d").dsn).password
+    assert unquote(password or "") == written
+
+
+def test_a_unix_socket_is_a_parameter() -> None:
+    """Cloud SQL and local servers: no host in front, a folder in the query."""
+    url = DatabaseURL.parse("postgresql://u:p@/d?host=/cloudsql/project:region:db&port=5433")
+    assert parse_qs(urlsplit(url.dsn).query) == {"host": ["/cloudsql/project:region:db"], "port": ["5433"]}
+
+
+def test_parameters_of_other_clients_are_dropped(tmp_path: Path) -> None:
+    """The driver would send them to the server as settings, which refuses the connection."""
+    dropped = (
+        "channel_binding=require&pgbouncer=true&connection_limit=5&gssencmode=disable&keepalives_idle=30&pool_timeout=1"
+    )
+    (tmp_path / "a b").touch()
+    ours = f"sslmode=verify-full&application_name=x&sslrootcert={tmp_path}/a b"
+    url = DatabaseURL.parse(f"postgresql://u:p@h/d?{dropped}&{ours}")
+    kept = {"sslmode": ["verify-full"], "application_name": ["x"], "sslrootcert": [f"{tmp_path}/a b"]}
+    assert parse_qs(urlsplit(url.dsn).query) == kept
+
+
+@pytest.mark.parametrize(("query", "seconds"), [("", 5), ("?connect_timeout=17", 17), ("?connect_timeout=0", 5)])
+def test_the_connect_timeout_is_taken_over(query: str, seconds: float) -> None:
+    """0 waits for ever in libpq, which nobody here does."""
+    url = DatabaseURL.parse(f"postgresql://u:p@h/d{query}")
+    assert url.connect_timeout_seconds == seconds
+    assert "connect_timeout" not in url.dsn
+
+
+def test_an_empty_parameter_is_none() -> None:
+    """A template that left the value out."""
+    assert DatabaseURL.parse("postgresql://u:p@h/d?sslmode=&sslrootcert=").dsn == "postgresql://u:p@h/d"
+
+
+@pytest.mark.parametrize(
+    ("text", "dialect"),
+    [
+        ("mysql://u:p@h/d", "mysql"),
+        ("mariadb+asyncmy://u:p@h/d", "mysql"),
+        ("sqlite:///x.db", "sqlite"),
+        ("sqlite+aiosqlite:////tmp/x.db", "sqlite"),
+    ],
+)
+async def test_other_databases_are_recognised_and_not_opened(text: str, dialect: str) -> None:
+    """The driver here speaks to PostgreSQL only."""
+    url = DatabaseURL.parse(text)
+    assert url.dialect == dialect
+    with pytest.raises(ConfigurationError, match=dialect):
+        await url.connect()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        SECRET,
+        f"oracle://u:{SECRET}@h/d",
+        f"u:{SECRET}@h:5432/d",
+        f"https://u:{SECRET}@h/d",
+        f"postgresql:u:{SECRET}@h/d",
+        f"postgresql://u:{SECRET}@h:port/d",
+        f"postgresql://u:{SECRET}@h:0/d",
+        f"postgresql://u:{SECRET}@h:65536/d",
+        f"postgresql://u:{SECRET}@h:²/d",
+        f"postgresql://u:{SECRET}@h1:5432,h2:x/d",
+        f"postgresql://u:{SECRET}@[::1/d",
+        f"postgresql://u:{SECRET}@[{SECRET}]/d",
+        f"postgresql://u:[{SECRET}]@h/d",
+        f"postgresql://u:{SECRET}#1@h/d",
+        f"postgresql://u:{SECRET}/1@h/d",
+        f"postgresql://u:1?{SECRET}@h/d",
+        f"postgresql://u:{SECRET}℀@h/d",
+        f"postgresql://u:{SECRET}@h/d?sslmode",
+        f"postgresql://u:p@h/d?{SECRET}",
+        f"postgresql://u:{SECRET}@h/d?connect_timeout=soon",
+        f"postgresql://u:p@h/d?connect_timeout={SECRET}",
+    ],
+)
+def test_a_malformed_url_is_refused_without_being_shown(text: str) -> None:
+    """The line names the setting and the form, and goes into logs that many can read."""
+    with pytest.raises(ConfigurationError) as refused:
+        DatabaseURL.parse(text, name="MIGRATION_DATABASE_URL")
+    message = str(refused.value)
+    assert message.startswith("MIGRATION_DATABASE_URL")
+    assert "postgresql://user:password@host:5432/name" in message
+    assert SECRET not in message
+    assert not text or text not in message
+    assert refused.value.__cause__ is None
+
+
+@pytest.mark.parametrize("text", [f"postgresql://u:{SECRET}@dbhost/d", f"mysql://u:{SECRET}@dbhost/d"])
+def test_the_text_form_shows_the_dialect_only(text: str) -> None:
+    """Whatever ends up in a log or a traceback."""
+    url = DatabaseURL.parse(text)
+    shown = f"{url} {url!r} {[url]} {url:}"
+    assert url.dialect in shown
+    assert SECRET not in shown
+    assert "dbhost" not in shown
+
+
+def test_a_certificate_file_that_is_not_there_is_named() -> None:
+    """It would look like a database that is away, and be waited for."""
+    with pytest.raises(ConfigurationError, match="sslrootcert names a file that is not there"):
+        DatabaseURL.parse("postgresql://u@h/x?sslmode=verify-full&sslrootcert=/nowhere/ca.crt")
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A certificate to trust."""
+    return self_signed(program("openssl", "apt-get install openssl"), tmp_path_factory.mktemp("authority"))[0]
+
+
+MYSQL = [
+    ("mysql://u:p@h/d", "mysql+asyncmy://u:p@h/d?charset=utf8mb4"),
+    ("mariadb://u:p@h:3307/d", "mysql+asyncmy://u:p@h:3307/d?charset=utf8mb4"),
+    ("mysql+pymysql://u:p@h/d?charset=latin1", "mysql+asyncmy://u:p@h/d?charset=utf8mb4"),
+    ("  MYSQL://u:p@h/d\n", "mysql+asyncmy://u:p@h/d?charset=utf8mb4"),
+    ("mysql://u:p@ss@h/d", "mysql+asyncmy://u:p%40ss@h/d?charset=utf8mb4"),
+    ("mysql://u%40t:50%25%2F@h/d", "mysql+asyncmy://u%40t:50%25%2F@h/d?charset=utf8mb4"),
+    ("mysql://h/d?reconnect=true&serverTimezone=UTC", "mysql+asyncmy://h/d?charset=utf8mb4"),
+    ("mysql://u:p@[::1]:3307/d", "mysql+asyncmy://u:p@[::1]:3307/d?charset=utf8mb4"),
+]
+
+
+@pytest.mark.parametrize(("text", "expected"), MYSQL)
+def test_a_mysql_url_names_the_asynchronous_driver(text: str, expected: str) -> None:
+    """Whatever driver it was written for, and with every character of Unicode."""
+    assert DatabaseURL.parse(text).sqlalchemy().render_as_string(hide_password=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "path"),
+    [
+        ("sqlite:///relative.db", "relative.db"),
+        ("sqlite+aiosqlite:///var/app.db", "var/app.db"),
+        ("sqlite:////srv/a b/50%.db", "/srv/a b/50%.db"),
+    ],
+)
+def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(text: str, path: str) -> None:
+    """As everywhere else; the path stands as it is, percent signs and all."""
+    assert DatabaseURL.parse(text).sqlalchemy() == URL.create("sqlite+aiosqlite", database=path)
+
+
+def test_a_postgresql_url_is_left_to_its_driver() -> None:
+    """Only the driver is named: the address goes through `connect`."""
+    assert str(DatabaseURL.parse(f"postgresql://u:{SECRET}@h/d").sqlalchemy()) == "postgresql+asyncpg://"
+
+
+@pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory"])
+def test_a_database_in_memory_is_refused(text: str) -> None:
+    """The migrations would build it up, and the service would look into another one."""
+    with pytest.raises(ConfigurationError, match="each connection would have a database of its own"):
+        DatabaseURL.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("sqlite://relative.db", "three slashes"),
+        ("sqlite:///x.db?mode=ro", "parameters"),
+        (f"mysql://u:{SECRET}@h", "no database"),
+        (f"mysql://u:{SECRET}@h/", "no database"),
+        (f"mysql://u:{SECRET}@h1,h2/d", "several hosts"),
+        (f"mysql://u:{SECRET}@h:port/d", "port"),
+        (f"mysql://u:{SECRET}/1@h/d", "port"),
+        (f"mysql://u:{SECRET}#1@h/d", "'#'"),
+        (f"mysql://u:{SECRET}@h/d?ssl-mode={SECRET}", "ssl_mode has none"),
+        (f"mysql://u:{SECRET}@h/d?sslverify=true", "TLS"),
+        (f"mysql://u:{SECRET}@h/d?tls=skip-verify", "TLS"),
+        (f"mysql://u:{SECRET}@h/d?ssl-ca=/nowhere/{SECRET}.pem", "ssl_ca names a file that is not there"),
+        (f"mysql://u:{SECRET}@h/d?connect_timeout={SECRET}", "connect_timeout"),
+    ],
+)
+def test_another_malformed_url_is_refused_without_being_shown(text: str, said: str) -> None:
+    """The form that is expected is that of its own database."""
+    with pytest.raises(ConfigurationError) as refused:
+        DatabaseURL.parse(text)
+    message = str(refused.value)
+    assert said in message
+    assert f"expected the form {text.partition(':')[0]}://" in message
+    assert SECRET not in message
+
+
+@pytest.mark.parametrize(
+    ("query", "verify", "host_name"),
+    [
+        ("ssl-mode=REQUIRED", ssl.CERT_NONE, False),
+        ("ssl_mode=required", ssl.CERT_NONE, False),
+        ("sslmode=require", ssl.CERT_NONE, False),
+        ("ssl=true", ssl.CERT_NONE, False),
+        ("useSSL=true", ssl.CERT_NONE, False),
+        ("ssl-mode=VERIFY_CA", ssl.CERT_REQUIRED, False),
+        ("ssl-mode=VERIFY_IDENTITY", ssl.CERT_REQUIRED, True),
+        ("sslmode=verify-full", ssl.CERT_REQUIRED, True),
+        ("ssl=true&sslaccept=strict", ssl.CERT_REQUIRED, True),
+        ('ssl={"rejectUnauthorized": true}', ssl.CERT_REQUIRED, True),
+        ("ssl-ca={ca}", ssl.CERT_REQUIRED, True),
+        ("ssl-mode=REQUIRED&ssl-ca={ca}", ssl.CERT_REQUIRED, False),
+        ("sslmode=verify-full&sslrootcert={ca}", ssl.CERT_REQUIRED, True),
+    ],
+)
+def test_tls_is_what_the_platform_asked_for(authority: Path, query: str, verify: int, host_name: bool) -> None:
+    """Never less: whether it encrypts, checks the authority, and checks the host."""
+    given = query.replace("{ca}", str(authority))
+    context = DatabaseURL.parse(f"mysql://u:p@h/d?{given}").connect_args()["ssl"]
+    assert (context.verify_mode, context.check_hostname) == (verify, host_name)
+
+
+@pytest.mark.parametrize("query", ["", "?ssl-mode=DISABLED", "?ssl=false", "?ssl_mode=PREFERRED"])
+def test_a_mysql_connection_is_plain_unless_tls_is_required(query: str) -> None:
+    """The driver cannot prefer, so what is only preferred is left out."""
+    assert "ssl" not in DatabaseURL.parse(f"mysql://u:p@h/d{query}").connect_args()
+
+
+def test_the_driver_gets_socket_time_and_password_beside_the_url() -> None:
+    """As bytes, because it would encode the text as Latin-1, which has no euro sign."""
+    url = DatabaseURL.parse("mysql://u:%E2%82%AC@/d?unix_socket=/cloudsql/p:r:i&connect_timeout=7")
+    expected = {"connect_timeout": 7.0, "unix_socket": "/cloudsql/p:r:i", "password": "€".encode()}
+    assert url.connect_args() == expected
+    assert DatabaseURL.parse("sqlite:///x.db").connect_args() == {}
+
+
+def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
+    """The reason is given without the library's own words."""
+    (tmp_path / "ca.pem").write_text(SECRET)
+    url = DatabaseURL.parse(f"mysql://u:p@h/d?ssl-ca={tmp_path}/ca.pem")
+    with pytest.raises(
+        ConfigurationError, match="certificate or key that the database URL names cannot be read"
+    ) as refused:
+        url.connect_args()
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "driver", "extra"), [("mariadb://h/d", "asyncmy", "mysql"), ("sqlite:///x.db", "aiosqlite", "sqlite")]
+)
+def test_a_missing_driver_is_named_with_the_extra_that_brings_it(
+    monkeypatch: pytest.MonkeyPatch, text: str, driver: str, extra: str
+) -> None:
+    """Both ways to install it: as part of the project, and by itself."""
+    monkeypatch.setitem(sys.modules, driver, None)
+    with pytest.raises(ConfigurationError, match=rf"pip install {driver} .*\[{extra}\]"):
+        DatabaseURL.parse(text).sqlalchemy()

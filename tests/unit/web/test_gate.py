@@ -1,0 +1,148 @@
+"""The gate in front of the service, in plain ASGI: shut until somebody opens it, for all but the open paths."""
+
+import json
+from typing import Any
+
+import pytest
+from starlette.types import Message, Receive, Scope, Send
+
+from api.migrations.core.status import Phase, Status
+from api.migrations.settings import OPEN_PATHS
+from api.migrations.web.health import RETRY_AFTER_SECONDS, Gate
+
+SECRET = "revision b failed: geh3im"
+
+
+class App:
+    """An application that answers 200 and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.scopes: list[Scope] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """ASGI."""
+        self.scopes.append(scope)
+        if scope["type"] == "http":
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"served"})
+
+
+class Client:
+    """A server's side of ASGI around a gate."""
+
+    def __init__(self) -> None:
+        self.app = App()
+        self.gate = Gate(self.app, lambda: Status(Phase.WAITING, message=SECRET), OPEN_PATHS)
+
+    async def ask(self, path: str, kind: str = "http", **extra: Any) -> list[Message]:
+        """Send one scope through the gate and return what came back."""
+        sent: list[Message] = []
+
+        async def receive() -> Message:
+            return {"type": f"{kind}.connect" if kind == "websocket" else "http.request"}
+
+        async def send(message: Message) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": kind,
+            **({} if kind == "lifespan" else {"path": path, "headers": [], "method": "GET"}),
+            **extra,
+        }
+        await self.gate(scope, receive, send)
+        return sent
+
+
+@pytest.fixture
+def client() -> Client:
+    """A gate that is shut."""
+    return Client()
+
+
+async def test_a_closed_gate_answers_503_as_a_problem(client: Client) -> None:
+    """RFC 9457, with an integer Retry-After, and nothing that may be cached."""
+    start, body = await client.ask("/accounts")
+    headers = {name.decode(): value.decode() for name, value in start["headers"]}
+    assert start["status"] == 503
+    assert headers["content-type"] == "application/problem+json"
+    assert (headers["retry-after"], headers["cache-control"]) == (str(RETRY_AFTER_SECONDS), "no-store")
+    problem = json.loads(body["body"])
+    assert {key: problem[key] for key in ("type", "status", "instance", "phase")} == {
+        "type": "about:blank",
+        "status": 503,
+        "instance": "/accounts",
+        "phase": "waiting",
+    }
+    assert problem["title"]
+    assert client.app.scopes == []
+
+
+async def test_the_public_answer_keeps_the_reason_to_itself(client: Client) -> None:
+    """Anybody may ask; the message is for those who see the health endpoints."""
+    _, body = await client.ask("/accounts")
+    assert SECRET.encode() not in body["body"]
+    assert b"waiting" in body["body"]
+
+
+@pytest.mark.parametrize("path", [*OPEN_PATHS, "/health/live/", "/metrics///"])
+async def test_open_paths_pass(client: Client, path: str) -> None:
+    """With a slash behind them too, as some probes write them."""
+    start, _ = await client.ask(path)
+    assert start["status"] == 200
+
+
+@pytest.mark.parametrize(
+    "path", ["/", "", "/health", "/health/livelier", "/x/health/live", "/health/live/x", "/HEALTH/LIVE"]
+)
+async def test_what_only_looks_like_an_open_path_does_not_pass(client: Client, path: str) -> None:
+    """The comparison is with the whole path."""
+    start, _ = await client.ask(path)
+    assert start["status"] == 503
+
+
+@pytest.mark.parametrize(("path", "status"), [("/api/health/live", 200), ("/api/accounts", 503), ("/api", 503)])
+async def test_the_path_of_a_mounted_application_counts_without_its_root(
+    client: Client, path: str, status: int
+) -> None:
+    """`root_path` is in front of it, as ASGI has it."""
+    start, _ = await client.ask(path, root_path="/api")
+    assert start["status"] == status
+
+
+async def test_a_websocket_is_closed_with_service_restart(client: Client) -> None:
+    """1012: the client may come back."""
+    (message,) = await client.ask("/ws", "websocket")
+    assert (message["type"], message["code"]) == ("websocket.close", 1012)
+    assert SECRET not in message["reason"]
+    assert client.app.scopes == []
+
+
+async def test_the_lifespan_passes(client: Client) -> None:
+    """Without it nothing would ever open the gate."""
+    await client.ask("", "lifespan", state={})
+    assert [scope["type"] for scope in client.app.scopes] == ["lifespan"]
+
+
+@pytest.mark.parametrize("kind", ["http", "websocket"])
+async def test_an_open_gate_lets_everything_pass(client: Client, kind: str) -> None:
+    """And does not shut again."""
+    client.gate.open()
+    await client.ask("/accounts", kind)
+    await client.ask("/accounts", kind)
+    assert [scope["path"] for scope in client.app.scopes] == ["/accounts", "/accounts"]
+
+
+async def test_the_state_of_a_late_lifespan_reaches_requests(client: Client) -> None:
+    """Servers copied the lifespan's state into the request before that was known; the rest of it stays."""
+    client.gate.late_state = {"pool": "late"}
+    client.gate.open()
+    await client.ask("/a", state={"early": 1})
+    await client.ask("/b")
+    assert [scope["state"] for scope in client.app.scopes] == [{"early": 1, "pool": "late"}, {"pool": "late"}]
+
+
+async def test_before_it_opens_there_is_no_late_state(client: Client) -> None:
+    """A probe sees the server's own state only."""
+    client.gate.late_state = {"pool": "late"}
+    await client.ask("/health/live", state={})
+    assert client.app.scopes[0]["state"] == {}

@@ -1,0 +1,197 @@
+"""What the health endpoints show: the shape that is promised, the verdict, and the status codes for probes."""
+
+import json
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+
+import httpx
+import pytest
+from starlette.applications import Starlette
+
+from api.migrations.core.schema import Schema, SchemaState
+from api.migrations.core.status import Blocker, Holder, LastRun, Member, Phase, Progress, Statement, Status, Survey
+from api.migrations.web.health import RETRY_AFTER_SECONDS, body, routes, verdict
+
+STATUS = Status(
+    phase=Phase.WAITING,
+    since=1700000100.0,
+    instance="web-2",
+    release="v7",
+    strategy="advisory_lock",
+    dialect="postgresql",
+    lock_key="0x01 (classid 0, objid 1)",
+    reachable=True,
+    schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
+    progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
+    survey=Survey(
+        Holder("web-1", 4242, 1700000000.0, "active"),
+        Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
+        (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
+        (Member("web-1", "migrating", 4242, 1700000000.0),),
+    ),
+    invalid_indexes=("ix",),
+    waiting_since=1700000050.0,
+    last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),
+    message="the database is at b",
+)
+SHAPE = {
+    "status": str,
+    "state": str,
+    "phase": str,
+    "message": str,
+    "strategy": str,
+    "instance": str,
+    "release": str,
+    "database": {"dialect": str, "reachable": bool, "revisions": [str]},
+    "expected_heads": [str],
+    "pending": {"count": int, "revisions": [str]},
+    "progress": {
+        "applied": int,
+        "total": int,
+        "current": str,
+        "started_at": str,
+        "elapsed_seconds": float,
+        "attempt": int,
+        "next_try_at": str,
+        "statement": {"kind": str, "phase": str, "percent": float, "seconds": float},
+    },
+    "lock": {
+        "key": str,
+        "held": bool,
+        "holder": {"instance": str, "pid": int, "since": str, "state": str},
+        "waited_seconds": float,
+    },
+    "blocked_by": [
+        {
+            "pid": int,
+            "application": str,
+            "user": str,
+            "state": str,
+            "seconds": float,
+            "relation": str,
+            "mode": str,
+        }
+    ],
+    "fleet": [{"instance": str, "role": str, "pid": int, "since": str}],
+    "invalid_indexes": [str],
+    "last_run": {
+        "result": str,
+        "started_at": str,
+        "finished_at": str,
+        "applied": [str],
+        "instance": str,
+        "error": str,
+    },
+}
+
+
+def shape(value: Any) -> Any:
+    """The same structure with types in the place of values."""
+    if isinstance(value, dict):
+        return {key: shape(item) for key, item in value.items()}
+    return [shape(value[0])] if isinstance(value, list) else type(value)
+
+
+def shown(status: Status) -> Any:
+    """The body as it goes over the wire."""
+    return json.loads(json.dumps(body(status)))
+
+
+def test_the_body_has_exactly_the_promised_shape() -> None:
+    """Dashboards and scripts read it by name."""
+    assert shape(shown(STATUS)) == SHAPE
+
+
+def test_a_fresh_status_has_the_same_keys() -> None:
+    """What is not known yet is null or empty, never missing."""
+    fresh = shown(Status())
+    assert fresh.keys() == SHAPE.keys()
+    assert (fresh["last_run"], fresh["lock"]["holder"], fresh["database"]["reachable"]) == (None, None, None)
+    assert fresh["pending"] == {"count": 0, "revisions": []}
+
+
+def test_a_run_that_failed_does_not_go_on() -> None:
+    """On hold the process lives on, and the seconds of its run stand still."""
+    failed = replace(STATUS, phase=Phase.FAILED)
+    assert shown(failed)["progress"]["elapsed_seconds"] == 60.0
+    assert shown(replace(failed, last_run=None))["progress"]["elapsed_seconds"] == 100.0
+
+
+def test_the_values_are_those_of_the_status() -> None:
+    """Revisions are sorted, pending ones are in the order of their application."""
+    seen = shown(STATUS)
+    assert (seen["state"], seen["phase"], seen["database"]["revisions"]) == ("behind", "waiting", ["a", "b"])
+    assert (seen["pending"], seen["expected_heads"]) == ({"count": 2, "revisions": ["c", "d"]}, ["d"])
+    assert (seen["lock"]["held"], seen["lock"]["holder"]["instance"]) == (False, "web-1")
+
+
+def test_moments_are_in_utc_with_their_offset() -> None:
+    """A host's time zone does not matter."""
+    for moment in (shown(STATUS)["progress"]["started_at"], shown(STATUS)["lock"]["holder"]["since"]):
+        assert moment == "2023-11-14T22:13:20+00:00"
+        assert datetime.fromisoformat(moment).timestamp() == 1700000000.0
+
+
+def test_a_run_that_is_over_does_not_grow_older() -> None:
+    """Once ready, the elapsed time is that of the run."""
+    assert shown(replace(STATUS, phase=Phase.READY))["progress"]["elapsed_seconds"] == 60.0
+    assert shown(replace(STATUS, phase=Phase.READY, last_run=None))["progress"]["elapsed_seconds"] == 100.0
+
+
+def test_only_the_one_that_migrates_holds_the_lock() -> None:
+    """And it does not wait."""
+    seen = shown(replace(STATUS, phase=Phase.MIGRATING))
+    assert (seen["lock"]["held"], seen["lock"]["waited_seconds"]) == (True, 0)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+@pytest.mark.parametrize("state", list(SchemaState))
+def test_the_verdict(phase: Phase, state: SchemaState) -> None:
+    """Unready is fail whatever the schema; ready is pass, and warn in front of a newer schema."""
+    ready = phase in {Phase.READY, Phase.OFF}
+    expected = "fail" if not ready else "warn" if state is SchemaState.AHEAD else "pass"
+    assert verdict(Status(phase, schema=Schema(state))) == expected
+
+
+async def get(status: Status, path: str) -> httpx.Response:
+    """Ask an application that has the three routes and nothing else."""
+    transport = httpx.ASGITransport(Starlette(routes=routes(lambda: status)))
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.get(path)
+
+
+@pytest.mark.parametrize("phase", list(Phase))
+async def test_liveness_holds_in_every_phase(phase: Phase) -> None:
+    """A probe that kills a pod in mid-migration makes everything worse."""
+    answer = await get(Status(phase), "/health/live")
+    assert (answer.status_code, answer.json()) == (200, {"status": "pass"})
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/health/migrations"])
+@pytest.mark.parametrize("phase", list(Phase))
+async def test_readiness_follows_the_phase(path: str, phase: Phase) -> None:
+    """503 with an integer Retry-After, or 200; never from a cache."""
+    answer = await get(Status(phase), path)
+    ready = phase in {Phase.READY, Phase.OFF}
+    assert answer.status_code == (200 if ready else 503)
+    assert answer.headers.get("Retry-After") == (None if ready else str(RETRY_AFTER_SECONDS))
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert answer.json()["status"] == ("pass" if ready else "fail")
+
+
+async def test_a_warning_is_served_with_200() -> None:
+    """A newer schema is no reason to leave the load balancer."""
+    at_head = Schema(SchemaState.AT_HEAD)
+    for status in (
+        Status(Phase.READY, schema=Schema(SchemaState.AHEAD)),
+        Status(Phase.READY, schema=at_head, invalid_indexes=("ix",)),
+    ):
+        answer = await get(status, "/health/ready")
+        assert (answer.status_code, answer.json()["status"]) == (200, "warn")
+
+
+async def test_readiness_says_why_not() -> None:
+    """Without the long body."""
+    answer = await get(STATUS, "/health/ready")
+    assert answer.json() == {"status": "fail", "phase": "waiting", "message": "the database is at b"}
