@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
+from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.errors import HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS
@@ -39,7 +39,7 @@ async def making(api: LeaseApi) -> AsyncIterator[Make]:
 
     def elector(instance: str = "first", **settings: Any) -> LeaseElector:
         values = {"lease_seconds": LEASE_SECONDS, "idle_seconds": 0, **settings}
-        leases = Leases.build(MigrationSettings.load(instance=instance, **values), NAME)
+        leases = LeaseElection.build(MigrationSettings.load(instance=instance, **values), NAME)
         made.append(leases.elector())
         return made[-1]
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
+from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.errors import MigrationError
 from api.migrations.runtime.dns import run
 from api.migrations.settings import MigrationSettings
@@ -80,7 +80,7 @@ async def obey(elector: LeaseElector, word: str) -> object:
 
 async def main() -> None:
     """Obey until the test goes away."""
-    elector = Leases.build(MigrationSettings.load(), "unnamed").elector()
+    elector = LeaseElection.build(MigrationSettings.load(), "unnamed").elector()
     while word := (await asyncio.to_thread(sys.stdin.readline)).strip():
         sys.stdout.write(f"{await obey(elector, word)}\n")
         sys.stdout.flush()

@@ -22,8 +22,8 @@ from typing import Any
 import pytest
 
 from api.migrations.assembly import Session
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import HoldLost
 from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
@@ -33,7 +33,7 @@ from tests.warm import Process
 RIVALS = 10
 ROOT = Path(__file__).resolve().parent.parent
 GROUND = 'op.execute("CREATE TABLE t (n integer)")'
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 
 
 @dataclass(frozen=True)
@@ -156,15 +156,15 @@ class LockContract:
     async def test_everybody_sees_who_has_it(self, sessions: Sessions) -> None:
         """By the name of the instance where the lock can tell, and nobody before and after."""
         second = await sessions("second")
-        assert (await second.survey()).holder is None
+        assert (await second.lock_status()).holder is None
         first = await sessions.holder("host:8000-17")
-        seen = [(await session.survey()).holder for session in (first, second)]
+        seen = [(await session.lock_status()).holder for session in (first, second)]
         assert None not in seen
         assert len({holder.pid for holder in seen if holder}) == 1
         if sessions.arena.names_holder:
             assert [holder.instance for holder in seen if holder] == ["host:8000-17"] * 2
         await first.unlock()
-        assert (await second.survey()).holder is None
+        assert (await second.lock_status()).holder is None
 
     async def test_everybody_sees_that_it_is_held(self, sessions: Sessions) -> None:
         """A look says so to the holder and to others, takes nothing and is in nobody's way."""
@@ -181,7 +181,7 @@ class LockContract:
         """Not even on one server."""
         await sessions.holder()
         other = await sessions("other", sessions.arena.other_url)
-        assert (await other.survey()).holder is None
+        assert (await other.lock_status()).holder is None
         assert await other.try_lock()
 
     async def test_two_names_do_not_share_it(self, sessions: Sessions) -> None:
@@ -206,7 +206,7 @@ class SessionLockContract(LockContract):
         """In mid-revision: what it did is rolled back, and what went before it stays."""
         first = await sessions.holder()
         with pytest.raises(HoldLost):
-            await first.carry_out(HEAD, Reporter(Tracker()))
+            await first.run(HEAD, ProgressReporter(Tracker()))
         await first.close()
         second = await sessions.holder("second")
         assert (await second.observe()).revisions == frozenset({"r1"})

@@ -35,9 +35,9 @@ from .errors import ConfigurationError
 from .execution.env_inspection import Wanted, inspect_env, may_run_several
 from .execution.env_options import Pass, VersionTable
 from .execution.error_translation import translate
-from .execution.history_table import Author, History
+from .execution.history_table import History, RunAuthor
 from .execution.limits import Limits
-from .execution.lock_retry import Pace
+from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
 from .execution.runner import Runner
 from .lock_manager import application_name
@@ -66,7 +66,7 @@ class Assembly:
     tracker: Tracker
     policy: Policy
     limits: Limits
-    pace: Pace
+    schedule: LockRetrySchedule
     elector: Callable[[], Elector] | None
     further: tuple[Assembly, ...] = ()
     """Those of the further version tables, where env.py runs the revisions for several."""
@@ -123,16 +123,16 @@ class Assembly:
             schema=Schema(heads=revisions.code.heads),
         )
         limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
-        pace = Pace(lambda revision: revisions.limits(revision, limits))
+        schedule = LockRetrySchedule(lambda revision: revisions.limits(revision, limits))
         policy = _policy(settings, choice.strategy, release)
         elector = backends.elector(settings, choice.strategy, url)
-        return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, pace, elector)
+        return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, schedule, elector)
 
-    async def inspect(self, *, creates: bool = False, ambiguous: bool = False) -> Assembly:
+    async def inspect(self, *, create_file: bool = False, ambiguous: bool = False) -> Assembly:
         """What this is once env.py has said which version tables it runs the revisions for.
 
         Args:
-            creates: whether a SQLite file is made that is not there, should env.py execute something.
+            create_file: whether a missing SQLite file is created, should env.py execute something.
             ambiguous: whether several heads will do where one is meant.
 
         Raises:
@@ -142,7 +142,7 @@ class Assembly:
         """
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.url.dialect != "mysql"}
-        connect = partial(self.sql_connection, creates=creates)
+        connect = partial(self.sql_connection, create_file=create_file)
         wanted = Wanted(default, self.settings.about_the_version_table, options)
         tables = await inspect_env(self.revisions, self.url.sqlalchemy(), connect, wanted)
         revisions = self.revisions.as_env_leaves_them()
@@ -166,24 +166,24 @@ class Assembly:
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
-        return self._session(self.runner, role, backup, creates=role != "reading")
+        return self._session(self.runner, role, backup, create_file=role != "reading")
 
-    def contender(self, backup: Backup | None = None, *, creates: bool = True) -> MigrationSession:
-        """A new session that takes the lock as the strategy has it; who `creates` makes a SQLite file not there."""
+    def locking_session(self, backup: Backup | None = None, *, create_file: bool = True) -> MigrationSession:
+        """A new session that takes the lock as the strategy has it; who `create_file` makes a SQLite file not there."""
         if self.elector is None:
-            return self._session(self.runner, "waiting", backup, creates=creates)
+            return self._session(self.runner, "waiting", backup, create_file=create_file)
         elector = self.elector()
         # called in the run, which is SQLAlchemy's synchronous half: its way back to the loop
         runner = self.runner.fenced(lambda: await_only(elector.confirm()))
-        return ElectedSession(self._session(runner, "waiting", backup, creates=creates), elector)
+        return ElectedSession(self._session(runner, "waiting", backup, create_file=create_file), elector)
 
-    def _session(self, runner: Runner, role: str, backup: Backup | None, *, creates: bool) -> Session:
-        instance, limits, pace = self.settings.instance, self.limits, self.pace
+    def _session(self, runner: Runner, role: str, backup: Backup | None, *, create_file: bool) -> Session:
+        instance, limits, schedule = self.settings.instance, self.limits, self.schedule
         if self.url.dialect == "postgresql":
             assert backup is None or isinstance(backup, PostgresBackup)
-            return PostgresSession(self.url, self.key, limits, pace, runner, role, backup)
-        platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
-        return SqlSession(platform, pace, runner, instance, cast("SqliteBackup | None", backup))
+            return PostgresSession(self.url, self.key, limits, schedule, runner, role, backup)
+        platform = backends.platform(self.url, self.key, instance, limits, schedule, create_file=create_file)
+        return SqlSession(platform, schedule, runner, instance, cast("SqliteBackup | None", backup))
 
     def backup(self, folder: str | None = None) -> Backup:
         """What takes backups into `folder`, or else into the folder of the settings.
@@ -207,11 +207,11 @@ class Assembly:
         return PostgresBackup(archive, settings.backup_seconds, history, author, self.url, version, idle)
 
     @asynccontextmanager
-    async def sql_connection(self, *, creates: bool = False) -> AsyncIterator[AsyncConnection]:
+    async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:
         """A connection of SQLAlchemy's to read from, in transactions that nobody commits.
 
         Args:
-            creates: whether a SQLite file is made that is not there.
+            create_file: whether a missing SQLite file is created.
 
         Raises: whatever the driver raises; the caller knows what it was doing and translates.
         """
@@ -224,8 +224,8 @@ class Assembly:
             finally:
                 await raw.close(timeout=CLOSE_SECONDS)
         else:
-            instance, limits, pace = self.settings.instance, self.limits, self.pace
-            platform = backends.platform(self.url, self.key, instance, limits, pace, creates=creates)
+            instance, limits, schedule = self.settings.instance, self.limits, self.schedule
+            platform = backends.platform(self.url, self.key, instance, limits, schedule, create_file=create_file)
             # a server that accepts and says nothing would be waited for for ever
             async with asyncio.timeout(ANSWER_SECONDS):
                 connection = await platform.connect()
@@ -255,7 +255,7 @@ class Assembly:
         policy = policy or self.policy
 
         async def inspect() -> list[Scope]:
-            return (await self.inspect(creates=policy.may_migrate))._scopes(policy, backup)
+            return (await self.inspect(create_file=policy.may_migrate))._scopes(policy, backup)
 
         scopes = self._scopes(policy, backup)
         if self.inspected:
@@ -267,13 +267,13 @@ class Assembly:
     def _scopes(self, policy: Policy, backup: Backup | None) -> list[Scope]:
         scopes = []
         for name, one in self.each.items():
-            sessions = partial(one.contender, backup, creates=policy.may_migrate)
+            sessions = partial(one.locking_session, backup, create_file=policy.may_migrate)
             scopes.append(Scope(sessions, one.revisions.code, name if self.further else None))
             # the first run's is of the whole database
             backup = None
         return scopes
 
-    def executor(self) -> Coordinator:
+    def operator_coordinator(self) -> Coordinator:
         """A coordinator for what a person orders, who may also where the instances may not."""
         return self.coordinator(replace(self.policy, may_migrate=True))
 
@@ -285,7 +285,7 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
 
 def _runner(settings: MigrationSettings, revisions: Revisions, release: str, only: Pass | None) -> Runner:
     schema = settings.version_table_schema
-    history, author = History(settings.history, schema), Author(settings.instance, release)
+    history, author = History(settings.history, schema), RunAuthor(settings.instance, release)
     drop_invalid = settings.drop_invalid_indexes
     return Runner(revisions, history, author, settings.version_table, schema, drop_invalid=drop_invalid, only=only)
 

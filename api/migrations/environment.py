@@ -24,8 +24,8 @@ from alembic.util import CommandError
 from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
-from .core.protocols import Kind, Order
-from .core.schema import Schema, explain, judge
+from .core.protocols import Kind, MigrationRequest
+from .core.schema import Schema, compare_with_build, explain
 from .databases.sql_store import shape
 from .errors import MigrationError, SchemaRefused
 from .execution.env_options import VersionTable, agreed, merged, named
@@ -33,7 +33,7 @@ from .execution.env_script import GIVEN
 from .execution.error_translation import translate
 from .execution.steps import Steps
 from .execution.table_shape import refuse_history, refuse_version
-from .logs import PlainFormatter, speak_for, to_json
+from .logs import PlainFormatter, bind_log_context, to_json
 from .runtime.dns import run
 from .runtime.streams import occupy
 from .settings import MigrationSettings
@@ -123,7 +123,7 @@ def _failing_in_one_line() -> Iterator[None]:
     try:
         yield
     except MigrationError as error:
-        shape = MigrationSettings.partly("log_format", "instance", "release")
+        shape = MigrationSettings.load_partial("log_format", "instance", "release")
         if shape.log_format == "json":
             to_json(new_tracker(shape))
             log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
@@ -134,21 +134,21 @@ def _failing_in_one_line() -> Iterator[None]:
 async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
     runner = assembly.runner
 
-    def run_env(connection: sa.Connection, order: Order, steps: Steps) -> None:
+    def run_env(connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
         _run(connection, merged(options, runner.options(steps)) | {"fn": runner.surround(asked["fn"], steps)})
 
-    speak_for(assembly.tracker)
-    order = Order(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
-    await replace(assembly, runner=runner.through(run_env)).executor().execute(order)
+    bind_log_context(assembly.tracker)
+    request = MigrationRequest(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
+    await replace(assembly, runner=runner.through(run_env)).operator_coordinator().execute(request)
 
 
 async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
     settings = assembly.settings
     # the first revision is generated from what a new, empty database lacks
-    creates = asked["fn"].__name__ == "retrieve_migrations"
+    create_file = asked["fn"].__name__ == "retrieve_migrations"
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
-        async with assembly.sql_connection(creates=creates) as connection:
+        async with assembly.sql_connection(create_file=create_file) as connection:
             await connection.run_sync(_refuse_other_tables, assembly.runner.tables)
             await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
@@ -172,7 +172,7 @@ async def _judged(assembly: Assembly) -> Schema:
     session = assembly.session("reading")
     try:
         await session.open()
-        return judge(await session.observe(), assembly.revisions.code, await session.lineage())
+        return compare_with_build(await session.observe(), assembly.revisions.code, await session.lineage())
     finally:
         await session.close()
 

@@ -10,13 +10,13 @@ from typing import TypeVar
 
 from .assembly import Assembly, Session
 from .core.protocols import ANSWER_SECONDS
-from .core.schema import Schema, judge
+from .core.schema import Schema, compare_with_build
 from .errors import MigrationError
 
 T = TypeVar("T")
 
 
-async def reading(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -> T:
+async def read_session(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -> T:
     """What `look` finds with a session of its own, which only reads.
 
     Raises:
@@ -30,15 +30,15 @@ async def reading(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -
         await session.close()
 
 
-async def judged(assembly: Assembly, session: Session) -> Schema:
+async def read_schema(assembly: Assembly, session: Session) -> Schema:
     """Where the database stands, seen from this build."""
     observed = await session.observe()
-    if observed.half_applied and (await session.survey()).holder is not None:
+    if observed.half_applied and (await session.lock_status()).holder is not None:
         # somebody is at it right now: that is progress, not an accident
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
     lineage = await session.lineage() if observed.revisions - code.parents.keys() else {}
-    return judge(observed, code, lineage)
+    return compare_with_build(observed, code, lineage)
 
 
 async def leader(assembly: Assembly) -> str | None:

@@ -22,7 +22,7 @@ import sqlalchemy as sa
 from .core.lock_key import LockKey
 from .core.protocols import ANSWER_SECONDS
 from .errors import HoldLost
-from .execution.lock_retry import Pace
+from .execution.lock_retry import LockRetrySchedule
 from .text.encoding import ASCII, restored, storable
 
 HELD = """
@@ -42,13 +42,13 @@ SHORTEST_CUT = 23
 class SessionLock:
     """The lock of one session, held until unlock or the end of the session."""
 
-    pooled = False
+    transaction_scoped = False
     transactional_ddl = True
     isolation_level = "READ COMMITTED"
 
-    def __init__(self, key: LockKey, connection: asyncpg.Connection, pace: Pace) -> None:
+    def __init__(self, key: LockKey, connection: asyncpg.Connection, schedule: LockRetrySchedule) -> None:
         self.key = key
-        self.pace = pace
+        self.schedule = schedule
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -73,19 +73,19 @@ class SessionLock:
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Give the session the limits of the revision that comes next; the caller commits."""
-        limits = self.pace.settings(revision)
+        limits = self.schedule.settings(revision)
         connection.exec_driver_sql(
             "SELECT set_config('lock_timeout', $1, $3), set_config('statement_timeout', $2, $3)",
-            (limits["lock_timeout"], limits["statement_timeout"], self.pooled),
+            (limits["lock_timeout"], limits["statement_timeout"], self.transaction_scoped),
         )
 
-    def abandon(self, connection: sa.Connection) -> bool:
+    def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back what a failed revision left open; returns whether the lock is still held."""
         connection.rollback()
         return True
 
-    def keep(self, connection: sa.Connection) -> None:
-        """Commit what was written after `abandon`."""
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit what was written after `roll_back`."""
         connection.commit()
 
     async def confirm(self) -> None:
@@ -126,7 +126,7 @@ class TransactionLock(SessionLock):
     A session lock taken there stays with the pooler's backend: it is granted to two clients and outlives both.
     """
 
-    pooled = True
+    transaction_scoped = True
     # the transaction is begun and ended here, so SQLAlchemy must do neither
     isolation_level = "AUTOCOMMIT"
 
@@ -152,7 +152,7 @@ class TransactionLock(SessionLock):
         connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
         connection.exec_driver_sql("SET CONSTRAINTS ALL DEFERRED")
 
-    def abandon(self, connection: sa.Connection) -> bool:
+    def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back everything, which frees the lock; returns whether it could be taken again at once."""
         connection.exec_driver_sql("ROLLBACK")
         connection.exec_driver_sql("BEGIN")
@@ -162,8 +162,8 @@ class TransactionLock(SessionLock):
             connection.exec_driver_sql("ROLLBACK")
         return held
 
-    def keep(self, connection: sa.Connection) -> None:
-        """Commit what was written after `abandon`, which frees the lock."""
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit what was written after `roll_back`, which frees the lock."""
         connection.exec_driver_sql("COMMIT")
 
     @asynccontextmanager

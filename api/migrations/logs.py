@@ -31,7 +31,7 @@ _NOT_EXTRA = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_mes
 _speaker: ContextVar[Tracker | None] = ContextVar("migrations_speaker", default=None)
 
 
-def speak_for(tracker: Tracker) -> None:
+def bind_log_context(tracker: Tracker) -> None:
     """From here on, in this task and those it starts, lines are about this instance."""
     _speaker.set(tracker)
 

@@ -8,13 +8,15 @@ from dataclasses import astuple
 from .assembly import Assembly
 from .core.status import Phase, Tracker
 from .errors import ConfigurationError
-from .logs import speak_for
+from .logs import bind_log_context
 from .settings import MigrationSettings, Strategy
 
 log = logging.getLogger(__name__)
 
 
-async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: ConfigurationError | None = None) -> None:
+async def migrate_at_startup(
+    settings: MigrationSettings, tracker: Tracker, problem: ConfigurationError | None = None
+) -> None:
     """What an instance does at start: return once the schema is verified, and the tracker says `ready` or `off`.
 
     Args:
@@ -25,7 +27,7 @@ async def bring_up(settings: MigrationSettings, tracker: Tracker, problem: Confi
     Raises:
         MigrationError: the schema could not be verified; the tracker says `failed` and why.
     """
-    speak_for(tracker)
+    bind_log_context(tracker)
     if settings.strategy is Strategy.OFF and problem is None:
         tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
         return

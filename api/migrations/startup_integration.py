@@ -24,7 +24,7 @@ from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
-from .startup import bring_up
+from .startup import migrate_at_startup
 from .web.health import Gate
 from .web.install import install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
@@ -80,7 +80,7 @@ lifespan_with_migrations = MigrationLifespan()
 
 def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
     """Where MIGRATION_LOG_FORMAT=json, begin now: a server writes its first lines before it enters the lifespan."""
-    shape = settings or MigrationSettings.partly("log_format", "log_level", "instance", "release")
+    shape = settings or MigrationSettings.load_partial("log_format", "log_level", "instance", "release")
     if shape.log_format == "json":
         logs.configure(shape, new_tracker(shape))
 
@@ -90,16 +90,16 @@ async def _lifespan(
     app: Starlette, ours: MigrationLifespan, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
     streams.occupy()
-    shape = settings or MigrationSettings.partly("log_format", "log_level")
+    shape = settings or MigrationSettings.load_partial("log_format", "log_level")
     given = settings is not None
     settings, problem = _settled(settings)
     tracker = new_tracker(settings)
     logs.configure(shape, tracker)
-    logs.speak_for(tracker)
+    logs.bind_log_context(tracker)
     if not given:
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
-    thread = MigrationThread(lambda: bring_up(settings, tracker, problem))
+    thread = MigrationThread(lambda: migrate_at_startup(settings, tracker, problem))
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
         policy = _suited_to(wrappers(app.router.lifespan_context, ours), settings)
@@ -167,7 +167,7 @@ def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, Con
         return settings or MigrationSettings.load(), None
     except ConfigurationError as error:
         # who it is and how it is to fail count all the same
-        return MigrationSettings.partly("instance", "release", "startup_mode", "on_failure"), error
+        return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
 
 
 def _suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSettings:

@@ -80,7 +80,9 @@ def test_it_fits_a_phone_by_day_and_by_night(chromium: Chromium, dark: bool) -> 
     """The longest names there can be make it no wider than 360 pixels, and it takes the colours of the device."""
     blocker = Blocker(77, LONG, LONG, "idle in transaction", 1.0, LONG, "AccessExclusiveLock")
     schema = replace(STATUS.schema, heads=frozenset({LONG}), pending=("c", LONG))
-    survey = replace(STATUS.survey, blocked_by=(blocker,), grant=f"GRANT pg_read_all_stats TO {LONG}")
-    status = replace(STATUS, instance=LONG, message=LONG, invalid_indexes=(LONG,), schema=schema, survey=survey)
+    lock_status = replace(STATUS.lock_status, blocked_by=(blocker,), grant=f"GRANT pg_read_all_stats TO {LONG}")
+    status = replace(
+        STATUS, instance=LONG, message=LONG, invalid_indexes=(LONG,), schema=schema, lock_status=lock_status
+    )
     width, background = chromium.measured(render(status, 1700000105.0), 360, dark=dark)
     assert (width, background) == (360, "rgb(19, 21, 24)" if dark else "rgb(245, 245, 242)")

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 
 from api.migrations.assembly import Session
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import Observed
 from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
 from tests.places import HISTORY, Place
 from tests.unit.core.fakes import assembled
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
 
@@ -24,13 +24,13 @@ def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) 
     return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
 
 
-async def carry_out(place: Place, ini: Path, order: Order = HEAD, **settings: Any) -> None:
+async def run_request(place: Place, ini: Path, order: MigrationRequest = HEAD, **settings: Any) -> None:
     """One order on a session of its own."""
     session = session_in(place, ini, **settings)
     await session.open()
     try:
         assert await session.try_lock()
-        await session.carry_out(order, Reporter(Tracker()))
+        await session.run(order, ProgressReporter(Tracker()))
     finally:
         await session.close()
 
@@ -38,7 +38,7 @@ async def carry_out(place: Place, ini: Path, order: Order = HEAD, **settings: An
 async def failure(place: Place, ini: Path, **settings: Any) -> str:
     """The message of a run that must fail."""
     with pytest.raises(RevisionFailed) as raised:
-        await carry_out(place, ini, **settings)
+        await run_request(place, ini, **settings)
     return str(raised.value)
 
 

@@ -9,23 +9,23 @@ import pytest
 
 from api.migrations.assembly import Session
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.databases.postgres.connection import connect, set_for_work
-from api.migrations.databases.postgres.lock_survey import survey
+from api.migrations.databases.postgres.lock_status import lock_status
 from api.migrations.errors import DatabaseUnreachable, HoldLost, RevisionFailed
 from api.migrations.execution.limits import Limits
-from api.migrations.execution.lock_retry import Pace
+from api.migrations.execution.lock_retry import LockRetrySchedule
 from api.migrations.lock_manager import SessionLock, application_name
 from api.migrations.urls.database_url import DatabaseURL
 from tests.servers import fetch
 from tests.unit.core.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LIMITS = Limits(lock_timeout_seconds=3, statement_timeout_seconds=90)
-PACE = Pace(lambda revision: LIMITS)
+PACE = LockRetrySchedule(lambda revision: LIMITS)
 HELD = f"""
     SELECT pid, classid::bigint, objid::bigint, objsubid, granted FROM pg_locks
     WHERE locktype = 'advisory' AND classid = {KEY.high} AND objid = {KEY.low}
@@ -56,7 +56,7 @@ async def holding(url: str, ini: Path) -> Session:
 
 async def work(session: Session) -> None:
     """Upgrade to the head."""
-    await asyncio.wait_for(session.carry_out(HEAD, Reporter(Tracker())), FOREVER_SECONDS)
+    await asyncio.wait_for(session.run(HEAD, ProgressReporter(Tracker())), FOREVER_SECONDS)
 
 
 async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Connection]) -> None:
@@ -95,9 +95,9 @@ async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connec
     """Both halves are unsigned in pg_locks."""
     one, two = connections
     key = LockKey(value)
-    assert (await survey(key, two)).holder is None
+    assert (await lock_status(key, two)).holder is None
     await SessionLock(key, one, PACE).try_lock()
-    found = (await survey(key, two)).holder
+    found = (await lock_status(key, two)).holder
     assert found is not None
     assert (found.instance, found.pid, found.state) == ("one", one.get_server_pid(), "idle")
 
@@ -108,7 +108,7 @@ async def test_the_lock_of_another_database_does_not_count(
     """Advisory locks are per database, and so is the look for the holder."""
     elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
     await elsewhere.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
-    assert (await survey(KEY, connections[0])).holder is None
+    assert (await lock_status(KEY, connections[0])).holder is None
     assert await SessionLock(KEY, connections[0], PACE).try_lock()
     await elsewhere.close()
 

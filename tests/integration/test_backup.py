@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.migrations.assembly import Assembly
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.postgres import pg_dump as dump
 from api.migrations.databases.postgres.connection import connect
 from api.migrations.databases.postgres.libpq import environment
@@ -180,7 +180,7 @@ async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None
     session = assembly.session()
     await session.open()
     lineage = await session.lineage()
-    await assembly.coordinator(backup=assembly.backup()).execute(Order("backup", ""))
+    await assembly.coordinator(backup=assembly.backup()).execute(MigrationRequest("backup", ""))
     assert await session.lineage() == lineage == {"r1": frozenset()}
     assert [past.outcome for past in await session.attempts(["r1"])] == ["applied"]
     assert await session.half_applied() is None
@@ -188,7 +188,7 @@ async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None
     assert (row["direction"], row["outcome"], row["revision"]) == ("backup", "backed_up", "r1")
     await session.close()
     await assembled(database_url, tmp_path / "alembic.ini").coordinator().become_ready()
-    await assembled(database_url, tmp_path / "alembic.ini").coordinator().execute(Order("downgrade", "base"))
+    await assembled(database_url, tmp_path / "alembic.ini").coordinator().execute(MigrationRequest("downgrade", "base"))
 
 
 async def test_the_child_is_where_the_session_is(server: Server, plain_url: str, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_the_holder_is_shown_by_its_name(latin1_url: str, tmp_path: Path) 
     other = assembled(latin1_url, ini, "two").session()
     await other.open()
     try:
-        seen = await other.survey()
+        seen = await other.lock_status()
         assert seen.holder is not None
         assert seen.holder.instance == INSTANCE
         assert {member.instance for member in seen.fleet} == {INSTANCE, "two"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, outcomes
+from tests.integration.sql_runs import GROUND, MARK, failure, outcomes, run_request
 from tests.places import SqlitePlace
 from tests.unit.core.fakes import tree
 
@@ -24,7 +24,7 @@ async def test_what_was_broken_before_is_nobodys_fault(sqlite_place: SqlitePlace
     sqlite_place.rows("CREATE TABLE p (id integer primary key)")
     sqlite_place.rows("CREATE TABLE c (p integer references p)")
     sqlite_place.rows("INSERT INTO c VALUES (7)")
-    await carry_out(sqlite_place, tree(tmp_path, GROUND))
+    await run_request(sqlite_place, tree(tmp_path, GROUND))
     assert outcomes(sqlite_place) == [("r1", "applied")]
 
 
@@ -36,7 +36,7 @@ async def test_a_copied_table_is_not_blamed_for_what_it_brought_along(
         sqlite_place.rows(f"CREATE TABLE {sql}")
     sqlite_place.rows("INSERT INTO c (rowid, p) VALUES (5, 7), (9, 8)")
     batch = 'with op.batch_alter_table("c") as batch:\n    batch.create_foreign_key("fk_q", "q", ["q"], ["id"])'
-    await carry_out(sqlite_place, tree(tmp_path, batch))
+    await run_request(sqlite_place, tree(tmp_path, batch))
     assert outcomes(sqlite_place) == [("r1", "applied")]
 
 

@@ -59,7 +59,7 @@ async def test_who_only_looks_ends_nothing(database_url: str, tmp_path: Path) ->
         await until_silent(database_url, holder)
         session = assembly.session("reading")
         await session.open()
-        seen = await session.survey()
+        seen = await session.lock_status()
         await session.close()
         assert await holder.fetchval("SELECT 1") == 1
     assert seen.holder is not None
@@ -82,7 +82,7 @@ async def test_a_slow_copy_is_work(database_url: str, tmp_path: Path) -> None:
         await until_silent(database_url, holder)
         session = assembly.session()
         await session.open()
-        seen = await session.survey()
+        seen = await session.lock_status()
         await session.close()
         go_on.set()
         assert await asyncio.wait_for(copying, FOREVER_SECONDS) == "COPY 2"

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import HalfApplied
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
-from tests.integration.sql_runs import GROUND, HEAD, MARK, carry_out, failure, look, outcomes
+from tests.integration.sql_runs import GROUND, HEAD, MARK, failure, look, outcomes, run_request
 from tests.mariadb import USER, MariaDB
 from tests.pace import scaled
 from tests.places import MariaDBPlace, marks
@@ -54,7 +54,7 @@ async def test_a_second_statement_in_one_is_refused_with_the_first(
     assert [row[0] for row in each_mysql_place.rows("SHOW COLUMNS FROM marks")] == ["revision"]
     trigger = "CREATE TRIGGER t BEFORE INSERT ON marks FOR EACH ROW BEGIN SET @a = 1; SET @b = 2; END"
     revision(tmp_path, "r2", f'op.execute("{trigger}")', after="r1")
-    await carry_out(each_mysql_place, ini)
+    await run_request(each_mysql_place, ini)
     assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
 
 
@@ -65,7 +65,7 @@ async def test_a_session_that_was_ended_writes_nothing(each_mysql_place: MariaDB
     ground = f'{GROUND}\nop.execute("CREATE TABLE extra (a int)")\nop.execute("{trigger}")'
     ini = tree(tmp_path, ground, MARK.format("r2") + 'op.execute("INSERT INTO extra VALUES (1)")')
     with pytest.raises(DatabaseUnreachable):
-        await carry_out(each_mysql_place, ini)
+        await run_request(each_mysql_place, ini)
     assert outcomes(each_mysql_place) == [("r1", "applied"), ("r2", "running")]
     assert marks(each_mysql_place) == []
 
@@ -89,7 +89,7 @@ async def test_a_statement_that_took_too_long_is_not_tried_again(
     limit = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 3024, MESSAGE_TEXT = 'maximum execution time exceeded'"
     ini = tree(tmp_path, GROUND, f'op.execute("{limit}")')
     with pytest.raises(RevisionFailed, match="error 3024"):
-        await asyncio.wait_for(carry_out(each_mysql_place, ini), FOREVER_SECONDS)
+        await asyncio.wait_for(run_request(each_mysql_place, ini), FOREVER_SECONDS)
 
 
 async def test_ddl_that_is_refused_has_applied_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
@@ -111,7 +111,7 @@ async def test_ddl_that_is_refused_commits_what_went_before(each_mysql_place: Ma
 async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
     """It has done nothing yet, so nothing is half."""
     ini = tree(tmp_path, GROUND)
-    await carry_out(each_mysql_place, ini)
+    await run_request(each_mysql_place, ini)
     revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
     upgrade = assembled(each_mysql_place.url, ini, lock_timeout_seconds=1, idle_seconds=scaled(1))
     with each_mysql_place.server.holding("LOCK TABLES marks READ", database=each_mysql_place.database):
@@ -126,9 +126,11 @@ async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBP
     assert {outcome for _, outcome in outcomes(each_mysql_place)} == {"applied", "retried"}
 
 
-@pytest.mark.parametrize("order", [Order("repair", "head"), Order("stamp", "r2")], ids=["rerun", "stamp"])
+@pytest.mark.parametrize(
+    "order", [MigrationRequest("repair", "head"), MigrationRequest("stamp", "r2")], ids=["rerun", "stamp"]
+)
 async def test_what_is_half_applied_waits_for_a_person(
-    each_mysql_place: MariaDBPlace, tmp_path: Path, order: Order
+    each_mysql_place: MariaDBPlace, tmp_path: Path, order: MigrationRequest
 ) -> None:
     """A revision that fails after DDL is not run again before it was repaired or declared applied."""
     create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
@@ -142,7 +144,7 @@ async def test_what_is_half_applied_waits_for_a_person(
     with pytest.raises(SchemaRefused, match="revision r2 committed a part of its work") as refused:
         await coordinator.become_ready()
     assert refused.value.exit_code == 7
-    await carry_out(each_mysql_place, ini, order)
+    await run_request(each_mysql_place, ini, order)
     assert (await look(each_mysql_place, ini)).half_applied == ()
     revision(tmp_path, "r2", create + MARK.format("r2"), after="r1")
     await assembled(each_mysql_place.url, ini, "two").coordinator().become_ready()

@@ -9,14 +9,14 @@ from alembic import command
 from alembic.config import Config
 
 from api.migrations.assembly import Session
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
 from tests.servers import fetch
 from tests.unit.core.fakes import STOP, assembled, barrier, revision, tree
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 STOPS = f'{CREATE}\nop.execute("{STOP}")'
 IN_A_BLOCK = 'with op.get_context().autocommit_block():\n    op.execute("{}")'
@@ -38,11 +38,11 @@ async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) ->
     return session
 
 
-async def run(url: str, ini: Path, order: Order = HEAD, instance: str = "one", **settings: Any) -> None:
+async def run(url: str, ini: Path, order: MigrationRequest = HEAD, instance: str = "one", **settings: Any) -> None:
     """Carry out one order."""
     session = await locked(url, ini, instance, **settings)
     try:
-        await session.carry_out(order, Reporter(Tracker()))
+        await session.run(order, ProgressReporter(Tracker()))
     finally:
         await session.close()
 
@@ -106,12 +106,12 @@ async def test_what_runs_outside_a_transaction_is_written_down_before(database_u
 async def test_a_table_of_an_older_version_gets_what_it_lacks(database_url: str, tmp_path: Path) -> None:
     """Its rows stay, and a half-applied revision in it stops the fleet as before."""
     ini = tree(tmp_path, CREATE, IN_A_BLOCK.format("CREATE TABLE u (a int)"))
-    await run(database_url, ini, Order("upgrade", "r1"))
+    await run(database_url, ini, MigrationRequest("upgrade", "r1"))
     await fetch(database_url, "ALTER TABLE alembic_version_history DROP COLUMN statement, DROP COLUMN invalid_before")
     await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
     with pytest.raises(SchemaRefused, match="revision r1 committed a part"):
         await assembled(database_url, ini, "two").coordinator().become_ready()
-    await run(database_url, ini, Order("repair", "r1"))
+    await run(database_url, ini, MigrationRequest("repair", "r1"))
     await run(database_url, ini)
     assert await history(database_url, "revision, outcome, invalid_before") == [
         ("r1", "interrupted", None),
@@ -129,7 +129,7 @@ async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path,
     values = f"'wrong', '{direction}', '{outcome}', 'night-shift', clock_timestamp()"
     columns = "revision, parents, direction, outcome, instance, finished_at"
     await fetch(database_url, f"INSERT INTO {table} ({columns}) VALUES ('r1', {values}), ('r1,other', {values})")
-    await run(database_url, ini, Order("downgrade", "base"))
+    await run(database_url, ini, MigrationRequest("downgrade", "base"))
     assert (await history(database_url, "direction, invalid_before"))[-1] == ("downgrade", '["before"]')
     session = await locked(database_url, ini)
     assert await session.lineage() == {"r1": frozenset()}
@@ -189,10 +189,10 @@ async def test_an_attempt_of_a_dead_session_is_interrupted(database_url: str, tm
 async def test_a_stamp_records_the_whole_lineage(database_url: str, tmp_path: Path) -> None:
     """An older build must be able to prove that this database is ahead of it."""
     ini = tree(tmp_path, CREATE, "pass", "pass")
-    await run(database_url, ini, Order("stamp", "r2"))
+    await run(database_url, ini, MigrationRequest("stamp", "r2"))
     rows = await history(database_url, "revision, parents, direction, outcome")
     assert sorted(rows) == [("r1", "", "stamp", "stamped"), ("r2", "r1", "stamp", "stamped")]
-    await run(database_url, ini, Order("stamp", "head"))
+    await run(database_url, ini, MigrationRequest("stamp", "head"))
     assert (await history(database_url, "revision, parents"))[2:] == [("r3", "r2")]
     assert (await fetch(database_url, "SELECT to_regclass('t')"))[0][0] is None
 
@@ -217,7 +217,7 @@ async def test_a_downgrade_is_recorded_as_one(database_url: str, tmp_path: Path)
     """With the revision that was undone, and its parents."""
     ini = tree(tmp_path, CREATE, "pass")
     await run(database_url, ini)
-    await run(database_url, ini, Order("downgrade", "-1"))
+    await run(database_url, ini, MigrationRequest("downgrade", "-1"))
     rows = await history(database_url, "revision, parents, direction, outcome")
     assert rows[2:] == [("r2", "r1", "downgrade", "applied")]
 
@@ -227,7 +227,7 @@ async def test_repair_settles_what_was_half_applied(database_url: str, tmp_path:
     ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + '\nraise ValueError("boom")')
     with pytest.raises(RevisionFailed):
         await run(database_url, ini)
-    await run(database_url, ini, Order("repair", "r1"))
+    await run(database_url, ini, MigrationRequest("repair", "r1"))
     assert await history(database_url) == [("r1", "interrupted")]
 
 

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Assembly
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.status import Phase
 from api.migrations.errors import RevisionFailed, SchemaRefused
 from tests.acceptance.evidence import invalid_indexes
@@ -113,7 +113,7 @@ async def test_a_person_repairs_and_it_runs_again(url: str, tmp_path: Path) -> N
     ini = building(tmp_path)
     await fail(url, ini)
     await mend_the_data(url)
-    await assembled(url, ini).coordinator().execute(Order("repair", "r1"))
+    await assembled(url, ini).coordinator().execute(MigrationRequest("repair", "r1"))
     revision(tmp_path, "r1", BUILD, extra="# another release: tried at once\n")
     await start(url, ini, drop_invalid_indexes=True)
     assert invalid_indexes(url) == ['"Not Ours"']

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 
 from api.migrations.assembly import Session
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
 from tests.servers import fetch
 from tests.unit.core.fakes import assembled, revision, tree
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\n'
 TABLE = "alembic_version_history"
 
@@ -27,12 +27,12 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
     await opened.close()
 
 
-async def carry_out(session: Session, order: Order = HEAD) -> None:
+async def run_request(session: Session, order: MigrationRequest = HEAD) -> None:
     """Do it under the lock, and leave."""
     await session.open()
     try:
         assert await session.try_lock()
-        await session.carry_out(order, Reporter(Tracker()))
+        await session.run(order, ProgressReporter(Tracker()))
     finally:
         await session.close()
     await session.open()
@@ -60,10 +60,10 @@ async def test_a_database_without_a_history_knows_of_nothing(session: Session, d
 
 async def test_stamped_and_undone_are_successes(session: Session, database_url: str) -> None:
     """The newest of them counts, by the database's clock."""
-    await carry_out(session, Order("stamp", "r1"))
+    await run_request(session, MigrationRequest("stamp", "r1"))
     stamped = await moment(database_url, "finished_at", "stamped")
     assert await ended(session) == (stamped, None)
-    await carry_out(session, Order("downgrade", "base"))
+    await run_request(session, MigrationRequest("downgrade", "base"))
     undone = await moment(database_url, "finished_at", "applied")
     assert await ended(session) == (undone, None)
     assert undone > stamped
@@ -73,7 +73,7 @@ async def test_a_failure_stays_the_last_word_until_something_is_applied(database
     """The one who failed is gone; the next one mends it."""
     ini = tree(tmp_path, "pass", 'raise ValueError("boom")')
     with pytest.raises(RevisionFailed):
-        await carry_out(assembled(database_url, ini).session())
+        await run_request(assembled(database_url, ini).session())
     other = assembled(database_url, ini, "two").session()
     await other.open()
     failed = await moment(database_url, "finished_at", "failed")
@@ -81,7 +81,7 @@ async def test_a_failure_stays_the_last_word_until_something_is_applied(database
     revision(tmp_path, "r2", "pass", after="r1")
     await other.close()
     mended = assembled(database_url, ini, "three").session()
-    await carry_out(mended)
+    await run_request(mended)
     success, failure = await ended(mended)
     assert (success or 0) > failed == failure
     await mended.close()
@@ -89,7 +89,7 @@ async def test_a_failure_stays_the_last_word_until_something_is_applied(database
 
 async def test_an_interrupted_attempt_failed_when_it_began(session: Session, database_url: str) -> None:
     """It is closed by whoever comes next; that is no moment of a failure, and must not outlast the success after it."""
-    await carry_out(session)
+    await run_request(session)
     before = await ended(session)
     closed = "clock_timestamp() + interval '1 hour'"
     await fetch(database_url, f"UPDATE {TABLE} SET outcome = 'interrupted', finished_at = {closed}")
@@ -101,12 +101,12 @@ async def test_half_applied_is_a_failure_once_it_has_ended(database_url: str, tm
     """Until then somebody may well be at work; the repair by stamp settles it."""
     session = assembled(database_url, tree(tmp_path, HALF + 'raise ValueError("boom")')).session()
     with pytest.raises(RevisionFailed):
-        await carry_out(session)
+        await run_request(session)
     await session.open()
     assert await ended(session) == (None, await moment(database_url, "finished_at", "half_applied"))
     await fetch(database_url, f"UPDATE {TABLE} SET finished_at = NULL")
     assert await ended(session) == (None, None)
-    await carry_out(session, Order("stamp", "r1"))
+    await run_request(session, MigrationRequest("stamp", "r1"))
     success, failure = await ended(session)
     assert success is not None
     assert failure is not None

@@ -10,8 +10,8 @@ import yaml
 
 from api.migrations.electors.kubernetes.client import LeaseAddress
 from api.migrations.electors.kubernetes.cluster import cluster_config
-from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
-from api.migrations.electors.kubernetes.lease import Tempo
+from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
+from api.migrations.electors.kubernetes.lease import LeaseTimings
 from api.migrations.errors import AccessRefused
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import NAMESPACE, Fault, LeaseApi
@@ -132,9 +132,9 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: LeaseApi) -> P
 
 def in_pod(account: Path) -> LeaseElector:
     """An elector of a pod."""
-    config, tempo = cluster_config(str(account)), Tempo(LEASE_SECONDS)
+    config, tempo = cluster_config(str(account)), LeaseTimings(LEASE_SECONDS)
     address = LeaseAddress(config, config.namespace, NAME, tempo.request_seconds, tempo.lease_seconds)
-    return Leases("pod", address, tempo).elector()
+    return LeaseElection("pod", address, tempo).elector()
 
 
 async def test_a_pod_leads_by_its_service_account(api: LeaseApi, account: Path) -> None:

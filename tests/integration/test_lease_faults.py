@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.electors.kubernetes.lease import Tempo
+from api.migrations.electors.kubernetes.lease import LeaseTimings
 from api.migrations.errors import ElectorUnreachable, HoldLost
 from tests.elector_contract import FOREVER_SECONDS
 from tests.lease_api import Fault, LeaseApi
@@ -17,7 +17,7 @@ from tests.waiting import until
 UPDATES = frozenset({"update"})
 REFUSED = 2
 """So many requests are refused before the API server knows better; less than it takes to believe it."""
-TEMPO = Tempo(LEASE_SECONDS)
+TEMPO = LeaseTimings(LEASE_SECONDS)
 
 
 @pytest.fixture

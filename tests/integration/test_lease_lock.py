@@ -14,7 +14,7 @@ from lightkube import ApiError, Client
 from lightkube.resources.coordination_v1 import Lease
 
 from api.migrations.electors.kubernetes.client import StoredLease
-from api.migrations.electors.kubernetes.elector import LeaseElector, Leases
+from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.electors.kubernetes.lease import LeaseRecord
 from api.migrations.settings import MigrationSettings
 from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Elsewhere, LeaseContract
@@ -36,10 +36,10 @@ class LeaseArena:
         self.name = f"test-{uuid.uuid4().hex}"
         self.idle_seconds = scaled(2)
 
-    def leases(self, instance: str = "test") -> Leases:
+    def leases(self, instance: str = "test") -> LeaseElection:
         """What the electors of an instance share."""
         values = {"lease_name": self.name, "lease_seconds": LEASE_SECONDS, "idle_seconds": self.idle_seconds}
-        return Leases.build(MigrationSettings.load(instance=instance, **values), "unnamed")
+        return LeaseElection.build(MigrationSettings.load(instance=instance, **values), "unnamed")
 
     def make_elector(self, instance: str) -> LeaseElector:
         """A new elector of that instance."""

@@ -105,12 +105,12 @@ BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
 def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """A start that ends in mid-run with what the package has no name for."""
 
-    async def bring_up(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
+    async def migrate_at_startup(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
         tracker.move(Phase.CHECKING)
         tracker.move(Phase.MIGRATING)
         raise bug
 
-    monkeypatch.setattr(startup_integration, "bring_up", bring_up)
+    monkeypatch.setattr(startup_integration, "bring_up", migrate_at_startup)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

@@ -15,7 +15,7 @@ from api.migrations.databases.sqlite.lock_file import locked, open_lock
 from api.migrations.databases.sqlite.platform import FileLock
 from api.migrations.errors import ConfigurationError, PrivilegeMissing
 from api.migrations.execution.limits import Limits
-from api.migrations.execution.lock_retry import Pace
+from api.migrations.execution.lock_retry import LockRetrySchedule
 from devtools.account import Account
 from tests.places import nobody
 
@@ -34,7 +34,7 @@ def database() -> Iterator[Path]:
 
 def file_lock(database: Path) -> FileLock:
     """The lock beside it."""
-    return FileLock(database.with_suffix(".lock"), database, Pace(lambda _: Limits()), "one")
+    return FileLock(database.with_suffix(".lock"), database, LockRetrySchedule(lambda _: Limits()), "one")
 
 
 def lockable(database: Path) -> bool:

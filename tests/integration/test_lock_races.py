@@ -12,8 +12,8 @@ import pytest
 
 from api.migrations.assembly import Assembly, Session
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, MigrationError
 from tests.servers import Server, fetch
@@ -21,7 +21,7 @@ from tests.unit.core.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled,
 
 log = logging.getLogger(__name__)
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 HERE = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 NO_LOCK = f"SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory' AND {HERE}"
@@ -43,7 +43,7 @@ async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> No
     await session.open()
     assert await session.try_lock()
     async with barrier(database_url) as reached:
-        run = asyncio.create_task(session.carry_out(HEAD, Reporter(Tracker())))
+        run = asyncio.create_task(session.run(HEAD, ProgressReporter(Tracker())))
         await reached()
         await fetch(database_url, "SELECT pg_advisory_unlock_all()")
         for function in ("pg_advisory_unlock", "pg_advisory_unlock_shared"):

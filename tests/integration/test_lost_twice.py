@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.migrations.errors import RevisionFailed
-from tests.integration.sql_runs import GROUND, MARK, carry_out, outcomes, session_in
+from tests.integration.sql_runs import GROUND, MARK, outcomes, run_request, session_in
 from tests.places import HISTORY, MariaDBPlace, Place, versions
 from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
 
@@ -35,11 +35,11 @@ async def test_the_next_holder_may_have_closed_the_attempt(
 ) -> None:
     """The lock ended with the connection; the attempt is failed all the same, but not one of an earlier process."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
-    await carry_out(place, ini)
+    await run_request(place, ini)
     place.rows(f"UPDATE {HISTORY} SET outcome = 'interrupted' WHERE revision = 'r2'")
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("lost twice", "r2", age_seconds, "AdminShutdownError")
+    await session.record_failure("lost twice", "r2", age_seconds, "AdminShutdownError")
     await session.close()
     newest = place.rows(f"SELECT outcome, error_class FROM {HISTORY} WHERE revision = 'r2' ORDER BY id")[0]
     assert newest == [outcome, "AdminShutdownError" if outcome == "failed" else "NULL"]

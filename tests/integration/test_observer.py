@@ -13,10 +13,10 @@ import sqlalchemy as sa
 
 from api.migrations.assembly import Session
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import Observed
-from api.migrations.core.status import Blocker, Survey, Tracker
+from api.migrations.core.status import Blocker, LockStatus, Tracker
 from api.migrations.databases.postgres.connection import engine_over
 from api.migrations.databases.postgres.lock_watcher import Observer
 from tests.pace import scaled
@@ -31,7 +31,7 @@ ALTER = 'op.execute("ALTER TABLE t ADD COLUMN b int")'
 UPDATE = 'op.execute("UPDATE t SET a = 2")'
 
 
-class Heard(Reporter):
+class Heard(ProgressReporter):
     """Keeps what was said about each attempt that did not get its lock."""
 
     def __init__(self) -> None:
@@ -73,7 +73,7 @@ async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
         await session.open()
         assert await session.try_lock()
         async with asyncio.timeout(FOREVER_SECONDS), asyncio.TaskGroup() as tasks:
-            tasks.create_task(session.carry_out(Order("upgrade", "head"), heard))
+            tasks.create_task(session.run(MigrationRequest("upgrade", "head"), heard))
             yield
         assert await session.observe() == Observed(frozenset({"r1"}))
         await session.unlock()
@@ -142,7 +142,7 @@ async def test_whatever_becomes_of_its_connection(database_url: str, error: type
         asked.set()
         raise error("no")
 
-    seen: list[Survey] = []
+    seen: list[LockStatus] = []
     raw = await asyncpg.connect(database_url)
     try:
         observer, engine = Observer(refuse, KEY, seen.append), engine_over(raw, "READ COMMITTED")

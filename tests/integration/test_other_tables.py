@@ -8,7 +8,7 @@ import pytest
 
 from api.migrations.cli import commands
 from api.migrations.cli.doctor import examine
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.postgres.diagnostics import Verdict
 from api.migrations.errors import ConfigurationError
 from tests.acceptance.fleet import alembic, migrate
@@ -149,7 +149,11 @@ async def test_a_foreign_table_is_refused(postgresql_place: Place, tmp_path: Pat
     postgresql_place.rows("CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing")
     postgresql_place.rows("CREATE FOREIGN TABLE far (id integer) SERVER elsewhere")
     with pytest.raises(ConfigurationError, match="far cannot be the history table: it is a view or a foreign table"):
-        await built(postgresql_place, tmp_path, history_table="far").executor().execute(Order("stamp", "r1"))
+        await (
+            built(postgresql_place, tmp_path, history_table="far")
+            .operator_coordinator()
+            .execute(MigrationRequest("stamp", "r1"))
+        )
 
 
 ENV = "from api.migrations.environment import run_env\n\nrun_env(version_table={!r})\n"

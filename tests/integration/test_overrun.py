@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from api.migrations.core import run_timeout as overrun
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import AlreadyFailed, MigrationError, RevisionFailed
 from tests.pace import scaled
@@ -130,7 +130,7 @@ async def test_a_downgrade_that_was_committed_is_no_failure(postgresql_place: Po
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT)
     revision(tmp_path, "r2", "pass", after="r1", down=INSERT)
     assert await ending(place, ini) is None
-    await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(Order("downgrade", "r1"))
+    await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(MigrationRequest("downgrade", "r1"))
     assert versions(place) == ["r1"]
     assert history(place, "revision, direction, outcome")[-1] == ("r2", "downgrade", "applied")
 
@@ -139,7 +139,7 @@ async def test_a_stamp_that_stamped_nothing_has_not_succeeded(postgresql_place: 
     """Somebody has the version table for longer than the budget; what the looks before showed was no run of its own."""
     place, ini = postgresql_place, tree(tmp_path, "pass")
     place.rows("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
-    stamp = assembled(place.url, ini, **BUDGET).coordinator().execute(Order("stamp", "r1"))
+    stamp = assembled(place.url, ini, **BUDGET).coordinator().execute(MigrationRequest("stamp", "r1"))
     async with in_the_way(place.url, "LOCK alembic_version IN SHARE MODE", "lunch"):
         with pytest.raises(MigrationError, match=f"MIGRATION_RUN_SECONDS={SECONDS:g}"):
             await stamp

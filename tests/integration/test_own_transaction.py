@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.sql_runs import carry_out, failure, outcomes
+from tests.integration.sql_runs import failure, outcomes, run_request
 from tests.places import Place, versions
 from tests.unit.core.fakes import tree
 
@@ -86,6 +86,6 @@ async def test_ended_past_sqlalchemy_it_is_half_applied(
 )
 async def test_what_loses_nothing_is_applied(place: Place, tmp_path: Path, body: str, there: list[str]) -> None:
     """A rollback of reads, a rollback to a savepoint, and the commit of an autocommit_block."""
-    await carry_out(place, tree(tmp_path, TABLE, body))
+    await run_request(place, tree(tmp_path, TABLE, body))
     assert outcomes(place) == [("r1", "applied"), ("r2", "applied")]
     assert (rows(place), versions(place)) == (there, ["r2"])

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Session
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import HalfApplied, Observed
 from api.migrations.core.status import Tracker
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
@@ -19,7 +19,7 @@ from devtools.ports import free_port
 from tests.servers import Server, fetch
 from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\nraise ValueError("boom")'
 
@@ -37,7 +37,7 @@ async def migrate(session: Session) -> None:
     """Upgrade to the head under the lock."""
     await session.open()
     assert await session.try_lock()
-    await session.carry_out(HEAD, Reporter(Tracker()))
+    await session.run(HEAD, ProgressReporter(Tracker()))
     await session.unlock()
 
 
@@ -169,11 +169,14 @@ async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path
     for one in sessions:
         await one.open()
     await sessions[1].try_lock()
-    survey = await sessions[2].survey()
-    assert [(member.role, member.instance) for member in survey.fleet] == [("waiting", "one"), ("migrating", "two")]
-    assert survey.holder is not None
-    assert (survey.holder.instance, survey.holder.pid) == ("two", survey.fleet[1].pid)
-    assert (survey.statement, survey.blocked_by, survey.grant) == (None, (), None)
+    lock_status = await sessions[2].lock_status()
+    assert [(member.role, member.instance) for member in lock_status.fleet] == [
+        ("waiting", "one"),
+        ("migrating", "two"),
+    ]
+    assert lock_status.holder is not None
+    assert (lock_status.holder.instance, lock_status.holder.pid) == ("two", lock_status.fleet[1].pid)
+    assert (lock_status.statement, lock_status.blocked_by, lock_status.grant) == (None, (), None)
     for one in sessions:
         await one.close()
 

@@ -10,7 +10,7 @@ from contextlib import suppress
 import pytest
 
 from api.migrations.electors.redis.elector import RedisElector
-from api.migrations.electors.redis.hold import Hold
+from api.migrations.electors.redis.hold import KeyHold
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 from tests.elector_contract import FOREVER_SECONDS, Electors, soon
 from tests.pace import scaled
@@ -264,7 +264,7 @@ class Deaf(RedisElector):
         super().__init__(url, KEY, "deaf", scaled(2))
         self.renewing = asyncio.Event()
 
-    async def _renewed(self, hold: Hold) -> bool:
+    async def _renewed(self, hold: KeyHold) -> bool:
         renewed = await super()._renewed(hold)
         self.renewing.set()
         with suppress(asyncio.CancelledError):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.errors import ConfigurationError, UnknownRevision
 from api.migrations.execution.revisions import Revisions
 from tests.unit.core.fakes import assembled, revision, tree
@@ -123,11 +123,11 @@ def test_an_unknown_target_is_called_unknown(tmp_path: Path, target: str) -> Non
 def test_the_plan_of_an_order_is_known_in_advance(tmp_path: Path) -> None:
     """What a downgrade asks about, and what a pooler has to be told of."""
     runner = assembled(NOWHERE, tree(tmp_path, "pass", "pass", "pass")).runner
-    assert runner.planned(Order("upgrade", "head"), ["r1"]) == ("r2", "r3")
-    assert runner.planned(Order("upgrade", "head"), []) == ("r1", "r2", "r3")
-    assert runner.planned(Order("downgrade", "-2"), ["r3"]) == ("r3", "r2")
-    assert runner.planned(Order("stamp", "r3"), ["r1"]) == ()
-    for order in (Order("downgrade", "-9"), Order("downgrade", "zz")):
+    assert runner.planned(MigrationRequest("upgrade", "head"), ["r1"]) == ("r2", "r3")
+    assert runner.planned(MigrationRequest("upgrade", "head"), []) == ("r1", "r2", "r3")
+    assert runner.planned(MigrationRequest("downgrade", "-2"), ["r3"]) == ("r3", "r2")
+    assert runner.planned(MigrationRequest("stamp", "r3"), ["r1"]) == ()
+    for order in (MigrationRequest("downgrade", "-9"), MigrationRequest("downgrade", "zz")):
         with pytest.raises(UnknownRevision):
             runner.planned(order, ["r3"])
 

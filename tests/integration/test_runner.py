@@ -8,15 +8,15 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.migrations.core.protocols import Order
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import ForeignConnection, MigrationError, RevisionFailed
 from tests.pace import scaled
 from tests.servers import fetch
 from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
 
-HEAD = Order("upgrade", "head")
+HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 BLOCK = 'with op.get_context().autocommit_block():\n    op.execute("{}")'
 
@@ -115,7 +115,7 @@ async def upgrade(url: str, ini: Path, **settings: Any) -> Any:
     await session.open()
     try:
         assert await session.try_lock()
-        await session.carry_out(HEAD, Reporter(Tracker()))
+        await session.run(HEAD, ProgressReporter(Tracker()))
     finally:
         await session.close()
     return assembly.revisions.config.attributes

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import Observed
 from api.migrations.errors import MigrationError
-from tests.integration.sql_runs import GROUND, MARK, carry_out, failure, look, outcomes, session_in
+from tests.integration.sql_runs import GROUND, MARK, failure, look, outcomes, run_request, session_in
 from tests.mariadb import MariaDB
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
@@ -38,7 +38,7 @@ async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
     """Versions, parents, moments with their zone, and how long each step took."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
     began = time.time()
-    await carry_out(place, ini, release="v7")
+    await run_request(place, ini, release="v7")
     ended = time.time()
     session = session_in(place, ini)
     await session.open()
@@ -70,7 +70,7 @@ async def test_the_server_may_live_in_any_zone(
     each_mysql.query("SET GLOBAL time_zone = '+05:30'")
     try:
         began = time.time()
-        await carry_out(each_mysql_place, ini)
+        await run_request(each_mysql_place, ini)
         seen = await look(each_mysql_place, ini)
     finally:
         each_mysql.query("SET GLOBAL time_zone = 'SYSTEM'")
@@ -117,7 +117,7 @@ async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_pa
     assert "failed and was rolled back: ValueError: boom, at r2.py:" in await failure(place, ini)
     assert marks(place) == []
     revision(tmp_path, "r2", MARK.format("r2"), after="r1")
-    await carry_out(place, ini)
+    await run_request(place, ini)
     assert marks(place) == ["r2"]
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 
@@ -141,11 +141,11 @@ async def test_a_revision_that_closes_its_connection_fails_with_its_own_error(pl
 async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, before: str, after: str) -> None:
     """When the session that ran it is gone; what is half applied stays that."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
-    await carry_out(place, ini)
+    await run_request(place, ini)
     place.rows(f"UPDATE {HISTORY} SET outcome = '{before}', finished_at = NULL WHERE revision = 'r2'")
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2", 60)
+    await session.record_failure("out of time", "r2", 60)
     run = (await session.runs(1))[0]
     await session.close()
     assert (run["outcome"], run["error"], run["error_class"]) == (after, "out of time", "TimeoutError")
@@ -155,18 +155,18 @@ async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, b
 async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_path: Path) -> None:
     """With its parents; but neither twice, nor where it was applied after all."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
-    await carry_out(place, ini, Order("upgrade", "r1"))
+    await run_request(place, ini, MigrationRequest("upgrade", "r1"))
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2", 60)
-    await session.fail_attempt("out of time", "r2", 60)
+    await session.record_failure("out of time", "r2", 60)
+    await session.record_failure("out of time", "r2", 60)
     [row] = [run for run in await session.runs(9) if run["revision"] == "r2"]
     assert (row["parents"], row["outcome"], row["direction"]) == ("r1", "failed", "upgrade")
     await session.close()
-    await carry_out(place, ini)
+    await run_request(place, ini)
     session = session_in(place, ini)
     await session.open()
-    await session.fail_attempt("out of time", "r2", 60)
+    await session.record_failure("out of time", "r2", 60)
     await session.close()
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 
@@ -225,9 +225,9 @@ async def test_the_others_say_that_they_have_no_such_limit(
     place: Place, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A setting that does nothing is not passed over in silence; by default nothing is said."""
-    await carry_out(place, tree(tmp_path, GROUND))
+    await run_request(place, tree(tmp_path, GROUND))
     assert not [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
-    await carry_out(place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
+    await run_request(place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
     [warned] = [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
     assert f"Revision r2: {name} has no limit of one statement" in warned.getMessage()
 
@@ -236,8 +236,8 @@ async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> Non
     """Under the lock, and in the history."""
     ini = tree(tmp_path, GROUND)
     revision(tmp_path, "r2", MARK.format("r2"), after="r1", down='op.execute("DELETE FROM marks")')
-    await carry_out(place, ini)
-    await carry_out(place, ini, Order("downgrade", "r1"))
+    await run_request(place, ini)
+    await run_request(place, ini, MigrationRequest("downgrade", "r1"))
     assert (await look(place, ini)).revisions == frozenset({"r1"})
     assert outcomes(place) == [("r1", "applied"), ("r2", "applied"), ("r2", "applied")]
     assert marks(place) == []
@@ -254,7 +254,7 @@ async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -
     """Neither database takes them here, so nothing is executed that was not looked at."""
     ini = tree(tmp_path, GROUND, 'op.execute("INSERT INTO marks VALUES (1); COMMIT")')
     with pytest.raises(MigrationError):
-        await carry_out(place, ini)
+        await run_request(place, ini)
     assert marks(place) == []
 
 
@@ -262,7 +262,7 @@ async def test_however_often_it_is_cancelled_the_statement_ends(each_mysql_place
     """Ctrl-C twice: the second one must not keep the first from ending the session, which has the lock."""
     # not SLEEP, which looks after its client every few seconds; what computes does not
     ini = tree(tmp_path, "op.execute(\"SELECT BENCHMARK(1000000000, SHA2('x', 512))\")")
-    run = asyncio.create_task(carry_out(each_mysql_place, ini))
+    run = asyncio.create_task(run_request(each_mysql_place, ini))
 
     async def computes() -> bool:
         return any("BENCHMARK" in statement for _, statement in each_mysql_place.sessions())

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.status import Survey
-from api.migrations.databases.postgres.lock_survey import survey
+from api.migrations.core.status import LockStatus
+from api.migrations.databases.postgres.lock_status import lock_status
 from tests.servers import Server, fetch
 from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, tree
 
@@ -27,11 +27,11 @@ BUILD = 'with op.get_context().autocommit_block():\n    op.execute("CREATE INDEX
 BUILDING = "SELECT count(*) FROM pg_stat_progress_create_index WHERE phase LIKE '{}%'"
 
 
-async def look(url: str) -> Survey:
+async def look(url: str) -> LockStatus:
     """One look, on a connection of its own."""
     connection = await asyncpg.connect(url)
     try:
-        return await survey(KEY, connection)
+        return await lock_status(KEY, connection)
     finally:
         await connection.close()
 
@@ -54,8 +54,8 @@ def plain_role(server: Server, database_url: str) -> Iterator[str]:
 
 async def test_nobody_is_there(database_url: str) -> None:
     """An empty look is no error."""
-    assert await look(database_url) == Survey()
-    assert str(Survey()) == "nobody holds the lock"
+    assert await look(database_url) == LockStatus()
+    assert str(LockStatus()) == "nobody holds the lock"
 
 
 async def test_a_build_that_waits_for_a_transaction(database_url: str, plain_role: str, tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from api.migrations.assembly import Session
 from api.migrations.cli import commands
-from api.migrations.core.status import Holder, Survey
+from api.migrations.core.status import Holder, LockStatus
 from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import LockHeld
 from tests.integration.sql_runs import GROUND, session_in
@@ -53,8 +53,8 @@ async def test_unlock_never_tells_to_end_a_foreign_process(
 ) -> None:
     """The number of a container's first process, or none, would be another one's on the host."""
 
-    async def held(_: Session) -> Survey:
-        return Survey(Holder("vm", pid))
+    async def held(_: Session) -> LockStatus:
+        return LockStatus(Holder("vm", pid))
 
     sqlite_place.path.touch()
     monkeypatch.setattr(SqlSession, "survey", held)

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.core.protocols import Order
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.postgres.diagnostics import Verdict
 from api.migrations.errors import ConfigurationError, RevisionFailed
-from tests.integration.sql_runs import carry_out, outcomes
+from tests.integration.sql_runs import outcomes, run_request
 from tests.integration.test_doctor import found
 from tests.integration.test_history import history, run
 from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace
@@ -106,10 +106,14 @@ async def test_an_env_that_widens_it_is_left_alone(database_url: str, tmp_path: 
 async def test_only_what_is_written_counts(database_url: str, tmp_path: Path) -> None:
     """An order that stops below the long id is carried out, back too; a stamp at it is refused."""
     ini = long_tree(tmp_path)
-    for order in (Order("upgrade", "r1"), Order("downgrade", "base"), Order("stamp", "r1")):
-        await assembled(database_url, ini).executor().execute(order)
+    for order in (
+        MigrationRequest("upgrade", "r1"),
+        MigrationRequest("downgrade", "base"),
+        MigrationRequest("stamp", "r1"),
+    ):
+        await assembled(database_url, ini).operator_coordinator().execute(order)
     with pytest.raises(ConfigurationError, match=f"revision id {LONG}"):
-        await assembled(database_url, ini).executor().execute(Order("stamp", "head"))
+        await assembled(database_url, ini).operator_coordinator().execute(MigrationRequest("stamp", "head"))
     assert await fetch(database_url, "SELECT version_num FROM alembic_version") == [("r1",)]
 
 
@@ -142,7 +146,7 @@ async def test_mysql_refuses_it_before_the_lock(each_mysql_place: MariaDBPlace, 
     said = await refusal(each_mysql_place.url, ini)
     assert "and alembic_version.version_num holds 32. To fix: shorten the id" in said
     each_mysql_place.rows(said.rpartition(": ")[2])
-    await carry_out(each_mysql_place, ini)
+    await run_request(each_mysql_place, ini)
     assert outcomes(each_mysql_place) == [("r1", "applied"), (LONG, "applied")]
 
 
@@ -156,12 +160,12 @@ async def test_mysql_refuses_a_character_outside_the_table_s_encoding(
     each_mysql_place.rows(f"ALTER DATABASE `{each_mysql_place.database}` CHARACTER SET latin1")
     assert "(its encoding is latin1)" in await refusal(each_mysql_place.url, ini)
     each_mysql_place.rows(f"ALTER DATABASE `{each_mysql_place.database}` CHARACTER SET utf8mb4")
-    await carry_out(each_mysql_place, ini)
+    await run_request(each_mysql_place, ini)
     assert outcomes(each_mysql_place) == [("первая", "applied")]
 
 
 async def test_sqlite_takes_any_length(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
     """It enforces none."""
     place: Place = sqlite_place
-    await carry_out(place, long_tree(tmp_path))
+    await run_request(place, long_tree(tmp_path))
     assert outcomes(place) == [("r1", "applied"), (LONG, "applied")]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 
-from api.migrations.core.protocols import Order, Report
+from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.errors import LockContended
 from tests.simulation.database import Backend
 from tests.simulation.session import Session
@@ -21,14 +21,14 @@ class PooledSession(Session):
 
     may_run_out_of_time = True  # each try begins with the first revision again
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Apply what is pending; commit it in one."""
         pending = self.release.code.pending(self.seen)
-        report.planned(pending, "Applied")
+        listener.planned(pending, "Applied")
         backend = await self._query()
         for revision in pending:
             with self._running(revision):
-                await self._run(backend, revision, report)
+                await self._run(backend, revision, listener)
         await self._query()
         backend.check_hold(backend)
         for revision in pending:
@@ -38,7 +38,7 @@ class PooledSession(Session):
         # the answer to COMMIT may be lost
         await self._query()
         for revision in pending:
-            report.finished(revision)
+            listener.finished(revision)
 
     async def unlock(self) -> None:
         """End the transaction, if it is still open, and notify."""
@@ -51,9 +51,9 @@ class PooledSession(Session):
         await asyncio.sleep(seconds)
         await self._step()
 
-    async def _run(self, backend: Backend, revision: str, report: Report) -> None:
+    async def _run(self, backend: Backend, revision: str, listener: ProgressListener) -> None:
         backend.check_hold(backend)
-        report.started(revision)
+        listener.started(revision)
         backend.enter(revision)
         if self.chance.random() < CONTENDED:
             await backend.execute(self.chance.choice([0.3, 0.6, 2.0]))

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 
-from api.migrations.core.protocols import Order, Report
+from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.errors import DatabaseUnreachable
 from tests.simulation.database import Backend, Row
 from tests.simulation.session import Session
@@ -17,10 +17,10 @@ from tests.simulation.session import Session
 class SelfCommittingSession(Session):
     """Each revision is two statements: rows or DDL, then DDL."""
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Apply what is pending; who cancels it ends the statement in the server, too."""
         try:
-            await super().carry_out(order, report)
+            await super().run(request, listener)
         except asyncio.CancelledError:
             await self._end_statement()
             raise

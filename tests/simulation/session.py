@@ -9,9 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed
-from api.migrations.core.status import Holder, Survey
+from api.migrations.core.status import Holder, LockStatus
 from api.migrations.errors import ConnectionLost, DatabaseUnreachable, RevisionFailed
 from tests.simulation.database import Backend, Database, Row
 
@@ -81,17 +81,17 @@ class Session:
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
-    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
         """The newest attempts at any of `pending`."""
         await self._query()
         now = self.database.now()
         return [
-            Past(r.revision, r.outcome, r.instance, r.release, r.error, now - (r.finished_at or r.started_at))
+            PastAttempt(r.revision, r.outcome, r.instance, r.release, r.error, now - (r.finished_at or r.started_at))
             for r in reversed(self.database.history)
             if r.revision in pending
         ][:10]
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Any id fits."""
 
     async def try_lock(self) -> bool:
@@ -108,22 +108,22 @@ class Session:
         await self._query()
         return self.database.lock_owner is not None
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """No backup is asked for."""
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Apply what the last look showed to be pending, one transaction each."""
         pending = self.release.code.pending(self.seen)
-        report.planned(pending, "Applied")
+        listener.planned(pending, "Applied")
         for revision in pending:
-            await self._apply(revision, report)
+            await self._apply(revision, listener)
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Mark this process's open attempt as failed, while another session is at it."""
         await self.open()
-        await self.fail_attempt(error, None, 0)
+        await self.record_failure(error, None, 0)
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Mark this process's open attempt as failed."""
@@ -143,11 +143,11 @@ class Session:
         self.database.lock_owner = None
         self.database.notify()
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock."""
         await self._query()
         owner = self.database.lock_owner
-        return Survey() if owner is None else Survey(Holder(owner.instance, 1))
+        return LockStatus() if owner is None else LockStatus(Holder(owner.instance, 1))
 
     async def pause(self, seconds: float) -> None:
         """Wait for a notification."""
@@ -171,12 +171,12 @@ class Session:
     def _lock_backend(self, backend: Backend) -> Backend:
         return backend
 
-    async def _apply(self, revision: str, report: Report) -> None:
+    async def _apply(self, revision: str, listener: ProgressListener) -> None:
         backend = await self._query()
         backend.check_hold(self._lock_backend(backend))
         self._close_left_open()
         row = self._begin(revision)
-        report.started(revision)
+        listener.started(revision)
         with self._running(revision):
             backend.enter(revision)
             await self._work(revision, row, backend)
@@ -188,7 +188,7 @@ class Session:
             self.database.commit(backend, revision, row.parents)
             # the answer to COMMIT may be lost
             await self._query()
-        report.finished(revision)
+        listener.finished(revision)
 
     @contextmanager
     def _running(self, revision: str) -> Iterator[None]:

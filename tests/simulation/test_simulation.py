@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from api.migrations.core.coordinator import Coordinator
-from api.migrations.core.decision import Action, Precedent
-from api.migrations.core.protocols import MigrationSession, Order, Report
+from api.migrations.core.decision import Action, AttemptHistory
+from api.migrations.core.protocols import MigrationRequest, MigrationSession, ProgressListener
 from api.migrations.core.schema import Observed, Schema, SchemaState
 from tests.simulation.database import Backend, Row, Violation
 from tests.simulation.self_committing import SelfCommittingSession
@@ -53,11 +53,11 @@ def test_a_seed_replays_exactly() -> None:
 class _NoSecondLook(Coordinator):
     """The bug: what was read before the lock is believed under the lock."""
 
-    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
-        await self._migrate(session, Order("upgrade", "head"))
+    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
+        await self._migrate(session, MigrationRequest("upgrade", "head"))
         schema = await self._verify()
         await session.unlock()
-        return schema, Precedent(), Action.SERVE
+        return schema, AttemptHistory(), Action.SERVE
 
 
 class _LockBeside(Session):
@@ -86,9 +86,9 @@ class _NeverVerified(Coordinator):
 class _AppliesNothing(Session):
     """Alembic on a connection that is in a transaction already: success, and nothing applied."""
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         if self.chance.random() > 0.1:
-            await super().carry_out(order, report)
+            await super().run(request, listener)
 
 
 class _OnlyElected(Session):

@@ -16,7 +16,7 @@ from api.migrations.core.coordinator import Coordinator, Scope
 from api.migrations.core.decision import Policy
 from api.migrations.core.elected_session import ElectedSession
 from api.migrations.core.protocols import MigrationSession
-from api.migrations.core.schema import CodeRevisions, Observed, SchemaState, judge
+from api.migrations.core.schema import CodeRevisions, Observed, SchemaState, compare_with_build
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import HoldLost, MigrationError, SchemaRefused
 from tests.simulation.database import Database, Violation
@@ -195,7 +195,7 @@ class _Watched(Tracker):
         if phase is Phase.READY:
             observed = Observed(frozenset(self._world.database.revisions))
             lineage = {row.revision: row.parents for row in self._world.database.history}
-            state = judge(observed, self._release.code, lineage).state
+            state = compare_with_build(observed, self._release.code, lineage).state
             if state not in {SchemaState.AT_HEAD, SchemaState.AHEAD}:
                 raise Violation(f"ready with a schema that is {state}")
         super().move(phase, **facts)

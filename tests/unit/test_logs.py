@@ -16,7 +16,7 @@ import pytest
 from api.migrations.cli import output as terminal
 from api.migrations.core.status import Progress, Tracker
 from api.migrations.errors import WaitTimeout
-from api.migrations.logs import SHAPED, ConsoleFormatter, JsonFormatter, configure, speak_for
+from api.migrations.logs import SHAPED, ConsoleFormatter, JsonFormatter, bind_log_context, configure
 from api.migrations.settings import MigrationSettings
 from api.migrations.startup_integration import json_logs_from_here
 
@@ -139,7 +139,7 @@ async def test_a_line_says_who_speaks_and_about_what() -> None:
     """Two applications in one process share their loggers, and each line is still its own instance's."""
 
     async def says(who: Tracker) -> dict[str, Any]:
-        speak_for(who)
+        bind_log_context(who)
         await asyncio.sleep(0)
         return await asyncio.to_thread(formatted, record(), tracker("somebody else"))
 
@@ -161,7 +161,7 @@ def test_a_field_of_its_own_wins() -> None:
 
 async def test_the_console_names_the_instance_before_any_traceback() -> None:
     """By the name that the others' lines give the one they wait for."""
-    speak_for(tracker())
+    bind_log_context(tracker())
     assert ConsoleFormatter().format(record()).endswith("INFO api.migrations: hello you [api-1]")
     with_trace = record(exc_text="Traceback: boom")
     assert ConsoleFormatter().format(with_trace).endswith("hello you [api-1]\nTraceback: boom")
@@ -271,6 +271,6 @@ def test_some_settings_can_be_read_where_others_are_wrong(monkeypatch: pytest.Mo
     """And where those are wrong too, they are the defaults."""
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "json")
     monkeypatch.setenv("MIGRATION_RUN_SECONDS", "-1")
-    assert MigrationSettings.partly("log_format").log_format == "json"
+    assert MigrationSettings.load_partial("log_format").log_format == "json"
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "xml")
-    assert MigrationSettings.partly("log_format").log_format == "console"
+    assert MigrationSettings.load_partial("log_format").log_format == "console"

@@ -10,8 +10,8 @@ from functools import partial, wraps
 from typing import Any
 
 from ..assembly import Assembly, Session
-from ..core.protocols import Order
-from ..core.schema import SchemaState, explain, rebuild
+from ..core.protocols import MigrationRequest
+from ..core.schema import SchemaState, explain, invalid_index_advice
 from ..core.status import Holder
 from ..databases.backup import Backup
 from ..databases.postgres.connection import quoted
@@ -19,7 +19,7 @@ from ..databases.postgres.diagnostics import Verdict
 from ..databases.postgres.terminate import record
 from ..databases.postgres.terminate import unlock as end_holder
 from ..errors import ConfigurationError, LockHeld, MigrationError, NotAtHead, SchemaRefused
-from ..inspection import judged, leader, reading
+from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
 from ..text.encoding import restored
 from .doctor import examine
@@ -59,16 +59,16 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if arguments.to and not arguments.backup:
         raise ConfigurationError("--to names the folder of a backup; add --backup")
     at_once = arguments.revision in {"head", "heads"} and not arguments.backup
-    assembly = assembly if at_once else await assembly.inspect(creates=True)
+    assembly = assembly if at_once else await assembly.inspect(create_file=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
     if arguments.revision in {"head", "heads"}:
         policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy, saved).become_ready()
     else:
-        order = Order("upgrade", arguments.revision)
-        if not order.relative:
-            assembly.revisions.resolve(order.target)
-        await assembly.coordinator(replace(assembly.policy, may_migrate=True), saved).execute(order)
+        request = MigrationRequest("upgrade", arguments.revision)
+        if not request.relative:
+            assembly.revisions.resolve(request.target)
+        await assembly.coordinator(replace(assembly.policy, may_migrate=True), saved).execute(request)
     return _outcome(assembly) | (_backups(assembly, saved) if saved else {})
 
 
@@ -79,7 +79,9 @@ async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """
     assembly = await assembly.inspect()
     saved = assembly.backup(arguments.to)
-    await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(Order("backup", ""))
+    await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(
+        MigrationRequest("backup", "")
+    )
     return {"message": explain(assembly.tracker.status.schema), **_backups(assembly, saved)}
 
 
@@ -88,7 +90,7 @@ async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> R
     assembly = await assembly.inspect()
     if not assembly.further:
         return await _plan_downgrade(assembly, arguments)
-    if Order("downgrade", arguments.revision).relative:
+    if MigrationRequest("downgrade", arguments.revision).relative:
         raise ConfigurationError(
             f"{arguments.revision} counts from where each schema is, and env.py runs the revisions for "
             f"{', '.join(assembly.each)}. To fix: name the revision that stays"
@@ -98,10 +100,10 @@ async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> R
 
 
 async def _plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    schema = await reading(assembly, partial(judged, assembly))
+    schema = await read_session(assembly, partial(read_schema, assembly))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
-    plan = assembly.runner.planned(Order("downgrade", arguments.revision), schema.revisions)
+    plan = assembly.runner.planned(MigrationRequest("downgrade", arguments.revision), schema.revisions)
     below = assembly.revisions.code.parents[plan[-1]] if plan else frozenset()
     # what was shown is what is done, wherever the database is by then; only a merge has no single revision below
     return {"plan": plan, "stays": "base" if not below else next(iter(below)) if len(below) == 1 else None}
@@ -110,33 +112,33 @@ async def _plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> 
 async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Undo revisions down to one that stays, or the last N (`-N`)."""
     assembly = await assembly.inspect()
-    await assembly.coordinator().execute(Order("downgrade", arguments.stays or arguments.revision))
+    await assembly.coordinator().execute(MigrationRequest("downgrade", arguments.stays or arguments.revision))
     return _outcome(assembly)
 
 
 async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Declare the database to be at a revision without running anything."""
-    assembly = await assembly.inspect(creates=True)
+    assembly = await assembly.inspect(create_file=True)
     assembly.revisions.resolve(arguments.revision)
-    await assembly.executor().execute(Order("stamp", arguments.revision))
+    await assembly.operator_coordinator().execute(MigrationRequest("stamp", arguments.revision))
     return _outcome(assembly)
 
 
 @_in_each_schema
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Go on after a half-applied revision: run it again, or declare it done."""
-    half = await reading(assembly, lambda session: session.half_applied())
+    half = await read_session(assembly, lambda session: session.half_applied())
     if half is None:
         return {"message": "nothing is half applied, so there is nothing to repair"}
     if arguments.rerun:
-        await assembly.coordinator().execute(Order("repair", half["revision"], repairs=half["revision"]))
+        await assembly.coordinator().execute(MigrationRequest("repair", half["revision"], repairs=half["revision"]))
         return {"message": f"{half['revision']} may run again: ./migrate.sh {half['direction']}"}
     if half["direction"] == "downgrade" and " " in half["parents"]:
         raise ConfigurationError(
             f"{half['revision']} joins several revisions; name what is left with './migrate.sh stamp'"
         )
     done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
-    await assembly.coordinator().execute(Order("stamp", done, repairs=half["revision"]))
+    await assembly.coordinator().execute(MigrationRequest("stamp", done, repairs=half["revision"]))
     return _outcome(assembly)
 
 
@@ -149,14 +151,14 @@ async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands."""
-    schema = await reading(assembly, partial(judged, assembly))
+    schema = await read_session(assembly, partial(read_schema, assembly))
     return {"revisions": sorted(schema.revisions), "state": schema.state, "message": explain(schema)}
 
 
 @_in_each_schema
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit 0 at head, 3 when not, 7 when ahead, diverged or dirty."""
-    schema = await reading(assembly, partial(judged, assembly))
+    schema = await read_session(assembly, partial(read_schema, assembly))
     if schema.state in _UNCLEAR:
         raise SchemaRefused(explain(schema))
     if schema.state is not SchemaState.AT_HEAD:
@@ -167,7 +169,7 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
-    rows = await reading(assembly, lambda session: session.runs(arguments.limit))
+    rows = await read_session(assembly, lambda session: session.runs(arguments.limit))
     return {"history": [_told(row, assembly.revisions.describe(row["revision"])) for row in rows]}
 
 
@@ -201,8 +203,8 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands, what is pending, who holds the lock, who else is there."""
 
     async def look(session: Session) -> Result:
-        schema = await judged(assembly, session)
-        seen = await session.survey()
+        schema = await read_schema(assembly, session)
+        seen = await session.lock_status()
         return {
             "state": schema.state,
             "message": explain(schema),
@@ -219,7 +221,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "invalid_indexes": await session.invalid_indexes(),
         }
 
-    return await reading(assembly, look)
+    return await read_session(assembly, look)
 
 
 async def _elected(assembly: Assembly) -> Result | None:
@@ -241,7 +243,7 @@ async def _nobody(assembly: Assembly) -> Result:
 
 
 async def _how_to_unlock(assembly: Assembly) -> Result:
-    holder = (await reading(assembly, lambda session: session.survey())).holder
+    holder = (await read_session(assembly, lambda session: session.lock_status())).holder
     if holder is None:
         return await _nobody(assembly)
     # a person's decision: here nothing tells whether it is getting on
@@ -277,7 +279,7 @@ def _backups(assembly: Assembly, backup: Backup) -> Result:
 def _outcome(assembly: Assembly) -> Result:
     status = assembly.tracker.status
     run = status.last_run
-    invalid = [rebuild(status.invalid_indexes)] if status.invalid_indexes else []
+    invalid = [invalid_index_advice(status.invalid_indexes)] if status.invalid_indexes else []
     applied = [assembly.revisions.describe(revision) for revision in run.applied] if run else []
     return {
         "state": status.schema.state,

@@ -9,13 +9,13 @@ from functools import partial
 import asyncpg
 
 from ..assembly import Assembly, Session
-from ..core.protocols import ANSWER_SECONDS, Order
+from ..core.protocols import ANSWER_SECONDS, MigrationRequest
 from ..core.schema import Schema, SchemaState, explain
 from ..databases.postgres.connection import connect, quoted
 from ..databases.postgres.diagnostics import SERVER_CHECKS, Answer, Verdict
 from ..errors import MigrationError
 from ..execution.error_translation import translate
-from ..inspection import judged, reading
+from ..inspection import read_schema, read_session
 from ..lock_manager import application_name
 from ..settings.unread import unread_settings
 from ..urls.database_url import DatabaseURL
@@ -71,9 +71,9 @@ async def schema(assembly: Assembly) -> Answer:
 
     async def look(session: Session) -> Schema:
         await session.recognise()
-        return await judged(assembly, session)
+        return await read_schema(assembly, session)
 
-    found, ambiguous = await reading(assembly, look), assembly.revisions.ambiguous
+    found, ambiguous = await read_session(assembly, look), assembly.revisions.ambiguous
     bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
     return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
 
@@ -82,10 +82,10 @@ async def version_ids(assembly: Assembly) -> Answer:
     """Whether the version table can hold the ids of the revisions that are pending."""
 
     async def look(session: Session) -> None:
-        order = Order("upgrade", assembly.policy.target)
-        await session.check_ids(order, (await session.observe()).revisions)
+        request = MigrationRequest("upgrade", assembly.policy.target)
+        await session.check_ids(request, (await session.observe()).revisions)
 
-    await reading(assembly, look)
+    await read_session(assembly, look)
     return Verdict.OK, "the version table can hold the ids of all revisions that are pending"
 
 

@@ -16,7 +16,7 @@ from typing import Any, NoReturn
 from ..assembly import Assembly
 from ..errors import Cancelled, MigrationError
 from ..execution.error_translation import describe
-from ..logs import speak_for
+from ..logs import bind_log_context
 from ..runtime import streams
 from ..runtime.thread import MigrationThread
 from ..settings import MigrationSettings
@@ -44,7 +44,7 @@ def main(argv: list[str] | None = None) -> int:
     missing = streams.occupy()
     arguments = _parser().parse_args(_words(sys.argv[1:] if argv is None else argv))
     out = streams.claim_stdout()
-    shape = MigrationSettings.partly("log_format", "log_level", "instance", "release")
+    shape = MigrationSettings.load_partial("log_format", "log_level", "instance", "release")
     terminal.log_to_stderr(shape, quiet=arguments.json)
     how: dict[str, Any] = {"as_json": arguments.json, "logged": shape.log_format == "json"}
     how |= {"out": out, "no_stderr": 2 in missing}
@@ -79,7 +79,7 @@ def _run(command: Command, assembly: Assembly, arguments: argparse.Namespace, st
     result: Result = {}
 
     async def work() -> None:
-        speak_for(assembly.tracker)
+        bind_log_context(assembly.tracker)
         result.update(await command(assembly, arguments))
 
     thread = MigrationThread(work)

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from ..assembly import new_tracker
-from ..core.schema import rebuild
+from ..core.schema import invalid_index_advice
 from ..core.status import Holder, Tracker
 from ..errors import Cancelled, ConfigurationError
 from ..logs import PlainFormatter, to_json
@@ -154,9 +154,9 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield from _backups(result["backups"], result["dialect"])
     yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
     if "lock" in result:
-        yield from _survey(result)
+        yield from _read_lock_status(result)
     if result.get("invalid_indexes"):
-        yield rebuild(result["invalid_indexes"])
+        yield invalid_index_advice(result["invalid_indexes"])
 
 
 def _backups(made: list[Any], dialect: str) -> Iterator[str]:
@@ -173,7 +173,7 @@ def _backups(made: list[Any], dialect: str) -> Iterator[str]:
         yield "nothing was pending, so no backup was taken"
 
 
-def _survey(result: dict[str, Any]) -> Iterator[str]:
+def _read_lock_status(result: dict[str, Any]) -> Iterator[str]:
     holder, does = result["lock"]["holder"], result["statement"] or result["retry"]
     who = f"held by {holder.instance}{_known(holder, hidden=bool(result['grant']))}" if holder else "free"
     yield f"lock {result['lock']['key']}: {who}{f': {does}' if does else ''}"

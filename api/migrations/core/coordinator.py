@@ -23,14 +23,14 @@ from ..errors import (
     SchemaRefused,
 )
 from .clock import Clock
-from .decision import Action, Policy, Precedent, decide, weigh
-from .protocols import MigrationSession, Order
-from .reporter import Reporter
+from .decision import Action, AttemptHistory, Policy, assess_attempts, decide
+from .protocols import MigrationRequest, MigrationSession
+from .reporter import ProgressReporter
 from .retries import Attempt, Retries, record
 from .run_timeout import ran_out_of_time, within_budget
-from .schema import CodeRevisions, Schema, SchemaState, explain, judge, rebuild
-from .status import Phase, Progress, Survey, Tracker
-from .wait_budget import Patience
+from .schema import CodeRevisions, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
+from .status import LockStatus, Phase, Progress, Tracker
+from .wait_budget import WaitBudget
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ class Coordinator:
         self._tracker = tracker
         self._policy = policy
         self._clock = clock
-        self._reporter = Reporter(tracker)
-        self._patience = Patience(tracker, policy, clock)
-        self._retries = Retries(self._patience, self._reporter, self._record)
+        self._reporter = ProgressReporter(tracker)
+        self._wait_budget = WaitBudget(tracker, policy, clock)
+        self._retries = Retries(self._wait_budget, self._reporter, self._record)
         self._lineage: Mapping[str, frozenset[str]] = {}
 
     async def become_ready(self) -> None:
@@ -85,13 +85,13 @@ class Coordinator:
         """
         await self._persist(self._reach_heads)
 
-    async def execute(self, order: Order) -> None:
-        """Carry out `order` under the lock, waiting for the lock within the wait budget.
+    async def execute(self, request: MigrationRequest) -> None:
+        """Carry out `request` under the lock, waiting for the lock within the wait budget.
 
         Raises:
             MigrationError: it was not carried out.
         """
-        await self._persist(lambda: self._execute_in_each(order))
+        await self._persist(lambda: self._execute_in_each(request))
 
     async def _persist(self, attempt: Attempt) -> None:
         self._tracker.move(Phase.CHECKING)
@@ -123,9 +123,9 @@ class Coordinator:
                 # without a session: env.py's imports may take a minute
                 self._scopes, self._inspect = list(await self._inspect()), None
 
-    async def _execute_in_each(self, order: Order) -> None:
+    async def _execute_in_each(self, request: MigrationRequest) -> None:
         while self._scopes:
-            await self._with_session(lambda session: self._execute(session, order))
+            await self._with_session(lambda session: self._execute(session, request))
             self._scopes.pop(0)
 
     async def _reach_head(self, session: MigrationSession) -> bool:
@@ -141,24 +141,24 @@ class Coordinator:
             if schema.state is not SchemaState.AT_HEAD and self._inspect is not None:
                 return False
             self._inspect = None
-            precedent = await self._precedent(session, schema)
-            action = decide(schema, self._policy, precedent=precedent)
+            attempt_history = await self._attempt_history(session, schema)
+            action = decide(schema, self._policy, attempt_history=attempt_history)
             if action is Action.TRY_LOCK:
-                await session.check_ids(Order("upgrade", self._policy.target), schema.revisions)
+                await session.check_ids(MigrationRequest("upgrade", self._policy.target), schema.revisions)
                 if await session.try_lock():
-                    schema, precedent, action = await self._take_charge(session)
+                    schema, attempt_history, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
-                self._conclude(action, schema, precedent)
+                self._conclude(action, schema, attempt_history)
                 return True
-            await self._patience.wait(session, schema, precedent)
+            await self._wait_budget.wait(session, schema, attempt_history)
 
-    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, Precedent, Action]:
+    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
         schema = await self._look(session)
-        precedent = await self._precedent(session, schema)
-        action = decide(schema, self._policy, locked=True, precedent=precedent)
+        attempt_history = await self._attempt_history(session, schema)
+        action = decide(schema, self._policy, locked=True, attempt_history=attempt_history)
         held = True
         if action is Action.MIGRATE:
-            held = await self._migrate(session, Order("upgrade", self._policy.target))
+            held = await self._migrate(session, MigrationRequest("upgrade", self._policy.target))
             schema = await self._verify()
             action = decide(schema, self._policy, locked=held)
         if held:
@@ -166,33 +166,33 @@ class Coordinator:
         else:
             # it was closed with the lock, and whoever waits needs it
             await session.open()
-        return schema, precedent, action
+        return schema, attempt_history, action
 
-    async def _execute(self, session: MigrationSession, order: Order) -> None:
+    async def _execute(self, session: MigrationSession, request: MigrationRequest) -> None:
         schema = await self._look(session)
-        await session.check_ids(order, schema.revisions)
+        await session.check_ids(request, schema.revisions)
         while not await session.try_lock():
-            await self._patience.wait(session, schema, Precedent())
+            await self._wait_budget.wait(session, schema, AttemptHistory())
             schema = await self._look(session)
         schema = await self._look(session)
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
-        if schema.state in unclear and order.kind in {"upgrade", "downgrade"}:
+        if schema.state in unclear and request.kind in {"upgrade", "downgrade"}:
             raise SchemaRefused(explain(schema))
-        if order.repairs is not None:
-            await _refuse_if_settled(session, order.repairs)
+        if request.repairs is not None:
+            await _refuse_if_settled(session, request.repairs)
         # what the looks inferred is an upgrade to the heads, and somebody else's
         self._tracker.note(progress=Progress())
         try:
-            held = await self._migrate(session, order)
+            held = await self._migrate(session, request)
             schema = await self._verify()
             if held:
                 await session.unlock()
         except DatabaseUnreachable as error:
-            if not order.relative:
+            if not request.relative:
                 raise
             raise MigrationError(
-                f"{error}; it is not known whether the last step was committed, and a relative target ({order.target}) "
-                "is not repeated: look with './migrate.sh status', then name the revision"
+                f"{error}; it is not known whether the last step was committed, and the relative target "
+                f"{request.target} is not repeated. To fix: look with './migrate.sh status', then name the revision"
             ) from error
         self._done(explain(schema))
 
@@ -201,12 +201,12 @@ class Coordinator:
         observed = await session.observe()
         if observed.revisions - self._code.parents.keys():
             self._lineage = await session.lineage()
-        schema = judge(observed, self._code, self._lineage)
+        schema = compare_with_build(observed, self._code, self._lineage)
         seen = {"last_success": observed.last_success, "last_failure": observed.last_failure}
         self._tracker.note(**seen, recent=observed.recent)
         # half applied is shown only once the lock proves it: until then somebody may be at it
-        self._show(judge(replace(observed, half_applied=()), self._code, self._lineage))
-        self._patience.answered()
+        self._show(compare_with_build(replace(observed, half_applied=()), self._code, self._lineage))
+        self._wait_budget.answered()
         return schema
 
     def _show(self, schema: Schema) -> None:
@@ -216,23 +216,23 @@ class Coordinator:
         if self._tracker.status.phase is not Phase.VERIFYING:
             self._reporter.saw(schema)
 
-    async def _precedent(self, session: MigrationSession, schema: Schema) -> Precedent:
+    async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
         if not schema.pending:
-            return Precedent()
+            return AttemptHistory()
         attempts = await session.attempts(schema.pending)
-        return weigh(attempts, self._policy, self._patience.lived_seconds)
+        return assess_attempts(attempts, self._policy, self._wait_budget.lived_seconds)
 
-    async def _migrate(self, session: MigrationSession, order: Order) -> bool:
+    async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
         """Carry it out; returns whether the lock is still held."""
-        self._tracker.move(Phase.MIGRATING, message=None, survey=await session.survey())
+        self._tracker.move(Phase.MIGRATING, message=None, lock_status=await session.lock_status())
         beside = self._sessions()
         held = True
         try:
-            await session.secure(order)
+            await session.back_up_if_requested(request)
             async with within_budget(beside, self._tracker, self._policy.run_seconds):
-                await session.carry_out(order, self._reporter)
+                await session.run(request, self._reporter)
         except TimeoutError as error:
-            await self._overran(session, beside, order, error)
+            await self._overran(session, beside, request, error)
             held = False
         except (DatabaseUnreachable, LockContended) as error:
             self._retries.broken_off(error, self._schema_name)
@@ -246,15 +246,15 @@ class Coordinator:
         finally:
             await beside.close()
         self._reporter.ended("applied")
-        self._tracker.move(Phase.VERIFYING, survey=Survey())
+        self._tracker.move(Phase.VERIFYING, lock_status=LockStatus())
         return held
 
     async def _overran(
-        self, session: MigrationSession, beside: MigrationSession, order: Order, error: TimeoutError
+        self, session: MigrationSession, beside: MigrationSession, request: MigrationRequest, error: TimeoutError
     ) -> None:
         """Return with the session closed where all of it is committed; else raise what became of it."""
         seconds = self._policy.run_seconds
-        trouble = await ran_out_of_time(beside, self._tracker.status, seconds, order, self._code)
+        trouble = await ran_out_of_time(beside, self._tracker.status, seconds, request, self._code)
         if isinstance(trouble, DatabaseUnreachable):
             self._reporter.interrupted()
         elif trouble is not None:
@@ -272,10 +272,10 @@ class Coordinator:
         finally:
             await session.close()
 
-    def _conclude(self, action: Action, schema: Schema, precedent: Precedent) -> None:
+    def _conclude(self, action: Action, schema: Schema, attempt_history: AttemptHistory) -> None:
         if action is Action.SERVE:
             return self._serve(schema)
-        failure = precedent.failure
+        failure = attempt_history.failure
         if action is Action.GIVE_UP and failure is not None:
             raise AlreadyFailed(
                 f"{failure.error} (on instance {failure.instance}, while this one waited; it is not run again here; "
@@ -289,7 +289,7 @@ class Coordinator:
 
     def _serve(self, schema: Schema) -> None:
         ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
-        warnings = ([explain(schema)] if ahead else []) + ([rebuild(invalid)] if invalid else [])
+        warnings = ([explain(schema)] if ahead else []) + ([invalid_index_advice(invalid)] if invalid else [])
         self._done("; ".join(warnings) or None)
         if len(self._scopes) > 1:
             log.info("Schema %s: %s", self._schema_name, explain(schema), extra={"event": "schema_verified"})
@@ -297,7 +297,7 @@ class Coordinator:
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
 
     def _done(self, message: str | None) -> None:
-        self._tracker.note(message=message, survey=Survey())
+        self._tracker.note(message=message, lock_status=LockStatus())
         if len(self._scopes) == 1:
             self._tracker.move(Phase.READY)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import takewhile
 
-from .protocols import Past
+from .protocols import PastAttempt
 from .schema import Schema, SchemaState
 
 FIRST_PAUSE_SECONDS = 10.0
@@ -42,10 +42,10 @@ class Policy:
 
 
 @dataclass(frozen=True)
-class Precedent:
+class AttemptHistory:
     """What earlier attempts at the next revision say."""
 
-    failure: Past | None = None
+    failure: PastAttempt | None = None
     """The newest failure of this release, if any."""
     seen: bool = False
     """It happened while this instance was there."""
@@ -53,7 +53,7 @@ class Precedent:
     """How long to leave the revision alone."""
 
 
-def weigh(attempts: Sequence[Past], policy: Policy, lived_seconds: float) -> Precedent:
+def assess_attempts(attempts: Sequence[PastAttempt], policy: Policy, lived_seconds: float) -> AttemptHistory:
     """Judge the attempts, newest first, against this instance's release and age.
 
     A failure that this instance has seen is not repeated. One from before is tried again, but each time later
@@ -68,17 +68,19 @@ def weigh(attempts: Sequence[Past], policy: Policy, lived_seconds: float) -> Pre
         pause = 0.0
     else:
         pause = max(0.0, min(FIRST_PAUSE_SECONDS * 2.0 ** (tries - 1), LONGEST_PAUSE_SECONDS) - mine[0].age_seconds)
-    return Precedent(failure, failure is not None and failure.age_seconds <= lived_seconds, pause)
+    return AttemptHistory(failure, failure is not None and failure.age_seconds <= lived_seconds, pause)
 
 
-def decide(schema: Schema, policy: Policy, *, locked: bool = False, precedent: Precedent = Precedent()) -> Action:
+def decide(
+    schema: Schema, policy: Policy, *, locked: bool = False, attempt_history: AttemptHistory = AttemptHistory()
+) -> Action:
     """The next action, from what is known right now.
 
     Args:
         schema: the database, judged against this build.
         policy: the settings.
         locked: this instance holds the lock.
-        precedent: what earlier attempts at the next revision say.
+        attempt_history: what earlier attempts at the next revision say.
     """
     match schema.state:
         case SchemaState.AT_HEAD:
@@ -92,8 +94,8 @@ def decide(schema: Schema, policy: Policy, *, locked: bool = False, precedent: P
             return Action.REFUSE if locked else Action.TRY_LOCK if policy.may_migrate else Action.WAIT
     if not policy.may_migrate:
         return Action.WAIT
-    if precedent.seen:
+    if attempt_history.seen:
         return Action.GIVE_UP
-    if precedent.pause_seconds:
+    if attempt_history.pause_seconds:
         return Action.WAIT
     return Action.MIGRATE if locked else Action.TRY_LOCK

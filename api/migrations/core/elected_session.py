@@ -14,9 +14,9 @@ from dataclasses import replace
 from typing import Any
 
 from ..errors import DatabaseUnreachable, ElectorUnreachable, HoldLost
-from .protocols import Elector, MigrationSession, Order, Past, Report
+from .protocols import Elector, MigrationRequest, MigrationSession, PastAttempt, ProgressListener
 from .schema import Observed
-from .status import Holder, Survey
+from .status import Holder, LockStatus
 
 
 class ElectedSession:
@@ -39,13 +39,13 @@ class ElectedSession:
         """Parents of revisions."""
         return await self._session.lineage()
 
-    async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
+    async def attempts(self, pending: Sequence[str]) -> Sequence[PastAttempt]:
         """Attempts to apply any of `pending`."""
         return await self._session.attempts(pending)
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Whether the version table can hold what the order writes; the elector is not asked."""
-        await self._session.check_ids(order, revisions)
+        await self._session.check_ids(request, revisions)
 
     async def try_lock(self) -> bool:
         """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
@@ -68,27 +68,27 @@ class ElectedSession:
         """Whether any session holds the database's lock."""
         return await self._session.lock_is_held()
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Secure what the order might lose, while the hold lasts."""
-        await self._while_held(self._session.secure(order))
+        await self._while_held(self._session.back_up_if_requested(request))
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Run the order while the hold lasts.
 
         Raises:
             HoldLost: it was lost meanwhile; the revision that was under way is rolled back.
         """
-        await self._while_held(self._session.carry_out(order, report))
+        await self._while_held(self._session.run(request, listener))
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Record that this instance's attempt is about to be ended."""
-        await self._session.forewarn(error)
+        await self._session.record_timeout(error)
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Record that this instance's attempt failed."""
-        await self._session.fail_attempt(error, revision, age_seconds, error_class)
+        await self._session.record_failure(error, revision, age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give both back, the database's lock first: who is elected next finds it free."""
@@ -97,9 +97,9 @@ class ElectedSession:
         finally:
             await self._elector.release()
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the database's lock, or else who is elected; why nobody may try."""
-        seen = await self._session.survey()
+        seen = await self._session.lock_status()
         if self._unreachable is not None:
             return replace(seen, problem=str(self._unreachable))
         leader = await self._elector.leader() if seen.holder is None else None

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from .schema import Observed
-from .status import Blocker, Survey
+from .status import Blocker, LockStatus
 
 ANSWER_SECONDS = 10.0
 """The limit of every query that only reads, in seconds: a server that has vanished never answers."""
@@ -17,7 +17,7 @@ Kind = Literal["upgrade", "downgrade", "stamp", "repair", "backup"]
 
 
 @dataclass(frozen=True)
-class Order:
+class MigrationRequest:
     """What to do under the lock."""
 
     kind: Kind
@@ -32,7 +32,7 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Past:
+class PastAttempt:
     """An earlier attempt at a revision, as the history table recorded it."""
 
     revision: str
@@ -44,7 +44,7 @@ class Past:
     """Since it ended, or began if it never ended; by the database's clock."""
 
 
-class Report(Protocol):
+class ProgressListener(Protocol):
     """Who hears of the run's progress; called in the migration thread."""
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
@@ -62,7 +62,7 @@ class Report(Protocol):
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """A step did not get its lock and was rolled back; the next attempt comes in `seconds`."""
 
-    def observed(self, survey: Survey) -> None:
+    def observed(self, lock_status: LockStatus) -> None:
         """What was seen from the side while a statement of the step lasts."""
 
     def invalid(self, indexes: Sequence[str]) -> None:
@@ -87,11 +87,11 @@ class MigrationSession(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Parents of revisions, as the history table knows them; empty where there is no such table."""
 
-    async def attempts(self, pending: Sequence[str]) -> Sequence[Past]:
+    async def attempts(self, pending: Sequence[str]) -> Sequence[PastAttempt]:
         """Attempts to apply any of `pending`, newest first; those that only lacked a table lock are left out."""
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
-        """Make sure that the version table can hold the ids that `order` writes on a database at `revisions`.
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
+        """Make sure that the version table can hold the ids that `request` writes on a database at `revisions`.
 
         Raises:
             ConfigurationError: an id is too long, or has a character outside the table's encoding.
@@ -103,23 +103,23 @@ class MigrationSession(Protocol):
     async def lock_is_held(self) -> bool:
         """Whether any session holds the lock: one cheap look that changes nothing and is in no other session's way."""
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Secure under the lock what the order might lose: a backup that was asked for is complete when this returns.
 
         It has a time limit of its own; nothing was changed if it raises.
         """
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Run the order on the locked session; returns when it is committed."""
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Record that this instance's attempt, at work on another session, is about to be ended, and why.
 
         Where the lock ends with the connection, whoever gets it next would else begin the same again before
-        `fail_attempt` can say so. Should the attempt be committed after all, that is what stays recorded.
+        `record_failure` can say so. Should the attempt be committed after all, that is what stays recorded.
         """
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
@@ -131,7 +131,7 @@ class MigrationSession(Protocol):
     async def unlock(self) -> None:
         """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock, what it does, what is in its way and who waits, as far as this role may see."""
 
     async def pause(self, seconds: float) -> None:

@@ -7,15 +7,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .schema import Schema, SchemaState, rebuild
-from .status import Blocker, LastRun, Progress, Survey, Tracker
+from .schema import Schema, SchemaState, invalid_index_advice
+from .status import Blocker, LastRun, LockStatus, Progress, Tracker
 
 log = logging.getLogger(__name__)
 
 BLOCKED_EVERY_SECONDS = 10.0
 
 
-class Reporter:
+class ProgressReporter:
     """Hears of the steps of this instance's own run, and infers those of another's from what it sees."""
 
     def __init__(self, tracker: Tracker) -> None:
@@ -47,9 +47,11 @@ class Reporter:
         """A step is committed."""
         self._applied.append(revision)
         self._attempt = None
-        progress, survey = self._tracker.status.progress, self._tracker.status.survey
+        progress, lock_status = self._tracker.status.progress, self._tracker.status.lock_status
         progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
-        self._tracker.note(message=None, survey=replace(survey, blocked_by=(), statement=None), progress=progress)
+        self._tracker.note(
+            message=None, lock_status=replace(lock_status, blocked_by=(), statement=None), progress=progress
+        )
         seconds = time.monotonic() - self._step_started
         tally = self._tracker.status.tally
         self._tracker.note(tally=replace(tally, step_seconds=(*tally.step_seconds, seconds)))
@@ -76,24 +78,28 @@ class Reporter:
         message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
         self._attempt, status = attempt, self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
-        survey = replace(status.survey, blocked_by=tuple(blockers), statement=None)
+        lock_status = replace(status.lock_status, blocked_by=tuple(blockers), statement=None)
         tally = replace(status.tally, contended=status.tally.contended + 1)
-        self._tracker.note(message=message, progress=progress, survey=survey, tally=tally)
+        self._tracker.note(message=message, progress=progress, lock_status=lock_status, tally=tally)
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
-    def observed(self, survey: Survey) -> None:
+    def observed(self, lock_status: LockStatus) -> None:
         """Seen while a statement lasts; who is in the way of it is said now and then."""
-        self._tracker.note(survey=survey)
+        self._tracker.note(lock_status=lock_status)
         now = time.monotonic()
-        if survey.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
+        if lock_status.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
             self._blocked_logged = now
             current = self._tracker.status.progress.current
-            log.warning("%s waits: %s", current or "The run", survey, extra={"event": "blocked", "revision": current})
+            log.warning(
+                "%s waits: %s", current or "The run", lock_status, extra={"event": "blocked", "revision": current}
+            )
 
     def invalid(self, indexes: Sequence[str]) -> None:
         """INVALID indexes before or after the run."""
         if indexes and tuple(indexes) != self._tracker.status.invalid_indexes:
-            log.warning("%s", rebuild(indexes), extra={"event": "invalid_indexes", "indexes": tuple(indexes)})
+            log.warning(
+                "%s", invalid_index_advice(indexes), extra={"event": "invalid_indexes", "indexes": tuple(indexes)}
+            )
         self._tracker.note(invalid_indexes=tuple(indexes))
 
     def dropped(self, index: str) -> None:

@@ -14,10 +14,10 @@ from collections.abc import Awaitable, Callable
 
 from ..errors import ConnectionLost, DatabaseUnreachable, LockContended, MigrationError, RevisionFailed
 from .protocols import MigrationSession
-from .reporter import Reporter
+from .reporter import ProgressReporter
 from .schema import CodeRevisions
 from .status import Status
-from .wait_budget import Patience
+from .wait_budget import WaitBudget
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +28,8 @@ Record = Callable[[ConnectionLost, RevisionFailed], Awaitable[None]]
 class Retries:
     """Those of one order; `record` does what this module's function of that name says, on a session of its own."""
 
-    def __init__(self, patience: Patience, reporter: Reporter, record: Record) -> None:
-        self._patience = patience
+    def __init__(self, wait_budget: WaitBudget, reporter: ProgressReporter, record: Record) -> None:
+        self._wait_budget = wait_budget
         self._reporter = reporter
         self._record = record
         self._losses: Counter[tuple[str | None, str]] = Counter()
@@ -60,9 +60,9 @@ class Retries:
             if isinstance(error, ConnectionLost) and error.repeated:
                 await self._fail(error)
             else:
-                await self._patience.endure(error)
+                await self._wait_budget.wait_for_database(error)
         except LockContended as error:
-            await self._patience.stand_aside(error)
+            await self._wait_budget.wait_for_table(error)
         else:
             return True
         return False
@@ -78,7 +78,7 @@ class Retries:
             self._reporter.ended("failed", str(failure))
             raise failure from error
         self._reporter.interrupted()
-        await self._patience.endure(error)
+        await self._wait_budget.wait_for_database(error)
 
 
 async def record(
@@ -90,7 +90,9 @@ async def record(
         RevisionFailed: `failure`, once it is recorded.
     """
     age_seconds = time.time() - (status.progress.started_at or 0.0)
-    await session.fail_attempt(str(failure), error.revision if error.upgrade else None, age_seconds, error.error_class)
+    await session.record_failure(
+        str(failure), error.revision if error.upgrade else None, age_seconds, error.error_class
+    )
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
     if (error.revision in code.pending((await session.observe()).revisions)) is error.upgrade:
         raise failure

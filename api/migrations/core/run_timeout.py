@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from ..errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
-from .protocols import MigrationSession, Order
+from .protocols import MigrationRequest, MigrationSession
 from .schema import CodeRevisions, Observed
 from .status import Status, Tracker
 
@@ -44,29 +44,29 @@ async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Track
         # whatever becomes of the note, the budget has ended
         with suppress(Exception):
             async with asyncio.timeout(FOREWARN_SECONDS):
-                await session.forewarn(_cancelled(tracker.status, run_seconds, half=False))
+                await session.record_timeout(_cancelled(tracker.status, run_seconds, half=False))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
 async def ran_out_of_time(
-    session: MigrationSession, status: Status, run_seconds: float, order: Order, code: CodeRevisions
+    session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest, code: CodeRevisions
 ) -> MigrationError | None:
     """Record on a `session` of its own how the run ended, and return that; None where all of it is committed."""
     progress, current = status.progress, status.progress.current
     if 0 < progress.total <= progress.applied:
         return None
     try:
-        message, half, after = await _recorded(session, status, run_seconds, order)
+        message, half, after = await _recorded(session, status, run_seconds, request)
     except MigrationError as error:
         what = f"revision {current} was cancelled, and what became of it is not known ({error}): {_budget(run_seconds)}"
         return DatabaseUnreachable(what) if isinstance(error, DatabaseUnreachable) else _failed(what, current)
-    if order.kind == "upgrade" and after.revisions - code.parents.keys():
+    if request.kind == "upgrade" and after.revisions - code.parents.keys():
         # somebody went on from what this run committed: the next look judges that
         return None
     pending = code.pending(after.revisions)
-    undone = current is not None and (current in pending) is (order.kind == "upgrade")
+    undone = current is not None and (current in pending) is (request.kind == "upgrade")
     applied = progress.applied + (current is not None and not undone)
-    if 0 < progress.total <= applied or (order.kind == "upgrade" and not pending):
+    if 0 < progress.total <= applied or (request.kind == "upgrade" and not pending):
         return None
     if not undone:
         return _failed(f"{_budget(run_seconds)}; {_stays(applied, progress.total)}", None)
@@ -76,7 +76,7 @@ async def ran_out_of_time(
 
 
 async def _recorded(
-    session: MigrationSession, status: Status, run_seconds: float, order: Order
+    session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest
 ) -> tuple[str, bool, Observed]:
     current = status.progress.current
     await session.open()
@@ -86,7 +86,7 @@ async def _recorded(
         # what was in the revision's way may be in the way of the record too, which changes nothing about what is there
         age_seconds = time.time() - (status.progress.started_at or 0.0)
         with suppress(MigrationError):
-            await session.fail_attempt(message, current if order.kind == "upgrade" else None, age_seconds)
+            await session.record_failure(message, current if request.kind == "upgrade" else None, age_seconds)
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
     return message, half, await session.observe()
 

@@ -100,7 +100,7 @@ class Schema:
     half_applied: tuple[HalfApplied, ...] = ()
 
 
-def judge(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
+def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
     """Compare the database with the build.
 
     Args:
@@ -150,23 +150,23 @@ def explain(schema: Schema) -> str:
             )
         case SchemaState.DIRTY:
             return "; ".join(
-                f"revision {half.revision} committed a part of its work and did not finish{way_out(half)}"
+                f"revision {half.revision} committed a part of its work and did not finish{repair_advice(half)}"
                 for half in schema.half_applied
             )
     return "the database has not been read yet"
 
 
-def way_out(half: HalfApplied) -> str:
+def repair_advice(half: HalfApplied) -> str:
     """The rest of the line about a half-applied revision: what is known of it, and the commands to go on."""
     last = f" (last statement: {half.statement})" if half.statement else ""
-    invalid = f"; {rebuild(half.invalid_indexes)}" if half.invalid_indexes else ""
+    invalid = f"; {invalid_index_advice(half.invalid_indexes)}" if half.invalid_indexes else ""
     return (
         f"{last}{invalid}; look at what is there, put it in order by hand, then './migrate.sh repair --rerun' "
         "(it runs again at the next upgrade) or './migrate.sh repair --stamp' (declares it applied)"
     )
 
 
-def rebuild(invalid_indexes: Sequence[str]) -> str:
+def invalid_index_advice(invalid_indexes: Sequence[str]) -> str:
     """One line about INVALID indexes, with the statements that remove them."""
     drops = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
     return f"INVALID {', '.join(invalid_indexes)}: a concurrent build did not finish; {drops} and build again"

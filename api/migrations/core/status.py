@@ -119,7 +119,7 @@ class Retry:
 
 
 @dataclass(frozen=True)
-class Survey:
+class LockStatus:
     """One look at everybody who has to do with the lock."""
 
     holder: Holder | None = None
@@ -181,7 +181,7 @@ class LastRun:
 
 
 @dataclass(frozen=True)
-class Tally:
+class Counters:
     """What this instance has counted since it started."""
 
     runs: tuple[str, ...] = ()
@@ -208,7 +208,7 @@ class Status:
     schemas: Mapping[str, Schema] = field(default_factory=dict)
     """Where each schema stands, by its name, where env.py runs the revisions for several."""
     progress: Progress = Progress()
-    survey: Survey = Survey()
+    lock_status: LockStatus = LockStatus()
     invalid_indexes: tuple[str, ...] = ()
     """Those that this instance's run has found or left, by their quoted names."""
     waiting_since: float | None = None
@@ -219,7 +219,7 @@ class Status:
     """When an attempt of anybody last failed, likewise."""
     recent: tuple[Recorded, ...] = ()
     """The newest rows of the history table at the last look, newest first."""
-    tally: Tally = Tally()
+    tally: Counters = Counters()
     message: str | None = None
     """One line for people: what it waits for, or why it failed."""
 

@@ -11,18 +11,18 @@ from dataclasses import replace
 
 from ..errors import DatabaseUnreachable, LockContended, WaitTimeout
 from .clock import Backoff, Clock, Deadline, jittered
-from .decision import Policy, Precedent
+from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
 from .schema import Schema, SchemaState, explain
-from .status import Phase, Survey, Tracker
+from .status import LockStatus, Phase, Tracker
 
 log = logging.getLogger(__name__)
 
-SURVEY_EVERY_SECONDS = 5.0
+LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
 
 
-class Patience:
+class WaitBudget:
     """The wait budget of one instance, which begins with this object, and what is said while it lasts."""
 
     def __init__(self, tracker: Tracker, policy: Policy, clock: Clock) -> None:
@@ -32,7 +32,7 @@ class Patience:
         self._started = clock.monotonic()
         self._deadline = Deadline.after(policy.wait_seconds, self._started)
         self._errors_in_a_row = 0
-        self._surveyed = self._logged = float("-inf")
+        self._lock_status_read = self._logged = float("-inf")
 
     @property
     def lived_seconds(self) -> float:
@@ -43,18 +43,18 @@ class Patience:
         """The database has answered, so the next error is a first one."""
         self._errors_in_a_row = 0
 
-    async def wait(self, session: MigrationSession, schema: Schema, precedent: Precedent) -> None:
+    async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> None:
         """Pause between two looks at the schema, and say who is waited for.
 
         Raises:
             WaitTimeout: the budget has ended.
         """
         now = self._clock.monotonic()
-        if now - self._surveyed >= SURVEY_EVERY_SECONDS:
-            self._surveyed = now
-            await self._survey(session)
+        if now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
+            self._lock_status_read = now
+            await self._read_lock_status(session)
         self._begin_to_wait()
-        message = self._waiting_message(schema, precedent, now)
+        message = self._waiting_message(schema, attempt_history, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
             raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {message}")
@@ -63,7 +63,7 @@ class Patience:
             log.info("Waiting: %s", message, extra={"event": "waiting"})
         await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
 
-    async def stand_aside(self, error: LockContended) -> None:
+    async def wait_for_table(self, error: LockContended) -> None:
         """Leave a table alone that somebody has, where the lock went with the transaction.
 
         Raises:
@@ -76,7 +76,7 @@ class Patience:
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
-    async def endure(self, error: DatabaseUnreachable) -> None:
+    async def wait_for_database(self, error: DatabaseUnreachable) -> None:
         """Back off after a connection that failed or was lost.
 
         Raises:
@@ -90,35 +90,35 @@ class Patience:
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
-        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", survey=Survey())
+        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
-    async def _survey(self, session: MigrationSession) -> None:
-        survey, progress = await session.survey(), self._tracker.status.progress
-        if survey.retry is not None:
-            next_try_at = time.time() + survey.retry.seconds
-            progress = replace(progress, attempt=survey.retry.attempt, next_try_at=next_try_at)
+    async def _read_lock_status(self, session: MigrationSession) -> None:
+        lock_status, progress = await session.lock_status(), self._tracker.status.progress
+        if lock_status.retry is not None:
+            next_try_at = time.time() + lock_status.retry.seconds
+            progress = replace(progress, attempt=lock_status.retry.attempt, next_try_at=next_try_at)
         else:
             progress = replace(progress, next_try_at=None)
-        self._tracker.note(survey=survey, progress=progress)
+        self._tracker.note(lock_status=lock_status, progress=progress)
 
-    def _waiting_message(self, schema: Schema, precedent: Precedent, now: float) -> str:
-        survey = self._tracker.status.survey
+    def _waiting_message(self, schema: Schema, attempt_history: AttemptHistory, now: float) -> str:
+        lock_status = self._tracker.status.lock_status
         # a revision that commits by itself looks half applied while somebody is at it
-        schema = schema if survey.holder is None else self._tracker.status.schema
+        schema = schema if lock_status.holder is None else self._tracker.status.schema
         if schema.state is SchemaState.DIRTY:
             # nobody tries again before a person has repaired it, and the failure is what made it dirty
-            return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s"
+            return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s"
         # who holds the lock has begun the next try, whatever the attempts before it say
-        paused = precedent.pause_seconds and survey.holder is None
-        pause = f"; the next try is in {precedent.pause_seconds:.0f} s" if paused else ""
+        paused = attempt_history.pause_seconds and lock_status.holder is None
+        pause = f"; the next try is in {attempt_history.pause_seconds:.0f} s" if paused else ""
         died = "; the last attempts did not end: their processes died or lost the connection" if paused else ""
-        failed = f"; the last attempt failed: {precedent.failure.error}" if precedent.failure else died
-        return f"{explain(schema)}; {survey}; waited {now - self._started:.0f} s{pause}{failed}"
+        failed = f"; the last attempt failed: {attempt_history.failure.error}" if attempt_history.failure else died
+        return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s{pause}{failed}"
 
     def _begin_to_wait(self) -> None:
         if self._tracker.status.phase is not Phase.WAITING:

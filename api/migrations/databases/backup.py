@@ -21,7 +21,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from ..errors import BackupFailed
-from ..execution.history_table import Author, History
+from ..execution.history_table import History, RunAuthor
 from .archive import CHECKSUM, PARTIAL, Archive
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ class Backup:
         BackupFailed: its folder is something else.
     """
 
-    def __init__(self, archive: Archive, seconds: float, history: History, author: Author) -> None:
+    def __init__(self, archive: Archive, seconds: float, history: History, author: RunAuthor) -> None:
         _refuse_no_folder(archive.folder.absolute())
         self.made: list[Made] = []
         self._archive = archive

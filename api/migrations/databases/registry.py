@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ..core.lock_key import LockKey
 from ..core.protocols import Elector
-from ..electors.kubernetes.elector import Leases
+from ..electors.kubernetes.elector import LeaseElection
 from ..errors import ConfigurationError
 from ..execution.limits import Limits
-from ..execution.lock_retry import Pace
+from ..execution.lock_retry import LockRetrySchedule
 from ..settings import MigrationSettings, Strategy
 from ..urls.database_url import DatabaseURL
 from .sql_session import Platform
@@ -50,16 +50,22 @@ def lock_name(url: DatabaseURL, key: LockKey) -> str:
 
 
 def platform(
-    url: DatabaseURL, key: LockKey, instance: str, limits: Limits, pace: Pace, *, creates: bool = True
+    url: DatabaseURL,
+    key: LockKey,
+    instance: str,
+    limits: Limits,
+    schedule: LockRetrySchedule,
+    *,
+    create_file: bool = True,
 ) -> Platform:
-    """How to connect to a database other than PostgreSQL, and to lock it; who `creates` makes a file not there."""
+    """How to connect to a database other than PostgreSQL, and to lock it; who `create_file` makes a file not there."""
     if url.dialect == "sqlite":
         from .sqlite.platform import Sqlite  # not every system has the lock that it takes
 
-        return Sqlite(url, key, limits, pace, instance, creates=creates)
+        return Sqlite(url, key, limits, schedule, instance, create_file=create_file)
     from .mysql.platform import MySQL
 
-    return MySQL(url, key.channel, limits, pace)
+    return MySQL(url, key.channel, limits, schedule)
 
 
 def elector(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> Callable[[], Elector] | None:
@@ -101,7 +107,7 @@ def _redis_key(settings: MigrationSettings, url: DatabaseURL) -> str:
 
 
 def _lease(settings: MigrationSettings) -> Callable[[], Elector]:
-    return Leases.build(settings, _lease_name(settings)).elector
+    return LeaseElection.build(settings, _lease_name(settings)).elector
 
 
 def _lease_name(settings: MigrationSettings) -> str:

@@ -16,15 +16,15 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..core.protocols import ANSWER_SECONDS, Order, Report
-from ..core.status import Holder, Survey
+from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
+from ..core.status import Holder, LockStatus
 from ..errors import DatabaseUnreachable, LockContended
-from ..execution.contention import until_uncontended
+from ..execution.contention import retry_while_contended
 from ..execution.error_translation import contended, missing, translate
 from ..execution.history_table import OPEN
-from ..execution.lock_retry import Pace
+from ..execution.lock_retry import LockRetrySchedule
 from ..execution.runner import Runner
-from ..execution.steps import Hold
+from ..execution.steps import MigrationLock
 from ..execution.table_shape import Shape
 from ..execution.version_ids import IdColumn, refuse
 from ..runtime.cancellation import to_the_end
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 1.0
 
 
-class ExclusiveLock(Hold, Protocol):
+class ExclusiveLock(MigrationLock, Protocol):
     """The database's own lock; it ends with the connection, or with the process."""
 
     isolation_level: str
@@ -80,11 +80,16 @@ class SqlSession(SqlTables):
     """A `MigrationSession` on a platform."""
 
     def __init__(
-        self, platform: Platform, pace: Pace, runner: Runner, instance: str, backup: SqliteBackup | None = None
+        self,
+        platform: Platform,
+        schedule: LockRetrySchedule,
+        runner: Runner,
+        instance: str,
+        backup: SqliteBackup | None = None,
     ) -> None:
         super().__init__(*runner.tables, instance, runner.revisions.code.parents)
         self._platform = platform
-        self._pace = pace
+        self._schedule = schedule
         self._runner = runner
         self._backup = backup
         self._raw: AsyncConnection | None = None
@@ -99,9 +104,9 @@ class SqlSession(SqlTables):
             self._raw = await self._platform.connect()
         self._lock = self._platform.lock(self._raw)
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Ask MySQL's catalog, if there is an id that may not fit; SQLite enforces no length."""
-        ids = self._runner.doubtful_ids(order, revisions)
+        ids = self._runner.doubtful_ids(request, revisions)
         if not ids or self._connection.dialect.name != "mysql":
             return
         sizes, encoding = await self._id_column()
@@ -121,33 +126,33 @@ class SqlSession(SqlTables):
         async with _answered("looking at the lock"):
             return await self._held.held()
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the backup, if this session was given one and the order is going to change anything."""
         if self._backup is None:
             return
         revisions = (await self.observe()).revisions
-        if order.kind != "upgrade" or self._runner.planned(order, revisions):
+        if request.kind != "upgrade" or self._runner.planned(request, revisions):
             async with _translated("backing up"):
                 await self._backup.take(self._connection, revisions)
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Run the order on this very connection."""
-        if order.kind == "backup":  # `secure` has done it
+        if request.kind == "backup":  # `back_up_if_requested` has done it
             return
-        work = asyncio.ensure_future(self._persist(order, report))
+        work = asyncio.ensure_future(self._persist(request, listener))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
             await to_the_end(self._break_off(work))
             raise
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Record that this instance's attempt is about to be ended, where its lock ends with the connection."""
         if self._platform.lock_ends_with_connection:
             await self.open()
             await self._fail_attempt(error, None)
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
@@ -160,7 +165,7 @@ class SqlSession(SqlTables):
         async with _answered("giving the lock back"):
             await self._held.unlock()
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock."""
         async with _answered("looking for the lock's holder"):
             holder = await self._held.holder()
@@ -169,7 +174,7 @@ class SqlSession(SqlTables):
             newest = await self.runs(1)
             if newest and newest[0]["outcome"] in OPEN:
                 holder = replace(holder, instance=newest[0]["instance"])
-        return Survey(holder)
+        return LockStatus(holder)
 
     async def pause(self, seconds: float) -> None:
         """Wait `seconds` without a connection, which others may need."""
@@ -204,22 +209,22 @@ class SqlSession(SqlTables):
         # a lock that outlives it is kept until it is recorded what became of the work
         await self._disconnect()
 
-    async def _persist(self, order: Order, report: Report) -> None:
+    async def _persist(self, request: MigrationRequest, listener: ProgressListener) -> None:
         async with _translated("migrating"):
-            await until_uncontended(
-                lambda: self._attempt(order, report),
-                order,
-                self._pace,
-                lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, ()),
+            await retry_while_contended(
+                lambda: self._attempt(request, listener),
+                request,
+                self._schedule,
+                lambda revision, attempt, seconds: listener.contended(revision, attempt, seconds, ()),
                 lambda _revision, _attempt, seconds: asyncio.sleep(seconds),
             )
 
-    async def _attempt(self, order: Order, report: Report) -> None:
+    async def _attempt(self, request: MigrationRequest, listener: ProgressListener) -> None:
         connection, lock = self._connection, self._held
-        planned = self._runner.planned(order, (await self.observe()).revisions)
+        planned = self._runner.planned(request, (await self.observe()).revisions)
         await connection.execution_options(isolation_level=lock.isolation_level)
         try:
-            await connection.run_sync(self._runner.carry_out, order, report, lock)
+            await connection.run_sync(self._runner.run, request, listener, lock)
         except DatabaseUnreachable as error:
             if not (planned and error.__cause__ and contended(error.__cause__)):
                 raise

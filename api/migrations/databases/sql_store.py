@@ -10,7 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from ..core.protocols import Past
+from ..core.protocols import PastAttempt
 from ..core.schema import HalfApplied, Observed, Recorded
 from ..execution.dialects import Now, aware, epoch
 from ..execution.history_table import OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome
@@ -56,7 +56,7 @@ class SqlTables(OwnTables):
         told = sa.select(c.revision, c.parents).where(c.direction.not_in(["backup", "unlock"])).distinct()
         return {row.revision: frozenset(row.parents.split()) for row in await self._rows_if_there(told)}
 
-    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
         """The newest ten at any of `pending`."""
         c = self._history.c
         tried = (
@@ -171,6 +171,6 @@ def _is_this_one(newest: sa.Row[Any] | None, revision: str | None, age_seconds: 
     return (epoch(newest.now) or 0.0) - (epoch(newest.started_at) or 0.0) < age_seconds + SLACK_SECONDS
 
 
-def _past(row: sa.Row[Any]) -> Past:
+def _past(row: sa.Row[Any]) -> PastAttempt:
     age = (epoch(row.now) or 0.0) - (epoch(row.finished_at or row.started_at) or 0.0)
-    return Past(row.revision, row.outcome, row.instance, row.release, row.error, age)
+    return PastAttempt(row.revision, row.outcome, row.instance, row.release, row.error, age)

@@ -9,7 +9,7 @@ MARGIN = 6
 
 
 @dataclass
-class Trust:
+class TrustWindow:
     """Until when nobody else can have the hold, as far as this instance can know.
 
     The server counts the ttl from the moment it acted, which lies between question and answer. Only the earlier of the

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from ..core.protocols import Order
+from ..core.protocols import MigrationRequest
 from ..errors import LockContended, RevisionFailed
-from .lock_retry import Pace
+from .lock_retry import LockRetrySchedule
 
 
-async def until_uncontended(
+async def retry_while_contended(
     attempt: Callable[[], Awaitable[None]],
-    order: Order,
-    pace: Pace,
+    request: MigrationRequest,
+    schedule: LockRetrySchedule,
     contended: Callable[[str, int, float], None],
     rest: Callable[[str, int, float], Awaitable[None]],
     *,
@@ -35,18 +35,18 @@ async def until_uncontended(
         try:
             return await attempt()
         except LockContended as error:
-            if order.relative and error.applied and again:
-                raise _not_repeated(order, error) from error
-            number, error.pause_seconds = pace.contended(error.revision)
+            if request.relative and error.applied and again:
+                raise _not_repeated(request, error) from error
+            number, error.pause_seconds = schedule.contended(error.revision)
             contended(error.revision, number, error.pause_seconds)
             if not again:
                 raise
             await rest(error.revision, number, error.pause_seconds)
 
 
-def _not_repeated(order: Order, error: LockContended) -> RevisionFailed:
+def _not_repeated(request: MigrationRequest, error: LockContended) -> RevisionFailed:
     return RevisionFailed(
-        f"{error}; {', '.join(error.applied)} went before, and a relative target ({order.target}) counts from "
+        f"{error}; {', '.join(error.applied)} went before, and a relative target ({request.target}) counts from "
         "where the database is, so it is not repeated: name the revision",
         revision=error.revision,
         applied=error.applied,

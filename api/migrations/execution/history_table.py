@@ -68,7 +68,7 @@ RECENT = f"""
 
 
 @dataclass(frozen=True)
-class Author:
+class RunAuthor:
     """Who makes the attempt."""
 
     instance: str
@@ -166,7 +166,7 @@ class History:
             return None
         return frozenset(json.loads(row.invalid_before))
 
-    def begin(self, connection: sa.Connection, author: Author, attempt: Attempt) -> None:
+    def begin(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt) -> None:
         """Record an attempt and commit it."""
         row = self._row(author, attempt.revision, attempt.parents, attempt.direction, Outcome.RUNNING)
         row["invalid_before"] = json.dumps(sorted(attempt.invalid_before))
@@ -195,7 +195,7 @@ class History:
         )
         return result.rowcount > 0
 
-    def stamped(self, connection: sa.Connection, author: Author, revisions: Mapping[str, frozenset[str]]) -> None:
+    def stamped(self, connection: sa.Connection, author: RunAuthor, revisions: Mapping[str, frozenset[str]]) -> None:
         """Record revisions that were declared applied, with their parents; the caller commits.
 
         The declaration also settles what was half applied: the operator says how the schema stands.
@@ -208,7 +208,9 @@ class History:
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
 
-    def backed_up(self, connection: sa.Connection, author: Author, revision: str, began: datetime, note: str) -> None:
+    def backed_up(
+        self, connection: sa.Connection, author: RunAuthor, revision: str, began: datetime, note: str
+    ) -> None:
         """Record a backup of the database at `revision`, and how to restore it; the caller commits."""
         row = self._row(author, revision, frozenset(), "backup", Outcome.BACKED_UP)
         row |= {"started_at": began, "finished_at": NOW, "note": note}
@@ -223,7 +225,7 @@ class History:
         )
 
     def _row(
-        self, author: Author, revision: str, parents: frozenset[str], direction: str, outcome: Outcome
+        self, author: RunAuthor, revision: str, parents: frozenset[str], direction: str, outcome: Outcome
     ) -> dict[str, object]:
         return {
             "revision": revision,

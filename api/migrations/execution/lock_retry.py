@@ -15,7 +15,7 @@ from .limits import Limits, milliseconds
 
 
 @dataclass(frozen=True)
-class Ladder:
+class LockTimeouts:
     """The lock timeouts of a revision's attempts, in seconds, and the pauses between them.
 
     The first rungs cost readers little. They never get past autovacuum, which yields only at the deadlock check
@@ -27,7 +27,7 @@ class Ladder:
     longest_delay_seconds: float = 30.0
 
     @classmethod
-    def for_server(cls, limits: Limits, deadlock_timeout_seconds: float) -> Ladder:
+    def for_server(cls, limits: Limits, deadlock_timeout_seconds: float) -> LockTimeouts:
         """The ladder up to the limit that was set, or as far above it as the server's deadlock check demands.
 
         The pauses stay well below the idle limit, at which the server would end the session that holds the lock.
@@ -36,9 +36,9 @@ class Ladder:
         if not limits.lock_timeout_seconds:
             return cls(0.0, (), delay)
         last = max(limits.lock_timeout_seconds, deadlock_timeout_seconds + 0.5)
-        return cls(last, tuple(rung for rung in cls.first_seconds if rung < last), delay)
+        return cls(last, tuple(timeout_for for timeout_for in cls.first_seconds if timeout_for < last), delay)
 
-    def rung(self, attempt: int) -> float:
+    def timeout_for(self, attempt: int) -> float:
         """The lock timeout of an attempt (the first is 1) in seconds; 0 is none."""
         return (*self.first_seconds, self.last_seconds)[min(attempt, len(self.first_seconds) + 1) - 1]
 
@@ -47,7 +47,7 @@ class Ladder:
         return random.uniform(0.05, min(self.longest_delay_seconds, 0.25 * 2.0 ** min(attempt, 16)))  # noqa: S311
 
 
-class Pace:
+class LockRetrySchedule:
     """Which rung each revision of a session has climbed to.
 
     `limits_of` gives a revision's limits: its own where it declares some, else the session's.
@@ -62,7 +62,7 @@ class Pace:
     def limits(self, revision: str) -> Limits:
         """The limits of the revision's next attempt."""
         limits = self._limits_of(revision)
-        return replace(limits, lock_timeout_seconds=self._ladder(limits).rung(1 + self._contended[revision]))
+        return replace(limits, lock_timeout_seconds=self._timeouts(limits).timeout_for(1 + self._contended[revision]))
 
     def settings(self, revision: str) -> dict[str, str]:
         """The same as settings of PostgreSQL's."""
@@ -76,7 +76,7 @@ class Pace:
         """An attempt did not get its lock: its number (the first is 1), and the seconds to pause before the next."""
         self._contended[revision] += 1
         attempt = self._contended[revision]
-        return attempt, self._ladder(self._limits_of(revision)).delay(attempt)
+        return attempt, self._timeouts(self._limits_of(revision)).delay(attempt)
 
-    def _ladder(self, limits: Limits) -> Ladder:
-        return Ladder.for_server(limits, self.deadlock_timeout_seconds)
+    def _timeouts(self, limits: Limits) -> LockTimeouts:
+        return LockTimeouts.for_server(limits, self.deadlock_timeout_seconds)

@@ -13,8 +13,8 @@ import asyncpg
 import sqlalchemy as sa
 from alembic.util import CommandError
 
-from ..core.protocols import Order, Report
-from ..core.schema import way_out
+from ..core.protocols import MigrationRequest, ProgressListener
+from ..core.schema import repair_advice
 from ..errors import (
     ConnectionLost,
     DatabaseUnreachable,
@@ -30,14 +30,14 @@ from .env_memory import EnvMemory
 from .env_options import Pass
 from .env_run import EnvRun
 from .error_translation import contended, describe, lost, remedy, root, translate, where
-from .history_table import Author, History, Outcome
+from .history_table import History, Outcome, RunAuthor
 from .revisions import Revisions, unknown
-from .steps import Hold, Plan, Steps
+from .steps import MigrationLock, Plan, Steps
 from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
 
-RunEnv = Callable[[sa.Connection, Order, Steps], None]
+RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
 
 
 class Runner:
@@ -47,7 +47,7 @@ class Runner:
         self,
         revisions: Revisions,
         history: History,
-        author: Author,
+        author: RunAuthor,
         version_table: str,
         schema: str | None,
         *,
@@ -70,7 +70,9 @@ class Runner:
         name, schema = self._version["version_table"], self._version["version_table_schema"]
         return sa.Table(name, sa.MetaData(schema=schema)), self.history.table
 
-    def carry_out(self, connection: sa.Connection, order: Order, report: Report, hold: Hold) -> None:
+    def run(
+        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, hold: MigrationLock
+    ) -> None:
         """Bring the database to the order's target; every finished revision is committed when this returns.
 
         Raises:
@@ -78,9 +80,9 @@ class Runner:
             RevisionFailed: a revision raised; it was rolled back and recorded.
             MigrationError: the connection was lost (transient), or the hold was.
         """
-        steps = self.steps(connection, report, hold)
+        steps = self.steps(connection, listener, hold)
         try:
-            self._run(connection, order, steps)
+            self._run(connection, request, steps)
             self._memory.keep()
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._memory.roll_back()
@@ -88,12 +90,12 @@ class Runner:
             reason = _why_dead(error) if _dead(connection) else error
             if isinstance(reason, asyncio.CancelledError) and is_cancelled():
                 raise asyncio.CancelledError from error
-            raise self._failed(reason, order, steps) from error
+            raise self._failed(reason, request, steps) from error
 
-    def steps(self, connection: sa.Connection, report: Report, hold: Hold) -> Steps:
+    def steps(self, connection: sa.Connection, listener: ProgressListener, hold: MigrationLock) -> Steps:
         """The hooks for one run on `connection`."""
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
-        return Steps(connection, self.history, self.author, code, report, hold, drop_invalid=drop, fence=fence)
+        return Steps(connection, self.history, self.author, code, listener, hold, drop_invalid=drop, fence=fence)
 
     def surround(self, plan: Plan, steps: Steps) -> Plan:
         """`plan`, with all that happens around its steps."""
@@ -111,29 +113,29 @@ class Runner:
         other._fence = fence
         return other
 
-    def planned(self, order: Order, database: Iterable[str]) -> tuple[str, ...]:
-        """The revisions that `order` would run on a database at the given revisions, in order.
+    def planned(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
+        """The revisions that `request` would run on a database at the given revisions, in order.
 
         Raises:
             UnknownRevision: this build cannot get from there to the target.
         """
-        if order.kind not in {"upgrade", "downgrade"}:
+        if request.kind not in {"upgrade", "downgrade"}:
             return ()
         try:
-            steps = list(self._plan(order)(tuple(database), None))
+            steps = list(self._plan(request)(tuple(database), None))
         except CommandError as error:
-            raise _not_there(error, order) from error
+            raise _not_there(error, request) from error
         return tuple(step.info.up_revision_ids[0] for step in steps)
 
-    def doubtful_ids(self, order: Order, database: Iterable[str]) -> tuple[str, ...]:
-        """The ids that `order` would write into the version table, and that may not fit into it.
+    def doubtful_ids(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
+        """The ids that `request` would write into the version table, and that may not fit into it.
 
         None where `env.py` or a revision that comes before may widen it.
         """
-        if order.kind not in {"upgrade", "stamp"} or not doubtful(self.revisions.code.parents):
+        if request.kind not in {"upgrade", "stamp"} or not doubtful(self.revisions.code.parents):
             return ()
         try:
-            written = self.planned(order, database) or tuple(self.revisions.resolve(order.target))
+            written = self.planned(request, database) or tuple(self.revisions.resolve(request.target))
         except MigrationError:  # the run itself says what is wrong
             return ()
         return () if self.revisions.mention(WIDENS, written) else doubtful(written)
@@ -147,51 +149,51 @@ class Runner:
             "on_version_apply": steps.on_version_apply,
         }
 
-    def _run(self, connection: sa.Connection, order: Order, steps: Steps) -> None:
-        if order.kind != "repair":
-            self._run_env(connection, order, steps)
-        if order.kind in {"repair", "stamp"} and sa.inspect(connection).has_table(
+    def _run(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
+        if request.kind != "repair":
+            self._run_env(connection, request, steps)
+        if request.kind in {"repair", "stamp"} and sa.inspect(connection).has_table(
             self.history.table.name, schema=self.history.table.schema
         ):
             self.history.settle(connection)
         connection.commit()
 
-    def _execute_env(self, connection: sa.Connection, order: Order, steps: Steps) -> None:
-        plan = self.surround(self._plan(order), steps)
-        EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, order.target)
+    def _execute_env(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
+        plan = self.surround(self._plan(request), steps)
+        EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request.target)
 
-    def _plan(self, order: Order) -> Plan:
-        directory, target = self.revisions.directory, order.target
-        if order.kind == "upgrade":
+    def _plan(self, request: MigrationRequest) -> Plan:
+        directory, target = self.revisions.directory, request.target
+        if request.kind == "upgrade":
             return lambda heads, context: directory._upgrade_revs(target, heads)
-        if order.kind == "downgrade":
+        if request.kind == "downgrade":
             return lambda heads, context: directory._downgrade_revs(target, heads)
         return lambda heads, context: directory._stamp_revs(target, heads)
 
-    def _failed(self, error: BaseException, order: Order, steps: Steps) -> MigrationError:
+    def _failed(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
         if isinstance(error, DirectConnectionNeeded) and steps.current is not None:
             error = DirectConnectionNeeded.for_block(self.revisions.describe(steps.current))
             _record(steps, str(error), type(error).__name__, Outcome.FAILED)
         if isinstance(error, MigrationError):
             return error
         if _dead(steps.connection) or (lost(error) and not _mistaken(error)):
-            return self._lost(error, order, steps)
+            return self._lost(error, request, steps)
         if steps.current is None:
-            return _not_there(error, order) if isinstance(error, CommandError) else translate(error, "migrating")
+            return _not_there(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
         kind = type(root(error)).__name__
         what = f"{describe(error)}{where(error, path)}{remedy(error) or explained(error, steps.current)}"
         message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
         if steps.half_applied:
-            message += way_out(steps.left_behind())
+            message += repair_advice(steps.left_behind())
         if contended(error) and not steps.half_applied:
             _record(steps, message, kind, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
         _record(steps, message, kind, Outcome.FAILED)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
 
-    def _lost(self, error: BaseException, order: Order, steps: Steps) -> MigrationError:
+    def _lost(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
         doing = f"applying {steps.current or 'revisions'}"
         # what a revision raises because its connection is dead may be anything
         trouble = translate(error, doing) if lost(error) else DatabaseUnreachable(f"no connection while {doing}")
@@ -201,7 +203,7 @@ class Runner:
             str(trouble),
             revision=steps.under_way,
             name=self.revisions.describe(steps.under_way),
-            upgrade=order.kind == "upgrade",
+            upgrade=request.kind == "upgrade",
             last_words=describe(error),
             error_class=type(root(error)).__name__,
         )
@@ -242,12 +244,12 @@ def _why_dead(error: BaseException) -> BaseException:
     return error
 
 
-def _not_there(error: CommandError, order: Order) -> MigrationError:
+def _not_there(error: CommandError, request: MigrationRequest) -> MigrationError:
     if "locate revision" not in str(error):
         # Alembic's other messages ("Relative revision -9 didn't produce 9 migrations") say what is wrong by themselves
         return UnknownRevision(str(error))
-    if f"'{re.split('[+-]', order.target)[0]}'" in str(error):
-        return unknown(order.target)
+    if f"'{re.split('[+-]', request.target)[0]}'" in str(error):
+        return unknown(request.target)
     return SchemaRefused(
         f"the database is at a revision that this build does not have ({error}); deploy the release that has it, or "
         "declare another one with 'alembic stamp --purge REVISION'"

@@ -15,19 +15,19 @@ from typing import Any, NoReturn, Protocol
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
 
-from ..core.protocols import Report
+from ..core.protocols import ProgressListener
 from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
-from .history_table import Attempt, Author, History, Outcome
+from .history_table import Attempt, History, Outcome, RunAuthor
 from .invalid_indexes import drop_index, invalid_indexes
 from .statements import atomic, commits_by_itself, kind, only_reads
 from .transaction_watch import TransactionWatch
 
 
-class Hold(Protocol):
+class MigrationLock(Protocol):
     """The lock, as the session that holds it sees it from inside the work."""
 
-    pooled: bool
+    transaction_scoped: bool
     """Whether one transaction carries the lock and all revisions, so that a failure takes everything back."""
     transactional_ddl: bool
     """Whether DDL can be rolled back. MySQL commits before and after each such statement."""
@@ -41,11 +41,11 @@ class Hold(Protocol):
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Give the session the limits of the revision that comes next."""
 
-    def abandon(self, connection: sa.Connection) -> bool:
+    def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back what a failed revision left open; returns whether the lock is held, so that it may be recorded."""
 
-    def keep(self, connection: sa.Connection) -> None:
-        """Commit what was written after `abandon`."""
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit what was written after `roll_back`."""
 
 
 Step = RevisionStep | StampStep
@@ -59,10 +59,10 @@ class Steps:
         self,
         connection: sa.Connection,
         history: History,
-        author: Author,
+        author: RunAuthor,
         code: CodeRevisions,
-        report: Report,
-        hold: Hold,
+        listener: ProgressListener,
+        hold: MigrationLock,
         *,
         drop_invalid: bool = False,
         fence: Callable[[], None] = lambda: None,
@@ -74,13 +74,15 @@ class Steps:
         self._history = history
         self._author = author
         self._code = code
-        self._report = report
+        self._report = listener
         self._hold = hold
         self._fence = fence
         self._drop_invalid = drop_invalid
         self._attempt: Attempt | None = None
         self._refused = False
-        self._watch = TransactionWatch(connection, pooled=hold.pooled, transactional_ddl=hold.transactional_ddl)
+        self._watch = TransactionWatch(
+            connection, transaction_scoped=hold.transaction_scoped, transactional_ddl=hold.transactional_ddl
+        )
 
     @property
     def transactional_ddl(self) -> bool:
@@ -90,7 +92,7 @@ class Steps:
     @property
     def all_in_one(self) -> bool:
         """Whether one transaction carries all the steps."""
-        return self._hold.pooled
+        return self._hold.transaction_scoped
 
     @property
     def under_way(self) -> str | None:
@@ -114,7 +116,7 @@ class Steps:
 
         def steps(heads: Any, context: MigrationContext | None) -> Iterator[Step]:
             todo = list(plan(heads, context))
-            if self._hold.pooled and context is not None:
+            if self._hold.transaction_scoped and context is not None:
                 # on the context itself, because a helper of the revision may open the block
                 setattr(context, "autocommit_block", self._refuse_block)  # noqa: B010
             infos = [step.info for step in todo]
@@ -144,10 +146,10 @@ class Steps:
     def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Write down how the open attempt ended; the revision has been rolled back."""
         attempt, self._attempt = self._attempt, None
-        if self._hold.pooled:
+        if self._hold.transaction_scoped:
             # what went before it was in the same transaction
             self.applied.clear()
-        if attempt is None or not self._hold.abandon(self.connection):
+        if attempt is None or not self._hold.roll_back(self.connection):
             # who has the lock now makes an attempt of his own, and writes that one down
             return
         self._history.create(self.connection)
@@ -158,7 +160,7 @@ class Steps:
             # one transaction carried everything, and took the attempt with it
             self._history.begin(self.connection, self._author, attempt)
             self._history.mark(self.connection, attempt, error)
-        self._hold.keep(self.connection)
+        self._hold.commit_record(self.connection)
 
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
         verb = "Applied" if infos[0].is_upgrade else "Undid"
@@ -224,7 +226,7 @@ class Steps:
     def _on_commit(self, connection: sa.Connection) -> None:
         # Before the version row has changed this is a commit in the middle of a revision. The mark goes into
         # the transaction that is being committed, so that a crash one instruction later finds it.
-        if self._attempt is None or self._hold.pooled:  # behind a pooler only the end of the run commits
+        if self._attempt is None or self._hold.transaction_scoped:  # behind a pooler only the end of the run commits
             return
         if self._attempt.outcome is Outcome.RUNNING:
             with self._aside() as attempt:

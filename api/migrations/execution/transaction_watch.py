@@ -18,9 +18,9 @@ _BLOCK = "put what cannot run in one into an op.get_context().autocommit_block()
 class TransactionWatch:
     """What the statements of each revision on `connection` mean for its transaction."""
 
-    def __init__(self, connection: sa.Connection, *, pooled: bool, transactional_ddl: bool) -> None:
+    def __init__(self, connection: sa.Connection, *, transaction_scoped: bool, transactional_ddl: bool) -> None:
         self._connection = connection
-        self._pooled = pooled
+        self._pooled = transaction_scoped
         self._transactional_ddl = transactional_ddl
         self._open = self._wrote = self._lost = False
 

@@ -230,7 +230,7 @@ class MigrationSettings(BaseSettings):
             raise ConfigurationError('MIGRATION_OPEN_PATHS is not a JSON list; expected ["/health/live", …]') from None
 
     @classmethod
-    def partly(cls, *names: str) -> MigrationSettings:
+    def load_partial(cls, *names: str) -> MigrationSettings:
         """Only the named settings of the environment, for when the others cannot be read or do not matter yet.
 
         Where `.env` cannot be read, they are the environment's; where one of these cannot be read, the defaults.

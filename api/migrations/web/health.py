@@ -40,7 +40,7 @@ def verdict(status: Status) -> str:
 
 def body(status: Status) -> dict[str, Any]:
     """What `/health/migrations` shows. No URL, password or SQL in it."""
-    schema, progress, statement = status.schema, status.progress, status.survey.statement
+    schema, progress, statement = status.schema, status.progress, status.lock_status.statement
     return {
         "status": verdict(status),
         "state": schema.state,
@@ -68,8 +68,8 @@ def body(status: Status) -> dict[str, Any]:
             "statement": None if statement is None else asdict(statement),
         },
         "lock": _lock(status),
-        "blocked_by": [asdict(blocker) for blocker in status.survey.blocked_by],
-        "fleet": [{**asdict(member), "since": _moment(member.since)} for member in status.survey.fleet],
+        "blocked_by": [asdict(blocker) for blocker in status.lock_status.blocked_by],
+        "fleet": [{**asdict(member), "since": _moment(member.since)} for member in status.lock_status.fleet],
         "invalid_indexes": list(status.invalid_indexes),
         "last_run": _last_run(status),
     }
@@ -174,7 +174,7 @@ def _path(scope: Scope) -> str:
 
 
 def _lock(status: Status) -> dict[str, Any]:
-    holder, waiting = status.survey.holder, status.waiting_since
+    holder, waiting = status.lock_status.holder, status.waiting_since
     return {
         "key": status.lock_key,
         "held": status.phase is Phase.MIGRATING,

@@ -73,11 +73,11 @@ def route(read: Read) -> Route:
 
 
 def _in_progress(status: Status, _now: float) -> bool:
-    return status.phase is Phase.MIGRATING or (status.phase is Phase.WAITING and status.survey.holder is not None)
+    return status.phase is Phase.MIGRATING or (status.phase is Phase.WAITING and status.lock_status.holder is not None)
 
 
 def _holder_age(status: Status, now: float) -> float:
-    holder = status.survey.holder
+    holder = status.lock_status.holder
     if holder is None or holder.since is None or not _in_progress(status, now):
         return 0.0
     return max(0.0, now - holder.since)  # by the server's clock, which may be ahead of ours

@@ -17,9 +17,9 @@ import pytest
 from api.migrations.assembly import Assembly
 from api.migrations.core.coordinator import Coordinator, Scope
 from api.migrations.core.decision import Policy
-from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, Observed
-from api.migrations.core.status import Holder, Phase, Survey, Tracker
+from api.migrations.core.status import Holder, LockStatus, Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
 from tests import waiting
@@ -63,12 +63,12 @@ class Database:
         self.clock = clock
         self.observed = Observed(revisions)
         self.lineage: dict[str, frozenset[str]] = {}
-        self.failures: list[tuple[float, Past]] = []
+        self.failures: list[tuple[float, PastAttempt]] = []
         self.holder: Holder | None = None
         self.refused_connections = 0
         self.tries: list[str] = []
         self.runs: list[str] = []
-        self.work: Callable[[FakeSession, Order, Report], Awaitable[None]] = apply_all
+        self.work: Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[None]] = apply_all
 
     def session(self, instance: str) -> "FakeSession":
         """A session of that instance, not yet connected."""
@@ -101,12 +101,12 @@ class FakeSession:
         """Parents of revisions, from the history."""
         return self.database.lineage
 
-    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
         """The failed attempts at any of `pending`, newest first."""
         clock, failures = self.database.clock, reversed(self.database.failures)
         return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Any id fits."""
 
     async def try_lock(self) -> bool:
@@ -120,19 +120,19 @@ class FakeSession:
         """Whether the database has a holder."""
         return self.database.holder is not None
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """There is nothing to lose."""
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Do the database's `work`, which only the holder may."""
         assert self._holds
         self.database.runs.append(self.instance)
-        await self.database.work(self, order, report)
+        await self.database.work(self, request, listener)
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Nothing: what works here has no row of its own."""
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Record a failure of this instance, unless the revision was applied."""
@@ -145,9 +145,9 @@ class FakeSession:
             raise HoldLost("the lock was gone before it was given back")
         self.database.holder = None
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock."""
-        return Survey(self.database.holder)
+        return LockStatus(self.database.holder)
 
     async def pause(self, seconds: float) -> None:
         """Wait; there is no notification."""
@@ -161,7 +161,7 @@ class FakeSession:
 
     def failed(self, revision: str, error: str, release: str | None = None) -> None:
         """Write a failed attempt into the history."""
-        past = Past(revision, "failed", self.instance, release, error, 0.0)
+        past = PastAttempt(revision, "failed", self.instance, release, error, 0.0)
         self.database.failures.append((self.database.clock.seconds, past))
 
     @property
@@ -169,16 +169,16 @@ class FakeSession:
         return self.database.holder == Holder(self.instance, id(self))
 
 
-async def apply_all(session: FakeSession, order: Order, report: Report) -> None:
+async def apply_all(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
     """The ordinary run: every pending revision takes a second and becomes the version."""
     database = session.database
     pending = database.code.pending(database.observed.revisions)
-    report.planned(pending, "Applied")
+    listener.planned(pending, "Applied")
     for revision in pending:
-        report.started(revision)
+        listener.started(revision)
         await database.clock.sleep(1.0)
         database.observed = Observed(database.observed.revisions - database.code.parents[revision] | {revision})
-        report.finished(revision)
+        listener.finished(revision)
 
 
 class Instance:

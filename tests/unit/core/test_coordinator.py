@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from api.migrations.core.decision import Policy
-from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import (
@@ -52,8 +52,8 @@ async def test_a_waiter_says_whom_it_waits_for(database: Database) -> None:
 
     database.clock.sleep = finishes_elsewhere  # type: ignore[method-assign]
     await instance.coordinator.become_ready()
-    assert [(status.phase, status.survey.holder) for status in seen] == [(Phase.WAITING, STRANGER)]
-    assert (instance.phase, instance.tracker.status.survey.holder) == (Phase.READY, None)
+    assert [(status.phase, status.lock_status.holder) for status in seen] == [(Phase.WAITING, STRANGER)]
+    assert (instance.phase, instance.tracker.status.lock_status.holder) == (Phase.READY, None)
     assert database.runs == []
 
 
@@ -76,7 +76,7 @@ async def test_what_somebody_is_at_is_no_accident(database: Database) -> None:
 
 async def test_what_is_dirty_is_not_tried_again_by_itself(database: Database) -> None:
     """Who only waits names the way out, and neither a next try nor the failure, which says the same once more."""
-    failed = Past("a", "half_applied", "other-1", None, "it failed after it had committed a part", 0.0)
+    failed = PastAttempt("a", "half_applied", "other-1", None, "it failed after it had committed a part", 0.0)
     database.failures.append((database.clock.seconds, failed))
     database.observed = Observed(frozenset(), (HalfApplied("a", "CREATE TABLE"),))
     instance = Instance(database, policy=Policy(may_migrate=False, wait_seconds=20, run_seconds=20))
@@ -89,11 +89,11 @@ async def test_what_is_dirty_is_not_tried_again_by_itself(database: Database) ->
 async def test_when_the_holder_dies_another_takes_over(database: Database) -> None:
     """Cancelled in mid-run, its session ends; the next one continues where it was."""
 
-    async def stuck(session: FakeSession, order: Order, report: Report) -> None:
+    async def stuck(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if session.instance == "dies":
             database.observed = Observed(frozenset("a"))
             await asyncio.Event().wait()
-        await apply_all(session, order, report)
+        await apply_all(session, request, listener)
 
     database.work = stuck
     dies, lives = Instance(database, "dies"), Instance(database, "lives")
@@ -110,7 +110,7 @@ async def test_when_the_holder_dies_another_takes_over(database: Database) -> No
 async def test_a_connection_lost_in_mid_run_is_taken_up_again(database: Database) -> None:
     """The holder looks again, tries the lock again, and finishes."""
 
-    async def cut_off_once(session: FakeSession, order: Order, report: Report) -> None:
+    async def cut_off_once(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.work = apply_all
         raise DatabaseUnreachable("no connection while migrating: the server ended the session")
 
@@ -123,9 +123,9 @@ async def test_a_connection_lost_in_mid_run_is_taken_up_again(database: Database
 async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database) -> None:
     """Behind a pooler: the lock is free during the pause, and a session of its own tries next."""
 
-    async def contended_twice(session: FakeSession, order: Order, report: Report) -> None:
+    async def contended_twice(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) > 2:
-            return await apply_all(session, order, report)
+            return await apply_all(session, request, listener)
         error = LockContended("revision a did not get its lock", "a")
         error.pause_seconds = 7
         raise error
@@ -140,7 +140,7 @@ async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database
 async def test_the_wait_budget_ends_such_tries(database: Database) -> None:
     """With what was in the way, and nothing held."""
 
-    async def contended(session: FakeSession, order: Order, report: Report) -> None:
+    async def contended(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         error = LockContended("revision a did not get its lock", "a")
         error.pause_seconds = 30
         raise error
@@ -183,7 +183,7 @@ async def test_a_failure_seen_while_waiting_is_not_repeated(database: Database) 
     """Every instance would fail with it in turn; the error names who had it."""
     one, two = Instance(database, "one"), Instance(database, "two")
 
-    async def fails(session: FakeSession, order: Order, report: Report) -> None:
+    async def fails(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         while two.phase is not Phase.WAITING:
             await database.clock.sleep(1)
         session.failed("a", "revision a failed and was rolled back: boom")
@@ -207,8 +207,8 @@ async def test_a_failure_older_than_the_instance_is_tried_again(database: Databa
 async def test_a_lost_hold_ends_the_instance(database: Database) -> None:
     """Another one may be migrating; this one does not go on."""
 
-    async def drops_the_lock(session: FakeSession, order: Order, report: Report) -> None:
-        await apply_all(session, order, report)
+    async def drops_the_lock(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        await apply_all(session, request, listener)
         database.holder = STRANGER
 
     database.work = drops_the_lock
@@ -220,7 +220,7 @@ async def test_an_order_waits_for_the_lock(database: Database) -> None:
     database.holder = STRANGER
     instance = Instance(database, policy=replace(Policy(), wait_seconds=10))
     with pytest.raises(WaitTimeout, match="other-1"):
-        await instance.coordinator.execute(Order("downgrade", "-1"))
+        await instance.coordinator.execute(MigrationRequest("downgrade", "-1"))
     assert (instance.phase, database.runs) == (Phase.FAILED, [])
 
 
@@ -228,14 +228,14 @@ async def test_a_relative_downgrade_is_never_repeated(database: Database) -> Non
     """The step is committed and then the server goes away: -1 must not become -2."""
     undone: list[str] = []
 
-    async def undo(session: FakeSession, order: Order, report: Report) -> None:
-        undone.append(order.target)
+    async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        undone.append(request.target)
         if len(undone) == 1:
             raise DatabaseUnreachable("no connection while migrating: the answer to COMMIT was lost")
 
     database.observed, database.work = Observed(frozenset("c")), undo
     with pytest.raises(MigrationError, match="is not repeated"):
-        await Instance(database).coordinator.execute(Order("downgrade", "-1"))
+        await Instance(database).coordinator.execute(MigrationRequest("downgrade", "-1"))
     assert undone == ["-1"]
 
 
@@ -243,11 +243,11 @@ async def test_a_relative_downgrade_is_not_repeated_for_want_of_verification(dat
     """The step is committed, and the connection that should verify it does not come about."""
     undone: list[str] = []
 
-    async def undo(session: FakeSession, order: Order, report: Report) -> None:
-        undone.append(order.target)
+    async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        undone.append(request.target)
         database.refused_connections = 1
 
     database.observed, database.work = Observed(frozenset("c")), undo
     with pytest.raises(MigrationError, match="is not repeated"):
-        await Instance(database).coordinator.execute(Order("downgrade", "-1"))
+        await Instance(database).coordinator.execute(MigrationRequest("downgrade", "-1"))
     assert undone == ["-1"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from api.migrations.core.decision import Action, Policy, Precedent, decide, weigh
-from api.migrations.core.protocols import Order, Past, Report
+from api.migrations.core.decision import Action, AttemptHistory, Policy, assess_attempts, decide
+from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import MigrationError, SchemaRefused, WaitTimeout
@@ -12,7 +12,7 @@ from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance
 SERVE, TRY, MIGRATE = Action.SERVE, Action.TRY_LOCK, Action.MIGRATE
 WAIT, REFUSE, GIVE_UP = Action.WAIT, Action.REFUSE, Action.GIVE_UP
 
-FAILED = Precedent(Past("b", "failed", "other-1", "v2", "revision b failed", 1.0), seen=True)
+FAILED = AttemptHistory(PastAttempt("b", "failed", "other-1", "v2", "revision b failed", 1.0), seen=True)
 MATCHING = Policy(release="v2")
 PENDING = ("b", "c")
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))
@@ -55,8 +55,8 @@ def test_the_next_action(
     assert decide(found, MATCHING) is unlocked
     assert decide(found, MATCHING, locked=True) is locked
     assert decide(found, Policy(may_migrate=False, release="v2")) is job
-    assert decide(found, MATCHING, precedent=FAILED) is failed
-    assert decide(found, MATCHING, locked=True, precedent=FAILED) is failed_locked
+    assert decide(found, MATCHING, attempt_history=FAILED) is failed
+    assert decide(found, MATCHING, locked=True, attempt_history=FAILED) is failed_locked
 
 
 @pytest.mark.parametrize("locked", [False, True])
@@ -70,22 +70,22 @@ def test_serving_ahead_never_extends_to_diverged() -> None:
     assert decide(schema(SchemaState.DIVERGED), Policy(serve_ahead=True)) is REFUSE
 
 
-def past(outcome: str, age_seconds: float, release: str | None = "v2") -> Past:
+def past(outcome: str, age_seconds: float, release: str | None = "v2") -> PastAttempt:
     """An attempt at revision b."""
     error = "revision b failed" if outcome == "failed" else None
-    return Past("b", outcome, "other-1", release, error, age_seconds)
+    return PastAttempt("b", outcome, "other-1", release, error, age_seconds)
 
 
 def test_a_failure_counts_as_seen_while_the_instance_lives() -> None:
     """What ended before this instance began is for a new try; what ended since is not."""
-    assert weigh([past("failed", 3)], MATCHING, lived_seconds=5).seen
-    assert not weigh([past("failed", 3)], MATCHING, lived_seconds=2).seen
+    assert assess_attempts([past("failed", 3)], MATCHING, lived_seconds=5).seen
+    assert not assess_attempts([past("failed", 3)], MATCHING, lived_seconds=2).seen
 
 
 @pytest.mark.parametrize("release", [None, "v3"])
 def test_the_failure_of_another_release_is_tried_again(release: str | None) -> None:
     """A new release may carry the repaired revision."""
-    assert weigh([past("failed", 3)], Policy(release=release), lived_seconds=5) == Precedent()
+    assert assess_attempts([past("failed", 3)], Policy(release=release), lived_seconds=5) == AttemptHistory()
 
 
 @pytest.mark.parametrize(
@@ -105,38 +105,38 @@ def test_the_failure_of_another_release_is_tried_again(release: str | None) -> N
 )
 def test_the_pause_grows_with_each_failure(outcomes: list[str], pause: float) -> None:
     """10 s, doubling to 5 min; one death is free, for the process that died is replaced at once."""
-    assert weigh([past(outcome, 0) for outcome in outcomes], MATCHING, lived_seconds=0).pause_seconds == pause
+    assert assess_attempts([past(outcome, 0) for outcome in outcomes], MATCHING, lived_seconds=0).pause_seconds == pause
 
 
 def test_the_pause_runs_from_the_last_attempt() -> None:
     """After its end nobody waits for it."""
-    assert weigh([past("failed", 4)], MATCHING, lived_seconds=0).pause_seconds == 6
-    assert weigh([past("failed", 11)], MATCHING, lived_seconds=0).pause_seconds == 0
+    assert assess_attempts([past("failed", 4)], MATCHING, lived_seconds=0).pause_seconds == 6
+    assert assess_attempts([past("failed", 11)], MATCHING, lived_seconds=0).pause_seconds == 0
 
 
 def test_an_operator_does_not_pause() -> None:
     """`./migrate.sh upgrade` tries at once."""
     operator = Policy(release="v2", backs_off=False)
-    assert weigh([past("failed", 0)], operator, lived_seconds=0).pause_seconds == 0
+    assert assess_attempts([past("failed", 0)], operator, lived_seconds=0).pause_seconds == 0
 
 
 def test_a_pause_is_a_wait_with_and_without_the_lock() -> None:
     """The lock is given back rather than held through the pause."""
-    pausing = Precedent(pause_seconds=7)
-    assert decide(schema(SchemaState.BEHIND), MATCHING, precedent=pausing) is WAIT
-    assert decide(schema(SchemaState.BEHIND), MATCHING, locked=True, precedent=pausing) is WAIT
+    pausing = AttemptHistory(pause_seconds=7)
+    assert decide(schema(SchemaState.BEHIND), MATCHING, attempt_history=pausing) is WAIT
+    assert decide(schema(SchemaState.BEHIND), MATCHING, locked=True, attempt_history=pausing) is WAIT
 
 
 def test_a_waiter_for_a_job_is_not_stopped_by_its_failure() -> None:
     """The job may be started again within the wait budget."""
-    assert decide(schema(SchemaState.BEHIND), Policy(may_migrate=False, release="v2"), precedent=FAILED) is WAIT
+    assert decide(schema(SchemaState.BEHIND), Policy(may_migrate=False, release="v2"), attempt_history=FAILED) is WAIT
 
 
 async def test_success_that_changed_nothing_is_an_error(database: Database) -> None:
     """Alembic reports success on a connection that it does not use."""
 
-    async def nothing(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned((), "Applied")
+    async def nothing(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        listener.planned((), "Applied")
 
     database.work = nothing
     await Instance(database).fails(MigrationError, "reported success", "at base")
@@ -184,9 +184,9 @@ async def test_the_job_policy_never_locks(database: Database) -> None:
 async def test_an_order_is_refused_on_what_is_unclear(database: Database, kind: str) -> None:
     """Also by hand nothing runs on a diverged or dirty database."""
     database.observed = Observed(frozenset("a"), (HalfApplied("b"),))
-    order = Order(kind, "head")  # type: ignore[arg-type]
+    request = MigrationRequest(kind, "head")  # type: ignore[arg-type]
     with pytest.raises(SchemaRefused):
-        await Instance(database).coordinator.execute(order)
+        await Instance(database).coordinator.execute(request)
     assert database.runs == []
 
 

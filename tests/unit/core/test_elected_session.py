@@ -9,7 +9,7 @@ import pytest
 from api.migrations.core.coordinator import Coordinator, Scope
 from api.migrations.core.decision import Policy
 from api.migrations.core.elected_session import ElectedSession
-from api.migrations.core.protocols import Order, Report
+from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import (
@@ -26,9 +26,9 @@ from tests.unit.electors.kubernetes.election import Election
 
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a")}, frozenset("b"))
 STRANGER = Holder("other-1", 4242)
-UPGRADE = Order("upgrade", "head")
+UPGRADE = MigrationRequest("upgrade", "head")
 
-Work = Callable[[FakeSession, Order, Report], Awaitable[None]]
+Work = Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[None]]
 
 
 @pytest.fixture
@@ -54,17 +54,17 @@ def elected(database: Database, election: Election, name: str = "one", policy: P
 def robbed_during(election: Election, then: Work) -> Work:
     """Work in whose middle somebody else leads, whatever comes `then`."""
 
-    async def work(session: FakeSession, order: Order, report: Report) -> None:
+    async def work(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         election.rob("thief")
-        await then(session, order, report)
+        await then(session, request, listener)
 
     return work
 
 
-async def for_ever(session: FakeSession, order: Order, report: Report) -> None:
+async def for_ever(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
     """A statement that does not end."""
-    report.planned(("a",), "Applied")
-    report.started("a")
+    listener.planned(("a",), "Applied")
+    listener.started("a")
     await asyncio.Event().wait()
 
 
@@ -84,7 +84,7 @@ async def test_the_hold_is_not_asked_for_while_the_lock_is_held(database: Databa
     await session.open()
     for _ in range(3):
         assert not await session.try_lock()
-    assert (await session.survey()).holder == STRANGER
+    assert (await session.lock_status()).holder == STRANGER
     assert (election.leader, election.asked_for, database.tries) == (None, 0, [])
     database.holder = None
     assert await session.try_lock()
@@ -111,7 +111,7 @@ async def test_silence_is_told_while_the_lock_is_held(database: Database, electi
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
     assert not await session.try_lock()
-    assert (await session.survey()).problem == "no answer"
+    assert (await session.lock_status()).problem == "no answer"
 
 
 async def test_the_hold_is_given_back_where_the_lock_cannot_be_asked_for(election: Election) -> None:
@@ -133,7 +133,7 @@ async def test_who_leads_is_shown_before_the_lock_is_taken(database: Database, e
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
     assert not await session.try_lock()
-    assert (await session.survey()).holder == Holder("leads")
+    assert (await session.lock_status()).holder == Holder("leads")
 
 
 async def test_silence_is_waited_for(database: Database, election: Election) -> None:
@@ -165,8 +165,8 @@ async def test_what_is_lost_stops_the_run(database: Database, election: Election
 async def test_what_was_done_despite_the_loss_is_done(database: Database, election: Election) -> None:
     """A run whose last COMMIT was under way when it was told to stop is not reported as failed."""
 
-    async def deaf(session: FakeSession, order: Order, report: Report) -> None:
-        done = asyncio.create_task(apply_all(session, order, report))
+    async def deaf(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        done = asyncio.create_task(apply_all(session, request, listener))
         while not done.done():
             try:
                 await asyncio.shield(done)
@@ -192,7 +192,7 @@ async def test_an_error_of_its_own_stays_its_own(
 ) -> None:
     """What the run ends with once it is told to stop, unless that is the stop itself."""
 
-    async def fails_when_stopped(session: FakeSession, order: Order, report: Report) -> None:
+    async def fails_when_stopped(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         try:
             await asyncio.Event().wait()
         except asyncio.CancelledError:
@@ -213,7 +213,7 @@ async def test_a_budget_ends_the_run_and_frees_both(database: Database, election
 async def test_a_lost_session_is_no_lost_hold(database: Database, election: Election) -> None:
     """Cut off from the database while it leads, it goes on with a new session, elected anew."""
 
-    async def cut_off_once(session: FakeSession, order: Order, report: Report) -> None:
+    async def cut_off_once(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.work = apply_all
         raise DatabaseUnreachable("no connection while migrating")
 

@@ -2,14 +2,14 @@
 
 import pytest
 
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import LastRun, Tracker
 
 
 def last_run(result: str) -> LastRun:
     """A run that applied a and was at b when it ended."""
     tracker = Tracker(instance="one")
-    reporter = Reporter(tracker)
+    reporter = ProgressReporter(tracker)
     reporter.planned(("a", "b"), "Applied")
     reporter.started("a")
     reporter.finished("a")

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 import pytest
 
 from api.migrations.core.decision import Policy
-from api.migrations.core.protocols import Order, Report
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest, ProgressListener
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.retries import Retries
 from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.status import Phase, Tracker
-from api.migrations.core.wait_budget import Patience
+from api.migrations.core.wait_budget import WaitBudget
 from api.migrations.errors import AlreadyFailed, ConnectionLost, MigrationError, RevisionFailed
 from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a")}, frozenset("b"))
 WORDS = "terminating connection due to administrator command"
 
-Work = Callable[[FakeSession, Order, Report], Awaitable[None]]
+Work = Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[None]]
 
 
 @pytest.fixture
@@ -48,12 +48,12 @@ class Losing:
     refused: int = 0
     """How often the server then refuses a connection."""
 
-    async def __call__(self, session: FakeSession, order: Order, report: Report) -> None:
+    async def __call__(self, session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         """Lose it, or go on."""
         if not self.revisions:
-            return await apply_all(session, order, report)
-        report.planned(("a", "b"), "Applied")
-        report.started(self.revisions[0])
+            return await apply_all(session, request, listener)
+        listener.planned(("a", "b"), "Applied")
+        listener.started(self.revisions[0])
         session.database.refused_connections = self.refused
         raise lost(self.revisions.pop(0))
 
@@ -81,7 +81,7 @@ def test_each_schema_counts_its_own_losses() -> None:
     async def record(error: ConnectionLost, failure: RevisionFailed) -> None:
         raise failure
 
-    retries = Retries(Patience(tracker, Policy(), clock), Reporter(tracker), record)
+    retries = Retries(WaitBudget(tracker, Policy(), clock), ProgressReporter(tracker), record)
     losses = [(schema, lost("a")) for schema in ("one", "two", "one")]
     for schema, loss in losses:
         retries.broken_off(loss, schema)
@@ -95,7 +95,9 @@ async def test_lost_twice_in_one_revision_it_has_failed(database: Database, act:
     instance = Instance(database)
     coordinator = instance.coordinator
     with pytest.raises(RevisionFailed, match=f"revision b, Do b failed: .* lost twice .*{WORDS}.*To fix: ") as failed:
-        await (coordinator.become_ready() if act == "start" else coordinator.execute(Order("upgrade", "head")))
+        await (
+            coordinator.become_ready() if act == "start" else coordinator.execute(MigrationRequest("upgrade", "head"))
+        )
     assert (failed.value.revision, failed.value.exit_code, len(database.runs)) == ("b", 1, 2)
     assert [past.error for _, past in database.failures] == [str(failed.value)]
     status = instance.tracker.status
@@ -117,12 +119,12 @@ async def test_instances_that_wait_do_not_repeat_it(database: Database) -> None:
 async def test_committed_after_all_it_is_no_failure(database: Database) -> None:
     """The answer to COMMIT may be what was lost."""
 
-    async def committed(session: FakeSession, order: Order, report: Report) -> None:
+    async def committed(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) == 2:
             database.observed = Observed(frozenset("a"))
         if len(database.runs) < 3:
             raise lost("a")
-        await apply_all(session, order, report)
+        await apply_all(session, request, listener)
 
     instance = await start(database, committed)
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
@@ -133,12 +135,12 @@ async def test_a_downgrade_has_failed_where_its_revision_is_still_there(database
     """It is the other way round than for an upgrade."""
     database.observed = Observed(frozenset("b"))
 
-    async def undo(session: FakeSession, order: Order, report: Report) -> None:
+    async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         raise lost("b", upgrade=False)
 
     database.work = undo
     with pytest.raises(RevisionFailed, match="lost twice"):
-        await Instance(database).coordinator.execute(Order("downgrade", "a"))
+        await Instance(database).coordinator.execute(MigrationRequest("downgrade", "a"))
     assert len(database.runs) == 2
 
 
@@ -147,7 +149,7 @@ async def test_what_cannot_be_recorded_is_told_all_the_same(
 ) -> None:
     """The server does not come back within the wait budget."""
 
-    async def gone(session: FakeSession, order: Order, report: Report) -> None:
+    async def gone(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.refused_connections = 1_000_000 if len(database.runs) == 2 else 0
         raise lost("a")
 

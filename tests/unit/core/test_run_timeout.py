@@ -4,13 +4,13 @@ import asyncio
 
 import pytest
 
-from api.migrations.core.decision import Policy, Precedent
-from api.migrations.core.protocols import Kind, Order, Report
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.decision import AttemptHistory, Policy
+from api.migrations.core.protocols import Kind, MigrationRequest, ProgressListener
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.run_timeout import ran_out_of_time
-from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, judge
-from api.migrations.core.status import Holder, Phase, Retry, Survey, Tracker
-from api.migrations.core.wait_budget import Patience
+from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
+from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
+from api.migrations.core.wait_budget import WaitBudget
 from api.migrations.errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout, WaitTimeout
 from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance
 
@@ -41,7 +41,7 @@ class Beside(FakeSession):
             raise self._error
         await super().open()
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Keep it."""
@@ -51,15 +51,15 @@ class Beside(FakeSession):
 class BesideAPause(Beside):
     """Somebody else has tried three times."""
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock."""
-        return Survey(Holder("other", 1), retry=Retry(3, 1.0))
+        return LockStatus(Holder("other", 1), retry=Retry(3, 1.0))
 
 
 def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
     """A run that was to take these steps, has finished some, and is at `revision`."""
     tracker = Tracker()
-    reporter = Reporter(tracker)
+    reporter = ProgressReporter(tracker)
     if planned:
         reporter.planned(planned, "Applied")
     for step in planned[:finished]:
@@ -70,38 +70,38 @@ def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
     return tracker
 
 
-async def judged(tracker: Tracker, session: Beside, kind: Kind = "upgrade", target: str = "head") -> object:
+async def read_schema(tracker: Tracker, session: Beside, kind: Kind = "upgrade", target: str = "head") -> object:
     """What it comes to."""
-    return await ran_out_of_time(session, tracker.status, 1.0, Order(kind, target), CODE)
+    return await ran_out_of_time(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
 
 
 async def test_what_is_there_is_no_failure() -> None:
     """Committed in the last moment, also where a newer release went on from it, or env.py was not done."""
-    assert await judged(at("r2", "r1", "r2", finished=1), Beside("r2")) is None
-    assert await judged(at("r2", "r1", "r2", finished=1), Beside("of-a-newer-release")) is None
-    assert await judged(at(None, "r1", "r2", finished=2), Beside("r2")) is None
-    assert await judged(at("r2", "r2"), Beside("r1"), "downgrade", "r1") is None
+    assert await read_schema(at("r2", "r1", "r2", finished=1), Beside("r2")) is None
+    assert await read_schema(at("r2", "r1", "r2", finished=1), Beside("of-a-newer-release")) is None
+    assert await read_schema(at(None, "r1", "r2", finished=2), Beside("r2")) is None
+    assert await read_schema(at("r2", "r2"), Beside("r1"), "downgrade", "r1") is None
 
 
 async def test_what_is_not_there_is_one() -> None:
     """And is recorded as one."""
     session = Beside("r1")
-    failure = await judged(at("r2", "r1", "r2", finished=1), session)
+    failure = await read_schema(at("r2", "r1", "r2", finished=1), session)
     assert (type(failure), session.recorded) == (RevisionFailed, ["r2"])
     assert "revision r2 was cancelled and rolled back" in str(failure)
-    failure = await judged(at("r2", "r2"), Beside("r2"), "downgrade", "r1")
+    failure = await read_schema(at("r2", "r2"), Beside("r2"), "downgrade", "r1")
     assert "revision r2 was cancelled and rolled back" in str(failure)
 
 
 async def test_half_of_it_is_not_called_rolled_back() -> None:
     """It has to be put in order."""
-    failure = await judged(at("r2", "r2"), Beside("r1", half="r2"))
+    failure = await read_schema(at("r2", "r2"), Beside("r1", half="r2"))
     assert "revision r2 was cancelled after it had committed a part of its work" in str(failure)
 
 
 async def test_what_cannot_be_seen_is_not_known() -> None:
     """Nothing is concluded from a database that does not answer."""
-    failure = await judged(at("r2", "r2"), Beside(error=DatabaseUnreachable("no answer")))
+    failure = await read_schema(at("r2", "r2"), Beside(error=DatabaseUnreachable("no answer")))
     assert isinstance(failure, DatabaseUnreachable)
     assert "what became of it is not known (no answer)" in str(failure)
 
@@ -109,7 +109,7 @@ async def test_what_cannot_be_seen_is_not_known() -> None:
 async def test_between_two_steps_no_step_failed() -> None:
     """So none is recorded."""
     session = Beside("r1")
-    failure = await judged(at(None, "r1", "r2", finished=1), session)
+    failure = await read_schema(at(None, "r1", "r2", finished=1), session)
     assert "1 of 2 steps are committed and stay" in str(failure)
     assert session.recorded == []
 
@@ -117,35 +117,35 @@ async def test_between_two_steps_no_step_failed() -> None:
 @pytest.mark.parametrize("kind", ["stamp", "repair", "downgrade"])
 async def test_an_order_that_never_came_to_a_step_has_not_succeeded(kind: Kind) -> None:
     """Nobody knows what it did; in any case it is not called done."""
-    failure = await judged(at(None), Beside("r1"), kind, "r1")
+    failure = await read_schema(at(None), Beside("r1"), kind, "r1")
     assert isinstance(failure, RevisionFailed)
     assert "look with './migrate.sh status'" in str(failure)
 
 
 async def test_the_tries_of_another_are_not_its_own() -> None:
     """Only whoever lacked a table lock himself is told to try again; the exit code says so."""
-    tracker, empty = Tracker(), judge(Observed(), CODE, {})
-    reporter = Reporter(tracker)
+    tracker, empty = Tracker(), compare_with_build(Observed(), CODE, {})
+    reporter = ProgressReporter(tracker)
     reporter.saw(empty)
     tracker.move(Phase.CHECKING)
-    await Patience(tracker, Policy(), FakeClock()).wait(BesideAPause(), empty, Precedent())
+    await WaitBudget(tracker, Policy(), FakeClock()).wait(BesideAPause(), empty, AttemptHistory())
     reporter.saw(empty)
     assert tracker.status.progress.attempt == 3
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
-    assert type(await judged(tracker, Beside())) is RevisionFailed
+    assert type(await read_schema(tracker, Beside())) is RevisionFailed
     reporter.contended("r1", 1, 0.1, ())
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
-    assert type(await judged(tracker, Beside())) is TableLockTimeout
+    assert type(await read_schema(tracker, Beside())) is TableLockTimeout
 
 
 async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Database) -> None:
     """The error names the revision and the setting, and the history tells the others."""
 
-    async def stuck(session: FakeSession, order: Order, report: Report) -> None:
-        report.planned(("a",), "Applied")
-        report.started("a")
+    async def stuck(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        listener.planned(("a",), "Applied")
+        listener.started("a")
         await asyncio.Event().wait()
 
     database.work = stuck
@@ -156,10 +156,10 @@ async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Databas
     assert database.holder is None
 
 
-async def late_answer(session: FakeSession, order: Order, report: Report) -> None:
+async def late_answer(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
     """The last revision is committed, and the answer does not come."""
-    report.planned(("c",), "Applied")
-    report.started("c")
+    listener.planned(("c",), "Applied")
+    listener.started("c")
     session.database.observed = Observed(frozenset({"c"}))
     await asyncio.Event().wait()
 

@@ -4,7 +4,15 @@ from collections.abc import Mapping
 
 import pytest
 
-from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState, explain, judge
+from api.migrations.core.schema import (
+    CodeRevisions,
+    HalfApplied,
+    Observed,
+    Schema,
+    SchemaState,
+    compare_with_build,
+    explain,
+)
 
 
 def code(**parents: str) -> CodeRevisions:
@@ -51,7 +59,7 @@ def test_the_direction(
 ) -> None:
     """The sets of revisions decide, and the history proves what this build cannot know."""
     lineage = {name: frozenset(below.split()) for name, below in history.items()}
-    schema = judge(Observed(frozenset(database.split())), graph, lineage)
+    schema = compare_with_build(Observed(frozenset(database.split())), graph, lineage)
     assert (schema.state, schema.pending) == (state, tuple(pending.split()))
     assert schema.unknown == frozenset(database.split()) - graph.parents.keys()
 
@@ -59,46 +67,53 @@ def test_the_direction(
 @pytest.mark.parametrize("database", ["", "a", "c", "d"])
 def test_half_applied_is_dirty_wherever_the_version_stands(database: str) -> None:
     """A part of a revision that was committed outweighs every direction."""
-    schema = judge(Observed(frozenset(database.split()), (HalfApplied("b"),)), LINE, {"d": frozenset({"c"})})
+    schema = compare_with_build(
+        Observed(frozenset(database.split()), (HalfApplied("b"),)), LINE, {"d": frozenset({"c"})}
+    )
     assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, (HalfApplied("b"),))
 
 
 def test_a_pending_idempotent_revision_is_simply_run_again() -> None:
     """It says of itself that an interruption does no harm."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("a"), (HalfApplied("b"),)), graph, {}).state is SchemaState.BEHIND
+    assert compare_with_build(Observed(frozenset("a"), (HalfApplied("b"),)), graph, {}).state is SchemaState.BEHIND
 
 
 def test_an_idempotent_revision_that_is_not_pending_stays_dirty() -> None:
     """A downgrade stopped in the middle of it: nothing would run it again."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("b"), (HalfApplied("b"),)), graph, {}).state is SchemaState.DIRTY
+    assert compare_with_build(Observed(frozenset("b"), (HalfApplied("b"),)), graph, {}).state is SchemaState.DIRTY
 
 
 def test_one_idempotent_revision_does_not_excuse_another() -> None:
     """Only the one that declares it is left out."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
-    assert judge(Observed(frozenset("a"), (HalfApplied("b"), HalfApplied("c"))), graph, {}).half_applied == (
-        HalfApplied("c"),
-    )
+    assert compare_with_build(
+        Observed(frozenset("a"), (HalfApplied("b"), HalfApplied("c"))), graph, {}
+    ).half_applied == (HalfApplied("c"),)
 
 
 @pytest.mark.parametrize(("database", "lineage"), [("a", {}), ("d", {"d": frozenset({"c"})}), ("zz", {})])
 def test_the_line_names_both_revisions(database: str, lineage: Mapping[str, frozenset[str]]) -> None:
     """Behind, ahead or diverged: the database's revision and the build's head are both there."""
-    words = explain(judge(Observed(frozenset({database})), LINE, lineage)).replace(",", " ").replace(":", " ").split()
+    words = (
+        explain(compare_with_build(Observed(frozenset({database})), LINE, lineage))
+        .replace(",", " ")
+        .replace(":", " ")
+        .split()
+    )
     assert {database, "c"} <= {word.strip("()") for word in words}
 
 
 def test_an_empty_database_is_called_base() -> None:
     """Alembic's word for it."""
-    assert "is at base" in explain(judge(Observed(), LINE, {}))
+    assert "is at base" in explain(compare_with_build(Observed(), LINE, {}))
 
 
 def test_dirty_names_the_revision_and_both_ways_out() -> None:
     """Whoever reads it at night has to decide between two commands."""
     half = HalfApplied("b", "CREATE INDEX CONCURRENTLY", ("i", '"odd Name"'))
-    line = explain(judge(Observed(frozenset("a"), (half,)), LINE, {}))
+    line = explain(compare_with_build(Observed(frozenset("a"), (half,)), LINE, {}))
     assert "revision b" in line
     assert "last statement: CREATE INDEX CONCURRENTLY" in line
     assert 'DROP INDEX CONCURRENTLY i; DROP INDEX CONCURRENTLY "odd Name";' in line

@@ -5,7 +5,7 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import MOVES, Holder, IllegalMove, Phase, Survey, Tracker
+from api.migrations.core.status import MOVES, Holder, IllegalMove, LockStatus, Phase, Tracker
 
 PAIRS = [(before, after) for before in Phase for after in Phase]
 LEGAL = [(before, after) for before, after in PAIRS if after in MOVES[before]]
@@ -82,5 +82,5 @@ def test_a_snapshot_never_changes() -> None:
 
 def test_who_is_only_elected_does_not_hold_the_lock() -> None:
     """It has no session yet, so it has no number."""
-    assert str(Survey(Holder("web-1"))) == "web-1 leads"
-    assert str(Survey(Holder("web-1", 7))) == "web-1 (pid 7) holds the lock"
+    assert str(LockStatus(Holder("web-1"))) == "web-1 leads"
+    assert str(LockStatus(Holder("web-1", 7))) == "web-1 (pid 7) holds the lock"

@@ -9,7 +9,7 @@ import pytest
 from api.migrations.databases.archive import CHECKSUM, PARTIAL, Archive
 from api.migrations.databases.backup import Backup
 from api.migrations.errors import BackupFailed
-from api.migrations.execution.history_table import Author, History
+from api.migrations.execution.history_table import History, RunAuthor
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 0, UTC)
 
@@ -21,7 +21,7 @@ async def copied(path: Path) -> tuple[int, str]:
 
 def backed_up(folder: Path) -> Path:
     """Take a backup at noon; returns its file."""
-    backup = Backup(Archive(folder, 5), 60, History("history", None), Author("one", None))
+    backup = Backup(Archive(folder, 5), 60, History("history", None), RunAuthor("one", None))
     made = asyncio.run(backup._keep("ledger", NOON, frozenset({"r1"}), copied, str))
     return Path(made.path)
 

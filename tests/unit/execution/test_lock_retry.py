@@ -3,20 +3,20 @@
 import pytest
 
 from api.migrations.execution.limits import Limits
-from api.migrations.execution.lock_retry import Ladder, Pace
+from api.migrations.execution.lock_retry import LockRetrySchedule, LockTimeouts
 
 DEADLOCK_SECONDS = 1.0
 ATTEMPTS = range(1, 40)
 
 
-def ladder(lock_timeout_seconds: float = 2.0, idle_seconds: float = 60.0) -> Ladder:
+def ladder(lock_timeout_seconds: float = 2.0, idle_seconds: float = 60.0) -> LockTimeouts:
     """The ladder on a server that checks for deadlocks after a second."""
-    return Ladder.for_server(Limits(lock_timeout_seconds, 0.0, idle_seconds), DEADLOCK_SECONDS)
+    return LockTimeouts.for_server(Limits(lock_timeout_seconds, 0.0, idle_seconds), DEADLOCK_SECONDS)
 
 
-def rungs(climbed: Ladder) -> list[float]:
+def rungs(climbed: LockTimeouts) -> list[float]:
     """The lock timeouts of the first five attempts, in seconds."""
-    return [climbed.rung(attempt) for attempt in range(1, 6)]
+    return [climbed.timeout_for(attempt) for attempt in range(1, 6)]
 
 
 def test_the_first_tries_are_short() -> None:
@@ -33,13 +33,13 @@ def test_the_last_rung_outlasts_the_deadlock_check(limit: float) -> None:
 
 def test_the_last_rung_follows_the_server() -> None:
     """Where the server looks for deadlocks later, the migration waits longer; where earlier, as long as it was told."""
-    assert Ladder.for_server(Limits(2.0), 5.0).last_seconds == 5.5
-    assert Ladder.for_server(Limits(2.0), 0.01).last_seconds == 2.0
+    assert LockTimeouts.for_server(Limits(2.0), 5.0).last_seconds == 5.5
+    assert LockTimeouts.for_server(Limits(2.0), 0.01).last_seconds == 2.0
 
 
 def test_no_rung_is_longer_than_the_last() -> None:
     """On a server with a very quick deadlock check a short limit leaves out the rungs above it."""
-    assert rungs(Ladder.for_server(Limits(0.4), 0.01)) == pytest.approx([0.3, 0.51, 0.51, 0.51, 0.51])
+    assert rungs(LockTimeouts.for_server(Limits(0.4), 0.01)) == pytest.approx([0.3, 0.51, 0.51, 0.51, 0.51])
 
 
 def test_no_limit_is_no_ladder() -> None:
@@ -67,7 +67,7 @@ def test_no_pause_outlasts_the_lease(limit: float, idle: float, bound: float) ->
 
 def test_each_revision_climbs_by_itself() -> None:
     """One that did not get its lock asks longer the next time; another one starts at the first rung."""
-    pace = Pace(lambda revision: Limits(lock_timeout_seconds=2))
+    pace = LockRetrySchedule(lambda revision: Limits(lock_timeout_seconds=2))
     assert [pace.contended("slow")[0] for _ in range(2)] == [1, 2]
     assert (pace.settings("slow")["lock_timeout"], pace.settings("other")["lock_timeout"]) == ("2000ms", "300ms")
 
@@ -75,7 +75,7 @@ def test_each_revision_climbs_by_itself() -> None:
 def test_a_revision_may_have_limits_of_its_own() -> None:
     """Its last rung and its statements' limit are what it declares; the first rungs are everybody's."""
     own = {"patient": Limits(lock_timeout_seconds=30, statement_timeout_seconds=600)}
-    pace = Pace(lambda revision: own.get(revision, Limits()))
+    pace = LockRetrySchedule(lambda revision: own.get(revision, Limits()))
     assert pace.settings("patient") == {"lock_timeout": "300ms", "statement_timeout": "600000ms"}
     for _ in range(2):
         pace.contended("patient")
@@ -85,7 +85,7 @@ def test_a_revision_may_have_limits_of_its_own() -> None:
 
 def test_the_limits_are_those_of_the_next_attempt() -> None:
     """For databases that take numbers: the rung that the revision has climbed to, and the rest as it was set."""
-    pace = Pace(lambda revision: Limits(2, 30, 40))
+    pace = LockRetrySchedule(lambda revision: Limits(2, 30, 40))
     assert pace.limits("slow") == Limits(0.3, 30, 40)
     pace.contended("slow")
     assert pace.limits("slow") == Limits(0.6, 30, 40)

@@ -101,5 +101,5 @@ def test_the_environment_counts_without_the_file(file: Path, monkeypatch: pytest
     file.write_bytes(TEXT.encode("utf-16"))
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "json")
     monkeypatch.setenv("MIGRATION_INSTANCE", "web-1")
-    shape = MigrationSettings.partly("log_format", "instance")
+    shape = MigrationSettings.load_partial("log_format", "instance")
     assert (shape.log_format, shape.instance) == ("json", "web-1")

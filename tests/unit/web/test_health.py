@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import Blocker, Holder, LastRun, Member, Phase, Progress, Statement, Status, Survey
+from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Statement, Status
 from api.migrations.web.health import RETRY_AFTER_SECONDS, body, routes, verdict
 
 STATUS = Status(
@@ -24,7 +24,7 @@ STATUS = Status(
     reachable=True,
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
     progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
-    survey=Survey(
+    lock_status=LockStatus(
         Holder("web-1", 4242, 1700000000.0, "active"),
         Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
         (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),

@@ -12,10 +12,10 @@ from starlette.applications import Starlette
 
 from api.migrations.core.coordinator import Coordinator, Scope
 from api.migrations.core.decision import Policy
-from api.migrations.core.protocols import Order, Report
-from api.migrations.core.reporter import Reporter
+from api.migrations.core.protocols import MigrationRequest, ProgressListener
+from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import CodeRevisions, Observed, Schema, SchemaState
-from api.migrations.core.status import Holder, LastRun, Phase, Progress, Status, Survey, Tally, Tracker
+from api.migrations.core.status import Counters, Holder, LastRun, LockStatus, Phase, Progress, Status, Tracker
 from api.migrations.errors import DatabaseUnreachable
 from api.migrations.web.metrics import RESULTS, MigrationCollector, route
 from tests.acceptance.project import ROOT
@@ -72,12 +72,12 @@ FULL = Status(
     strategy="advisory_lock",
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
     progress=Progress(1, 3, "c", 940.0),
-    survey=Survey(Holder("web-1", 4242, 930.0, "active")),
+    lock_status=LockStatus(Holder("web-1", 4242, 930.0, "active")),
     invalid_indexes=("ix", "iy"),
     waiting_since=950.0,
     last_success=700.0,
     last_failure=800.0,
-    tally=Tally(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
+    tally=Counters(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
 )
 
 
@@ -135,13 +135,13 @@ def test_its_own_failure_counts_although_it_does_not_look_again() -> None:
 
 def test_a_server_whose_clock_is_ahead_makes_nothing_negative() -> None:
     """The holder's age is by the server's clock."""
-    assert Scraped(replace(FULL, survey=Survey(Holder("web-1", 1, 2000.0))))("lock_holder_age_seconds") == 0
+    assert Scraped(replace(FULL, lock_status=LockStatus(Holder("web-1", 1, 2000.0))))("lock_holder_age_seconds") == 0
 
 
 def test_a_run_is_counted_by_its_steps() -> None:
     """What the reporter hears: contention, each step's duration, and how it ended."""
     tracker = Tracker()
-    reporter = Reporter(tracker)
+    reporter = ProgressReporter(tracker)
     reporter.planned(("a", "b"), "Applied")
     for revision in ("a", "b"):
         reporter.started(revision)
@@ -158,7 +158,7 @@ async def test_a_lost_session_is_an_interrupted_run_and_the_next_one_counts_too(
     database = Database(LINE, FakeClock())
     lost = iter([True])
 
-    async def work(session: FakeSession, order: Order, report: Report) -> None:
+    async def work(session: FakeSession, order: MigrationRequest, report: ProgressListener) -> None:
         if next(lost, False):
             raise DatabaseUnreachable("the server closed the connection")
         await apply_all(session, order, report)

@@ -22,7 +22,7 @@ from sqlalchemy.pool import NullPool
 from ...core.status import Holder
 from ...errors import ConfigurationError, HoldLost
 from ...execution.limits import Limits
-from ...execution.lock_retry import Pace
+from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
 
 COM_SET_OPTION, MULTI_STATEMENTS_OFF = 0x1B, b"\x01\x00"
@@ -34,11 +34,11 @@ class MySQL:
 
     lock_ends_with_connection = True
 
-    def __init__(self, url: DatabaseURL, name: str, limits: Limits, pace: Pace) -> None:
+    def __init__(self, url: DatabaseURL, name: str, limits: Limits, schedule: LockRetrySchedule) -> None:
         self._url = url
         self._name = name
         self._limits = limits
-        self._pace = pace
+        self._schedule = schedule
         self._thread: int | None = None
 
     async def connect(self) -> AsyncConnection:
@@ -63,7 +63,7 @@ class MySQL:
 
     def lock(self, connection: AsyncConnection) -> NamedLock:
         """The lock, for the session of `connection`."""
-        return NamedLock(self._name, connection, self._limits, self._pace)
+        return NamedLock(self._name, connection, self._limits, self._schedule)
 
     async def abort(self) -> None:
         """End the session in the server: a statement would go on without its client, and keep the lock."""
@@ -78,16 +78,16 @@ class MySQL:
 class NamedLock:
     """`GET_LOCK` of a name, held until `RELEASE_LOCK` or the end of the session."""
 
-    pooled = False
+    transaction_scoped = False
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
     knows_instances = False
 
-    def __init__(self, name: str, connection: AsyncConnection, limits: Limits, pace: Pace) -> None:
+    def __init__(self, name: str, connection: AsyncConnection, limits: Limits, schedule: LockRetrySchedule) -> None:
         self._name = name
         self._connection = connection
         self._limits = limits
-        self._pace = pace
+        self._schedule = schedule
 
     async def try_lock(self) -> bool:
         """Take the lock if it is free, and give the session the holder's settings."""
@@ -143,7 +143,7 @@ class NamedLock:
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision may queue for a table or row, and how long one statement may take."""
-        limits = self._pace.limits(revision)
+        limits = self._schedule.limits(revision)
         queue = _whole(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {queue}")
         if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
@@ -151,15 +151,15 @@ class NamedLock:
         else:
             limits.warn_of_no_statement_timeout("MySQL", revision)
 
-    def abandon(self, connection: sa.Connection) -> bool:
+    def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back what a failed revision left open; where the session is gone, so is the lock."""
         if connection.invalidated:
             return False
         connection.rollback()
         return True
 
-    def keep(self, connection: sa.Connection) -> None:
-        """Commit what was written after `abandon`."""
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit what was written after `roll_back`."""
         connection.commit()
 
     async def _ask(self, sql: str) -> Any:

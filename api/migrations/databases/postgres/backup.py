@@ -17,7 +17,7 @@ import asyncpg
 
 from ...core.protocols import ANSWER_SECONDS
 from ...errors import BackupFailed, DirectConnectionNeeded
-from ...execution.history_table import Author, History
+from ...execution.history_table import History, RunAuthor
 from ...lock_manager import SessionLock, application_name
 from ...urls.database_url import DatabaseURL
 from ..archive import Archive
@@ -39,7 +39,7 @@ class PostgresBackup(Backup):
         archive: Archive,
         seconds: float,
         history: History,
-        author: Author,
+        author: RunAuthor,
         url: DatabaseURL,
         version_table: str,
         idle_seconds: float = 0.0,
@@ -57,7 +57,7 @@ class PostgresBackup(Backup):
             DirectConnectionNeeded: a pooler is in between.
             HoldLost: the lock went meanwhile.
         """
-        if lock.pooled:
+        if lock.transaction_scoped:
             raise DirectConnectionNeeded(
                 "no backup through a pooler: pg_dump needs one session for itself; set MIGRATION_DATABASE_URL to the "
                 "database's direct endpoint (its own port, not the pooler's)"

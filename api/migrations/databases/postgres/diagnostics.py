@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 
 from ...core.protocols import ANSWER_SECONDS
-from ...core.schema import rebuild
+from ...core.schema import invalid_index_advice
 from ...execution.invalid_indexes import INVALID_INDEXES
 
 OLD_SECONDS = 60.0
@@ -106,7 +106,7 @@ async def prepared(connection: asyncpg.Connection) -> Answer:
 async def indexes(connection: asyncpg.Connection) -> Answer:
     """INVALID ones."""
     names = [row[0] for row in await _rows(connection, INVALID_INDEXES)]
-    return (Verdict.WARN, rebuild(names)) if names else (Verdict.OK, "no INVALID index")
+    return (Verdict.WARN, invalid_index_advice(names)) if names else (Verdict.OK, "no INVALID index")
 
 
 async def replication(connection: asyncpg.Connection) -> Answer:

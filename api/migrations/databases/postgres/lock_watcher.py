@@ -11,8 +11,8 @@ import asyncpg
 import sqlalchemy as sa
 
 from ...core.lock_key import LockKey
-from ...core.status import Blocker, Survey
-from .lock_survey import survey
+from ...core.status import Blocker, LockStatus
+from .lock_status import lock_status
 
 PATIENCE_SECONDS = 0.15
 """A statement that lasts longer may be waiting; less than the shortest lock timeout, or it would be gone."""
@@ -23,16 +23,16 @@ LOOK_EVERY_SECONDS = 5.0
 
 
 class Observer:
-    """Tells `report` what it sees; without a connection to spare nothing is known, and the migration goes on."""
+    """Tells `listener` what it sees; without a connection to spare nothing is known, and the migration goes on."""
 
     def __init__(
-        self, connect: Callable[[], Awaitable[asyncpg.Connection]], key: LockKey, report: Callable[[Survey], None]
+        self, connect: Callable[[], Awaitable[asyncpg.Connection]], key: LockKey, listener: Callable[[LockStatus], None]
     ) -> None:
         self.blockers: tuple[Blocker, ...] = ()
         """Those seen last, in this attempt."""
         self._connect = connect
         self._key = key
-        self._report = report
+        self._report = listener
         self._connection: asyncpg.Connection | None = None
         self._began: float | None = None
 
@@ -71,7 +71,7 @@ class Observer:
         try:
             if self._connection is None:
                 self._connection = await self._connect()
-            seen = await survey(self._key, self._connection)
+            seen = await lock_status(self._key, self._connection)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
             self._leave()
             return

@@ -8,10 +8,10 @@ from collections.abc import Awaitable, Callable
 
 import asyncpg
 
-from ...core.protocols import ANSWER_SECONDS, Order, Report
+from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import Retry
 from ...errors import PrivilegeMissing
-from ...execution.contention import until_uncontended
+from ...execution.contention import retry_while_contended
 from ...execution.limits import Limits
 from ...execution.runner import Runner
 from ...lock_manager import SessionLock
@@ -43,13 +43,13 @@ class LockedRun:
 
     async def prepare(self, application_name: str) -> None:
         """Give the session its settings and its name, and make sure that nobody else is at work."""
-        await set_for_work(self._connection, self._limits, application_name, local=self.lock.pooled)
+        await set_for_work(self._connection, self._limits, application_name, local=self.lock.transaction_scoped)
         await self._outlive_predecessor()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
         seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
-        self.lock.pace.deadlock_timeout_seconds = seconds
+        self.lock.schedule.deadlock_timeout_seconds = seconds
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Run the order to its end, each revision as often as it takes to get its table locks.
 
         Raises:
@@ -57,27 +57,27 @@ class LockedRun:
             LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
         """
         history = quoted(self._runner.history.table)
-        observer = Observer(self._beside, self.lock.key, report.observed)
-        await until_uncontended(
-            lambda: self._attempt(order, report, observer),
-            order,
-            self.lock.pace,
-            lambda revision, attempt, seconds: report.contended(revision, attempt, seconds, observer.blockers),
+        observer = Observer(self._beside, self.lock.key, listener.observed)
+        await retry_while_contended(
+            lambda: self._attempt(request, listener, observer),
+            request,
+            self.lock.schedule,
+            lambda revision, attempt, seconds: listener.contended(revision, attempt, seconds, observer.blockers),
             lambda revision, attempt, seconds: rest(
                 self._connection, history, revision, Retry(attempt, seconds), observer.blockers
             ),
-            again=not self.lock.pooled,
+            again=not self.lock.transaction_scoped,
         )
 
-    async def _attempt(self, order: Order, report: Report, observer: Observer) -> None:
+    async def _attempt(self, request: MigrationRequest, listener: ProgressListener, observer: Observer) -> None:
         engine = engine_over(self._connection, self.lock.isolation_level)
         try:
             async with observer.watching(engine.sync_engine), engine.connect() as connection:
-                await connection.run_sync(self._runner.carry_out, order, report, self.lock)
+                await connection.run_sync(self._runner.run, request, listener, self.lock)
             await self.lock.complete()
         except BaseException:
-            if self.lock.pooled:
-                report.undone()
+            if self.lock.transaction_scoped:
+                listener.undone()
             raise
 
     async def _outlive_predecessor(self) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 import asyncpg
 
 from ...core.protocols import ANSWER_SECONDS
-from ...core.status import Blocker, Retry, Survey
+from ...core.status import Blocker, LockStatus, Retry
 from ...execution.history_table import Outcome
 from ...lock_manager import may_be
 
@@ -56,7 +56,7 @@ NEWEST = """
 """The newest attempt, and the sessions that are there; the table's quoted name is to be put in."""
 
 
-def resting(seen: Survey, newest: Mapping[str, Any] | None) -> Survey:
+def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
     """`seen`, with what the holder has left to read if it is in such a pause."""
     if seen.holder is None or newest is None or newest["outcome"] != Outcome.RETRIED or not newest["note"]:
         return seen

@@ -14,12 +14,12 @@ from typing import Any
 import asyncpg
 
 from ...core.lock_key import LockKey
-from ...core.protocols import ANSWER_SECONDS, Order, Report
-from ...core.status import Survey
+from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
+from ...core.status import LockStatus
 from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
 from ...execution.error_translation import translate
 from ...execution.limits import Limits
-from ...execution.lock_retry import Pace
+from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
 from ...execution.version_ids import IdColumn, refuse
 from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
@@ -27,7 +27,7 @@ from ...text.encoding import storable
 from ...urls.database_url import DatabaseURL
 from .backup import PostgresBackup
 from .connection import connect, encodings, quoted
-from .lock_survey import survey
+from .lock_status import lock_status
 from .locked_run import LockedRun
 from .retry_pause import NEWEST, resting
 from .stalled_holder import end_if_frozen
@@ -44,7 +44,7 @@ class PostgresSession(Tables):
         url: DatabaseURL,
         key: LockKey,
         limits: Limits,
-        pace: Pace,
+        schedule: LockRetrySchedule,
         runner: Runner,
         role: str = "waiting",
         backup: PostgresBackup | None = None,
@@ -55,7 +55,7 @@ class PostgresSession(Tables):
         self._runner = runner
         self._role = role
         self._backup = backup
-        self._pace = pace
+        self._schedule = schedule
         version, history = map(quoted, runner.tables)
         super().__init__(version, history, runner.author, runner.revisions.code.parents)
         self._raw: asyncpg.Connection | None = None
@@ -73,9 +73,9 @@ class PostgresSession(Tables):
             async with _translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
 
-    async def check_ids(self, order: Order, revisions: frozenset[str]) -> None:
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Ask the catalog, if there is an id that may not fit."""
-        ids = self._runner.doubtful_ids(order, revisions)
+        ids = self._runner.doubtful_ids(request, revisions)
         if not ids:
             return
         _, encoding = encodings(self._connection)
@@ -103,31 +103,31 @@ class PostgresSession(Tables):
         held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
         return bool(await self._value(held, self._key.high, self._key.low))
 
-    async def secure(self, order: Order) -> None:
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the backup, if this session was given one and the order is going to change anything."""
         if self._backup is None:
             return
         revisions = (await self.observe()).revisions
-        if order.kind != "upgrade" or self._runner.planned(order, revisions):
+        if request.kind != "upgrade" or self._runner.planned(request, revisions):
             async with _translated("backing up"):
                 await self._backup.take(self._held, self._connection, revisions)
 
-    async def carry_out(self, order: Order, report: Report) -> None:
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         """Run the order on this very connection."""
         assert self._run is not None, "try_lock comes first"
-        if order.kind == "backup":  # `secure` has done it
+        if request.kind == "backup":  # `back_up_if_requested` has done it
             return
-        if self._run.lock.pooled:
-            await self._refuse_autocommit(order)
+        if self._run.lock.transaction_scoped:
+            await self._refuse_autocommit(request)
         async with _translated("migrating"):
-            await self._run.carry_out(order, report)
+            await self._run.run(request, listener)
 
-    async def forewarn(self, error: str) -> None:
+    async def record_timeout(self, error: str) -> None:
         """Record that this instance's attempt is about to be ended."""
         await self.open()
         await self._fail_attempt(error, None)
 
-    async def fail_attempt(
+    async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
@@ -140,10 +140,10 @@ class PostgresSession(Tables):
             await self._held.unlock()
             await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
 
-    async def survey(self) -> Survey:
+    async def lock_status(self) -> LockStatus:
         """Who holds the lock, what it does, what is in its way, and who waits."""
         async with _translated("looking for the lock's holder"):
-            seen = await survey(self._key, self._connection)
+            seen = await lock_status(self._key, self._connection)
             if self._role == "waiting":
                 await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
         if seen.holder is None or seen.statement is not None or seen.blocked_by:
@@ -193,14 +193,16 @@ class PostgresSession(Tables):
             sql = "SELECT pg_backend_pid(), pg_is_in_recovery()"
             pid, self._standby = await self._connection.fetchrow(sql, timeout=ANSWER_SECONDS)
             # a pooler in between answers the start-up itself: the pid it gave is not that of the backend
-            pooled = pid != self._connection.get_server_pid()
-            self._lock = (TransactionLock if pooled else SessionLock)(self._key, self._connection, self._pace)
+            transaction_scoped = pid != self._connection.get_server_pid()
+            self._lock = (TransactionLock if transaction_scoped else SessionLock)(
+                self._key, self._connection, self._schedule
+            )
         return self._lock
 
-    async def _refuse_autocommit(self, order: Order) -> None:
+    async def _refuse_autocommit(self, request: MigrationRequest) -> None:
         observed = await self.observe()
         revisions = self._runner.revisions
-        needing = revisions.needing_autocommit(self._runner.planned(order, observed.revisions))
+        needing = revisions.needing_autocommit(self._runner.planned(request, observed.revisions))
         if needing:
             raise DirectConnectionNeeded.for_block("; ".join(map(revisions.describe, needing)))
 
@@ -229,7 +231,7 @@ class PostgresSession(Tables):
         # Those who wait must crowd out neither the holder nor the old release, which is still serving: a waiter
         # keeps its connection only while the server is less than half full, else it connects, looks and leaves.
         async with _translated("looking at the server"):
-            if (await self._suitable_lock()).pooled:
+            if (await self._suitable_lock()).transaction_scoped:
                 return False
         room = "count(*) * 2 < current_setting('max_connections')::int"
         return bool(await self._value(f"SELECT {room} FROM pg_stat_activity WHERE datid IS NOT NULL"))

@@ -13,7 +13,7 @@ import asyncpg
 
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
-from ...core.status import Survey
+from ...core.status import LockStatus
 from ...lock_manager import HELD
 
 log = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ _END = f"""
 """
 
 
-async def end_if_frozen(connection: asyncpg.Connection, key: LockKey, seen: Survey, idle_seconds: float) -> None:
+async def end_if_frozen(connection: asyncpg.Connection, key: LockKey, seen: LockStatus, idle_seconds: float) -> None:
     """End the holder's session if it has been silent for longer than `idle_seconds`; 0 is no limit.
 
     What it was doing is rolled back; where this role may not end it, the log says who may.

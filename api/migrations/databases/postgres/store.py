@@ -12,9 +12,9 @@ from typing import Any
 
 import asyncpg
 
-from ...core.protocols import Past
+from ...core.protocols import PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
-from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Author, Outcome
+from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, RunAuthor
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
 from ...text.encoding import restored
@@ -32,7 +32,7 @@ SHAPES = """
 class Tables(OwnTables):
     """The reading half of a session; `version` and `history` are the tables' quoted names, `known` this build's ids."""
 
-    def __init__(self, version: str, history: str, author: Author, known: Collection[str]) -> None:
+    def __init__(self, version: str, history: str, author: RunAuthor, known: Collection[str]) -> None:
         super().__init__((version, history), known)
         self._version = version
         self._history = history
@@ -83,7 +83,7 @@ class Tables(OwnTables):
         )
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
-    async def attempts(self, pending: Sequence[str]) -> list[Past]:
+    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
         """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
         rows = await self._rows_if_there(
             "SELECT revision, outcome, instance, release, error, "
@@ -92,7 +92,7 @@ class Tables(OwnTables):
             f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
             pending,
         )
-        return [self._past(Past(**dict(row))) for row in rows]
+        return [self._past(PastAttempt(**dict(row))) for row in rows]
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
         """The newest rows of the history table, newest first."""
@@ -119,7 +119,7 @@ class Tables(OwnTables):
         )
         return [row[0] for row in rows]
 
-    def _past(self, past: Past) -> Past:
+    def _past(self, past: PastAttempt) -> PastAttempt:
         # what could be stored of this build's own release is this build's
         own = self._author.release
         release = own if own is not None and past.release == self._stored(own)[:255] else past.release

@@ -14,12 +14,12 @@ import asyncpg
 
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
-from ...core.status import Holder, Survey
+from ...core.status import Holder, LockStatus
 from ...errors import LockHeld, PrivilegeMissing
 from ...lock_manager import HELD, may_be
 from ...text.encoding import storable
 from .connection import encodings
-from .lock_survey import survey
+from .lock_status import lock_status
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,7 @@ async def unlock(connection: asyncpg.Connection, key: LockKey, *, force: bool) -
         LockHeld: it is getting on (without `force`), or did not end in time.
         PrivilegeMissing: this role may not end it.
     """
-    seen = await survey(key, connection)
+    seen = await lock_status(key, connection)
     if seen.holder is None:
         return None
     log.info("%s", seen, extra={"event": "unlock"})
@@ -70,16 +70,16 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
         )
 
 
-async def _refuse_if_getting_on(connection: asyncpg.Connection, key: LockKey, first: Survey) -> None:
+async def _refuse_if_getting_on(connection: asyncpg.Connection, key: LockKey, first: LockStatus) -> None:
     for _ in range(LOOKS):
-        seen = await survey(key, connection)
+        seen = await lock_status(key, connection)
         why = _getting_on(first, seen)
         if why:
             raise LockHeld(f"{seen}; {why}: wait, or repeat with --force")
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _getting_on(first: Survey, seen: Survey) -> str | None:
+def _getting_on(first: LockStatus, seen: LockStatus) -> str | None:
     if seen.holder is None or first.holder is None or seen.holder.pid != first.holder.pid:
         return "the lock has changed hands meanwhile"
     if seen.grant is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...errors import BackupFailed
-from ...execution.history_table import Author, History
+from ...execution.history_table import History, RunAuthor
 from ..archive import Archive
 from ..backup import Backup, digest, writing
 
@@ -29,7 +29,7 @@ BUSY_SECONDS = 10.0
 class SqliteBackup(Backup):
     """Takes backups of the file at `source`."""
 
-    def __init__(self, archive: Archive, seconds: float, history: History, author: Author, source: Path) -> None:
+    def __init__(self, archive: Archive, seconds: float, history: History, author: RunAuthor, source: Path) -> None:
         super().__init__(archive, seconds, history, author)
         self._source = source
 

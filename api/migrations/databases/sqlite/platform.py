@@ -29,7 +29,7 @@ from ...core.lock_key import LockKey
 from ...core.status import Holder
 from ...errors import DatabaseUnreachable, HoldLost
 from ...execution.limits import Limits
-from ...execution.lock_retry import Pace
+from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
 from .foreign_keys import ForeignKeys
 from .lock_file import lock_file, locked, open_lock
@@ -45,27 +45,34 @@ class Sqlite:
     lock_ends_with_connection = False
 
     def __init__(
-        self, url: DatabaseURL, key: LockKey, limits: Limits, pace: Pace, instance: str, *, creates: bool = True
+        self,
+        url: DatabaseURL,
+        key: LockKey,
+        limits: Limits,
+        schedule: LockRetrySchedule,
+        instance: str,
+        *,
+        create_file: bool = True,
     ) -> None:
         self._url = url.sqlalchemy()
         self._path = Path(url.database)
-        self._creates = creates
+        self._create_file = create_file
         self._lock_file = lock_file(Path(url.database), key)
         self._limits = limits
-        self._pace = pace
+        self._schedule = schedule
         self._instance = instance
         self._driver: Any = None
         self._aborted = False
 
     async def connect(self) -> AsyncConnection:
-        """A connection in autocommit; the file is made if it is not there, by who `creates`.
+        """A connection in autocommit; the file is made if it is not there, by who `create_file`.
 
         Raises:
             DatabaseUnreachable: it is not there, and this one does not make it.
         """
         await asyncio.to_thread(self._try_to_open)
         engine = create_async_engine(
-            self._url, poolclass=NullPool, connect_args={"timeout": _patience(self._limits.lock_timeout_seconds)}
+            self._url, poolclass=NullPool, connect_args={"timeout": _wait_budget(self._limits.lock_timeout_seconds)}
         )
         # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
         engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
@@ -79,7 +86,7 @@ class Sqlite:
 
     def lock(self, connection: AsyncConnection) -> FileLock:
         """The lock beside the file."""
-        return FileLock(self._lock_file, self._path, self._pace, self._instance)
+        return FileLock(self._lock_file, self._path, self._schedule, self._instance)
 
     async def abort(self) -> None:
         """Interrupt the statement that is at work or about to be, and roll back.
@@ -93,7 +100,7 @@ class Sqlite:
 
     def _try_to_open(self) -> None:
         # where the asynchronous driver fails to open it, its thread outlives the loop that it answers to
-        if not self._creates and not self._path.exists():
+        if not self._create_file and not self._path.exists():
             raise DatabaseUnreachable(
                 f"there is no SQLite file {self._path.name} where the URL says; correct its path, or let "
                 "'./migrate.sh upgrade' make the file"
@@ -114,15 +121,15 @@ class Sqlite:
 class FileLock:
     """`flock` on the file at `path`, in which the holder writes down who it is."""
 
-    pooled = False
+    transaction_scoped = False
     transactional_ddl = True
     isolation_level = "SERIALIZABLE"
     knows_instances = True
 
-    def __init__(self, path: Path, database: Path, pace: Pace, instance: str) -> None:
+    def __init__(self, path: Path, database: Path, schedule: LockRetrySchedule, instance: str) -> None:
         self._path = path
         self._database = database
-        self._pace = pace
+        self._schedule = schedule
         self._instance = instance
         self._file: int | None = None
         self._foreign_keys = ForeignKeys()
@@ -192,18 +199,18 @@ class FileLock:
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
         self._foreign_keys.remember(connection)
-        limits = self._pace.limits(revision)
+        limits = self._schedule.limits(revision)
         limits.warn_of_no_statement_timeout("SQLite", revision)
-        seconds = _patience(limits.lock_timeout_seconds)
+        seconds = _wait_budget(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def abandon(self, connection: sa.Connection) -> bool:
+    def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back what a failed revision left open."""
         connection.rollback()
         return True
 
-    def keep(self, connection: sa.Connection) -> None:
-        """Commit what was written after `abandon`."""
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit what was written after `roll_back`."""
         connection.commit()
 
     def _tell(self, who: dict[str, Any], file: int) -> None:
@@ -229,7 +236,7 @@ def _begin(connection: Any) -> None:
         connection.cursor().execute("BEGIN IMMEDIATE")
 
 
-def _patience(seconds: float) -> float:
+def _wait_budget(seconds: float) -> float:
     # nothing interrupts SQLite while it waits; waiting stalls nobody, and is begun again
     return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
 

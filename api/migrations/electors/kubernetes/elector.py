@@ -11,7 +11,7 @@ Who takes it
     else was faster. A Lease is free when there is none, when it names nobody, or when its holder has renewed nothing
     for as long as it said its hold lasts. That is judged by the change that we see ourselves, on our monotonic clock:
     `renewTime` is compared with what it was before and never with the time, so a wall clock that is an hour wrong
-    neither steals nor waits. What was seen outlives the elector (`Leases`), for a session may be closed between looks.
+    neither steals nor waits. What was seen outlives the elector (`LeaseElection`), for a session may be closed between looks.
 
 How long it is ours
     From the moment a renewal *began* for two thirds of what others wait (10 s of 15 s). A renewal that succeeds late
@@ -48,7 +48,7 @@ from typing import TYPE_CHECKING, TypeVar
 from ...core.clock import Clock, Deadline, SystemClock, jittered
 from ...errors import AccessRefused, ConfigurationError, HoldLost, MigrationError
 from ...settings import MigrationSettings
-from .lease import LeaseRecord, Sighting, Step, Tempo, decide
+from .lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
 
 if TYPE_CHECKING:
     from .client import LeaseAddress, LeaseClient, StoredLease
@@ -62,19 +62,19 @@ RANDOM_PART = re.compile(r"_[0-9a-f]{12}$")
 
 
 @dataclass
-class Leases:
+class LeaseElection:
     """What all electors of one instance share: whom to ask, how fast, and what was seen of the Lease so far."""
 
     instance: str
     address: LeaseAddress
-    tempo: Tempo
+    tempo: LeaseTimings
     patience_seconds: float = float("inf")
     """How long the migration may do nothing at all before its hold is let go."""
     clock: Clock = field(default_factory=SystemClock)
-    sighting: Sighting = field(default_factory=Sighting)
+    sighting: ObservedLease = field(default_factory=ObservedLease)
 
     @classmethod
-    def build(cls, settings: MigrationSettings, default_name: str) -> Leases:
+    def build(cls, settings: MigrationSettings, default_name: str) -> LeaseElection:
         """From the settings and the environment; touches no network.
 
         Args:
@@ -94,7 +94,7 @@ class Leases:
                 "MIGRATION_STRATEGY=kubernetes needs the package lightkube, which is not installed; pip install "
                 "lightkube (in this project: the extra [kubernetes])"
             ) from error
-        config, tempo = cluster_config(), Tempo(settings.lease_seconds)
+        config, tempo = cluster_config(), LeaseTimings(settings.lease_seconds)
         namespace = settings.lease_namespace or config.namespace
         name = settings.lease_name or default_name
         address = LeaseAddress(config, namespace, name, tempo.request_seconds, tempo.lease_seconds)
@@ -108,7 +108,7 @@ class Leases:
 class LeaseElector:
     """An `Elector` for one session after the other."""
 
-    def __init__(self, leases: Leases) -> None:
+    def __init__(self, leases: LeaseElection) -> None:
         self._leases = leases
         self._identity = self._new_identity()
         self._client: LeaseClient | None = None
@@ -215,7 +215,7 @@ class LeaseElector:
         if taken is None:
             self._claimed = False
             return False
-        self._leases.sighting = Sighting(taken.record, self._leases.clock.monotonic())
+        self._leases.sighting = ObservedLease(taken.record, self._leases.clock.monotonic())
         self._keep(taken, started)
         return True
 
@@ -228,10 +228,10 @@ class LeaseElector:
         return await client.replace(found, record)
 
     def _keep(self, taken: StoredLease, started: float) -> None:
-        from .renewal import LeaseKeeper, Pulse
+        from .renewal import LeaseKeeper, LoopWatchdog
 
         leases = self._leases
-        pulse = Pulse(asyncio.get_running_loop(), leases.clock, leases.patience_seconds)
+        pulse = LoopWatchdog(asyncio.get_running_loop(), leases.clock, leases.patience_seconds)
         self._keeper = LeaseKeeper(leases.address, taken, leases.tempo, leases.clock, pulse, started)
         self._keeper.start()
 

@@ -13,7 +13,7 @@ JITTER_FACTOR = 1.2
 
 
 @dataclass(frozen=True)
-class Tempo:
+class LeaseTimings:
     """The durations of an election, in seconds, in client-go's proportions: 15, 10 and 2."""
 
     lease_seconds: int
@@ -75,15 +75,15 @@ class LeaseRecord:
 
 
 @dataclass(frozen=True)
-class Sighting:
+class ObservedLease:
     """A record as it was last seen, and the moment on our monotonic clock since which it has not changed."""
 
     record: LeaseRecord | None = None
     since: float = 0.0
 
-    def updated(self, record: LeaseRecord | None, now: float) -> Sighting:
+    def updated(self, record: LeaseRecord | None, now: float) -> ObservedLease:
         """The sighting after another look."""
-        return self if record == self.record else Sighting(record, now)
+        return self if record == self.record else ObservedLease(record, now)
 
     def expired(self, now: float) -> bool:
         """Whether its holder has renewed nothing for as long as it said that its hold lasts."""
@@ -100,7 +100,9 @@ class Step(Enum):
     WAIT = auto()
 
 
-def decide(record: LeaseRecord | None, observed: Sighting, now: float, identity: str) -> tuple[Step, Sighting]:
+def decide(
+    record: LeaseRecord | None, observed: ObservedLease, now: float, identity: str
+) -> tuple[Step, ObservedLease]:
     """What `identity` may do at `now` about the `record` it has just read, and what it has observed by now."""
     seen = observed.updated(record, now)
     if record is None:

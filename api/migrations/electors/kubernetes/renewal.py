@@ -14,10 +14,10 @@ from ...core.clock import Clock
 from ...errors import ElectorUnreachable, HoldLost, MigrationError
 from ...runtime.thread import MigrationThread
 from .client import LeaseAddress, LeaseClient, StoredLease
-from .lease import Tempo
+from .lease import LeaseTimings
 
 
-class Pulse:
+class LoopWatchdog:
     """When the loop that uses the hold last did anything, as seen from another thread."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Clock, patience_seconds: float) -> None:
@@ -42,7 +42,13 @@ class LeaseKeeper:
     """The hold that `stored` shows, from the start of the request that took it (`started`) until stop or loss."""
 
     def __init__(
-        self, address: LeaseAddress, stored: StoredLease, tempo: Tempo, clock: Clock, pulse: Pulse, started: float
+        self,
+        address: LeaseAddress,
+        stored: StoredLease,
+        tempo: LeaseTimings,
+        clock: Clock,
+        pulse: LoopWatchdog,
+        started: float,
     ) -> None:
         self.lost: Future[str] = Future()
         # whoever stops waiting for it must not cancel it for the others

@@ -45,10 +45,10 @@ from redis.exceptions import LockNotOwnedError, RedisError
 
 from ...errors import ConfigurationError, HoldLost, MigrationError
 from ...urls.database_url import REDIS_EXAMPLE
-from ..trust_window import Trust
+from ..trust_window import TrustWindow
 from .checks import examine
 from .errors import describe, translate
-from .hold import Hold
+from .hold import KeyHold
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class RedisElector:
         except (RedisError, OSError) as error:
             raise translate(error, doing) from error
 
-    async def _granted(self, hold: Hold) -> bool:
+    async def _granted(self, hold: KeyHold) -> bool:
         # with a SET that was not answered it may be in the key already
         unsure, hold.asked = hold.asked, True
         asked_at = self._clock()
@@ -167,12 +167,12 @@ class RedisElector:
             hold.trust.granted(asked_at)
         return hold.asked and hold.trust.left(self._clock()) > 0
 
-    async def _is_ours(self, hold: Hold) -> bool:
+    async def _is_ours(self, hold: KeyHold) -> bool:
         with suppress(LockNotOwnedError):
             return await self._lock(hold).reacquire()
         return False
 
-    async def _renewed(self, hold: Hold) -> bool:
+    async def _renewed(self, hold: KeyHold) -> bool:
         asked_at = self._clock()
         left = hold.trust.left(asked_at)
         if not left:
@@ -192,14 +192,14 @@ class RedisElector:
             return hold.reason is None and hold.trust.left(self._clock()) > 0
         return False
 
-    async def _keep(self, hold: Hold) -> None:
+    async def _keep(self, hold: KeyHold) -> None:
         pause = self._ttl_seconds / RENEWALS_PER_TTL
         while hold.reason is None and not hold.ending:
             await asyncio.sleep(min(pause, hold.trust.left(self._clock())))
             renewed = await self._renewed(hold)
             pause = self._ttl_seconds / (RENEWALS_PER_TTL if renewed else RETRIES_PER_TTL)
 
-    async def _give_back(self, hold: Hold, client: Redis) -> None:
+    async def _give_back(self, hold: KeyHold, client: Redis) -> None:
         event = {"event": "redis_release"}
         level = logging.WARNING if hold.held and hold.reason is None else logging.DEBUG
         try:
@@ -216,7 +216,7 @@ class RedisElector:
             async with asyncio.timeout(self._answer_seconds):
                 await client.aclose()
 
-    def _lock(self, hold: Hold, client: Redis | None = None) -> Lock:
+    def _lock(self, hold: KeyHold, client: Redis | None = None) -> Lock:
         lock = Lock(client or self._client, self._key, timeout=self._ttl_seconds, blocking=False, thread_local=False)
         # known before SET is answered, so that what was not answered can be recognised, and freed
         lock.local.token = hold.token
@@ -228,9 +228,9 @@ class RedisElector:
             self._redis = Redis.from_pool(ConnectionPool(**self._options))
         return self._redis
 
-    def _nothing(self) -> Hold:
+    def _nothing(self) -> KeyHold:
         # a new token each time: what an earlier hold asked for, and is only answered now, must not touch this one
-        return Hold(f"{self._instance}:{secrets.token_hex(8)}".encode(), Trust(self._ttl_seconds))
+        return KeyHold(f"{self._instance}:{secrets.token_hex(8)}".encode(), TrustWindow(self._ttl_seconds))
 
 
 def _options(url: str, answer_seconds: float) -> dict[str, Any]:

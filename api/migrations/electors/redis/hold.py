@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import Coroutine
 from typing import Any
 
-from ..trust_window import Trust
+from ..trust_window import TrustWindow
 
 
-class Hold:
+class KeyHold:
     """One hold, from the first try to the release."""
 
-    def __init__(self, token: bytes, trust: Trust) -> None:
+    def __init__(self, token: bytes, trust: TrustWindow) -> None:
         self.token = token
         self.trust = trust
         self.asked = False

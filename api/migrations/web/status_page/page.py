@@ -81,7 +81,7 @@ def render(status: Status, now: float) -> str:
 def _tone(status: Status) -> str:
     if status.phase is Phase.FAILED:
         return "bad"
-    if status.survey.blocked_by or status.invalid_indexes or status.reachable is False:
+    if status.lock_status.blocked_by or status.invalid_indexes or status.reachable is False:
         return "warn"
     if status.ready:
         return "warn" if status.schema.state is SchemaState.AHEAD or status.phase is Phase.OFF else "ok"
@@ -89,8 +89,8 @@ def _tone(status: Status) -> str:
 
 
 def _headline(status: Status) -> str:
-    holder = status.survey.holder
-    if status.phase in {Phase.WAITING, Phase.MIGRATING} and status.survey.blocked_by:
+    holder = status.lock_status.holder
+    if status.phase in {Phase.WAITING, Phase.MIGRATING} and status.lock_status.blocked_by:
         return "The migration is blocked"
     if status.phase is Phase.WAITING and status.reachable is False:
         return "Waiting for the database"
@@ -109,7 +109,7 @@ def _header(status: Status, tone: str, headline: str) -> Html:
     stands = [("database", joined(*where)), ("schema", _STATES[schema.state]), ("phase", status.phase)]
     if status.reachable is False:
         stands.insert(0, ("database", "not reachable"))
-    said = status.message or (str(status.survey) if status.survey.holder else None)
+    said = status.message or (str(status.lock_status) if status.lock_status.holder else None)
     text = element("p", said) if said else None
     return element("header", element("h1", headline), text, facts(*stands), class_=tone)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 
-from ...core.schema import Recorded, rebuild
+from ...core.schema import Recorded, invalid_index_advice
 from ...core.status import Blocker, LastRun, Member, Phase, Status
 from .markup import Html, element, joined
 
@@ -35,7 +35,7 @@ def _section(title: str, *children: object, tone: str | None = None) -> Html:
 
 
 def _in_the_way(status: Status) -> Iterator[Html]:
-    if blockers := status.survey.blocked_by:
+    if blockers := status.lock_status.blocked_by:
         yield _section("In the way", element("ul", *map(_blocker, blockers)), tone="warn")
 
 
@@ -53,7 +53,7 @@ def _blocker(blocker: Blocker) -> Html:
 
 def _invalid(status: Status) -> Iterator[Html]:
     if names := status.invalid_indexes:
-        yield _section("INVALID indexes", element("pre", rebuild(names)), tone="warn")
+        yield _section("INVALID indexes", element("pre", invalid_index_advice(names)), tone="warn")
 
 
 def _schemas(status: Status) -> Iterator[Html]:
@@ -79,10 +79,10 @@ def _pending(status: Status, now: float) -> Iterator[Html]:
 
 
 def _revision(status: Status, name: str, now: float) -> Html:
-    progress, statement = status.progress, status.survey.statement
+    progress, statement = status.progress, status.lock_status.statement
     if name != progress.current or status.phase is Phase.FAILED:
         return element("li", element("code", name))
-    at_it = status.phase is Phase.MIGRATING or status.survey.holder is not None
+    at_it = status.phase is Phase.MIGRATING or status.lock_status.holder is not None
     parts: list[object] = [element("code", name), " ", element("span", "now" if at_it else "next", class_="role busy")]
     if statement is not None:
         parts.append(element("p", str(statement)))
@@ -100,14 +100,14 @@ def _next(status: Status, now: float) -> str:
 
 
 def _lock(status: Status, now: float) -> Iterator[Html]:
-    holder, survey = status.survey.holder, status.survey
+    holder, lock_status = status.lock_status.holder, status.lock_status
     if holder is None:
         return
     told: list[tuple[str, object]] = [
         ("held by", element("span", holder.instance, class_="big")),
     ]
     # only PostgreSQL has states, and keeps them from some roles; a file's lock is a process's, and no session's
-    state = "state hidden" if survey.grant else holder.state
+    state = "state hidden" if lock_status.grant else holder.state
     if holder.pid:
         session = status.dialect != "sqlite"
         pid = element("code", f"pid {holder.pid}")
@@ -115,17 +115,17 @@ def _lock(status: Status, now: float) -> Iterator[Html]:
         if holder.since is not None:
             since = f"{clock(holder.since)}, {_duration(now - holder.since)} ago"
             told.append(("connected" if session else "locked", since))
-    if survey.statement is not None:
-        told.append(("executes", survey.statement))
-    elif survey.retry is not None:
-        told.append(("pauses", survey.retry))
+    if lock_status.statement is not None:
+        told.append(("executes", lock_status.statement))
+    elif lock_status.retry is not None:
+        told.append(("pauses", lock_status.retry))
     hidden = "What it is doing is hidden from this role; a superuser may:"
-    grant = (element("p", hidden), element("pre", survey.grant)) if survey.grant else ()
+    grant = (element("p", hidden), element("pre", lock_status.grant)) if lock_status.grant else ()
     yield _section("Lock", facts(*told), *grant)
 
 
 def _fleet(status: Status, now: float) -> Html:
-    members = status.survey.fleet
+    members = status.lock_status.fleet
     rows = [_member(member, status, now) for member in members]
     if not any(_same(member.instance, status.instance) for member in members):
         rows.insert(0, _row(status.instance, _readiness(status), "ok" if status.ready else None, True, None))

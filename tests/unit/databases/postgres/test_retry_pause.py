@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from api.migrations.core.status import Blocker, Holder, Retry, Survey
+from api.migrations.core.status import Blocker, Holder, LockStatus, Retry
 from api.migrations.databases.postgres.retry_pause import LATE_SECONDS, resting
 
 LUNCH = Blocker(7, "lunch", "me", "idle in transaction", 3.0, "accounts", "AccessExclusiveLock")
 GONE = Blocker(8, "gone")
-SEEN = Survey(Holder("api-1", 99))
+SEEN = LockStatus(Holder("api-1", 99))
 LONG = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
 
 
@@ -38,7 +38,7 @@ def test_a_pause_is_told() -> None:
 
 def test_a_long_name_is_known_by_its_beginning() -> None:
     """The server cuts the names of sessions."""
-    assert resting(Survey(Holder(LONG[:40], 99)), left(LONG)).retry is not None
+    assert resting(LockStatus(Holder(LONG[:40], 99)), left(LONG)).retry is not None
 
 
 @pytest.mark.parametrize(
@@ -71,4 +71,4 @@ def test_anything_else_is_left_alone(row: dict[str, Any] | None) -> None:
 
 def test_nobody_pauses_where_nobody_holds() -> None:
     """Whatever the last run has left."""
-    assert resting(Survey(), left()) == Survey()
+    assert resting(LockStatus(), left()) == LockStatus()

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from api.migrations.electors.kubernetes.cluster import cluster_config
-from api.migrations.electors.kubernetes.elector import Leases
+from api.migrations.electors.kubernetes.elector import LeaseElection
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import MigrationSettings
 from tests.lease_api import NAMESPACE, LeaseApi
@@ -99,11 +99,11 @@ def test_a_kubeconfig_that_cannot_be_used(
 def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without them it is the default name, in the namespace of the context."""
     monkeypatch.setenv("KUBECONFIG", str(LeaseApi(tmp_path).kubeconfig))
-    leases = Leases.build(MigrationSettings.load(idle_seconds=0), "derived")
+    leases = LeaseElection.build(MigrationSettings.load(idle_seconds=0), "derived")
     assert (str(leases.address), leases.tempo.lease_seconds) == (f"Lease {NAMESPACE}/derived", 15)
     assert leases.patience_seconds == float("inf")
     settings = MigrationSettings.load(lease_name="a.b-c", lease_namespace="shop", lease_seconds=30)
-    leases = Leases.build(settings, "derived")
+    leases = LeaseElection.build(settings, "derived")
     assert (str(leases.address), leases.tempo.lease_seconds) == ("Lease shop/a.b-c", 30)
     assert leases.patience_seconds == settings.idle_seconds
 
@@ -113,4 +113,4 @@ def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.Mo
     monkeypatch.delitem(sys.modules, "api.migrations.electors.kubernetes.client", raising=False)
     monkeypatch.setitem(sys.modules, "lightkube", None)
     with pytest.raises(ConfigurationError, match=r"not installed; pip install lightkube .*\[kubernetes\]"):
-        Leases.build(MigrationSettings.load(), "derived")
+        LeaseElection.build(MigrationSettings.load(), "derived")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.migrations.electors.kubernetes import lease as lease_record
-from api.migrations.electors.kubernetes.lease import LeaseRecord, Sighting, Step, Tempo, decide
+from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
 
 ME, OTHER, NOW = "me_1", "other_2", 500.0
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -17,43 +17,43 @@ HOUR = timedelta(hours=1)
 @pytest.mark.parametrize(
     ("record", "observed", "step"),
     [
-        (None, Sighting(), Step.CREATE),
-        (None, Sighting(HELD, NOW - 1), Step.CREATE),
+        (None, ObservedLease(), Step.CREATE),
+        (None, ObservedLease(HELD, NOW - 1), Step.CREATE),
         # seen for the first time: whatever it says about the past
-        (HELD, Sighting(), Step.WAIT),
-        (HELD, Sighting(RENEWED, NOW - 99), Step.WAIT),
-        (LeaseRecord(OTHER, 15, NOON - HOUR, NOON - HOUR), Sighting(), Step.WAIT),
-        (LeaseRecord(OTHER, 15, NOON + HOUR, NOON + HOUR), Sighting(), Step.WAIT),
+        (HELD, ObservedLease(), Step.WAIT),
+        (HELD, ObservedLease(RENEWED, NOW - 99), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON - HOUR, NOON - HOUR), ObservedLease(), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON + HOUR, NOON + HOUR), ObservedLease(), Step.WAIT),
         # unchanged for less than it lasts, and for as long
-        (HELD, Sighting(HELD, NOW - 14.9), Step.WAIT),
-        (HELD, Sighting(HELD, NOW - 15), Step.TAKE),
+        (HELD, ObservedLease(HELD, NOW - 14.9), Step.WAIT),
+        (HELD, ObservedLease(HELD, NOW - 15), Step.TAKE),
         # changed meanwhile, in any of its fields
-        (RENEWED, Sighting(HELD, NOW - 99), Step.WAIT),
-        (LeaseRecord("third_3", 15, NOON, NOON, 3), Sighting(HELD, NOW - 99), Step.WAIT),
-        (LeaseRecord(OTHER, 15, NOON, NOON, 4), Sighting(HELD, NOW - 99), Step.WAIT),
+        (RENEWED, ObservedLease(HELD, NOW - 99), Step.WAIT),
+        (LeaseRecord("third_3", 15, NOON, NOON, 3), ObservedLease(HELD, NOW - 99), Step.WAIT),
+        (LeaseRecord(OTHER, 15, NOON, NOON, 4), ObservedLease(HELD, NOW - 99), Step.WAIT),
         # by its own duration, not by ours
-        (LeaseRecord(OTHER, 60), Sighting(LeaseRecord(OTHER, 60), NOW - 59), Step.WAIT),
-        (LeaseRecord(OTHER, 1), Sighting(LeaseRecord(OTHER, 1), NOW - 1), Step.TAKE),
+        (LeaseRecord(OTHER, 60), ObservedLease(LeaseRecord(OTHER, 60), NOW - 59), Step.WAIT),
+        (LeaseRecord(OTHER, 1), ObservedLease(LeaseRecord(OTHER, 1), NOW - 1), Step.TAKE),
         # nobody's
-        (LeaseRecord("", 1), Sighting(), Step.TAKE),
-        (LeaseRecord("", 15), Sighting(HELD, NOW - 1), Step.TAKE),
+        (LeaseRecord("", 1), ObservedLease(), Step.TAKE),
+        (LeaseRecord("", 15), ObservedLease(HELD, NOW - 1), Step.TAKE),
         # ours, though nobody has told us
-        (LeaseRecord(ME, 15), Sighting(), Step.KEEP),
+        (LeaseRecord(ME, 15), ObservedLease(), Step.KEEP),
         # a pod of the same name that was started again is somebody else
-        (LeaseRecord("me_0", 15), Sighting(), Step.WAIT),
+        (LeaseRecord("me_0", 15), ObservedLease(), Step.WAIT),
     ],
 )
-def test_what_a_candidate_may_do(record: LeaseRecord | None, observed: Sighting, step: Step) -> None:
+def test_what_a_candidate_may_do(record: LeaseRecord | None, observed: ObservedLease, step: Step) -> None:
     """By the record alone and by how long we have seen it unchanged."""
     assert decide(record, observed, NOW, ME)[0] is step
 
 
 def test_an_observation_counts_from_the_last_change() -> None:
     """Looking again at the same record does not make it younger."""
-    _, first = decide(HELD, Sighting(), 100.0, ME)
-    assert first == Sighting(HELD, 100.0)
+    _, first = decide(HELD, ObservedLease(), 100.0, ME)
+    assert first == ObservedLease(HELD, 100.0)
     assert decide(HELD, first, 110.0, ME)[1] == first
-    assert decide(RENEWED, first, 112.0, ME)[1] == Sighting(RENEWED, 112.0)
+    assert decide(RENEWED, first, 112.0, ME)[1] == ObservedLease(RENEWED, 112.0)
     assert decide(None, first, 112.0, ME)[1].record is None
 
 
@@ -70,11 +70,11 @@ def test_what_is_written() -> None:
 
 def test_the_proportions_are_those_of_client_go() -> None:
     """15, 10 and 2 s; a pause is up to 2.2 times its length, and three tries fit into the deadline all the same."""
-    tempo = Tempo(15)
+    tempo = LeaseTimings(15)
     assert (tempo.renew_deadline_seconds, tempo.retry_seconds) == (10, 2)
     assert all(2 <= tempo.pause() <= 4.4 for _ in range(1000))
     assert 4.4 + 2 * tempo.request_seconds < tempo.renew_deadline_seconds
-    assert Tempo(3).request_seconds == 0.5
+    assert LeaseTimings(3).request_seconds == 0.5
 
 
 def test_the_time_is_written_with_its_fraction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 
 from api.migrations.electors.kubernetes.client import StoredLease
-from api.migrations.electors.kubernetes.lease import LeaseRecord, Tempo
-from api.migrations.electors.kubernetes.renewal import LeaseKeeper, Pulse
+from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings
+from api.migrations.electors.kubernetes.renewal import LeaseKeeper, LoopWatchdog
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 from tests.unit.core.fakes import FOREVER_SECONDS, FakeClock
 
-TEMPO = Tempo(15)
+TEMPO = LeaseTimings(15)
 MINE: Any = StoredLease(LeaseRecord("one_1", 15), None)  # type: ignore[arg-type]
 
 
@@ -38,9 +38,9 @@ class Api:
         """There is nothing to close."""
 
 
-async def lost(api: Any, clock: FakeClock, pulse: Pulse | None = None) -> tuple[str, LeaseKeeper]:
+async def lost(api: Any, clock: FakeClock, pulse: LoopWatchdog | None = None) -> tuple[str, LeaseKeeper]:
     """Hold until it is lost; the reason."""
-    pulse = pulse or Pulse(asyncio.get_running_loop(), clock, float("inf"))
+    pulse = pulse or LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
     keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())
     keeper.start()
     reason = await asyncio.wait_for(asyncio.wrap_future(keeper.lost), FOREVER_SECONDS)
@@ -116,7 +116,7 @@ async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
     clock, hung = FakeClock(), asyncio.new_event_loop()
     began, api = clock.seconds, Api(lambda _: None)
     try:
-        reason, _ = await lost(api, clock, Pulse(hung, clock, 60))
+        reason, _ = await lost(api, clock, LoopWatchdog(hung, clock, 60))
     finally:
         hung.close()
     assert "did nothing for 60 s" in reason
@@ -130,7 +130,7 @@ async def test_a_hold_that_is_given_back_at_once() -> None:
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     for _ in range(20):
-        pulse = Pulse(asyncio.get_running_loop(), clock, float("inf"))
+        pulse = LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
         keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())  # type: ignore[arg-type]
         keeper._thread.cancel()
         keeper.start()
@@ -146,5 +146,5 @@ async def test_nobody_is_left_to_hold_for() -> None:
     clock, gone = FakeClock(), asyncio.new_event_loop()
     gone.close()
     api = Api(lambda _: None)
-    await lost(api, clock, Pulse(gone, clock, float("inf")))
+    await lost(api, clock, LoopWatchdog(gone, clock, float("inf")))
     assert api.renewals == 0

@@ -9,7 +9,7 @@ from redis import exceptions as theirs
 from api.migrations.electors.redis.checks import evicts
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.electors.redis.errors import translate
-from api.migrations.electors.trust_window import Trust
+from api.migrations.electors.trust_window import TrustWindow
 from api.migrations.errors import AccessRefused, ConfigurationError, ElectorUnreachable, HoldLost, MigrationError
 
 TTL = 30.0
@@ -17,12 +17,12 @@ TTL = 30.0
 
 def test_nothing_is_trusted_before_it_was_granted() -> None:
     """Whatever the clock's origin is."""
-    assert Trust(TTL).left(-1e9) == 0
+    assert TrustWindow(TTL).left(-1e9) == 0
 
 
 def test_trust_counts_from_the_question() -> None:
     """However late the answer comes, and less than the server grants."""
-    trust = Trust(TTL)
+    trust = TrustWindow(TTL)
     trust.granted(asked_at=100)
     assert trust.left(now=100) == pytest.approx(25)
     assert trust.left(now=124) == pytest.approx(1)
@@ -31,7 +31,7 @@ def test_trust_counts_from_the_question() -> None:
 
 def test_an_answer_to_an_earlier_question_takes_nothing_back() -> None:
     """Renewal and confirmation may overtake one another."""
-    trust = Trust(TTL)
+    trust = TrustWindow(TTL)
     trust.granted(asked_at=110)
     trust.granted(asked_at=100)
     assert trust.left(now=110) == pytest.approx(25)

@@ -11,7 +11,7 @@ import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Recorded, Schema, SchemaState
-from api.migrations.core.status import Blocker, Holder, LastRun, Member, Phase, Progress, Status, Survey
+from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Status
 from api.migrations.web.health import RETRY_AFTER_SECONDS, routes
 from api.migrations.web.status_page.markup import Html, element
 from api.migrations.web.status_page.page import prefers_html, render
@@ -84,7 +84,7 @@ def test_foreign_words_stay_words() -> None:
         message=EVIL,
         invalid_indexes=(EVIL,),
         schema=Schema(SchemaState.BEHIND, frozenset({EVIL}), frozenset({EVIL + "2"}), (EVIL,)),
-        survey=replace(STATUS.survey, holder=Holder(EVIL, 1, None, EVIL), blocked_by=(blocker,), grant=EVIL),
+        lock_status=replace(STATUS.lock_status, holder=Holder(EVIL, 1, None, EVIL), blocked_by=(blocker,), grant=EVIL),
         last_run=LastRun("failed", EVIL, None, None, (EVIL,), EVIL, (), EVIL),
     )
     page = render(status, NOW)
@@ -115,7 +115,7 @@ def test_without_a_message_it_tells_what_the_holder_does() -> None:
 
 def test_a_blocker_that_is_hidden_says_so() -> None:
     """A role without pg_read_all_stats sees the pid and no more."""
-    status = replace(STATUS, survey=replace(STATUS.survey, blocked_by=(Blocker(77),), grant="GRANT x TO y"))
+    status = replace(STATUS, lock_status=replace(STATUS.lock_status, blocked_by=(Blocker(77),), grant="GRANT x TO y"))
     text = drawn(status).text
     assert "unnamed session pid 77 state hidden from this role" in text
     assert "GRANT x TO y" in text
@@ -154,14 +154,14 @@ def test_it_shows_the_fleet() -> None:
     text = drawn(STATUS).text
     assert "web-2 (this instance) not ready" in text
     assert "web-1 migrating pid 4242, connected for 105 s" in text
-    assert "web-2 (this instance) ready" in drawn(replace(STATUS, phase=Phase.READY, survey=Survey())).text
+    assert "web-2 (this instance) ready" in drawn(replace(STATUS, phase=Phase.READY, lock_status=LockStatus())).text
 
 
 def test_an_instance_with_a_long_name_is_there_once() -> None:
     """The server keeps only its beginning."""
     pod = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
-    survey = Survey(fleet=(Member(pod[:33], "migrating", 1, 1700000000.0),))
-    text = drawn(replace(STATUS, instance=pod, survey=survey)).text
+    lock_status = LockStatus(fleet=(Member(pod[:33], "migrating", 1, 1700000000.0),))
+    text = drawn(replace(STATUS, instance=pod, lock_status=lock_status)).text
     assert text.count("(this instance)") == 1
 
 
@@ -175,7 +175,7 @@ def test_an_instance_with_a_long_name_is_there_once() -> None:
 )
 def test_the_lock_is_told_in_the_databases_words(holder: Holder, dialect: str, words: str) -> None:
     """A file's lock is a process's, and only PostgreSQL has states that could be hidden."""
-    text = drawn(replace(STATUS, survey=Survey(holder), dialect=dialect)).text
+    text = drawn(replace(STATUS, lock_status=LockStatus(holder), dialect=dialect)).text
     assert words in text
     assert "hidden" not in text
     assert ("session pid" in text) is (dialect == "mysql" and holder.pid is not None)
@@ -222,11 +222,11 @@ def test_there_is_no_section_without_content() -> None:
     ("changes", "tone", "headline"),
     [
         ({"phase": Phase.FAILED}, "bad", "Failed, not ready"),
-        ({"survey": Survey(Holder("web-1", 1))}, "busy", "Waiting while web-1 migrates"),
-        ({"survey": Survey(), "reachable": False}, "warn", "Waiting for the database"),
-        ({"phase": Phase.READY, "survey": Survey()}, "ok", "Ready"),
+        ({"survey": LockStatus(Holder("web-1", 1))}, "busy", "Waiting while web-1 migrates"),
+        ({"survey": LockStatus(), "reachable": False}, "warn", "Waiting for the database"),
+        ({"phase": Phase.READY, "survey": LockStatus()}, "ok", "Ready"),
         ({"phase": Phase.READY, "schema": Schema(SchemaState.AHEAD)}, "warn", "Ready, on a newer schema"),
-        ({"phase": Phase.OFF, "survey": Survey()}, "warn", "Ready, the schema is not checked"),
+        ({"phase": Phase.OFF, "survey": LockStatus()}, "warn", "Ready, the schema is not checked"),
     ],
 )
 def test_the_headline_says_it_in_words_and_in_colour(changes: dict[str, object], tone: str, headline: str) -> None:

@@ -13,7 +13,7 @@ import asyncpg
 
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
-from ...core.status import Blocker, Holder, Member, Statement, Survey
+from ...core.status import Blocker, Holder, LockStatus, Member, Statement
 from ...execution.statements import kind
 from ...lock_manager import HELD, instance_of
 from ...text.encoding import restored
@@ -55,7 +55,7 @@ _SURVEY = r"""
 """.format(held=HELD.format(high="$1", low="$2"))
 
 
-async def survey(key: LockKey, connection: asyncpg.Connection) -> Survey:
+async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatus:
     """Look once, in autocommit.
 
     Raises: whatever asyncpg raises.
@@ -63,9 +63,9 @@ async def survey(key: LockKey, connection: asyncpg.Connection) -> Survey:
     row = await connection.fetchrow(_SURVEY, key.high, key.low, key.label, timeout=ANSWER_SECONDS)
     fleet = tuple(member for member in (_member(key, each) for each in _list(row["fleet"])) if member.role in FLEET)
     if row["pid"] is None:
-        return Survey(fleet=fleet)
+        return LockStatus(fleet=fleet)
     hidden = row["state"] is None
-    return Survey(
+    return LockStatus(
         holder=Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"]),
         statement=_statement(row),
         blocked_by=tuple(Blocker(**each) for each in _list(row["blocked_by"])),
