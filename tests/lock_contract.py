@@ -21,8 +21,7 @@ from typing import Any
 
 import pytest
 
-from api.migrations.assembly import Session
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import HoldLost
@@ -61,9 +60,9 @@ class Sessions:
     def __init__(self, arena: Arena, ini: Path) -> None:
         self.arena = arena
         self.ini = ini
-        self._made: list[Session] = []
+        self._made: list[OperatorSession] = []
 
-    async def __call__(self, instance: str, url: str | None = None, **settings: Any) -> Session:
+    async def __call__(self, instance: str, url: str | None = None, **settings: Any) -> OperatorSession:
         """A new session of that instance."""
         settings = {"strategy": "advisory_lock", **settings}
         session = assembled(url or self.arena.url, self.ini, instance, **settings).session()
@@ -71,7 +70,7 @@ class Sessions:
         await session.open()
         return session
 
-    async def holder(self, instance: str = "first") -> Session:
+    async def holder(self, instance: str = "first") -> OperatorSession:
         """A new session that holds the lock."""
         session = await self(instance)
         assert await session.try_lock()

@@ -8,12 +8,12 @@ import asyncio
 import sys
 from pathlib import Path
 
-from api.migrations.assembly import Session
+from api.migrations.core.protocols import OperatorSession
 from tests.unit.core.fakes import assembled
 from tests.waiting import until
 
 
-async def compete(session: Session, folder: Path, rounds: int) -> None:
+async def compete(session: OperatorSession, folder: Path, rounds: int) -> None:
     """Take the lock `rounds` times."""
     alone = folder / "alone"
     for _ in range(rounds):

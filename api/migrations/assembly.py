@@ -1,56 +1,37 @@
-"""From settings to a coordinator that is ready to run."""
+"""The composition root: from settings to a coordinator that is ready to run."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
-import asyncpg
-from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only
 
 from .core.clock import SystemClock
 from .core.coordinator import Coordinator, Scope
 from .core.decision import Policy
 from .core.elected_session import ElectedSession
-from .core.lock_key import LockKey
-from .core.protocols import ANSWER_SECONDS, Elector, MigrationSession
+from .core.protocols import Elector, MigrationSession, OperatorSession
 from .core.schema import Schema
 from .core.status import Tracker
-from .databases import registry as backends
-from .databases.archive import Archive
-from .databases.backup import Backup
-from .databases.postgres.backup import PostgresBackup
-from .databases.postgres.connection import connect, engine_over
-from .databases.postgres.session import CLOSE_SECONDS, PostgresSession
-from .databases.sql_session import SqlSession
+from .databases.backend import Backend
+from .databases.registry import backend_of, backup_of
+from .electors.registry import elector_of, hold_name
 from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
 from .execution.env_inspection import Wanted, inspect_env, may_run_several
 from .execution.env_options import Pass, VersionTable
-from .execution.error_translation import translate
 from .execution.history_table import History, RunAuthor
-from .execution.limits import Limits
 from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
 from .execution.runner import Runner
-from .lock_manager import application_name
 from .settings import MigrationSettings, Strategy
-from .urls.database_url import DatabaseURL
 
 if TYPE_CHECKING:
-    from .databases.sqlite.backup import SqliteBackup
-
-log = logging.getLogger(__name__)
-
-
-Session = PostgresSession | SqlSession
+    from .databases.backups.backup import Backup  # optional
 
 
 @dataclass(frozen=True)
@@ -58,25 +39,23 @@ class Assembly:
     """Everything one instance needs, built once from its settings."""
 
     settings: MigrationSettings
-    url: DatabaseURL
+    database: Backend
     choice: Choice
-    key: LockKey
     revisions: Revisions
     runner: Runner
     tracker: Tracker
     policy: Policy
-    limits: Limits
     schedule: LockRetrySchedule
     elector: Callable[[], Elector] | None
     further: tuple[Assembly, ...] = ()
-    """Those of the further version tables, where env.py runs the revisions for several."""
+    """The assemblies of the further version tables, where env.py runs the revisions for several."""
     inspected: bool = False
     """Whether env.py was asked which version table it is."""
 
     @property
     def hold(self) -> str | None:
-        """What whoever is elected holds, for people; None where the database's lock decides alone."""
-        return backends.hold_name(self.settings, self.choice.strategy, self.url)
+        """The name of the elected instance's key or Lease; None where the database's lock decides alone."""
+        return hold_name(self.settings, self.choice.strategy, self.database.url)
 
     @classmethod
     def build(
@@ -94,7 +73,7 @@ class Assembly:
         Args:
             settings: of the instance, or of the command.
             tracker: where progress and outcome are shown; a new one if None.
-            ambiguous: whether several heads will do where one is meant: for who only looks.
+            ambiguous: whether several heads are accepted where one is meant, as by a command that only reads.
             may_be_empty: whether a build without revisions is accepted, as it always is with MIGRATION_STRATEGY=off.
             revisions: those that were read before; read from the settings' `alembic.ini` if None.
             only: the pass of env.py that this is about, where it makes several.
@@ -104,29 +83,35 @@ class Assembly:
         """
         url = settings.url()
         url.sqlalchemy()  # or else: which package to install
-        backends.refuse_unsafe(url, settings.strategy)
-        choice = choose(settings, url)
-        key = backends.lock_key(settings, url)
+        database = backend_of(settings, url)
+        database.check_strategy()
+        choice = choose(settings, database.native_lock, database.why_redis)
         may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
         if revisions is None:
             revisions = Revisions(settings.alembic_config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         release = settings.release or revisions.fingerprint
-        runner = _runner(settings, revisions, release, only)
         tracker = tracker or new_tracker(settings)
         tracker.note(
             strategy=str(choice.strategy),
             dialect=url.dialect,
-            lock_key=backends.lock_name(url, key),
+            lock_key=database.lock_name,
+            holder_kind=database.holder_kind,
             release=release,
             schema=Schema(heads=revisions.code.heads),
         )
-        limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
-        schedule = LockRetrySchedule(lambda revision: revisions.limits(revision, limits))
-        policy = _policy(settings, choice.strategy, release)
-        elector = backends.elector(settings, choice.strategy, url)
-        return cls(settings, url, choice, key, revisions, runner, tracker, policy, limits, schedule, elector)
+        return cls(
+            settings,
+            database,
+            choice,
+            revisions,
+            _runner(settings, revisions, release, only),
+            tracker,
+            _policy(settings, choice.strategy, release),
+            LockRetrySchedule(lambda revision: revisions.limits(revision, database.limits)),
+            elector_of(settings, choice.strategy, url),
+        )
 
     async def inspect(self, *, create_file: bool = False, ambiguous: bool = False) -> Assembly:
         """What this is once env.py has said which version tables it runs the revisions for.
@@ -141,10 +126,10 @@ class Assembly:
             MigrationError: it reads from the database, which could not be reached.
         """
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
-        options = {"transaction_per_migration": True, "transactional_ddl": self.url.dialect != "mysql"}
-        connect = partial(self.sql_connection, create_file=create_file)
+        options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
+        connect = partial(self.database.sql_connection, create_file=create_file)
         wanted = Wanted(default, self.settings.about_the_version_table, options)
-        tables = await inspect_env(self.revisions, self.url.sqlalchemy(), connect, wanted)
+        tables = await inspect_env(self.revisions, self.database.url.sqlalchemy(), connect, wanted)
         revisions = self.revisions.as_env_leaves_them()
         first, *further = (
             Assembly.build(
@@ -164,91 +149,27 @@ class Assembly:
         every = (replace(self, further=()), *self.further)
         return {one.settings.version_table_schema or one.settings.version_table: one for one in every}
 
-    def session(self, role: str = "waiting", backup: Backup | None = None) -> Session:
+    def session(self, role: str = "waiting", backup: Backup | None = None) -> OperatorSession:
         """A new session, not yet connected; its name says that it waits, or another `role`."""
-        return self._session(self.runner, role, backup, create_file=role != "reading")
+        return self.database.session(self.runner, self.schedule, role, backup, create_file=role != "reading")
 
     def locking_session(self, backup: Backup | None = None, *, create_file: bool = True) -> MigrationSession:
-        """A new session that takes the lock as the strategy has it; who `create_file` makes a SQLite file not there."""
+        """A new session that acquires the lock as the strategy says; `create_file` creates a missing SQLite file."""
         if self.elector is None:
-            return self._session(self.runner, "waiting", backup, create_file=create_file)
+            return self.database.session(self.runner, self.schedule, "waiting", backup, create_file=create_file)
         elector = self.elector()
         # called in the run, which is SQLAlchemy's synchronous half: its way back to the loop
         runner = self.runner.fenced(lambda: await_only(elector.confirm()))
-        return ElectedSession(self._session(runner, "waiting", backup, create_file=create_file), elector)
-
-    def _session(self, runner: Runner, role: str, backup: Backup | None, *, create_file: bool) -> Session:
-        instance, limits, schedule = self.settings.instance, self.limits, self.schedule
-        if self.url.dialect == "postgresql":
-            assert backup is None or isinstance(backup, PostgresBackup)
-            return PostgresSession(self.url, self.key, limits, schedule, runner, role, backup)
-        platform = backends.platform(self.url, self.key, instance, limits, schedule, create_file=create_file)
-        return SqlSession(platform, schedule, runner, instance, cast("SqliteBackup | None", backup))
+        session = self.database.session(runner, self.schedule, "waiting", backup, create_file=create_file)
+        return ElectedSession(session, elector)
 
     def backup(self, folder: str | None = None) -> Backup:
-        """What takes backups into `folder`, or else into the folder of the settings.
+        """An object that takes backups into `folder`, or into the folder of the settings.
 
         Raises:
-            ConfigurationError: not of this database.
+            ConfigurationError: this package takes no backups of this database.
         """
-        settings, (history, author) = self.settings, (self.runner.history, self.runner.author)
-        archive = Archive(Path(folder or settings.backup_dir).expanduser(), settings.backup_keep)
-        if self.url.dialect == "sqlite":
-            from .databases.sqlite.backup import SqliteBackup  # not every Python has SQLite
-
-            archive = replace(archive, ending=".sqlite")
-            return SqliteBackup(archive, settings.backup_seconds, history, author, Path(self.url.database))
-        if self.url.dialect == "mysql":
-            raise ConfigurationError(
-                "backups of MySQL and MariaDB are not made here; take one with mysqldump --single-transaction, or a "
-                "snapshot, and then upgrade without --backup"
-            )
-        version, idle = settings.version_table, settings.idle_seconds
-        return PostgresBackup(archive, settings.backup_seconds, history, author, self.url, version, idle)
-
-    @asynccontextmanager
-    async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:
-        """A connection of SQLAlchemy's to read from, in transactions that nobody commits.
-
-        Args:
-            create_file: whether a missing SQLite file is created.
-
-        Raises: whatever the driver raises; the caller knows what it was doing and translates.
-        """
-        if self.url.dialect == "postgresql":
-            name = application_name(self.key, "reading", self.settings.instance)
-            raw = await connect(self.url, Limits(), name)
-            try:
-                async with engine_over(raw, "READ COMMITTED").connect() as connection:
-                    yield connection
-            finally:
-                await raw.close(timeout=CLOSE_SECONDS)
-        else:
-            instance, limits, schedule = self.settings.instance, self.limits, self.schedule
-            platform = backends.platform(self.url, self.key, instance, limits, schedule, create_file=create_file)
-            # a server that accepts and says nothing would be waited for for ever
-            async with asyncio.timeout(ANSWER_SECONDS):
-                connection = await platform.connect()
-            try:
-                yield connection
-            finally:
-                await connection.close()
-
-    @asynccontextmanager
-    async def connection(self, role: str = "reading") -> AsyncIterator[asyncpg.Connection]:
-        """A connection of its own to look from, or to act on others; errors on it are translated.
-
-        Raises:
-            MigrationError: it could not be opened, or what was done on it failed.
-        """
-        try:
-            raw = await connect(self.url, self.limits, application_name(self.key, role, self.settings.instance))
-            try:
-                yield raw
-            finally:
-                await raw.close(timeout=CLOSE_SECONDS)
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise translate(error, "looking at the server") from error
+        return backup_of(self.database, folder, self.runner.history, self.runner.author)
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""

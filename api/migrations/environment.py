@@ -148,7 +148,7 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
     create_file = asked["fn"].__name__ == "retrieve_migrations"
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
-        async with assembly.sql_connection(create_file=create_file) as connection:
+        async with assembly.database.sql_connection(create_file=create_file) as connection:
             await connection.run_sync(_refuse_other_tables, assembly.runner.tables)
             await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:

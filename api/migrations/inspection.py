@@ -8,15 +8,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from .assembly import Assembly, Session
-from .core.protocols import ANSWER_SECONDS
+from .assembly import Assembly
+from .core.protocols import ANSWER_SECONDS, OperatorSession
 from .core.schema import Schema, compare_with_build
 from .errors import MigrationError
 
 T = TypeVar("T")
 
 
-async def read_session(assembly: Assembly, look: Callable[[Session], Awaitable[T]]) -> T:
+async def read_session(assembly: Assembly, look: Callable[[OperatorSession], Awaitable[T]]) -> T:
     """What `look` finds with a session of its own, which only reads.
 
     Raises:
@@ -30,7 +30,7 @@ async def read_session(assembly: Assembly, look: Callable[[Session], Awaitable[T
         await session.close()
 
 
-async def read_schema(assembly: Assembly, session: Session) -> Schema:
+async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
     """Where the database stands, seen from this build."""
     observed = await session.observe()
     if observed.half_applied and (await session.lock_status()).holder is not None:

@@ -25,7 +25,7 @@ from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_at_startup
-from .web.health import Gate
+from .web.gate import Gate
 from .web.install import install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
 

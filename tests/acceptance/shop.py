@@ -91,9 +91,11 @@ def run_migrations_online() -> None:
 """
 
 
-def python(project: Path, *arguments: str, url: str | None = None) -> "subprocess.CompletedProcess[str]":
+def python(
+    project: Path, *arguments: str, url: str | None = None, **settings: str
+) -> "subprocess.CompletedProcess[str]":
     """Run Python in the project's folder, which is all it can import from beside the libraries."""
-    return run([sys.executable, *arguments], cwd=project, env=alone(url))
+    return run([sys.executable, *arguments], cwd=project, env=alone(url, **settings))
 
 
 def alone(url: str | None, **settings: str) -> dict[str, str]:

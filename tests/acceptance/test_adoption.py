@@ -80,9 +80,9 @@ def test_the_copy_imports_nothing_of_this_project(tmp_path: Path) -> None:
 import importlib, pkgutil, sys
 sys.path.insert(0, ".")
 import shop.db_migrations as package
-for module in pkgutil.iter_modules(package.__path__):
-    if module.name != "__main__":
-        importlib.import_module(f"{package.__name__}.{module.name}")
+for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
 print(sorted(name for name in sys.modules if name.partition(".")[0] in {"api", "tests", "devtools"}))
 """
     done = python(project, "-I", "-W", "error", "-c", program)

@@ -5,8 +5,7 @@ from typing import Any
 
 import pytest
 
-from api.migrations.assembly import Session
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import Observed
 from api.migrations.core.status import Tracker
@@ -19,7 +18,7 @@ GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
 
 
-def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> Session:
+def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> OperatorSession:
     """A session, not yet open."""
     return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
 

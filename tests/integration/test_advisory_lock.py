@@ -7,9 +7,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from api.migrations.assembly import Session
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.databases.postgres.connection import connect, set_for_work
@@ -46,7 +45,7 @@ async def connections(database_url: str) -> AsyncIterator[list[asyncpg.Connectio
         await connection.close()
 
 
-async def holding(url: str, ini: Path) -> Session:
+async def holding(url: str, ini: Path) -> OperatorSession:
     """A session that has the lock; nothing limits how long its statements wait."""
     session = assembled(url, ini, lock_timeout_seconds=0).session()
     await session.open()
@@ -54,7 +53,7 @@ async def holding(url: str, ini: Path) -> Session:
     return session
 
 
-async def work(session: Session) -> None:
+async def work(session: OperatorSession) -> None:
     """Upgrade to the head."""
     await asyncio.wait_for(session.run(HEAD, ProgressReporter(Tracker())), FOREVER_SECONDS)
 

@@ -10,9 +10,9 @@ import pytest
 
 from api.migrations.assembly import Assembly
 from api.migrations.core.protocols import MigrationRequest
-from api.migrations.databases.postgres import pg_dump as dump
+from api.migrations.databases.backups import pg_dump as dump
+from api.migrations.databases.backups.libpq import environment
 from api.migrations.databases.postgres.connection import connect
-from api.migrations.databases.postgres.libpq import environment
 from api.migrations.errors import BackupFailed, DirectConnectionNeeded, MigrationError
 from api.migrations.execution.limits import Limits
 from api.migrations.urls.database_url import DatabaseURL

@@ -11,8 +11,8 @@ import asyncpg
 import pytest
 
 from api.migrations.cli.doctor import examine
+from api.migrations.databases.backend import Verdict
 from api.migrations.databases.postgres import diagnostics as server_checks
-from api.migrations.databases.postgres.diagnostics import Verdict
 from tests.acceptance.standby import REPLICATION, standby_of
 from tests.lease_electors import LEASE_SECONDS, NAME, making, serving
 from tests.pooler import PgBouncer

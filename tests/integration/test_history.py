@@ -8,8 +8,7 @@ import pytest
 from alembic import command
 from alembic.config import Config
 
-from api.migrations.assembly import Session
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
@@ -30,7 +29,7 @@ run_env(metadata)
 """
 
 
-async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) -> Session:
+async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) -> OperatorSession:
     """A session that holds the lock."""
     session = assembled(url, ini, instance, lock_timeout_seconds=0, **settings).session()
     await session.open()

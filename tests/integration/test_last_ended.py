@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.assembly import Session
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
@@ -19,7 +18,7 @@ TABLE = "alembic_version_history"
 
 
 @pytest.fixture
-async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSession]:
     """An open session on an empty database, with a tree of one revision."""
     opened = assembled(database_url, tree(tmp_path, "pass")).session()
     await opened.open()
@@ -27,7 +26,7 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
     await opened.close()
 
 
-async def run_request(session: Session, order: MigrationRequest = HEAD) -> None:
+async def run_request(session: OperatorSession, order: MigrationRequest = HEAD) -> None:
     """Do it under the lock, and leave."""
     await session.open()
     try:
@@ -38,7 +37,7 @@ async def run_request(session: Session, order: MigrationRequest = HEAD) -> None:
     await session.open()
 
 
-async def ended(session: Session) -> tuple[float | None, float | None]:
+async def ended(session: OperatorSession) -> tuple[float | None, float | None]:
     """The last success and the last failure, as a look finds them."""
     observed = await session.observe()
     return observed.last_success, observed.last_failure
@@ -51,14 +50,14 @@ async def moment(url: str, column: str, outcome: str) -> float:
     return seconds
 
 
-async def test_a_database_without_a_history_knows_of_nothing(session: Session, database_url: str) -> None:
+async def test_a_database_without_a_history_knows_of_nothing(session: OperatorSession, database_url: str) -> None:
     """Neither an empty one nor one that plain Alembic has migrated."""
     assert await ended(session) == (None, None)
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert await ended(session) == (None, None)
 
 
-async def test_stamped_and_undone_are_successes(session: Session, database_url: str) -> None:
+async def test_stamped_and_undone_are_successes(session: OperatorSession, database_url: str) -> None:
     """The newest of them counts, by the database's clock."""
     await run_request(session, MigrationRequest("stamp", "r1"))
     stamped = await moment(database_url, "finished_at", "stamped")
@@ -87,7 +86,7 @@ async def test_a_failure_stays_the_last_word_until_something_is_applied(database
     await mended.close()
 
 
-async def test_an_interrupted_attempt_failed_when_it_began(session: Session, database_url: str) -> None:
+async def test_an_interrupted_attempt_failed_when_it_began(session: OperatorSession, database_url: str) -> None:
     """It is closed by whoever comes next; that is no moment of a failure, and must not outlast the success after it."""
     await run_request(session)
     before = await ended(session)

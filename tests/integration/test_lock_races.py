@@ -10,9 +10,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from api.migrations.assembly import Assembly, Session
+from api.migrations.assembly import Assembly
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, MigrationError
@@ -57,7 +57,7 @@ async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> No
     assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
 
 
-async def one_try(session: Session, seconds: float) -> str:
+async def one_try(session: OperatorSession, seconds: float) -> str:
     """Connect and take the lock, cancelled after so many seconds; whatever happened, close. Returns how it ended."""
     try:
         async with asyncio.timeout(seconds):

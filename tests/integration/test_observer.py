@@ -11,9 +11,8 @@ import asyncpg
 import pytest
 import sqlalchemy as sa
 
-from api.migrations.assembly import Session
 from api.migrations.core.lock_key import LockKey
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import Observed
 from api.migrations.core.status import Blocker, LockStatus, Tracker
@@ -68,7 +67,7 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 @asynccontextmanager
 async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
     """Somebody who runs the revisions; at the end they must all be there."""
-    session: Session = assembled(url, ini, lock_timeout_seconds=2).session()
+    session: OperatorSession = assembled(url, ini, lock_timeout_seconds=2).session()
     try:
         await session.open()
         assert await session.try_lock()

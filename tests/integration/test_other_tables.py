@@ -9,7 +9,7 @@ import pytest
 from api.migrations.cli import commands
 from api.migrations.cli.doctor import examine
 from api.migrations.core.protocols import MigrationRequest
-from api.migrations.databases.postgres.diagnostics import Verdict
+from api.migrations.databases.backend import Verdict
 from api.migrations.errors import ConfigurationError
 from tests.acceptance.fleet import alembic, migrate
 from tests.places import HISTORY, Place, versions

@@ -8,8 +8,7 @@ from typing import Any
 import asyncpg
 import pytest
 
-from api.migrations.assembly import Session
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import HalfApplied, Observed
 from api.migrations.core.status import Tracker
@@ -25,7 +24,7 @@ HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE 
 
 
 @pytest.fixture
-async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
+async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSession]:
     """An open session on an empty database, with a tree of one revision."""
     opened = assembled(database_url, tree(tmp_path, CREATE)).session()
     await opened.open()
@@ -33,7 +32,7 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[Session]:
     await opened.close()
 
 
-async def migrate(session: Session) -> None:
+async def migrate(session: OperatorSession) -> None:
     """Upgrade to the head under the lock."""
     await session.open()
     assert await session.try_lock()
@@ -41,7 +40,7 @@ async def migrate(session: Session) -> None:
     await session.unlock()
 
 
-async def test_an_empty_database_has_no_revisions(session: Session) -> None:
+async def test_an_empty_database_has_no_revisions(session: OperatorSession) -> None:
     """Neither table is there, which is no error."""
     assert await session.observe() == Observed()
     assert await session.lineage() == {}
@@ -50,7 +49,7 @@ async def test_an_empty_database_has_no_revisions(session: Session) -> None:
     assert await session.runs(10) == []
 
 
-async def test_looking_creates_nothing_and_leaves_no_transaction(session: Session, database_url: str) -> None:
+async def test_looking_creates_nothing_and_leaves_no_transaction(session: OperatorSession, database_url: str) -> None:
     """A look must be harmless, or it could not be repeated every second."""
     await session.observe()
     tables = await fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
@@ -58,7 +57,7 @@ async def test_looking_creates_nothing_and_leaves_no_transaction(session: Sessio
     assert (tables, [row["state"] for row in states]) == ([], ["idle"])
 
 
-async def test_a_version_table_without_a_history_is_read(session: Session, database_url: str) -> None:
+async def test_a_version_table_without_a_history_is_read(session: OperatorSession, database_url: str) -> None:
     """A database that plain Alembic has migrated so far."""
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert await session.observe() == Observed()
@@ -66,14 +65,16 @@ async def test_a_version_table_without_a_history_is_read(session: Session, datab
     assert await session.observe() == Observed(frozenset({"r1", "other"}))
 
 
-async def test_a_history_without_a_version_table_is_an_empty_database(session: Session, database_url: str) -> None:
+async def test_a_history_without_a_version_table_is_an_empty_database(
+    session: OperatorSession, database_url: str
+) -> None:
     """Somebody dropped the table by hand: nothing is applied, as far as anybody can tell."""
     await migrate(session)
     await fetch(database_url, "DROP TABLE alembic_version")
     assert await session.observe() == Observed()
 
 
-async def test_both_tables_are_read_in_one_look(session: Session) -> None:
+async def test_both_tables_are_read_in_one_look(session: OperatorSession) -> None:
     """After a run by this package."""
     await migrate(session)
     assert await session.observe() == Observed(frozenset({"r1"}))
@@ -181,7 +182,7 @@ async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path
         await one.close()
 
 
-async def test_close_may_be_repeated_and_open_comes_back(session: Session) -> None:
+async def test_close_may_be_repeated_and_open_comes_back(session: OperatorSession) -> None:
     """The coordinator closes in `finally`, whatever happened before."""
     await session.close()
     await session.close()
@@ -240,7 +241,7 @@ async def test_a_session_that_may_not_be_ended_is_named(server: Server, database
     server.execute(f'ALTER DATABASE "{name}" OWNER TO {name}')
     assembly = assembled(server.url(name, user=name, password="p"), tree(tmp_path, CREATE))
     ghost = await asyncpg.connect(database_url)
-    await ghost.execute(f"SET application_name = '{application_name(assembly.key, 'migrating', 'ghost')}'")
+    await ghost.execute(f"SET application_name = '{application_name(assembly.database.key, 'migrating', 'ghost')}'")
     session = assembly.session()
     await session.open()
     with pytest.raises(PrivilegeMissing, match=rf"sessions \[{ghost.get_server_pid()}\] of another role"):

@@ -11,7 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from api.migrations import MigrationSettings, lifespan_with_migrations
 from api.migrations.startup_integration import MigrationLifespan
-from api.migrations.web.health import Gate
+from api.migrations.web.gate import Gate
 from tests.integration.served import Pool, Served, service, settings
 from tests.unit.core.fakes import FOREVER_SECONDS, tree
 from tests.waiting import wait_until

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.assembly import Session
 from api.migrations.cli import commands
+from api.migrations.core.protocols import OperatorSession
 from api.migrations.core.status import Holder, LockStatus
 from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import LockHeld
@@ -53,11 +53,11 @@ async def test_unlock_never_tells_to_end_a_foreign_process(
 ) -> None:
     """The number of a container's first process, or none, would be another one's on the host."""
 
-    async def held(_: Session) -> LockStatus:
+    async def held(_: OperatorSession) -> LockStatus:
         return LockStatus(Holder("vm", pid))
 
     sqlite_place.path.touch()
-    monkeypatch.setattr(SqlSession, "survey", held)
+    monkeypatch.setattr(SqlSession, "lock_status", held)
     asking = assembled(sqlite_place.url, tree(tmp_path, GROUND), "asking", strategy="advisory_lock")
     with pytest.raises(LockHeld) as told:
         await commands.unlock(asking, Namespace(force=False))

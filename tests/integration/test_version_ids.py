@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from api.migrations.core.protocols import MigrationRequest
-from api.migrations.databases.postgres.diagnostics import Verdict
+from api.migrations.databases.backend import Verdict
 from api.migrations.errors import ConfigurationError, RevisionFailed
 from tests.integration.sql_runs import outcomes, run_request
 from tests.integration.test_doctor import found

@@ -7,22 +7,20 @@ import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
 from functools import partial, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from ..assembly import Assembly, Session
-from ..core.protocols import MigrationRequest
+from ..assembly import Assembly
+from ..core.protocols import MigrationRequest, OperatorSession
 from ..core.schema import SchemaState, explain, invalid_index_advice
-from ..core.status import Holder
-from ..databases.backup import Backup
-from ..databases.postgres.connection import quoted
-from ..databases.postgres.diagnostics import Verdict
-from ..databases.postgres.terminate import record
-from ..databases.postgres.terminate import unlock as end_holder
-from ..errors import ConfigurationError, LockHeld, MigrationError, NotAtHead, SchemaRefused
+from ..databases.backend import Verdict
+from ..errors import ConfigurationError, MigrationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
 from ..text.encoding import restored
 from .doctor import examine
+
+if TYPE_CHECKING:
+    from ..databases.backups.backup import Backup  # optional
 
 Result = dict[str, Any]
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
@@ -179,13 +177,10 @@ async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
     On MySQL, MariaDB and SQLite it ends nobody: it says who holds the lock, and what would free it.
     """
-    if assembly.url.dialect != "postgresql":
-        return await _how_to_unlock(assembly)
-    async with assembly.connection("unlocking") as connection:
-        ended = await end_holder(connection, assembly.key, force=arguments.force)
-        if ended is None:
-            return await _nobody(assembly)
-        await record(connection, quoted(assembly.runner.tables[1]), assembly.settings.instance, ended)
+    new_session, history = partial(assembly.session, "reading"), assembly.runner.tables[1]
+    ended = await assembly.database.end_holder(new_session, history, force=arguments.force)
+    if ended is None:
+        return await _nobody(assembly)
     return {"message": f"ended session {ended.pid} of {ended.instance}; what it was doing is rolled back"}
 
 
@@ -202,7 +197,7 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Where the database stands, what is pending, who holds the lock, who else is there."""
 
-    async def look(session: Session) -> Result:
+    async def look(session: OperatorSession) -> Result:
         schema = await read_schema(assembly, session)
         seen = await session.lock_status()
         return {
@@ -242,28 +237,6 @@ async def _nobody(assembly: Assembly) -> Result:
     }
 
 
-async def _how_to_unlock(assembly: Assembly) -> Result:
-    holder = (await read_session(assembly, lambda session: session.lock_status())).holder
-    if holder is None:
-        return await _nobody(assembly)
-    # a person's decision: here nothing tells whether it is getting on
-    how = _by_kill(holder) if assembly.url.dialect == "mysql" else _by_process(holder)
-    raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, {how}")
-
-
-def _by_kill(holder: Holder) -> str:
-    return (
-        f"run 'KILL {holder.pid};' on the server, which frees the lock; its process connects again and starts over, so "
-        "end that first if it shall not go on"
-    )
-
-
-def _by_process(holder: Holder) -> str:
-    # 0 is not known yet, and 1 is a container's first process, whose number means something else outside
-    process = f"process {holder.pid} of {holder.instance}" if (holder.pid or 0) > 1 else f"instance {holder.instance}"
-    return f"end {process} (on its host, or in its container), which frees the lock"
-
-
 def _told(row: Mapping[str, Any], description: str) -> Result:
     began, ended = row["started_at"], row["finished_at"]
     seconds = (ended - began).total_seconds() if ended else None
@@ -273,7 +246,7 @@ def _told(row: Mapping[str, Any], description: str) -> Result:
 
 
 def _backups(assembly: Assembly, backup: Backup) -> Result:
-    return {"backups": backup.made, "dialect": assembly.url.dialect}
+    return {"backups": backup.made, "dialect": assembly.database.url.dialect, "restores_into": backup.restores_into}
 
 
 def _outcome(assembly: Assembly) -> Result:

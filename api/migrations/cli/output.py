@@ -151,7 +151,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield from (f"  {step}" for step in result["steps"])
     yield str(result["message"])
     if "backups" in result:
-        yield from _backups(result["backups"], result["dialect"])
+        yield from _backups(result["backups"], result["restores_into"])
     yield from (f"  pending: {revision}" for revision in result.get("pending", ()))
     if "lock" in result:
         yield from _read_lock_status(result)
@@ -159,12 +159,7 @@ def _lines(result: dict[str, Any]) -> Iterator[str]:
         yield invalid_index_advice(result["invalid_indexes"])
 
 
-def _backups(made: list[Any], dialect: str) -> Iterator[str]:
-    into = (
-        "beside the database's file"
-        if dialect == "sqlite"
-        else "into a new database, with PGHOST, PGUSER and PGPASSWORD set"
-    )
+def _backups(made: list[Any], into: str) -> Iterator[str]:
     for backup in made:
         yield f"backup: {backup.path} ({backup.bytes} bytes, SHA-256 {backup.sha256})"
         yield f"to restore it {into}:"

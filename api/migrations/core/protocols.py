@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 from .schema import Observed
 from .status import Blocker, LockStatus
@@ -139,6 +139,26 @@ class MigrationSession(Protocol):
 
     async def close(self) -> None:
         """Leave nothing behind; never raises, bounded in time."""
+
+
+class OperatorSession(MigrationSession, Protocol):
+    """What commands ask besides."""
+
+    async def recognise(self) -> None:
+        """Make sure that the version and the history table are what they are taken for.
+
+        Raises:
+            ConfigurationError: one of them is another table.
+        """
+
+    async def runs(self, limit: int) -> Sequence[Mapping[str, Any]]:
+        """The newest rows of the history table, newest first."""
+
+    async def half_applied(self) -> Mapping[str, Any] | None:
+        """The newest half-applied attempt, if any."""
+
+    async def invalid_indexes(self) -> list[str]:
+        """The INVALID indexes of the database, by their quoted names."""
 
 
 class Elector(Protocol):

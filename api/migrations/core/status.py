@@ -203,6 +203,8 @@ class Status:
     strategy: str = ""
     dialect: str = ""
     lock_key: str | None = None
+    holder_kind: str = "session"
+    """What `Holder.pid` numbers: a database session, or a process."""
     reachable: bool | None = None
     schema: Schema = Schema()
     schemas: Mapping[str, Schema] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from ..runtime.cancellation import to_the_end
 from .sql_store import SqlTables, shape
 
 if TYPE_CHECKING:
-    from .sqlite.backup import SqliteBackup  # not every Python has SQLite
+    from .backups.sqlite import SqliteBackup  # not every Python has SQLite
 
 CLOSE_SECONDS = 1.0
 

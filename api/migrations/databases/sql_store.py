@@ -1,6 +1,6 @@
 """What the version and history tables say on a database other than PostgreSQL, in SQLAlchemy's own words.
 
-The same questions as `tables.py` answers with one statement of PostgreSQL's each; here they take a few.
+The same questions as `postgres/store.py` answers with one statement of PostgreSQL's each; here they take a few.
 """
 
 from __future__ import annotations

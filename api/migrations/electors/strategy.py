@@ -13,7 +13,6 @@ from dataclasses import dataclass
 
 from ..errors import ConfigurationError
 from ..settings import MigrationSettings, Strategy
-from ..urls.database_url import DatabaseURL
 
 
 @dataclass(frozen=True)
@@ -24,31 +23,25 @@ class Choice:
     why: str
 
 
-_NATIVE = {
-    "postgresql": "an advisory lock of the server, on the session that runs the revisions",
-    "mysql": "GET_LOCK of the server, on the session that runs the revisions",
-    "sqlite": "a lock file beside the database, for the processes of one host",
-}
-
-
-def choose(settings: MigrationSettings, url: DatabaseURL) -> Choice:
+def choose(settings: MigrationSettings, native_lock: str, why_redis: str | None) -> Choice:
     """The strategy that `auto` means, or the one that was named.
 
     Args:
         settings: what was asked for.
-        url: the database.
+        native_lock: the database's own lock, for people.
+        why_redis: why that lock is not enough where there is a Redis; None where it is.
 
     Raises:
-        ConfigurationError: several instances cannot be safe that way; the message names the row of the decision table.
+        ConfigurationError: a hold in Redis would outlast the wait budget.
     """
     named = settings.strategy
     if named is not Strategy.AUTO:
         return Choice(named, "MIGRATION_STRATEGY names it")
-    if url.dialect == "mysql" and settings.redis_url is not None:
+    if why_redis and settings.redis_url is not None:
         _refuse_long_ttl(settings)
-        return Choice(Strategy.REDIS, "MIGRATION_REDIS_URL is set, and GET_LOCK holds on one server only")
+        return Choice(Strategy.REDIS, f"MIGRATION_REDIS_URL is set, and {why_redis}")
     unused = "" if settings.redis_url is None else "; MIGRATION_REDIS_URL is not used"
-    return Choice(Strategy.ADVISORY_LOCK, _NATIVE[url.dialect] + unused)
+    return Choice(Strategy.ADVISORY_LOCK, native_lock + unused)
 
 
 def _refuse_long_ttl(settings: MigrationSettings) -> None:

@@ -1,34 +1,30 @@
-"""Views of the status: `/health/live`, `/health/ready`, `/health/migrations`, and the gate in front of the service.
-
-`/health/migrations` is JSON, and a page for a browser.
+"""The probes: `/health/live`, `/health/ready`, and `/health/migrations`, which is JSON, and a page for a browser.
 
 They read memory, never the database: a probe must not add load to a database in trouble, nor wait for it.
 """
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
+from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ..core.schema import Schema, SchemaState
 from ..core.status import Phase, Status
-from .status_page.page import prefers_html, render
-from .status_page.style import HEADERS as PAGE_HEADERS
-
-RETRY_AFTER_SECONDS = 2
-_HEADERS = {"Cache-Control": "no-store"}
-_SERVICE_RESTART = 1012
+from .gate import NO_STORE, RETRY_LATER
 
 Read = Callable[[], Status]
+
+_PAGE: Any = import_module(".status_page.page", __package__) if find_spec(".status_page", __package__) else None
+"""The status page is optional."""
 
 
 def verdict(status: Status) -> str:
@@ -83,7 +79,7 @@ def routes(read: Read) -> list[Route]:
     """The three endpoints, reading the status through `read`."""
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"status": "pass"}, headers=_HEADERS)
+        return JSONResponse({"status": "pass"}, headers=NO_STORE)
 
     async def ready(request: Request) -> Response:
         status = read()
@@ -91,7 +87,7 @@ def routes(read: Read) -> list[Route]:
 
     async def migrations(request: Request) -> Response:
         status = read()
-        html = prefers_html(",".join(request.headers.getlist("accept")))
+        html = _PAGE and _PAGE.prefers_html(",".join(request.headers.getlist("accept")))
         answer = _page(status) if html else _answer(status, body(status))
         answer.headers["Vary"] = "Accept"
         return answer
@@ -103,74 +99,13 @@ def routes(read: Read) -> list[Route]:
     ]
 
 
-class Gate:
-    """Answers 503 to everything but `open_paths` until the instance is ready; then it only passes on.
-
-    `late_state` is what a lifespan that started after readiness yielded: servers copy the lifespan's state
-    into each request before that was known.
-    """
-
-    def __init__(self, app: ASGIApp, read: Read, open_paths: Collection[str]) -> None:
-        self.app = app
-        self._read = read
-        self.shut(open_paths)
-
-    def shut(self, open_paths: Collection[str]) -> None:
-        """From now on only `open_paths` pass, until it is opened: another start begins as the first one did."""
-        self.late_state: MutableMapping[str, Any] = {}
-        self._open_paths = frozenset(open_paths)
-        self._open = False
-
-    @property
-    def is_open(self) -> bool:
-        """Whether requests pass."""
-        return self._open
-
-    def open(self) -> None:
-        """From now on everything passes."""
-        self._open = True
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
-        if self._open and scope["type"] != "lifespan":
-            scope.setdefault("state", {}).update(self.late_state)
-        if self._open or scope["type"] == "lifespan" or _path(scope) in self._open_paths:
-            await self.app(scope, receive, send)
-        elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": _SERVICE_RESTART, "reason": "not ready: migrating"})
-        else:
-            await _problem(self._read(), scope["path"])(scope, receive, send)
-
-
-def _problem(status: Status, path: str) -> Response:
-    body = {
-        "type": "about:blank",
-        "title": "Service Unavailable",
-        "status": 503,
-        # whoever asks here may be anybody: the reason is for those who see the health endpoints
-        "detail": f"This instance is not ready to serve ({status.phase}); try again in a moment.",
-        "instance": path,
-        "phase": status.phase,
-    }
-    return Response(json.dumps(body), 503, _retry(), "application/problem+json")
-
-
 def _answer(status: Status, content: dict[str, Any]) -> Response:
-    return JSONResponse(content, 200, _HEADERS) if status.ready else JSONResponse(content, 503, _retry())
+    return JSONResponse(content, 200, NO_STORE) if status.ready else JSONResponse(content, 503, RETRY_LATER)
 
 
 def _page(status: Status) -> Response:
-    headers = _HEADERS if status.ready else _retry()
-    return HTMLResponse(render(status, time.time()), 200 if status.ready else 503, {**headers, **PAGE_HEADERS})
-
-
-def _retry() -> dict[str, str]:
-    return {**_HEADERS, "Retry-After": str(RETRY_AFTER_SECONDS)}
-
-
-def _path(scope: Scope) -> str:
-    path = str(scope["path"]).removeprefix(scope.get("root_path", ""))
-    return path.rstrip("/") or "/"
+    code, headers = (200, NO_STORE) if status.ready else (503, RETRY_LATER)
+    return HTMLResponse(_PAGE.render(status, time.time()), code, {**headers, **_PAGE.HEADERS})
 
 
 def _lock(status: Status) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from starlette.routing import Route
 
 from ..core.status import Phase, Status, Tracker
 from ..settings import MigrationSettings
-from .health import Gate, routes
+from .gate import Gate
+from .health import routes
 
 
 def install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:

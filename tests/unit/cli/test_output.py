@@ -11,7 +11,9 @@ import pytest
 from api.migrations.cli import output as terminal
 from api.migrations.core.schema import SchemaState
 from api.migrations.core.status import Blocker, Holder, Member, Statement, Tracker
-from api.migrations.databases.backup import Made
+from api.migrations.databases.backups.backup import Backup, Made
+from api.migrations.databases.backups.postgres import PostgresBackup
+from api.migrations.databases.backups.sqlite import SqliteBackup
 from api.migrations.errors import Cancelled, ConfigurationError, WaitTimeout
 
 STARTED = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
@@ -91,15 +93,15 @@ def test_the_holder_is_told_as_far_as_it_is_known(
 
 
 @pytest.mark.parametrize(
-    ("dialect", "words"), [("postgresql", "with PGHOST"), ("sqlite", "beside the database's file")]
+    ("kind", "words"), [(PostgresBackup, "with PGHOST"), (SqliteBackup, "beside the database's file")]
 )
-def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], dialect: str, words: str) -> None:
+def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], kind: type[Backup], words: str) -> None:
     """A copied file needs no PGHOST."""
     made = Made("/b/x", 1, "ab", (), "cp -n /b/x /d/x.restored")
-    terminal.show({"message": "", "backups": [made], "dialect": dialect}, as_json=False)
+    terminal.show({"message": "", "backups": [made], "restores_into": kind.restores_into}, as_json=False)
     *_, how, restore = capsys.readouterr().out.splitlines()
     assert words in how
-    assert ("PGHOST" in how) is (dialect == "postgresql")
+    assert ("PGHOST" in how) is (kind is PostgresBackup)
     assert restore == "  cp -n /b/x /d/x.restored"
 
 

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from api.migrations.core.lock_key import LockKey
-from api.migrations.databases.registry import lock_key, lock_name
+from api.migrations.databases.registry import backend_of
 from api.migrations.lock_manager import application_name, instance_of
 from api.migrations.settings import MigrationSettings
 from api.migrations.urls.database_url import DatabaseURL
@@ -67,7 +67,7 @@ def test_a_channel_needs_no_quoting() -> None:
 def mysql_name(database: str, **settings: str) -> str:
     """What GET_LOCK is given for a database of that name."""
     url = DatabaseURL.parse(f"mysql://shop:secret@db.example/{database}")
-    return lock_name(url, lock_key(MigrationSettings.load(_env_file=None, **settings), url))
+    return backend_of(MigrationSettings.load(_env_file=None, **settings), url).lock_name
 
 
 @pytest.mark.parametrize("database", ["s", "s" * LONGEST, "%C3%BC" * LONGEST], ids=["short", "long", "longer in bytes"])

@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
+from api.migrations.databases.registry import backend_of
 from api.migrations.databases.sqlite.placement import Placement, refuse_unsafe
-from api.migrations.electors.strategy import choose
+from api.migrations.electors.strategy import Choice, choose
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import MigrationSettings, Strategy
 
@@ -23,6 +24,12 @@ def settings(database: str, **given: Any) -> MigrationSettings:
     return MigrationSettings.load(database_url=URLS[database], **given)
 
 
+def chosen(settings: MigrationSettings) -> Choice:
+    """What is chosen for the database that they name."""
+    database = backend_of(settings, settings.url())
+    return choose(settings, database.native_lock, database.why_redis)
+
+
 @pytest.mark.parametrize(
     ("database", "given", "strategy", "why"),
     [
@@ -37,7 +44,7 @@ def settings(database: str, **given: Any) -> MigrationSettings:
 def test_what_auto_picks(database: str, given: dict[str, Any], strategy: str, why: str) -> None:
     """And that it says why."""
     asked = settings(database, **given)
-    choice = choose(asked, asked.url())
+    choice = chosen(asked)
     assert choice.strategy is Strategy(strategy)
     assert why in choice.why
 
@@ -46,8 +53,8 @@ def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
     """Nobody may give up before a dead leader's hold ends; where Redis is not asked it does not matter."""
     asked = {database: settings(database, redis_url=REDIS, redis_ttl_seconds=200) for database in URLS}
     with pytest.raises(ConfigurationError, match="more than half of MIGRATION_WAIT_SECONDS"):
-        choose(asked["mysql"], asked["mysql"].url())
-    assert choose(asked["postgresql"], asked["postgresql"].url()).strategy is Strategy.ADVISORY_LOCK
+        chosen(asked["mysql"])
+    assert chosen(asked["postgresql"]).strategy is Strategy.ADVISORY_LOCK
 
 
 @pytest.mark.parametrize("database", URLS)
@@ -55,7 +62,7 @@ def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
 def test_a_named_strategy_is_taken(database: str, named: str) -> None:
     """Whoever names one has his reasons."""
     asked = settings(database, strategy=named, redis_url=REDIS)
-    choice = choose(asked, asked.url())
+    choice = chosen(asked)
     assert (choice.strategy, choice.why) == (Strategy(named), "MIGRATION_STRATEGY names it")
 
 

@@ -193,7 +193,7 @@ def test_the_place_in_a_revision_is_named() -> None:
         raise ValueError
     except ValueError as error:
         place, elsewhere = where(error, __file__), where(error, "/elsewhere.py")
-    assert place.startswith(", at test_failures.py:")
+    assert place.startswith(", at test_error_translation.py:")
     assert elsewhere == where(ValueError(), None) == ""
 
 

@@ -8,7 +8,7 @@ from starlette.types import Message, Receive, Scope, Send
 
 from api.migrations.core.status import Phase, Status
 from api.migrations.settings import OPEN_PATHS
-from api.migrations.web.health import RETRY_AFTER_SECONDS, Gate
+from api.migrations.web.gate import RETRY_AFTER_SECONDS, Gate
 
 SECRET = "revision b failed: geh3im"
 

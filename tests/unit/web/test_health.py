@@ -11,7 +11,8 @@ from starlette.applications import Starlette
 
 from api.migrations.core.schema import Schema, SchemaState
 from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Statement, Status
-from api.migrations.web.health import RETRY_AFTER_SECONDS, body, routes, verdict
+from api.migrations.web.gate import RETRY_AFTER_SECONDS
+from api.migrations.web.health import body, routes, verdict
 
 STATUS = Status(
     phase=Phase.WAITING,

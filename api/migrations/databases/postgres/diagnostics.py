@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from enum import StrEnum
 from typing import Any
 
 import asyncpg
@@ -11,23 +10,16 @@ import asyncpg
 from ...core.protocols import ANSWER_SECONDS
 from ...core.schema import invalid_index_advice
 from ...execution.invalid_indexes import INVALID_INDEXES
+from ...execution.limits import Limits
+from ...settings import MigrationSettings
+from ...urls.database_url import DatabaseURL
+from ..backend import Answer, Verdict
+from .connection import connect
 
 OLD_SECONDS = 60.0
 """A transaction older than this is in the way of concurrent index builds, and perhaps of everything."""
 LAG_SECONDS = 10.0
 CLOCK_SECONDS = 5.0
-
-
-class Verdict(StrEnum):
-    """How bad it is."""
-
-    OK = "ok"
-    WARN = "warn"
-    FAIL = "fail"
-
-
-Answer = tuple[Verdict, str]
-"""The verdict, and what was found and what to do about it."""
 
 
 async def server(connection: asyncpg.Connection) -> Answer:
@@ -131,6 +123,58 @@ async def clock(connection: asyncpg.Connection) -> Answer:
     if abs(off) <= CLOCK_SECONDS:
         return Verdict.OK, "the server's clock agrees with this machine's"
     return Verdict.WARN, f"the server's clock is {off:+.0f} s off this machine's: logs and history will not line up"
+
+
+async def privileges(connection: asyncpg.Connection, schema: str | None) -> Answer:
+    """What the migration role may create, alter and see."""
+    me, there, creates, sees = await connection.fetchrow(
+        "SELECT quote_ident(current_user), quote_ident(s), has_schema_privilege(s, 'CREATE'), "
+        "pg_has_role('pg_read_all_stats', 'USAGE') FROM coalesce($1, current_schema()) s",
+        schema,
+        timeout=ANSWER_SECONDS,
+    )
+    if not creates:
+        return Verdict.FAIL, f"{me} may not create tables: GRANT CREATE ON SCHEMA {there} TO {me};"
+    foreign = await _not_owned(connection)
+    if foreign:
+        return Verdict.WARN, f"{me} does not own {foreign}, so no revision can alter it: ALTER TABLE … OWNER TO {me};"
+    if not sees:
+        return Verdict.WARN, f"{me} does not see what others do: GRANT pg_read_all_stats TO {me};"
+    return Verdict.OK, f"{me} owns the tables, may create others and sees every session"
+
+
+async def service(
+    settings: MigrationSettings, limits: Limits, application_name: str, tables: tuple[str, str]
+) -> Answer:
+    """What the service's role may read, where the migrations have one of their own."""
+    given = settings.database_url
+    if given is None or settings.migration_database_url is None:
+        return Verdict.OK, "the service uses the same URL"
+    version, history = tables
+    connection = await connect(DatabaseURL.parse(given.get_secret_value()), limits, application_name)
+    try:
+        role, reads = await connection.fetchrow(
+            "SELECT quote_ident(current_user), coalesce(has_table_privilege(to_regclass($1), 'SELECT'), true) "
+            "AND coalesce(has_table_privilege(to_regclass($2), 'SELECT'), true)",
+            version,
+            history,
+            timeout=ANSWER_SECONDS,
+        )
+    finally:
+        await connection.close()
+    if reads:
+        return Verdict.OK, f"the service's role {role} may read the version and history tables"
+    return Verdict.WARN, f"the service's role cannot read the version: GRANT SELECT ON {version}, {history} TO {role};"
+
+
+async def _not_owned(connection: asyncpg.Connection) -> str:
+    rows = await connection.fetch(
+        "SELECT c.oid::regclass::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace "
+        "WHERE c.relkind IN ('r', 'p') AND n.nspname = ANY(current_schemas(false)) "
+        "AND NOT pg_has_role(c.relowner, 'USAGE') ORDER BY 1",
+        timeout=ANSWER_SECONDS,
+    )
+    return ", ".join(row[0] for row in rows[:5]) + (" and more" if len(rows) > 5 else "")
 
 
 SERVER_CHECKS = (server, pooler, timeouts, transactions, prepared, indexes, replication, clock)

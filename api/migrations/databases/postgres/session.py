@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
@@ -25,13 +25,15 @@ from ...execution.version_ids import IdColumn, refuse
 from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
 from ...text.encoding import storable
 from ...urls.database_url import DatabaseURL
-from .backup import PostgresBackup
 from .connection import connect, encodings, quoted
 from .lock_status import lock_status
 from .locked_run import LockedRun
 from .retry_pause import NEWEST, resting
 from .stalled_holder import end_if_frozen
 from .store import Tables
+
+if TYPE_CHECKING:
+    from ..backups.postgres import PostgresBackup  # optional
 
 CLOSE_SECONDS = 1.0
 

@@ -72,7 +72,7 @@ class Sqlite:
         """
         await asyncio.to_thread(self._try_to_open)
         engine = create_async_engine(
-            self._url, poolclass=NullPool, connect_args={"timeout": _wait_budget(self._limits.lock_timeout_seconds)}
+            self._url, poolclass=NullPool, connect_args={"timeout": _busy_seconds(self._limits.lock_timeout_seconds)}
         )
         # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
         engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
@@ -201,7 +201,7 @@ class FileLock:
         self._foreign_keys.remember(connection)
         limits = self._schedule.limits(revision)
         limits.warn_of_no_statement_timeout("SQLite", revision)
-        seconds = _wait_budget(limits.lock_timeout_seconds)
+        seconds = _busy_seconds(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def roll_back(self, connection: sa.Connection) -> bool:
@@ -236,7 +236,7 @@ def _begin(connection: Any) -> None:
         connection.cursor().execute("BEGIN IMMEDIATE")
 
 
-def _wait_budget(seconds: float) -> float:
+def _busy_seconds(seconds: float) -> float:
     # nothing interrupts SQLite while it waits; waiting stalls nobody, and is begun again
     return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
 

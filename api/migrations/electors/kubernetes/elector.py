@@ -11,7 +11,8 @@ Who takes it
     else was faster. A Lease is free when there is none, when it names nobody, or when its holder has renewed nothing
     for as long as it said its hold lasts. That is judged by the change that we see ourselves, on our monotonic clock:
     `renewTime` is compared with what it was before and never with the time, so a wall clock that is an hour wrong
-    neither steals nor waits. What was seen outlives the elector (`LeaseElection`), for a session may be closed between looks.
+    neither steals nor waits. What was seen outlives the elector (`LeaseElection`), for a session may be closed between
+    looks.
 
 How long it is ours
     From the moment a renewal *began* for two thirds of what others wait (10 s of 15 s). A renewal that succeeds late
@@ -43,16 +44,15 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 from ...core.clock import Clock, Deadline, SystemClock, jittered
-from ...errors import AccessRefused, ConfigurationError, HoldLost, MigrationError
+from ...errors import AccessRefused, HoldLost, MigrationError
 from ...settings import MigrationSettings
+from .client import LeaseAddress, LeaseClient, StoredLease
+from .cluster import cluster_config
 from .lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
-
-if TYPE_CHECKING:
-    from .client import LeaseAddress, LeaseClient, StoredLease
-    from .renewal import LeaseKeeper
+from .renewal import LeaseKeeper, LoopWatchdog
 
 log = logging.getLogger(__name__)
 
@@ -82,18 +82,8 @@ class LeaseElection:
             default_name: of the Lease, where MIGRATION_LEASE_NAME does not say it.
 
         Raises:
-            ConfigurationError: the client is not installed, or there is no Kubernetes to ask.
+            ConfigurationError: there is no Kubernetes API server to ask.
         """
-        try:
-            # only who chose this strategy has the client
-            from .client import LeaseAddress
-            from .cluster import cluster_config
-        except ModuleNotFoundError as error:
-            raise ConfigurationError(
-                # what is missing first may be something that comes along with it
-                "MIGRATION_STRATEGY=kubernetes needs the package lightkube, which is not installed; pip install "
-                "lightkube (in this project: the extra [kubernetes])"
-            ) from error
         config, tempo = cluster_config(), LeaseTimings(settings.lease_seconds)
         namespace = settings.lease_namespace or config.namespace
         name = settings.lease_name or default_name
@@ -228,7 +218,6 @@ class LeaseElector:
         return await client.replace(found, record)
 
     def _keep(self, taken: StoredLease, started: float) -> None:
-        from .renewal import LeaseKeeper, LoopWatchdog
 
         leases = self._leases
         pulse = LoopWatchdog(asyncio.get_running_loop(), leases.clock, leases.patience_seconds)

@@ -10,6 +10,7 @@ from ...core.schema import SchemaState
 from ...core.status import Phase, Status
 from .markup import Html, element, joined, void
 from .sections import clock, facts, names, sections
+from .style import HEADERS as HEADERS
 from .style import STYLE, icon
 
 REFRESH_SECONDS = {False: 2, True: 10}

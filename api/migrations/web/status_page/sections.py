@@ -109,7 +109,7 @@ def _lock(status: Status, now: float) -> Iterator[Html]:
     # only PostgreSQL has states, and keeps them from some roles; a file's lock is a process's, and no session's
     state = "state hidden" if lock_status.grant else holder.state
     if holder.pid:
-        session = status.dialect != "sqlite"
+        session = status.holder_kind == "session"
         pid = element("code", f"pid {holder.pid}")
         told.append(("session" if session else "process", joined(pid, f", {state}" if state else "")))
         if holder.since is not None:

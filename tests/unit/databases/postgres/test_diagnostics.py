@@ -8,8 +8,8 @@ import asyncpg
 import pytest
 from asyncpg.serverversion import split_server_version_string
 
+from api.migrations.databases.backend import Answer, Verdict
 from api.migrations.databases.postgres import diagnostics as server_checks
-from api.migrations.databases.postgres.diagnostics import Answer, Verdict
 
 
 @dataclass

@@ -8,8 +8,9 @@ import pytest
 
 from api.migrations.electors.kubernetes.cluster import cluster_config
 from api.migrations.electors.kubernetes.elector import LeaseElection
+from api.migrations.electors.registry import elector_of
 from api.migrations.errors import ConfigurationError
-from api.migrations.settings import MigrationSettings
+from api.migrations.settings import MigrationSettings, Strategy
 from tests.lease_api import NAMESPACE, LeaseApi
 
 NOWHERE = "/nonexistent"
@@ -110,7 +111,11 @@ def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     """The package and the extra are named."""
-    monkeypatch.delitem(sys.modules, "api.migrations.electors.kubernetes.client", raising=False)
+    for name in [name for name in sys.modules if name.startswith("api.migrations.electors.kubernetes.")]:
+        monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightkube", None)
+    settings = MigrationSettings.load(database_url="postgresql://host/name")
+    elector = elector_of(settings, Strategy.KUBERNETES, settings.url())
+    assert elector is not None
     with pytest.raises(ConfigurationError, match=r"not installed; pip install lightkube .*\[kubernetes\]"):
-        LeaseElection.build(MigrationSettings.load(), "derived")
+        elector()

@@ -12,7 +12,8 @@ from starlette.applications import Starlette
 
 from api.migrations.core.schema import Recorded, Schema, SchemaState
 from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Status
-from api.migrations.web.health import RETRY_AFTER_SECONDS, routes
+from api.migrations.web.gate import RETRY_AFTER_SECONDS
+from api.migrations.web.health import routes
 from api.migrations.web.status_page.markup import Html, element
 from api.migrations.web.status_page.page import prefers_html, render
 from api.migrations.web.status_page.sections import SHOWN
@@ -175,7 +176,8 @@ def test_an_instance_with_a_long_name_is_there_once() -> None:
 )
 def test_the_lock_is_told_in_the_databases_words(holder: Holder, dialect: str, words: str) -> None:
     """A file's lock is a process's, and only PostgreSQL has states that could be hidden."""
-    text = drawn(replace(STATUS, lock_status=LockStatus(holder), dialect=dialect)).text
+    kind = "process" if dialect == "sqlite" else "session"
+    text = drawn(replace(STATUS, lock_status=LockStatus(holder), dialect=dialect, holder_kind=kind)).text
     assert words in text
     assert "hidden" not in text
     assert ("session pid" in text) is (dialect == "mysql" and holder.pid is not None)
@@ -222,11 +224,11 @@ def test_there_is_no_section_without_content() -> None:
     ("changes", "tone", "headline"),
     [
         ({"phase": Phase.FAILED}, "bad", "Failed, not ready"),
-        ({"survey": LockStatus(Holder("web-1", 1))}, "busy", "Waiting while web-1 migrates"),
-        ({"survey": LockStatus(), "reachable": False}, "warn", "Waiting for the database"),
-        ({"phase": Phase.READY, "survey": LockStatus()}, "ok", "Ready"),
+        ({"lock_status": LockStatus(Holder("web-1", 1))}, "busy", "Waiting while web-1 migrates"),
+        ({"lock_status": LockStatus(), "reachable": False}, "warn", "Waiting for the database"),
+        ({"phase": Phase.READY, "lock_status": LockStatus()}, "ok", "Ready"),
         ({"phase": Phase.READY, "schema": Schema(SchemaState.AHEAD)}, "warn", "Ready, on a newer schema"),
-        ({"phase": Phase.OFF, "survey": LockStatus()}, "warn", "Ready, the schema is not checked"),
+        ({"phase": Phase.OFF, "lock_status": LockStatus()}, "warn", "Ready, the schema is not checked"),
     ],
 )
 def test_the_headline_says_it_in_words_and_in_colour(changes: dict[str, object], tone: str, headline: str) -> None:

@@ -19,10 +19,11 @@ from ...core.protocols import ANSWER_SECONDS
 from ...errors import BackupFailed, DirectConnectionNeeded
 from ...execution.history_table import History, RunAuthor
 from ...lock_manager import SessionLock, application_name
+from ...settings import MigrationSettings
 from ...urls.database_url import DatabaseURL
-from ..archive import Archive
-from ..backup import Backup, digest
-from .connection import engine_over
+from ..postgres.connection import engine_over
+from .archive import Archive
+from .backup import Backup, digest
 from .libpq import environment
 from .pg_dump import Tools
 
@@ -31,8 +32,16 @@ ASK_SECONDS = 1.0
 T = TypeVar("T")
 
 
+def create(settings: MigrationSettings, url: DatabaseURL, folder: Path, history: History, author: RunAuthor) -> Backup:
+    """What takes backups of the database of `url` into `folder`."""
+    archive, version_table = Archive(folder, settings.backup_keep), settings.version_table
+    return PostgresBackup(archive, settings.backup_seconds, history, author, url, version_table, settings.idle_seconds)
+
+
 class PostgresBackup(Backup):
     """Takes backups of the database of `url`, whose version table is called `version_table`."""
+
+    restores_into = "into a new database, with PGHOST, PGUSER and PGPASSWORD set"
 
     def __init__(
         self,

@@ -18,16 +18,26 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...errors import BackupFailed
 from ...execution.history_table import History, RunAuthor
-from ..archive import Archive
-from ..backup import Backup, digest, writing
+from ...settings import MigrationSettings
+from ...urls.database_url import DatabaseURL
+from .archive import Archive
+from .backup import Backup, digest, writing
 
 PAGES = 1000
 """Copied at a time; between two the copy can be given up."""
 BUSY_SECONDS = 10.0
 
 
+def create(settings: MigrationSettings, url: DatabaseURL, folder: Path, history: History, author: RunAuthor) -> Backup:
+    """What takes backups of the file of `url` into `folder`."""
+    archive = Archive(folder, settings.backup_keep, ".sqlite")
+    return SqliteBackup(archive, settings.backup_seconds, history, author, Path(url.database))
+
+
 class SqliteBackup(Backup):
     """Takes backups of the file at `source`."""
+
+    restores_into = "beside the database's file"
 
     def __init__(self, archive: Archive, seconds: float, history: History, author: RunAuthor, source: Path) -> None:
         super().__init__(archive, seconds, history, author)

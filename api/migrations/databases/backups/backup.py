@@ -1,7 +1,7 @@
 """A backup under the lock, complete before anything is changed. Nothing is ever restored by itself.
 
-What makes the copy differs (`pg_backup`, `sqlite_backup`); how it gets its name, is checked, written down and in the
-end removed does not.
+What makes the copy differs (`postgres`, `sqlite`); how it gets its name, is checked, recorded and in the end removed
+does not.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
-from ..errors import BackupFailed
-from ..execution.history_table import History, RunAuthor
+from ...errors import BackupFailed
+from ...execution.history_table import History, RunAuthor
 from .archive import CHECKSUM, PARTIAL, Archive
 
 log = logging.getLogger(__name__)
@@ -50,6 +50,9 @@ class Backup:
     Raises:
         BackupFailed: its folder is something else.
     """
+
+    restores_into: ClassVar[str]
+    """Where `Made.restore` puts the data, for people."""
 
     def __init__(self, archive: Archive, seconds: float, history: History, author: RunAuthor) -> None:
         _refuse_no_folder(archive.folder.absolute())

@@ -1,0 +1,1 @@
+"""Backups before a migration. Optional: without this folder the package migrates, and refuses `--backup`."""

@@ -1,0 +1,54 @@
+"""What the backends that are reached through SQLAlchemy alone have in common."""
+
+from __future__ import annotations
+
+import asyncio
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast
+
+from sqlalchemy.ext.asyncio import AsyncConnection
+
+from ..core.protocols import ANSWER_SECONDS, OperatorSession
+from ..execution.lock_retry import LockRetrySchedule
+from ..execution.runner import Runner
+from .backend import Backend
+from .sql_session import Platform, SqlSession
+
+if TYPE_CHECKING:
+    from .backups.backup import Backup  # optional
+    from .backups.sqlite import SqliteBackup
+
+
+class SqlBackend(Backend):
+    """A database with a `Platform`."""
+
+    @abstractmethod
+    def platform(self, schedule: LockRetrySchedule, *, create_file: bool) -> Platform:
+        """How to connect to the database, and to lock it."""
+
+    def session(
+        self,
+        runner: Runner,
+        schedule: LockRetrySchedule,
+        role: str,
+        backup: Backup | None = None,
+        *,
+        create_file: bool = True,
+    ) -> OperatorSession:
+        """A new session, not yet connected."""
+        platform = self.platform(schedule, create_file=create_file)
+        return SqlSession(platform, schedule, runner, self.settings.instance, cast("SqliteBackup | None", backup))
+
+    @asynccontextmanager
+    async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:
+        """An SQLAlchemy connection to read from."""
+        platform = self.platform(LockRetrySchedule(lambda _revision: self.limits), create_file=create_file)
+        # a server that accepts the connection and then does not answer would be waited for without end
+        async with asyncio.timeout(ANSWER_SECONDS):
+            connection = await platform.connect()
+        try:
+            yield connection
+        finally:
+            await connection.close()

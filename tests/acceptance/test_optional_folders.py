@@ -1,0 +1,72 @@
+"""What is optional is a folder: without it the package imports, works on PostgreSQL, and says what is missing."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance import evidence
+from tests.acceptance.fleet import until_phase
+from tests.acceptance.shop import adopted, python, shops
+
+pytestmark = pytest.mark.acceptance
+
+ASKED_FOR = {
+    "databases/mysql": ("check", {"DATABASE_URL": "mysql://user:password@host/name"}),
+    "databases/sqlite": ("check", {"DATABASE_URL": "sqlite:///shop.db"}),
+    "databases/backups": ("backup", {}),
+    "electors/redis": ("upgrade", {"MIGRATION_STRATEGY": "redis", "MIGRATION_REDIS_URL": "redis://host:6379"}),
+    "electors/kubernetes": ("upgrade", {"MIGRATION_STRATEGY": "kubernetes"}),
+}
+"""A command, and settings, that need the folder."""
+OPTIONAL = [*ASKED_FOR, "web/status_page"]
+
+EVERY_MODULE = """
+import importlib, pkgutil
+import shop.db_migrations as package
+for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+    if not module.name.endswith(".__main__"):
+        importlib.import_module(module.name)
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project that has the whole package."""
+    return adopted(tmp_path_factory.mktemp("whole"), "run_env")
+
+
+def copied(whole: Path, project: Path, *without: str) -> Path:
+    """A copy of the project whose package lacks some folders."""
+    shutil.copytree(whole, project)
+    for folder in without:
+        shutil.rmtree(project / "shop" / "db_migrations" / folder)
+    return project
+
+
+@pytest.mark.parametrize(
+    "without", [*([folder] for folder in OPTIONAL), OPTIONAL], ids=lambda folders: "+".join(folders)
+)
+def test_three_instances_migrate_without_the_folder(
+    whole: Path, database_url: str, tmp_path: Path, without: list[str]
+) -> None:
+    """Every other module imports, one instance migrates, all become ready, and a browser is answered."""
+    project = copied(whole, tmp_path / "project", *without)
+    imported = python(project, "-W", "error", "-c", EVERY_MODULE)
+    assert (imported.returncode, imported.stderr) == (0, "")
+    evidence.let_go(database_url)
+    with shops(3, database_url, project) as instances:
+        until_phase(instances, "ready")
+        browser = instances[0].get("/health/migrations", "text/html")
+        kind = "application/json" if "web/status_page" in without else "text/html"
+        assert browser.headers["content-type"].partition(";")[0] == kind
+    assert evidence.applied(database_url) == ["first", "second"]
+
+
+@pytest.mark.parametrize("folder", ASKED_FOR)
+def test_a_folder_that_is_needed_is_named(whole: Path, database_url: str, tmp_path: Path, folder: str) -> None:
+    """The command fails before it connects, and says which folder it needs."""
+    project = copied(whole, tmp_path / "project", folder)
+    command, settings = ASKED_FOR[folder]
+    refused = python(project, "-m", "shop.db_migrations", command, url=database_url, **settings)
+    assert (refused.returncode, f"folder {folder}" in refused.stderr) == (2, True), refused.stderr
