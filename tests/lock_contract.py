@@ -208,5 +208,5 @@ class SessionLockContract(LockContract):
             await first.run(HEAD, ProgressReporter(Tracker()))
         await first.close()
         second = await sessions.holder("second")
-        assert (await second.observe()).revisions == frozenset({"r1"})
-        assert [run["outcome"] for run in await second.runs(2)] == ["running", "applied"]
+        assert (await second.store.observe()).revisions == frozenset({"r1"})
+        assert [run["outcome"] for run in await second.store.runs(2)] == ["running", "applied"]

@@ -172,7 +172,7 @@ async def _judged(assembly: Assembly) -> Schema:
     session = assembly.session("reading")
     try:
         await session.open()
-        return compare_with_build(await session.observe(), assembly.revisions.code, await session.lineage())
+        return compare_with_build(await session.store.observe(), assembly.revisions.code, await session.store.lineage())
     finally:
         await session.close()
 

@@ -32,12 +32,12 @@ async def read_session(assembly: Assembly, look: Callable[[OperatorSession], Awa
 
 async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
     """Where the database stands, seen from this build."""
-    observed = await session.observe()
+    observed = await session.store.observe()
     if observed.half_applied and (await session.lock_status()).holder is not None:
         # somebody is at it right now: that is progress, not an accident
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
-    lineage = await session.lineage() if observed.revisions - code.parents.keys() else {}
+    lineage = await session.store.lineage() if observed.revisions - code.parents.keys() else {}
     return compare_with_build(observed, code, lineage)
 
 

@@ -46,7 +46,7 @@ async def look(place: Place, ini: Path) -> Observed:
     session = session_in(place, ini)
     await session.open()
     try:
-        return await session.observe()
+        return await session.store.observe()
     finally:
         await session.close()
 

@@ -203,7 +203,7 @@ async def test_the_terminated_holder_frees_the_lock_and_notices(database_url: st
             await run
         await eventually(database_url, FREE, "the lock free")
     with pytest.raises(DatabaseUnreachable):
-        await session.observe()
+        await session.store.observe()
     await session.close()
 
 

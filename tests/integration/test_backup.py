@@ -179,12 +179,12 @@ async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None
     assembly = await migrated(database_url, tmp_path)
     session = assembly.session()
     await session.open()
-    lineage = await session.lineage()
+    lineage = await session.store.lineage()
     await assembly.coordinator(backup=assembly.backup()).execute(MigrationRequest("backup", ""))
-    assert await session.lineage() == lineage == {"r1": frozenset()}
-    assert [past.outcome for past in await session.attempts(["r1"])] == ["applied"]
-    assert await session.half_applied() is None
-    (row,) = await session.runs(1)
+    assert await session.store.lineage() == lineage == {"r1": frozenset()}
+    assert [past.outcome for past in await session.store.attempts(["r1"])] == ["applied"]
+    assert await session.store.half_applied() is None
+    (row,) = await session.store.runs(1)
     assert (row["direction"], row["outcome"], row["revision"]) == ("backup", "backed_up", "r1")
     await session.close()
     await assembled(database_url, tmp_path / "alembic.ini").coordinator().become_ready()

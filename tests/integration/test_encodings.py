@@ -72,7 +72,7 @@ async def test_a_failure_is_recorded(request: pytest.FixtureRequest, encoded_url
     assembly = assembled(encoded_url, ini, "two", release=RELEASE)
     session = assembly.session()
     await session.open()
-    [past] = await session.attempts(["r1", "новая"])
+    [past] = await session.store.attempts(["r1", "новая"])
     await session.close()
     assert (past.outcome, past.release) == ("failed", assembly.policy.release)
 

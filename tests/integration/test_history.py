@@ -131,7 +131,7 @@ async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path,
     await run(database_url, ini, MigrationRequest("downgrade", "base"))
     assert (await history(database_url, "direction, invalid_before"))[-1] == ("downgrade", '["before"]')
     session = await locked(database_url, ini)
-    assert await session.lineage() == {"r1": frozenset()}
+    assert await session.store.lineage() == {"r1": frozenset()}
     await session.close()
 
 

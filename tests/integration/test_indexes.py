@@ -133,8 +133,8 @@ async def test_a_build_in_progress_is_not_taken_for_a_broken_one(url: str, tmp_p
     await eventually(url, waits, "a build that waits for an old transaction")
     assert invalid_indexes(url) == ['"Not Ours"', "wanted"]
     await session.open()
-    assert await session.invalid_indexes() == ['"Not Ours"']
-    (half,) = (await session.observe()).half_applied
+    assert await session.store.invalid_indexes() == ['"Not Ours"']
+    (half,) = (await session.store.observe()).half_applied
     assert (half.revision, half.statement) == ("r1", "CREATE UNIQUE INDEX CONCURRENTLY")
     assert half.invalid_indexes == ()
     await session.close()

@@ -39,7 +39,7 @@ async def run_request(session: OperatorSession, order: MigrationRequest = HEAD) 
 
 async def ended(session: OperatorSession) -> tuple[float | None, float | None]:
     """The last success and the last failure, as a look finds them."""
-    observed = await session.observe()
+    observed = await session.store.observe()
     return observed.last_success, observed.last_failure
 
 

@@ -39,7 +39,7 @@ async def test_the_next_holder_may_have_closed_the_attempt(
     place.rows(f"UPDATE {HISTORY} SET outcome = 'interrupted' WHERE revision = 'r2'")
     session = session_in(place, ini)
     await session.open()
-    await session.record_failure("lost twice", "r2", age_seconds, "AdminShutdownError")
+    await session.store.record_failure("lost twice", "r2", age_seconds, "AdminShutdownError")
     await session.close()
     newest = place.rows(f"SELECT outcome, error_class FROM {HISTORY} WHERE revision = 'r2' ORDER BY id")[0]
     assert newest == [outcome, "AdminShutdownError" if outcome == "failed" else "NULL"]

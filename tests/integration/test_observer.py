@@ -74,7 +74,7 @@ async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
         async with asyncio.timeout(FOREVER_SECONDS), asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run(MigrationRequest("upgrade", "head"), heard))
             yield
-        assert await session.observe() == Observed(frozenset({"r1"}))
+        assert await session.store.observe() == Observed(frozenset({"r1"}))
         await session.unlock()
     finally:
         await session.close()

@@ -9,7 +9,7 @@ import sqlalchemy as sa
 
 from api.migrations.core import run_timeout as overrun
 from api.migrations.core.protocols import MigrationRequest
-from api.migrations.databases.sql_session import SqlSession
+from api.migrations.databases.sql_store import SqlStore
 from api.migrations.errors import AlreadyFailed, MigrationError, RevisionFailed
 from tests.pace import scaled
 from tests.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
@@ -152,7 +152,7 @@ async def test_what_the_run_writes_meanwhile_stands(
 ) -> None:
     """It commits a part of its work between the look at its attempt and the note about it: half applied it stays."""
 
-    class FarAway(SqlSession):
+    class FarAway(SqlStore):
         """What it writes arrives late."""
 
         async def _write(self, *statements: sa.Executable) -> None:
@@ -160,7 +160,7 @@ async def test_what_the_run_writes_meanwhile_stands(
             await asyncio.to_thread(wait_until, lambda: each_mysql_place.has("half"), "what the run commits")
             await super()._write(*statements)
 
-    monkeypatch.setattr("api.migrations.assembly.SqlSession", FarAway)
+    monkeypatch.setattr("api.migrations.databases.sql_session.SqlStore", FarAway)
     ini = tree(tmp_path, HALF.format(go=str(tmp_path / "go")))
     failure = await ending(each_mysql_place, ini)
     assert "was cancelled after it had committed a part of its work" in str(failure)

@@ -42,16 +42,16 @@ async def migrate(session: OperatorSession) -> None:
 
 async def test_an_empty_database_has_no_revisions(session: OperatorSession) -> None:
     """Neither table is there, which is no error."""
-    assert await session.observe() == Observed()
-    assert await session.lineage() == {}
-    assert await session.attempts(["r1"]) == []
-    assert await session.half_applied() is None
-    assert await session.runs(10) == []
+    assert await session.store.observe() == Observed()
+    assert await session.store.lineage() == {}
+    assert await session.store.attempts(["r1"]) == []
+    assert await session.store.half_applied() is None
+    assert await session.store.runs(10) == []
 
 
 async def test_looking_creates_nothing_and_leaves_no_transaction(session: OperatorSession, database_url: str) -> None:
     """A look must be harmless, or it could not be repeated every second."""
-    await session.observe()
+    await session.store.observe()
     tables = await fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     states = await fetch(database_url, "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'")
     assert (tables, [row["state"] for row in states]) == ([], ["idle"])
@@ -60,9 +60,9 @@ async def test_looking_creates_nothing_and_leaves_no_transaction(session: Operat
 async def test_a_version_table_without_a_history_is_read(session: OperatorSession, database_url: str) -> None:
     """A database that plain Alembic has migrated so far."""
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
-    assert await session.observe() == Observed()
+    assert await session.store.observe() == Observed()
     await fetch(database_url, "INSERT INTO alembic_version VALUES ('r1'), ('other')")
-    assert await session.observe() == Observed(frozenset({"r1", "other"}))
+    assert await session.store.observe() == Observed(frozenset({"r1", "other"}))
 
 
 async def test_a_history_without_a_version_table_is_an_empty_database(
@@ -71,14 +71,14 @@ async def test_a_history_without_a_version_table_is_an_empty_database(
     """Somebody dropped the table by hand: nothing is applied, as far as anybody can tell."""
     await migrate(session)
     await fetch(database_url, "DROP TABLE alembic_version")
-    assert await session.observe() == Observed()
+    assert await session.store.observe() == Observed()
 
 
 async def test_both_tables_are_read_in_one_look(session: OperatorSession) -> None:
     """After a run by this package."""
     await migrate(session)
-    assert await session.observe() == Observed(frozenset({"r1"}))
-    assert await session.lineage() == {"r1": frozenset()}
+    assert await session.store.observe() == Observed(frozenset({"r1"}))
+    assert await session.store.lineage() == {"r1": frozenset()}
 
 
 async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path) -> None:
@@ -86,8 +86,8 @@ async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path
     session = assembled(database_url, tree(tmp_path, HALF)).session()
     with pytest.raises(RevisionFailed):
         await migrate(session)
-    assert await session.observe() == Observed(frozenset(), (HalfApplied("r1", "CREATE TABLE"),))
-    (failure,) = await session.attempts(["r1"])
+    assert await session.store.observe() == Observed(frozenset(), (HalfApplied("r1", "CREATE TABLE"),))
+    (failure,) = await session.store.attempts(["r1"])
     assert (failure.revision, failure.outcome, failure.instance) == ("r1", "half_applied", "one")
     assert "boom" in (failure.error or "")
     assert 0 <= failure.age_seconds < 60
@@ -112,9 +112,9 @@ async def test_any_identifier_works(database_url: str, tmp_path: Path, names: di
     for head in ("r1", "r2"):
         session = assembled(database_url, ini, **names).session()
         await migrate(session)
-        assert await session.observe() == Observed(frozenset({head}))
-        assert head in await session.lineage()
-        assert [row["outcome"] for row in await session.runs(1)] == ["applied"]
+        assert await session.store.observe() == Observed(frozenset({head}))
+        assert head in await session.store.lineage()
+        assert [row["outcome"] for row in await session.store.runs(1)] == ["applied"]
         await session.close()
         revision(tmp_path, "r2", "pass", after="r1")
     made = await fetch(database_url, "SELECT schemaname, tablename FROM pg_tables WHERE tablename <> 't'")
@@ -158,7 +158,7 @@ async def test_a_crowded_server_is_left_while_waiting(server: Server, database_u
         for one in crowd:
             group.create_task(one.result().close())
     await session.open()
-    assert await session.observe() == Observed()
+    assert await session.store.observe() == Observed()
     await session.close()
 
 
@@ -187,9 +187,9 @@ async def test_close_may_be_repeated_and_open_comes_back(session: OperatorSessio
     await session.close()
     await session.close()
     with pytest.raises(DatabaseUnreachable):
-        await session.observe()
+        await session.store.observe()
     await session.open()
-    assert await session.observe() == Observed()
+    assert await session.store.observe() == Observed()
 
 
 async def test_a_unix_socket_and_a_list_of_hosts_connect(server: Server, database_url: str, tmp_path: Path) -> None:

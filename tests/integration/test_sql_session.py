@@ -25,10 +25,10 @@ async def test_an_empty_database_has_no_revisions(place: Place, tmp_path: Path) 
     """Neither table is there, which is no error, and looking makes none."""
     session = session_in(place, tree(tmp_path, GROUND))
     await session.open()
-    assert await session.observe() == Observed()
-    assert await session.lineage() == {}
-    assert await session.attempts(["r1"]) == []
-    assert await session.runs(10) == []
+    assert await session.store.observe() == Observed()
+    assert await session.store.lineage() == {}
+    assert await session.store.attempts(["r1"]) == []
+    assert await session.store.runs(10) == []
     await session.close()
     assert not place.has(HISTORY)
     assert not place.has("alembic_version")
@@ -42,8 +42,8 @@ async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
     ended = time.time()
     session = session_in(place, ini)
     await session.open()
-    seen, runs = await session.observe(), await session.runs(10)
-    assert await session.lineage() == {"r1": frozenset(), "r2": frozenset({"r1"})}
+    seen, runs = await session.store.observe(), await session.store.runs(10)
+    assert await session.store.lineage() == {"r1": frozenset(), "r2": frozenset({"r1"})}
     await session.close()
     assert (seen.revisions, seen.half_applied, seen.last_failure) == (frozenset({"r2"}), (), None)
     # SQLite's clock has milliseconds
@@ -86,10 +86,10 @@ async def test_attempts_say_how_long_ago_they_were(place: Place, tmp_path: Path)
     began = time.time()
     session = session_in(place, ini)
     await session.open()
-    newer, older = await session.attempts(["r2", "r3"])
-    assert await session.attempts(["r3"]) == []
+    newer, older = await session.store.attempts(["r2", "r3"])
+    assert await session.store.attempts(["r3"]) == []
     place.rows(f"UPDATE {HISTORY} SET outcome = 'retried' WHERE instance = 'two'")
-    assert [past.instance for past in await session.attempts(["r2"])] == ["one"]
+    assert [past.instance for past in await session.store.attempts(["r2"])] == ["one"]
     await session.close()
     assert (newer.instance, newer.outcome, older.instance) == ("two", "failed", "one")
     assert "boom" in (newer.error or "")
@@ -145,8 +145,8 @@ async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, b
     place.rows(f"UPDATE {HISTORY} SET outcome = '{before}', finished_at = NULL WHERE revision = 'r2'")
     session = session_in(place, ini)
     await session.open()
-    await session.record_failure("out of time", "r2", 60)
-    run = (await session.runs(1))[0]
+    await session.store.record_failure("out of time", "r2", 60)
+    run = (await session.store.runs(1))[0]
     await session.close()
     assert (run["outcome"], run["error"], run["error_class"]) == (after, "out of time", "TimeoutError")
     assert run["finished_at"] is not None
@@ -158,15 +158,15 @@ async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_p
     await run_request(place, ini, MigrationRequest("upgrade", "r1"))
     session = session_in(place, ini)
     await session.open()
-    await session.record_failure("out of time", "r2", 60)
-    await session.record_failure("out of time", "r2", 60)
-    [row] = [run for run in await session.runs(9) if run["revision"] == "r2"]
+    await session.store.record_failure("out of time", "r2", 60)
+    await session.store.record_failure("out of time", "r2", 60)
+    [row] = [run for run in await session.store.runs(9) if run["revision"] == "r2"]
     assert (row["parents"], row["outcome"], row["direction"]) == ("r1", "failed", "upgrade")
     await session.close()
     await run_request(place, ini)
     session = session_in(place, ini)
     await session.open()
-    await session.record_failure("out of time", "r2", 60)
+    await session.store.record_failure("out of time", "r2", 60)
     await session.close()
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 

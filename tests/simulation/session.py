@@ -63,6 +63,11 @@ class Session:
         self.seen: frozenset[str] = frozenset()
         self.elector: LeasedElector | None = None
 
+    @property
+    def store(self) -> Session:
+        """The tables: it is its own store."""
+        return self
+
     async def open(self) -> None:
         """Connect."""
         if self.backend is None or not self.backend.alive:

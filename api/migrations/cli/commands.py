@@ -125,7 +125,7 @@ async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Go on after a half-applied revision: run it again, or declare it done."""
-    half = await read_session(assembly, lambda session: session.half_applied())
+    half = await read_session(assembly, lambda session: session.store.half_applied())
     if half is None:
         return {"message": "nothing is half applied, so there is nothing to repair"}
     if arguments.rerun:
@@ -167,7 +167,7 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Attempts at revisions, newest first: which, by whom, when, how long, with what outcome."""
-    rows = await read_session(assembly, lambda session: session.runs(arguments.limit))
+    rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit))
     return {"history": [_told(row, assembly.revisions.describe(row["revision"])) for row in rows]}
 
 
@@ -213,7 +213,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             "elected": await _elected(assembly),
             "fleet": seen.fleet,
             "grant": seen.grant,
-            "invalid_indexes": await session.invalid_indexes(),
+            "invalid_indexes": await session.store.invalid_indexes(),
         }
 
     return await read_session(assembly, look)

@@ -59,7 +59,7 @@ async def schema(assembly: Assembly) -> Answer:
     """Where the database stands, whether this build knows where to, and whether the two tables are the right ones."""
 
     async def look(session: OperatorSession) -> Schema:
-        await session.recognise()
+        await session.store.recognise()
         return await read_schema(assembly, session)
 
     found, ambiguous = await read_session(assembly, look), assembly.revisions.ambiguous
@@ -72,7 +72,7 @@ async def version_ids(assembly: Assembly) -> Answer:
 
     async def look(session: OperatorSession) -> None:
         request = MigrationRequest("upgrade", assembly.policy.target)
-        await session.check_ids(request, (await session.observe()).revisions)
+        await session.store.check_ids(request, (await session.store.observe()).revisions)
 
     await read_session(assembly, look)
     return Verdict.OK, "the version table can hold the ids of all revisions that are pending"

@@ -144,7 +144,7 @@ class Coordinator:
             attempt_history = await self._attempt_history(session, schema)
             action = decide(schema, self._policy, attempt_history=attempt_history)
             if action is Action.TRY_LOCK:
-                await session.check_ids(MigrationRequest("upgrade", self._policy.target), schema.revisions)
+                await session.store.check_ids(MigrationRequest("upgrade", self._policy.target), schema.revisions)
                 if await session.try_lock():
                     schema, attempt_history, action = await self._take_charge(session)
             if action not in {Action.TRY_LOCK, Action.WAIT}:
@@ -170,7 +170,7 @@ class Coordinator:
 
     async def _execute(self, session: MigrationSession, request: MigrationRequest) -> None:
         schema = await self._look(session)
-        await session.check_ids(request, schema.revisions)
+        await session.store.check_ids(request, schema.revisions)
         while not await session.try_lock():
             await self._wait_budget.wait(session, schema, AttemptHistory())
             schema = await self._look(session)
@@ -198,9 +198,9 @@ class Coordinator:
 
     async def _look(self, session: MigrationSession) -> Schema:
         await session.open()
-        observed = await session.observe()
+        observed = await session.store.observe()
         if observed.revisions - self._code.parents.keys():
-            self._lineage = await session.lineage()
+            self._lineage = await session.store.lineage()
         schema = compare_with_build(observed, self._code, self._lineage)
         seen = {"last_success": observed.last_success, "last_failure": observed.last_failure}
         self._tracker.note(**seen, recent=observed.recent)
@@ -219,7 +219,7 @@ class Coordinator:
     async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
         if not schema.pending:
             return AttemptHistory()
-        attempts = await session.attempts(schema.pending)
+        attempts = await session.store.attempts(schema.pending)
         return assess_attempts(attempts, self._policy, self._wait_budget.lived_seconds)
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
@@ -316,7 +316,7 @@ class Coordinator:
 
 async def _refuse_if_settled(session: MigrationSession, revision: str) -> None:
     # what looked half applied before the lock may have been at work
-    if revision not in {half.revision for half in (await session.observe()).half_applied}:
+    if revision not in {half.revision for half in (await session.store.observe()).half_applied}:
         raise MigrationError(
             f"revision {revision} is not half applied any more: whoever was at it has finished, or somebody repaired "
             "it; nothing was changed; look with './migrate.sh status'"

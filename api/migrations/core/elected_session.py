@@ -9,13 +9,12 @@ is cancelled when the hold is lost.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
 from ..errors import DatabaseUnreachable, ElectorUnreachable, HoldLost
-from .protocols import Elector, MigrationRequest, MigrationSession, PastAttempt, ProgressListener
-from .schema import Observed
+from .protocols import Elector, MigrationRequest, MigrationSession, ProgressListener, SchemaStore
 from .status import Holder, LockStatus
 
 
@@ -27,25 +26,14 @@ class ElectedSession:
         self._elector = elector
         self._unreachable: ElectorUnreachable | None = None
 
+    @property
+    def store(self) -> SchemaStore:
+        """The tables; the elector is not asked."""
+        return self._session.store
+
     async def open(self) -> None:
         """Connect to the database."""
         await self._session.open()
-
-    async def observe(self) -> Observed:
-        """Which revisions the database has; the elector is not asked."""
-        return await self._session.observe()
-
-    async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of revisions."""
-        return await self._session.lineage()
-
-    async def attempts(self, pending: Sequence[str]) -> Sequence[PastAttempt]:
-        """Attempts to apply any of `pending`."""
-        return await self._session.attempts(pending)
-
-    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Whether the version table can hold what the order writes; the elector is not asked."""
-        await self._session.check_ids(request, revisions)
 
     async def try_lock(self) -> bool:
         """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
@@ -79,16 +67,6 @@ class ElectedSession:
             HoldLost: it was lost meanwhile; the revision that was under way is rolled back.
         """
         await self._while_held(self._session.run(request, listener))
-
-    async def record_timeout(self, error: str) -> None:
-        """Record that this instance's attempt is about to be ended."""
-        await self._session.record_timeout(error)
-
-    async def record_failure(
-        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
-    ) -> None:
-        """Record that this instance's attempt failed."""
-        await self._session.record_failure(error, revision, age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give both back, the database's lock first: who is elected next finds it free."""

@@ -72,14 +72,8 @@ class ProgressListener(Protocol):
         """An INVALID index that an earlier try at the next step left behind is gone."""
 
 
-class MigrationSession(Protocol):
-    """One database session: the lock and the revisions live and die with it.
-
-    Every method but `close` raises a `MigrationError`: `DatabaseUnreachable` is transient, the rest is not.
-    """
-
-    async def open(self) -> None:
-        """Connect."""
+class SchemaStore(Protocol):
+    """The version and the history table, read and written outside a run. A table that does not exist reads as empty."""
 
     async def observe(self) -> Observed:
         """Which revisions the database has: one query, no lock, no transaction left open."""
@@ -97,25 +91,10 @@ class MigrationSession(Protocol):
             ConfigurationError: an id is too long, or has a character outside the table's encoding.
         """
 
-    async def try_lock(self) -> bool:
-        """Take the lock if it is free; never waits in the server."""
-
-    async def lock_is_held(self) -> bool:
-        """Whether any session holds the lock: one cheap look that changes nothing and is in no other session's way."""
-
-    async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """Secure under the lock what the order might lose: a backup that was asked for is complete when this returns.
-
-        It has a time limit of its own; nothing was changed if it raises.
-        """
-
-    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Run the order on the locked session; returns when it is committed."""
-
     async def record_timeout(self, error: str) -> None:
-        """Record that this instance's attempt, at work on another session, is about to be ended, and why.
+        """Record that this instance's attempt, which runs on another session, is about to be cancelled, and why.
 
-        Where the lock ends with the connection, whoever gets it next would else begin the same again before
+        Where the lock ends with the connection, the next holder would else begin the same again before
         `record_failure` can say so. Should the attempt be committed after all, that is what stays recorded.
         """
 
@@ -124,25 +103,13 @@ class MigrationSession(Protocol):
     ) -> None:
         """Record that this instance's attempt failed, unless it was applied, when the session that ran it is gone.
 
-        `revision` is that of an upgrade, which is written down anew where its attempt was rolled back too: where there
-        is none that is younger than `age_seconds`.
+        `revision` is that of an upgrade, which is recorded anew where its attempt was rolled back too: where there is
+        none that is younger than `age_seconds`.
         """
 
-    async def unlock(self) -> None:
-        """Give the lock back and wake those who wait. Raises `HoldLost` if it was not ours any more."""
 
-    async def lock_status(self) -> LockStatus:
-        """Who holds the lock, what it does, what is in its way and who waits, as far as this role may see."""
-
-    async def pause(self, seconds: float) -> None:
-        """Wait for a notification of the holder, at most `seconds`."""
-
-    async def close(self) -> None:
-        """Leave nothing behind; never raises, bounded in time."""
-
-
-class OperatorSession(MigrationSession, Protocol):
-    """What commands ask besides."""
+class OperatorStore(SchemaStore, Protocol):
+    """What commands read besides."""
 
     async def recognise(self) -> None:
         """Make sure that the version and the history table are what they are taken for.
@@ -159,6 +126,56 @@ class OperatorSession(MigrationSession, Protocol):
 
     async def invalid_indexes(self) -> list[str]:
         """The INVALID indexes of the database, by their quoted names."""
+
+
+class MigrationSession(Protocol):
+    """One database session: the lock and the revisions live and die with it.
+
+    Every method but `close`, and every method of the store, raises a `MigrationError`: `DatabaseUnreachable` is
+    transient, the rest is not.
+    """
+
+    @property
+    def store(self) -> SchemaStore:
+        """The tables, on this session's connection."""
+
+    async def open(self) -> None:
+        """Connect, unless connected."""
+
+    async def try_lock(self) -> bool:
+        """Acquire the lock if it is free; never waits in the server."""
+
+    async def lock_is_held(self) -> bool:
+        """Whether any session holds the lock: one cheap query that changes nothing and blocks no session."""
+
+    async def back_up_if_requested(self, request: MigrationRequest) -> None:
+        """Take the backup that was asked for, under the lock; it is complete when this returns.
+
+        It has a time limit of its own; nothing was changed if it raises.
+        """
+
+    async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
+        """Run the request on the locked session; returns when it is committed."""
+
+    async def unlock(self) -> None:
+        """Release the lock and wake the waiters. Raises `HoldLost` if this session did not hold it any more."""
+
+    async def lock_status(self) -> LockStatus:
+        """Who holds the lock, what it does, what blocks it and who waits, as far as this role may see."""
+
+    async def pause(self, seconds: float) -> None:
+        """Wait for a notification of the holder, at most `seconds`."""
+
+    async def close(self) -> None:
+        """Leave nothing behind; never raises, bounded in time."""
+
+
+class OperatorSession(MigrationSession, Protocol):
+    """A session for a command."""
+
+    @property
+    def store(self) -> OperatorStore:
+        """The tables, on this session's connection."""
 
 
 class Elector(Protocol):

@@ -90,11 +90,11 @@ async def record(
         RevisionFailed: `failure`, once it is recorded.
     """
     age_seconds = time.time() - (status.progress.started_at or 0.0)
-    await session.record_failure(
+    await session.store.record_failure(
         str(failure), error.revision if error.upgrade else None, age_seconds, error.error_class
     )
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
-    if (error.revision in code.pending((await session.observe()).revisions)) is error.upgrade:
+    if (error.revision in code.pending((await session.store.observe()).revisions)) is error.upgrade:
         raise failure
 
 

@@ -44,7 +44,8 @@ async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Track
         # whatever becomes of the note, the budget has ended
         with suppress(Exception):
             async with asyncio.timeout(FOREWARN_SECONDS):
-                await session.record_timeout(_cancelled(tracker.status, run_seconds, half=False))
+                await session.open()
+                await session.store.record_timeout(_cancelled(tracker.status, run_seconds, half=False))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -80,15 +81,15 @@ async def _recorded(
 ) -> tuple[str, bool, Observed]:
     current = status.progress.current
     await session.open()
-    half = current in {each.revision for each in (await session.observe()).half_applied}
+    half = current in {each.revision for each in (await session.store.observe()).half_applied}
     message = _cancelled(status, run_seconds, half=half)
     if current is not None:
         # what was in the revision's way may be in the way of the record too, which changes nothing about what is there
         age_seconds = time.time() - (status.progress.started_at or 0.0)
         with suppress(MigrationError):
-            await session.record_failure(message, current if request.kind == "upgrade" else None, age_seconds)
+            await session.store.record_failure(message, current if request.kind == "upgrade" else None, age_seconds)
     # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
-    return message, half, await session.observe()
+    return message, half, await session.store.observe()
 
 
 def _failed(message: str, revision: str | None) -> RevisionFailed:

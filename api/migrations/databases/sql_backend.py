@@ -39,7 +39,7 @@ class SqlBackend(Backend):
     ) -> OperatorSession:
         """A new session, not yet connected."""
         platform = self.platform(schedule, create_file=create_file)
-        return SqlSession(platform, schedule, runner, self.settings.instance, cast("SqliteBackup | None", backup))
+        return SqlSession(platform, schedule, runner, cast("SqliteBackup | None", backup))
 
     @asynccontextmanager
     async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:

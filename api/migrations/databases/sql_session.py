@@ -7,28 +7,23 @@ notified here: those who wait connect, look and leave.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
-import sqlalchemy as sa
-from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ..core.status import Holder, LockStatus
 from ..errors import DatabaseUnreachable, LockContended
 from ..execution.contention import retry_while_contended
-from ..execution.error_translation import contended, missing, translate
+from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.lock_retry import LockRetrySchedule
 from ..execution.runner import Runner
 from ..execution.steps import MigrationLock
-from ..execution.table_shape import Shape
-from ..execution.version_ids import IdColumn, refuse
 from ..runtime.cancellation import to_the_end
-from .sql_store import SqlTables, shape
+from .sql_store import SqlStore, answered
 
 if TYPE_CHECKING:
     from .backups.sqlite import SqliteBackup  # not every Python has SQLite
@@ -76,7 +71,7 @@ class Platform(Protocol):
         """End whatever is at work on the connection made last, and all that would follow; it is closed after."""
 
 
-class SqlSession(SqlTables):
+class SqlSession:
     """A `MigrationSession` on a platform."""
 
     def __init__(
@@ -84,10 +79,10 @@ class SqlSession(SqlTables):
         platform: Platform,
         schedule: LockRetrySchedule,
         runner: Runner,
-        instance: str,
         backup: SqliteBackup | None = None,
     ) -> None:
-        super().__init__(*runner.tables, instance, runner.revisions.code.parents)
+        ends = platform.lock_ends_with_connection
+        self.store = SqlStore(lambda: self._connection, runner, lock_ends_with_connection=ends)
         self._platform = platform
         self._schedule = schedule
         self._runner = runner
@@ -100,39 +95,30 @@ class SqlSession(SqlTables):
         if self._raw is not None and not self._raw.invalidated:
             return
         await self.close()
-        async with _answered("connecting"):
+        async with answered("connecting"):
             self._raw = await self._platform.connect()
         self._lock = self._platform.lock(self._raw)
 
-    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Ask MySQL's catalog, if there is an id that may not fit; SQLite enforces no length."""
-        ids = self._runner.doubtful_ids(request, revisions)
-        if not ids or self._connection.dialect.name != "mysql":
-            return
-        sizes, encoding = await self._id_column()
-        table = self._connection.dialect.identifier_preparer.format_table(self._version_table)
-        refuse(ids, IdColumn.of(table, "mysql", encoding, sizes))
-
     async def try_lock(self) -> bool:
         """Take the lock if it is free, and look at the tables."""
-        async with _answered("taking the lock"):
+        async with answered("taking the lock"):
             held = await self._held.try_lock()
         if held:
-            await self.recognise()
+            await self.store.recognise()
         return held
 
     async def lock_is_held(self) -> bool:
         """Whether any session holds the lock."""
-        async with _answered("looking at the lock"):
+        async with answered("looking at the lock"):
             return await self._held.held()
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the backup, if this session was given one and the order is going to change anything."""
         if self._backup is None:
             return
-        revisions = (await self.observe()).revisions
+        revisions = (await self.store.observe()).revisions
         if request.kind != "upgrade" or self._runner.planned(request, revisions):
-            async with _translated("backing up"):
+            async with translated("backing up"):
                 await self._backup.take(self._connection, revisions)
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
@@ -146,32 +132,18 @@ class SqlSession(SqlTables):
             await to_the_end(self._break_off(work))
             raise
 
-    async def record_timeout(self, error: str) -> None:
-        """Record that this instance's attempt is about to be ended, where its lock ends with the connection."""
-        if self._platform.lock_ends_with_connection:
-            await self.open()
-            await self._fail_attempt(error, None)
-
-    async def record_failure(
-        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
-    ) -> None:
-        """Record this instance's attempt as failed, unless it was applied after all."""
-        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        release = self._runner.author.release
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), release, age_seconds, error_class)
-
     async def unlock(self) -> None:
         """Give the lock back."""
-        async with _answered("giving the lock back"):
+        async with answered("giving the lock back"):
             await self._held.unlock()
 
     async def lock_status(self) -> LockStatus:
         """Who holds the lock."""
-        async with _answered("looking for the lock's holder"):
+        async with answered("looking for the lock's holder"):
             holder = await self._held.holder()
         if holder is not None and not self._held.knows_instances:
             # who is at a revision has written down its name
-            newest = await self.runs(1)
+            newest = await self.store.runs(1)
             if newest and newest[0]["outcome"] in OPEN:
                 holder = replace(holder, instance=newest[0]["instance"])
         return LockStatus(holder)
@@ -210,7 +182,7 @@ class SqlSession(SqlTables):
         await self._disconnect()
 
     async def _persist(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        async with _translated("migrating"):
+        async with translated("migrating"):
             await retry_while_contended(
                 lambda: self._attempt(request, listener),
                 request,
@@ -221,7 +193,7 @@ class SqlSession(SqlTables):
 
     async def _attempt(self, request: MigrationRequest, listener: ProgressListener) -> None:
         connection, lock = self._connection, self._held
-        planned = self._runner.planned(request, (await self.observe()).revisions)
+        planned = self._runner.planned(request, (await self.store.observe()).revisions)
         await connection.execution_options(isolation_level=lock.isolation_level)
         try:
             await connection.run_sync(self._runner.run, request, listener, lock)
@@ -245,42 +217,3 @@ class SqlSession(SqlTables):
     def _held(self) -> ExclusiveLock:
         assert self._lock is not None, "open comes first"
         return self._lock
-
-    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        async with _answered("reading the revision"):
-            try:
-                rows = (await self._connection.execute(statement)).all()
-            except DBAPIError as error:
-                if not missing(error):
-                    raise
-                rows = []
-                await self._connection.rollback()
-                await self._recognise_once()
-            await self._connection.rollback()
-            return rows
-
-    async def _shapes(self) -> tuple[Shape | None, Shape | None]:
-        async with _answered("looking at the tables"):
-            version, history = [await self._connection.run_sync(shape, table) for table in self._runner.tables]
-            await self._connection.rollback()
-        return version, history
-
-    async def _write(self, *statements: sa.Executable) -> None:
-        async with _answered("writing the history"):
-            for statement in statements:
-                await self._connection.execute(statement)
-            await self._connection.rollback()  # in autocommit each is committed by now
-
-
-@asynccontextmanager
-async def _translated(doing: str) -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise translate(error, doing) from error
-
-
-@asynccontextmanager
-async def _answered(doing: str) -> AsyncIterator[None]:
-    async with _translated(doing), asyncio.timeout(ANSWER_SECONDS):
-        yield

@@ -5,37 +5,60 @@ The same questions as `postgres/store.py` answers with one statement of PostgreS
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..core.protocols import PastAttempt
+from ..core.protocols import ANSWER_SECONDS, MigrationRequest, PastAttempt
 from ..core.schema import HalfApplied, Observed, Recorded
 from ..execution.dialects import Now, aware, epoch
+from ..execution.error_translation import missing, translated
 from ..execution.history_table import OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome
+from ..execution.runner import Runner
 from ..execution.table_shape import VERSION_COLUMN, OwnTables, Shape
+from ..execution.version_ids import IdColumn, refuse
 
 _FAILED = (Outcome.FAILED, Outcome.INTERRUPTED, Outcome.HALF_APPLIED)
 
 
-class SqlTables(OwnTables):
-    """The reading half of a session; a table that is not there yet reads as empty. `known` are this build's ids."""
+class SqlStore(OwnTables):
+    """The store of a session.
 
-    def __init__(self, version: sa.Table, history: sa.Table, instance: str, known: Collection[str]) -> None:
-        super().__init__((version.fullname, history.fullname), known)
+    Args:
+        connection: gives the session's connection, which is in autocommit, or raises `DatabaseUnreachable`.
+        runner: whose tables and revisions these are.
+        lock_ends_with_connection: whether an attempt that is cancelled frees the lock before its end is recorded.
+    """
+
+    def __init__(
+        self, connection: Callable[[], AsyncConnection], runner: Runner, *, lock_ends_with_connection: bool
+    ) -> None:
+        version, history = runner.tables
+        super().__init__((version.fullname, history.fullname), runner.revisions.code.parents)
+        self._connection = connection
+        self._runner = runner
+        self._lock_ends_with_connection = lock_ends_with_connection
         self._version_table = version
         self._version = sa.select(sa.column(VERSION_COLUMN, sa.String)).select_from(version)
         self._history = history
-        self._instance = instance
 
-    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
-        """The rows; none where a table is missing, or a column that an older history table lacks."""
-        raise NotImplementedError
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
+        """Ask MySQL's catalog, if there is an id that may not fit; SQLite enforces no length."""
+        ids, dialect = self._runner.doubtful_ids(request, revisions), self._connection().dialect
+        if ids and dialect.name == "mysql":
+            sizes, encoding = await self._id_column()
+            table = dialect.identifier_preparer.format_table(self._version_table)
+            refuse(ids, IdColumn.of(table, "mysql", encoding, sizes))
 
-    async def _write(self, *statements: sa.Executable) -> None:
-        """Execute and commit."""
-        raise NotImplementedError
+    async def record_timeout(self, error: str) -> None:
+        """Record that this instance's attempt is about to be cancelled, where that frees the lock."""
+        if self._lock_ends_with_connection:
+            await self.record_failure(error, None)
 
     async def observe(self) -> Observed:
         """The version table, what is half applied, the newest rows, the last success and failure."""
@@ -80,18 +103,13 @@ class SqlTables(OwnTables):
         rows = await self._rows_if_there(self._half_applied().order_by(self._history.c.id.desc()).limit(1))
         return _as_dict(rows[0]) if rows else None
 
-    async def _fail_attempt(
-        self,
-        error: str,
-        revision: str | None,
-        parents: str = "",
-        release: str | None = None,
-        age_seconds: float = 0.0,
-        error_class: str = "TimeoutError",
+    async def record_failure(
+        self, error: str, revision: str | None, age_seconds: float = 0.0, error_class: str = "TimeoutError"
     ) -> None:
+        """Record this instance's attempt as failed, unless it was applied after all."""
         # one that is half applied stays that; one that never came to be written down is now
-        c = self._history.c
-        mine = sa.select(self._history, Now().label("now")).where(c.instance == self._instance).order_by(c.id.desc())
+        c, author = self._history.c, self._runner.author
+        mine = sa.select(self._history, Now().label("now")).where(c.instance == author.instance).order_by(c.id.desc())
         newest = next(iter(await self._rows_if_there(mine.limit(1))), None)
         told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": error_class}
         this_one = _is_this_one(newest, revision, age_seconds)
@@ -103,8 +121,9 @@ class SqlTables(OwnTables):
             still_open = (c.id == newest.id) & c.outcome.in_(endings)
             await self._write(sa.update(self._history).where(still_open).values(told))
         elif revision is not None and not this_one:
-            told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": self._instance}
-            told |= {"revision": revision, "parents": parents, "release": release}
+            told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": author.instance}
+            parents = self._runner.revisions.code.parents.get(revision, frozenset())
+            told |= {"revision": revision, "parents": " ".join(sorted(parents)), "release": author.release}
             await self._write(sa.insert(self._history).values(told))
 
     async def _id_column(self) -> tuple[list[int | None], str]:
@@ -125,6 +144,31 @@ class SqlTables(OwnTables):
 
     async def _newest(self, limit: int) -> Sequence[sa.Row[Any]]:
         return await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
+
+    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        async with answered("reading the revision"):
+            try:
+                rows = (await self._connection().execute(statement)).all()
+            except DBAPIError as error:
+                if not missing(error):
+                    raise
+                rows = []
+                await self._connection().rollback()
+                await self._recognise_once()
+            await self._connection().rollback()
+            return rows
+
+    async def _shapes(self) -> tuple[Shape | None, Shape | None]:
+        async with answered("looking at the tables"):
+            version, history = [await self._connection().run_sync(shape, table) for table in self._runner.tables]
+            await self._connection().rollback()
+        return version, history
+
+    async def _write(self, *statements: sa.Executable) -> None:
+        async with answered("writing the history"):
+            for statement in statements:
+                await self._connection().execute(statement)
+            await self._connection().rollback()  # in autocommit each is committed by now
 
     def _half_applied(self) -> sa.Select[Any]:
         return sa.select(self._history).where(self._history.c.outcome == Outcome.HALF_APPLIED)
@@ -174,3 +218,10 @@ def _is_this_one(newest: sa.Row[Any] | None, revision: str | None, age_seconds: 
 def _past(row: sa.Row[Any]) -> PastAttempt:
     age = (epoch(row.now) or 0.0) - (epoch(row.finished_at or row.started_at) or 0.0)
     return PastAttempt(row.revision, row.outcome, row.instance, row.release, row.error, age)
+
+
+@asynccontextmanager
+async def answered(doing: str) -> AsyncIterator[None]:
+    """Raise each error of the block as a `MigrationError`; also that the database did not answer in time."""
+    async with translated(doing), asyncio.timeout(ANSWER_SECONDS):
+        yield

@@ -10,6 +10,8 @@ from __future__ import annotations
 import os
 import ssl
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import asyncpg
 import sqlalchemy.exc
@@ -136,6 +138,15 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
     return _answered(error, code, doing)
+
+
+@asynccontextmanager
+async def translated(doing: str) -> AsyncIterator[None]:
+    """Raise each error of the block as a `MigrationError`."""
+    try:
+        yield
+    except Exception as error:
+        raise translate(error, doing) from error
 
 
 def _answered(error: BaseException, code: str, doing: str) -> MigrationError:

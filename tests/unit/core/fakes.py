@@ -83,6 +83,11 @@ class FakeSession:
         self.instance = instance
         self.is_open = False
 
+    @property
+    def store(self) -> "FakeSession":
+        """The tables: it is its own store."""
+        return self
+
     async def open(self) -> None:
         """Connect, unless the server refuses."""
         if self.is_open:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -17,20 +17,18 @@ from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import LockStatus
 from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
-from ...execution.error_translation import translate
+from ...execution.error_translation import translated
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
-from ...execution.version_ids import IdColumn, refuse
 from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
-from ...text.encoding import storable
 from ...urls.database_url import DatabaseURL
-from .connection import connect, encodings, quoted
+from .connection import connect
 from .lock_status import lock_status
 from .locked_run import LockedRun
-from .retry_pause import NEWEST, resting
+from .retry_pause import resting
 from .stalled_holder import end_if_frozen
-from .store import Tables
+from .store import PostgresStore
 
 if TYPE_CHECKING:
     from ..backups.postgres import PostgresBackup  # optional
@@ -38,7 +36,7 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 1.0
 
 
-class PostgresSession(Tables):
+class PostgresSession:
     """A `MigrationSession` on PostgreSQL 14 or later."""
 
     def __init__(
@@ -58,8 +56,7 @@ class PostgresSession(Tables):
         self._role = role
         self._backup = backup
         self._schedule = schedule
-        version, history = map(quoted, runner.tables)
-        super().__init__(version, history, runner.author, runner.revisions.code.parents)
+        self.store = PostgresStore(self._look, runner)
         self._raw: asyncpg.Connection | None = None
         self._lock: SessionLock | None = None
         self._run: LockedRun | None = None
@@ -71,21 +68,13 @@ class PostgresSession(Tables):
         """Connect, unless connected."""
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
-            name = application_name(self._key, self._role, self._author.instance)
-            async with _translated("connecting"):
+            name = application_name(self._key, self._role, self._runner.author.instance)
+            async with translated("connecting"):
                 self._raw = await connect(self._url, self._limits, name)
-
-    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Ask the catalog, if there is an id that may not fit."""
-        ids = self._runner.doubtful_ids(request, revisions)
-        if not ids:
-            return
-        _, encoding = encodings(self._connection)
-        refuse(ids, IdColumn.of(self._version, "postgresql", encoding, await self._id_sizes()))
 
     async def try_lock(self) -> bool:
         """Take the advisory lock if it is free, and look at the tables; behind a pooler, in a transaction."""
-        async with _translated("taking the lock"):
+        async with translated("taking the lock"):
             lock = await self._suitable_lock()
             if self._standby:
                 raise ReadOnlyServer(
@@ -95,9 +84,9 @@ class PostgresSession(Tables):
             held = await lock.try_lock()
             if held:
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
-                await self._run.prepare(application_name(self._key, "migrating", self._author.instance))
+                await self._run.prepare(application_name(self._key, "migrating", self._runner.author.instance))
         if held:
-            await self.recognise()
+            await self.store.recognise()
         return held
 
     async def lock_is_held(self) -> bool:
@@ -109,9 +98,9 @@ class PostgresSession(Tables):
         """Take the backup, if this session was given one and the order is going to change anything."""
         if self._backup is None:
             return
-        revisions = (await self.observe()).revisions
+        revisions = (await self.store.observe()).revisions
         if request.kind != "upgrade" or self._runner.planned(request, revisions):
-            async with _translated("backing up"):
+            async with translated("backing up"):
                 await self._backup.take(self._held, self._connection, revisions)
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
@@ -121,37 +110,24 @@ class PostgresSession(Tables):
             return
         if self._run.lock.transaction_scoped:
             await self._refuse_autocommit(request)
-        async with _translated("migrating"):
+        async with translated("migrating"):
             await self._run.run(request, listener)
-
-    async def record_timeout(self, error: str) -> None:
-        """Record that this instance's attempt is about to be ended."""
-        await self.open()
-        await self._fail_attempt(error, None)
-
-    async def record_failure(
-        self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
-    ) -> None:
-        """Record this instance's attempt as failed, unless it was applied after all."""
-        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
-        await self._fail_attempt(error, revision, " ".join(sorted(parents)), age_seconds, error_class)
 
     async def unlock(self) -> None:
         """Give the lock back and notify those who listen."""
-        async with _translated("giving the lock back"):
+        async with translated("giving the lock back"):
             await self._held.unlock()
             await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
 
     async def lock_status(self) -> LockStatus:
         """Who holds the lock, what it does, what is in its way, and who waits."""
-        async with _translated("looking for the lock's holder"):
+        async with translated("looking for the lock's holder"):
             seen = await lock_status(self._key, self._connection)
             if self._role == "waiting":
                 await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
         if seen.holder is None or seen.statement is not None or seen.blocked_by:
             return seen
-        newest = await self._rows_if_there(NEWEST.format(history=self._history))
-        return resting(seen, newest[0] if newest else None)
+        return resting(seen, await self.store.newest_attempt())
 
     async def pause(self, seconds: float) -> None:
         """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""
@@ -159,7 +135,7 @@ class PostgresSession(Tables):
             await self._woken_within(seconds)
         elif await self._may_listen():
             # returns at once: the notification may have come just before, so look once more
-            async with _translated("listening for the holder"):
+            async with translated("listening for the holder"):
                 await self._connection.add_listener(self._key.channel, self._wake)
             self._listening = True
         else:
@@ -177,7 +153,9 @@ class PostgresSession(Tables):
             raw.terminate()
 
     async def _beside(self) -> asyncpg.Connection:
-        return await connect(self._url, self._limits, application_name(self._key, "observing", self._author.instance))
+        return await connect(
+            self._url, self._limits, application_name(self._key, "observing", self._runner.author.instance)
+        )
 
     @property
     def _connection(self) -> asyncpg.Connection:
@@ -202,37 +180,25 @@ class PostgresSession(Tables):
         return self._lock
 
     async def _refuse_autocommit(self, request: MigrationRequest) -> None:
-        observed = await self.observe()
+        observed = await self.store.observe()
         revisions = self._runner.revisions
         needing = revisions.needing_autocommit(self._runner.planned(request, observed.revisions))
         if needing:
             raise DirectConnectionNeeded.for_block("; ".join(map(revisions.describe, needing)))
 
-    async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        async with _translated("reading the revision"):
-            try:
-                async with self._held.look() if self._lock else _nothing():
-                    stored = map(self._stored, arguments)
-                    return list(await self._connection.fetch(sql, *stored, timeout=ANSWER_SECONDS))
-            except asyncpg.UndefinedTableError:
-                return []
-            except asyncpg.UndefinedColumnError:
-                await self._recognise_once()
-                return []
-
-    def _stored(self, argument: Any) -> Any:
-        if isinstance(argument, (list, tuple)):
-            return [self._stored(each) for each in argument]
-        return storable(argument, encodings(self._connection)) if isinstance(argument, str) else argument
+    @asynccontextmanager
+    async def _look(self) -> AsyncIterator[asyncpg.Connection]:
+        async with self._held.look() if self._lock else nullcontext():
+            yield self._connection
 
     async def _value(self, sql: str, *arguments: Any) -> Any:
-        async with _translated("looking at the server"):
+        async with translated("looking at the server"):
             return await self._connection.fetchval(sql, *arguments, timeout=ANSWER_SECONDS)
 
     async def _may_listen(self) -> bool:
         # Those who wait must crowd out neither the holder nor the old release, which is still serving: a waiter
         # keeps its connection only while the server is less than half full, else it connects, looks and leaves.
-        async with _translated("looking at the server"):
+        async with translated("looking at the server"):
             if (await self._suitable_lock()).transaction_scoped:
                 return False
         room = "count(*) * 2 < current_setting('max_connections')::int"
@@ -246,16 +212,3 @@ class PostgresSession(Tables):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
         self._woken.clear()
-
-
-@asynccontextmanager
-async def _translated(doing: str) -> AsyncIterator[None]:
-    try:
-        yield
-    except Exception as error:
-        raise translate(error, doing) from error
-
-
-@asynccontextmanager
-async def _nothing() -> AsyncIterator[None]:
-    yield

@@ -6,18 +6,24 @@ Each question is one statement in autocommit. A table that is not there yet read
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from typing import Any
 
 import asyncpg
 
-from ...core.protocols import PastAttempt
+from ...core.protocols import ANSWER_SECONDS, MigrationRequest, PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
-from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, RunAuthor
+from ...execution.error_translation import translated
+from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
 from ...execution.invalid_indexes import INVALID_INDEXES
+from ...execution.runner import Runner
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
-from ...text.encoding import restored
+from ...execution.version_ids import IdColumn, refuse
+from ...text.encoding import UTF8, restored, storable
+from .connection import encodings, quoted
+from .retry_pause import NEWEST
 
 SHAPES = """
     SELECT c.relkind IN ('r', 'p') AS ordinary, ARRAY(
@@ -29,22 +35,54 @@ SHAPES = """
 """What the tables of the quoted names look like; NULLs for one that does not exist."""
 
 
-class Tables(OwnTables):
-    """The reading half of a session; `version` and `history` are the tables' quoted names, `known` this build's ids."""
+class PostgresStore(OwnTables):
+    """The store of a session.
 
-    def __init__(self, version: str, history: str, author: RunAuthor, known: Collection[str]) -> None:
-        super().__init__((version, history), known)
-        self._version = version
-        self._history = history
-        self._author = author
+    Args:
+        look: around a query: the session's connection, where a query that fails leaves the transaction as it was.
+        runner: whose tables and revisions these are.
+    """
+
+    def __init__(self, look: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]], runner: Runner) -> None:
+        self._version, self._history = map(quoted, runner.tables)
+        super().__init__((self._version, self._history), runner.revisions.code.parents)
+        self._look = look
+        self._runner = runner
+        self._encodings: tuple[str, ...] = UTF8
+
+    async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
+        """Ask the catalog, if there is an id that may not fit."""
+        ids = self._runner.doubtful_ids(request, revisions)
+        if ids:
+            sizes = await self._id_sizes()
+            refuse(ids, IdColumn.of(self._version, "postgresql", self._encodings[-1], sizes))
+
+    async def newest_attempt(self) -> asyncpg.Record | None:
+        """The newest row, and the sessions that exist; see `retry_pause`."""
+        rows = await self._rows_if_there(NEWEST.format(history=self._history))
+        return rows[0] if rows else None
+
+    async def record_timeout(self, error: str) -> None:
+        """Record that this instance's attempt is about to be cancelled."""
+        await self.record_failure(error, None)
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
         """The rows; none where a table is missing, or a column that an older history table lacks."""
-        raise NotImplementedError
+        async with translated("reading the revision"):
+            try:
+                async with self._look() as connection:
+                    self._encodings = encodings(connection)
+                    return list(await connection.fetch(sql, *map(self._stored, arguments), timeout=ANSWER_SECONDS))
+            except asyncpg.UndefinedTableError:
+                return []
+            except asyncpg.UndefinedColumnError:
+                await self._recognise_once()
+                return []
 
     def _stored(self, argument: Any) -> Any:
-        """What the database can store of a text, or of each in a sequence."""
-        raise NotImplementedError
+        if isinstance(argument, (list, tuple)):
+            return [self._stored(each) for each in argument]
+        return storable(argument, self._encodings) if isinstance(argument, str) else argument
 
     async def _shapes(self) -> tuple[Shape | None, Shape | None]:
         rows = await self._rows_if_there(SHAPES, [self._version, self._history])
@@ -121,19 +159,16 @@ class Tables(OwnTables):
 
     def _past(self, past: PastAttempt) -> PastAttempt:
         # what could be stored of this build's own release is this build's
-        own = self._author.release
+        own = self._runner.author.release
         release = own if own is not None and past.release == self._stored(own)[:255] else past.release
         error = None if past.error is None else restored(past.error)
         return replace(past, release=release, instance=restored(past.instance), error=error)
 
-    async def _fail_attempt(
-        self,
-        error: str,
-        revision: str | None,
-        parents: str = "",
-        age_seconds: float = 0.0,
-        error_class: str = "TimeoutError",
+    async def record_failure(
+        self, error: str, revision: str | None, age_seconds: float = 0.0, error_class: str = "TimeoutError"
     ) -> None:
+        """Record this instance's attempt as failed, unless it was applied after all."""
+        parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
         still_open = ", ".join(f"'{outcome}'" for outcome in OPEN)
         # one that is half applied stays that; one that was rolled back with its transaction is written down anew; one
         # whose lock went with its connection may have been closed by the next holder
@@ -152,10 +187,10 @@ class Tables(OwnTables):
             f"(SELECT FROM {self._history} WHERE instance = left($2::text, 255) AND revision = $3::text "
             "AND started_at > clock_timestamp() - $6::float8 * interval '1 s') RETURNING id",
             error,
-            self._author.instance,
+            self._runner.author.instance,
             revision,
-            parents,
-            self._author.release,
+            " ".join(sorted(parents)),
+            self._runner.author.release,
             age_seconds + SLACK_SECONDS,
             error_class,
         )
