@@ -144,9 +144,9 @@ class DirectConnectionNeeded(MigrationError):
     def for_block(cls, revisions: str) -> DirectConnectionNeeded:
         """The refusal of `revisions` that open an `autocommit_block`."""
         return cls(
-            f"revision {revisions} uses autocommit_block, but the connection goes through a transaction pooler, where "
-            "that cannot be done under the lock; set MIGRATION_DATABASE_URL to the database's direct endpoint (its own "
-            "port, not the pooler's)"
+            f"revision {revisions} uses autocommit_block, which cannot run under the lock through a transaction "
+            "pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
+            "pooler's)"
         )
 
 

@@ -66,7 +66,7 @@ def test_an_env_that_opens_its_own_connection_is_refused(
         until_phase([one], "failed")
         message = one.health()["message"]
         assert "from shop.db_migrations.environment import run_env" in message
-        assert "make alembic/env.py these three lines" in message
+        assert "in alembic/env.py, or replace its content with these three lines" in message
         assert MARK not in one.log()
         assert "Traceback" not in one.log()
     assert tables(database_url) == []

@@ -73,5 +73,5 @@ def test_several_heads_are_a_finding(database_url: str, tmp_path: Path) -> None:
     code, output = migrate("doctor", url=database_url, ini=two_heads(tmp_path))
     assert (code, " checks, 1 failed" in output) == (1, True), output
     assert re.search(
-        r"^fail  schema .*several heads \(left, right\); join them with 'alembic merge heads'", output, re.M
+        r"^fail  schema .*several heads \(left, right\)\. To fix: join them with 'alembic merge heads'", output, re.M
     )

@@ -204,7 +204,7 @@ def test_several_heads_are_one_line(project: Path, database_url: str, tmp_path_f
     below = quick("right").source(head())
     revision_file(ini, quick("right")).write_text(below)
     settings = {"DATABASE_URL": database_url, "MIGRATION_ALEMBIC_CONFIG": str(ini)}
-    fails(project, Bad("several heads (left, right); join them with 'alembic merge heads'", settings))
+    fails(project, Bad("several heads (left, right). To fix: join them with 'alembic merge heads'", settings))
     assert versions(database_url) == []
 
 

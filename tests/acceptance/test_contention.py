@@ -218,7 +218,7 @@ async def test_a_relative_target_is_not_counted_twice(ledger_url: str, tmp_path:
     async with in_the_way(ledger_url, LOOK, NAME):
         code, output = migrate("upgrade", "+2", url=ledger_url, ini=ini)
     assert code == 1, output
-    assert "quick went before, and a relative target (+2)" in output
+    assert "it already committed quick, and the relative target +2 counts from the current revision" in output
     assert evidence.versions(ledger_url) == ["quick"]
     assert evidence.outcomes(ledger_url, CONTENDED.id) == ["retried"]
     assert evidence.advisory_locks(ledger_url) == 0

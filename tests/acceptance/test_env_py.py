@@ -218,7 +218,7 @@ OWN_ERRORS = {
     "in a transaction": (
         "from alembic import context\nconnection = context.config.attributes['connection']\n"
         "context.configure(connection=connection)\nwith connection.begin():\n    context.run_migrations()\n",
-        "leave out 'with connection.begin()'",
+        "remove 'with connection.begin()'",
     ),
     "never runs": (
         "from alembic import context\ncontext.configure(connection=context.config.attributes['connection'])\n",
@@ -226,7 +226,7 @@ OWN_ERRORS = {
     ),
     "all in one": (
         "from api.migrations.environment import run_env\nrun_env(transaction_per_migration=False)\n",
-        "leave transaction_per_migration out of it",
+        "remove transaction_per_migration there",
     ),
     "twice": (
         "from api.migrations.environment import run_env\nrun_env()\nrun_env()\n",

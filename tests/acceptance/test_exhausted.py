@@ -89,7 +89,7 @@ def test_the_disk_is_full(small_server: Server, tmp_path: Path) -> None:
     """Waiting would not make room: an operator does, and then it goes on."""
     ini = project.make_history(tmp_path, project.quick("one"), project.Revision("fill", FILL))
     with on_a_small_disk(small_server) as (url, disk):
-        words = "DiskFullError (SQLSTATE 53100)", "No space left on device", "the server's disk is full: free or add"
+        words = "DiskFullError (SQLSTATE 53100)", "No space left on device", "The server's disk is full. To fix: free"
         assert_failed_once(url, ini, "fill", *words)
         subprocess.run(["mount", "-o", "remount,size=128m", str(disk)], check=True)
         code, output = migrate("upgrade", url=url, ini=ini)
@@ -101,4 +101,4 @@ def test_the_lock_table_is_full(small_server: Server, tmp_path: Path) -> None:
     """Each table that is created is a lock until the end of the transaction; the message names the setting."""
     ini = project.make_history(tmp_path, project.quick("one"), project.Revision("many", MANY_TABLES))
     with small_server.database("locked") as url:
-        assert_failed_once(url, ini, "many", "(SQLSTATE 53200)", "raise its max_locks_per_transaction")
+        assert_failed_once(url, ini, "many", "(SQLSTATE 53200)", "To fix: raise max_locks_per_transaction")

@@ -81,7 +81,7 @@ MYSQL = {
     f"INSERT INTO narrow (i) SELECT 9223372036854775807 * {NUMBER}": "error 1690): BIGINT value is out of range in '…'",
     f"SELECT DATE '{SECRET}'": "error 1525): Incorrect DATE value: '…'",
     f"SET time_zone = '{SECRET}'": "error 1298): Unknown or incorrect time zone: '…'",
-    f"SELECT '{SECRET}": "error 1064): its text is left out, it quotes the statement",
+    f"SELECT '{SECRET}": "error 1064): its text is left out because it quotes the statement",
 }
 NARROW = """
     CREATE TABLE narrow (a varchar(3), i int, d date, e enum('a'), l varchar(9) CHARACTER SET latin1, u varchar(9),

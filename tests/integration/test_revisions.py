@@ -102,7 +102,7 @@ def test_a_limit_that_is_no_duration_is_refused(tmp_path: Path, value: str) -> N
     """With the file, the name and what it may be, before any database is touched."""
     ini = tree(tmp_path)
     revision(tmp_path, "r1", "pass", extra=f"lock_timeout_seconds = {value}\n")
-    refused(ini, "r1.py: lock_timeout_seconds must be a number of seconds, 0 for no limit")
+    refused(ini, "r1.py: lock_timeout_seconds is ", "To fix: set it to a number of seconds, or to 0 for no limit")
 
 
 def test_targets_are_resolved_to_full_ids(tmp_path: Path) -> None:

@@ -214,7 +214,7 @@ async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path)
     ini = tree(tmp_path, GROUND)
     sqlite_place.path.write_text("I am a letter, and a rather long one; somebody has taken me for a database.\n" * 20)
     for url in ("sqlite:////nowhere/shop.db", "sqlite:////sys/shop.db", sqlite_place.url):
-        await refused(url, ini, AccessRefused, "the file cannot be opened", "its folder is there and writable")
+        await refused(url, ini, AccessRefused, "the file cannot be opened", "its folder exists and is writable")
     assert not sqlite_place.lock_file.exists()
 
 
@@ -267,5 +267,5 @@ async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tm
 
 async def test_tls_that_the_server_does_not_have(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
     """Asked for and not there, it is a refusal: nobody waits for it."""
-    with pytest.raises(AccessRefused, match="does not speak TLS"):
+    with pytest.raises(AccessRefused, match="does not support TLS"):
         await instance(f"{mariadb_place.url}?ssl-mode=REQUIRED", tree(tmp_path, GROUND)).coordinator().become_ready()

@@ -229,7 +229,7 @@ async def test_the_others_say_that_they_have_no_such_limit(
     assert not [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
     await run_request(place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
     [warned] = [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
-    assert f"Revision r2: {name} has no limit of one statement" in warned.getMessage()
+    assert f"Revision r2: {name} has no statement timeout" in warned.getMessage()
 
 
 async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> None:

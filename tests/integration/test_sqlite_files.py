@@ -50,7 +50,7 @@ def test_a_missing_folder_takes_one_line(tmp_path: Path) -> None:
     """With what to look at."""
     code, lines = migrate(tmp_path, tmp_path / "nowhere" / "shop.db", "upgrade")
     assert (code, len(lines)) == (5, 1), lines
-    assert "SQLITE_CANTOPEN while connecting: the file cannot be opened; check that its folder is there" in lines[0]
+    assert "SQLITE_CANTOPEN while connecting: the file cannot be opened. To fix: check that its folder" in lines[0]
 
 
 async def test_a_name_that_leaves_no_room_for_the_lock_file_is_refused(tmp_path: Path) -> None:

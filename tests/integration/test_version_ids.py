@@ -132,7 +132,7 @@ async def test_one_that_fails_all_the_same_is_explained(database_url: str, tmp_p
     with pytest.raises(RevisionFailed) as raised:
         await run(database_url, ini)
     assert "value too long for type character varying(32)" in str(raised.value)
-    assert f"; its id has {len(LONG)} characters: shorten the id" in str(raised.value)
+    assert f". Its id has {len(LONG)} characters. To fix: shorten the id" in str(raised.value)
     assert await history(database_url) == [("r1", "applied"), (LONG, "failed")]
 
 

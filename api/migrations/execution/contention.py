@@ -46,8 +46,8 @@ async def retry_while_contended(
 
 def _not_repeated(request: MigrationRequest, error: LockContended) -> RevisionFailed:
     return RevisionFailed(
-        f"{error}; {', '.join(error.applied)} went before, and a relative target ({request.target}) counts from "
-        "where the database is, so it is not repeated: name the revision",
+        f"{error}. The run is not retried: it already committed {', '.join(error.applied)}, and the relative target "
+        f"{request.target} counts from the current revision. To fix: name the target revision",
         revision=error.revision,
         applied=error.applied,
     )

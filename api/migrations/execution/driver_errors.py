@@ -62,7 +62,7 @@ _READ_ONLY_OPTION = 1290
 """Also the number of every other option that does not allow a statement, such as --secure-file-priv."""
 _AT_A_LIMIT = "the account has reached one of its limits (such as MAX_USER_CONNECTIONS)"
 _NO_SUCH_METHOD = (
-    "the driver or the server does not have the account's authentication method. To fix: give the account "
+    "the driver or the server does not support the account's authentication method. To fix: give the account "
     "caching_sha2_password (MySQL) or mysql_native_password (MariaDB)"
 )
 _READ_ONLY = (
@@ -78,15 +78,15 @@ _BLOCKED = (
     "UNLOCK (MySQL) or FLUSH PRIVILEGES (MariaDB)"
 )
 _NO_SUCH_DATABASE = (
-    "this user may not use the database of the URL, or it does not exist. To fix: create it, and GRANT the user its "
-    "privileges on it"
+    "the database in the URL does not exist, or this user has no privilege on it. To fix: create it, and GRANT the "
+    "user privileges on it"
 )
 _WORDS = {
     1040: "the server has no free connection",
     1044: _NO_SUCH_DATABASE,
-    1049: "the database of the URL does not exist. To fix: create it, or correct its name in the URL",
+    1049: "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
     1053: "the server is shutting down",
-    1129: "the server has blocked this host after too many failed connections. To fix: 'mysqladmin flush-hosts' there",
+    1129: "the server blocked this host after too many failed connections. To fix: run 'mysqladmin flush-hosts' there",
     1130: "the server accepts no user from this host. To fix: CREATE USER … with this host or '%'",
     1203: _AT_A_LIMIT,
     1226: _AT_A_LIMIT,
@@ -103,7 +103,7 @@ _WORDS = {
     3879: _NO_SUCH_DATABASE,
     3955: _BLOCKED,
     3989: "the database is read-only. To fix: ALTER DATABASE … READ ONLY = 0",
-    4031: "the server ended the session, which was idle for longer than its wait_timeout",
+    4031: "the server terminated the session because it was idle for longer than its wait_timeout",
     4150: _BLOCKED,
     4151: _LOCKED,
     **dict.fromkeys(_OTHER_AUTHENTICATION, _NO_SUCH_METHOD),

@@ -115,8 +115,8 @@ class _Inspection:
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
         if self.given.in_explicit_transaction:
             raise ForeignConnection(
-                "env.py begins a transaction around context.run_migrations, so no revision could be committed by "
-                "itself. To fix: leave out 'with connection.begin()'; 'with context.begin_transaction()' may stay"
+                "env.py begins a transaction around context.run_migrations, so a revision could not be committed on "
+                "its own. To fix: remove 'with connection.begin()'; keep 'with context.begin_transaction()'"
             )
         if self._table in self.tables:
             raise ConfigurationError(

@@ -13,8 +13,8 @@ from typing import Any
 from ..errors import ConfigurationError
 
 _PROMISES = {
-    "transaction_per_migration": "each revision runs in a transaction of its own here, so that what is applied stays",
-    "transactional_ddl": "whether DDL can be rolled back is the database's property",
+    "transaction_per_migration": "each revision must run in its own transaction, so that it stays when a later fails",
+    "transactional_ddl": "the database determines whether DDL can be rolled back",
 }
 
 
@@ -58,7 +58,7 @@ def merged(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]
     for name, why in _PROMISES.items():
         if name in theirs and name in ours and theirs[name] is not None and theirs[name] != ours[name]:
             raise ConfigurationError(
-                f"env.py calls context.configure({name}={theirs[name]!r}), but {why}. To fix: leave {name} out of it"
+                f"env.py calls context.configure({name}={theirs[name]!r}), but {why}. To fix: remove {name} there"
             )
     said = {name: value for name, value in theirs.items() if value is not None or name not in ours}
     hooks = (*_as_tuple(theirs.get("on_version_apply")), *_as_tuple(ours.get("on_version_apply")))
@@ -84,8 +84,8 @@ def agreed(said: VersionTable, options: Mapping[str, Any], settings: Mapping[str
         if wanted is not None and wanted != value:
             where = option if options.get(option) else "the search path that it sets"
             raise ConfigurationError(
-                f"env.py and {variable} name two version tables: env.py says {value} ({where}), the setting says "
-                f"{wanted}. Nothing was migrated. To fix: unset {variable}, or make both the same"
+                f"env.py and {variable} name different version tables: env.py says {value} ({where}), the setting "
+                f"says {wanted}. Nothing was migrated. To fix: unset {variable}, or set both to the same value"
             )
     return said
 

@@ -64,6 +64,7 @@ class EnvRun:
         for name in ("version_table", "version_table_schema"):
             if options.get(name) not in {None, self._options[name]}:
                 raise ConfigurationError(
-                    f"env.py names the {name} {options[name]!r} now, and named {self._options[name]!r} when it was "
-                    "executed before the lock. Nothing was migrated. To fix: let env.py name the same one each time"
+                    f"env.py changed the {name}: it is {options[name]!r} under the lock and was "
+                    f"{self._options[name]!r} before it. Nothing was migrated. To fix: let env.py name the same one "
+                    "each time"
                 )

@@ -32,7 +32,7 @@ GIVEN = "connection"
 """Key of `config.attributes` under which `env.py` finds the connection, as Alembic's cookbook has it."""
 
 REMEDY = (
-    "To fix: make alembic/env.py these three lines, or take context.config.attributes['connection'] there: "
+    "use context.config.attributes['connection'] in alembic/env.py, or replace its content with these three lines: "
     f"from {__package__}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
 )
 TURN_SECONDS = 10.0
@@ -83,11 +83,11 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapp
         loggers.restore()
         config.attributes.pop(GIVEN, None)
     if not progress.configured:
-        raise ForeignConnection(f"env.py never called context.configure. {REMEDY}")
+        raise ForeignConnection(f"env.py never called context.configure. To fix: {REMEDY}")
     if not progress.ran:
         raise ConfigurationError(
             "env.py called context.configure, but never context.run_migrations, so no revision would run. To fix: call "
-            "context.run_migrations() in it"
+            "context.run_migrations() in env.py"
         )
 
 
@@ -104,7 +104,9 @@ def _installed(environment: EnvironmentContext) -> Iterator[None]:
     deadline = time.monotonic() + TURN_SECONDS
     while not _TURN.acquire(blocking=False):
         if time.monotonic() > deadline:
-            raise DatabaseUnreachable("another start in this process executes env.py or its revisions")
+            raise DatabaseUnreachable(
+                f"another start in this process has been executing env.py or its revisions for {TURN_SECONDS:g} s"
+            )
         await_only(asyncio.sleep(TURN_SECONDS / 200))
     suspended: EnvironmentContext | None = getattr(context, "_proxy", None)
     try:
@@ -123,12 +125,12 @@ def refuse_foreign(connection: Any, given: sa.Connection) -> None:
         ForeignConnection: it was not.
     """
     if connection is not given:
-        raise ForeignConnection(f"env.py migrates on a connection that does not hold the lock. {REMEDY}")
+        raise ForeignConnection(f"env.py migrates on a connection that does not hold the lock. To fix: {REMEDY}")
     if given.in_transaction():
         raise ForeignConnection(
-            "env.py begins a transaction around all revisions, so none could be committed by itself: a transaction is "
-            "open when it calls context.configure. To fix: call connection.commit() after what it executes before "
-            f"that, and leave out 'with connection.begin()'. Or: {REMEDY}"
+            "env.py begins a transaction around all revisions, so none could be committed on its own: a transaction is "
+            "open when it calls context.configure. To fix: call connection.commit() before context.configure and "
+            f"remove 'with connection.begin()'; or {REMEDY}"
         )
 
 
@@ -153,12 +155,12 @@ class _Progress:
 
 def _failed(error: BaseException, path: Path) -> MigrationError:
     if "asyncio.run() cannot be called" in str(error):
-        return ForeignConnection(f"env.py opens a connection of its own. {REMEDY}")
+        return ForeignConnection(f"env.py opens a connection of its own. To fix: {REMEDY}")
     what = f"{describe(error, quotes=True)}{where(error, str(path))}"
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     connecting = isinstance(error, sa.exc.SQLAlchemyError | OSError) or functions & _ENGINES
     if connecting and not re.search(r"attributes|run_env", path.read_text()):
-        return ForeignConnection(f"env.py opens a connection of its own, which failed: {what}. {REMEDY}")
+        return ForeignConnection(f"env.py opens a connection of its own, which failed: {what}. To fix: {REMEDY}")
     return ConfigurationError(f"env.py failed: {what}. Nothing was migrated. To fix: correct {path}")
 
 

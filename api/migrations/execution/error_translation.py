@@ -37,41 +37,42 @@ _LOST = (
 )
 _TRY_AGAIN = {
     "57P03": "the server is starting up or shutting down",
-    "57P01": "the server ended the session",
+    "57P01": "the server terminated the session",
     "57P02": "the server crashed and is recovering",
     "53300": "the server has no free connection",
 }
 _TABLE_LOCKED = {
-    # outside a revision: somebody has locked one of our own tables, and will be done some time
-    "55P03": "somebody has locked the version or the history table",
-    "40P01": "somebody and this session waited for one another",
+    # outside a revision, where this package's tables are the only ones that it queries
+    "55P03": "another session has locked the version or the history table",
+    "40P01": "deadlock with another session",
 }
 _CONTENTION = {"55P03", "40P01"}
 """lock_not_available and deadlock_detected: nobody did anything wrong, somebody else was there first."""
 _MISSING = {"42P01", "42703"}
 _SAID_NO = {
-    "28P01": "password authentication failed; check user and password of the URL",
-    "28000": "the server does not accept this user from here (pg_hba.conf, or the role does not exist)",
-    "3D000": "the database of the URL does not exist; create it, or correct the name",
+    "28P01": "password authentication failed. To fix: correct user and password in the URL",
+    "28000": "the server does not accept this user from this host. To fix: create the role, or allow it in pg_hba.conf",
+    "3D000": "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
 }
 _REMEDIES = {
-    "53100": "the server's disk is full: free or add space before the next try",
-    "53200": "the server has no memory left: give it more before the next try",
+    "53100": "The server's disk is full. To fix: free or add disk space before the next attempt",
+    "53200": "The server has no memory left. To fix: give it more memory before the next attempt",
 }
 _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
-    Sort.BUSY: (DatabaseUnreachable, "somebody else has it locked"),
+    Sort.BUSY: (DatabaseUnreachable, "another session holds a conflicting lock"),
     Sort.REFUSED: (
         AccessRefused,
-        "the server refuses the login. To fix: check user and password of the URL, and the hosts that the account "
-        "names; where the account or the server requires TLS, add ?ssl-mode=REQUIRED to the URL",
+        "the server refuses the login. To fix: check user and password in the URL, and the hosts that the account "
+        "allows; if the account or the server requires TLS, add ?ssl-mode=REQUIRED to the URL",
     ),
     Sort.NOT_OPENED: (
         AccessRefused,
-        "the file cannot be opened; check that its folder is there and writable, and that it is a SQLite database",
+        "the file cannot be opened. To fix: check that its folder exists and is writable, and that the file is a "
+        "SQLite database",
     ),
     Sort.PRIVILEGE: (
         PrivilegeMissing,
-        "the user may not do that; GRANT it, or set MIGRATION_DATABASE_URL to the user that owns the schema",
+        "the user lacks a privilege. To fix: GRANT it, or set MIGRATION_DATABASE_URL to the user that owns the schema",
     ),
     Sort.READ_ONLY: (
         ReadOnlyServer,
@@ -79,16 +80,17 @@ _SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
     ),
 }
 _EXISTS = (
-    "an earlier revision has probably created it: Alembic remembers the types that it creates, but only within one "
+    "An earlier revision probably created the type; Alembic remembers the types that it creates only within one "
     "process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or create it with "
     "checkfirst=True"
 )
 _LOCK_TABLE_FULL = (
-    "the server's lock table is full: raise its max_locks_per_transaction (which takes a restart), or touch fewer "
+    "The server's lock table is full. To fix: raise max_locks_per_transaction and restart the server, or change fewer "
     "tables in one revision"
 )
 _STATEMENT_BINLOG = (
-    "the server's binlog_format is STATEMENT, which takes no rows at READ COMMITTED: set it to ROW (or MIXED)"
+    "The server's binlog_format is STATEMENT, which cannot log row changes at READ COMMITTED. To fix: set it to ROW or "
+    "MIXED"
 )
 
 
@@ -136,7 +138,9 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     if refused is not None:
         return refused
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
-        return ConfigurationError(f"the server does not take a parameter of the database URL: {_plain(cause)}")
+        return ConfigurationError(
+            f"the server rejected a parameter of the database URL: {_plain(cause)}. To fix: remove or correct it"
+        )
     return _answered(error, code, doing)
 
 
@@ -154,12 +158,14 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
         return AccessRefused(_SAID_NO[code])
     if code == "42501":
         return PrivilegeMissing(
-            f"{describe(error)} while {doing}; to migrate, the role must own the tables and have CREATE on the schema, "
-            "to wait for a job it needs SELECT on the version and history tables: GRANT that, or set "
-            "MIGRATION_DATABASE_URL to the role that owns the schema"
+            f"{describe(error)} while {doing}. A role that migrates must own the tables and have CREATE on the schema; "
+            "a role that only waits for a job needs SELECT on the version and history tables. To fix: GRANT these, or "
+            "set MIGRATION_DATABASE_URL to the role that owns the schema"
         )
     if code == "25006":
-        return ReadOnlyServer("the server is read-only (a standby?); point MIGRATION_DATABASE_URL at the primary")
+        return ReadOnlyServer(
+            "the server is read-only, probably a standby. To fix: point MIGRATION_DATABASE_URL at the primary"
+        )
     if code in _TABLE_LOCKED:
         return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
     cause = root(error)
@@ -176,25 +182,33 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
 
 def _refused_without_code(cause: BaseException) -> MigrationError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
-        return AccessRefused(f"the server's certificate does not verify ({cause.verify_message}); correct sslrootcert")
+        return AccessRefused(
+            f"the server's certificate does not verify ({cause.verify_message}). To fix: correct sslrootcert (MySQL: "
+            "ssl-ca)"
+        )
     if isinstance(cause, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}")
+        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}. To fix: correct the URL")
     # asyncpg is told so by PostgreSQL; MySQL just goes on without TLS
     plain = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
     if plain or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
-        return AccessRefused("the server does not speak TLS, which the URL asks for; drop that, or turn TLS on")
+        return AccessRefused(
+            "the server does not support TLS, which the URL requires. To fix: enable TLS on the server, or do not "
+            "require it in the URL"
+        )
     # asyncmy's own words: the first is for MySQL 8's way of authentication, the second for MariaDB's ed25519
     if isinstance(cause, RuntimeError) and "cryptography" in str(cause):
         return ConfigurationError(
-            "the server wants the password encrypted, which takes a package: pip install cryptography, or use TLS"
+            "the server requires an encrypted password, which needs a package. To fix: pip install cryptography, or "
+            "use TLS"
         )
     if isinstance(cause, RuntimeError) and "pynacl" in str(cause):
-        return ConfigurationError("the account logs in with ed25519, which takes a package: pip install pynacl")
+        return ConfigurationError("the account logs in with ed25519, which needs a package. To fix: pip install pynacl")
     # PgBouncer's own words; it also closes the connection, which looks like one that was lost
     if "statement pooling" in str(cause):
         return DirectConnectionNeeded(
-            "the connection goes through a pooler in statement mode, where neither a lock nor a transaction lasts; set "
-            "MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
+            "the connection goes through a pooler in statement mode, where no lock or transaction outlasts a "
+            "statement. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
+            "pooler's)"
         )
     return None
 
@@ -208,10 +222,10 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
     if isinstance(cause, sqlalchemy.exc.CompileError):
-        return f"{name} (its text is left out, it quotes the value)"
+        return f"{name} (its text is left out because it quotes the value)"
     if isinstance(error, sqlalchemy.exc.StatementError) and code is None:
         if cause is error:
-            return f"{name} (its text is left out, it quotes the statement)"
+            return f"{name} (its text is left out because it quotes the statement)"
         return f"{name}{_coded(cause)}: {_plain(cause)}"
     if code is None:
         return f"{name}{_coded(cause)}: {_plain(cause, quotes=quotes)}"
@@ -219,17 +233,17 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
 
 
 def remedy(error: BaseException) -> str:
-    """`; ` and what an operator can do, where the server ran out of something; else empty."""
+    """`. `, the cause and what an operator can do, where the server ran out of something; else empty."""
     code = sqlstate(error) or ""
     if code == "53200" and "shared memory" in str(root(error)):
-        return f"; {_LOCK_TABLE_FULL}"
+        return f". {_LOCK_TABLE_FULL}"
     if code == "42710" and str(root(error)).startswith("type "):
-        return f"; {_EXISTS}"
+        return f". {_EXISTS}"
     if driver_errors.number(root(error)) == 1665:
-        return f"; {_STATEMENT_BINLOG}"
+        return f". {_STATEMENT_BINLOG}"
     if driver_errors.sort(root(error)) is Sort.FULL:
         code = "53100"
-    return f"; {_REMEDIES[code]}" if code in _REMEDIES else ""
+    return f". {_REMEDIES[code]}" if code in _REMEDIES else ""
 
 
 def where(error: BaseException, path: str | None) -> str:
@@ -252,7 +266,7 @@ def _plain(error: BaseException, *, quotes: bool = False) -> str:
     if not text:
         return type(error).__name__
     if driver_errors.sort(error) is Sort.SYNTAX:
-        return "its text is left out, it quotes the statement"
+        return "its text is left out because it quotes the statement"
     return first_line(text if quotes else without_literals(text))
 
 

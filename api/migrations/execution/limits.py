@@ -69,8 +69,8 @@ class Limits:
         """Say that a `database` has no limit of one statement, where the revision was to have one."""
         if self.statement_timeout_seconds:
             log.warning(
-                "Revision %s: %s has no limit of one statement, so MIGRATION_STATEMENT_TIMEOUT_SECONDS has no effect; "
-                "MIGRATION_RUN_SECONDS ends the run",
+                "Revision %s: %s has no statement timeout, so MIGRATION_STATEMENT_TIMEOUT_SECONDS has no effect; only "
+                "MIGRATION_RUN_SECONDS limits the run",
                 revision,
                 database,
                 extra={"event": "no_statement_timeout", "revision": revision},

@@ -40,8 +40,8 @@ class Revisions:
     ) -> None:
         if isinstance(alembic_config, str) and not Path(alembic_config).is_file():
             raise ConfigurationError(
-                f"{alembic_config} not found in {Path.cwd()}, or not a file; start the service from the project's "
-                "folder or set MIGRATION_ALEMBIC_CONFIG"
+                f"{alembic_config} not found in {Path.cwd()}, or not a file. To fix: start the service in the "
+                "project's folder, or set MIGRATION_ALEMBIC_CONFIG"
             )
         self.config = Config(alembic_config) if isinstance(alembic_config, str) else alembic_config
         self.target = target
@@ -50,7 +50,9 @@ class Revisions:
             self.code = _graph(self.directory)
         except (CommandError, RevisionError) as error:
             ini = script_files.ini_of(self.config)
-            raise ConfigurationError(f"the revisions of {ini} do not fit together: {error}") from error
+            raise ConfigurationError(
+                f"the revisions of {ini} do not form a graph: {error}. To fix: correct the revision files"
+            ) from error
         self._may_be_empty = may_be_empty
         named_by = str(script_files.ini_of(self.config)) if env_may_choose else "env.py"
         missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
@@ -82,8 +84,8 @@ class Revisions:
         if self.target != "head" or len(self.code.heads) < 2:
             return None
         return (
-            f"the revisions have several heads ({', '.join(sorted(self.code.heads))}); join them with "
-            "'alembic merge heads', or set MIGRATION_TARGET=heads if that is meant"
+            f"the revisions have several heads ({', '.join(sorted(self.code.heads))}). To fix: join them with "
+            "'alembic merge heads', or set MIGRATION_TARGET=heads if several are intended"
         )
 
     @property
@@ -134,7 +136,7 @@ class Revisions:
 
 def unknown(target: str) -> UnknownRevision:
     """The error for a target that this build does not have."""
-    return UnknownRevision(f"this build has no revision {target!r}; 'alembic history' lists those it has")
+    return UnknownRevision(f"this build has no revision {target!r}. To fix: choose one that 'alembic history' lists")
 
 
 def _graph(directory: ScriptDirectory) -> CodeRevisions:
@@ -152,7 +154,9 @@ def _limits(script: Script) -> dict[str, float]:
     for name, value in declared.items():
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
             place = Path(script.path).name
-            raise ConfigurationError(f"{place}: {name} must be a number of seconds, 0 for no limit (it is {value!r})")
+            raise ConfigurationError(
+                f"{place}: {name} is {value!r}. To fix: set it to a number of seconds, or to 0 for no limit"
+            )
     return declared
 
 

@@ -183,10 +183,10 @@ class Runner:
         path = self.revisions.path(steps.current)
         how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
         kind = type(root(error)).__name__
-        what = f"{describe(error)}{where(error, path)}{remedy(error) or explained(error, steps.current)}"
-        message = f"revision {self.revisions.describe(steps.current)} {how}: {what}"
+        message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
         if steps.half_applied:
             message += repair_advice(steps.left_behind())
+        message += remedy(error) or explained(error, steps.current)
         if contended(error) and not steps.half_applied:
             _record(steps, message, kind, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
@@ -216,7 +216,7 @@ def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
         # What failed is what is told. SQLite has one lock for everything: what is in the revision's way is in the way
         # of the record too. The next attempt closes the one that is left open.
         if not contended(error):
-            log.warning("The failure could not be recorded: %s", describe(error), extra={"event": "not_recorded"})
+            log.warning("Could not record the failure: %s", describe(error), extra={"event": "not_recorded"})
 
 
 def _mistaken(error: BaseException) -> bool:
@@ -251,6 +251,6 @@ def _not_there(error: CommandError, request: MigrationRequest) -> MigrationError
     if f"'{re.split('[+-]', request.target)[0]}'" in str(error):
         return unknown(request.target)
     return SchemaRefused(
-        f"the database is at a revision that this build does not have ({error}); deploy the release that has it, or "
-        "declare another one with 'alembic stamp --purge REVISION'"
+        f"the database is at a revision that this build does not contain ({error}). To fix: deploy the release that "
+        "contains it, or declare another one with 'alembic stamp --purge REVISION'"
     )

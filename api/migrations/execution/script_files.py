@@ -21,7 +21,7 @@ from alembic.util.pyfiles import coerce_resource_to_filename, pyc_file_from_path
 from ..errors import ConfigurationError
 from .error_translation import describe
 
-_NO_REVISION_YET = "a project that has no revision yet sets MIGRATION_STRATEGY=off"
+_NO_REVISION_YET = "if the project has no revision yet, set MIGRATION_STRATEGY=off"
 
 
 def read(config: Config) -> ScriptDirectory:
@@ -58,7 +58,7 @@ def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str
     if has_revisions:
         return None
     deeper = sorted({path.parent for folder in folders for path in folder.glob("*/*.py") if path.parent.name[0] != "_"})
-    found = f", but {deeper[0]} has some, which is not searched" if deeper else ""
+    found = f", and {deeper[0]}, which has some, is not searched" if deeper else ""
     remedy = (
         "set recursive_version_locations = true in alembic.ini" if deeper else "put the revision files into the build"
     )

@@ -41,9 +41,8 @@ def refuse_history(name: str, shape: Shape | None) -> None:
     why = "is a view or a foreign table" if not shape.ordinary else f"has no column {_names(lacks)}" if lacks else None
     if why:
         raise ConfigurationError(
-            f"{name} cannot be the history table: it {why}, so it is another table; it was not changed. To fix: set "
-            "MIGRATION_HISTORY_TABLE (by default the version table's name with _history behind it) to a name that no "
-            "other table has"
+            f"{name} cannot be the history table: it {why}. It was not changed. To fix: set MIGRATION_HISTORY_TABLE "
+            "(default: the version table's name followed by _history) to a name that no other table has"
         )
 
 
@@ -67,12 +66,11 @@ def refuse_version(name: str, shape: Shape | None, rows_are_revisions: bool = Fa
     elif VERSION_COLUMN not in shape.columns:
         why = f"has no column {VERSION_COLUMN}"
     elif further and not rows_are_revisions:
-        why = f"has the columns {_names(further)} besides {VERSION_COLUMN}, and its rows are no known revisions"
+        why = f"has the columns {_names(further)} besides {VERSION_COLUMN}, and its rows are not known revisions"
     if why:
         raise ConfigurationError(
-            f"{name} cannot be the version table: it {why}, so it is another table; it was not changed. To fix: set "
-            "MIGRATION_VERSION_TABLE, or version_table in env.py, to the name of Alembic's version table, or to one "
-            "that no other table has"
+            f"{name} cannot be the version table: it {why}. It was not changed. To fix: set MIGRATION_VERSION_TABLE, "
+            "or version_table in env.py, to the name of Alembic's version table, or to one that no other table has"
         )
 
 

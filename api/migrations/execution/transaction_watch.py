@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from .statements import commits_by_itself, ends_transaction, only_reads
 
-_BLOCK = "put what cannot run in one into an op.get_context().autocommit_block()"
+_BLOCK = "move what cannot run in a transaction into an op.get_context().autocommit_block()"
 
 
 class TransactionWatch:
@@ -47,7 +47,7 @@ class TransactionWatch:
         if self.in_block:
             return
         if ends_transaction(statement):
-            raise sa.exc.InvalidRequestError(f"a revision may not end its own transaction; {_BLOCK}")
+            raise sa.exc.InvalidRequestError(f"a revision may not end its own transaction. To fix: {_BLOCK}")
         if not self._transactional_ddl and commits_by_itself(statement):
             self.committed()
         else:
@@ -73,7 +73,7 @@ class TransactionWatch:
             raise sa.exc.InvalidRequestError(
                 "the revision rolled back its own transaction (rollback() of a Session on op.get_bind() does that), so "
                 "a part of its work is lost. To fix: roll back to a savepoint, with op.get_bind().begin_nested(), or "
-                "let the error pass"
+                "let the error propagate"
             )
         if self.ended_unseen:
             raise sa.exc.InvalidRequestError(

@@ -28,8 +28,8 @@ _ALTER = {
     "mysql": "ALTER TABLE {} MODIFY version_num varchar(128) NOT NULL",
 }
 _WAYS_OUT = (
-    "shorten the id (the name 'revision' in its file, and each 'down_revision' that has it), or widen the column "
-    "version_num of the version table before the next run"
+    "shorten the id ('revision' in its file, and each 'down_revision' that names it), or widen the column version_num "
+    "of the version table before the next run"
 )
 _DATA_TOO_LONG = 1406
 _CREATE = "CREATE TABLE {} (version_num varchar(128) NOT NULL PRIMARY KEY)"
@@ -78,14 +78,14 @@ def refuse(ids: Iterable[str], column: IdColumn) -> None:
             )
         if codec(column.encoding) and not holds(each, (column.encoding,)):
             raise ConfigurationError(
-                f"revision id {each} has a character that {column.table}.version_num cannot hold (its encoding is "
-                f"{column.encoding}). To fix: use only ASCII letters, digits and _ in the id"
+                f"revision id {each} has a character that {column.table}.version_num cannot store in its encoding "
+                f"{column.encoding}. To fix: use only ASCII letters, digits and _ in the id"
             )
 
 
 def explained(error: BaseException, revision: str) -> str:
-    """`; ` and the ways out where a text was too long for its column, and that may have been the revision's own id."""
+    """`. ` and the remedy where a text was too long for its column, and that may have been the revision's own id."""
     too_long = sqlstate(error) == "22001" or number(root(error)) == _DATA_TOO_LONG
     if not too_long or len(revision) <= LONGEST_ID:
         return ""
-    return f"; its id has {len(revision)} characters: {_WAYS_OUT}"
+    return f". Its id has {len(revision)} characters. To fix: {_WAYS_OUT}"

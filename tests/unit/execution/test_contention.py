@@ -57,7 +57,7 @@ async def test_it_is_made_until_it_gets_its_lock(pace: LockRetrySchedule) -> Non
 async def test_what_counts_from_where_it_is_is_not_repeated(pace: LockRetrySchedule) -> None:
     """`+2` again, after the first of the two, would be three."""
     attempts = Attempts(1, ("r1",))
-    with pytest.raises(RevisionFailed, match=r"r1 went before.*\(\+2\).*name the revision") as raised:
+    with pytest.raises(RevisionFailed, match=r"committed r1, .* target \+2 .*To fix: name") as raised:
         await retry_while_contended(
             attempts, MigrationRequest("upgrade", "+2"), pace, attempts.contended, attempts.rest
         )

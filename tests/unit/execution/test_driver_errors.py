@@ -156,7 +156,11 @@ def test_other_errors_are_others(error: Exception) -> None:
             f"Incorrect integer value: '{SECRET}' for column `d`.`t`.`n` at row 1",
             "Incorrect integer value: '…' for column `d`.`t`.`n` at row 1",
         ),
-        (1064, f"You have an error … near '{SECRET}' at line 1", "its text is left out, it quotes the statement"),
+        (
+            1064,
+            f"You have an error … near '{SECRET}' at line 1",
+            "its text is left out because it quotes the statement",
+        ),
         (1146, "Table 'd.t' doesn't exist", "Table `d.t` doesn't exist"),
         (1054, "Unknown column 'a' in 'field list'", "Unknown column `a` in `field list`"),
         (1050, "Table 't' already exists", "Table `t` already exists"),
@@ -179,7 +183,7 @@ def test_sqlite_shows_no_text_that_it_could_not_decode() -> None:
     ("error", "expected", "words"),
     [
         (mysql(2003, "Can't connect to MySQL server on 'host'"), DatabaseUnreachable, "does not answer"),
-        (mysql(1205), DatabaseUnreachable, "somebody else has it locked"),
+        (mysql(1205), DatabaseUnreachable, "another session holds a conflicting lock"),
         (mysql(1045, "Access denied for user 'ledger'@'host'"), AccessRefused, "check user and password"),
         (mysql(1142, "CREATE command denied to user 'ledger'@'host'"), PrivilegeMissing, "GRANT it"),
         (mysql(1290, "running with the --read-only option"), DatabaseUnreachable, "at the primary"),
