@@ -16,10 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ..core.status import Holder, LockStatus
 from ..errors import DatabaseUnreachable, LockContended
-from ..execution.contention import retry_while_contended
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
-from ..execution.lock_retry import LockRetrySchedule
+from ..execution.lock_retry import LockRetrySchedule, retry_while_contended
 from ..execution.runner import Runner
 from ..execution.steps import MigrationLock
 from ..runtime.cancellation import to_the_end

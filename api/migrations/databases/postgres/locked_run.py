@@ -11,8 +11,8 @@ import asyncpg
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import Retry
 from ...errors import PrivilegeMissing
-from ...execution.contention import retry_while_contended
 from ...execution.limits import Limits
+from ...execution.lock_retry import retry_while_contended
 from ...execution.runner import Runner
 from ...lock_manager import SessionLock
 from .connection import engine_over, quoted, set_for_work
