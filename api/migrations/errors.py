@@ -1,7 +1,7 @@
-"""Every way a migration can fail, in one tree.
+"""The errors of the package, in one tree.
 
-Each class carries the facts as attributes and the exit code that `migrate.sh` ends with. A message
-says who, what, how long and what to do next; it never contains a URL, a password or an SQL literal.
+Each class has the exit code of `migrate.sh` and the facts as attributes. A message says what failed, why, and how to
+fix it; it never contains a URL, a password or an SQL literal.
 """
 
 from __future__ import annotations
@@ -11,51 +11,51 @@ from typing import ClassVar
 
 
 class MigrationError(Exception):
-    """Base of everything this package raises on purpose."""
+    """The base of all errors that this package raises."""
 
     exit_code: ClassVar[int] = 1
 
 
 class ConfigurationError(MigrationError):
-    """A setting is missing, malformed or contradicts another one."""
+    """A setting is missing or malformed, or contradicts another one."""
 
     exit_code = 2
 
 
 class UnknownRevision(MigrationError):
-    """The revision that was asked for is not in this build's `versions` folder."""
+    """This build does not contain the requested revision."""
 
     exit_code = 2
 
 
 class NotAtHead(MigrationError):
-    """`check` found revisions that are not applied."""
+    """`check` found pending revisions."""
 
     exit_code = 3
 
 
 class WaitTimeout(MigrationError):
-    """The wait budget ended before the schema was verified; nothing was started on the old schema."""
+    """The wait budget ended before the schema was verified; the service did not start on the old schema."""
 
     exit_code = 4
 
 
 class DatabaseUnreachable(MigrationError):
-    """No connection right now (down, starting, out of connections, cut off); worth another try."""
+    """The database cannot be reached for now (down, starting, out of connections, network); may be retried."""
 
     exit_code = 5
 
 
 class ConnectionLost(DatabaseUnreachable):
-    """The connection was lost while a revision ran; worth one more try, since anything may have ended it.
+    """The connection was lost while a revision ran; it is retried once, because the cause is unknown.
 
     Attributes:
-        revision: the one that ran.
+        revision: the revision that ran.
         name: its id and the first line of its docstring, for messages.
-        upgrade: whether it was being applied, and not undone.
-        last_words: what the server or the driver said, without values.
-        error_class: the name of the exception that ended it.
-        repeated: whether the same order has lost it in that revision before.
+        upgrade: whether it was being applied rather than undone.
+        last_words: the message of the server or the driver, without values.
+        error_class: the name of the exception.
+        repeated: whether the same request lost the connection in this revision before.
     """
 
     def __init__(
@@ -71,44 +71,41 @@ class ConnectionLost(DatabaseUnreachable):
 
 
 class ElectorUnreachable(DatabaseUnreachable):
-    """What decides who may try (Redis, the Kubernetes API) does not answer right now; worth another try."""
+    """The elector (Redis, the Kubernetes API) does not answer for now; may be retried."""
 
 
 class AccessRefused(MigrationError):
-    """The server answered and said no (password, role, database name, TLS); trying again cannot help."""
+    """The server refused the connection (password, role, database name, TLS); a retry cannot help."""
 
     exit_code = 5
 
 
 class PrivilegeMissing(MigrationError):
-    """The migration role lacks a privilege; a GRANT is needed, not another try."""
+    """The migration role lacks a privilege; it needs a GRANT, and a retry cannot help."""
 
 
 class ReadOnlyServer(MigrationError):
-    """The server is a standby or read-only: its locks protect nothing and DDL cannot run there."""
+    """The server is a standby or read-only: its locks protect nothing, and DDL cannot run there."""
 
 
 class HoldLost(MigrationError):
-    """The session no longer holds the lock (the revision dropped it, or the session died)."""
+    """The session no longer holds the lock: a revision released it, or the session was terminated."""
 
     exit_code = 6
 
 
 class LockHeld(MigrationError):
-    """`unlock` did not end the session that holds the lock: it is getting on, or it does not end."""
+    """`unlock` left the lock held: the lock holder makes progress, or its session could not be terminated."""
 
 
 class SchemaRefused(MigrationError):
-    """The database is ahead of this build, on another line of revisions, or half migrated."""
+    """The database is ahead of this build, has diverged from it, or is half migrated."""
 
     exit_code = 7
 
 
 class RevisionFailed(MigrationError):
-    """A revision raised; its transaction was rolled back.
-
-    `applied` lists what this run had committed before it, so that nobody has to guess.
-    """
+    """A revision failed; `applied` lists the revisions that the run had committed before it."""
 
     def __init__(self, message: str, *, revision: str | None, applied: Iterable[str] = ()) -> None:
         super().__init__(message)
@@ -117,32 +114,32 @@ class RevisionFailed(MigrationError):
 
 
 class TableLockTimeout(RevisionFailed):
-    """The run's budget ended while a revision was trying to get its table locks."""
+    """The run's budget ended while a revision was waiting for its table locks."""
 
     exit_code = 4
 
 
 class LockContended(MigrationError):
-    """A revision did not get a table lock in time and was rolled back whole; it is worth another try."""
+    """A revision could not acquire a table lock in time and was rolled back whole; may be retried."""
 
     def __init__(self, message: str, revision: str, applied: Iterable[str] = ()) -> None:
         super().__init__(message)
         self.revision = revision
         self.applied = tuple(applied)
         self.pause_seconds = 0.0
-        """How long to leave the table alone before the next try."""
+        """The pause before the next attempt, which leaves the table to other sessions."""
 
 
 class AlreadyFailed(RevisionFailed):
-    """Another instance ran this revision while we waited, and it failed; running it again would repeat that."""
+    """Another instance ran this revision while this one waited, and it failed; a retry would fail again."""
 
 
 class DirectConnectionNeeded(MigrationError):
-    """A revision needs autocommit, and the connection goes through a transaction pooler."""
+    """The connection goes through a pooler that cannot carry what the revision or the lock needs."""
 
     @classmethod
     def for_block(cls, revisions: str) -> DirectConnectionNeeded:
-        """The refusal of `revisions` that open an `autocommit_block`."""
+        """Create the error for `revisions` that open an `autocommit_block`."""
         return cls(
             f"revision {revisions} uses autocommit_block, which cannot run under the lock through a transaction "
             "pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
@@ -151,21 +148,19 @@ class DirectConnectionNeeded(MigrationError):
 
 
 class ForeignConnection(MigrationError):
-    """`env.py` migrates on a connection of its own, outside the session that holds the lock."""
+    """`env.py` does not migrate on the connection that holds the lock."""
 
 
 class BackupFailed(MigrationError):
-    """There is no backup, so nothing was changed: the tools, the folder, the server or the time did not allow it."""
+    """The backup failed (tools, folder, server or time limit), so nothing was migrated."""
 
 
 class Cancelled(MigrationError):
-    """A signal or shutdown stopped the run; the current revision was rolled back and the lock is free."""
-
-    exit_code = 1
+    """A signal or shutdown stopped the run; the current revision was rolled back and the lock is released."""
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what led to it, each once: an error that is raised again from itself is its own cause."""
+    """Yield the error and its causes, each once: an error that is raised again from itself is its own cause."""
     seen: set[int] = set()
     while error is not None and id(error) not in seen:
         seen.add(id(error))

@@ -1,1 +1,1 @@
-"""Runs revisions: drives Alembic on a connection that it is given, and keeps the history table."""
+"""Runs revisions with Alembic on the connection that holds the lock, and writes the history table."""

@@ -1,6 +1,6 @@
-"""What the databases spell differently: the moment, who is connected, and which characters they store.
+"""SQL that differs between the databases: the current time, the current user, and text in the database's encoding.
 
-Moments are UTC: PostgreSQL keeps the zone, the others keep none and hand out what was put in.
+Times are UTC: PostgreSQL returns them with a time zone, the other databases without one.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from ..text.encoding import ASCII, UTF8, storable
 
 
 class Now(FunctionElement[datetime]):
-    """The database's clock at this moment, not at the beginning of the transaction."""
+    """The database's current time, not the transaction's start."""
 
     type = sa.DateTime(timezone=True)
     inherit_cache = True
 
 
 class User(FunctionElement[str]):
-    """The user who is connected; empty where there are none."""
+    """The connected user; empty on SQLite, which has no users."""
 
     type = sa.String()
     inherit_cache = True
 
 
 class Kept(sa.TypeDecorator[str]):
-    """Text of ours: cut, and spelt so that the database can store it."""
+    """Text of this package, shortened to the column and escaped for the database's encoding."""
 
     impl = sa.String
     cache_ok = True
 
     def process_bind_param(self, value: str | None, dialect: sa.Dialect) -> str | None:
-        """What is stored of `value`, and compared with what is stored."""
+        """Return `value` as it is stored and compared."""
         return None if value is None else storable(value, _encodings(dialect), getattr(self.impl, "length", None))
 
 
@@ -49,7 +49,7 @@ class KeptText(Kept):
 
 
 def stores(dialect: sa.Dialect, encodings: Callable[[], tuple[str, ...]]) -> None:
-    """Say in which `encodings` the connections of `dialect` pass text on and store it."""
+    """Set the function that returns the encodings of the client and the database for the connections of `dialect`."""
     dialect.kept_encodings = encodings  # type: ignore[attr-defined]
 
 
@@ -60,43 +60,25 @@ def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
     return ASCII if dialect.name == "postgresql" else UTF8
 
 
-@compiles(Now)
-def _now(element: Now, compiler: Any, **_: Any) -> str:
-    return "clock_timestamp()"
+def _compile(element: type[FunctionElement[Any]], sql: str, *dialects: str) -> None:
+    compiles(element, *dialects)(lambda *_, **__: sql)
 
 
-@compiles(Now, "mysql")
-def _now_mysql(element: Now, compiler: Any, **_: Any) -> str:
-    return "utc_timestamp(6)"
-
-
-@compiles(Now, "sqlite")
-def _now_sqlite(element: Now, compiler: Any, **_: Any) -> str:
-    # to six digits, because SQLAlchemy takes what is behind the point for microseconds
-    return "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))"
-
-
-@compiles(User)
-def _user(element: User, compiler: Any, **_: Any) -> str:
-    return "CURRENT_USER"
-
-
-@compiles(User, "mysql")
-def _user_mysql(element: User, compiler: Any, **_: Any) -> str:
-    return "current_user()"
-
-
-@compiles(User, "sqlite")
-def _user_sqlite(element: User, compiler: Any, **_: Any) -> str:
-    return "''"
+_compile(Now, "clock_timestamp()")
+_compile(Now, "utc_timestamp(6)", "mysql")
+# six digits, because SQLAlchemy reads the fraction as microseconds
+_compile(Now, "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))", "sqlite")
+_compile(User, "CURRENT_USER")
+_compile(User, "current_user()", "mysql")
+_compile(User, "''", "sqlite")
 
 
 def aware(moment: datetime | None) -> datetime | None:
-    """A moment as a database handed it out, with its zone."""
+    """Add UTC to a time that the database returned without a time zone."""
     return moment.replace(tzinfo=UTC) if moment is not None and moment.tzinfo is None else moment
 
 
 def epoch(moment: datetime | None) -> float | None:
-    """A moment in epoch seconds."""
-    known = aware(moment)
-    return None if known is None else known.timestamp()
+    """Convert a time that the database returned to epoch seconds."""
+    with_zone = aware(moment)
+    return None if with_zone is None else with_zone.timestamp()

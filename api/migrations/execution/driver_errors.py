@@ -1,7 +1,7 @@
-"""What the errors of the MySQL and SQLite drivers mean; they have no SQLSTATE to go by.
+"""Classifies the errors of the MySQL and SQLite drivers, which have no useful SQLSTATE.
 
-Numbers from "Server Error Message Reference" of the MySQL manual, names from "Result and Error Codes" of SQLite's.
-Neither driver is imported: it may not be installed.
+Numbers are from the "Server Error Message Reference" of the MySQL manual, names from "Result and Error Codes" of
+SQLite's. Neither driver is imported, because it may not be installed.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ import re
 from enum import Enum, auto
 
 
-class Sort(Enum):
-    """What can be done about it."""
+class ErrorKind(Enum):
+    """The kinds of errors that are handled differently."""
 
     LOST = auto()
-    """Connect again later: the session is gone, or the server takes no sessions or no writes for now."""
+    """The session was lost, or the server accepts no sessions or no writes for now; connect again later."""
     BUSY = auto()
     MISSING = auto()
     REFUSED = auto()
@@ -26,40 +26,20 @@ class Sort(Enum):
 
 
 _OTHER_AUTHENTICATION = {1251, 1275, 1524, 2059, 2061}
-_MYSQL = {
-    Sort.LOST: {
-        1040,
-        1053,
-        1077,
-        1079,
-        1152,
-        1153,
-        1158,
-        1159,
-        1160,
-        1161,
-        1184,
-        1203,
-        1226,
-        1290,
-        1836,
-        1927,
-        3032,
-        3169,
-        4031,
-        *set(range(2000, 2062)) - _OTHER_AUTHENTICATION,
-    },
-    Sort.BUSY: {1205, 1213, 3572},
-    Sort.MISSING: {1054, 1146},
-    Sort.REFUSED: {1044, 1045, 1049, 1129, 1130, 1698, 1820, 1862, 3118, 3159, 3879, 3955, 4150, 4151}
+_MYSQL_NUMBERS = {
+    ErrorKind.LOST: {1040, 1053, 1077, 1079, 1152, 1153, 1158, 1159, 1160, 1161, 1184, 1203, 1226, 1290, 1836, 1927}
+    | {3032, 3169, 4031, *set(range(2000, 2062)) - _OTHER_AUTHENTICATION},
+    ErrorKind.BUSY: {1205, 1213, 3572},
+    ErrorKind.MISSING: {1054, 1146},
+    ErrorKind.REFUSED: {1044, 1045, 1049, 1129, 1130, 1698, 1820, 1862, 3118, 3159, 3879, 3955, 4150, 4151}
     | _OTHER_AUTHENTICATION,
-    Sort.PRIVILEGE: {1142, 1143, 1227, 1370},
-    Sort.READ_ONLY: {1792, 3989},
-    Sort.FULL: {1021, 1037, 1038, 1041, 1114},
-    Sort.SYNTAX: {1064, 1149},
+    ErrorKind.PRIVILEGE: {1142, 1143, 1227, 1370},
+    ErrorKind.READ_ONLY: {1792, 3989},
+    ErrorKind.FULL: {1021, 1037, 1038, 1041, 1114},
+    ErrorKind.SYNTAX: {1064, 1149},
 }
 _READ_ONLY_OPTION = 1290
-"""Also the number of every other option that does not allow a statement, such as --secure-file-priv."""
+"""Also the number for other options that forbid a statement, such as --secure-file-priv."""
 _AT_A_LIMIT = "the account has reached one of its limits (such as MAX_USER_CONNECTIONS)"
 _NO_SUCH_METHOD = (
     "the driver or the server does not support the account's authentication method. To fix: give the account "
@@ -74,14 +54,14 @@ _EXPIRED = (
 )
 _LOCKED = "the account is locked. To fix: ALTER USER … ACCOUNT UNLOCK"
 _BLOCKED = (
-    "the account is blocked after failed logins. To fix: correct the password in the URL, then ALTER USER … ACCOUNT "
-    "UNLOCK (MySQL) or FLUSH PRIVILEGES (MariaDB)"
+    "the account is blocked after failed logins. To fix: correct the password in the URL, then run ALTER USER … "
+    "ACCOUNT UNLOCK (MySQL) or FLUSH PRIVILEGES (MariaDB)"
 )
 _NO_SUCH_DATABASE = (
     "the database in the URL does not exist, or this user has no privilege on it. To fix: create it, and GRANT the "
     "user privileges on it"
 )
-_WORDS = {
+_EXPLANATIONS = {
     1040: "the server has no free connection",
     1044: _NO_SUCH_DATABASE,
     1049: "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
@@ -117,20 +97,20 @@ _VALUES = re.compile(r"'.*'", re.DOTALL)
 _KEY_AT_END = re.compile(r" for key '[\w.$ ]+'$")
 _COLUMN_AT_END = re.compile(r" for column '[\w.$ ]+' at row \d+$")
 _UNDECODED = re.compile(r"UTF-8 column(?: '([\w.$ ]+)'(?= with text '))?.*", re.DOTALL)
-"""SQLite's words about text that is not UTF-8: the column is an expression where it has no name."""
-_BY_NUMBER = {number: sort for sort, numbers in _MYSQL.items() for number in numbers}
-_BY_NAME = {
-    "SQLITE_BUSY": Sort.BUSY,
-    "SQLITE_CANTOPEN": Sort.NOT_OPENED,
-    "SQLITE_NOTADB": Sort.NOT_OPENED,
-    "SQLITE_PERM": Sort.PRIVILEGE,
-    "SQLITE_READONLY": Sort.READ_ONLY,
-    "SQLITE_FULL": Sort.FULL,
+"""SQLite's message about text that is not UTF-8; it quotes the expression if the column has no name."""
+_BY_NUMBER = {number: kind for kind, numbers in _MYSQL_NUMBERS.items() for number in numbers}
+_BY_SQLITE_NAME = {
+    "SQLITE_BUSY": ErrorKind.BUSY,
+    "SQLITE_CANTOPEN": ErrorKind.NOT_OPENED,
+    "SQLITE_NOTADB": ErrorKind.NOT_OPENED,
+    "SQLITE_PERM": ErrorKind.PRIVILEGE,
+    "SQLITE_READONLY": ErrorKind.READ_ONLY,
+    "SQLITE_FULL": ErrorKind.FULL,
 }
 
 
 def number(error: BaseException) -> int | None:
-    """MySQL's error number, if it is an error of its driver."""
+    """Return MySQL's error number; None for another driver's error."""
     if not type(error).__module__.startswith(("asyncmy", "pymysql")):
         return None
     first = error.args[0] if error.args else None
@@ -138,48 +118,47 @@ def number(error: BaseException) -> int | None:
 
 
 def name(error: BaseException) -> str | None:
-    """SQLite's name of the error, without its extension (`SQLITE_BUSY` of `SQLITE_BUSY_SNAPSHOT`)."""
+    """Return SQLite's name of the error without its extension: `SQLITE_BUSY` for `SQLITE_BUSY_SNAPSHOT`."""
     if not any(kind.__module__ == "sqlite3" for kind in type(error).__mro__):
         return None
     return "_".join(str(getattr(error, "sqlite_errorname", "SQLITE_ERROR")).split("_")[:2])
 
 
 def code(error: BaseException) -> str | None:
-    """What the server or library calls it, for people."""
-    known = number(error)
-    return f"error {known}" if known is not None else name(error)
+    """Return MySQL's number or SQLite's name of the error, for people."""
+    mysql_number = number(error)
+    return f"error {mysql_number}" if mysql_number is not None else name(error)
 
 
 def message(error: BaseException) -> str:
-    """Its text without its number; of MySQL's without what it quotes, unless that can only be a name."""
-    known = number(error)
-    if known is None or len(error.args) < 2:
-        return (
-            _UNDECODED.sub(lambda said: f"UTF-8 column `{said[1] or '…'}`", str(error)) if name(error) else str(error)
-        )
+    """Return the error's text without its number, and without quoted values; quoted names stay."""
+    mysql_number = number(error)
+    if mysql_number is None or len(error.args) < 2:
+        text = str(error)
+        return _UNDECODED.sub(lambda found: f"UTF-8 column `{found[1] or '…'}`", text) if name(error) else text
     text = str(error.args[1])
-    if known in _QUOTES_NAMES:
+    if mysql_number in _QUOTES_NAMES:
         return _NAME.sub(r"`\1`", text)
-    named = (_KEY_AT_END if known == _DUPLICATE else _COLUMN_AT_END).search(text)
+    named = (_KEY_AT_END if mysql_number == _DUPLICATE else _COLUMN_AT_END).search(text)
     value, end = (text[: named.start()], named[0]) if named else (text, "")
-    # greedy and over lines, because a quotation mark or a line break within a value is left as it is
+    # greedy and across lines, because quotation marks and line breaks in a value are not escaped
     return _VALUES.sub("'…'", value) + _NAME.sub(r"`\1`", end)
 
 
-def words(error: BaseException) -> str | None:
-    """The cause of an error of MySQL's and its remedy, where the server's own words do not say both."""
-    return _WORDS.get(number(error) or 0)
+def explanation(error: BaseException) -> str | None:
+    """Return the cause and the remedy of a MySQL error whose own message lacks them."""
+    return _EXPLANATIONS.get(number(error) or 0)
 
 
-def sort(error: BaseException) -> Sort | None:
-    """What can be done about it; None where it is another driver's, or just a mistake."""
-    known = number(error)
-    if known is not None:
-        other_option = known == _READ_ONLY_OPTION and "read-only" not in str(error.args[1:])
-        return None if other_option else _BY_NUMBER.get(known)
-    what = name(error)
-    if what == "SQLITE_ERROR":
+def error_kind(error: BaseException) -> ErrorKind | None:
+    """Return the kind of the error; None if it has none of these, or is another driver's."""
+    mysql_number = number(error)
+    if mysql_number is not None:
+        other_option = mysql_number == _READ_ONLY_OPTION and "read-only" not in str(error.args[1:])
+        return None if other_option else _BY_NUMBER.get(mysql_number)
+    sqlite_name = name(error)
+    if sqlite_name == "SQLITE_ERROR":
         text = str(error)
         missing = text.startswith(("no such table", "no such column"))
-        return Sort.MISSING if missing else Sort.SYNTAX if "syntax error" in text or "token" in text else None
-    return _BY_NAME.get(what or "")
+        return ErrorKind.MISSING if missing else ErrorKind.SYNTAX if "syntax error" in text or "token" in text else None
+    return _BY_SQLITE_NAME.get(sqlite_name or "")

@@ -1,8 +1,7 @@
-"""Foreign errors, translated in one place: what failed, may it be tried again, what should a person do.
+"""Translates the errors of drivers and SQLAlchemy into this package's: what failed, whether to retry, how to fix it.
 
-The classes follow PostgreSQL's SQLSTATE table (Appendix A of its documentation); `driver_errors` knows the other
-databases'. A lost connection comes without any SQLSTATE (asyncpg: InterfaceError, InternalClientError), so "lost" is
-decided by type first.
+The classes follow PostgreSQL's SQLSTATE table (Appendix A of its documentation) and, for the other databases,
+`driver_errors`. A lost connection has no SQLSTATE (asyncpg: InterfaceError, InternalClientError), so its type decides.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from ..errors import (
 )
 from ..text.redaction import first_line, server_text, without_literals
 from . import driver_errors
-from .driver_errors import Sort
+from .driver_errors import ErrorKind
 
 _LOST = (
     OSError,  # includes ConnectionError, socket.gaierror and TimeoutError
@@ -35,21 +34,21 @@ _LOST = (
     asyncpg.InternalClientError,
     asyncpg.PostgresConnectionError,
 )
-_TRY_AGAIN = {
+_UNAVAILABLE = {
     "57P03": "the server is starting up or shutting down",
     "57P01": "the server terminated the session",
     "57P02": "the server crashed and is recovering",
     "53300": "the server has no free connection",
 }
 _TABLE_LOCKED = {
-    # outside a revision, where this package's tables are the only ones that it queries
+    # outside a revision, only the version and the history table are queried
     "55P03": "another session has locked the version or the history table",
     "40P01": "deadlock with another session",
 }
 _CONTENTION = {"55P03", "40P01"}
-"""lock_not_available and deadlock_detected: nobody did anything wrong, somebody else was there first."""
+"""lock_not_available and deadlock_detected: another session was first, and a retry may succeed."""
 _MISSING = {"42P01", "42703"}
-_SAID_NO = {
+_LOGIN_REFUSED = {
     "28P01": "password authentication failed. To fix: correct user and password in the URL",
     "28000": "the server does not accept this user from this host. To fix: create the role, or allow it in pg_hba.conf",
     "3D000": "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
@@ -58,28 +57,28 @@ _REMEDIES = {
     "53100": "The server's disk is full. To fix: free or add disk space before the next attempt",
     "53200": "The server has no memory left. To fix: give it more memory before the next attempt",
 }
-_SORTS: dict[Sort, tuple[type[MigrationError], str]] = {
-    Sort.BUSY: (DatabaseUnreachable, "another session holds a conflicting lock"),
-    Sort.REFUSED: (
+_BY_KIND: dict[ErrorKind, tuple[type[MigrationError], str]] = {
+    ErrorKind.BUSY: (DatabaseUnreachable, "another session holds a conflicting lock"),
+    ErrorKind.REFUSED: (
         AccessRefused,
         "the server refuses the login. To fix: check user and password in the URL, and the hosts that the account "
         "allows; if the account or the server requires TLS, add ?ssl-mode=REQUIRED to the URL",
     ),
-    Sort.NOT_OPENED: (
+    ErrorKind.NOT_OPENED: (
         AccessRefused,
         "the file cannot be opened. To fix: check that its folder exists and is writable, and that the file is a "
         "SQLite database",
     ),
-    Sort.PRIVILEGE: (
+    ErrorKind.PRIVILEGE: (
         PrivilegeMissing,
         "the user lacks a privilege. To fix: GRANT it, or set MIGRATION_DATABASE_URL to the user that owns the schema",
     ),
-    Sort.READ_ONLY: (
+    ErrorKind.READ_ONLY: (
         ReadOnlyServer,
         "the database is read-only. To fix: make the file and its folder writable",
     ),
 }
-_EXISTS = (
+_TYPE_EXISTS = (
     "An earlier revision probably created the type; Alembic remembers the types that it creates only within one "
     "process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or create it with "
     "checkfirst=True"
@@ -95,7 +94,7 @@ _STATEMENT_BINLOG = (
 
 
 def sqlstate(error: BaseException) -> str | None:
-    """The SQLSTATE of an error of PostgreSQL's, where it has one; MySQL's mean other things, and it has its numbers."""
+    """Return the SQLSTATE of a PostgreSQL error, if any; those of MySQL have other meanings and are ignored."""
     if driver_errors.number(root(error)) is not None:
         return None
     original = getattr(error, "orig", None) or error
@@ -103,45 +102,44 @@ def sqlstate(error: BaseException) -> str | None:
 
 
 def root(error: BaseException) -> BaseException:
-    """The driver's own exception below SQLAlchemy's wrappers."""
+    """Return the driver's own exception, without SQLAlchemy's wrappers."""
     if isinstance(error, sqlalchemy.exc.DBAPIError) and error.orig is not None:
         return error.orig.__cause__ or error.orig
     return error
 
 
 def lost(error: BaseException) -> bool:
-    """Whether the connection is gone, or of no use for now, so that nothing can be concluded about what was done."""
+    """Whether the connection was lost or is unusable for now, so that the outcome of the statement is unknown."""
     cause = root(error)
-    by_driver = driver_errors.sort(cause) is Sort.LOST
-    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _TRY_AGAIN or by_driver
+    by_driver = driver_errors.error_kind(cause) is ErrorKind.LOST
+    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _UNAVAILABLE or by_driver
 
 
 def contended(error: BaseException) -> bool:
-    """Whether a statement only lacked a lock that somebody else had."""
-    return sqlstate(error) in _CONTENTION or driver_errors.sort(root(error)) is Sort.BUSY
+    """Whether a statement failed only because another session held a lock."""
+    return sqlstate(error) in _CONTENTION or driver_errors.error_kind(root(error)) is ErrorKind.BUSY
 
 
 def missing(error: BaseException) -> bool:
-    """Whether a table or column is not there."""
-    return sqlstate(error) in _MISSING or driver_errors.sort(root(error)) is Sort.MISSING
+    """Whether a table or column does not exist."""
+    return sqlstate(error) in _MISSING or driver_errors.error_kind(root(error)) is ErrorKind.MISSING
 
 
 def translate(error: BaseException, doing: str) -> MigrationError:
-    """The `MigrationError` for a driver's error raised while `doing` something (a phrase: "reading the revision").
+    """Return the `MigrationError` for an error; a `MigrationError` is returned as it is.
 
-    A `MigrationError` is returned as it is.
+    `doing` is a phrase for the message, such as "reading the revision".
     """
     if isinstance(error, MigrationError):
         return error
     cause, code = root(error), sqlstate(error) or ""
-    refused = _refused_without_code(cause)
-    if refused is not None:
+    if (refused := _refused_by_type(cause)) is not None:
         return refused
     if doing == "connecting" and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(
-            f"the server rejected a parameter of the database URL: {_plain(cause)}. To fix: remove or correct it"
+            f"the server rejected a parameter of the database URL: {_message(cause)}. To fix: remove or correct it"
         )
-    return _answered(error, code, doing)
+    return _from_server(error, code, doing)
 
 
 @asynccontextmanager
@@ -153,9 +151,9 @@ async def translated(doing: str) -> AsyncIterator[None]:
         raise translate(error, doing) from error
 
 
-def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
-    if code in _SAID_NO:
-        return AccessRefused(_SAID_NO[code])
+def _from_server(error: BaseException, code: str, doing: str) -> MigrationError:
+    if code in _LOGIN_REFUSED:
+        return AccessRefused(_LOGIN_REFUSED[code])
     if code == "42501":
         return PrivilegeMissing(
             f"{describe(error)} while {doing}. A role that migrates must own the tables and have CREATE on the schema; "
@@ -169,33 +167,33 @@ def _answered(error: BaseException, code: str, doing: str) -> MigrationError:
     if code in _TABLE_LOCKED:
         return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
     cause = root(error)
-    number, words = driver_errors.code(cause), driver_errors.words(cause)
+    number, explanation = driver_errors.code(cause), driver_errors.explanation(cause)
     if lost(error):
-        what = number if words else "no connection"
-        return DatabaseUnreachable(f"{what} while {doing}: {_TRY_AGAIN.get(code) or _plain(cause)}")
-    sort = driver_errors.sort(cause)
-    if sort in _SORTS:
-        kind, what = _SORTS[sort]
-        return kind(f"{number} while {doing}: {words or what}")
+        failure = number if explanation else "no connection"
+        return DatabaseUnreachable(f"{failure} while {doing}: {_UNAVAILABLE.get(code) or _message(cause)}")
+    kind = driver_errors.error_kind(cause)
+    if kind in _BY_KIND:
+        error_class, default = _BY_KIND[kind]
+        return error_class(f"{number} while {doing}: {explanation or default}")
     return MigrationError(f"{describe(error)} while {doing}{remedy(error)}")
 
 
-def _refused_without_code(cause: BaseException) -> MigrationError | None:
+def _refused_by_type(cause: BaseException) -> MigrationError | None:
     if isinstance(cause, ssl.SSLCertVerificationError):
         return AccessRefused(
             f"the server's certificate does not verify ({cause.verify_message}). To fix: correct sslrootcert (MySQL: "
             "ssl-ca)"
         )
     if isinstance(cause, asyncpg.ClientConfigurationError):
-        return ConfigurationError(f"the database URL cannot be used: {_plain(cause)}. To fix: correct the URL")
-    # asyncpg is told so by PostgreSQL; MySQL just goes on without TLS
-    plain = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
-    if plain or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
+        return ConfigurationError(f"the database URL cannot be used: {_message(cause)}. To fix: correct the URL")
+    # PostgreSQL rejects TLS in its protocol; MySQL answers in plain text
+    plain_text = isinstance(cause, ssl.SSLError) and cause.reason == "WRONG_VERSION_NUMBER"
+    if plain_text or (isinstance(cause, ConnectionError) and "rejected SSL" in str(cause)):
         return AccessRefused(
             "the server does not support TLS, which the URL requires. To fix: enable TLS on the server, or do not "
             "require it in the URL"
         )
-    # asyncmy's own words: the first is for MySQL 8's way of authentication, the second for MariaDB's ed25519
+    # asyncmy's messages: the first for MySQL 8's authentication, the second for MariaDB's ed25519
     if isinstance(cause, RuntimeError) and "cryptography" in str(cause):
         return ConfigurationError(
             "the server requires an encrypted password, which needs a package. To fix: pip install cryptography, or "
@@ -203,7 +201,7 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
         )
     if isinstance(cause, RuntimeError) and "pynacl" in str(cause):
         return ConfigurationError("the account logs in with ed25519, which needs a package. To fix: pip install pynacl")
-    # PgBouncer's own words; it also closes the connection, which looks like one that was lost
+    # PgBouncer's message; it also closes the connection, so the error looks like a lost connection
     if "statement pooling" in str(cause):
         return DirectConnectionNeeded(
             "the connection goes through a pooler in statement mode, where no lock or transaction outlasts a "
@@ -214,62 +212,61 @@ def _refused_without_code(cause: BaseException) -> MigrationError | None:
 
 
 def describe(error: BaseException, *, quotes: bool = False) -> str:
-    """One line about an error without SQL text or values: its name, SQLSTATE and, where that is safe, its message.
+    """Describe an error in one line, without SQL text or values: its name, SQLSTATE and, if that is safe, its message.
 
-    The value that a message of class 22 (data exceptions) quotes is left out; so is DETAIL always, and every literal,
-    unless `quotes` says that no data can be in it.
+    Left out are DETAIL, the value in a message of class 22 (data exceptions), and every literal, unless `quotes` says
+    that the message cannot contain data.
     """
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
     if isinstance(cause, sqlalchemy.exc.CompileError):
         return f"{name} (its text is left out because it quotes the value)"
-    if isinstance(error, sqlalchemy.exc.StatementError) and code is None:
-        if cause is error:
-            return f"{name} (its text is left out because it quotes the statement)"
-        return f"{name}{_coded(cause)}: {_plain(cause)}"
-    if code is None:
-        return f"{name}{_coded(cause)}: {_plain(cause, quotes=quotes)}"
-    return f"{name} (SQLSTATE {code}): {server_text(cause, code)}"
+    if code is not None:
+        return f"{name} (SQLSTATE {code}): {server_text(cause, code)}"
+    has_statement = isinstance(error, sqlalchemy.exc.StatementError)
+    if has_statement and cause is error:
+        return f"{name} (its text is left out because it quotes the statement)"
+    return f"{name}{_code_suffix(cause)}: {_message(cause, quotes=quotes and not has_statement)}"
 
 
 def remedy(error: BaseException) -> str:
-    """`. `, the cause and what an operator can do, where the server ran out of something; else empty."""
-    code = sqlstate(error) or ""
-    if code == "53200" and "shared memory" in str(root(error)):
+    """Return `. `, the cause and the remedy if the error's own message lacks them; else an empty string."""
+    code, cause = sqlstate(error) or "", root(error)
+    if code == "53200" and "shared memory" in str(cause):
         return f". {_LOCK_TABLE_FULL}"
-    if code == "42710" and str(root(error)).startswith("type "):
-        return f". {_EXISTS}"
-    if driver_errors.number(root(error)) == 1665:
+    if code == "42710" and str(cause).startswith("type "):
+        return f". {_TYPE_EXISTS}"
+    if driver_errors.number(cause) == 1665:
         return f". {_STATEMENT_BINLOG}"
-    if driver_errors.sort(root(error)) is Sort.FULL:
+    if driver_errors.error_kind(cause) is ErrorKind.FULL:
         code = "53100"
     return f". {_REMEDIES[code]}" if code in _REMEDIES else ""
 
 
 def where(error: BaseException, path: str | None) -> str:
-    """`, at file:line` of the innermost frame in a revision's file; empty where there is none."""
+    """Return `, at file:line` of the innermost frame in the file `path`; an empty string if there is none."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if path is not None and f.filename.endswith(path)]
     return f", at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno}" if frames else ""
 
 
-def _plain(error: BaseException, *, quotes: bool = False) -> str:
+def _message(error: BaseException, *, quotes: bool = False) -> str:
     if isinstance(error, TimeoutError) and not str(error):
         return "no answer in time"
-    if driver_errors.sort(error) is Sort.LOST:
-        # its own names host and user
-        return driver_errors.words(error) or "the server does not answer, or has closed the connection"
+    if driver_errors.error_kind(error) is ErrorKind.LOST:
+        # the driver's message contains host and user
+        return driver_errors.explanation(error) or "the server does not answer, or has closed the connection"
     text = driver_errors.message(error).strip()
-    # the operating system's errors name host and port of the URL
+    # the operating system's message contains host and port
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
         number = error.errno or 0
         return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
-    if driver_errors.sort(error) is Sort.SYNTAX:
+    if driver_errors.error_kind(error) is ErrorKind.SYNTAX:
         return "its text is left out because it quotes the statement"
     return first_line(text if quotes else without_literals(text))
 
 
-def _coded(error: BaseException) -> str:
+def _code_suffix(error: BaseException) -> str:
     code = driver_errors.code(error)
     return f" ({code})" if code else ""

@@ -1,4 +1,4 @@
-"""What the databases spell differently."""
+"""SQL that differs between the databases."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,33 +20,33 @@ NOON = datetime(2026, 1, 2, 12, 0, 0, 250000, tzinfo=UTC)
         ("sqlite", "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))", "''"),
     ],
 )
-def test_how_they_say_it(name: str, now: str, user: str) -> None:
-    """The moment of the statement, in UTC where no zone is kept, and who is connected."""
+def test_each_database_has_its_own_sql(name: str, now: str, user: str) -> None:
+    """The current time, in UTC if no time zone is stored, and the current user."""
     dialect: Any = registry.load(name)()
     assert (str(Now().compile(dialect=dialect)), str(User().compile(dialect=dialect))) == (now, user)
 
 
-def test_sqlite_reads_what_it_wrote() -> None:
-    """Its clock has milliseconds, and SQLAlchemy takes what is behind the point for microseconds."""
+def test_sqlite_returns_the_time_that_it_stored() -> None:
+    """Its clock has milliseconds, and SQLAlchemy reads the fraction as microseconds."""
     engine = sa.create_engine("sqlite://")
     before = datetime.now(UTC)
     with engine.connect() as connection:
         read = connection.scalar(sa.select(Now()))
     engine.dispose()
-    known = aware(read)
-    assert known is not None
-    assert before - timedelta(milliseconds=1) <= known <= datetime.now(UTC)
+    moment = aware(read)
+    assert moment is not None
+    assert before - timedelta(milliseconds=1) <= moment <= datetime.now(UTC)
 
 
 @pytest.mark.parametrize(
     "moment", [NOON, NOON.replace(tzinfo=None), NOON.astimezone(timezone(timedelta(hours=5, minutes=30)))]
 )
-def test_a_moment_without_a_zone_is_utc(moment: datetime) -> None:
-    """One with a zone keeps it."""
+def test_a_time_without_a_zone_is_utc(moment: datetime) -> None:
+    """A time with a zone keeps it."""
     assert aware(moment) == NOON
     assert epoch(moment) == NOON.timestamp() == 1767355200.25
 
 
-def test_no_moment_stays_none() -> None:
-    """An attempt that has not ended."""
+def test_no_time_stays_none() -> None:
+    """An attempt that has not ended has none."""
     assert (aware(None), epoch(None)) == (None, None)
