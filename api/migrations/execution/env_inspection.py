@@ -1,8 +1,7 @@
-"""`env.py`, executed before any lock and with nothing run, to learn what it will say to Alembic.
+"""Executes `env.py` before the lock is acquired, without running revisions, to learn its options for Alembic.
 
-Its imports are done then, within the wait budget; its shape is judged; and the version tables that it names are those
-that everything looks at from then on. What it executes itself only reads here: a statement that would change anything
-is left out, and is executed when the revisions run, under the lock.
+This imports its modules within the wait budget, refuses an unsuitable `env.py`, and finds the version tables. Here the
+statements of `env.py` that change anything are skipped; they are executed under the lock, when the revisions run.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,56 +33,55 @@ Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """What the settings say about the version table, and what the database is."""
+    """The version table and the options for Alembic that the settings ask for."""
 
     default: VersionTable
-    """The version table where `env.py` does not say."""
+    """The version table if `env.py` names none."""
     settings: dict[str, str | None]
-    """The value of each setting about it that is set, by its name."""
+    """The settings about the version table that are set, by name."""
     options: dict[str, Any]
-    """Those of `configure` that the package insists on."""
+    """The package's options for `configure`."""
 
 
 async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, wanted: Wanted) -> list[VersionTable]:
     """Execute `env.py` and return the version tables for which it runs the revisions, in its order.
 
-    It gets a connection that is opened only if it executes something on it.
+    `env.py` gets a connection that is opened only when it executes a statement.
 
     Raises:
-        ForeignConnection: it would migrate on another connection, or in a transaction of its own.
-        ConfigurationError: it fails by itself, contradicts a setting, or says what cannot be composed.
-        MigrationError: it reads from the database, which could not be reached.
+        ForeignConnection: it would migrate on another connection, or in its own transaction.
+        ConfigurationError: it fails, contradicts a setting, or passes options that conflict with the package's.
+        MigrationError: it reads from the database, which cannot be reached.
     """
     async with AsyncExitStack() as stack:
 
-        def opened() -> sa.Connection:
-            connection = await_only(stack.enter_async_context(open_connection()))
-            sync = connection.sync_connection
-            assert sync is not None
-            return sync
+        def open_now() -> sa.Connection:
+            connection = await_only(stack.enter_async_context(open_connection())).sync_connection
+            assert connection is not None
+            return connection
 
-        inspection = _Inspection(_UnopenedConnection(url, opened), wanted)
-        plan = {"destination_rev": "head", "fn": _no_steps}
+        inspection = _Inspection(_UnopenedConnection(url, open_now), wanted)
+        plan = {"destination_rev": "head", "fn": lambda heads, context: []}
         await greenlet_spawn(execute, revisions, inspection.given, inspection, plan)
     return inspection.tables
 
 
 def may_run_several(path: Path) -> bool:
-    """Whether the text of `env.py` leaves open for which version tables and revisions it runs.
+    """Whether `env.py` may run several version tables or other folders of revisions, judged by its text.
 
-    Then the table that the settings name is not enough to tell that the database is at head: `env.py` has a loop, runs
-    the revisions more often than its two modes (online, offline) need, chooses folders of revisions, or leaves all of
-    it to another module.
+    If so, the settings' version table does not prove that the database is at head. The signs are a loop, more runs than
+    its two modes (online, offline) need, a choice of folders, or no run at all, which leaves it to another module.
     """
     try:
         tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
-        return True  # executing it says what is wrong
-    calls = [_name(node) for node in ast.walk(tree) if isinstance(node, ast.Call)]
-    by_us, by_alembic = calls.count("run_env"), calls.count("run_migrations")
-    loops = any(isinstance(node, ast.For | ast.AsyncFor | ast.While) for node in ast.walk(tree))
-    folders = any(_mentions(node, "version_locations") for node in ast.walk(tree))
-    return loops or folders or not (by_us or by_alembic) or by_us > 1 or by_alembic > 2
+        return True  # executing it reports the error
+    nodes = list(ast.walk(tree))
+    calls = [_name(node) for node in nodes if isinstance(node, ast.Call)]
+    run_env, run_migrations = calls.count("run_env"), calls.count("run_migrations")
+    has_loop = any(isinstance(node, ast.For | ast.AsyncFor | ast.While) for node in nodes)
+    chooses_folders = any(_mentions(node, "version_locations") for node in nodes)
+    return has_loop or chooses_folders or not (run_env or run_migrations) or run_env > 1 or run_migrations > 2
 
 
 def _name(call: ast.Call) -> str:
@@ -93,12 +92,8 @@ def _mentions(node: ast.AST, word: str) -> bool:
     return word in (getattr(node, "attr", None), getattr(node, "value", None), getattr(node, "arg", None))
 
 
-def _no_steps(heads: Any, context: Any) -> list[Any]:
-    return []
-
-
 class _Inspection:
-    """The hooks: they note what `env.py` says, and run nothing."""
+    """Hooks that record the version tables of `env.py` and run no revisions."""
 
     def __init__(self, given: _UnopenedConnection, wanted: Wanted) -> None:
         self.given = given
@@ -128,41 +123,34 @@ class _Inspection:
 
 
 class _UnopenedConnection(sa.Connection):
-    """A connection that is opened when something is executed on it, and that changes nothing in the database."""
+    """A connection that is opened by the first statement, and that changes nothing in the database."""
 
-    def __init__(self, url: sa.URL, opened: Callable[[], sa.Connection]) -> None:
+    def __init__(self, url: sa.URL, open_now: Callable[[], sa.Connection]) -> None:
         engine = create_async_engine(url, poolclass=sa.NullPool).sync_engine
-        unopened: Any = _Unopened()
+        unopened: Any = SimpleNamespace(is_valid=False)
         super().__init__(engine, unopened)
-        # SQLAlchemy asks its engine for another connection when it next needs one
+        # an invalidated connection asks its engine for another one at the next statement
         self.invalidate()
-        setattr(engine, "raw_connection", partial(self._open, opened))  # noqa: B010
+        setattr(engine, "raw_connection", partial(self._open, open_now))  # noqa: B010
         self._begun: sa.RootTransaction | None = None
         self.is_open = False
         sa.event.listen(self, "before_cursor_execute", _leave_out_changes, retval=True)
 
     @property
     def in_explicit_transaction(self) -> bool:
-        """Whether a transaction is open that `env.py` itself began."""
+        """Whether a transaction that `env.py` began is open."""
         return self._begun is not None and self._begun.is_active
 
     def begin(self) -> sa.RootTransaction:
-        """Begin a transaction, and note that `env.py` did."""
+        """Begin a transaction, and remember that `env.py` began it."""
         self._begun = super().begin()
         return self._begun
 
-    def _open(self, opened: Callable[[], sa.Connection]) -> sa.PoolProxiedConnection:
-        real = opened()
-        if real.dialect.name == "postgresql":
-            real.execution_options(postgresql_readonly=True)
+    def _open(self, open_now: Callable[[], sa.Connection]) -> sa.PoolProxiedConnection:
+        real = open_now()
+        real.execution_options(postgresql_readonly=True)  # the other databases' dialects ignore it
         self.engine, self.dialect, self.is_open = real.engine, real.dialect, True
         return real.connection
-
-
-class _Unopened:
-    """What SQLAlchemy holds for a connection that is not open."""
-
-    is_valid = False
 
 
 def _leave_out_changes(

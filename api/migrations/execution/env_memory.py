@@ -1,8 +1,8 @@
-"""What Alembic remembers within a run, kept over the attempts that a run may take.
+"""Keeps Alembic's memo over the attempts of a run.
 
-Alembic notes in its context which types it has created (`DefaultImpl.memo`), so that a second table with the same Enum
-does not create the type again. Each attempt has a context of its own: without this, a history that plain Alembic
-upgrades would fail after a table lock had to be asked for again.
+Alembic remembers the types that it created (`DefaultImpl.memo`), so that a second table with the same Enum does not
+create the type again. Each attempt has its own context: without this module, revisions that plain Alembic can run would
+fail after a retry.
 """
 
 from __future__ import annotations
@@ -17,34 +17,29 @@ from .steps import Plan, Step
 
 
 class EnvMemory:
-    """The memo of one order: what was committed is kept, what was rolled back is forgotten."""
+    """The memo of one request: entries of committed revisions stay, those of rolled-back revisions are removed."""
 
     def __init__(self) -> None:
         self._memo: dict[Any, Any] = {}
         self._committed: dict[Any, Any] = {}
 
     def keep(self) -> None:
-        """Everything so far is committed."""
+        """Keep all entries: their revisions are committed."""
         self._committed = deepcopy(self._memo)
 
     def roll_back(self) -> None:
-        """What came after the last `keep` is not there any more."""
+        """Remove the entries since the last `keep`: their revisions were rolled back."""
         self._memo = deepcopy(self._committed)
 
     def around(self, plan: Plan, *, each: bool) -> Plan:
-        """`plan` with this memo in its context.
-
-        Args:
-            plan: of one attempt.
-            each: whether each of its steps is committed by itself; else they are all committed at the end.
-        """
+        """Return the plan of one attempt with this memo; `each` says that every step is committed on its own."""
 
         def steps(heads: Any, migration_context: MigrationContext | None) -> Iterator[Step]:
             assert migration_context is not None
             migration_context.impl.memo = self._memo
             for step in plan(heads, migration_context):
                 yield step
-                # Alembic asks for the next one once this one is committed
+                # Alembic asks for the next step after it has committed this one
                 if each:
                     self.keep()
 

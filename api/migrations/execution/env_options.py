@@ -1,7 +1,7 @@
-"""What `env.py` says to `context.configure`, composed with what the package needs: nothing is overridden silently.
+"""Merges the options of `env.py` for `context.configure` with those that the package needs.
 
-Most options are the project's own and pass unchanged (`version_table_pk`, `compare_type`,
-`process_revision_directives`, …). Where both sides say something it is composed, or refused by name.
+Most options pass unchanged (`version_table_pk`, `compare_type`, `process_revision_directives`, …). An option that both
+sides pass is merged or refused by name, never overridden silently.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import ConfigurationError
 
-_PROMISES = {
+_REQUIRED = {
     "transaction_per_migration": "each revision must run in its own transaction, so that it stays when a later fails",
     "transactional_ddl": "the database determines whether DDL can be rolled back",
 }
@@ -20,7 +20,7 @@ _PROMISES = {
 
 @dataclass(frozen=True)
 class VersionTable:
-    """The table that says which revisions a database, or one schema of it, is at."""
+    """The table with the current revisions of a database or of one schema."""
 
     name: str
     schema: str | None = None
@@ -31,54 +31,41 @@ class VersionTable:
 
 @dataclass(frozen=True)
 class Pass:
-    """One of several passes of `env.py`: its version table, and the one that counts where a pass names none."""
+    """One of several passes of `env.py`: its version table, and the default for a pass that names none."""
 
     table: VersionTable
     default: VersionTable
 
 
 def named(options: Mapping[str, Any], default: VersionTable, search_path: str | None) -> VersionTable:
-    """The version table that a call of `configure` names.
+    """Return the version table of a call of `configure` with `options`.
 
-    Args:
-        options: of the call.
-        default: what counts where the call does not say.
-        search_path: the first schema in the search path, where `env.py` has set one: a table without a schema is there.
+    `search_path` is the first schema of the search path if `env.py` set one: a table without a schema is there.
     """
     name = options.get("version_table") or default.name
     return VersionTable(name, options.get("version_table_schema") or search_path or default.schema)
 
 
 def merged(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> dict[str, Any]:
-    """The options for Alembic's `configure`: `theirs`, and `ours` where they say nothing; hooks of both are called.
+    """Return the options for Alembic's `configure`: `theirs`, `ours` as defaults, and the hooks of both.
 
-    Raises:
-        ConfigurationError: they say what would break a promise of the package.
+    Raises `ConfigurationError` if `theirs` contradict an option that the package requires.
     """
-    for name, why in _PROMISES.items():
+    for name, why in _REQUIRED.items():
         if name in theirs and name in ours and theirs[name] is not None and theirs[name] != ours[name]:
             raise ConfigurationError(
                 f"env.py calls context.configure({name}={theirs[name]!r}), but {why}. To fix: remove {name} there"
             )
-    said = {name: value for name, value in theirs.items() if value is not None or name not in ours}
+    given = {name: value for name, value in theirs.items() if value is not None or name not in ours}
     hooks = (*_as_tuple(theirs.get("on_version_apply")), *_as_tuple(ours.get("on_version_apply")))
-    return {**ours, **said, "on_version_apply": hooks}
+    return {**ours, **given, "on_version_apply": hooks}
 
 
-def agreed(said: VersionTable, options: Mapping[str, Any], settings: Mapping[str, str | None]) -> VersionTable:
-    """`said`, which is what `env.py` names, unless a setting names another table.
-
-    Args:
-        said: the version table of a call of `configure`.
-        options: of the call.
-        settings: the value of each setting about the version table that is set, by its name.
-
-    Raises:
-        ConfigurationError: a setting and `env.py` name two.
-    """
+def agreed(table: VersionTable, options: Mapping[str, Any], settings: Mapping[str, str | None]) -> VersionTable:
+    """Return `table`, which `env.py` names in `options`; raise `ConfigurationError` if a setting names another one."""
     for variable, option, value in (
-        ("MIGRATION_VERSION_TABLE", "version_table", said.name),
-        ("MIGRATION_VERSION_TABLE_SCHEMA", "version_table_schema", said.schema),
+        ("MIGRATION_VERSION_TABLE", "version_table", table.name),
+        ("MIGRATION_VERSION_TABLE_SCHEMA", "version_table_schema", table.schema),
     ):
         wanted = settings.get(variable)
         if wanted is not None and wanted != value:
@@ -87,7 +74,7 @@ def agreed(said: VersionTable, options: Mapping[str, Any], settings: Mapping[str
                 f"env.py and {variable} name different version tables: env.py says {value} ({where}), the setting "
                 f"says {wanted}. Nothing was migrated. To fix: unset {variable}, or set both to the same value"
             )
-    return said
+    return table
 
 
 def _as_tuple(hooks: Any) -> tuple[Any, ...]:

@@ -1,4 +1,4 @@
-"""`env.py`, executed on the session that holds the lock, with what must surround each revision."""
+"""Executes `env.py` on the session that holds the lock."""
 
 from __future__ import annotations
 
@@ -16,18 +16,13 @@ from .steps import Plan
 
 
 class EnvRun:
-    """One run of `env.py` on `connection`, with `options` composed with its own.
+    """One run of `env.py` on `connection`, with `options` merged into its own.
 
-    Where it runs the revisions for several version tables (a loop over schemas), `only` is the pass of this run, and
-    the others do nothing.
+    If `env.py` runs the revisions for several version tables (a loop over schemas), only the pass `only` runs them.
     """
 
     def __init__(
-        self,
-        revisions: Revisions,
-        connection: sa.Connection,
-        options: dict[str, Any],
-        only: Pass | None = None,
+        self, revisions: Revisions, connection: sa.Connection, options: dict[str, Any], only: Pass | None = None
     ) -> None:
         self._revisions = revisions
         self._connection = connection
@@ -39,15 +34,16 @@ class EnvRun:
         """Run the plan's steps.
 
         Raises:
-            ForeignConnection: `env.py` does not use the connection as it must; nothing was executed.
-            ConfigurationError: it failed by itself, or says what cannot be composed; nothing was executed.
+            ForeignConnection: `env.py` does not migrate on the connection as it must; no revision ran.
+            ConfigurationError: it failed, or passes options that conflict with the package's; no revision ran.
         """
         execute(self._revisions, self._connection, self, {"fn": plan, "destination_rev": target})
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
-        """Configure Alembic with both sides' options."""
+        """Configure Alembic with the merged options."""
         refuse_foreign(connection, self._connection)
-        self._skips = self._only is not None and not self._is_for(self._only, options)
+        only = self._only
+        self._skips = only is not None and only.table != named(options, only.default, chosen_schema(self._connection))
         if not self._skips:
             self._refuse_another_table(options)
         configure(connection=connection, **merged(options, self._options))
@@ -56,9 +52,6 @@ class EnvRun:
         """Run the revisions, unless this pass is for another version table."""
         if not self._skips:
             run(**arguments)
-
-    def _is_for(self, only: Pass, options: dict[str, Any]) -> bool:
-        return named(options, only.default, chosen_schema(self._connection)) == only.table
 
     def _refuse_another_table(self, options: dict[str, Any]) -> None:
         for name in ("version_table", "version_table_schema"):

@@ -1,7 +1,7 @@
-"""`alembic/env.py`, executed with hooks on the two calls of Alembic that it makes: `configure` and `run_migrations`.
+"""Executes `alembic/env.py` with hooks on its two calls of Alembic, `configure` and `run_migrations`.
 
-It is executed twice: once before any lock, up to its `configure` and with nothing run (`env_inspection`), and once on
-the session that holds the lock (`env_run`). Both judge its shape in the same words.
+It is executed twice: before the lock without running revisions (`env_inspection`), and on the session that holds the
+lock (`env_run`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from .error_translation import describe, where
 from .revisions import Revisions
 
 GIVEN = "connection"
-"""Key of `config.attributes` under which `env.py` finds the connection, as Alembic's cookbook has it."""
+"""The key of `config.attributes` for the connection, as in Alembic's cookbook."""
 
 REMEDY = (
     "use context.config.attributes['connection'] in alembic/env.py, or replace its content with these three lines: "
@@ -41,33 +41,29 @@ _ENGINES = {"create_engine", "create_async_engine", "engine_from_config", "async
 
 
 class Hooks(Protocol):
-    """What happens where `env.py` calls Alembic."""
+    """The replacements of Alembic's functions that `env.py` calls."""
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
-        """Called for `context.configure(connection=…, **options)`; `configure` is Alembic's own."""
+        """Replace `context.configure(connection=…, **options)`; `configure` is Alembic's own."""
 
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
-        """Called for `context.run_migrations(**arguments)`; `run` is Alembic's own."""
+        """Replace `context.run_migrations(**arguments)`; `run` is Alembic's own."""
 
 
-def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapping[str, Any]) -> None:
-    """Execute `env.py` once, with `given` as the connection that it finds, and leave logging as it was.
+def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, environment_options: Mapping[str, Any]) -> None:
+    """Execute `env.py` of `revisions` once with the connection `given`, and restore logging afterwards.
 
-    Args:
-        revisions: whose `env.py`.
-        given: the connection.
-        hooks: what its calls of Alembic do.
-        what: is asked of it: `fn` and `destination_rev`, as Alembic's commands give them to `EnvironmentContext`.
+    `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to `EnvironmentContext`.
 
     Raises:
         ForeignConnection: it migrates on a connection of its own.
-        ConfigurationError: it failed by itself, or never came to `run_migrations`.
-        MigrationError: whatever the hooks raise.
+        ConfigurationError: it failed, or did not call `run_migrations`.
+        MigrationError: a hook raised it.
     """
     loggers, progress = _Loggers(), _Progress(hooks)
     config, directory = revisions.config, revisions.directory
-    environment = EnvironmentContext(config, directory, **what)
-    # Alembic offers no hook on either; the instance's attributes are what its module-level proxies call
+    environment = EnvironmentContext(config, directory, **environment_options)
+    # Alembic has no hooks for them, but its module-level proxies call the instance's attributes
     setattr(environment, "configure", partial(progress.configure, environment.configure, loggers))  # noqa: B010
     setattr(environment, "run_migrations", partial(progress.run_migrations, environment.run_migrations))  # noqa: B010
     config.attributes[GIVEN] = given
@@ -93,13 +89,13 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, what: Mapp
 
 @contextmanager
 def _installed(environment: EnvironmentContext) -> Iterator[None]:
-    """`environment` behind `alembic.context`, which is one for the whole process.
+    """Install `environment` behind `alembic.context`, of which there is one in a process.
 
-    A run in another thread is waited for. One that is suspended in this thread, because another coordinator of the same
-    event loop has its turn, gets its own back.
+    A run in another thread is waited for. The environment of a run that is suspended in this thread, by another
+    coordinator on the same event loop, is installed again at the end.
 
     Raises:
-        DatabaseUnreachable: the run in the other thread takes long; worth another try.
+        DatabaseUnreachable: the run in the other thread did not finish in time; may be retried.
     """
     deadline = time.monotonic() + TURN_SECONDS
     while not _TURN.acquire(blocking=False):
@@ -119,11 +115,7 @@ def _installed(environment: EnvironmentContext) -> Iterator[None]:
 
 
 def refuse_foreign(connection: Any, given: sa.Connection) -> None:
-    """Make sure that `configure` was handed the connection that `env.py` was given, outside a transaction.
-
-    Raises:
-        ForeignConnection: it was not.
-    """
+    """Raise `ForeignConnection` unless `configure` got the connection `given`, without an open transaction."""
     if connection is not given:
         raise ForeignConnection(f"env.py migrates on a connection that does not hold the lock. To fix: {REMEDY}")
     if given.in_transaction():
@@ -147,7 +139,7 @@ class _Progress:
         loggers.restore()
 
     def run_migrations(self, run: Callable[..., None], **arguments: Any) -> None:
-        # what fails from here to its end is a revision's, and told as such
+        # an error while this runs is a revision's
         self.running = True
         self._hooks.run_migrations(run, arguments)
         self.running, self.ran = False, True
@@ -156,24 +148,24 @@ class _Progress:
 def _failed(error: BaseException, path: Path) -> MigrationError:
     if "asyncio.run() cannot be called" in str(error):
         return ForeignConnection(f"env.py opens a connection of its own. To fix: {REMEDY}")
-    what = f"{describe(error, quotes=True)}{where(error, str(path))}"
+    description = f"{describe(error, quotes=True)}{where(error, str(path))}"
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     connecting = isinstance(error, sa.exc.SQLAlchemyError | OSError) or functions & _ENGINES
     if connecting and not re.search(r"attributes|run_env", path.read_text()):
-        return ForeignConnection(f"env.py opens a connection of its own, which failed: {what}. To fix: {REMEDY}")
-    return ConfigurationError(f"env.py failed: {what}. Nothing was migrated. To fix: correct {path}")
+        return ForeignConnection(f"env.py opens a connection of its own, which failed: {description}. To fix: {REMEDY}")
+    return ConfigurationError(f"env.py failed: {description}. Nothing was migrated. To fix: correct {path}")
 
 
 class _Loggers:
-    """The service's logging as it was: `fileConfig` in Alembic's templates disables every logger that exists."""
+    """The state of the service's loggers: `fileConfig` in Alembic's templates disables every existing logger."""
 
     def __init__(self) -> None:
         known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
         loggers = [one for one in known if isinstance(one, logging.Logger)]
-        self._were = [(one, one.disabled, one.level, one.propagate, one.handlers[:]) for one in loggers]
+        self._states = [(one, one.disabled, one.level, one.propagate, one.handlers[:]) for one in loggers]
 
     def restore(self) -> None:
-        """Undo what has been done to it since."""
-        for logger, disabled, level, propagate, handlers in self._were:
+        """Restore the state."""
+        for logger, disabled, level, propagate, handlers in self._states:
             logger.disabled, logger.propagate, logger.handlers[:] = disabled, propagate, handlers
             logger.setLevel(level)

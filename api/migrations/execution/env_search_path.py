@@ -1,4 +1,4 @@
-"""The search path of a PostgreSQL session, where `env.py` chooses a schema by it (`SET search_path TO tenant_a`)."""
+"""Finds the schema that `env.py` chose with PostgreSQL's search path (`SET search_path TO tenant_a`)."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ _FIRST = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*))')
 
 
 def chosen_schema(connection: sa.Connection) -> str | None:
-    """The first schema in the session's search path; None where the path is the one that it started with.
-
-    The connection must not be in a transaction, and is in none afterwards.
-    """
+    """Return the first schema in the search path if the session changed it; must not be called in a transaction."""
     if connection.dialect.name != "postgresql":
         return None
     changed = connection.exec_driver_sql(_CHANGED).first()
@@ -25,7 +22,7 @@ def chosen_schema(connection: sa.Connection) -> str | None:
 
 
 def first_schema(search_path: str, user: str) -> str | None:
-    """The first name of a search path as PostgreSQL shows it, without its quotes; `$user` is the user's own schema."""
+    """Return the first name of a search path as PostgreSQL shows it, unquoted; `$user` means the schema of `user`."""
     found = _FIRST.match(search_path)
     name = (found[1].replace('""', '"') if found[1] is not None else found[2].strip()) if found else ""
     return (user if name == "$user" else name) or None

@@ -1,4 +1,4 @@
-"""What env.py says and what the package needs: composed, or refused by name."""
+"""The options of env.py and of the package are merged, or refused by name."""
 
 from pathlib import Path
 from typing import Any
@@ -25,40 +25,38 @@ OURS = {"transaction_per_migration": True, "transactional_ddl": True, "version_t
         ({"version_table": None, "version_table_schema": None}, None, DEFAULT),
     ],
 )
-def test_the_version_table_is_the_one_that_is_named(
-    options: dict[str, Any], search_path: str | None, expected: VersionTable
-) -> None:
-    """By the call itself, by the search path, or by the settings, in that order."""
+def test_a_version_table_is_named(options: dict[str, Any], search_path: str | None, expected: VersionTable) -> None:
+    """The call names it, or else the search path, or else the settings."""
     assert named(options, DEFAULT, search_path) == expected
 
 
 @pytest.mark.parametrize("variable", ["MIGRATION_VERSION_TABLE", "MIGRATION_VERSION_TABLE_SCHEMA"])
 def test_a_setting_that_contradicts_is_refused(variable: str) -> None:
-    """The error names the setting, its value, and what env.py says."""
-    said = VersionTable("shop", "core")
+    """The error names the setting, its value, and the name in env.py."""
+    table = VersionTable("shop", "core")
     options = {"version_table": "shop", "version_table_schema": "core"}
-    assert agreed(said, options, {}) == said
-    assert agreed(said, options, {"MIGRATION_VERSION_TABLE": "shop", "MIGRATION_VERSION_TABLE_SCHEMA": "core"}) == said
+    same = {"MIGRATION_VERSION_TABLE": "shop", "MIGRATION_VERSION_TABLE_SCHEMA": "core"}
+    assert agreed(table, options, {}) == agreed(table, options, same) == table
     with pytest.raises(ConfigurationError, match=rf"{variable}.*(shop|core).*the setting says other"):
-        agreed(said, options, {variable: "other"})
+        agreed(table, options, {variable: "other"})
 
 
 def test_both_sides_hooks_are_called() -> None:
-    """The project's own first, in whatever form they are given."""
+    """The project's hooks come first, one or a list of them."""
     assert merged({}, OURS)["on_version_apply"] == ("ours",)
     assert merged({"on_version_apply": "theirs"}, OURS)["on_version_apply"] == ("theirs", "ours")
     assert merged({"on_version_apply": ["one", "two"]}, OURS)["on_version_apply"] == ("one", "two", "ours")
 
 
-def test_what_the_project_says_counts_and_what_it_does_not_say_is_added() -> None:
-    """An option that is None says nothing."""
+def test_the_package_s_options_are_defaults() -> None:
+    """An option that is None counts as not passed."""
     both = merged({"version_table": None, "version_table_pk": False, "compare_type": None}, OURS)
     assert (both["version_table"], both["version_table_pk"], both["compare_type"]) == ("v", False, None)
 
 
 @pytest.mark.parametrize("option", ["transaction_per_migration", "transactional_ddl"])
-def test_what_would_break_a_promise_is_refused(option: str) -> None:
-    """By the option's name, rather than overridden."""
+def test_a_contradiction_to_a_required_option_is_refused(option: str) -> None:
+    """The message names the option, which is not overridden."""
     assert merged({option: True}, OURS)[option] is True
     with pytest.raises(ConfigurationError, match=f"{option}=False.*To fix"):
         merged({option: False}, OURS)
@@ -77,7 +75,7 @@ def test_what_would_break_a_promise_is_refused(option: str) -> None:
     ],
 )
 def test_the_first_schema_of_a_search_path_is_found(search_path: str, first: str | None) -> None:
-    """As PostgreSQL shows the path, with its quotes."""
+    """PostgreSQL shows the path with quotes."""
     assert first_schema(search_path, "ann") == first
 
 
@@ -99,14 +97,14 @@ RUN = "context.run_migrations()\n"
         ("this is not Python\n", True),
     ],
 )
-def test_an_env_py_that_may_run_several_is_asked_first(tmp_path: Path, text: str, several: bool) -> None:
-    """A start at head does without executing env.py only where its text leaves nothing open."""
+def test_an_env_py_that_may_run_several_is_recognized(tmp_path: Path, text: str, several: bool) -> None:
+    """A start at head executes env.py only if its text leaves the version tables open."""
     path = tmp_path / "env.py"
     path.write_text(text)
     assert may_run_several(path) is several
 
 
-def test_the_project_s_own_env_py_is_not_asked_at_head() -> None:
-    """Nor is what Alembic's templates make."""
+def test_this_project_s_env_py_runs_one() -> None:
+    """A start at head does not execute it."""
     root = Path(__file__).resolve().parents[3]
     assert may_run_several(root / "alembic" / "env.py") is False
