@@ -1,9 +1,9 @@
-"""The history table: one row for each attempt at a revision, beside Alembic's version table.
+"""The history table, beside Alembic's version table: one row for each attempt at a revision.
 
-An attempt is recorded before the step and committed, so that an interrupted one is visible; its outcome is
-written in the transaction that changes the version row, so that the two can never disagree. A revision that
-commits in the middle (`autocommit_block`) is marked half-applied *in the transaction that it commits*.
-The parents of each revision are kept too: they prove that a database is ahead of an older build.
+An attempt is committed before its step, so that an interrupted attempt is visible. Its outcome is written in the
+transaction that changes the version row, so that the two cannot disagree. A revision that commits in the middle
+(`autocommit_block`) is marked half applied in the transaction that it commits. The recorded parents of the revisions
+prove that a database is ahead of an older build.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
 MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
 NOW = Now()
 CHARSET = "utf8mb4"
-"""Of the table on MySQL, where another character set would not hold every text."""
+"""The table's character set on MySQL, where others cannot store every text."""
 
 
 class Outcome(StrEnum):
-    """How an attempt ended, or that it has not."""
+    """The outcome of an attempt so far."""
 
     RUNNING = "running"
     HALF_APPLIED = "half_applied"
@@ -47,29 +47,27 @@ ENDED = f"""
     extract(epoch FROM max(CASE outcome WHEN '{Outcome.INTERRUPTED}' THEN started_at ELSE finished_at END) FILTER (
         WHERE outcome IN ('{Outcome.FAILED}', '{Outcome.INTERRUPTED}', '{Outcome.HALF_APPLIED}')))::float8 AS failure
 """
-"""Columns of a SELECT from the table: when a run last succeeded and last failed, in epoch seconds.
+"""Columns of a SELECT from the table: the last success and the last failure, in epoch seconds.
 
-An interrupted attempt is closed when somebody comes next, or by the operator after the repair: that is no moment of a
-failure, so its beginning counts. One that is half applied and has not ended may well be at work.
+An interrupted attempt counts from its start, because the next lock holder or the operator's repair set its end. A
+half-applied attempt without an end may still be running.
 """
-
-
 SLACK_SECONDS = 5.0
-"""How much older than its run an attempt may seem, by another clock; less than the pause before the next one."""
+"""The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
-"""How attempts stand that have not ended, or are tried again."""
+"""The outcomes of attempts that have not ended or are retried."""
 RECENT_ROWS = 6
 RECENT = f"""
     SELECT revision, direction, outcome, instance, extract(epoch FROM started_at)::float8 AS started_at,
            extract(epoch FROM finished_at - started_at)::float8 AS seconds
     FROM {{history}} ORDER BY id DESC LIMIT {RECENT_ROWS}
 """
-"""The newest rows, for people; the table's quoted name is to be put in."""
+"""The newest rows, for people; `{history}` is the table's quoted name."""
 
 
 @dataclass(frozen=True)
 class RunAuthor:
-    """Who makes the attempt."""
+    """The instance and the release that make an attempt."""
 
     instance: str
     release: str | None
@@ -77,19 +75,19 @@ class RunAuthor:
 
 @dataclass
 class Attempt:
-    """One attempt at a revision, as far as it has come."""
+    """One attempt at a revision."""
 
     revision: str
     parents: frozenset[str]
     direction: str
     invalid_before: frozenset[str] = frozenset()
-    """INVALID indexes that were there before the first try at the revision."""
+    """The INVALID indexes before the first attempt at the revision."""
     id: int = 0
     outcome: Outcome = Outcome.RUNNING
     half: bool = False
-    """Whether a part of it is committed, and stays so whatever becomes of the rest."""
+    """Whether a part of it is committed, so that a rollback cannot undo it."""
     wrote: bool = False
-    """Whether a statement of it may have changed anything."""
+    """Whether one of its statements may have changed anything."""
     statement: str | None = None
     """The kind of its last statement."""
     error_class: str | None = None
@@ -97,7 +95,7 @@ class Attempt:
 
 
 class History:
-    """The table, and the statements that write it; they run on the session that holds the lock."""
+    """The table, and the statements that write it on the session that holds the lock."""
 
     def __init__(self, name: str, schema: str | None) -> None:
         self.table = sa.Table(
@@ -118,13 +116,13 @@ class History:
             sa.Column("statement", Kept(63)),
             sa.Column("invalid_before", sa.Text),
             sa.Column("note", KeptText),
-            # whatever the database's own are: an error may quote any language, and a row goes with its transaction
+            # not the database's defaults: an error may be in any language, and a row must be part of its transaction
             mysql_charset=CHARSET,
             mysql_engine="InnoDB",
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:
-        """Create the table if need be, and close what dead migrators left open: under the lock nobody else runs."""
+        """Create the table if it does not exist, and close the attempts of instances that died holding the lock."""
         self.create(connection)
         outcome = self.table.c.outcome
         left_open = (outcome == Outcome.RUNNING) | (
@@ -134,30 +132,26 @@ class History:
         connection.commit()
 
     def create(self, connection: sa.Connection) -> None:
-        """Create the table if need be, or add what an older version of it lacks: columns, on MySQL a character set.
-
-        Raises:
-            ConfigurationError: another table has its name.
-        """
+        """Create the table, or update one of an older release: add columns, and on MySQL convert the character set."""
         name, schema = self.table.name, self.table.schema
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
             self.table.create(connection)
             return
-        there = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}
-        refuse_history(self.table.fullname, Shape(frozenset(there)))
-        missing = [column for column in self.table.columns if column.name not in there]
+        types = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}
+        refuse_history(self.table.fullname, Shape(frozenset(types)))
+        missing = [column for column in self.table.columns if column.name not in types]
         changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
-        if connection.dialect.name == "mysql":
-            options = inspector.get_table_options(name, schema=schema)
-            charsets = {options.get("mysql_default charset"), *(getattr(t, "charset", None) for t in there.values())}
+        charsets = {getattr(type_, "charset", None) for type_ in types.values() if hasattr(type_, "charset")}
+        if charsets:  # only MySQL's types have one
+            charsets.add(inspector.get_table_options(name, schema=schema).get("mysql_default charset"))
             changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
         for change in changes:
             table = connection.dialect.identifier_preparer.format_table(self.table)
             connection.exec_driver_sql(f"ALTER TABLE {table} {change}")
 
     def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
-        """What was INVALID before the first of the tries at `revision` that came to nothing; None without such."""
+        """Return the INVALID indexes before the unfinished attempts at `revision`; None if there are none."""
         newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(
             self.table.c.revision == revision, self.table.c.outcome.not_in([Outcome.UNLOCKED, Outcome.BACKED_UP])
         )
@@ -176,53 +170,42 @@ class History:
         connection.commit()
 
     def mark(self, connection: sa.Connection, attempt: Attempt, error: str | None = None) -> bool:
-        """Record how far an attempt has come, in the transaction that is open; the caller commits.
+        """Record the state of an attempt in the open transaction; the caller commits.
 
-        Returns False where the attempt is not in the table (it was rolled back with its transaction).
+        Returns False if the attempt is not in the table because it was rolled back with its transaction.
         """
-        finished = None if attempt.outcome is Outcome.HALF_APPLIED and error is None else NOW
-        statement = None if attempt.outcome is Outcome.APPLIED else attempt.statement
-        result = connection.execute(
-            sa.update(self.table)
-            .where(self.table.c.id == attempt.id)
-            .values(
-                outcome=attempt.outcome,
-                finished_at=finished,
-                error=error,
-                error_class=attempt.error_class,
-                statement=statement,
-            )
-        )
-        return result.rowcount > 0
+        values = {
+            "outcome": attempt.outcome,
+            "finished_at": None if attempt.outcome is Outcome.HALF_APPLIED and error is None else NOW,
+            "error": error,
+            "error_class": attempt.error_class,
+            "statement": None if attempt.outcome is Outcome.APPLIED else attempt.statement,
+        }
+        update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
+        return connection.execute(update).rowcount > 0
 
     def stamped(self, connection: sa.Connection, author: RunAuthor, revisions: Mapping[str, frozenset[str]]) -> None:
-        """Record revisions that were declared applied, with their parents; the caller commits.
+        """Record revisions that the operator declares applied, with their parents; the caller commits.
 
-        The declaration also settles what was half applied: the operator says how the schema stands.
+        The declaration also ends half-applied attempts.
         """
-        rows = [
-            {**self._row(author, revision, parents, "stamp", Outcome.STAMPED), "finished_at": NOW}
-            for revision, parents in revisions.items()
-        ]
-        for row in rows:
+        for revision, parents in revisions.items():
+            row = self._row(author, revision, parents, "stamp", Outcome.STAMPED) | {"finished_at": NOW}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
 
     def backed_up(
         self, connection: sa.Connection, author: RunAuthor, revision: str, began: datetime, note: str
     ) -> None:
-        """Record a backup of the database at `revision`, and how to restore it; the caller commits."""
+        """Record a backup of the database at `revision`, with `note` on how to restore it; the caller commits."""
         row = self._row(author, revision, frozenset(), "backup", Outcome.BACKED_UP)
         row |= {"started_at": began, "finished_at": NOW, "note": note}
         connection.execute(sa.insert(self.table).values(row))
 
     def settle(self, connection: sa.Connection) -> None:
-        """Turn half-applied attempts into interrupted ones: the operator has put the schema in order."""
-        connection.execute(
-            sa.update(self.table)
-            .where(self.table.c.outcome == Outcome.HALF_APPLIED)
-            .values(outcome=Outcome.INTERRUPTED, finished_at=NOW)
-        )
+        """Turn half-applied attempts into interrupted ones, because the operator has repaired the schema."""
+        half_applied = sa.update(self.table).where(self.table.c.outcome == Outcome.HALF_APPLIED)
+        connection.execute(half_applied.values(outcome=Outcome.INTERRUPTED, finished_at=NOW))
 
     def _row(
         self, author: RunAuthor, revision: str, parents: frozenset[str], direction: str, outcome: Outcome

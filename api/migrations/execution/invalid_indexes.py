@@ -1,7 +1,7 @@
-"""INVALID indexes: what a concurrent build leaves behind when it does not finish.
+"""Finds and drops INVALID indexes, which an unfinished concurrent build leaves behind.
 
-They slow down every write and serve no query, a unique one may still refuse rows, and `CREATE INDEX … IF NOT EXISTS`
-takes them for the index that was wanted.
+They slow down writes and serve no query, a unique one may still refuse rows, and `CREATE INDEX … IF NOT EXISTS` skips
+the build because of them.
 """
 
 from __future__ import annotations
@@ -18,22 +18,22 @@ INVALID_INDEXES = """
           AND l.mode = 'ShareUpdateExclusiveLock' AND l.granted)
     ORDER BY 1
 """
-"""Quoted names of those on whose table nobody builds now: a build in progress is invalid too, until it is done.
+"""Their quoted names, without tables on which a build is in progress, because its index is INVALID until it is done.
 
-Any role sees who builds, and who has which table's lock, though not which index it is. A partitioned table's own index
-(relkind I) is left out: it is invalid until every partition has its index.
+Any role sees builds and table locks, but not which index is built. A partitioned table's own index (relkind I) is left
+out: it is INVALID until every partition has its index.
 """
 
 
 def invalid_indexes(connection: sa.Connection) -> frozenset[str]:
-    """Those of the database, in the transaction that is open; none where the database has no such thing."""
+    """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
     if connection.dialect.name != "postgresql":
         return frozenset()
     return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
 
 
 def drop_index(connection: sa.Connection, name: str) -> None:
-    """Drop one of `invalid_indexes`, without a lock that readers or writers would notice."""
+    """Drop one of `invalid_indexes` without blocking readers or writers."""
     level = connection.get_isolation_level()
     connection.commit()
     connection.execution_options(isolation_level="AUTOCOMMIT")

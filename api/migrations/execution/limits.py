@@ -1,4 +1,4 @@
-"""How long the session that migrates may wait, run and idle, and which statements may take as long as they like."""
+"""The limits of the migrating session, and the statements that are exempt from them."""
 
 from __future__ import annotations
 
@@ -14,44 +14,44 @@ from .statements import code
 log = logging.getLogger(__name__)
 
 _NAME = r'(?:"[^"]+"|[\w$]+)'
-_NOBODY_STALLED = re.compile(
+_BLOCKS_NO_SESSION = re.compile(
     r"(?:CREATE\s+(?:UNIQUE\s+)?|DROP\s+)INDEX\s+CONCURRENTLY\b"
     r"|REINDEX\s*(?:\([^)]*\)\s*)?(?:INDEX|TABLE|SCHEMA|DATABASE|SYSTEM)\s+CONCURRENTLY\b"
-    # alone: beside it another action would ask for a stronger lock
+    # as the only action, because another one could need a stronger lock
     rf"|ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}(?:\.{_NAME})?\s+VALIDATE\s+CONSTRAINT\s+{_NAME}\s*;?\s*$",
     re.IGNORECASE,
 )
 
 
 def milliseconds(seconds: float) -> str:
-    """A duration as PostgreSQL's settings take it: with its unit, because a bare number would be milliseconds."""
+    """Format a duration for PostgreSQL's settings, with its unit."""
     return f"{round(seconds * 1000)}ms"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the session that migrates, in seconds; 0 is none."""
+    """The limits of the migrating session in seconds; 0 means no limit."""
 
     lock_timeout_seconds: float = 2.0
     statement_timeout_seconds: float = 0.0
     idle_seconds: float = 60.0
-    """How long it may do nothing between two statements before the server ends it, and with it the lock."""
+    """The longest time between two statements; then the server terminates the session, which releases the lock."""
 
     def lease(self) -> dict[str, str]:
-        """What makes the server end a holder that was stopped (SIGSTOP, a frozen host).
+        """The lock holder's settings, with which the server terminates a stopped holder (SIGSTOP, a frozen host).
 
-        When it wakes up, its next statement fails, instead of running beside its successor's.
+        When the holder resumes, its next statement fails instead of running beside the next holder's.
         """
         idle = milliseconds(self.idle_seconds)
         return {"idle_in_transaction_session_timeout": idle, "idle_session_timeout": idle}
 
     def server_settings(self) -> dict[str, str]:
-        """Settings of the session.
+        """The settings of every session.
 
-        Idle timeouts are off, because a DBA's default would silently kill an idle waiter (the holder has its `lease`).
-        A client that vanished is noticed after 15 s (probes every 5 s, `tcp_user_timeout`) instead of two hours, and a
-        statement whose client is gone ends within 1 s. The probes also keep a NAT or load balancer, which forgets idle
-        flows, from forgetting a long statement's.
+        Idle timeouts are off, because a server's default would terminate an idle waiter (the lock holder has `lease`).
+        The server detects a vanished client after 15 s (probes every 5 s, `tcp_user_timeout`) instead of two hours, and
+        cancels the statement of a disconnected client within 1 s. The probes also keep the flow of a long statement
+        alive in a NAT or load balancer that drops idle flows.
         """
         return {
             "lock_timeout": milliseconds(self.lock_timeout_seconds),
@@ -66,7 +66,7 @@ class Limits:
         }
 
     def warn_of_no_statement_timeout(self, database: str, revision: str) -> None:
-        """Say that a `database` has no limit of one statement, where the revision was to have one."""
+        """Log that `database` does not support the statement timeout, if one is set for the revision."""
         if self.statement_timeout_seconds:
             log.warning(
                 "Revision %s: %s has no statement timeout, so MIGRATION_STATEMENT_TIMEOUT_SECONDS has no effect; only "
@@ -77,24 +77,24 @@ class Limits:
             )
 
 
-def stalls_nobody(statement: str) -> bool:
-    """Whether nobody queues behind it, however long it waits."""
-    return _NOBODY_STALLED.match(code(statement)) is not None
+def blocks_no_session(statement: str) -> bool:
+    """Whether no reader or writer queues behind the statement while it waits."""
+    return _BLOCKS_NO_SESSION.match(code(statement)) is not None
 
 
 def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:
-    """Take `lock_timeout` and `statement_timeout` off concurrent index builds and VALIDATE CONSTRAINT.
+    """Disable `lock_timeout` and `statement_timeout` for concurrent index builds and VALIDATE CONSTRAINT.
 
-    They wait for other transactions, which is no queue that readers or writers stand in, and may take long. With
-    `lock_timeout` a concurrent build fails and leaves an invalid index. The run's own deadline still holds.
-    (DETACH PARTITION CONCURRENTLY does queue, and keeps its limits.)
+    They wait for other transactions without blocking readers or writers, and may take long; a concurrent build that
+    times out leaves an INVALID index. MIGRATION_RUN_SECONDS still applies. DETACH PARTITION CONCURRENTLY blocks other
+    sessions and keeps its limits.
     """
     sa.event.listen(engine, "before_cursor_execute", _lift)
     sa.event.listen(engine, "after_cursor_execute", _restore)
 
 
 def _lift(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    if stalls_nobody(statement):
+    if blocks_no_session(statement):
         cursor = connection.connection.cursor()
         cursor.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
         connection.info["limits"] = cursor.fetchone()
@@ -104,7 +104,7 @@ def _lift(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> N
 
 
 def _restore(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-    if stalls_nobody(statement):
+    if blocks_no_session(statement):
         lock_timeout, statement_timeout = connection.info.pop("limits")
         cursor = connection.connection.cursor()
         cursor.execute(f"SET lock_timeout = '{lock_timeout}'")

@@ -1,7 +1,7 @@
-"""Whether the tables that the settings name are Alembic's version table and our history table.
+"""Checks that the tables that the settings name are Alembic's version table and this package's history table.
 
-They are written: a column that the history table lacks is added to it, and rows of the version table are replaced. So
-a table of the application's own, named by mistake, is refused before that.
+Columns are added to the history table, and rows of the version table are replaced. So another table that is named by
+mistake must be refused before.
 """
 
 from __future__ import annotations
@@ -15,30 +15,26 @@ VERSION_COLUMN = "version_num"
 HISTORY_COLUMNS = frozenset(
     "id revision parents direction outcome instance release database_user started_at finished_at error".split()
 )
-"""Those that the history table has had from the first release on."""
-
+"""The columns of the history table in the first release."""
+_NOT_A_TABLE = "is a view or a foreign table"
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A table, as the database describes it."""
+    """The columns and the type of a table."""
 
     columns: frozenset[str]
     ordinary: bool = True
-    """Whether its rows are its own; those of a view or a foreign table are another one's."""
+    """Whether it is a table, not a view or a foreign table."""
 
 
 def refuse_history(name: str, shape: Shape | None) -> None:
-    """Accept the history table of any release, or None where there is no such table.
-
-    Raises:
-        ConfigurationError: `name` is another table.
-    """
+    """Raise `ConfigurationError` if `name` is another table than the history table of any release; None is no table."""
     if shape is None:
         return
-    lacks = HISTORY_COLUMNS - shape.columns
-    why = "is a view or a foreign table" if not shape.ordinary else f"has no column {_names(lacks)}" if lacks else None
+    missing = HISTORY_COLUMNS - shape.columns
+    why = _NOT_A_TABLE if not shape.ordinary else f"has no column {_names(missing)}" if missing else None
     if why:
         raise ConfigurationError(
             f"{name} cannot be the history table: it {why}. It was not changed. To fix: set MIGRATION_HISTORY_TABLE "
@@ -47,22 +43,16 @@ def refuse_history(name: str, shape: Shape | None) -> None:
 
 
 def refuse_version(name: str, shape: Shape | None, rows_are_revisions: bool = False) -> None:
-    """Accept Alembic's version table, or None where there is no such table.
+    """Raise `ConfigurationError` if `name` is another table than Alembic's version table; None is no table.
 
-    Args:
-        name: of the table.
-        shape: what it looks like.
-        rows_are_revisions: whether its rows are known revisions; then it may have further columns.
-
-    Raises:
-        ConfigurationError: `name` is another table.
+    The version table may have further columns if its rows are known revisions (`rows_are_revisions`).
     """
     if shape is None:
         return
     further = shape.columns - {VERSION_COLUMN}
     why = None
     if not shape.ordinary:
-        why = "is a view or a foreign table"
+        why = _NOT_A_TABLE
     elif VERSION_COLUMN not in shape.columns:
         why = f"has no column {VERSION_COLUMN}"
     elif further and not rows_are_revisions:
@@ -75,9 +65,9 @@ def refuse_version(name: str, shape: Shape | None, rows_are_revisions: bool = Fa
 
 
 class OwnTables:
-    """The half of a session that knows whether the version and the history table are what they are taken for.
+    """The base of a store: checks the version and the history table.
 
-    `names` are theirs, for messages; `known` are the revisions of this build.
+    `names` are the tables' names for messages; `known` are the revisions of this build.
     """
 
     def __init__(self, names: tuple[str, str], known: Collection[str]) -> None:
@@ -86,28 +76,24 @@ class OwnTables:
         self._recognised = False
 
     async def recognise(self) -> None:
-        """Look at both tables; one that does not exist is accepted.
-
-        Raises:
-            ConfigurationError: one of them is another table.
-        """
+        """Raise `ConfigurationError` if one of the two is another table; both may be missing."""
         version, history = await self._shapes()
         refuse_history(self._names[1], history)
-        # a version table may have got further columns; its rows tell it from others
+        # a project may add columns to its version table; the rows distinguish it from other tables
         wider = version is not None and version.columns > {VERSION_COLUMN}
         refuse_version(self._names[0], version, wider and await self._rows_are_revisions(history))
         self._recognised = True
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of every revision in the history table."""
+        """Return the parents of every revision in the history table."""
         raise NotImplementedError
 
     async def _shapes(self) -> tuple[Shape | None, Shape | None]:
-        """Of the version and the history table."""
+        """Return the shapes of the version and the history table."""
         raise NotImplementedError
 
     async def _versions(self) -> frozenset[str]:
-        """The rows of the version table."""
+        """Return the rows of the version table."""
         raise NotImplementedError
 
     async def _recognise_once(self) -> None:
@@ -115,7 +101,7 @@ class OwnTables:
             await self.recognise()
 
     async def _recognise_unless_known(self, revisions: frozenset[str]) -> None:
-        # rows that are revisions of this build are found in no other table, and a start at head asks nothing else
+        # no other table has rows that are revisions of this build; a start at head needs no further query
         if not revisions or revisions - self._known:
             await self._recognise_once()
 

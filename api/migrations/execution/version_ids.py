@@ -1,7 +1,7 @@
-"""Whether the version table can hold the ids that an order writes into it.
+"""Checks that the version table can store the ids that a request writes.
 
-Alembic creates the column as VARCHAR(32), and writes an id when everything else of the revision is done: PostgreSQL
-then rolls the revision back, and MySQL leaves it half applied. SQLite enforces no length.
+Alembic creates the column as VARCHAR(32), and writes the id at the end of the revision. If the id is too long,
+PostgreSQL rolls the revision back, and MySQL leaves it half applied; SQLite enforces no length.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from .driver_errors import number
 from .error_translation import root, sqlstate
 
 LONGEST_ID = 32
-"""Characters that Alembic's own column holds."""
+"""The length of Alembic's own column, in characters."""
 
 WIDENS = re.compile(r"version_num|version_table_impl")
-"""What `env.py` or a revision mentions that gives the column another size."""
+"""An `env.py` or a revision that changes the column's size mentions one of these."""
 
 _ALTER = {
     "postgresql": "ALTER TABLE {} ALTER COLUMN version_num TYPE varchar(128)",
@@ -37,7 +37,7 @@ _CREATE = "CREATE TABLE {} (version_num varchar(128) NOT NULL PRIMARY KEY)"
 
 @dataclass(frozen=True)
 class IdColumn:
-    """The column `version_num`: its table's quoted name, its size in characters (None: any), its encoding."""
+    """The column `version_num`: its table's quoted name, its length in characters (None: unlimited), its encoding."""
 
     table: str
     dialect: str
@@ -47,9 +47,9 @@ class IdColumn:
 
     @classmethod
     def of(cls, table: str, dialect: str, encoding: str, sizes: Sequence[int | None]) -> IdColumn:
-        """As the catalog has it (`sizes`), or else as Alembic will create it.
+        """Return the column in the catalog (`sizes`), or the one that Alembic will create.
 
-        An `env.py` that was executed in this process may have given Alembic another size.
+        An `env.py` that was executed in this process may have changed the size that Alembic uses.
         """
         if sizes:
             return cls(table, dialect, sizes[0], encoding)
@@ -58,16 +58,12 @@ class IdColumn:
 
 
 def doubtful(ids: Iterable[str]) -> tuple[str, ...]:
-    """Those of `ids` that a column of Alembic's, in any encoding, may not hold."""
+    """Return those of `ids` that Alembic's own column may not be able to store."""
     return tuple(each for each in ids if len(each) > LONGEST_ID or not each.isascii())
 
 
 def refuse(ids: Iterable[str], column: IdColumn) -> None:
-    """Make sure that `column` can hold each of `ids`.
-
-    Raises:
-        ConfigurationError: it cannot; the message names the ways out.
-    """
+    """Raise `ConfigurationError` with a remedy unless `column` can store each of `ids`."""
     for each in ids:
         if column.length is not None and len(each) > column.length:
             state = "holds" if column.exists else "will be created by Alembic and hold"
@@ -84,7 +80,7 @@ def refuse(ids: Iterable[str], column: IdColumn) -> None:
 
 
 def explained(error: BaseException, revision: str) -> str:
-    """`. ` and the remedy where a text was too long for its column, and that may have been the revision's own id."""
+    """Return `. ` and a remedy if the error says that a text, maybe the revision's id, is too long; else ''."""
     too_long = sqlstate(error) == "22001" or number(root(error)) == _DATA_TOO_LONG
     if not too_long or len(revision) <= LONGEST_ID:
         return ""

@@ -1,8 +1,8 @@
-"""Which statements may wait as long as they like."""
+"""The statements that are exempt from the limits."""
 
 import pytest
 
-from api.migrations.execution.limits import stalls_nobody
+from api.migrations.execution.limits import blocks_no_session
 
 
 @pytest.mark.parametrize(
@@ -21,9 +21,9 @@ from api.migrations.execution.limits import stalls_nobody
         'ALTER TABLE ONLY "s"."t"\n    VALIDATE CONSTRAINT "c"',
     ],
 )
-def test_what_stalls_nobody_has_no_limit(statement: str) -> None:
-    """Nobody queues behind it, and with a lock timeout a concurrent build leaves an invalid index."""
-    assert stalls_nobody(statement)
+def test_a_statement_that_blocks_no_session_has_no_limit(statement: str) -> None:
+    """A concurrent build with a lock timeout could leave an INVALID index."""
+    assert blocks_no_session(statement)
 
 
 @pytest.mark.parametrize(
@@ -46,6 +46,6 @@ def test_what_stalls_nobody_has_no_limit(statement: str) -> None:
         "REFRESH MATERIALIZED VIEW CONCURRENTLY v",
     ],
 )
-def test_what_others_queue_behind_keeps_its_limit(statement: str) -> None:
-    """Whoever comes later waits as long as it does."""
-    assert not stalls_nobody(statement)
+def test_a_statement_that_blocks_other_sessions_keeps_its_limit(statement: str) -> None:
+    """Later sessions wait as long as the statement waits."""
+    assert not blocks_no_session(statement)
