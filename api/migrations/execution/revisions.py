@@ -1,4 +1,4 @@
-"""What this build knows: Alembic's script directory, read once and without touching a database."""
+"""The revisions of this build: Alembic's script directory, read once and without a database."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from .limits import Limits
 
 
 class Revisions:
-    """The revisions of this build, from an `alembic.ini`; none only if they `may_be_empty`.
+    """The revisions of this build, from an `alembic.ini`; there must be one unless they `may_be_empty`.
 
-    Where the text of env.py mentions folders of revisions and it was not executed yet (`env_may_choose`), what is
-    missing is not refused but kept in `incomplete`.
+    With `env_may_choose`, env.py may still choose other folders; then missing ones are not refused, but kept in
+    `incomplete`.
 
     Raises:
         ConfigurationError: a file or folder of the build is missing or damaged.
@@ -57,18 +57,14 @@ class Revisions:
         named_by = str(script_files.ini_of(self.config)) if env_may_choose else "env.py"
         missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
         self.incomplete = None if may_be_empty else missing
-        """What is missing, where env.py may still choose other folders of revisions."""
+        """The missing folders or revisions, if env.py may still choose other folders."""
         if self.incomplete and not (env_may_choose and script_files.env_chooses(self.directory)):
             raise ConfigurationError(self.incomplete)
         self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
         self._version_locations = list(self.directory.version_locations)
 
     def as_env_leaves_them(self) -> Revisions:
-        """These, or those of the folders that env.py has chosen since (`context.script.version_locations = […]`).
-
-        Raises:
-            ConfigurationError: a folder or file of the build is missing or damaged.
-        """
+        """Return these, or the revisions in the folders that env.py chose (`context.script.version_locations`)."""
         chosen = list(self.directory.version_locations)
         if chosen == self._version_locations:
             if self.incomplete:
@@ -80,7 +76,7 @@ class Revisions:
 
     @property
     def ambiguous(self) -> str | None:
-        """What is wrong where there are several heads and the target is a single `head`."""
+        """The error message if there are several heads and the target is a single `head`."""
         if self.target != "head" or len(self.code.heads) < 2:
             return None
         return (
@@ -90,52 +86,47 @@ class Revisions:
 
     @property
     def fingerprint(self) -> str:
-        """A digest of this build's revision files: two builds with the same one would do the same."""
+        """A digest of this build's revision files."""
         digest = hashlib.sha256()
         for revision in self.code.parents:
             digest.update(Path(self.directory.get_revision(revision).path).read_bytes())
         return digest.hexdigest()[:12]
 
     def resolve(self, target: str) -> frozenset[str]:
-        """The full revision ids that a target (`head`, an id, a prefix, `base`) names; `base` is the empty set.
-
-        Raises:
-            UnknownRevision: this build has no such revision.
-        """
+        """Return the full ids of a target: `head`, an id, a prefix, or `base` (none); raise `UnknownRevision`."""
         try:
-            found = self.directory.get_revisions(target)
+            return frozenset(script.revision for script in self.directory.get_revisions(target))
         except CommandError as error:
             raise unknown(target) from error
-        return frozenset(script.revision for script in found)
 
     def describe(self, revision: str) -> str:
-        """`id, first line of its docstring`, or only the id where this build does not know it."""
+        """Return `id, first line of its docstring`, or only the id of an unknown revision."""
         if revision not in self.code.parents:
             return revision
         doc = self.directory.get_revision(revision).doc
         return f"{revision}, {doc.rstrip('.')}" if doc else revision
 
     def limits(self, revision: str, session: Limits) -> Limits:
-        """The session's limits, or what the revision declares instead (`lock_timeout_seconds = 10`)."""
+        """Return the session's limits with those that the revision declares (`lock_timeout_seconds = 10`)."""
         return replace(session, **self._own_limits.get(revision, {}))
 
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
-        """Those of `revisions` whose files open an `autocommit_block`."""
+        """Return those of `revisions` whose files open an `autocommit_block`."""
         scripts = [self.directory.get_revision(revision) for revision in revisions]
         return tuple(s.revision for s in scripts if b"autocommit_block" in Path(s.path).read_bytes())
 
-    def mention(self, words: re.Pattern[str], revisions: Iterable[str]) -> bool:
-        """Whether `env.py` or the file of one of `revisions` mentions `words`."""
+    def mention(self, pattern: re.Pattern[str], revisions: Iterable[str]) -> bool:
+        """Whether `env.py` or the file of one of `revisions` contains `pattern`."""
         paths = [self.directory.env_py_location, *filter(None, map(self.path, revisions))]
-        return any(words.search(Path(path).read_text(errors="replace")) for path in paths if Path(path).is_file())
+        return any(pattern.search(Path(path).read_text(errors="replace")) for path in paths if Path(path).is_file())
 
     def path(self, revision: str) -> str | None:
-        """The file of a revision."""
+        """Return the file of a revision; None for an unknown one."""
         return self.directory.get_revision(revision).path if revision in self.code.parents else None
 
 
 def unknown(target: str) -> UnknownRevision:
-    """The error for a target that this build does not have."""
+    """Return the error for a target that this build does not contain."""
     return UnknownRevision(f"this build has no revision {target!r}. To fix: choose one that 'alembic history' lists")
 
 
@@ -161,6 +152,5 @@ def _limits(script: Script) -> dict[str, float]:
 
 
 def _parents(directory: ScriptDirectory, script: Script) -> frozenset[str]:
-    named = [script.down_revision, script.dependencies]
-    below = [found for name in named if name for found in directory.get_revisions(name)]
-    return frozenset(s.revision for s in below)
+    links = [script.down_revision, script.dependencies]
+    return frozenset(parent.revision for link in links if link for parent in directory.get_revisions(link))

@@ -1,4 +1,4 @@
-"""Orders carried out by Alembic on a connection that is given: the session that holds the lock, and no other."""
+"""Runs migration requests with Alembic on one connection: the session that holds the lock."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
 
 
 class Runner:
-    """Runs orders on a connection; blocking, in the migration thread."""
+    """Runs requests on a connection; blocks, and is called in the migration thread."""
 
     def __init__(
         self,
@@ -71,81 +71,83 @@ class Runner:
         return sa.Table(name, sa.MetaData(schema=schema)), self.history.table
 
     def run(
-        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, hold: MigrationLock
+        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
     ) -> None:
-        """Bring the database to the order's target; every finished revision is committed when this returns.
+        """Run the request; every finished revision is committed when this returns.
 
         Raises:
-            ForeignConnection: `env.py` does not use `connection`; nothing was executed.
-            RevisionFailed: a revision raised; it was rolled back and recorded.
-            MigrationError: the connection was lost (transient), or the hold was.
+            ForeignConnection: `env.py` does not use `connection`; no revision ran.
+            RevisionFailed: a revision failed; it was rolled back and recorded.
+            LockContended: a revision could not acquire a table lock and was rolled back.
+            MigrationError: the connection or the lock was lost.
         """
-        steps = self.steps(connection, listener, hold)
+        steps = self.steps(connection, listener, lock)
         try:
             self._run(connection, request, steps)
             self._memory.keep()
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._memory.roll_back()
-            # a revision that calls exit() has failed: let through, its code would become ours, and 0 say "done"
-            reason = _why_dead(error) if _dead(connection) else error
-            if isinstance(reason, asyncio.CancelledError) and is_cancelled():
+            # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
+            cause = _cause_of_lost_connection(error) if _is_dead(connection) else error
+            if isinstance(cause, asyncio.CancelledError) and is_cancelled():
                 raise asyncio.CancelledError from error
-            raise self._failed(reason, request, steps) from error
+            raise self._failed(cause, request, steps) from error
 
-    def steps(self, connection: sa.Connection, listener: ProgressListener, hold: MigrationLock) -> Steps:
-        """The hooks for one run on `connection`."""
+    def steps(self, connection: sa.Connection, listener: ProgressListener, lock: MigrationLock) -> Steps:
+        """Return the steps of one run on `connection`."""
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
-        return Steps(connection, self.history, self.author, code, listener, hold, drop_invalid=drop, fence=fence)
+        return Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
 
     def surround(self, plan: Plan, steps: Steps) -> Plan:
-        """`plan`, with all that happens around its steps."""
-        return self._memory.around(steps.surround(plan), each=not steps.all_in_one)
+        """Return `plan` with the work around each step."""
+        return self._memory.around(steps.surround(plan), each=not steps.lock.transaction_scoped)
 
     def through(self, run_env: RunEnv) -> Runner:
-        """A runner like this one inside an Alembic command that somebody else started."""
+        """Return a runner inside an Alembic command that the operator started; `run_env` replaces `env.py`."""
         other = copy.copy(self)
         other._run_env = run_env
         return other
 
     def fenced(self, fence: Callable[[], None]) -> Runner:
-        """A runner like this one that calls `fence` wherever it makes sure of the lock; what that raises ends it."""
+        """Return a runner that calls `fence` wherever it checks the lock; an error of `fence` ends the run."""
         other = copy.copy(self)
         other._fence = fence
         return other
 
     def planned(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
-        """The revisions that `request` would run on a database at the given revisions, in order.
+        """Return the revisions that `request` would run on a database at the given revisions, in order.
 
         Raises:
-            UnknownRevision: this build cannot get from there to the target.
+            UnknownRevision: this build has no path to the target.
+            SchemaRefused: the database is at a revision that this build does not contain.
         """
         if request.kind not in {"upgrade", "downgrade"}:
             return ()
         try:
             steps = list(self._plan(request)(tuple(database), None))
         except CommandError as error:
-            raise _not_there(error, request) from error
+            raise _unresolved(error, request) from error
         return tuple(step.info.up_revision_ids[0] for step in steps)
 
     def doubtful_ids(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
-        """The ids that `request` would write into the version table, and that may not fit into it.
+        """Return the ids that may be too long for the version table if `request` writes them.
 
-        None where `env.py` or a revision that comes before may widen it.
+        It is empty if `env.py` or one of the revisions mentions the column, and so may widen it.
         """
         if request.kind not in {"upgrade", "stamp"} or not doubtful(self.revisions.code.parents):
             return ()
         try:
             written = self.planned(request, database) or tuple(self.revisions.resolve(request.target))
-        except MigrationError:  # the run itself says what is wrong
+        except MigrationError:  # the run reports it
             return ()
         return () if self.revisions.mention(WIDENS, written) else doubtful(written)
 
     def options(self, steps: Steps) -> dict[str, Any]:
-        """What `context.configure` must be given, whatever `env.py` says."""
+        """Return the options that `context.configure` needs besides those of `env.py`."""
         return {
             **self._version,
             "transaction_per_migration": True,
-            "transactional_ddl": steps.transactional_ddl,
+            "transactional_ddl": steps.lock.transactional_ddl,
             "on_version_apply": steps.on_version_apply,
         }
 
@@ -176,31 +178,32 @@ class Runner:
             _record(steps, str(error), type(error).__name__, Outcome.FAILED)
         if isinstance(error, MigrationError):
             return error
-        if _dead(steps.connection) or (lost(error) and not _mistaken(error)):
-            return self._lost(error, request, steps)
+        if _is_dead(steps.connection) or (lost(error) and not _may_be_the_revision_s_fault(error)):
+            return self._connection_lost(error, request, steps)
         if steps.current is None:
-            return _not_there(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
+            return _unresolved(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
         path = self.revisions.path(steps.current)
-        how = "failed after it had committed a part of its work" if steps.half_applied else "failed and was rolled back"
-        kind = type(root(error)).__name__
-        message = f"revision {self.revisions.describe(steps.current)} {how}: {describe(error)}{where(error, path)}"
+        error_class = type(root(error)).__name__
+        extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
+        name = self.revisions.describe(steps.current)
+        message = f"revision {name} failed {extent}: {describe(error)}{where(error, path)}"
         if steps.half_applied:
             message += repair_advice(steps.left_behind())
         message += remedy(error) or explained(error, steps.current)
         if contended(error) and not steps.half_applied:
-            _record(steps, message, kind, Outcome.RETRIED)
+            _record(steps, message, error_class, Outcome.RETRIED)
             return LockContended(message, steps.current, steps.applied)
-        _record(steps, message, kind, Outcome.FAILED)
+        _record(steps, message, error_class, Outcome.FAILED)
         return RevisionFailed(message, revision=steps.current, applied=steps.applied)
 
-    def _lost(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
+    def _connection_lost(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
         doing = f"applying {steps.current or 'revisions'}"
-        # what a revision raises because its connection is dead may be anything
-        trouble = translate(error, doing) if lost(error) else DatabaseUnreachable(f"no connection while {doing}")
+        # on a dead connection a revision may raise any error
+        unreachable = translate(error, doing) if lost(error) else DatabaseUnreachable(f"no connection while {doing}")
         if steps.under_way is None:
-            return trouble
+            return unreachable
         return ConnectionLost(
-            str(trouble),
+            str(unreachable),
             revision=steps.under_way,
             name=self.revisions.describe(steps.under_way),
             upgrade=request.kind == "upgrade",
@@ -209,24 +212,24 @@ class Runner:
         )
 
 
-def _record(steps: Steps, message: str, kind: str, outcome: Outcome) -> None:
+def _record(steps: Steps, message: str, error_class: str, outcome: Outcome) -> None:
     try:
-        steps.record_failure(message, kind, outcome)
+        steps.record_failure(message, error_class, outcome)
     except sa.exc.SQLAlchemyError as error:
-        # What failed is what is told. SQLite has one lock for everything: what is in the revision's way is in the way
-        # of the record too. The next attempt closes the one that is left open.
+        # The caller reports the revision's failure, not this one. SQLite has one lock for everything, so a contended
+        # revision cannot be recorded; the next attempt closes this one.
         if not contended(error):
             log.warning("Could not record the failure: %s", describe(error), extra={"event": "not_recorded"})
 
 
-def _mistaken(error: BaseException) -> bool:
-    # asyncpg says InterfaceError for a lost connection and for wrong arguments alike, and a revision may open a file
-    # that is not there: where the connection is not dead, that is what it was
+def _may_be_the_revision_s_fault(error: BaseException) -> bool:
+    # asyncpg raises InterfaceError for a lost connection and for wrong arguments, and a revision may open a file that
+    # does not exist: if the connection is not dead, the revision failed
     return isinstance(root(error), asyncpg.InterfaceError | OSError)
 
 
-def _dead(connection: sa.Connection) -> bool:
-    if connection.closed:  # by env.py, which is no accident of the network
+def _is_dead(connection: sa.Connection) -> bool:
+    if connection.closed:  # by env.py, not by the server or the network
         return False
     if connection.invalidated:
         return True
@@ -234,19 +237,19 @@ def _dead(connection: sa.Connection) -> bool:
     return is_closed is not None and bool(is_closed())
 
 
-def _why_dead(error: BaseException) -> BaseException:
-    # Alembic leaves an autocommit block by asking the connection; where that is dead it raises over what killed it
-    above: BaseException | None = error
-    while above is not None:
-        if isinstance(above, asyncio.CancelledError) or lost(above):
-            return above
-        above = above.__context__
+def _cause_of_lost_connection(error: BaseException) -> BaseException:
+    # Alembic uses the connection at the end of an autocommit block; if it is dead, a second error hides the cause
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, asyncio.CancelledError) or lost(cause):
+            return cause
+        cause = cause.__context__
     return error
 
 
-def _not_there(error: CommandError, request: MigrationRequest) -> MigrationError:
+def _unresolved(error: CommandError, request: MigrationRequest) -> MigrationError:
     if "locate revision" not in str(error):
-        # Alembic's other messages ("Relative revision -9 didn't produce 9 migrations") say what is wrong by themselves
+        # Alembic's other messages are complete, such as "Relative revision -9 didn't produce 9 migrations"
         return UnknownRevision(str(error))
     if f"'{re.split('[+-]', request.target)[0]}'" in str(error):
         return unknown(request.target)

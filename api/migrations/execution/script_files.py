@@ -1,7 +1,7 @@
-"""The files of a build: env.py and the revisions. A build that lacks them, or has a damaged one, is refused by name.
+"""Checks the files of a build, env.py and the revisions, and refuses a missing or damaged one by name.
 
-Alembic takes a build without revisions for one that is at head, skips a folder that does not exist, warns where two
-files have one id, and raises a KeyError where a parent is missing.
+Alembic treats a build without revisions as being at head, skips a folder that does not exist, only warns about two
+files with the same id, and raises a KeyError for a missing parent.
 """
 
 from __future__ import annotations
@@ -25,11 +25,7 @@ _NO_REVISION_YET = "if the project has no revision yet, set MIGRATION_STRATEGY=o
 
 
 def read(config: Config) -> ScriptDirectory:
-    """The script directory that `config`, of an `alembic.ini`, names, with every revision loaded.
-
-    Raises:
-        ConfigurationError: a file is missing or damaged; the message names it.
-    """
+    """Return the script directory that `config` names; raise `ConfigurationError` for a missing or damaged file."""
     directory = _opened(config)
     scripts = _loaded(directory)
     _refuse_bad_links(scripts)
@@ -39,21 +35,21 @@ def read(config: Config) -> ScriptDirectory:
 
 
 def ini_of(config: Config) -> Path:
-    """The absolute path of the `alembic.ini` that `config` was read from."""
+    """Return the absolute path of the `alembic.ini` that `config` was read from."""
     return Path(str(config.config_file_name)).absolute()
 
 
 def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str) -> str | None:
-    """What is missing in the folders of revisions, and what to do about it; `named_by` is the file that names them."""
+    """Return the message about missing folders or revisions, if any; `named_by` is the file that names the folders."""
     folders = [Path(folder) for folder in directory._version_locations]
     source = f"{'version_locations' if directory.version_locations else 'script_location'} in {named_by}"
-    # also where other folders have revisions: those of this one would be missing without a word
+    # even if other folders have revisions, because Alembic would silently skip those of this one
     unusable = [f"{folder} {why}" for folder in folders if (why := _unusable(folder))]
     if unusable:
-        what = "a folder of revisions is missing" if has_revisions else "this build has no revisions"
+        failure = "a folder of revisions is missing" if has_revisions else "this build has no revisions"
         return (
-            f"{what}: {'; '.join(unusable)} ({source}). To fix: put the folder into the build, or correct the setting; "
-            f"{_NO_REVISION_YET}"
+            f"{failure}: {'; '.join(unusable)} ({source}). To fix: put the folder into the build, or correct the "
+            f"setting; {_NO_REVISION_YET}"
         )
     if has_revisions:
         return None
@@ -69,7 +65,7 @@ def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str
 
 
 def env_chooses(directory: ScriptDirectory) -> bool:
-    """Whether the text of env.py mentions folders of revisions, so that only executing it tells which they are."""
+    """Whether the text of env.py mentions folders of revisions; then it must be executed to know them."""
     path = Path(directory.env_py_location)
     return not path.is_file() or b"version_locations" in path.read_bytes()
 
@@ -87,20 +83,21 @@ def _opened(config: Config) -> ScriptDirectory:
             "build, or correct script_location"
         ) from error
     except Exception as error:
-        what = describe(error, quotes=True)
-        raise ConfigurationError(f"{ini} cannot be used: {what}. To fix: correct the file") from error
+        raise ConfigurationError(
+            f"{ini} cannot be used: {describe(error, quotes=True)}. To fix: correct the file"
+        ) from error
 
 
 def _loaded(directory: ScriptDirectory) -> list[Script]:
     try:
         return list(directory._load_revisions())
     except (Exception, SystemExit) as error:
-        # a revision file is imported, and an import may raise anything
+        # importing a revision file may raise any error
         path = _being_loaded(error)
-        what = str(error) if isinstance(error, CommandError) else describe(error, quotes=True)
-        named = f"the revision file {path} does not load" if path else "the revisions do not load"
+        reason = str(error) if isinstance(error, CommandError) else describe(error, quotes=True)
+        failure = f"the revision file {path} does not load" if path else "the revisions do not load"
         raise ConfigurationError(
-            f"{named}: {what}{_line(error, path)}. To fix: correct the file, or remove it if it is not a revision"
+            f"{failure}: {reason}{_line(error, path)}. To fix: correct the file, or remove it if it is not a revision"
         ) from error
 
 
@@ -140,13 +137,13 @@ def _parents(script: Script, known: dict[str, Script]) -> list[str]:
 def _check_env(directory: ScriptDirectory) -> None:
     path = Path(directory.env_py_location).absolute()
     if not path.exists() and pyc_file_from_path(path):
-        return  # Alembic runs the compiled one
+        return  # Alembic executes the compiled file
     try:
-        # compiled as Alembic's own import compiles it, and kept for that
+        # compiled as Alembic's import does, which then finds the result in the cache
         SourceFileLoader("env_py", str(path)).get_code("env_py")
     except Exception as error:
-        what = "does not exist" if isinstance(error, FileNotFoundError) else f"does not load: {describe(error)}"
-        raise ConfigurationError(f"{path} {what}. To fix: put the file into the build, or correct it") from error
+        failure = "does not exist" if isinstance(error, FileNotFoundError) else f"does not load: {describe(error)}"
+        raise ConfigurationError(f"{path} {failure}. To fix: put the file into the build, or correct it") from error
 
 
 def _unusable(folder: Path) -> str | None:
@@ -162,10 +159,10 @@ def _unusable(folder: Path) -> str | None:
 
 
 def _being_loaded(error: BaseException) -> str | None:
-    # Alembic does not say which one; the frames of its loader know it
+    # Alembic's error does not name the file, but the frames of its loader do
     frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__)]
-    named = [Path(f["dir_"], f["filename"]) for f in frames if "dir_" in f and "filename" in f]
-    return str(named[0].absolute()) if named else None
+    files = [Path(f["dir_"], f["filename"]) for f in frames if "dir_" in f and "filename" in f]
+    return str(files[0].absolute()) if files else None
 
 
 def _line(error: BaseException, path: str | None) -> str:

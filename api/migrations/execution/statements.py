@@ -1,8 +1,9 @@
-"""What kind of statement it is: its first words, without the names and values that nobody outside may see."""
+"""Classifies SQL statements by their first words, without names and values, which must not be shown."""
 
 from __future__ import annotations
 
 import re
+from itertools import takewhile
 
 _COMMENTS = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)+", re.DOTALL)
 _ENDS = re.compile(r"(?:COMMIT|END|ROLLBACK|ABORT)\b(?!.*\b(?:TO|PREPARED)\b)", re.IGNORECASE | re.DOTALL)
@@ -14,36 +15,32 @@ _OBJECTS = frozenset(
     "CONCURRENTLY DATABASE DOMAIN EXTENSION FUNCTION INDEX MATERIALIZED OR POLICY PROCEDURE REPLACE ROLE SCHEMA "
     "SEQUENCE SYSTEM TABLE TEMPORARY TRIGGER TYPE UNIQUE UNLOGGED VIEW".split()
 )
-
-
 _READING = frozenset("DESC DESCRIBE EXPLAIN SELECT SET SHOW USE VALUES".split())
 _CHANGING_ROWS = frozenset("DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
-
-
 _OPAQUE = frozenset({"BEGIN", "CALL", "EXECUTE"})
 _FOR_ONE = re.compile(r"\ASET\s+STATEMENT\b.*?\bFOR\b", re.IGNORECASE | re.DOTALL)
 
 
 def code(statement: str) -> str:
-    """The statement without the comments and blanks in front of it."""
+    """Return the statement without leading comments and blanks."""
     start = _COMMENTS.match(statement)
     return statement[start.end() if start else 0 :]
 
 
 def ends_transaction(statement: str) -> bool:
-    """Whether it is COMMIT, END, ROLLBACK or ABORT, and not about a savepoint or a prepared transaction."""
+    """Whether the statement is COMMIT, END, ROLLBACK or ABORT, but not of a savepoint or a prepared transaction."""
     return _ENDS.match(code(statement)) is not None
 
 
 def only_reads(statement: str) -> bool:
-    """Whether it changes nothing, not even a transaction's state."""
+    """Whether the statement changes nothing, not even the state of the transaction."""
     return _verb(statement) in _READING
 
 
 def commits_by_itself(statement: str) -> bool:
-    """Whether MySQL ends the transaction for it: DDL, and whatever is not known to be harmless.
+    """Whether MySQL commits the transaction before the statement: DDL, and every statement not known to be harmless.
 
-    "Statements That Cause an Implicit Commit" in MySQL's manual; what is about temporary tables does not.
+    See "Statements That Cause an Implicit Commit" in MySQL's manual; statements on temporary tables do not.
     """
     verb = _verb(statement)
     if verb in {"CREATE", "DROP"}:
@@ -54,9 +51,9 @@ def commits_by_itself(statement: str) -> bool:
 
 
 def atomic(statement: str) -> bool:
-    """Whether MySQL carries it out whole or not at all, as far as its first words tell.
+    """Whether MySQL executes the statement wholly or not at all, judged by its first words.
 
-    A procedure may execute anything; of several tables some may be dropped or renamed before it fails at another.
+    A procedure may execute anything; DROP or RENAME of several tables may fail after the first.
     """
     verb = _verb(statement)
     return verb not in _OPAQUE and not (verb in {"DROP", "RENAME"} and "," in statement)
@@ -70,14 +67,8 @@ def _verb(statement: str) -> str:
 
 
 def kind(statement: str) -> str:
-    """`CREATE UNIQUE INDEX CONCURRENTLY`, `ALTER TABLE`, `UPDATE`, …; `statement` for what it does not know."""
-    words = re.findall(r"\w+|\W", code(statement)[:200].upper())
-    verb, *rest = [word for word in words if not word.isspace()] or [""]
-    if verb not in _VERBS:
+    """Return `CREATE UNIQUE INDEX CONCURRENTLY`, `ALTER TABLE`, `UPDATE`, …; `statement` for an unknown one."""
+    words = re.findall(r"\w+|[^\w\s]", code(statement)[:200].upper())
+    if not words or words[0] not in _VERBS:
         return "statement"
-    told = [verb]
-    for word in rest:
-        if word not in _OBJECTS:
-            break
-        told.append(word)
-    return " ".join(told)
+    return " ".join([words[0], *takewhile(_OBJECTS.__contains__, words[1:])])

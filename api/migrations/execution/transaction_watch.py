@@ -1,7 +1,7 @@
-"""The transaction that a revision is given, which it must leave as it is.
+"""Watches whether a revision ends the transaction in which it runs.
 
-What a revision rolls back in the middle is lost, while what follows is committed and counts as the whole revision. The
-rollback of a `Session` on `op.get_bind()` does that, and the revision goes on as if nothing had happened.
+If a revision rolls back in the middle, for example with a `Session` on `op.get_bind()`, the first part is lost, and the
+rest would be committed and count as the whole revision.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _BLOCK = "move what cannot run in a transaction into an op.get_context().autocom
 
 
 class TransactionWatch:
-    """What the statements of each revision on `connection` mean for its transaction."""
+    """Follows the transaction of each revision on `connection`."""
 
     def __init__(self, connection: sa.Connection, *, transaction_scoped: bool, transactional_ddl: bool) -> None:
         self._connection = connection
@@ -25,25 +25,21 @@ class TransactionWatch:
         self._open = self._wrote = self._lost = False
 
     def begin(self) -> None:
-        """The next revision begins."""
+        """Start to watch the next revision."""
         self._open = self._wrote = self._lost = False
 
     @property
     def in_block(self) -> bool:
-        """Whether the revision is in an `autocommit_block`; behind a pooler there is none."""
+        """Whether the revision is in an `autocommit_block`; never behind a pooler."""
         return not self._pooled and self._connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
     @property
     def ended_unseen(self) -> bool:
-        """Whether the transaction was ended on the driver's connection, past SQLAlchemy."""
+        """Whether the transaction was ended on the driver's connection, without SQLAlchemy."""
         return self._open and not _in_transaction(self._connection.connection.driver_connection)
 
     def executes(self, statement: str) -> None:
-        """The revision is about to execute it.
-
-        Raises:
-            InvalidRequestError: it would end the transaction.
-        """
+        """Follow a statement before its execution; raise `InvalidRequestError` if it would end the transaction."""
         if self.in_block:
             return
         if ends_transaction(statement):
@@ -55,20 +51,16 @@ class TransactionWatch:
             self._wrote = self._wrote or not only_reads(statement)
 
     def committed(self) -> None:
-        """What was written until now stays."""
+        """Follow a commit: later rollbacks lose nothing of the earlier statements."""
         self._open = self._wrote = False
 
     def rolled_back(self) -> None:
-        """What was written since the last commit is gone."""
+        """Follow a rollback: what was written since the last commit is lost."""
         self._lost = self._lost or (self._wrote and not self.in_block)
         self._open = self._wrote = False
 
     def check(self) -> None:
-        """Make sure that the transaction is the one that the revision was given.
-
-        Raises:
-            InvalidRequestError: it is not.
-        """
+        """Raise `InvalidRequestError` if the revision ended its transaction."""
         if self._lost:
             raise sa.exc.InvalidRequestError(
                 "the revision rolled back its own transaction (rollback() of a Session on op.get_bind() does that), so "
@@ -82,6 +74,6 @@ class TransactionWatch:
 
 
 def _in_transaction(driver_connection: Any) -> bool:
-    # asyncpg's and SQLite's; the others do not tell
-    told = getattr(driver_connection, "is_in_transaction", None)
-    return bool(told()) if told is not None else bool(getattr(driver_connection, "in_transaction", True))
+    # asyncpg has the first attribute, SQLite the second, other drivers none
+    is_in_transaction = getattr(driver_connection, "is_in_transaction", None)
+    return bool(is_in_transaction() if is_in_transaction else getattr(driver_connection, "in_transaction", True))

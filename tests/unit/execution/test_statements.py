@@ -1,4 +1,4 @@
-"""The kind of a statement, for messages that must not show the statement."""
+"""Statements are classified by their first words."""
 
 import pytest
 
@@ -22,31 +22,23 @@ from api.migrations.execution.statements import atomic, commits_by_itself, ends_
         ("", "statement"),
     ],
 )
-def test_only_the_first_words_are_told(statement: str, expected: str) -> None:
-    """Neither a name nor a value comes along."""
+def test_a_statement_s_kind_is_its_first_words(statement: str, expected: str) -> None:
+    """It contains no name and no value."""
     assert kind(statement) == expected
 
 
 @pytest.mark.parametrize("statement", ["COMMIT", "commit;", "-- now\nEND", "ABORT WORK", "COMMIT AND CHAIN"])
-def test_what_ends_a_transaction(statement: str) -> None:
-    """Whatever it is called."""
+def test_a_statement_that_ends_the_transaction(statement: str) -> None:
+    """Each synonym is recognized."""
     assert ends_transaction(statement)
 
 
 @pytest.mark.parametrize(
     "statement",
-    [
-        "ROLLBACK TO SAVEPOINT s",
-        "ROLLBACK TO s",
-        "COMMIT PREPARED 'x'",
-        "RELEASE s",
-        "SELECT 'COMMIT'",
-        "COMMENT ON t",
-        "",
-    ],
+    ["ROLLBACK TO SAVEPOINT s", "ROLLBACK TO s", "COMMIT PREPARED 'x'", "RELEASE s", "SELECT 'COMMIT'", "COMMENT", ""],
 )
-def test_what_does_not(statement: str) -> None:
-    """Savepoints and prepared transactions are other transactions' business."""
+def test_a_statement_that_does_not_end_the_transaction(statement: str) -> None:
+    """Statements on savepoints and prepared transactions do not end it."""
     assert not ends_transaction(statement)
 
 
@@ -70,8 +62,8 @@ def test_what_does_not(statement: str) -> None:
         "",
     ],
 )
-def test_what_mysql_commits_by_itself(statement: str) -> None:
-    """DDL, and whatever is not known to be harmless."""
+def test_a_statement_before_which_mysql_commits(statement: str) -> None:
+    """DDL, and every statement that is not known to be harmless."""
     assert commits_by_itself(statement)
 
 
@@ -92,8 +84,8 @@ def test_what_mysql_commits_by_itself(statement: str) -> None:
         ("SET SESSION lock_wait_timeout = 1", True),
     ],
 )
-def test_what_mysql_does_not_commit(statement: str, reads: bool) -> None:
-    """And what of it changes nothing at all."""
+def test_a_statement_before_which_mysql_does_not_commit(statement: str, reads: bool) -> None:
+    """Some of them only read."""
     assert (commits_by_itself(statement), only_reads(statement)) == (False, reads)
 
 
@@ -109,6 +101,6 @@ def test_what_mysql_does_not_commit(statement: str, reads: bool) -> None:
         ("SET STATEMENT max_statement_time = 1 FOR DROP TABLE t, u", False),
     ],
 )
-def test_what_mysql_carries_out_whole_or_not_at_all(statement: str, expected: bool) -> None:
-    """As far as the words tell; a procedure may do anything."""
+def test_a_statement_is_atomic(statement: str, expected: bool) -> None:
+    """MySQL executes it wholly or not at all; a procedure may execute anything."""
     assert atomic(statement) is expected
