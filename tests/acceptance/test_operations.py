@@ -116,7 +116,7 @@ def test_stuck_in_a_frozen_process(ledger_url: str, tmp_path: Path) -> None:
         wait_until((tmp_path / "asleep").exists, "the revision in Python", seconds=60)
         frozen.kill(signal.SIGSTOP)
         evidence.let_go(ledger_url)
-        assert "ended session" in works(unlock, ledger_url, ini)
+        assert "terminated session" in works(unlock, ledger_url, ini)
         until_all_ready([instance for instance in instances if instance is not frozen])
     assert evidence.marks(ledger_url) == ["in_python"]
 

@@ -25,7 +25,7 @@ def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
         code, output = migrate("unlock", url=ledger_url, ini=ini, MIGRATION_INSTANCE="night-shift")
         assert code == 0, output
         assert f"{first.name} (pid {pid}) holds the lock" in output
-        assert f"ended session {pid} of {first.name}; what it was doing is rolled back" in output
+        assert f"terminated session {pid} of {first.name}; its open transaction is rolled back" in output
         until_all_ready([instance for instance in instances if instance is not first])
         (tmp_path / "wake").touch()
         first.kill(signal.SIGCONT)
@@ -93,5 +93,5 @@ def test_a_free_lock_needs_no_glass_broken(ledger_url: str) -> None:
     """It says so and changes nothing, also before there is a history."""
     before = evidence.history(ledger_url)
     code, output = migrate("unlock", url=ledger_url)
-    assert (code, "nobody holds the lock" in output) == (0, True), output
+    assert (code, "no session holds the lock" in output) == (0, True), output
     assert evidence.history(ledger_url) == before
