@@ -54,13 +54,14 @@ class Process(subprocess.Popen[Any]):
             return
         streams = {0: asked["p2cread"], 1: asked["c2pwrite"], 2: asked["errwrite"]}
         given = {number: stream for number, stream in streams.items() if stream != -1}
+        folder = os.fspath(asked["cwd"] or Path.cwd())
         order = {
             "words": [str(word) for word in asked["args"][2:]],
-            "cwd": os.fspath(asked["cwd"] or Path.cwd()),
+            "cwd": folder,
             "environment": environment,
             "streams": list(given),
         }
-        self.pid = _warm_one(Path(order["cwd"]).resolve() == ROOT).fork(order, list(given.values()))
+        self.pid = _warm_one(Path(folder).resolve() == ROOT).fork(order, list(given.values()))
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
 
