@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.servers import program
-from tests.waiting import FOREVER_SECONDS
+from tests.support.servers import program
+from tests.support.waiting import FOREVER_SECONDS
 
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "

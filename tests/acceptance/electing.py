@@ -7,12 +7,13 @@ from pathlib import Path
 from signal import SIGCONT, SIGSTOP
 from subprocess import Popen
 
-from tests.acceptance import portable, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, start_migrate, until_one_migrates, until_phase
-from tests.acceptance.project import Revision
-from tests.places import Place, SqlitePlace, applied, marks, versions
-from tests.referees import Referee
-from tests.waiting import wait_until
+from tests.acceptance import portable
+from tests.support import project
+from tests.support.fleet import MARK, Instance, fleet, migrate, start_migrate, until_one_migrates, until_phase
+from tests.support.places import Place, SqlitePlace, applied, marks, versions
+from tests.support.project import Revision
+from tests.support.referees import Referee
+from tests.support.waiting import wait_until
 
 SECONDS = 60.0
 POLL = {"MIGRATION_POLL_SECONDS": "0.3"}

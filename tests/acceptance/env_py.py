@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
 
 PLAIN = """
 import asyncio, os

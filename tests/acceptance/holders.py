@@ -3,10 +3,10 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.acceptance.fleet import Instance
-from tests.acceptance.project import GATE, Revision
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support.fleet import Instance
+from tests.support.project import GATE, Revision
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 MIGRATING = "datname = current_database() AND application_name LIKE 'migrations:%:migrating:%'"
 

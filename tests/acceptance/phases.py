@@ -9,12 +9,13 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from api.migrations.core.lock_key import LockKey
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.project import GATE, Revision
+from tests.acceptance import holders
 from tests.acceptance.wire import wire
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import in_the_way
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.pace import scaled
+from tests.support.project import GATE, Revision
+from tests.support.servers import fetch_sync
 
 BUDGET_SECONDS = scaled(3)
 """For a run that is to end by its deadline: it has to come to its place before."""

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from tests.acceptance import project
-from tests.acceptance.project import Revision
-from tests.places import MariaDBPlace, Place, SqlitePlace
-from tests.waiting import wait_until
+from tests.support import project
+from tests.support.places import MariaDBPlace, Place, SqlitePlace
+from tests.support.project import Revision
+from tests.support.waiting import wait_until
 
 GROUND = project.quick("ground")
 IMPORTS = "import os\nfrom pathlib import Path\nHERE = Path(__file__).parents[2]\n"

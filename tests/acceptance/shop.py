@@ -12,10 +12,10 @@ from textwrap import indent
 import httpx
 
 from devtools.ports import HOST, free_port
-from tests.acceptance.fleet import Instance, environment
-from tests.acceptance.project import ROOT, WAIT_FOR_THE_TEST
-from tests.pace import scaled
-from tests.warm import Process, run
+from tests.support.fleet import Instance, environment
+from tests.support.pace import scaled
+from tests.support.project import ROOT, WAIT_FOR_THE_TEST
+from tests.support.warm import Process, run
 
 MAIN = """\
 from fastapi import FastAPI

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.project import ROOT
 from tests.acceptance.shop import adopted, alone, fresh_project, python, shops
-from tests.servers import fetch_sync
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support import evidence
+from tests.support.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
+from tests.support.project import ROOT
+from tests.support.servers import fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, alembic, fleet, migrate, until_all_ready, until_phase
-from tests.servers import fetch_sync
+from tests.support import evidence, project
+from tests.support.fleet import Instance, alembic, fleet, migrate, until_all_ready, until_phase
+from tests.support.servers import fetch_sync
 
 pytestmark = pytest.mark.acceptance
 

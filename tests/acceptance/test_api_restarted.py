@@ -8,9 +8,9 @@ import pytest
 from devtools.ports import HOST
 from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.places import PostgresPlace, outcomes
-from tests.referees import LeaseReferee
-from tests.waiting import wait_until
+from tests.support.places import PostgresPlace, outcomes
+from tests.support.referees import LeaseReferee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, fleet, migrate, until_all_ready
 from tests.acceptance.wire import wire
+from tests.support import evidence
+from tests.support.fleet import MARK, fleet, migrate, until_all_ready
 
 pytestmark = pytest.mark.acceptance
 

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import fleet, migrate
 from tests.acceptance.wire import wire
-from tests.servers import Server
+from tests.support import evidence, project
+from tests.support.fleet import fleet, migrate
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.acceptance
 

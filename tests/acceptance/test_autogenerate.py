@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import project
-from tests.acceptance.fleet import alembic, migrate
-from tests.servers import fetch_sync
+from tests.support import project
+from tests.support.fleet import alembic, migrate
+from tests.support.servers import fetch_sync
 
 pytestmark = pytest.mark.acceptance
 

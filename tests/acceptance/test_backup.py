@@ -17,13 +17,13 @@ import asyncpg
 import psutil
 import pytest
 
-from tests import backups
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import WAIT_SECONDS, finish, migrate, start_migrate
-from tests.pace import scaled
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import backups, evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import WAIT_SECONDS, finish, migrate, start_migrate
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.evidence import advisory_locks, versions
-from tests.acceptance.fleet import environment, fleet, until_phase
-from tests.acceptance.project import ROOT, head, make_history, quick, revision_file
-from tests.pace import scaled
-from tests.servers import Server
-from tests.waiting import FOREVER_SECONDS
-from tests.warm import Process
+from tests.support.evidence import advisory_locks, versions
+from tests.support.fleet import environment, fleet, until_phase
+from tests.support.pace import scaled
+from tests.support.project import ROOT, head, make_history, quick, revision_file
+from tests.support.servers import Server
+from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import Process
 
 pytestmark = pytest.mark.acceptance
 

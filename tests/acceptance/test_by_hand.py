@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, alembic, finish, fleet, migrate, start_alembic, start_migrate, until_all_ready
 from tests.acceptance.test_fleet import EXTRA, assert_applied_once
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, alembic, finish, fleet, migrate, start_alembic, start_migrate, until_all_ready
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, phases, project
-from tests.acceptance.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.acceptance import phases
 from tests.acceptance.phases import PHASES, Phase, in_autocommit
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -9,13 +9,12 @@ from typing import Any
 import pytest
 
 from api.migrations.errors import MigrationError
-from tests import warm
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
-from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, quick, revisions
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, warm
+from tests.support.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT, head, held, make_history, quick, revisions
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.pace import scaled
-from tests.servers import optional
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.servers import optional
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 

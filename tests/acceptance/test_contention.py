@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fakes import eventually, in_the_way
+from tests.support.fleet import (
     MARK,
     Instance,
     finish,
@@ -23,11 +24,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import Revision
-from tests.pace import scaled
-from tests.servers import fetch
-from tests.unit.core.fakes import eventually, in_the_way
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.project import Revision
+from tests.support.servers import fetch
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, alembic, fleet, migrate
-from tests.acceptance.project import Revision, head, make_history, quick
 from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
-from tests.servers import Server, optional
-from tests.waiting import wait_until
+from tests.support import evidence
+from tests.support.fleet import MARK, alembic, fleet, migrate
+from tests.support.project import Revision, head, make_history, quick
+from tests.support.servers import Server, optional
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

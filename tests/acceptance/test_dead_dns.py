@@ -15,8 +15,8 @@ from signal import SIGTERM
 
 import pytest
 
-from tests.acceptance.fleet import command, finish, fleet
-from tests.servers import optional
+from tests.support.fleet import command, finish, fleet
+from tests.support.servers import optional
 
 pytestmark = pytest.mark.acceptance
 

@@ -14,11 +14,12 @@ import pytest
 
 from api.migrations.core.lock_key import LockKey
 from api.migrations.lock_manager import application_name
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.pace import scaled
+from tests.support.servers import fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from api.migrations.core.lock_key import LockKey
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, fleet, until_all_ready, until_phase
-from tests.servers import fetch
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, until_all_ready, until_phase
+from tests.support.servers import fetch
 
 pytestmark = pytest.mark.acceptance
 

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from tests.pace import scaled
+from tests.support.pace import scaled
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 

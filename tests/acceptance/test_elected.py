@@ -7,10 +7,10 @@ import pytest
 
 from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.pace import scaled
-from tests.places import Place, history, outcomes
-from tests.referees import Referee
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.places import Place, history, outcomes
+from tests.support.referees import Referee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

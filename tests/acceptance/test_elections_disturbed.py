@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import portable, project
+from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.acceptance.fleet import MARK, finish, start_alembic, until_phase
-from tests.acceptance.project import Revision
-from tests.pace import scaled
-from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
-from tests.redis_server import RedisServer
-from tests.referees import TTL_SECONDS, LeaseReferee, RedisReferee, Referee
-from tests.waiting import wait_until
+from tests.support import project
+from tests.support.fleet import MARK, finish, start_alembic, until_phase
+from tests.support.pace import scaled
+from tests.support.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
+from tests.support.project import Revision
+from tests.support.redis_server import RedisServer
+from tests.support.referees import TTL_SECONDS, LeaseReferee, RedisReferee, Referee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

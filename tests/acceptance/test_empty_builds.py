@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.fleet import alembic, fleet, migrate, until_phase
-from tests.acceptance.project import ROOT
-from tests.places import SqlitePlace
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
+from tests.support.fleet import alembic, fleet, migrate, until_phase
+from tests.support.places import SqlitePlace
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.acceptance
 

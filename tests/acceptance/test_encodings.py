@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import MARK, fleet, until_phase
+from tests.acceptance import holders
 from tests.conftest import fresh_name
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, until_phase
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -5,11 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import env_py, evidence
-from tests.acceptance.fleet import MARK, alembic, finish, fleet, migrate, start_migrate, until_all_ready
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import tree
-from tests.waiting import wait_until
+from tests.acceptance import env_py
+from tests.support import evidence
+from tests.support.fakes import tree
+from tests.support.fleet import MARK, alembic, finish, fleet, migrate, start_migrate, until_all_ready
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from devtools.account import Account
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, fleet, migrate, until_one_migrates, until_phase
-from tests.servers import Server, embedded_postgres, optional, temporary_home
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, migrate, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres, optional, temporary_home
 
 pytestmark = pytest.mark.acceptance
 

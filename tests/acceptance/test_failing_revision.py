@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     fleet,
@@ -16,8 +17,8 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from devtools.ports import HOST
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import fleet, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.standby import DURABLE, REPLICATION, make_synchronous, standby_of
-from tests.servers import Server, embedded_postgres
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres
+from tests.support.standby import DURABLE, REPLICATION, make_synchronous, standby_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

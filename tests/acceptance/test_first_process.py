@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import WAIT_SECONDS, Instance, fleet, until_all_ready, until_one_migrates
-from tests.servers import optional
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import WAIT_SECONDS, Instance, fleet, until_all_ready, until_one_migrates
+from tests.support.servers import optional
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -6,15 +6,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     fleet,
     until_all_ready,
     until_one_migrates,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

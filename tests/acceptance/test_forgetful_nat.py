@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import command, finish
-from tests.acceptance.vanishing import Namespace, namespace, run
-from tests.servers import Server, embedded_postgres
+from tests.support import evidence, project
+from tests.support.fleet import command, finish
+from tests.support.servers import Server, embedded_postgres
+from tests.support.vanishing import Namespace, namespace, run
 
 pytestmark = pytest.mark.acceptance
 

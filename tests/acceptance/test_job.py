@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     Instance,
@@ -22,9 +23,9 @@ from tests.acceptance.fleet import (
     start_migrate,
     until_all_ready,
 )
-from tests.pace import scaled
-from tests.servers import Server, fetch_sync
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fleet import (
     alembic,
     fleet,
     migrate,

@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     finish,
@@ -20,8 +20,8 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.support import evidence
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     alembic,
@@ -22,10 +22,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import head, held, make_history, revisions
-from tests.manifests import grants
-from tests.servers import Server, fetch, fetch_sync
-from tests.waiting import wait_until
+from tests.support.manifests import grants
+from tests.support.project import head, held, make_history, revisions
+from tests.support.servers import Server, fetch, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, migrate, one_of, until_all_ready, until_one_migrates
 from tests.conftest import fresh_name
-from tests.servers import Server
+from tests.support import evidence, project
+from tests.support.fleet import Instance, migrate, one_of, until_all_ready, until_one_migrates
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.acceptance
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, alembic, fleet, migrate, until_all_ready
 from tests.acceptance.wire import wire
+from tests.support import evidence, project
+from tests.support.fleet import MARK, alembic, fleet, migrate, until_all_ready
 
 pytestmark = pytest.mark.acceptance
 

@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.migrations.core.status import Status
 from api.migrations.web.metrics import MigrationCollector
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
-from tests.servers import fetch_sync, program
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import fetch_sync, program
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 

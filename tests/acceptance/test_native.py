@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance import portable, project
-from tests.acceptance.fleet import (
+from tests.acceptance import portable
+from tests.support import project
+from tests.support.fleet import (
     MARK,
     Instance,
     alembic,
@@ -23,9 +24,9 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, applied, history, marks, outcomes, versions
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, Place, SqlitePlace, applied, history, marks, outcomes, versions
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import environment, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.project import PLAIN, ROOT, Revision
-from tests.pooler import PgBouncer
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import environment, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.pooler import PgBouncer
+from tests.support.project import PLAIN, ROOT, Revision
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 

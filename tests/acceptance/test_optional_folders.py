@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import until_phase
 from tests.acceptance.shop import adopted, python, shops
+from tests.support import evidence
+from tests.support.fleet import until_phase
 
 pytestmark = pytest.mark.acceptance
 

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.unit.core.fakes import barrier
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import barrier
+from tests.support.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -11,12 +11,12 @@ from typing import IO, Any
 
 import pytest
 
-from tests.acceptance.fleet import alembic, environment, shell_code
-from tests.acceptance.project import ROOT
-from tests.places import SqlitePlace, versions
-from tests.unit.core.fakes import THREE_LINES, tree
-from tests.waiting import FOREVER_SECONDS
-from tests.warm import Process
+from tests.support.fakes import THREE_LINES, tree
+from tests.support.fleet import alembic, environment, shell_code
+from tests.support.places import SqlitePlace, versions
+from tests.support.project import ROOT
+from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import Process
 
 pytestmark = pytest.mark.acceptance
 

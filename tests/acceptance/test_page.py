@@ -9,13 +9,13 @@ import pytest
 
 from api.migrations.core.status import Blocker
 from api.migrations.web.status_page.page import render
-from tests.acceptance import evidence, project
 from tests.acceptance.browser import Chromium
-from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates
 from tests.acceptance.test_seeing import BLOCKED, NAME, roles
-from tests.unit.core.fakes import in_the_way
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import Instance, fleet, until_all_ready, until_one_migrates
+from tests.support.waiting import wait_until
 from tests.unit.web.test_health import STATUS
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

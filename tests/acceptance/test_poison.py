@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_phase
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_phase
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

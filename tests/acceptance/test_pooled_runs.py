@@ -5,8 +5,10 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
+from tests.support import evidence
+from tests.support.fakes import in_the_way
+from tests.support.fleet import (
     WAIT_SECONDS,
     Instance,
     fleet,
@@ -15,11 +17,9 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import Revision, failing, head, held, make_history, quick, slow
-from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
-from tests.pace import scaled
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.project import Revision, failing, head, held, make_history, quick, slow
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from devtools.ports import HOST, free_port
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.support import evidence
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     Instance,
@@ -23,10 +23,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import concurrent_index, head, held, make_history, quick, slow
-from tests.pooler import PgBouncer
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support.pooler import PgBouncer
+from tests.support.project import concurrent_index, head, held, make_history, quick, slow
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

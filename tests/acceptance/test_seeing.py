@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.standby import DURABLE, REPLICATION, standby_of
-from tests.servers import Server, embedded_postgres, fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres, fetch_sync
+from tests.support.standby import DURABLE, REPLICATION, standby_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -9,9 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests import backups
-from tests.acceptance import project
-from tests.acceptance.fleet import migrate
+from tests.support import backups, project
+from tests.support.fleet import migrate
 
 NATIVE = "advisory_lock"
 """The strategy, by name: a test's folder may be a container's own, where `auto` refuses a file."""

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, shell_code
-from tests.acceptance.project import PLAIN, ROOT, head, make_history, revisions, slow
-from tests.pace import scaled
+from tests.support import evidence
+from tests.support.fleet import MARK, WAIT_SECONDS, environment, shell_code
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT, head, make_history, revisions, slow
 
 pytestmark = pytest.mark.acceptance
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.evidence import versions
-from tests.acceptance.fleet import fleet, migrate, until_all_ready
-from tests.acceptance.project import head
-from tests.servers import Server, program, self_signed
+from tests.support.evidence import versions
+from tests.support.fleet import fleet, migrate, until_all_ready
+from tests.support.project import head
+from tests.support.servers import Server, program, self_signed
 
 pytestmark = pytest.mark.acceptance
 

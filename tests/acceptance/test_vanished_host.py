@@ -15,12 +15,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import Instance, command, finish, fleet
-from tests.acceptance.vanishing import Namespace, namespace
-from tests.pace import scaled
-from tests.servers import Server, embedded_postgres
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import Instance, command, finish, fleet
+from tests.support.pace import scaled
+from tests.support.servers import Server, embedded_postgres
+from tests.support.vanishing import Namespace, namespace
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

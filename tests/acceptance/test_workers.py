@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import portable, project
-from tests.acceptance.fleet import MARK, Instance, fleet
-from tests.places import HISTORY, SqlitePlace, applied, marks, versions
-from tests.waiting import wait_until
+from tests.acceptance import portable
+from tests.support import project
+from tests.support.fleet import MARK, Instance, fleet
+from tests.support.places import HISTORY, SqlitePlace, applied, marks, versions
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 

@@ -10,9 +10,9 @@ from api.migrations.assembly import Assembly
 from api.migrations.cli import commands
 from api.migrations.cli.results import StatusReport
 from api.migrations.settings import MigrationSettings
-from tests.places import PostgresPlace, SqlitePlace
-from tests.redis_server import RedisServer
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
+from tests.support.places import PostgresPlace, SqlitePlace
+from tests.support.redis_server import RedisServer
 
 UNLOCK = Namespace(force=False)
 

@@ -9,10 +9,19 @@ import pytest
 
 from api.migrations.electors.kubernetes.lease import LeaseTimings
 from api.migrations.errors import ElectorUnreachable, HoldLost
-from tests.elector_contract import FOREVER_SECONDS
-from tests.lease_api import Fault, LeaseApi
-from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, reason, renewed, serving
-from tests.waiting import until
+from tests.integration.lease_electors import (
+    LEASE_SECONDS,
+    NAME,
+    Make,
+    assert_discreet,
+    making,
+    reason,
+    renewed,
+    serving,
+)
+from tests.support.elector_contract import FOREVER_SECONDS
+from tests.support.lease_api import Fault, LeaseApi
+from tests.support.waiting import until
 
 UPDATES = frozenset({"update"})
 REFUSED = 2

@@ -13,9 +13,9 @@ from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import SchemaState
 from api.migrations.databases.backend import Verdict
 from api.migrations.errors import ConfigurationError
-from tests.acceptance.fleet import alembic, migrate
-from tests.places import HISTORY, Place, versions
-from tests.unit.core.fakes import assembled, tree
+from tests.support.fakes import assembled, tree
+from tests.support.fleet import alembic, migrate
+from tests.support.places import HISTORY, Place, versions
 
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 OLDEST = (

@@ -15,7 +15,7 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from api.migrations.settings import MigrationSettings
-from tests.manifests import (
+from tests.support.manifests import (
     APP_SPEC,
     COMPOSE,
     KUBERNETES,

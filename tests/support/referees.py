@@ -4,9 +4,9 @@ import math
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from tests.lease_api import NAMESPACE, Fault, LeaseApi
-from tests.pace import scaled
-from tests.redis_server import RedisServer
+from tests.support.lease_api import NAMESPACE, Fault, LeaseApi
+from tests.support.pace import scaled
+from tests.support.redis_server import RedisServer
 
 TTL_SECONDS = math.ceil(scaled(3))
 """The shortest that the settings allow, on an idle machine."""

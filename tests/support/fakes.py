@@ -22,8 +22,8 @@ from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.status import Holder, LockStatus, Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
-from tests import waiting
-from tests.servers import fetch_sync
+from tests.support import waiting
+from tests.support.servers import fetch_sync
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
 """Longer than anything takes: whoever waits that long has hung."""

@@ -19,7 +19,7 @@ import pytest
 
 from api.migrations.core.protocols import Elector
 from api.migrations.errors import HoldLost
-from tests import waiting
+from tests.support import waiting
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
 """Longer than anything takes: whoever waits that long has hung."""

@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.pace import scaled
+from tests.support.pace import scaled
 
 STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.5
 FOREVER_SECONDS = scaled(60)

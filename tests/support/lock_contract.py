@@ -25,12 +25,12 @@ from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import HoldLost
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until, wait_until
-from tests.warm import Process
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.waiting import until, wait_until
+from tests.support.warm import Process
 
 RIVALS = 10
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GROUND = 'op.execute("CREATE TABLE t (n integer)")'
 HEAD = MigrationRequest("upgrade", "head")
 
@@ -86,7 +86,7 @@ class Sessions:
 def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> Iterator[list[Process]]:
     """Processes that want the lock; none outlives the block."""
     words = [[sessions.arena.url, str(sessions.ini), f"rival-{i}", str(folder), str(rounds)] for i in range(n)]
-    started = [Process([sys.executable, "-m", "tests.rival", *each], cwd=ROOT) for each in words]
+    started = [Process([sys.executable, "-m", "tests.support.rival", *each], cwd=ROOT) for each in words]
     try:
         yield started
     finally:

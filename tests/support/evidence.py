@@ -4,7 +4,7 @@ from typing import Any
 
 import asyncpg
 
-from tests.servers import fetch_sync
+from tests.support.servers import fetch_sync
 
 HISTORY = "alembic_version_history"
 

@@ -16,11 +16,11 @@ from typing import Any
 import httpx
 
 from devtools.ports import HOST, free_port
-from tests.acceptance.project import PLAIN, ROOT
-from tests.acceptance.vanishing import Namespace
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS, wait_until
-from tests.warm import Process
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT
+from tests.support.vanishing import Namespace
+from tests.support.waiting import FOREVER_SECONDS, wait_until
+from tests.support.warm import Process
 
 WAIT_SECONDS = FOREVER_SECONDS
 """For one thing to happen. Nothing takes that long."""

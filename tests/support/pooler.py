@@ -8,8 +8,8 @@ from pathlib import Path
 
 from devtools.account import Account
 from devtools.ports import free_port
-from tests.servers import Server, fetch_sync, program, temporary_home
-from tests.waiting import wait_until
+from tests.support.servers import Server, fetch_sync, program, temporary_home
+from tests.support.waiting import wait_until
 
 CONFIGURATION = """\
 [databases]

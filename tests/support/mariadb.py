@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from devtools.account import Account
 from devtools.ports import free_port
-from tests.servers import program, temporary_home
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.servers import program, temporary_home
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install mariadb-server"
 

@@ -1,4 +1,4 @@
-"""A candidate for a Lease in a process of its own, to be stopped and killed: `python -m tests.lease_process`.
+"""A candidate for a Lease in a process of its own, to be stopped and killed: `python -m tests.support.lease_process`.
 
 It reads one word a line (`try`, `confirm`, `lost`, `release`) and answers each with one line.
 """
@@ -15,9 +15,9 @@ from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElect
 from api.migrations.errors import MigrationError
 from api.migrations.runtime.dns import run
 from api.migrations.settings import MigrationSettings
-from tests.warm import Process
+from tests.support.warm import Process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Candidate:
@@ -52,7 +52,7 @@ def candidate(instance: str, lease: str, seconds: int) -> Iterator[Candidate]:
     """A process that runs, for the cluster of the test's KUBECONFIG; killed at the end."""
     own = {"INSTANCE": instance, "LEASE_NAME": lease, "LEASE_SECONDS": str(seconds)}
     environment = {**os.environ, **{f"MIGRATION_{name}": value for name, value in own.items()}}
-    command = [sys.executable, "-m", "tests.lease_process"]
+    command = [sys.executable, "-m", "tests.support.lease_process"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with Process(command, cwd=ROOT, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:

@@ -13,8 +13,8 @@ from contextlib import contextmanager
 
 from devtools.account import Account
 from devtools.mysql import SMALL, UNPACKED, data_folder, server_command
-from tests.mariadb import MariaDB, started
-from tests.servers import optional, temporary_home
+from tests.support.mariadb import MariaDB, started
+from tests.support.servers import optional, temporary_home
 
 REMEDY = "on Debian, run python3 -m devtools.mysql"
 

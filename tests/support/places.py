@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from api.migrations.core.lock_key import LockKey
 from api.migrations.databases.sqlite.placement import find
-from tests.mariadb import MariaDB
-from tests.pace import scaled
-from tests.servers import fetch_sync, optional
+from tests.support.mariadb import MariaDB
+from tests.support.pace import scaled
+from tests.support.servers import fetch_sync, optional
 
 HISTORY = "alembic_version_history"
 PATIENCE_SECONDS = scaled(30)

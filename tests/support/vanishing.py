@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from devtools.ports import HOST
-from tests.servers import optional
+from tests.support.servers import optional
 
 REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
 

@@ -6,8 +6,8 @@ from contextlib import contextmanager
 
 from devtools.ports import free_port
 from devtools.postgres import Postgres
-from tests.servers import Server, temporary_home
-from tests.waiting import wait_until
+from tests.support.servers import Server, temporary_home
+from tests.support.waiting import wait_until
 
 REPLICATION = "local replication postgres trust\n"
 """A line of pg_hba.conf that the primary needs."""

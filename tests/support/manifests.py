@@ -9,7 +9,7 @@ import yaml
 
 from api.migrations.settings import MigrationSettings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 APP_SPEC = ROOT / ".do" / "app.yaml"
 COMPOSE = ROOT / "docker-compose.yml"

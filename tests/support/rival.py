@@ -1,4 +1,4 @@
-"""A process that wants the lock: `python -m tests.rival URL INI INSTANCE FOLDER ROUNDS`.
+"""A process that wants the lock: `python -m tests.support.rival URL INI INSTANCE FOLDER ROUNDS`.
 
 Each round it takes the lock, makes FOLDER/alone, which must not be there, removes it and gives the lock back. With no
 rounds at all it makes FOLDER/holds once it has the lock, and keeps it until it is ended.
@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from api.migrations.core.protocols import OperatorSession
-from tests.unit.core.fakes import assembled
-from tests.waiting import until
+from tests.support.fakes import assembled
+from tests.support.waiting import until
 
 
 async def compete(session: OperatorSession, folder: Path, rounds: int) -> None:

@@ -15,9 +15,9 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devtools.ports import HOST, free_port
-from tests.pace import scaled
-from tests.servers import program
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.servers import program
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install redis-server"
 

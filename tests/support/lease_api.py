@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from devtools.ports import HOST, free_port
-from tests.lease_store import Key, LeaseStore, Object, Refusal, decode
+from tests.support.lease_store import Key, LeaseStore, Object, Refusal, decode
 
 PREFIX = "/apis/coordination.k8s.io/v1/namespaces/"
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete", "PATCH": "patch"}

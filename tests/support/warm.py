@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import FOREVER_SECONDS
+from tests.support.waiting import FOREVER_SECONDS
 
 LIBRARIES = """
     alembic.command alembic.config aiosqlite asyncmy asyncpg fastapi.openapi.utils lightkube.config.kubeconfig
@@ -38,7 +38,7 @@ OURS = ["api.ledger", "api.migrations"]
 
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_MESSAGE = 1 << 17
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process(subprocess.Popen[Any]):
@@ -98,7 +98,7 @@ class Warm:
         self._one_at_a_time = threading.Lock()
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
-            command = [sys.executable, "-m", "tests.warm", str(its.fileno()), *packages]
+            command = [sys.executable, "-m", "tests.support.warm", str(its.fileno()), *packages]
             # libraries keep the sys.stdout that they find when they are imported, so it must be the right one then
             unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
