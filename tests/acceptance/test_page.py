@@ -52,7 +52,7 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             visit = chromium.visit(url)
             for words in (
                 "The migration is blocked",
-                "In the way",
+                "Blocked by",
                 NAME,
                 f"pid {blocker.get_server_pid()}",
                 "0 of 2 applied",
@@ -67,7 +67,7 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             await blocker.close()
             until_all_ready(instances)
             ready = chromium.visit(url)
-            assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
+            assert (ready.console, "Last run" in ready.dom, "Blocked by" in ready.dom) == ([], True, False)
             assert len(re.findall(r"✓ [0-9.]+ s<", ready.dom)) == 2
             assert "History" in ready.dom
             waited = next(instance for instance in instances if instance is not migrator)
