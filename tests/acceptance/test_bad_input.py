@@ -210,7 +210,7 @@ def test_several_heads_are_one_line(project: Path, database_url: str, tmp_path_f
 
 def test_a_downgrade_off_a_terminal_needs_yes(project: Path, ledger_url: str) -> None:
     """Nobody is there to ask, so nothing is undone."""
-    fails(project, Bad("add --yes", url(ledger_url), ("downgrade", "-1")))
+    fails(project, Bad("pass --yes", url(ledger_url), ("downgrade", "-1")))
     assert versions(ledger_url) == [head()]
 
 

@@ -108,7 +108,7 @@ def test_a_downgrade_waits_for_its_turn(ledger_url: str, tmp_path: Path) -> None
 def test_migrate_sh_goes_down_and_up_again(ledger_url: str) -> None:
     """The operator's way does the same, and asks first where it can."""
     code, output = migrate("downgrade", "-2", url=ledger_url)
-    assert (code, "add --yes" in output) == (2, True), output
+    assert (code, "pass --yes" in output) == (2, True), output
     assert migrate("downgrade", "-2", "--yes", url=ledger_url)[0] == 0
     assert migrate("check", url=ledger_url)[0] == 3
     assert migrate("upgrade", url=ledger_url)[0] == 0

@@ -77,7 +77,7 @@ def test_check_tells_head_from_behind(ledger_url: str) -> None:
     done("stamp", ALL[-3], url=ledger_url)
     code, output = migrate("check", url=ledger_url)
     assert (code, output.count("\n")) == (3, 1)
-    assert "2 pending; run './migrate.sh upgrade'" in output
+    assert "2 pending. To fix: run './migrate.sh upgrade'" in output
     assert evidence.versions(ledger_url) == [ALL[-3]]
 
 

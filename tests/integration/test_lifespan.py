@@ -110,7 +110,7 @@ def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         tracker.move(Phase.MIGRATING)
         raise bug
 
-    monkeypatch.setattr(startup_integration, "bring_up", migrate_at_startup)
+    monkeypatch.setattr(startup_integration, "migrate_at_startup", migrate_at_startup)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

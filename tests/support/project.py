@@ -123,8 +123,8 @@ def held(id: str = "held") -> Revision:
 
 def contended(id: str = "contended", pause_seconds: float | None = None) -> Revision:
     """Wants a table lock; with `pause_seconds` between two tries, for those that are drawn may be too short to meet."""
-    ladder = "from api.migrations.execution.lock_retry import Ladder\n"
-    pause = f"{ladder}Ladder.delay = lambda ladder, attempt: {pause_seconds}\n"
+    ladder = "from api.migrations.execution.lock_retry import LockTimeouts\n"
+    pause = f"{ladder}LockTimeouts.delay = lambda timeouts, attempt: {pause_seconds}\n"
     body = 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")'
     return Revision(id, (pause if pause_seconds else "") + body)
 

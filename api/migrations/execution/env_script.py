@@ -31,9 +31,11 @@ from .revisions import Revisions
 GIVEN = "connection"
 """Key of `config.attributes` under which `env.py` finds the connection, as Alembic's cookbook has it."""
 
+PACKAGE = (__package__ or "").rpartition(".")[0]
+"""A project that copied the package may have given it another name."""
 REMEDY = (
     "To fix: make alembic/env.py these three lines, or take context.config.attributes['connection'] there: "
-    f"from {__package__}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
+    f"from {PACKAGE}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
 )
 TURN_SECONDS = 10.0
 _TURN = threading.RLock()
