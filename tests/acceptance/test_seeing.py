@@ -101,7 +101,7 @@ async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp
                 assert health["progress"]["statement"] is None
                 assert way in health["message"]
                 page = instance.get("/health/migrations", accept="text/html").text
-                assert "attempt 1 did not get its lock; the next one is in " in page
+                assert "attempt 1 did not acquire its table lock; the next attempt is in " in page
                 assert NAME in page
             wait_until(lambda: way in waiter.log(), "the waiting instance's log", seconds=SOON_SECONDS)
             code, output = migrate("status", url=ledger_url, ini=ini)

@@ -153,8 +153,7 @@ class _UnopenedConnection(sa.Connection):
 
     def _open(self, opened: Callable[[], sa.Connection]) -> sa.PoolProxiedConnection:
         real = opened()
-        if real.dialect.name == "postgresql":
-            real.execution_options(postgresql_readonly=True)
+        real.execution_options(postgresql_readonly=True)  # other databases ignore it
         self.engine, self.dialect, self.is_open = real.engine, real.dialect, True
         return real.connection
 

@@ -6,9 +6,10 @@ import re
 
 import sqlalchemy as sa
 
-_CHANGED = (
-    "SELECT setting, current_user FROM pg_catalog.pg_settings WHERE name = 'search_path' AND setting <> reset_val"
-)
+_CHANGED = {
+    "postgresql": "SELECT setting, current_user FROM pg_catalog.pg_settings "
+    "WHERE name = 'search_path' AND setting <> reset_val"
+}
 _FIRST = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*))')
 
 
@@ -17,9 +18,10 @@ def chosen_schema(connection: sa.Connection) -> str | None:
 
     The connection must not be in a transaction, and is in none afterwards.
     """
-    if connection.dialect.name != "postgresql":
+    query = _CHANGED.get(connection.dialect.name)
+    if query is None:
         return None
-    changed = connection.exec_driver_sql(_CHANGED).first()
+    changed = connection.exec_driver_sql(query).first()
     connection.rollback()
     return None if changed is None else first_schema(*changed)
 

@@ -148,8 +148,8 @@ class History:
         refuse_history(self.table.fullname, Shape(frozenset(there)))
         missing = [column for column in self.table.columns if column.name not in there]
         changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
-        if connection.dialect.name == "mysql":
-            options = inspector.get_table_options(name, schema=schema)
+        options = inspector.get_table_options(name, schema=schema)
+        if "mysql_default charset" in options:
             charsets = {options.get("mysql_default charset"), *(getattr(t, "charset", None) for t in there.values())}
             changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
         for change in changes:

@@ -25,11 +25,13 @@ Any role sees who builds, and who has which table's lock, though not which index
 """
 
 
+_QUERIES = {"postgresql": INVALID_INDEXES}
+
+
 def invalid_indexes(connection: sa.Connection) -> frozenset[str]:
     """Those of the database, in the transaction that is open; none where the database has no such thing."""
-    if connection.dialect.name != "postgresql":
-        return frozenset()
-    return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
+    query = _QUERIES.get(connection.dialect.name)
+    return frozenset(connection.exec_driver_sql(query).scalars()) if query else frozenset()
 
 
 def drop_index(connection: sa.Connection, name: str) -> None:
