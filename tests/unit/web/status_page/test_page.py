@@ -99,10 +99,7 @@ def titles(status: Status) -> set[str | None]:
         {"lock_status": replace(LOCK, statement=Statement(EVIL))},
         {"lock_status": replace(LOCK, statement=Statement("ALTER", EVIL, 3.0))},
         {"lock_status": replace(LOCK, grant=EVIL)},
-        *(
-            {"lock_status": replace(LOCK, blocked_by=(replace(LOCK.blocked_by[0], **{name: EVIL}),))}
-            for name in ("application", "user", "state", "relation", "mode")
-        ),
+        {"lock_status": replace(LOCK, blocked_by=(Blocker(7, EVIL, EVIL, EVIL, 1.0, EVIL, EVIL),))},
         {"lock_status": replace(LOCK, fleet=(Member(EVIL, "waiting", 1),))},
         {"lock_status": replace(LOCK, fleet=(Member("web-1", EVIL, 1),))},
         {"last_run": LastRun(EVIL, "web-1")},
