@@ -84,7 +84,7 @@ class Chromium:
 
 
 def _finished(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    # a group of its own, so that no helper process of the browser outlives it
+    # a process group of its own, so that no helper process of the browser outlives the call
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )

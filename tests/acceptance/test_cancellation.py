@@ -20,7 +20,7 @@ pytestmark = pytest.mark.acceptance
 log = logging.getLogger(__name__)
 
 EVERYWHERE = pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
-# both take the same way, so Ctrl-C only where a person presses it
+# both signals run the same code, so SIGINT only in the phases in which a person presses Ctrl-C
 SIGNALS = [(name, signal.SIGTERM) for name in PHASES]
 SIGNALS += [(name, signal.SIGINT) for name in ("sent away", "waiting", "pausing", "statement", "python")]
 INSTANCE = ("sent away", "pausing", "statement", "python", "autocommit", "committing", "verifying")

@@ -216,7 +216,7 @@ def test_status_names_the_lock_holder_and_the_waiter(ledger_url: str, tmp_path: 
         assert {(m["role"], m["instance"]) for m in status["fleet"]} == {("migrating", "first"), ("waiting", "second")}
 
         def tells_the_statement() -> bool:
-            # it sleeps in many short statements, and between two of them there is none
+            # the revision sleeps in many short statements, and between two of them `status` shows none
             statement = answer("status", url=ledger_url, ini=ini)["statement"]
             return bool(statement) and statement["kind"] == "SELECT"
 

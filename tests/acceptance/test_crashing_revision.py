@@ -56,7 +56,7 @@ def test_a_crashing_revision_fails_after_two_attempts(
     if body == CRASHES:
         if server.process is None:
             optional("a server of our own to crash", "unset TEST_DATABASE_URL")
-        # a sequence in a database that was just copied from a template goes back in a crash, unless this came before
+        # without a checkpoint a crash resets the sequences of a database that was just copied from a template
         server.execute("CHECKPOINT")
     ini = make_history(tmp_path, quick(), crashing(body), quick("after"))
     code, output = migrate("upgrade", url=ledger_url, ini=ini)

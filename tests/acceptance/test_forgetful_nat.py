@@ -26,7 +26,7 @@ RULES = (
     "-t nat -A POSTROUTING -j MASQUERADE",
     "-A FORWARD -m conntrack --ctstate INVALID -j DROP",
     "-A FORWARD -m conntrack --ctstate NEW -p tcp ! --syn -j DROP",
-    # what comes back for a flow that is forgotten is for the router itself: it says nothing rather than RST
+    # a packet of a forgotten flow is addressed to the router itself, which drops it instead of sending RST
     "-A INPUT -j DROP",
 )
 KERNEL = {

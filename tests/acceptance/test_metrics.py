@@ -87,7 +87,7 @@ def test_metrics_show_a_fleet_during_and_after_its_migration(ledger_url: str, tm
         evidence.let_go(ledger_url)
         until_all_ready(instances)
         done = scrape(instances)
-        # the one that migrated and those that waited have all looked after the last commit
+        # lock holder and waiters have all read the history after the last commit
         last = pytest.approx([moment(ledger_url, "applied")] * 3, abs=0.001)
         assert values(done, "last_success_timestamp_seconds") == last
         assert values(done, "last_failure_timestamp_seconds") == [0, 0, 0]

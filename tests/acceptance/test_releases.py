@@ -46,7 +46,7 @@ def test_two_releases_that_start_at_once_both_become_ready(ledger_url: str, tmp_
     with fleet(2, ledger_url, ini=older) as old, fleet(2, ledger_url, ini=newer, first=3) as new:
         until_all_ready([*old, *new])
         assert {instance.health()["state"] for instance in new} == {"at_head"}
-        # its own head may have been reached a moment before the newer one was
+        # an older instance may have become ready a moment before the newer revision was applied
         assert {instance.health()["state"] for instance in old} <= {"at_head", "ahead"}
     assert_once(ledger_url, "shared")
     with fleet(1, ledger_url, ini=older) as (again,):
@@ -60,7 +60,7 @@ def test_an_older_release_waits_while_a_newer_one_migrates(ledger_url: str, tmp_
     older, newer = histories(tmp_path, project.held("shared"))
     with fleet(1, ledger_url, ini=newer) as new:
         until_one_migrates(new)
-        # woken by the notification alone, it does not look between the two revisions
+        # woken by the notification alone, it does not read the version between the two revisions
         with fleet(2, ledger_url, ini=older, first=2, MIGRATION_POLL_SECONDS="60") as old:
             until_listening(ledger_url, old)
             for instance in old:

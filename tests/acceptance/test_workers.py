@@ -23,7 +23,7 @@ WORKERS = 3
 @contextmanager
 def workers(place: SqlitePlace, ini: Path) -> Iterator[Instance]:
     """Run uvicorn with three workers and no instance name; end it with SIGTERM, which ends the workers too."""
-    # what `--workers 3` sets is taken from there too, and an empty name is none
+    # uvicorn reads the number of workers from WEB_CONCURRENCY too; an empty instance name is none
     settings = {**place.settings, "WEB_CONCURRENCY": f"{WORKERS}", "MIGRATION_INSTANCE": ""}
     with fleet(1, place.url, ini=ini, first=1, inside=(), **settings) as (parent,):
         try:
@@ -58,7 +58,7 @@ def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_pat
         assert not parent.ready()
         portable.let_go(ini)
         assert until_said(parent, "Ready: the database is at head", WORKERS) == names
-        # whichever of them answers
+        # whichever worker answers
         assert {parent.ready() for _ in range(5 * WORKERS)} == {True}
         assert parent.log().count(MARK) == 1
     assert applied(sqlite_place) == project.revisions(ini)

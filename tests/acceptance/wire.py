@@ -98,7 +98,7 @@ class _Relay(socketserver.BaseRequestHandler):
         with suppress(OSError):
             while (data := upstream.recv(65536)) and not self.swallows:
                 self.request.sendall(data)
-            # an answer to COMMIT means that it is done
+            # an answer to COMMIT means that it is committed
             self.server.lost += bool(data)
         _end(self.request)
 
@@ -106,12 +106,12 @@ class _Relay(socketserver.BaseRequestHandler):
 def _message(client: BinaryIO, kind: bytes) -> bytes:
     length = client.read(4)
     if len(length) < 4:
-        return b""  # it has gone
+        return b""  # the client has disconnected
     return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
 
 
 def _end(connection: socket.socket) -> None:
-    # to close it would not do: the other thread still reads from it
+    # a close is not enough: the other thread still reads from the connection
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 

@@ -189,7 +189,7 @@ class MariaDB:
         return done.stdout
 
     def _disconnect(self, name: str) -> None:
-        # a session with an open transaction would prevent that the database is dropped
+        # a session with an open transaction would block the DROP DATABASE
         for [number] in self.query(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
             with suppress(MariaDBError):  # gone meanwhile
                 self.query(f"KILL {number}")
