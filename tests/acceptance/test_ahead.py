@@ -143,7 +143,7 @@ def test_a_manual_alembic_upgrade_says_which_release_to_deploy(ahead: str) -> No
 
 @pytest.mark.parametrize("command", ["current", "check"])
 def test_a_manual_alembic_read_names_the_unknown_revision(ahead: str, command: str) -> None:
-    """On a newer database `alembic current` and `alembic check` print its revision and no traceback."""
+    """On a newer database `alembic current` and `alembic check` print the database's revision and no traceback."""
     _, output = alembic(command, url=ahead)
     assert NEWER in output
     assert_readable(output)

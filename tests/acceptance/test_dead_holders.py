@@ -57,7 +57,7 @@ def appliers_before(url: str) -> set[str]:
 
 @pytest.mark.parametrize("wakes", ["beside its successor", "when all is done"])
 def test_a_stopped_lock_holder_loses_the_lock(ledger_url: str, tmp_path: Path, wakes: str) -> None:
-    """After SIGSTOP the server ends the holder's session and a waiter finishes; after SIGCONT it applies nothing."""
+    """After SIGSTOP the server ends the holder's session and a waiter finishes; once awake the holder runs nothing."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as instances:
         until_outcomes(ledger_url, "held", "running")

@@ -223,7 +223,7 @@ def test_upgrade_times_out_if_the_elector_never_answers(
     assert not sqlite_place.has("marks")
 
 
-def test_a_refusal_by_the_elector_is_not_retried(
+def test_a_refusal_by_the_elector_ends_the_command(
     redis_servers: Callable[..., RedisServer],
     kubernetes_referee: LeaseReferee,
     sqlite_place: SqlitePlace,

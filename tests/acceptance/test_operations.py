@@ -228,7 +228,7 @@ def test_the_query_counts_connections_by_application(ledger_url: str) -> None:
 
 
 def test_an_index_needs_the_direct_url(pgbouncer: Callable[..., PgBouncer], ledger_url: str, tmp_path: Path) -> None:
-    """Behind PgBouncer `doctor` reports it and `upgrade` fails; with the direct URL the concurrent index is built."""
+    """Behind PgBouncer `doctor` reports a pooler and `upgrade` fails; with the direct URL the index is built."""
     (upgrade,) = commands("A pooler in between")
     ini = project.make_history(tmp_path, project.quick("marks"), project.concurrent_index())
     pooled = pgbouncer(pool_mode="transaction").url(urlsplit(ledger_url).path[1:])

@@ -181,7 +181,7 @@ OPEN = CREATE + (
 def test_a_closed_stream_does_not_stop_a_command(
     sqlite_place: SqlitePlace, tmp_path: Path, command: str, code: int, said: str
 ) -> None:
-    """Standard streams are closed: the command still runs or says its error; no socket gets the number of a stream."""
+    """Standard streams are closed: the command still runs or reports its error; no socket gets a stream's number."""
     env = settings(sqlite_place, tree(tmp_path, OPEN if ">&- " in command else CREATE))
     ended, out, _ = in_a_shell(command, env)
     assert ended == code

@@ -41,7 +41,7 @@ def assert_once(url: str, shared: str) -> None:
 
 
 def test_two_releases_that_start_at_once_both_become_ready(ledger_url: str, tmp_path: Path) -> None:
-    """Two releases start together: all become ready and nothing is applied twice; a later older start warns."""
+    """Two releases start together: all become ready and nothing is applied twice; an older start then warns."""
     older, newer = histories(tmp_path, project.slow("shared", 1.5))
     with fleet(2, ledger_url, ini=older) as old, fleet(2, ledger_url, ini=newer, first=3) as new:
         until_all_ready([*old, *new])

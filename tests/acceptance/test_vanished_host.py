@@ -103,7 +103,7 @@ def assert_it_does_nothing(vanished: "subprocess.Popen[str]", revision: str) -> 
 
 
 def test_a_holder_that_vanishes_between_statements_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
-    """Its host vanishes while it is idle in its transaction: a waiter finishes; once back it applies nothing."""
+    """The holder's host vanishes while its transaction is idle: a waiter finishes; later the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
     with one_that_vanishes(host, url, ini, (tmp_path / "asleep").exists) as vanished:
         (tmp_path / "wake").touch()
@@ -112,7 +112,7 @@ def test_a_holder_that_vanishes_between_statements_is_replaced(url: str, host: N
 
 
 def test_a_holder_that_vanishes_inside_a_statement_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
-    """Its host vanishes during a long statement: the server ends it, a waiter finishes; it then applies nothing."""
+    """The holder's host vanishes in a statement: the server ends it, a waiter finishes, the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
     with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
         assert_it_does_nothing(vanished, "in_the_server")
@@ -133,7 +133,7 @@ def until_all_miss_the_server(instances: Sequence[Instance]) -> None:
     log.info("known after %s", ", ".join(f"{seconds:.1f} s" for seconds in missed.values()))
 
 
-def test_instances_survive_that_the_server_s_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
+def test_instances_survive_a_server_whose_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
     """The server's host vanishes: lock holder and waiter say so before the network is back, and then finish."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
     there = url.replace("127.0.0.1", host.gateway)
