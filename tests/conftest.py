@@ -13,16 +13,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.lease_api import lease_api
-from tests.mariadb import MariaDB, running_mariadb
-from tests.mysql import MySQL, running_mysql
-from tests.pace import factor
-from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
-from tests.pooler import PgBouncer, running_pgbouncer
-from tests.redis_server import RedisServer, running_redis
-from tests.referees import LeaseReferee, RedisReferee, Referee
-from tests.servers import Server, embedded_postgres, tls_postgres
-from tests.waiting import FOREVER_SECONDS
+from tests.support.lease_api import lease_api
+from tests.support.mariadb import MariaDB, running_mariadb
+from tests.support.mysql import MySQL, running_mysql
+from tests.support.pace import factor
+from tests.support.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
+from tests.support.pooler import PgBouncer, running_pgbouncer
+from tests.support.redis_server import RedisServer, running_redis
+from tests.support.referees import LeaseReferee, RedisReferee, Referee
+from tests.support.servers import Server, embedded_postgres, tls_postgres
+from tests.support.waiting import FOREVER_SECONDS
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"

@@ -1,4 +1,4 @@
-"""Chromium without a window, in a profile of its own: what a page looks like, and whom it talks to."""
+"""A headless Chromium with a profile of its own shows how a page looks, and what the page requests."""
 
 import json
 import os
@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.servers import program
-from tests.waiting import FOREVER_SECONDS
+from tests.support.servers import program
+from tests.support.waiting import FOREVER_SECONDS
 
 QUIET = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --disable-extensions --disable-dev-shm-usage --hide-scrollbars"
 ).split()
 ALONE = "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-"""A fresh profile asks its maker for the time and for updates; here it reaches nobody."""
+"""A new profile asks its vendor for the time and for updates; this rule lets it reach only 127.0.0.1."""
 
 
 @dataclass(frozen=True)
 class Visit:
-    """What a browser saw: the document after loading, what it wrote on the console, and what the page asked for."""
+    """What a browser saw: the loaded document, the lines on its console, and the URLs that the page requested."""
 
     dom: str
     console: list[str]
@@ -46,7 +46,7 @@ onload = () => {{
 
 
 class Chromium:
-    """Each call is a browser of its own with an empty profile, which ends with the call."""
+    """Each call starts a browser with an empty profile and ends it."""
 
     def __init__(self) -> None:
         self._program = program("chromium", "apt-get install chromium")
@@ -61,14 +61,14 @@ class Chromium:
         return Visit(done.stdout, [line for line in done.stderr.splitlines() if "CONSOLE" in line], asked)
 
     def screenshot(self, url: str, to: Path, width: int, height: int, *, dark: bool = False) -> Path:
-        """Draw `url` into a PNG."""
+        """Draw `url` into a PNG file."""
         with _profile() as profile:
             self._run(profile, f"--screenshot={to}", f"--window-size={width},{height}", *_colours(dark), url)
         assert to.exists(), f"no screenshot of {url}"
         return to
 
     def measured(self, page: str, width: int, *, dark: bool = False) -> tuple[int, str]:
-        """How wide the document `page` becomes in a frame of `width`, and its background."""
+        """Return how wide the document `page` becomes in a frame of `width`, and its background."""
         with _profile() as profile:
             ruler = profile / "ruler.html"
             ruler.write_text(RULER.format(width=width, page=escape(page)))
@@ -84,7 +84,7 @@ class Chromium:
 
 
 def _finished(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":
-    # a group of its own, so that no helper process of the browser outlives it
+    # a process group of its own, so that no helper process of the browser outlives the call
     process = subprocess.Popen(
         command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, process_group=0
     )
@@ -111,7 +111,7 @@ def _profile() -> Iterator[Path]:
 
 
 def _asked(netlog: dict[str, Any], page: str) -> Iterator[str]:
-    # what the browser asks for itself has no origin; what a page asks for has the page's
+    # a request of the browser itself has no origin; a request of a page has the page's
     origin = f"{urlsplit(page).scheme}://{urlsplit(page).netloc}"
     for event in netlog["events"]:
         asked = event.get("params", {})

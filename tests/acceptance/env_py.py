@@ -1,8 +1,8 @@
-"""The env.py files that projects have: Alembic's shapes, options of their own, and loops over schemas."""
+"""env.py files as projects write them: Alembic's own shapes, options of their own, and loops over schemas."""
 
 from pathlib import Path
 
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
 
 PLAIN = """
 import asyncio, os
@@ -28,7 +28,7 @@ if given is None:
 else:
     run(given)
 """
-"""Alembic by itself, when it is typed by hand; the given connection when there is one."""
+"""It connects by itself for a manual `alembic`, and uses the given connection when there is one."""
 
 RUN_ENV = """
 from sqlalchemy import MetaData
@@ -82,11 +82,11 @@ op.execute(f'INSERT INTO public.log VALUES (\\'{context.config.attributes["tenan
 
 
 def shop(folder: Path, env: str) -> Path:
-    """A history whose second revision multiplies the id of each item by 100: applied twice, it shows."""
+    """Create a history whose second revision multiplies each item's id by 100, so that a second run is visible."""
     create = 'op.execute("CREATE TABLE core.item (id int)")\nop.execute("INSERT INTO core.item VALUES (42)")'
     return tree(folder, create, 'op.execute("UPDATE core.item SET id = id * 100")', env=env)
 
 
 def tenants(folder: Path, env: str) -> Path:
-    """A history that writes down, for each tenant, which of its two revisions ran; the second takes a second."""
+    """Create a history that records, for each tenant, which of its two revisions ran; the second takes 1 s."""
     return tree(folder, FOR_A_TENANT % "r1", 'op.execute("SELECT pg_sleep(1)")' + FOR_A_TENANT % "r2", env=env)

@@ -1,12 +1,12 @@
-"""Sessions that migrate, as the server sees them, and revisions that hold still in one place."""
+"""Sessions that migrate, as the server sees them, and revisions that can be held in one place."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.acceptance.fleet import Instance
-from tests.acceptance.project import GATE, Revision
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support.fleet import Instance
+from tests.support.project import GATE, Revision
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 MIGRATING = "datname = current_database() AND application_name LIKE 'migrations:%:migrating:%'"
 
@@ -14,17 +14,17 @@ BESIDE = f"""\
 op.execute("INSERT INTO marks SELECT 'beside ' || application_name FROM pg_stat_activity "
            "WHERE pid <> pg_backend_pid() AND state <> 'idle' AND {MIGRATING}")
 """
-"""Leaves a second mark when somebody else is at work: no revision may ever see that."""
+"""Leaves a second mark if another session migrates at the same time, which no revision may ever see."""
 
 
 def in_the_server(id: str = "in_the_server") -> Revision:
-    """One long statement, unless `evidence.let_go` came before it."""
+    """Make a revision of one long statement, unless `evidence.let_go` came before it."""
     body = f"""mark()\n{BESIDE}if not op.get_bind().scalar({GATE}):\n    op.execute("SELECT pg_sleep(300)")"""
     return Revision(id, body)
 
 
 def in_python(folder: Path, id: str = "in_python") -> Revision:
-    """Makes `folder/asleep` and waits for `folder/wake` with its transaction open, unless `evidence.let_go` came."""
+    """Make a revision that creates `folder/asleep` and waits for `folder/wake`, unless `evidence.let_go` came first."""
     body = f"""mark()
 {BESIDE}if not op.get_bind().scalar({GATE}):
     Path({str(folder / "asleep")!r}).touch()
@@ -35,12 +35,12 @@ def in_python(folder: Path, id: str = "in_python") -> Revision:
 
 
 def watched(id: str = "watched") -> Revision:
-    """Leaves its mark, and another one if somebody else is at work."""
+    """Make a revision that leaves its mark, and a second one if another session migrates."""
     return Revision(id, "mark()\n" + BESIDE)
 
 
 def signal_holder(url: str, function: str) -> int:
-    """Call `pg_terminate_backend` or `pg_cancel_backend` on the one session that migrates; returns its pid."""
+    """Call `pg_terminate_backend` or `pg_cancel_backend` on the one session that migrates; return its pid."""
     rows = fetch_sync(url, f"SELECT pid, {function}(pid) FROM pg_stat_activity WHERE {MIGRATING}")
     assert [row[1] for row in rows] == [True], rows
     pid: int = rows[0][0]
@@ -48,14 +48,14 @@ def signal_holder(url: str, function: str) -> int:
 
 
 def pids(url: str) -> list[int]:
-    """The sessions that migrate."""
+    """Return the pids of the sessions that migrate."""
     return [row[0] for row in fetch_sync(url, f"SELECT pid FROM pg_stat_activity WHERE {MIGRATING}")]
 
 
 def writers(url: str) -> int:
-    """How many migrating sessions are in a transaction that has written something.
+    """Return how many migrating sessions are in a transaction that has written something.
 
-    By transaction rather than by state: a backend that is ending frees its locks before it leaves the list.
+    The transaction counts, not the state: a backend that is ending frees its locks before it leaves the list.
     """
     rows = fetch_sync(url, f"SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND {MIGRATING}")
     count: int = rows[0][0]
@@ -63,7 +63,7 @@ def writers(url: str) -> int:
 
 
 def alone_until(url: str, condition: Callable[[], bool], what: str, *, seconds: float) -> None:
-    """Wait for `condition`; fail if two migrating sessions are ever seen writing at once."""
+    """Wait for `condition`; fail if two migrating sessions ever write at once."""
 
     def still_alone() -> bool:
         assert writers(url) <= 1, "two sessions migrate at once"
@@ -73,6 +73,6 @@ def alone_until(url: str, condition: Callable[[], bool], what: str, *, seconds: 
 
 
 def all_see_the_held_one(instances: Sequence[Instance]) -> bool:
-    """Whether each has looked since `project.held` began, and knows whose it is."""
+    """Return whether each instance has read the status since `project.held` began, and knows the lock holder."""
     healths = [instance.health() for instance in instances]
     return all(h and h["progress"]["current"] == "held" and h["lock"]["holder"] for h in healths)

@@ -1,4 +1,4 @@
-"""Places in which a run can be held, so that it can be ended there, and what the database must say afterwards."""
+"""Phases in which a test can hold a run and interrupt it, and what the database must contain afterwards."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -9,15 +9,16 @@ from urllib.parse import urlsplit
 import asyncpg
 
 from api.migrations.core.lock_key import LockKey
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.project import GATE, Revision
+from tests.acceptance import holders
 from tests.acceptance.wire import wire
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import in_the_way
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.pace import scaled
+from tests.support.project import GATE, Revision
+from tests.support.servers import fetch_sync
 
 BUDGET_SECONDS = scaled(3)
-"""For a run that is to end by its deadline: it has to come to its place before."""
+"""The budget of a run that must time out; the run has to reach its phase before."""
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LOOKED = "query ~ 'LISTEN|pg_try_advisory_lock|pg_locks' AND application_name LIKE 'migrations:%:waiting:%'"
 AT_COMMIT = """mark()
@@ -31,14 +32,14 @@ op.execute("INSERT INTO marks VALUES ('at commit')")
 
 @dataclass(frozen=True)
 class Stage:
-    """What a process is started on, and what a test does with it there.
+    """What a test starts a process on, and what it can do to the process in the phase.
 
     Attributes:
         url: the database as the process sees it.
-        ini: the history it migrates along.
-        reached: whether the process is held now.
-        lose: take its connection away, and let it pass when it comes here again.
-        late: called when its time is up: what it needs in order to notice.
+        ini: the history that it migrates along.
+        reached: returns whether the process is held in the phase now.
+        lose: cuts the connection, and lets the process pass when it comes here again.
+        late: is called when the budget has ended: what the process needs in order to notice.
     """
 
     url: str
@@ -50,16 +51,16 @@ class Stage:
 
 @dataclass(frozen=True)
 class Phase:
-    """A place, and what stands in the database once a run has ended there.
+    """A phase, and what the database contains after a run was interrupted there.
 
     Attributes:
-        revision: the one it is at, or comes to.
-        hold: makes the stage; what it takes from the test is given back at its end.
-        cancelled: outcomes of the attempts after a signal; the same one in a row counts once.
+        revision: the revision that runs, or comes next.
+        hold: makes the stage, and undoes its effects at the end.
+        cancelled: outcomes of the attempts after a signal; equal ones in a row count once.
         late: outcomes after the end of the budget.
-        late_code: and the exit code of the command then.
-        regained: outcomes after a lost connection and a good end.
-        stays: whether what the revision did stays there.
+        late_code: the command's exit code after the end of the budget.
+        regained: outcomes after a lost connection and a successful end.
+        stays: whether the revision's work stays in the database.
     """
 
     revision: str
@@ -72,20 +73,20 @@ class Phase:
 
 
 def holds(url: str, condition: str) -> bool:
-    """Whether a session of the package in this database is in that condition."""
+    """Return whether a session in this database meets the condition."""
     sql = f"SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
     return bool(fetch_sync(url, sql)[0][0])
 
 
 def terminate(url: str, condition: str) -> None:
-    """End the one session that is in that condition."""
+    """Terminate the one session that meets the condition."""
     sql = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() AND {condition}"
     assert [tuple(row) for row in fetch_sync(url, sql)] == [(True,)]
 
 
 @asynccontextmanager
 async def sent_away(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """Nobody is let in: it has come twice, and comes again and again."""
+    """Refuse every connection: the process has tried twice and keeps retrying."""
     with wire(url) as (server, through):
         server.shut = True
 
@@ -98,7 +99,7 @@ async def sent_away(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def connecting(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """Somebody took the connection, and says nothing."""
+    """Accept the connection and never answer."""
     with wire(url) as (server, through):
         server.answers.clear()
 
@@ -112,7 +113,7 @@ async def connecting(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def waiting(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """Somebody holds the lock."""
+    """Hold the lock in another session."""
     holder = await asyncpg.connect(url)
     assert await holder.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
 
@@ -129,7 +130,7 @@ async def waiting(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def pausing(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """It did not get a table's lock, and is about to ask again."""
+    """Block a table lock: the revision is rolled back, and its run pauses before the retry."""
     ini = project.make_history(folder, project.contended("held", pause_seconds=BUDGET_SECONDS + 1))
     async with in_the_way(url, "SELECT count(*) FROM accounts", "report") as blocker:
 
@@ -146,7 +147,7 @@ async def pausing(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def in_a_statement(url: str, folder: Path, revision: Revision | None = None) -> AsyncIterator[Stage]:
-    """In the middle of a long statement, in the revision's transaction or, with a `revision`, outside of any."""
+    """Hold the run in a long statement, in the revision's transaction or, with a `revision`, outside of any."""
 
     def lose() -> None:
         evidence.let_go(url)
@@ -157,7 +158,7 @@ async def in_a_statement(url: str, folder: Path, revision: Revision | None = Non
 
 
 def in_autocommit(url: str, folder: Path, *, idempotent: bool = True) -> AbstractAsyncContextManager[Stage]:
-    """The same outside a transaction, after something was committed."""
+    """Hold the run in a statement outside a transaction, after a part was committed."""
     body = f"""
         with op.get_context().autocommit_block():
             op.execute("DROP TABLE IF EXISTS marks")
@@ -170,7 +171,7 @@ def in_autocommit(url: str, folder: Path, *, idempotent: bool = True) -> Abstrac
 
 @asynccontextmanager
 async def in_python(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """In Python code, with the transaction open."""
+    """Hold the run in Python code, with the transaction open."""
 
     def late() -> None:
         (folder / "wake").touch()
@@ -180,7 +181,7 @@ async def in_python(url: str, folder: Path) -> AsyncIterator[Stage]:
         terminate(url, holders.MIGRATING)
         late()
 
-    # it must not come to its end in the moment between its budget's and its cancellation
+    # it must not finish between the end of its budget and its cancellation
     held = holders.in_python(folder, "held")
     ini = project.make_history(folder, replace(held, upgrade=held.upgrade + project.WAIT_FOR_THE_TEST))
     yield Stage(url, ini, (folder / "asleep").exists, lose, late)
@@ -188,7 +189,7 @@ async def in_python(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def committing(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """Inside COMMIT, before anything is."""
+    """Hold the run inside COMMIT, before the server has committed."""
 
     def lose() -> None:
         terminate(url, holders.MIGRATING)
@@ -200,7 +201,7 @@ async def committing(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def committed(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """Inside COMMIT, after it: the server waits for a standby that there is not, and has not answered."""
+    """Hold the run inside COMMIT, after the commit: the server has not answered, and waits for a missing standby."""
     fetch_sync(url, f'ALTER DATABASE "{urlsplit(url).path[1:]}" SET synchronous_commit = off')
     ini = project.make_history(folder, Revision("held", 'mark()\nop.execute("SET LOCAL synchronous_commit = on")'))
     fetch_sync(url, "ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
@@ -215,7 +216,7 @@ async def committed(url: str, folder: Path) -> AsyncIterator[Stage]:
 
 @asynccontextmanager
 async def verifying(url: str, folder: Path) -> AsyncIterator[Stage]:
-    """All is committed, the lock still held, and the connection that verifies does not come about."""
+    """Hold the run after its last commit, with the lock held, while it cannot connect to verify."""
     ini = project.make_history(folder, project.held())
     with wire(url) as (server, through):
 

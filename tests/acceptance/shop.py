@@ -1,4 +1,4 @@
-"""Somebody else's FastAPI project, with api/migrations copied under another name beside an Alembic of its own."""
+"""Another FastAPI project, with a copy of api/migrations under another name beside an Alembic history of its own."""
 
 import re
 import shutil
@@ -12,10 +12,10 @@ from textwrap import indent
 import httpx
 
 from devtools.ports import HOST, free_port
-from tests.acceptance.fleet import Instance, environment
-from tests.acceptance.project import ROOT, WAIT_FOR_THE_TEST
-from tests.pace import scaled
-from tests.warm import Process, run
+from tests.support.fleet import Instance, environment
+from tests.support.pace import scaled
+from tests.support.project import ROOT, WAIT_FOR_THE_TEST
+from tests.support.warm import Process, run
 
 MAIN = """\
 from fastapi import FastAPI
@@ -94,17 +94,17 @@ def run_migrations_online() -> None:
 def python(
     project: Path, *arguments: str, url: str | None = None, **settings: str
 ) -> "subprocess.CompletedProcess[str]":
-    """Run Python in the project's folder, which is all it can import from beside the libraries."""
+    """Run Python in the project's folder; it can import only from there and from the libraries."""
     return run([sys.executable, *arguments], cwd=project, env=alone(url, **settings))
 
 
 def alone(url: str | None, **settings: str) -> dict[str, str]:
-    """An environment that does not lead to this repository."""
+    """Return an environment that does not lead to this repository."""
     return {name: value for name, value in environment(url, **settings).items() if name != "PYTHONPATH"}
 
 
 def fresh_project(folder: Path, template: str) -> Path:
-    """A FastAPI project with the copied folder, and a history made by `alembic init`; returns its folder."""
+    """Create a FastAPI project with the copied folder and a history made by `alembic init`; return its folder."""
     shop = folder / "shop"
     shutil.copytree(ROOT / "api" / "migrations", shop / "db_migrations", ignore=shutil.ignore_patterns("__pycache__"))
     (shop / "__init__.py").touch()
@@ -121,7 +121,7 @@ def fresh_project(folder: Path, template: str) -> Path:
 
 
 def with_online(project: Path, online: str) -> Path:
-    """Put another `run_migrations_online` into the template's env.py, which stays as it is for the rest."""
+    """Replace `run_migrations_online` in the template's env.py and keep the rest."""
     env = project / "alembic" / "env.py"
     text, replaced = re.subn(
         r"def run_migrations_online.*?(?=^if )", lambda _: online, env.read_text(), flags=re.S | re.M
@@ -132,7 +132,7 @@ def with_online(project: Path, online: str) -> Path:
 
 
 def adopted(folder: Path, how: str) -> Path:
-    """A project whose env.py uses the given connection in one of the ways there are."""
+    """Create a project whose env.py uses the given connection in one of the possible ways."""
     if how == "run_env":
         project = fresh_project(folder, "generic")
         (project / "alembic" / "env.py").write_text(RUN_ENV)
@@ -143,7 +143,7 @@ def adopted(folder: Path, how: str) -> Path:
 
 
 class Shop(Instance):
-    """One `uvicorn shop.main:app` in the fresh project."""
+    """One `uvicorn shop.main:app` in the new project."""
 
     def __init__(self, name: str, url: str, project: Path, **settings: str) -> None:
         self.name = name
@@ -167,7 +167,7 @@ class Shop(Instance):
 
 @contextmanager
 def shops(n: int, url: str, project: Path, **settings: str) -> Iterator[list[Shop]]:
-    """Start `n` of them at once; none outlives the block, and their logs are shown when it raises."""
+    """Start `n` of them at once; stop them at the end of the block, and print their logs if it raises."""
     started: list[Shop] = []
     try:
         started.extend(Shop(f"shop-{number}", url, project, **settings) for number in range(1, n + 1))

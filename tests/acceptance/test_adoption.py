@@ -1,4 +1,4 @@
-"""The folder api/migrations in another FastAPI project, under another name, beside an Alembic history of its own."""
+"""api/migrations works as a copy in another FastAPI project, under another name, with that project's Alembic."""
 
 import shutil
 import subprocess
@@ -8,19 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.project import ROOT
 from tests.acceptance.shop import adopted, alone, fresh_project, python, shops
-from tests.servers import fetch_sync
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support import evidence
+from tests.support.fleet import MARK, WAIT_SECONDS, until_all_ready, until_one_migrates, until_phase
+from tests.support.project import ROOT
+from tests.support.servers import fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.mark.parametrize("how", ["run_env", "the cookbook's", "the asyncio cookbook's"])
-def test_one_line_is_enough(database_url: str, tmp_path: Path, how: str) -> None:
-    """Three processes at once: one migrates, the gate answers for all until it is done, and the logs say who."""
+def test_adding_one_line_lets_one_of_three_instances_migrate(database_url: str, tmp_path: Path, how: str) -> None:
+    """Three instances of the copy start: all answer 503 and name the lock holder until it is done, then all serve."""
     project = adopted(tmp_path, how)
     with shops(3, database_url, project) as three:
         holder = until_one_migrates(three)
@@ -47,7 +47,7 @@ def test_one_line_is_enough(database_url: str, tmp_path: Path, how: str) -> None
 
 
 def tables(url: str) -> list[str]:
-    """Every table there is."""
+    """Return the names of the tables in the schema `public`."""
     return [row[0] for row in fetch_sync(url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")]
 
 
@@ -56,7 +56,7 @@ def tables(url: str) -> list[str]:
 def test_an_env_that_opens_its_own_connection_is_refused(
     database_url: str, tmp_path: Path, template: str, edited: bool
 ) -> None:
-    """Alembic's templates, as they come or with a URL that works: no DDL anywhere, and a remedy to paste."""
+    """With the env.py of Alembic's template a start fails before any DDL and prints the three lines that replace it."""
     project = fresh_project(tmp_path, template)
     other = tmp_path / "other.db"
     if edited:
@@ -74,7 +74,7 @@ def test_an_env_that_opens_its_own_connection_is_refused(
 
 
 def test_the_copy_imports_nothing_of_this_project(tmp_path: Path) -> None:
-    """Every module of it, with nothing of this repository on the path."""
+    """Every module of the copied package imports without a warning, and none loads `api`, `tests` or `devtools`."""
     project = fresh_project(tmp_path, "generic")
     program = """
 import importlib, pkgutil, sys
@@ -89,8 +89,8 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in {"api", "
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 
-def test_the_commands_go_by_the_new_name(database_url: str, tmp_path: Path) -> None:
-    """`python -m shop.db_migrations` and `alembic` typed by hand do the same work, in the same history."""
+def test_the_commands_run_under_the_new_package_name(database_url: str, tmp_path: Path) -> None:
+    """`python -m shop.db_migrations` and a manual `alembic upgrade` apply revisions in turn, with one history."""
     project = adopted(tmp_path, "run_env")
     evidence.let_go(database_url)
     done = python(project, "-m", "shop.db_migrations", "status", url=database_url)
@@ -103,7 +103,7 @@ def test_the_commands_go_by_the_new_name(database_url: str, tmp_path: Path) -> N
 
 
 def copied_script(project: Path, *arguments: str, path: str, url: str | None = None) -> tuple[int, str, str]:
-    """Run the copy of migrate.sh with the package's new name in it, and with this PATH: exit code and both outputs."""
+    """Run a copy of migrate.sh with the new package name and this PATH; return exit code, standard output and error."""
     script = project / "migrate.sh"
     script.write_text((ROOT / "migrate.sh").read_text().replace("api.migrations", "shop.db_migrations"))
     script.chmod(0o755)
@@ -119,7 +119,7 @@ def copied_script(project: Path, *arguments: str, path: str, url: str | None = N
 
 
 def without_rich(project: Path) -> None:
-    """An environment `.venv` that has every library of this one but rich."""
+    """Create a `.venv` that links every library of this Python except rich."""
     venv.create(project / ".venv", symlinks=True)
     libraries = next((project / ".venv" / "lib").glob("python*")) / "site-packages"
     for place in {Path(entry) for entry in sys.path if entry.endswith("-packages")}:
@@ -128,16 +128,16 @@ def without_rich(project: Path) -> None:
                 (libraries / one.name).symlink_to(one)
 
 
-def test_the_copied_script_needs_no_rich(database_url: str, tmp_path: Path) -> None:
-    """The progress bar is optional, and so is the project's own ./dev."""
+def test_the_copied_migrate_sh_runs_without_rich(database_url: str, tmp_path: Path) -> None:
+    """With a `.venv` that lacks rich, and without ./dev, the copied migrate.sh prints the status and exits with 0."""
     project = adopted(tmp_path, "run_env")
     without_rich(project)
     code, out, err = copied_script(project, "status", path="/usr/bin:/bin", url=database_url)
     assert (code, "2 pending" in out) == (0, True), err
 
 
-def test_the_copied_script_says_what_is_missing(tmp_path: Path) -> None:
-    """One line and exit code 2, where no Python has the libraries."""
+def test_the_copied_migrate_sh_names_the_missing_libraries(tmp_path: Path) -> None:
+    """No Python on PATH has the libraries: the copied migrate.sh exits with 2 and names them in one line."""
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "dirname").symlink_to(str(shutil.which("dirname")))

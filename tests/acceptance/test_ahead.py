@@ -1,12 +1,12 @@
-"""A database that is newer than the build: served if the history proves it, refused otherwise, and always explained."""
+"""A build that is older than the database serves with a warning if the history proves it, and refuses otherwise."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, alembic, fleet, migrate, until_all_ready, until_phase
-from tests.servers import fetch_sync
+from tests.support import evidence, project
+from tests.support.fleet import Instance, alembic, fleet, migrate, until_all_ready, until_phase
+from tests.support.servers import fetch_sync
 
 pytestmark = pytest.mark.acceptance
 
@@ -17,7 +17,7 @@ STRANGER = "5f0e1dab1e55"
 
 @pytest.fixture
 def ahead(ledger_url: str, tmp_path: Path) -> str:
-    """A database that the next release has migrated."""
+    """Return a database that a newer release has migrated."""
     code, output = migrate("upgrade", url=ledger_url, ini=project.make_history(tmp_path, project.quick(NEWER)))
     assert code == 0, output
     return ledger_url
@@ -25,24 +25,24 @@ def ahead(ledger_url: str, tmp_path: Path) -> str:
 
 @pytest.fixture
 def diverged(ledger_url: str) -> str:
-    """A database at a revision that nobody has ever recorded."""
+    """Return a database whose version table names a revision that no history row records."""
     fetch_sync(ledger_url, f"UPDATE alembic_version SET version_num = '{STRANGER}'")
     return ledger_url
 
 
 def assert_readable(output: str) -> None:
-    """No word of what Alembic or Python would say."""
+    """Assert that the output contains no traceback and no "Can't locate revision" of Alembic."""
     assert "Can't locate revision" not in output
     assert "Traceback" not in output
 
 
 def logs(instances: list[Instance]) -> str:
-    """All that was written."""
+    """Return the logs of all instances as one string."""
     return "".join(instance.log() for instance in instances)
 
 
 def test_an_older_build_serves_and_warns(ahead: str) -> None:
-    """A rollback, or an old pod that restarts: ready, with `warn`, and nothing is touched."""
+    """Two instances of an older build start on a newer database: they serve with status `warn` and change nothing."""
     before = evidence.history(ahead)
     with fleet(2, ahead) as instances:
         until_all_ready(instances)
@@ -60,8 +60,8 @@ def test_an_older_build_serves_and_warns(ahead: str) -> None:
     assert evidence.history(ahead) == before
 
 
-def test_an_older_build_refuses_if_told_to(ahead: str) -> None:
-    """With MIGRATION_ON_AHEAD=refuse it stays unready, or ends, and says what to deploy."""
+def test_an_older_build_refuses_with_on_ahead_refuse(ahead: str) -> None:
+    """With MIGRATION_ON_AHEAD=refuse an older build stays unready or exits, and says which release to deploy."""
     with fleet(1, ahead, MIGRATION_ON_AHEAD="refuse", MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
         body = instances[0].health()
@@ -75,8 +75,8 @@ def test_an_older_build_refuses_if_told_to(ahead: str) -> None:
     assert evidence.versions(ahead) == [NEWER]
 
 
-def test_the_commands_serve_or_refuse_alike(ahead: str) -> None:
-    """`upgrade` has nothing to do and warns, or refuses with 7; `check` never calls it "at head"."""
+def test_the_commands_warn_or_refuse_on_a_newer_database(ahead: str) -> None:
+    """`upgrade` exits with 0 and warns, or with 7 if MIGRATION_ON_AHEAD=refuse; `check` exits with 7 in both cases."""
     code, output = migrate("upgrade", url=ahead)
     assert (code, f"deploy the release that contains {NEWER}" in output) == (0, True), output
     assert_readable(output)
@@ -88,8 +88,8 @@ def test_the_commands_serve_or_refuse_alike(ahead: str) -> None:
 
 
 @pytest.mark.parametrize("arguments", [("downgrade", "-1", "--yes"), ("upgrade", HEAD)])
-def test_nothing_runs_from_a_revision_this_build_does_not_have(ahead: str, arguments: tuple[str, ...]) -> None:
-    """An older build can neither undo nor pass by what it does not know."""
+def test_no_revision_runs_from_a_revision_this_build_does_not_have(ahead: str, arguments: tuple[str, ...]) -> None:
+    """On a newer database an older build's `downgrade` and `upgrade` to its own head exit with 7 and change nothing."""
     before = evidence.history(ahead)
     code, output = migrate(*arguments, url=ahead)
     assert (code, NEWER in output) == (7, True), output
@@ -97,8 +97,8 @@ def test_nothing_runs_from_a_revision_this_build_does_not_have(ahead: str, argum
     assert (evidence.history(ahead), evidence.versions(ahead)) == (before, [NEWER])
 
 
-def test_without_proof_it_is_another_line(diverged: str) -> None:
-    """Nothing shows that the unknown revision is newer: refused, naming both and what to deploy."""
+def test_instances_refuse_a_revision_without_proof_that_it_is_newer(diverged: str) -> None:
+    """The history does not know the database's revision: both instances refuse, and name it and their own head."""
     with fleet(2, diverged, MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
         for instance in instances:
@@ -112,8 +112,8 @@ def test_without_proof_it_is_another_line(diverged: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["upgrade", "check", "wait"])
-def test_the_commands_name_both_lines(diverged: str, command: str) -> None:
-    """Exit 7 and one line."""
+def test_a_command_names_both_revisions_of_a_diverged_database(diverged: str, command: str) -> None:
+    """On a diverged database the command exits with 7; its one line names both revisions and the release to deploy."""
     code, output = migrate(command, url=diverged)
     assert code == 7, output
     assert len(output.splitlines()) == 1
@@ -123,8 +123,8 @@ def test_the_commands_name_both_lines(diverged: str, command: str) -> None:
     assert_readable(output)
 
 
-def test_a_stamp_blames_the_database_and_not_its_target(ledger_url: str) -> None:
-    """Where the database is at a revision that this build does not have; and the way that overrides it."""
+def test_a_stamp_from_an_unknown_revision_is_refused(ledger_url: str) -> None:
+    """`stamp` exits with 7, names the database's unknown revision and proposes `alembic stamp --purge`, which works."""
     fetch_sync(ledger_url, "UPDATE alembic_version SET version_num = 'of_another_build'")
     code, output = migrate("stamp", "head", url=ledger_url)
     assert (code, "of_another_build" in output, "alembic stamp --purge" in output) == (7, True, True), output
@@ -133,8 +133,8 @@ def test_a_stamp_blames_the_database_and_not_its_target(ledger_url: str) -> None
     assert evidence.versions(ledger_url) == [project.head()]
 
 
-def test_alembic_by_hand_explains_it_too(ahead: str) -> None:
-    """`alembic upgrade head`, typed by hand with the older build, ends with the same line."""
+def test_a_manual_alembic_upgrade_says_which_release_to_deploy(ahead: str) -> None:
+    """`alembic upgrade head` of an older build fails, says which release to deploy, and prints no traceback."""
     code, output = alembic("upgrade", "head", url=ahead)
     assert code != 0
     assert f"deploy the release that contains {NEWER}" in output
@@ -142,8 +142,8 @@ def test_alembic_by_hand_explains_it_too(ahead: str) -> None:
 
 
 @pytest.mark.parametrize("command", ["current", "check"])
-def test_alembic_reads_by_hand_without_a_traceback(ahead: str, command: str) -> None:
-    """Reading commands meet a revision that this build does not have, and say so."""
+def test_a_manual_alembic_read_names_the_unknown_revision(ahead: str, command: str) -> None:
+    """On a newer database `alembic current` and `alembic check` print the database's revision and no traceback."""
     _, output = alembic(command, url=ahead)
     assert NEWER in output
     assert_readable(output)

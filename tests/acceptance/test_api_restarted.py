@@ -1,4 +1,4 @@
-"""The Kubernetes API server is restarted while pods migrate and wait; at first it refuses everything."""
+"""The Kubernetes API server restarts and refuses requests for a while; lock holder and waiters survive that."""
 
 from pathlib import Path
 
@@ -8,25 +8,25 @@ import pytest
 from devtools.ports import HOST
 from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.places import PostgresPlace, outcomes
-from tests.referees import LeaseReferee
-from tests.waiting import wait_until
+from tests.support.places import PostgresPlace, outcomes
+from tests.support.referees import LeaseReferee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 LONG = {"MIGRATION_LEASE_SECONDS": "30"}
-"""The holder outlasts a restart of any length that a busy machine makes of it."""
+"""The Lease outlasts a restart of the API server, however long a busy machine takes for it."""
 ADVICE = "rbac.yaml"
 
 
 @pytest.fixture
 def game(kubernetes_referee: LeaseReferee, postgresql_place: PostgresPlace, tmp_path: Path) -> Game:
-    """An election over a Lease, and revisions on PostgreSQL."""
+    """Return an election over a Lease for revisions on PostgreSQL."""
     return make_game(kubernetes_referee, postgresql_place, tmp_path)
 
 
-def test_nobody_is_lost_to_a_restart(game: Game, kubernetes_referee: LeaseReferee) -> None:
-    """The waiters are refused, go on waiting and get ready; the one that migrates goes on."""
+def test_a_restart_of_the_kubernetes_api_ends_no_instance(game: Game, kubernetes_referee: LeaseReferee) -> None:
+    """The API stops, then answers 403, then works: the lock holder finishes its run and both waiters become ready."""
     api = kubernetes_referee.api
 
     def readyz() -> int:

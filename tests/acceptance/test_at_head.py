@@ -1,16 +1,16 @@
-"""At head there is nothing to do, and next to nothing is done: one connection, one query, no lock, no words."""
+"""An instance that starts at head opens one connection, runs one query, acquires no lock and runs no revision."""
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, fleet, migrate, until_all_ready
 from tests.acceptance.wire import wire
+from tests.support import evidence
+from tests.support.fleet import MARK, fleet, migrate, until_all_ready
 
 pytestmark = pytest.mark.acceptance
 
 
-def test_the_wire_sees_everything(ledger_url: str) -> None:
-    """A command that is known to ask several questions is counted: the numbers below are not zero by accident."""
+def test_the_proxy_counts_connections_and_statements(ledger_url: str) -> None:
+    """The proxy sees that `stamp head` opens two connections and tries the lock, so the counts below are real."""
     with wire(ledger_url) as (server, url):
         code, output = migrate("stamp", "head", url=url)
         assert code == 0, output
@@ -18,8 +18,8 @@ def test_the_wire_sees_everything(ledger_url: str) -> None:
     assert any("pg_try_advisory_lock" in statement for statement in server.statements)
 
 
-def test_a_start_at_head_takes_one_connection_and_one_query(ledger_url: str) -> None:
-    """The service's pool connects with the first request, so all that is counted is the package's."""
+def test_a_start_at_head_uses_one_connection_and_one_query(ledger_url: str) -> None:
+    """An instance at head becomes ready with one connection and one query; its pool connects on the first request."""
     with wire(ledger_url) as (server, url), fleet(1, url) as instances:
         until_all_ready(instances)
         assert len(server.statements) == 1, server.statements
@@ -30,16 +30,16 @@ def test_a_start_at_head_takes_one_connection_and_one_query(ledger_url: str) -> 
         assert server.connections == 2
 
 
-def test_a_start_without_the_package_takes_none(ledger_url: str) -> None:
-    """The baseline: with MIGRATION_STRATEGY=off an instance starts and is ready without the database."""
+def test_a_start_with_strategy_off_opens_no_connection(ledger_url: str) -> None:
+    """With MIGRATION_STRATEGY=off, the baseline, an instance becomes ready and never connects to the database."""
     with wire(ledger_url) as (server, url), fleet(1, url, MIGRATION_STRATEGY="off") as instances:
         until_all_ready(instances)
         assert instances[0].health()["phase"] == "off"
         assert (server.connections, server.statements) == (0, [])
 
 
-def test_nobody_takes_the_lock_at_head(ledger_url: str) -> None:
-    """Three start at once: no advisory lock is asked for, nothing is written, and nobody says that it migrates."""
+def test_no_instance_tries_the_lock_at_head(ledger_url: str) -> None:
+    """Three instances start at head: each runs one query, none tries the advisory lock or writes to the history."""
     before = evidence.history(ledger_url)
     with wire(ledger_url) as (server, url), fleet(3, url) as instances:
         until_all_ready(instances)

@@ -1,4 +1,4 @@
-"""What cannot succeed is not tried again: connections counted on the wire, for the command and for an instance."""
+"""A failure that a retry cannot repair is not retried: a proxy counts the connections of a command and an instance."""
 
 import os
 import re
@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import fleet, migrate
 from tests.acceptance.wire import wire
-from tests.servers import Server
+from tests.support import evidence, project
+from tests.support.fleet import fleet, migrate
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.acceptance
 
@@ -24,7 +24,7 @@ REFUSED = {
 
 @pytest.fixture
 def role(server: Server) -> Iterator[None]:
-    """A role with a password, which may connect and no more."""
+    """Create a role with a password that may only connect."""
     server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'right'")
     yield
     server.execute(f"DROP ROLE {ROLE}")
@@ -32,8 +32,8 @@ def role(server: Server) -> Iterator[None]:
 
 @pytest.mark.usefixtures("role")
 @pytest.mark.parametrize(("account", "database", "words"), REFUSED.values(), ids=REFUSED)
-def test_a_refusal_is_asked_for_once(database_url: str, account: str, database: str | None, words: str) -> None:
-    """A storm of wrong passwords locks accounts: one connection, and the process ends, long before its budget does."""
+def test_a_refused_login_is_not_retried(database_url: str, account: str, database: str | None, words: str) -> None:
+    """The server refuses password, role or database: command and instance connect once each and exit at once."""
     with wire(database_url) as (server, through):
         url = through.replace("postgres@", f"{account}@")
         if database is not None:
@@ -48,14 +48,14 @@ def test_a_refusal_is_asked_for_once(database_url: str, account: str, database: 
 
 
 def two_heads(folder: Path) -> Path:
-    """The ledger's history with two revisions after its last."""
+    """Create the ledger's history with two revisions after its last one."""
     ini, right = project.make_history(folder, project.quick("left")), project.quick("right")
     project.revision_file(ini, right).write_text(right.source(project.head()))
     return ini
 
 
-def test_several_heads_are_no_connection(database_url: str, tmp_path: Path) -> None:
-    """The tree is looked at first: nobody connects, and the line names both heads."""
+def test_several_heads_fail_before_any_connection(database_url: str, tmp_path: Path) -> None:
+    """On a history with two heads the command and the instance fail, name both heads, and never connect."""
     ini = two_heads(tmp_path)
     with wire(database_url) as (server, url):
         code, output = migrate("upgrade", url=url, ini=ini)
@@ -68,8 +68,8 @@ def test_several_heads_are_no_connection(database_url: str, tmp_path: Path) -> N
     assert evidence.versions(database_url) == []
 
 
-def test_several_heads_are_a_finding(database_url: str, tmp_path: Path) -> None:
-    """The doctor fails and says what to do about them, and all the other checks are made."""
+def test_doctor_reports_several_heads(database_url: str, tmp_path: Path) -> None:
+    """On a history with two heads `doctor` fails that one check, says how to merge them, and runs all other checks."""
     code, output = migrate("doctor", url=database_url, ini=two_heads(tmp_path))
     assert (code, " checks, 1 failed" in output) == (1, True), output
     assert re.search(

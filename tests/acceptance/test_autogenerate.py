@@ -1,4 +1,4 @@
-"""`alembic revision --autogenerate` through the three-line env.py writes what the database can execute."""
+"""`alembic revision --autogenerate` with the three-line env.py writes revisions that the database can run."""
 
 import re
 import sqlite3
@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import project
-from tests.acceptance.fleet import alembic, migrate
-from tests.servers import fetch_sync
+from tests.support import project
+from tests.support.fleet import alembic, migrate
+from tests.support.servers import fetch_sync
 
 pytestmark = pytest.mark.acceptance
 
 NATIVE = "advisory_lock"
-"""The strategy, by name: a test's folder may be a container's own, where `auto` refuses a file."""
+"""The tests name the strategy, because `auto` refuses a SQLite file in a container's own file system."""
 
 
-def test_on_sqlite_a_column_is_changed_in_a_batch(tmp_path: Path) -> None:
-    """SQLite cannot drop a column that is in an index; a batch copies the table, and what was generated runs."""
+def test_autogenerate_drops_a_sqlite_column_in_a_batch(tmp_path: Path) -> None:
+    """Only the SQLite database has a column: the generated revision drops it with batch_alter_table, and it runs."""
     url, ini = f"sqlite:///{tmp_path / 'shop.db'}", project.make_history(tmp_path)
     assert migrate("upgrade", url=url, ini=ini, MIGRATION_STRATEGY=NATIVE)[0] == 0
     with closing(sqlite3.connect(tmp_path / "shop.db")) as database:
@@ -50,8 +50,8 @@ run_env(
 """
 
 
-def test_filters_of_the_project_s_own_never_let_our_table_through(database_url: str, tmp_path: Path) -> None:
-    """Its filters count, and what is generated does not drop the history table, in whatever schema that is."""
+def test_autogenerate_keeps_the_history_table_despite_own_filters(database_url: str, tmp_path: Path) -> None:
+    """env.py has filters of its own: autogenerate applies them, drops the unknown table and keeps the history table."""
     ini = project.make_history(tmp_path)
     fetch_sync(database_url, "CREATE SCHEMA core")
     fetch_sync(database_url, "CREATE TABLE spatial_ref_sys (a int)")

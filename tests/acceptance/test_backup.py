@@ -1,4 +1,4 @@
-"""Backups by `./migrate.sh`: taken under load they restore; until one is complete nothing is changed."""
+"""A backup by `./migrate.sh` that is taken under load restores, and no DDL runs before the backup is complete."""
 
 import asyncio
 import hashlib
@@ -17,13 +17,13 @@ import asyncpg
 import psutil
 import pytest
 
-from tests import backups
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import WAIT_SECONDS, finish, migrate, start_migrate
-from tests.pace import scaled
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import backups, evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import WAIT_SECONDS, finish, migrate, start_migrate
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 PASSWORD = "geh3im"
 LOCK = "LOCK TABLE accounts"
-"""Nobody may read them, so that a real pg_dump hangs in the server."""
+"""While a session holds this lock no other session can read the table, so a real pg_dump blocks in the server."""
 IN_THE_DUMP = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%:backup:%'"
 )
@@ -50,7 +50,7 @@ ROWS = """
 
 @pytest.fixture
 def owner_url(server: Server, ledger_url: str) -> Iterator[str]:
-    """The database at head as a superuser with a password; without one there would be none to give away."""
+    """Yield the database at head as a superuser with a password, so that a test can see a leak of the password."""
     name = ledger_url.rpartition("/")[2]
     server.execute(f"CREATE ROLE {name}_owner SUPERUSER LOGIN PASSWORD '{PASSWORD}'")
     yield server.url(name, user=f"{name}_owner", password=PASSWORD)
@@ -60,7 +60,7 @@ def owner_url(server: Server, ledger_url: str) -> Iterator[str]:
 
 @contextmanager
 def load(url: str) -> Iterator[None]:
-    """Somebody transfers money all the time, in one transaction after another."""
+    """Transfer money in one transaction after another while the block runs."""
     fetch_sync(url, "INSERT INTO accounts (name, currency) VALUES ('a', 'EUR'), ('b', 'EUR')")
     stop = threading.Event()
 
@@ -80,27 +80,27 @@ def load(url: str) -> Iterator[None]:
 
 
 def rows(url: str) -> dict[str, Any]:
-    """What the ledger holds."""
+    """Return the transactions, their sum, and the number of postings and accounts in the ledger."""
     return dict(fetch_sync(url, ROWS)[0])
 
 
 def backed_up(url: str) -> list[dict[str, Any]]:
-    """The backups in the history."""
+    """Return the backups that the history records."""
     return [row for row in evidence.history(url) if row["outcome"] == "backed_up"]
 
 
 def behind(folder: Path, *more: project.Revision) -> Path:
-    """A history in which `quick`, and `more`, are pending."""
+    """Create a history in which the revision `quick`, and `more`, are pending."""
     return project.make_history(folder / "history", project.quick(), *more)
 
 
 def dumping(url: str) -> list[int]:
-    """The server's processes that serve a pg_dump which waits for a lock."""
+    """Return the pids of the server sessions that serve a pg_dump and wait for a lock."""
     return [row[0] for row in fetch_sync(url, f"{IN_THE_DUMP} AND wait_event_type = 'Lock'")]
 
 
 def test_a_backup_under_load_restores(server: Server, owner_url: str, tmp_path: Path) -> None:
-    """By the command that was printed: the same revision, and the rows of one moment, all of them and no more."""
+    """`backup` runs during transfers; the printed command restores its revision and exactly the rows of one moment."""
     name = owner_url.rpartition("/")[2]
     folder = tmp_path / "new" / "backups"
     with load(owner_url):
@@ -136,7 +136,7 @@ def test_a_backup_under_load_restores(server: Server, owner_url: str, tmp_path: 
 
 
 def restore(command: str, server: Server, url: str) -> None:
-    """Run the command that was printed, with what it asks for in the environment; it must not do it twice."""
+    """Run the printed restore command twice with the login in the environment; only the first run may succeed."""
     login = {"PGHOST": server.host, "PGPORT": str(server.port), "PGUSER": f"{url.rpartition('/')[2]}_owner"}
     settings = {**login, "PGPASSWORD": PASSWORD, "PATH": backups.path()}
     codes = [subprocess.run(command, shell=True, env={**os.environ, **settings}).returncode for _ in range(2)]
@@ -145,7 +145,7 @@ def restore(command: str, server: Server, url: str) -> None:
 
 
 def command_lines(pid: int) -> list[str]:
-    """What anybody sees of a process and its children who looks with `ps`."""
+    """Return the command lines of a process and its children, as `ps` shows them."""
     lines = []
     for one in (psutil.Process(pid), *psutil.Process(pid).children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
@@ -154,8 +154,8 @@ def command_lines(pid: int) -> list[str]:
 
 
 @pytest.mark.parametrize("target", ["head", "quick"])
-def test_no_ddl_before_the_backup_is_complete(owner_url: str, tmp_path: Path, target: str) -> None:
-    """While pg_dump works nothing has changed but the lock, and no command line shows the password."""
+def test_no_ddl_runs_before_the_backup_is_complete(owner_url: str, tmp_path: Path, target: str) -> None:
+    """During pg_dump `upgrade --backup` holds the lock, changes nothing, and no command line shows the password."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     tools = backups.held(tmp_path / "bin")
     settings = {"PATH": backups.path(tools), "MIGRATION_BACKUP_DIR": str(folder)}
@@ -183,8 +183,8 @@ def test_no_ddl_before_the_backup_is_complete(owner_url: str, tmp_path: Path, ta
     assert saved["note"] in output
 
 
-def test_a_long_backup_outlives_the_limits_of_the_run(ledger_url: str, tmp_path: Path) -> None:
-    """It takes longer than MIGRATION_RUN_SECONDS and MIGRATION_IDLE_SECONDS, and `unlock` leaves it alone."""
+def test_a_long_backup_is_not_cut_off_by_the_limits_of_the_run(ledger_url: str, tmp_path: Path) -> None:
+    """pg_dump outlasts MIGRATION_RUN_SECONDS and MIGRATION_IDLE_SECONDS: `unlock` refuses and the upgrade succeeds."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     tools = backups.held(tmp_path / "bin")
     settings = {"PATH": backups.path(tools), "MIGRATION_BACKUP_DIR": str(folder)}
@@ -207,8 +207,8 @@ def test_a_long_backup_outlives_the_limits_of_the_run(ledger_url: str, tmp_path:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_signal_ends_pg_dump(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
-    """A real one that waits in the server: process, session, lock and partial file are gone."""
+async def test_a_signal_terminates_pg_dump(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
+    """A signal during pg_dump: the upgrade exits with 128 + n and leaves no process, session, lock or partial file."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     settings = {"PATH": backups.path(), "MIGRATION_BACKUP_DIR": str(folder)}
     before = evidence.history(ledger_url)
@@ -230,8 +230,8 @@ async def test_a_signal_ends_pg_dump(ledger_url: str, tmp_path: Path, number: si
     assert evidence.history(ledger_url) == before
 
 
-async def test_the_pg_dump_of_a_killed_process_is_ended_by_the_next(ledger_url: str, tmp_path: Path) -> None:
-    """It outlives its parent and holds locks that a revision would wait for; whoever gets the lock ends it."""
+async def test_the_pg_dump_of_a_killed_upgrade_is_terminated_by_the_next(ledger_url: str, tmp_path: Path) -> None:
+    """SIGKILL leaves a pg_dump that still holds locks; the next upgrade terminates its session and migrates."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     settings = {"PATH": backups.path(), "MIGRATION_BACKUP_DIR": str(folder)}
     async with in_the_way(ledger_url, LOCK, "lunch"):
@@ -248,8 +248,8 @@ async def test_the_pg_dump_of_a_killed_process_is_ended_by_the_next(ledger_url: 
     assert [name.rpartition(".")[2] for name in backups.files(folder)] == ["partial"]
 
 
-async def test_a_lost_lock_ends_pg_dump(ledger_url: str, tmp_path: Path) -> None:
-    """The session that holds it is ended: the backup begins again under a lock of its own, and only that one counts."""
+async def test_a_lost_lock_terminates_pg_dump(ledger_url: str, tmp_path: Path) -> None:
+    """The lock's session is terminated during pg_dump: the upgrade acquires the lock again and records one backup."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     settings = {"PATH": backups.path(), "MIGRATION_BACKUP_DIR": str(folder)}
     async with in_the_way(ledger_url, LOCK, "lunch") as lunch:
@@ -268,8 +268,8 @@ async def test_a_lost_lock_ends_pg_dump(ledger_url: str, tmp_path: Path) -> None
     assert evidence.applied(ledger_url)[-1:] == ["quick"]
 
 
-def test_old_backups_go(ledger_url: str, tmp_path: Path) -> None:
-    """As many stay as the setting says; at head nothing is backed up, and nothing removed."""
+def test_old_backups_are_deleted(ledger_url: str, tmp_path: Path) -> None:
+    """With MIGRATION_BACKUP_KEEP=2 the third backup deletes the oldest; an upgrade at head takes and deletes none."""
     ini, folder = behind(tmp_path), tmp_path / "backups"
     settings = {"PATH": backups.path(), "MIGRATION_BACKUP_DIR": str(folder), "MIGRATION_BACKUP_KEEP": "2"}
     for arguments in (["backup"], ["backup"], ["upgrade", "--backup"]):
@@ -284,7 +284,7 @@ def test_old_backups_go(ledger_url: str, tmp_path: Path) -> None:
     assert len(backed_up(ledger_url)) == 3
 
 
-def test_a_folder_without_a_backup_is_a_mistake(ledger_url: str) -> None:
-    """`--to` alone would let somebody believe that there is a backup."""
+def test_a_folder_without_a_backup_is_refused(ledger_url: str) -> None:
+    """`upgrade --to` without --backup would take no backup, so the command exits with 2 and proposes --backup."""
     code, output = migrate("upgrade", "--to", "there", url=ledger_url)
     assert (code, "add --backup" in output) == (2, True), output

@@ -1,4 +1,4 @@
-"""Whatever is wrong, ./migrate.sh says it in one line with the right exit code, and an instance stays explainable."""
+"""A wrong setting or argument gives one line and its own exit code; an instance exits, or stays up and says why."""
 
 import os
 import shutil
@@ -11,27 +11,27 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance.evidence import advisory_locks, versions
-from tests.acceptance.fleet import environment, fleet, until_phase
-from tests.acceptance.project import ROOT, head, make_history, quick, revision_file
-from tests.pace import scaled
-from tests.servers import Server
-from tests.waiting import FOREVER_SECONDS
-from tests.warm import Process
+from tests.support.evidence import advisory_locks, versions
+from tests.support.fleet import environment, fleet, until_phase
+from tests.support.pace import scaled
+from tests.support.project import ROOT, head, make_history, quick, revision_file
+from tests.support.servers import Server
+from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import Process
 
 pytestmark = pytest.mark.acceptance
 
 SECRET = "s3cret-word"
-"""In every URL here; nobody may ever see it."""
+"""The password in every URL here; no output may contain it."""
 
 LIMIT = f"{scaled(1):g}"
 GUARDED = "guarded_bad_input"
-"""A role that needs a password and may do nothing."""
+"""A role that needs a password and has no privileges."""
 
 
 @dataclass(frozen=True)
 class Bad:
-    """A command that must end with `code` and one line that has `words` in it.
+    """A command that must exit with `code` and print one line that contains `words`.
 
     `settings` may name {server} (host:port), {database} and {folder} (an empty one).
     """
@@ -43,7 +43,7 @@ class Bad:
 
 
 def url(text: str) -> dict[str, str]:
-    """Settings that name this database."""
+    """Return the settings that name this database."""
     return {"DATABASE_URL": text}
 
 
@@ -108,7 +108,7 @@ ON_A_SERVER = {
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of what migrate.sh needs: the settings of nobody's .env may get in the way."""
+    """Copy what migrate.sh needs into a folder without a .env file."""
     tmp_path = tmp_path_factory.mktemp("project")
     for name in ("api", "alembic"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
@@ -119,14 +119,14 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def guarded(server: Server) -> Iterator[None]:
-    """The role `GUARDED`, whose password is not the secret itself."""
+    """Create the role `GUARDED`, whose password differs from `SECRET`."""
     server.execute(f"CREATE ROLE {GUARDED} LOGIN PASSWORD 'right-{SECRET}'")
     yield
     server.execute(f"DROP ROLE {GUARDED}")
 
 
 def run(project: Path, *arguments: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """Run what the copy's ./migrate.sh becomes to its end, its two outputs apart."""
+    """Run `python -m api.migrations` in the copy, with standard output and standard error apart."""
     words = [sys.executable, "-m", "api.migrations", *arguments]
     pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with Process(words, cwd=project, env=environment(None, **settings), text=True, **pipes) as process:  # type: ignore[call-overload]
@@ -135,7 +135,7 @@ def run(project: Path, *arguments: str, **settings: str) -> "subprocess.Complete
 
 
 def fails(project: Path, bad: Bad, **names: str) -> None:
-    """Run the command; assert that it ends as `bad` says, on standard error and with no more than one line."""
+    """Run the command; assert that it exits as `bad` says and prints one line, on standard error only."""
     settings = {name: value.format(folder=project, **names) for name, value in bad.settings.items()}
     done = run(project, *bad.arguments, **settings)
     assert (done.returncode, done.stdout) == (bad.code, ""), done.stderr
@@ -149,16 +149,16 @@ def fails(project: Path, bad: Bad, **names: str) -> None:
 
 
 @pytest.mark.parametrize("bad", SETTINGS.values(), ids=SETTINGS)
-def test_a_wrong_setting_is_one_line(project: Path, bad: Bad) -> None:
-    """Said before or without any answer of a database, with the variable to correct and without the password."""
+def test_a_wrong_setting_gives_one_line(project: Path, bad: Bad) -> None:
+    """A command with a wrong setting exits with its code; its one line says what to correct and shows no password."""
     fails(project, bad)
 
 
 FILE = f"DATABASE_URL=postgresql://someone:{SECRET}@127.0.0.1:1/nowhere\n"
 
 
-def test_an_env_file_in_another_encoding_is_one_line(project: Path) -> None:
-    """Said by a command, by `alembic` typed by hand, and by the service when it starts."""
+def test_a_utf_16_env_file_gives_one_line(project: Path) -> None:
+    """The .env file is UTF-16: a command, a manual `alembic` and the service fail and say to save it as UTF-8."""
     (project / ".env").write_bytes(FILE.encode("utf-16"))
     words = f"{project / '.env'} is UTF-16, as Windows PowerShell writes files, and not UTF-8. To fix: save it as UTF-8"
     fails(project, Bad(f"ConfigurationError: {words}", arguments=("check",)))
@@ -173,8 +173,8 @@ def test_an_env_file_in_another_encoding_is_one_line(project: Path) -> None:
         assert ("Traceback" in output) is (command[0] == "uvicorn")
 
 
-def test_an_env_file_that_may_not_be_read_is_one_line(project: Path) -> None:
-    """It belongs to root, and the process does not run as root, or runs as a root that has no such right."""
+def test_an_unreadable_env_file_gives_one_line(project: Path) -> None:
+    """The process has no permission to read the .env file: `check` exits with 2 and one line that says so."""
     (project / ".env").write_text(FILE)
     (project / ".env").chmod(0)
     without = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
@@ -189,17 +189,17 @@ def test_an_env_file_that_may_not_be_read_is_one_line(project: Path) -> None:
 
 @pytest.mark.usefixtures("guarded")
 @pytest.mark.parametrize("bad", ON_A_SERVER.values(), ids=ON_A_SERVER)
-def test_what_the_server_or_the_history_refuses_is_one_line(
+def test_a_refusal_by_the_server_or_the_history_gives_one_line(
     project: Path, server: Server, database_url: str, bad: Bad
 ) -> None:
-    """The cause and what to do about it; nothing is changed and no lock stays."""
+    """The server or the history refuses the command: one line says why, nothing is changed and no lock is left."""
     fails(project, bad, server=f"{server.host}:{server.port}", database=database_url.rpartition("/")[2])
     assert versions(database_url) == []
     assert advisory_locks(database_url) == 0
 
 
-def test_several_heads_are_one_line(project: Path, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Two branches without a merge are refused before the database is touched, with both heads and the way out."""
+def test_two_heads_give_one_line(project: Path, database_url: str, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """On a history with two heads `upgrade` exits with 2, names them and the merge command, and changes nothing."""
     ini = make_history(tmp_path_factory.mktemp("history"), quick("left"))
     below = quick("right").source(head())
     revision_file(ini, quick("right")).write_text(below)
@@ -208,9 +208,9 @@ def test_several_heads_are_one_line(project: Path, database_url: str, tmp_path_f
     assert versions(database_url) == []
 
 
-def test_a_downgrade_off_a_terminal_needs_yes(project: Path, ledger_url: str) -> None:
-    """Nobody is there to ask, so nothing is undone."""
-    fails(project, Bad("add --yes", url(ledger_url), ("downgrade", "-1")))
+def test_a_downgrade_without_a_terminal_needs_yes(project: Path, ledger_url: str) -> None:
+    """Standard input is not a terminal: `downgrade` without --yes exits with 2 and undoes nothing."""
+    fails(project, Bad("pass --yes", url(ledger_url), ("downgrade", "-1")))
     assert versions(ledger_url) == [head()]
 
 
@@ -231,8 +231,8 @@ STARTS = pytest.mark.parametrize(
 
 
 @STARTS
-def test_an_instance_on_hold_answers_what_is_wrong(database: str, settings: dict[str, Any], words: str) -> None:
-    """It lives and is never ready; the probes and the log say why, and none of them says the password."""
+def test_an_instance_on_hold_reports_its_failure(database: str, settings: dict[str, Any], words: str) -> None:
+    """With MIGRATION_ON_FAILURE=hold a failed instance stays up, answers 503 with the reason, and shows no password."""
     with fleet(1, database, MIGRATION_ON_FAILURE="hold", **settings) as (one,):
         until_phase([one], "failed")
         answer = one.get("/health/migrations")
@@ -251,10 +251,10 @@ def test_an_instance_on_hold_answers_what_is_wrong(database: str, settings: dict
 
 @STARTS
 @pytest.mark.parametrize(("mode", "code"), [("gate", 143), ("block", 3)])
-def test_an_instance_that_may_exit_says_why(
+def test_a_failed_instance_exits_and_logs_why(
     database: str, settings: dict[str, Any], words: str, mode: str, code: int
 ) -> None:
-    """A supervisor sees a failure, and the last lines of the log say which."""
+    """Without `hold` a failed instance exits with 143 (mode gate) or 3 (mode block), and one log line says why."""
     with fleet(1, database, MIGRATION_STARTUP_MODE=mode, **settings) as (one,):
         assert one.wait() == code
         log = one.log()
@@ -264,8 +264,8 @@ def test_an_instance_that_may_exit_says_why(
         assert SECRET not in log
 
 
-def test_a_service_without_a_url_of_its_own_says_so(ledger_url: str) -> None:
-    """The migration has its URL and is done, the pool has none: the instance ends and does not stay silent."""
+def test_a_service_without_a_url_for_its_pool_exits(ledger_url: str) -> None:
+    """Only MIGRATION_DATABASE_URL is set: the service's pool has no URL, so the instance exits and logs that once."""
     with fleet(1, None, MIGRATION_DATABASE_URL=ledger_url) as (one,):
         assert one.wait() == 143
         said = [line for line in one.log().splitlines() if " ERROR " in line]
@@ -275,7 +275,7 @@ def test_a_service_without_a_url_of_its_own_says_so(ledger_url: str) -> None:
 
 
 def test_the_help_needs_no_database(project: Path) -> None:
-    """With nothing set at all, `--help` lists every command and exit code."""
+    """With no setting at all `./migrate.sh --help` exits with 0 and lists the exit codes."""
     script = ["./migrate.sh", "--help"]
     own = environment(None, VIRTUAL_ENV=sys.prefix)
     done = subprocess.run(script, cwd=project, env=own, capture_output=True, text=True, timeout=FOREVER_SECONDS)

@@ -1,25 +1,25 @@
-"""Every path to DDL takes the same lock: what people type races the instances and loses nothing."""
+"""Commands that people type acquire the same lock as the instances, so no revision is lost or applied twice."""
 
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, alembic, finish, fleet, migrate, start_alembic, start_migrate, until_all_ready
 from tests.acceptance.test_fleet import EXTRA, assert_applied_once
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, alembic, finish, fleet, migrate, start_alembic, start_migrate, until_all_ready
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
-    """The history of the fleet's test: slow, held, and an index built concurrently."""
+    """Create the history of test_fleet: a slow revision, a held one, and an index that is built concurrently."""
     return project.make_history(tmp_path, *EXTRA)
 
 
-def test_five_instances_and_two_commands_race(database_url: str, ini: Path) -> None:
-    """Seven start at once; whoever migrates, all succeed, and everything was applied once."""
+def test_one_of_five_instances_and_two_commands_migrates(database_url: str, ini: Path) -> None:
+    """`alembic upgrade`, `./migrate.sh upgrade` and five instances start at once: one migrates, all seven succeed."""
     with (
         start_alembic("upgrade", "head", url=database_url, ini=ini, MIGRATION_INSTANCE="by-hand") as by_hand,
         start_migrate("upgrade", url=database_url, ini=ini, MIGRATION_INSTANCE="script") as script,
@@ -39,8 +39,8 @@ def test_five_instances_and_two_commands_race(database_url: str, ini: Path) -> N
     assert_applied_once(database_url, ini)
 
 
-def test_reading_commands_work_while_somebody_migrates(database_url: str, ini: Path) -> None:
-    """`current`, `history` and `upgrade --sql` take no lock, so they do not wait for the one who has it."""
+def test_reading_commands_work_while_another_process_migrates(database_url: str, ini: Path) -> None:
+    """`alembic current`, `history` and `upgrade --sql` succeed while another process holds the lock and migrates."""
     with start_migrate("upgrade", url=database_url, ini=ini) as upgrade:
         wait_until(lambda: evidence.running(database_url) == ["held"], "the held revision", seconds=60)
         code, output = alembic("current", url=database_url, ini=ini)
@@ -55,8 +55,8 @@ def test_reading_commands_work_while_somebody_migrates(database_url: str, ini: P
         assert code == 0, output
 
 
-def test_the_models_agree_with_the_history(ledger_url: str) -> None:
-    """`alembic check` finds nothing to generate, and our own table is none of its business."""
+def test_alembic_check_finds_no_difference_at_head(ledger_url: str) -> None:
+    """At head `alembic check` finds no difference between models and database, and ignores the history table."""
     code, output = alembic("check", url=ledger_url)
     assert code == 0, output
     assert "No new upgrade operations detected" in output
@@ -64,8 +64,8 @@ def test_the_models_agree_with_the_history(ledger_url: str) -> None:
     assert (code, output.splitlines()[-1]) == (0, f"{project.head()} (head)"), output
 
 
-def test_a_script_needs_no_database() -> None:
-    """`--sql` writes the whole history, the concurrent index outside any transaction, and connects to nothing."""
+def test_upgrade_sql_needs_no_database() -> None:
+    """`alembic upgrade head --sql` never connects, and writes the concurrent index outside any transaction."""
     code, output = alembic("upgrade", "head", "--sql", url="postgresql://nobody@127.0.0.1:1/nowhere")
     assert code == 0, output
     assert "CREATE TABLE accounts" in output
@@ -74,8 +74,8 @@ def test_a_script_needs_no_database() -> None:
     assert after.count("BEGIN;") == after.count("COMMIT;") > 0
 
 
-def test_downgrade_and_stamp_by_hand_write_history(ledger_url: str) -> None:
-    """What Alembic is told to do is done under the lock and recorded like everything else."""
+def test_manual_alembic_commands_write_the_history(ledger_url: str) -> None:
+    """A manual `alembic downgrade`, `stamp` or `upgrade` is recorded in the history and leaves no lock."""
     *_, below, top = project.revisions()
     for arguments in (("downgrade", "-1"), ("stamp", "head"), ("stamp", below), ("upgrade", "head")):
         code, output = alembic(*arguments, url=ledger_url, MIGRATION_INSTANCE="by-hand")
@@ -91,8 +91,8 @@ def test_downgrade_and_stamp_by_hand_write_history(ledger_url: str) -> None:
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-def test_a_downgrade_waits_for_its_turn(ledger_url: str, tmp_path: Path) -> None:
-    """Alembic's own command does not start before the lock is free, and then finds what the other has done."""
+def test_a_manual_downgrade_waits_for_the_lock(ledger_url: str, tmp_path: Path) -> None:
+    """`alembic downgrade` starts while an upgrade holds the lock: it waits, then undoes what the upgrade applied."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
         wait_until(lambda: evidence.running(ledger_url) == ["held"], "the held revision", seconds=60)
@@ -105,10 +105,10 @@ def test_a_downgrade_waits_for_its_turn(ledger_url: str, tmp_path: Path) -> None
     assert evidence.marks(ledger_url) == []
 
 
-def test_migrate_sh_goes_down_and_up_again(ledger_url: str) -> None:
-    """The operator's way does the same, and asks first where it can."""
+def test_migrate_sh_downgrades_and_upgrades_again(ledger_url: str) -> None:
+    """`./migrate.sh downgrade -2` needs --yes; then `check` exits with 3, and after `upgrade` with 0."""
     code, output = migrate("downgrade", "-2", url=ledger_url)
-    assert (code, "add --yes" in output) == (2, True), output
+    assert (code, "pass --yes" in output) == (2, True), output
     assert migrate("downgrade", "-2", "--yes", url=ledger_url)[0] == 0
     assert migrate("check", url=ledger_url)[0] == 3
     assert migrate("upgrade", url=ledger_url)[0] == 0
@@ -117,13 +117,13 @@ def test_migrate_sh_goes_down_and_up_again(ledger_url: str) -> None:
 
 
 def test_env_py_is_short() -> None:
-    """The package does the work, so that adopting it is no transplantation."""
+    """The project's alembic/env.py has fewer than 40 lines, because the package does the work."""
     lines = (project.ROOT / "alembic" / "env.py").read_text().splitlines()
     assert len(lines) < 40
 
 
-def test_the_service_keeps_its_voice(database_url: str) -> None:
-    """After a migration inside the service its own loggers still speak; the template's fileConfig would mute them."""
+def test_the_service_still_logs_after_its_migration(database_url: str) -> None:
+    """After an instance has migrated, its own loggers still write; Alembic's fileConfig would disable them."""
     with fleet(1, database_url) as instances:
         until_all_ready(instances)
         assert instances[0].get("/accounts/999").status_code == 404

@@ -1,4 +1,4 @@
-"""A run that is ended from outside, wherever it is: nothing is left behind, and its end says what ended it."""
+"""A run is interrupted from outside in each of its phases: it leaves nothing behind and says what interrupted it."""
 
 import itertools
 import logging
@@ -8,18 +8,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, phases, project
-from tests.acceptance.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.acceptance import phases
 from tests.acceptance.phases import PHASES, Phase, in_autocommit
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
 EVERYWHERE = pytest.mark.parametrize("phase", PHASES.values(), ids=PHASES)
-# both take the same way, so Ctrl-C only where a person presses it
+# both signals run the same code, so SIGINT only in the phases in which a person presses Ctrl-C
 SIGNALS = [(name, signal.SIGTERM) for name in PHASES]
 SIGNALS += [(name, signal.SIGINT) for name in ("sent away", "waiting", "pausing", "statement", "python")]
 INSTANCE = ("sent away", "pausing", "statement", "python", "autocommit", "committing", "verifying")
@@ -29,12 +30,12 @@ OVER = f"SELECT clock_timestamp() - started_at > '{LIMIT} s' FROM {evidence.HIST
 
 
 def in_short(outcomes: list[str]) -> tuple[str, ...]:
-    """Outcomes with those that repeat said once."""
+    """Return the outcomes with consecutive repetitions removed."""
     return tuple(outcome for outcome, _ in itertools.groupby(outcomes))
 
 
 def assert_clean(url: str, phase: Phase, outcomes: tuple[str, ...]) -> None:
-    """No session, lock or transaction is left, and the database says the same thing everywhere."""
+    """Assert that no session or lock is left, and that version table, history and marks agree."""
     wait_until(lambda: evidence.sessions(url) == [], "every session gone", seconds=WAIT_SECONDS)
     wait_until(lambda: evidence.advisory_locks(url) == 0, "no lock left", seconds=WAIT_SECONDS)
     there = phase.revision in evidence.versions(url)
@@ -45,8 +46,8 @@ def assert_clean(url: str, phase: Phase, outcomes: tuple[str, ...]) -> None:
 
 
 @pytest.mark.parametrize(("name", "number"), SIGNALS, ids=[f"{name}-{number.name}" for name, number in SIGNALS])
-async def test_a_signal_ends_the_command(ledger_url: str, tmp_path: Path, name: str, number: signal.Signals) -> None:
-    """`./migrate.sh upgrade` goes at once, and line and exit code say which signal it was."""
+async def test_a_signal_stops_the_command(ledger_url: str, tmp_path: Path, name: str, number: signal.Signals) -> None:
+    """A signal reaches `upgrade` in one phase: it exits with 128 + n, names the signal, and leaves nothing behind."""
     phase = PHASES[name]
     async with phase.hold(ledger_url, tmp_path) as stage:
         with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
@@ -64,8 +65,8 @@ async def test_a_signal_ends_the_command(ledger_url: str, tmp_path: Path, name: 
 
 
 @EVERYWHERE
-async def test_a_deadline_ends_the_command(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
-    """It names the setting, its exit code says what was waited for, and what was committed is not called failed."""
+async def test_a_timeout_stops_the_command(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
+    """`upgrade` runs out of time in one phase: it names the setting that ended it, and keeps what is committed."""
     async with phase.hold(ledger_url, tmp_path) as stage:
         with start_migrate("upgrade", url=stage.url, ini=stage.ini, **BUDGET) as upgrade:
             wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
@@ -84,13 +85,13 @@ async def test_a_deadline_ends_the_command(ledger_url: str, tmp_path: Path, phas
 
 
 def over(url: str) -> bool:
-    """Whether whoever is at a revision has no time left."""
+    """Return whether every running attempt has used up its time budget."""
     return all(row[0] for row in fetch_sync(url, OVER))
 
 
 @EVERYWHERE
-async def test_a_lost_connection_does_not_end_the_command(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
-    """It looks again, goes on where the database stands, and ends well; nothing is there twice."""
+async def test_the_command_survives_a_lost_connection(ledger_url: str, tmp_path: Path, phase: Phase) -> None:
+    """`upgrade` loses its connection in one phase: it connects again and succeeds, and nothing is applied twice."""
     async with phase.hold(ledger_url, tmp_path) as stage:
         with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
             wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
@@ -103,8 +104,8 @@ async def test_a_lost_connection_does_not_end_the_command(ledger_url: str, tmp_p
 
 
 @pytest.mark.parametrize("cause", ["SIGTERM", "lost"])
-async def test_half_a_revision_is_said_to_be_half(ledger_url: str, tmp_path: Path, cause: str) -> None:
-    """Ended in an autocommit block that may not run twice: never called rolled back, and refused from then on."""
+async def test_an_interrupted_autocommit_block_is_half_applied(ledger_url: str, tmp_path: Path, cause: str) -> None:
+    """An interrupted autocommit_block is never called rolled back; the next `upgrade` exits with 7 and refuses it."""
     phase = PHASES["autocommit"]
     async with in_autocommit(ledger_url, tmp_path, idempotent=False) as stage:
         with start_migrate("upgrade", url=stage.url, ini=stage.ini) as upgrade:
@@ -119,8 +120,8 @@ async def test_half_a_revision_is_said_to_be_half(ledger_url: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("name", INSTANCE)
-async def test_sigterm_ends_an_instance(ledger_url: str, tmp_path: Path, name: str) -> None:
-    """The server shuts down in order, with 143, and leaves as little behind as the command."""
+async def test_sigterm_stops_an_instance(ledger_url: str, tmp_path: Path, name: str) -> None:
+    """SIGTERM reaches a migrating instance in one phase: it exits with 143 and leaves no session, lock or traceback."""
     phase = PHASES[name]
     async with phase.hold(ledger_url, tmp_path) as stage:
         with fleet(1, stage.url, ini=stage.ini) as (instance,):
@@ -134,8 +135,8 @@ async def test_sigterm_ends_an_instance(ledger_url: str, tmp_path: Path, name: s
     assert_clean(ledger_url, phase, phase.cancelled)
 
 
-async def test_a_deadline_ends_an_instance_that_waits(ledger_url: str, tmp_path: Path) -> None:
-    """It does not serve the old schema: it ends with 143, and the log names the setting."""
+async def test_a_waiter_times_out_and_never_serves(ledger_url: str, tmp_path: Path) -> None:
+    """Another session holds the lock past MIGRATION_WAIT_SECONDS: the waiter exits with 143 and names the setting."""
     phase = PHASES["waiting"]
     async with phase.hold(ledger_url, tmp_path) as stage:
         with fleet(1, stage.url, ini=stage.ini, first=1, **BUDGET) as (instance,):

@@ -1,4 +1,4 @@
-"""./migrate.sh: what each command does, says and ends with."""
+"""Every command of ./migrate.sh: what it does, what it prints, and its exit code."""
 
 import json
 import re
@@ -9,44 +9,43 @@ from typing import Any
 import pytest
 
 from api.migrations.errors import MigrationError
-from tests import warm
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
-from tests.acceptance.project import PLAIN, ROOT, head, held, make_history, quick, revisions
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, warm
+from tests.support.fleet import MARK, WAIT_SECONDS, environment, finish, migrate, start_migrate
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT, head, held, make_history, quick, revisions
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 ALL = revisions()
 SHELL_CODES = {0, 130, 143}
-"""Success, SIGINT and SIGTERM: no error class stands for them."""
+"""Success, SIGINT and SIGTERM: no error class has these codes."""
 
 
 def run(*arguments: str, url: str, ini: Path = PLAIN) -> tuple[int, str]:
-    """Run a command to its end: exit code and standard output alone."""
+    """Run a command to its end; return its exit code and standard output."""
     own = environment(url, MIGRATION_ALEMBIC_CONFIG=str(ini))
     process = warm.run([sys.executable, "-m", "api.migrations", *arguments], cwd=ROOT, env=own)
     return process.returncode, process.stdout
 
 
 def done(*arguments: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
-    """Run a command that must succeed; returns its output."""
+    """Run a command that must succeed; return its output."""
     code, output = migrate(*arguments, url=url, ini=ini, **settings)
     assert code == 0, output
     return output
 
 
 def answer(*arguments: str, url: str, ini: Path = PLAIN) -> dict[str, Any]:
-    """Run a command with --json: one object, and nothing else on standard output."""
+    """Run a command with --json; return the one object that it prints on standard output."""
     _, output = run(*arguments, "--json", url=url, ini=ini)
     result: dict[str, Any] = json.loads(output)
     return result
 
 
-def test_a_database_goes_up_and_down(database_url: str) -> None:
-    """Forward to a revision, to the head, back by one, back to a revision, back to nothing; each is where it says."""
+def test_upgrade_and_downgrade_end_at_their_target(database_url: str) -> None:
+    """`upgrade` and `downgrade` to an id, a prefix, a number, head or base end at that revision and leave no lock."""
     for arguments, expected in [
         (["upgrade", ALL[1]], ALL[1:2]),
         (["upgrade", ALL[2][:5]], ALL[2:3]),
@@ -63,8 +62,8 @@ def test_a_database_goes_up_and_down(database_url: str) -> None:
     assert {row["outcome"] for row in evidence.history(database_url)} == {"applied"}
 
 
-def test_a_downgrade_shows_what_it_undoes(ledger_url: str) -> None:
-    """The plan, newest first, with the revisions' own words; then the steps it took."""
+def test_a_downgrade_prints_what_it_undoes(ledger_url: str) -> None:
+    """`downgrade` prints its plan, newest revision first with its description, and then each revision that it undid."""
     output = done("downgrade", ALL[-3], "--yes", url=ledger_url)
     assert "This undoes 2 revision(s)" in output
     assert output.index(ALL[-1]) < output.index(ALL[-2])
@@ -73,17 +72,17 @@ def test_a_downgrade_shows_what_it_undoes(ledger_url: str) -> None:
 
 
 def test_check_tells_head_from_behind(ledger_url: str) -> None:
-    """0 at head; 3 below it, with what is pending and the command to run; reading changes nothing."""
+    """`check` exits with 0 at head, and with 3 and the command to run if revisions are pending; it changes nothing."""
     assert "at head" in done("check", url=ledger_url)
     done("stamp", ALL[-3], url=ledger_url)
     code, output = migrate("check", url=ledger_url)
     assert (code, output.count("\n")) == (3, 1)
-    assert "2 pending; run './migrate.sh upgrade'" in output
+    assert "2 pending. To fix: run './migrate.sh upgrade'" in output
     assert evidence.versions(ledger_url) == [ALL[-3]]
 
 
-def test_stamp_declares_and_runs_nothing(database_url: str) -> None:
-    """The version changes and the history says so; no table of the ledger appears."""
+def test_stamp_sets_the_version_and_runs_no_revision(database_url: str) -> None:
+    """`stamp head` on an empty database sets the version and records each revision as stamped; no table is created."""
     done("stamp", "head", url=database_url)
     assert evidence.versions(database_url) == [head()]
     rows = evidence.history(database_url)
@@ -96,13 +95,13 @@ def test_stamp_declares_and_runs_nothing(database_url: str) -> None:
 
 
 def until_there(instance: str, url: str) -> None:
-    """Wait until an instance has a session."""
+    """Wait until the instance has a session in the database."""
     there = lambda: any(instance in name for name in evidence.sessions(url))  # noqa: E731
     wait_until(there, f"a session of {instance}", seconds=WAIT_SECONDS)
 
 
 def test_wait_never_migrates(database_url: str) -> None:
-    """Nobody migrates, so it gives up with 4, says what it waited for, and leaves an empty database."""
+    """No process migrates: `wait` times out with exit code 4, says that no session holds the lock, and runs nothing."""
     code, output = migrate("wait", "--timeout", f"{scaled(1):g}", url=database_url)
     assert code == 4, output
     assert f"{len(ALL)} pending; nobody holds the lock" in output
@@ -110,8 +109,8 @@ def test_wait_never_migrates(database_url: str) -> None:
     assert evidence.versions(database_url) == []
 
 
-def test_wait_returns_when_somebody_else_has_migrated(database_url: str) -> None:
-    """It sees another process finish."""
+def test_wait_returns_when_another_process_has_migrated(database_url: str) -> None:
+    """Another process migrates while `wait` runs: `wait` exits with 0 at head and runs no revision itself."""
     with start_migrate("wait", url=database_url, MIGRATION_INSTANCE="patient") as waiting:
         until_there("patient", database_url)
         done("upgrade", url=database_url)
@@ -134,8 +133,8 @@ ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "rel
 }
 
 
-def test_every_result_is_json(ledger_url: str) -> None:
-    """`--json` prints one object with these keys and nothing beside it, whatever the command."""
+def test_every_command_prints_one_json_object(ledger_url: str) -> None:
+    """With --json each command prints one object with a fixed set of keys, and nothing else, on standard output."""
     assert answer("current", url=ledger_url).keys() == {"revisions", "state", "message"}
     assert answer("check", url=ledger_url).keys() == {"state", "message"}
     undone = answer("downgrade", "-1", "--yes", url=ledger_url)
@@ -168,20 +167,20 @@ def test_every_result_is_json(ledger_url: str) -> None:
 
 
 @pytest.mark.parametrize("how", ["--rerun", "--stamp"])
-def test_repair_finds_nothing_to_do(ledger_url: str, how: str) -> None:
-    """Where nothing is half applied it says so and changes nothing."""
+def test_repair_changes_nothing_if_no_revision_is_half_applied(ledger_url: str, how: str) -> None:
+    """No revision is half applied: `repair` exits with 0, says so, and leaves the history unchanged."""
     before = evidence.history(ledger_url)
     assert "nothing to repair" in done("repair", how, url=ledger_url)
     assert evidence.history(ledger_url) == before
 
 
 def classes(base: type[MigrationError]) -> set[type[MigrationError]]:
-    """`base` and everything below it."""
+    """Return `base` and all its subclasses."""
     return {base}.union(*map(classes, base.__subclasses__()))
 
 
 def test_the_help_lists_the_exit_codes_of_the_errors() -> None:
-    """No more and no fewer than the errors have, and those of a shell."""
+    """`--help` lists exactly the exit codes of the error classes and those of a shell."""
     code, output = migrate("--help", url=None)
     assert code == 0
     table = output.partition("exit codes:")[2]
@@ -190,8 +189,8 @@ def test_the_help_lists_the_exit_codes_of_the_errors() -> None:
     assert documented == SHELL_CODES | {error.exit_code for error in classes(MigrationError)}
 
 
-def test_a_database_older_than_its_history(ledger_url: str, tmp_path: Path) -> None:
-    """Migrated by Alembic alone: it is at head, there is no history yet, and the next migration begins one."""
+def test_a_database_without_a_history_table_gets_one(ledger_url: str, tmp_path: Path) -> None:
+    """A database that Alembic alone migrated is at head without a history; the next upgrade creates the table."""
     fetch_sync(ledger_url, "DROP TABLE alembic_version_history")
     assert "no history yet" in done("history", url=ledger_url)
     assert "at head" in done("check", url=ledger_url)
@@ -201,8 +200,8 @@ def test_a_database_older_than_its_history(ledger_url: str, tmp_path: Path) -> N
     assert [line.split()[5] for line in told if " by " in line] == ["applied"]
 
 
-def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) -> None:
-    """While one migrates, `status` shows it, the one that waits for it, and what is pending; `history` who it was."""
+def test_status_names_the_lock_holder_and_the_waiter(ledger_url: str, tmp_path: Path) -> None:
+    """One process migrates and one waits: `status` names both and what is pending, `history` names the lock holder."""
     ini = make_history(tmp_path, held())
     with (
         start_migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE="first") as first,
@@ -217,7 +216,7 @@ def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) 
         assert {(m["role"], m["instance"]) for m in status["fleet"]} == {("migrating", "first"), ("waiting", "second")}
 
         def tells_the_statement() -> bool:
-            # it sleeps in many short statements, and between two of them there is none
+            # the revision sleeps in many short statements, and between two of them `status` shows none
             statement = answer("status", url=ledger_url, ini=ini)["statement"]
             return bool(statement) and statement["kind"] == "SELECT"
 
@@ -233,16 +232,16 @@ def test_status_names_the_holder_and_who_waits(ledger_url: str, tmp_path: Path) 
     assert re.search(r"\d\.\d{3} s  upgrade +applied +held, Made by a test  by first \(postgres\)\n$", newest), newest
 
 
-def test_it_works_from_another_folder(ledger_url: str, tmp_path: Path) -> None:
-    """The caller's folder does not matter, and a relative alembic.ini is the project's."""
+def test_migrate_sh_works_from_another_folder(ledger_url: str, tmp_path: Path) -> None:
+    """./migrate.sh runs in another folder with a relative alembic.ini: it uses the project's own and reports head."""
     own = environment(ledger_url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG="alembic.ini")
     script = warm.run([str(ROOT / "migrate.sh"), "current"], cwd=tmp_path, env=own)
     code, output = script.returncode, script.stdout
     assert (code, output) == (0, f"the database is at head ({head()})\n")
 
 
-def test_an_upgrade_by_a_number_of_revisions(database_url: str) -> None:
-    """`upgrade +2` counts from where the database is."""
+def test_a_relative_upgrade_counts_from_the_current_revision(database_url: str) -> None:
+    """`upgrade +2` on a database at the first revision ends at the third."""
     assert migrate("upgrade", revisions()[0], url=database_url)[0] == 0
     assert migrate("upgrade", "+2", url=database_url)[0] == 0
     assert evidence.versions(database_url) == [revisions()[2]]

@@ -1,4 +1,4 @@
-"""`docker-compose up --scale api=3`, plain and with each profile, with compose 1.29 and with v2, on a real engine."""
+"""One of three instances migrates under `docker-compose up --scale api=3`, with compose 1.29, v2 and each profile."""
 
 import json
 import os
@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import PROJECT
-from tests.pace import scaled
-from tests.servers import optional
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.servers import optional
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 
@@ -24,11 +24,11 @@ SCALE = 3
 
 
 CLIENTS = ("/usr/bin/docker", shutil.which("docker"))
-"""The system's own client first: it came with the engine, so it can build and has compose."""
+"""The system's own client comes first: it was installed with the engine, so it can build and has compose."""
 
 
 def run(*command: str, timeout: float = COMMAND_SECONDS, profiles: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run a command in the project's folder with BuildKit on and COMPOSE_PROFILES set; its two outputs as one."""
+    """Run a command in the project's folder with BuildKit and COMPOSE_PROFILES; return both outputs as one."""
     # compose 1.29 builds with the `docker` it finds on PATH
     path = os.pathsep.join([str(Path(command[0]).parent), os.environ["PATH"]])
     environment = {**os.environ, "PATH": path, "DOCKER_BUILDKIT": "1", "COMPOSE_DOCKER_CLI_BUILD": "1"}
@@ -46,7 +46,7 @@ def run(*command: str, timeout: float = COMMAND_SECONDS, profiles: str = "") -> 
 
 @cache
 def docker_client() -> str:
-    """The client that reaches an engine and has compose."""
+    """Return the client that reaches an engine; skip the test without one."""
     installed = [client for client in CLIENTS if client and Path(client).exists()]
     answering = next((client for client in installed if run(client, "info").returncode == 0), None)
     return answering or optional("a Docker engine", REMEDY)
@@ -54,7 +54,7 @@ def docker_client() -> str:
 
 @pytest.fixture(params=["docker-compose", "docker compose"])
 def compose(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Either compose with a project name of its own; what it started goes at the end, with its data."""
+    """Yield one of the two compose commands with a project name of its own; remove what it started at the end."""
     client = docker_client()
     old = shutil.which("docker-compose")
     if request.param == "docker-compose" and old is None:
@@ -73,7 +73,7 @@ JOB_FILES = ("--file", "docker-compose.yml", "--file", "docker-compose.job.yml")
 
 
 def start(compose: list[str], *options: str, profiles: str = "") -> list[str]:
-    """`up` with three instances, until all are ready; returns the ports where they answer."""
+    """Run `up` with three instances and wait until all are ready; return their ports."""
     started = run(*compose, *options, *UP, profiles=profiles)
     assert started.returncode == 0, started.stdout
     ports = published_ports(compose)
@@ -83,25 +83,25 @@ def start(compose: list[str], *options: str, profiles: str = "") -> list[str]:
 
 
 def published_ports(compose: list[str]) -> list[str]:
-    """Where the instances answer."""
+    """Return the published ports of the instances."""
     addresses = [run(docker_client(), "port", each, "8000").stdout.splitlines()[0] for each in containers(compose)]
     return [address.rpartition(":")[2] for address in addresses]
 
 
 def containers(compose: list[str], *options: str) -> list[str]:
-    """The instances' containers; asked of the engine's own client, which starts faster than compose."""
+    """Return the ids of the instances' containers, by the engine's own client because it starts faster than compose."""
     labels = {"project": compose[-1], "service": "api"}
     wanted = [f"--filter=label=com.docker.compose.{name}={value}" for name, value in labels.items()]
     return run(docker_client(), "ps", "--quiet", *wanted, *options).stdout.split()
 
 
 def exit_codes(client: str, *names: str) -> set[int]:
-    """How containers that have stopped ended; 137 is SIGKILL, which a process gets that does not hear SIGTERM."""
+    """Return the exit codes of stopped containers; 137 is SIGKILL, which follows a SIGTERM that was ignored."""
     return set(map(int, run(client, "inspect", "--format={{.State.ExitCode}}", *names).stdout.split()))
 
 
 def is_ready(port: str) -> bool:
-    """Whether the instance on `port` takes traffic."""
+    """Return whether the instance on `port` is ready."""
     try:
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/ready", timeout=2) as answer:
             return bool(answer.status == 200)
@@ -110,20 +110,20 @@ def is_ready(port: str) -> bool:
 
 
 def strategy(port: str) -> str:
-    """The strategy of the instance on `port`."""
+    """Return the strategy of the instance on `port`."""
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health/migrations", timeout=FOREVER_SECONDS) as answer:
         return str(json.load(answer)["strategy"])
 
 
 def marks(compose: list[str], *services: str) -> int:
-    """How often the logs of `services` say it; without one, those of the whole stack, the database's included."""
+    """Count the log lines of `services` that say that migrations run; without one, those of the whole stack."""
     # the logs of a service whose profile is off are not shown
     logs = run(*compose, "logs", *services, profiles="job,redis").stdout
     return sum(MARK in line for line in logs.splitlines())
 
 
 def test_three_instances_start_together_and_one_migrates(compose: list[str]) -> None:
-    """All three become ready, and one line of all logs says that it migrates."""
+    """`up` starts three instances as a non-root user: one migrates, all become ready, and all stop on SIGTERM."""
     start(compose)
     assert marks(compose) == 1
     assert run(*compose, "exec", "-T", "api", "./migrate.sh", "check").returncode == 0
@@ -133,8 +133,8 @@ def test_three_instances_start_together_and_one_migrates(compose: list[str]) -> 
 
 
 @pytest.mark.parametrize("how", ["variable", "files"])
-def test_with_strategy_job_the_one_shot_migrates(compose: list[str], how: str) -> None:
-    """The instances only verify; the next `up` runs the one-shot again, and it has nothing to do."""
+def test_with_strategy_job_only_the_one_shot_migrates(compose: list[str], how: str) -> None:
+    """With strategy `job` the one-shot service migrates and the instances verify; a second `up` migrates nothing."""
     options = ("--profile", "job", *JOB_FILES) if how == "files" else ()
     profiles = "" if options else "job"
     for _ in range(2):
@@ -144,14 +144,14 @@ def test_with_strategy_job_the_one_shot_migrates(compose: list[str], how: str) -
 
 
 @pytest.mark.parametrize("profile", ["job", "redis"])
-def test_a_profile_alone_is_safe(compose: list[str], profile: str) -> None:
-    """`--profile` as an option starts more services and leaves the strategy: one of all migrates, whoever it is."""
+def test_a_profile_without_its_strategy_still_migrates_once(compose: list[str], profile: str) -> None:
+    """`--profile` as an option starts more services and keeps the strategy: still exactly one process migrates."""
     start(compose, "--profile", profile)
     assert marks(compose) == 1
 
 
-def test_with_strategy_redis_one_migrates(compose: list[str]) -> None:
-    """Redis decides who tries, and one of the three instances does."""
+def test_with_strategy_redis_one_instance_migrates(compose: list[str]) -> None:
+    """With the profile `redis` all three instances use strategy `redis`, and one of them migrates."""
     ports = start(compose, profiles="redis")
     assert [strategy(port) for port in ports] == ["redis"] * SCALE
     assert (marks(compose, "api"), marks(compose)) == (1, 1)

@@ -1,4 +1,4 @@
-"""The image under the limits of the Kubernetes manifests: their user, their file system, their memory, nothing more."""
+"""The image runs under the limits of the Kubernetes manifests: their user, file system, memory and capabilities."""
 
 import os
 from collections.abc import Iterator
@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from devtools.ports import free_port
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, WAIT_SECONDS
 from tests.acceptance.test_compose import docker_client, exit_codes, is_ready, run, strategy
-from tests.manifests import KUBERNETES, Document, container, pod, read
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, WAIT_SECONDS
+from tests.support.manifests import KUBERNETES, Document, container, pod, read
+from tests.support.waiting import wait_until
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker]
 
@@ -23,7 +23,7 @@ HOSTILE = "import pathlib, sys; [pathlib.Path(p, 'x').touch() for p in sys.argv[
 
 @pytest.fixture(scope="module")
 def docker() -> Iterator[str]:
-    """The client, with the image built."""
+    """Build the image and yield the docker client; remove the image at the end."""
     client = docker_client()
     built = run(client, "build", "--quiet", "--tag", NAME, ".")
     assert built.returncode == 0, built.stdout
@@ -34,7 +34,7 @@ def docker() -> Iterator[str]:
 
 
 def limits(manifest: Document) -> list[str]:
-    """The manifest's limits as options of `docker run`."""
+    """Return the manifest's limits as options of `docker run`."""
     user, own = pod(manifest)["securityContext"], container(manifest)["securityContext"]
     return [
         f"--user={user['runAsUser']}:{user['runAsGroup']}",
@@ -48,7 +48,7 @@ def limits(manifest: Document) -> list[str]:
 
 
 def run_job(docker: str, url: str) -> tuple[int, str]:
-    """The Job from start to end, with what it gets and nothing else."""
+    """Run the Job's command under its limits and with its variables only; return exit code and output."""
     given = ["--env=MIGRATION_STRATEGY=job", f"--env=MIGRATION_DATABASE_URL={url}"]
     done = run(docker, "run", "--rm", *limits(JOB), *given, NAME, *container(JOB)["command"])
     return done.returncode, done.stdout
@@ -56,7 +56,7 @@ def run_job(docker: str, url: str) -> tuple[int, str]:
 
 @contextmanager
 def instance(docker: str, url: str) -> Iterator[str]:
-    """A pod of the Deployment; yields its port."""
+    """Run a pod of the Deployment; yield its port."""
     port = str(free_port())
     given = ["--env=MIGRATION_STRATEGY=job", f"--env=DATABASE_URL={url}"]
     serve = ["uvicorn", "api.main:app", "--host", "127.0.0.1", "--port", port]
@@ -68,8 +68,8 @@ def instance(docker: str, url: str) -> Iterator[str]:
         run(docker, "rm", "--force", NAME)
 
 
-def test_the_job_and_the_instances_need_no_more_than_the_manifests_give(docker: str, database_url: str) -> None:
-    """The Job migrates and an instance serves, without root, a writable file or a capability; both end when told to."""
+def test_the_job_and_an_instance_run_within_the_manifests_limits(docker: str, database_url: str) -> None:
+    """The Job migrates and an instance serves as non-root on a read-only file system; SIGTERM stops the instance."""
     code, output = run_job(docker, database_url)
     assert (code, output.count(MARK)) == (0, 1), output
     assert evidence.versions(database_url) == [project.head()]
@@ -97,8 +97,8 @@ services:
 STATE = "{{.State.Status}} {{.RestartCount}} {{.State.ExitCode}}"
 
 
-def test_a_failed_start_is_restarted(docker: str, tmp_path: Path) -> None:
-    """The service is process 1 of its container; a failed start ends with 3, and `restart: on-failure` repeats it."""
+def test_docker_restarts_a_service_that_fails_to_start(docker: str, tmp_path: Path) -> None:
+    """The service is process 1 and cannot start: it exits with 3, and `restart: on-failure` starts it again."""
     file = tmp_path / "compose.yml"
     file.write_text(COMPOSE)
     compose = [docker, "compose", "--project-name", NAME, "--file", str(file)]

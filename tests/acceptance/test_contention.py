@@ -1,4 +1,4 @@
-"""Somebody is in the way of a revision: who it is, that readers are served meanwhile, and that it goes on by itself."""
+"""Another session blocks a revision's table lock: it is named, readers are served, and the revision is retried."""
 
 import asyncio
 import logging
@@ -11,8 +11,9 @@ from typing import Any
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fakes import eventually, in_the_way
+from tests.support.fleet import (
     MARK,
     Instance,
     finish,
@@ -23,11 +24,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import Revision
-from tests.pace import scaled
-from tests.servers import fetch
-from tests.unit.core.fakes import eventually, in_the_way
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.project import Revision
+from tests.support.servers import fetch
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -43,7 +43,7 @@ COLUMNS = "SELECT count(*) FROM information_schema.columns WHERE table_name = 'a
 
 
 async def read(url: str) -> int:
-    """What a reader of the table does, who would sooner give up than wait for a minute."""
+    """Read the table like a client that gives up after 60 s."""
     connection = await asyncpg.connect(url, server_settings={"statement_timeout": "60s"})
     try:
         count: int = await connection.fetchval("SELECT count(*) FROM accounts")
@@ -54,7 +54,7 @@ async def read(url: str) -> int:
 
 @asynccontextmanager
 async def read_all_the_time(url: str) -> AsyncIterator[list[float]]:
-    """Somebody who reads the table again and again; yields how many seconds each read took."""
+    """Read the table again and again; yield how many seconds each read took."""
     took: list[float] = []
 
     async def read_on() -> None:
@@ -73,7 +73,7 @@ async def read_all_the_time(url: str) -> AsyncIterator[list[float]]:
 
 
 def until_retried(url: str, revision: str, times: int) -> None:
-    """Wait until that many attempts have come to nothing."""
+    """Wait until that many attempts have been rolled back for a retry."""
 
     def enough() -> bool:
         return evidence.outcomes(url, revision).count("retried") >= times
@@ -82,7 +82,7 @@ def until_retried(url: str, revision: str, times: int) -> None:
 
 
 def until_blocked(instance: Instance) -> dict[str, Any]:
-    """Wait until the health of the migrating instance names somebody, and return that."""
+    """Wait until the health of the migrating instance names a blocking session, and return that entry."""
     seen: list[dict[str, Any]] = []
 
     def look() -> bool:
@@ -94,8 +94,8 @@ def until_blocked(instance: Instance) -> dict[str, Any]:
     return seen[0]
 
 
-async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path) -> None:
-    """The health names session, state, table and lock; readers come between the tries; then it is applied once."""
+async def test_a_blocked_revision_names_its_blocker_and_lets_readers_pass(ledger_url: str, tmp_path: Path) -> None:
+    """Another session blocks a table: health names it, reads succeed between attempts, then the revision is applied."""
     ini = project.make_history(tmp_path, CONTENDED)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(3, ledger_url, ini=ini) as instances:
@@ -121,8 +121,8 @@ async def test_it_says_who_and_lets_readers_pass(ledger_url: str, tmp_path: Path
     assert evidence.appliers(ledger_url) >= {migrator.name}
 
 
-async def test_readers_are_stalled_briefly(ledger_url: str, tmp_path: Path) -> None:
-    """As long as the way is barred, a reader is served again and again; how long it had to wait goes to the log."""
+async def test_readers_are_served_between_two_attempts(ledger_url: str, tmp_path: Path) -> None:
+    """While another session blocks the revision, a reader is served again and again; its longest stall is logged."""
     ini = project.make_history(tmp_path, CONTENDED)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker, read_all_the_time(ledger_url) as took:
         with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
@@ -137,8 +137,8 @@ async def test_readers_are_stalled_briefly(ledger_url: str, tmp_path: Path) -> N
     assert (set(tries[:-1]), tries[-1]) == ({"retried"}, "applied")
 
 
-async def test_what_came_before_the_wait_is_not_forgotten(ledger_url: str, tmp_path: Path) -> None:
-    """The revision that was applied before the one that had to wait is in the report of the run, and ran once."""
+async def test_a_run_reports_what_it_applied_before_a_blocked_revision(ledger_url: str, tmp_path: Path) -> None:
+    """The second of two revisions is blocked and retried: the run reports both, and the first one ran once."""
     ini = project.make_history(tmp_path, project.quick(), CONTENDED)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(1, ledger_url, ini=ini) as instances:
@@ -151,15 +151,15 @@ async def test_what_came_before_the_wait_is_not_forgotten(ledger_url: str, tmp_p
     assert evidence.outcomes(ledger_url, "quick") == ["applied"]
 
 
-async def test_a_deadlock_is_tried_again(ledger_url: str, tmp_path: Path) -> None:
-    """Two that wait for one another: the server ends the revision's try, and the next one succeeds."""
+async def test_a_deadlock_is_retried(ledger_url: str, tmp_path: Path) -> None:
+    """A revision deadlocks with another session: the server rolls the revision back, and the retry succeeds."""
     body = f"""mark()
 op.execute("LOCK TABLE accounts")
 {project.WAIT_FOR_THE_TEST}
 op.execute("ALTER TABLE transactions ADD COLUMN note text")"""
     ini = project.make_history(tmp_path, Revision("deadlocked", body))
     async with in_the_way(ledger_url, "SELECT count(*) FROM transactions", NAME) as other:
-        # the one whose check comes first is the victim
+        # the session whose check comes first is the victim
         await other.execute("SET deadlock_timeout = '600s'")
         with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
             until_one_migrates(instances)
@@ -178,8 +178,8 @@ op.execute("ALTER TABLE transactions ADD COLUMN note text")"""
     assert evidence.marks(ledger_url) == ["deadlocked"]
 
 
-async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_path: Path) -> None:
-    """A lock timeout after an `autocommit_block`: one attempt, dirty, and the next start does not repeat it either."""
+async def test_a_half_applied_revision_is_not_retried(ledger_url: str, tmp_path: Path) -> None:
+    """A lock times out after an autocommit_block: one attempt, a dirty schema, and no retry by the next start."""
     body = f"with op.get_context().autocommit_block():\n    mark()\n{ALTER}"
     ini = project.make_history(tmp_path, Revision("halfway", body))
     async with in_the_way(ledger_url, LOOK, NAME):
@@ -196,8 +196,8 @@ async def test_what_committed_a_part_is_not_tried_again(ledger_url: str, tmp_pat
     assert evidence.marks(ledger_url) == ["halfway"]
 
 
-async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) -> None:
-    """Nobody waits for ever: everybody fails, with the name of the one that was in the way."""
+async def test_the_run_budget_ends_the_retries(ledger_url: str, tmp_path: Path) -> None:
+    """The table stays blocked past MIGRATION_RUN_SECONDS: both instances fail and name the blocking session."""
     ini = project.make_history(tmp_path, CONTENDED)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=SHORT) as instances:
@@ -212,8 +212,8 @@ async def test_the_run_budget_ends_the_tries(ledger_url: str, tmp_path: Path) ->
     wait_until(lambda: evidence.advisory_locks(ledger_url) == 0, "a free lock", seconds=30)
 
 
-async def test_a_relative_target_is_not_counted_twice(ledger_url: str, tmp_path: Path) -> None:
-    """`upgrade +2`: the first is applied, the second does not get its lock; tried again it would be the third."""
+async def test_a_relative_target_is_not_retried(ledger_url: str, tmp_path: Path) -> None:
+    """`upgrade +2` applies one revision and the second is blocked: it fails, because a retry would apply a third."""
     ini = project.make_history(tmp_path, project.quick(), CONTENDED, NEXT)
     async with in_the_way(ledger_url, LOOK, NAME):
         code, output = migrate("upgrade", "+2", url=ledger_url, ini=ini)
@@ -224,8 +224,8 @@ async def test_a_relative_target_is_not_counted_twice(ledger_url: str, tmp_path:
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-async def test_the_command_prints_who_is_in_the_way(ledger_url: str, tmp_path: Path) -> None:
-    """`./migrate.sh upgrade` says it while it waits, and goes on when the way is free; the next asks briefly again."""
+async def test_the_command_prints_the_blocking_session(ledger_url: str, tmp_path: Path) -> None:
+    """A blocked `upgrade` prints the blocking session and then succeeds; the next revision starts with 300 ms again."""
     ini = project.make_history(tmp_path, CONTENDED, NEXT)
     async with in_the_way(ledger_url, LOOK, NAME) as blocker:
         pid = blocker.get_server_pid()

@@ -1,16 +1,16 @@
-"""A revision that ends its own session, or crashes the server, every time: it has failed after the second time."""
+"""A revision that terminates its own session or crashes the server has failed after its second attempt."""
 
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, alembic, fleet, migrate
-from tests.acceptance.project import Revision, head, make_history, quick
 from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
-from tests.servers import Server, optional
-from tests.waiting import wait_until
+from tests.support import evidence
+from tests.support.fleet import MARK, alembic, fleet, migrate
+from tests.support.project import Revision, head, make_history, quick
+from tests.support.servers import Server, optional
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -21,7 +21,7 @@ SWALLOWS = f"""
     except Exception:
         pass
 """
-# the server ends every session and recovers, as after a crash in one of its functions
+# the server terminates every session and recovers, as after a crash in one of its functions
 CRASHES = """
     import os
     os.kill(op.get_bind().scalar(sa.text("SELECT pg_backend_pid()")), 9)
@@ -35,7 +35,7 @@ SETS_A_LIMIT = """
 
 
 def crashing(body: str) -> Revision:
-    """Leaves its mark, then loses its connection."""
+    """Make a revision that leaves its mark and then loses its connection."""
     return Revision("crashing", f"mark()\n{body.strip()}".replace("\n    ", "\n"))
 
 
@@ -49,14 +49,14 @@ def crashing(body: str) -> Revision:
     ],
     ids=["terminates itself", "and swallows that", "crashes the server", "sets a limit"],
 )
-def test_it_has_failed_after_the_second_time(
+def test_a_crashing_revision_fails_after_two_attempts(
     server: Server, ledger_url: str, tmp_path: Path, body: str, last_words: str
 ) -> None:
-    """The command names it with the server's last words, and ends; what went before it stays, nothing of it does."""
+    """A revision loses its connection each time: `upgrade` fails after two attempts; the revision before it stays."""
     if body == CRASHES:
         if server.process is None:
             optional("a server of our own to crash", "unset TEST_DATABASE_URL")
-        # a sequence in a database that was just copied from a template goes back in a crash, unless this came before
+        # without a checkpoint a crash resets the sequences of a database that was just copied from a template
         server.execute("CHECKPOINT")
     ini = make_history(tmp_path, quick(), crashing(body), quick("after"))
     code, output = migrate("upgrade", url=ledger_url, ini=ini)
@@ -69,8 +69,8 @@ def test_it_has_failed_after_the_second_time(
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-def test_typed_by_hand_too(ledger_url: str, tmp_path: Path) -> None:
-    """The second attempt of `alembic upgrade` is one like the first, and the last."""
+def test_a_manual_upgrade_attempts_a_crashing_revision_twice(ledger_url: str, tmp_path: Path) -> None:
+    """`alembic upgrade` runs a revision that loses its connection twice, and then fails with the same message."""
     ini = make_history(tmp_path, crashing(TERMINATES))
     code, output = alembic("upgrade", "head", url=ledger_url, ini=ini)
     assert (code, output.count(f"Running upgrade {head()} -> crashing")) == (1, 2), output
@@ -78,8 +78,8 @@ def test_typed_by_hand_too(ledger_url: str, tmp_path: Path) -> None:
     assert evidence.outcomes(ledger_url, "crashing") == ["interrupted", "failed"]
 
 
-def test_a_fleet_and_an_operator_end(ledger_url: str, tmp_path: Path) -> None:
-    """Each order loses its connection at most twice; those that waited fail with the same words."""
+def test_each_process_attempts_a_crashing_revision_at_most_twice(ledger_url: str, tmp_path: Path) -> None:
+    """Three instances and an operator meet a crashing revision: each attempts it at most twice, and all fail alike."""
     ini = make_history(tmp_path, crashing(TERMINATES))
     with fleet(3, ledger_url, ini=ini) as instances:
         tried = lambda: len(evidence.outcomes(ledger_url, "crashing")) >= 2  # noqa: E731
@@ -96,8 +96,8 @@ def test_a_fleet_and_an_operator_end(ledger_url: str, tmp_path: Path) -> None:
     assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == ([], [head()])
 
 
-def test_behind_a_pooler_too(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
-    """There the attempts were rolled back with all the rest, so the failure is written down anew."""
+def test_a_pooled_crashing_revision_is_recorded_once(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Behind PgBouncer the attempts are rolled back with the whole run, so only the final failure is recorded."""
     ini = make_history(tmp_path, quick(), crashing(TERMINATES))
     code, output = migrate("upgrade", url=through(pgbouncer(), ledger_url), ini=ini)
     assert code == 1, output
@@ -116,8 +116,8 @@ def concurrently(op, statement):
 """
 
 
-def test_a_helper_module_needs_autocommit(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
-    """Behind a pooler it is refused by the revision's name as a block in the file itself is, and nothing is applied."""
+def test_an_autocommit_helper_is_refused_when_pooled(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """A helper opens an autocommit_block: behind PgBouncer the revision is refused by name, directly it works."""
     (tmp_path / "index_helper.py").write_text(HELPER)
     body = f"""
         import sys

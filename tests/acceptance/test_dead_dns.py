@@ -1,6 +1,6 @@
-"""The resolver never answers: the instance lives, says what it waits for, and ends at once when it is told to.
+"""The DNS resolver never answers: a process says what it waits for, and SIGTERM ends it during the lookup.
 
-A lookup cannot be cancelled, only left alone. How long the end took goes to the log (`--log-cli-level=INFO`).
+A lookup cannot be cancelled, only abandoned. The log shows how long the end took (`--log-cli-level=INFO`).
 """
 
 import logging
@@ -15,8 +15,8 @@ from signal import SIGTERM
 
 import pytest
 
-from tests.acceptance.fleet import command, finish, fleet
-from tests.servers import optional
+from tests.support.fleet import command, finish, fleet
+from tests.support.servers import optional
 
 pytestmark = pytest.mark.acceptance
 
@@ -24,14 +24,14 @@ log = logging.getLogger(__name__)
 
 NOBODY = "127.53.53.53"
 RESOLVER = f"nameserver {NOBODY}\noptions timeout:30 attempts:5\n"
-"""A lookup takes 150 s, the most that resolv.conf allows."""
+"""A lookup takes 150 s, the longest that resolv.conf allows."""
 
 URL = "postgresql://postgres@database.example/ledger?connect_timeout=2"
 
 
 @pytest.fixture
 def deaf(tmp_path: Path) -> Iterator[list[str]]:
-    """What to put before a command whose lookups shall never be answered."""
+    """Yield a command prefix that gives a process a resolver which never answers."""
     tool = shutil.which("unshare") if os.geteuid() == 0 and Path("/etc/resolv.conf").exists() else None
     if tool is None or subprocess.run([tool, "--mount", "true"], capture_output=True).returncode != 0:
         optional("a resolver of its own", "run as root with CAP_SYS_ADMIN, apt-get install util-linux")
@@ -40,13 +40,13 @@ def deaf(tmp_path: Path) -> Iterator[list[str]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind((NOBODY, 53))
         yield ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolver)]
-        # somebody has asked, so that it was the lookup that hung
+        # the resolver was asked, so it was the lookup that hung
         nobody.setblocking(False)
         assert b"database" in nobody.recv(512)
 
 
-def test_an_instance(deaf: list[str]) -> None:
-    """Its own limit ends each try, the probes are answered meanwhile, and it is gone soon after SIGTERM."""
+def test_an_instance_stops_on_sigterm_during_a_dns_lookup(deaf: list[str]) -> None:
+    """An instance waits for DNS: each attempt times out, the probes are answered, and SIGTERM ends it with 143."""
     with fleet(1, URL, inside=deaf) as (instance,):
         waiting = "waiting for the database: no connection while connecting: no answer in time"
         instance.until(lambda: instance.health().get("message") == waiting, "waits for the database")
@@ -59,8 +59,8 @@ def test_an_instance(deaf: list[str]) -> None:
         assert "did not stop" not in instance.log()
 
 
-def test_a_command(deaf: list[str]) -> None:
-    """The same for `./migrate.sh upgrade`, which says that nothing was left behind."""
+def test_a_command_stops_on_sigterm_during_a_dns_lookup(deaf: list[str]) -> None:
+    """`./migrate.sh upgrade` waits for DNS and says so; SIGTERM ends it with 143, and it leaves nothing running."""
     with command([*deaf, "./migrate.sh", "upgrade"], URL) as upgrade:
         assert upgrade.stdout is not None
         assert "Waiting for the database: no connection while connecting: no answer" in upgrade.stdout.readline()
@@ -71,8 +71,8 @@ def test_a_command(deaf: list[str]) -> None:
     assert (code, "stopped by SIGTERM" in output, "did not stop" in output) == (143, True, False), output
 
 
-def test_a_look(deaf: list[str]) -> None:
-    """What tries only once says so and ends after its own limit, not after the resolver's."""
+def test_check_times_out_during_a_dns_lookup(deaf: list[str]) -> None:
+    """`check` tries once: it exits with 5 after its own connect_timeout and not after the resolver's 150 s."""
     began = time.monotonic()
     with command([*deaf, "./migrate.sh", "check"], URL) as check:
         code, output = finish(check)

@@ -1,4 +1,4 @@
-"""The one that migrates is stopped, ended, cancelled or killed: one successor, and every revision applied once."""
+"""The lock holder is stopped, terminated, cancelled or killed: one successor, and no revision is applied twice."""
 
 import asyncio
 import logging
@@ -14,11 +14,12 @@ import pytest
 
 from api.migrations.core.lock_key import LockKey
 from api.migrations.lock_manager import application_name
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
-from tests.pace import scaled
-from tests.servers import fetch_sync
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.pace import scaled
+from tests.support.servers import fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -29,18 +30,18 @@ GHOST = application_name(KEY, "migrating", "ghost")
 
 
 def until_outcomes(url: str, revision: str, *expected: str) -> None:
-    """Wait until the attempts at a revision stand like this."""
+    """Wait until the attempts at `revision` have these outcomes."""
     wait_until(lambda: evidence.outcomes(url, revision) == [*expected], f"{revision} {expected}", seconds=60)
 
 
 def holder_of(url: str, revision: str, instances: Sequence[Instance]) -> Instance:
-    """The instance that made the newest attempt at a revision, as the history has it."""
+    """Return the instance that the history names for the newest attempt at `revision`."""
     names = [row["instance"] for row in evidence.history(url) if row["revision"] == revision]
     return next(instance for instance in instances if instance.name == names[-1])
 
 
 def assert_taken_over(url: str, ini: Path, revision: str) -> None:
-    """The revision was begun twice and applied once, everything else once, and nothing is left behind."""
+    """Assert that `revision` was attempted twice, each revision was applied once, and no lock is left."""
     assert evidence.outcomes(url, revision) == ["interrupted", "applied"]
     assert evidence.applied(url) == project.revisions(ini)
     assert evidence.versions(url) == [project.head(ini)]
@@ -49,14 +50,14 @@ def assert_taken_over(url: str, ini: Path, revision: str) -> None:
 
 
 def appliers_before(url: str) -> set[str]:
-    """The instances that applied the project's own revisions."""
+    """Return the instances that applied the project's own revisions."""
     rows = evidence.history(url)
     return {row["instance"] for row in rows if row["revision"] in project.revisions() and row["outcome"] == "applied"}
 
 
 @pytest.mark.parametrize("wakes", ["beside its successor", "when all is done"])
-def test_a_stopped_process_loses_the_lock(ledger_url: str, tmp_path: Path, wakes: str) -> None:
-    """SIGSTOP: the server ends its session when its time is up; after SIGCONT it applies nothing and is ready too."""
+def test_a_stopped_lock_holder_loses_the_lock(ledger_url: str, tmp_path: Path, wakes: str) -> None:
+    """After SIGSTOP the server ends the holder's session and a waiter finishes; once awake the holder runs nothing."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as instances:
         until_outcomes(ledger_url, "held", "running")
@@ -81,8 +82,8 @@ def test_a_stopped_process_loses_the_lock(ledger_url: str, tmp_path: Path, wakes
     assert_taken_over(ledger_url, ini, "held")
 
 
-def test_a_terminated_session_is_replaced(ledger_url: str, tmp_path: Path) -> None:
-    """pg_terminate_backend in mid-revision: somebody, perhaps the same instance, begins it again and finishes."""
+def test_a_terminated_lock_holder_is_replaced(ledger_url: str, tmp_path: Path) -> None:
+    """pg_terminate_backend during a revision: one instance, perhaps the same one, runs it again and finishes."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     with fleet(3, ledger_url, ini=ini) as instances:
         until_outcomes(ledger_url, "held", "running")
@@ -95,8 +96,8 @@ def test_a_terminated_session_is_replaced(ledger_url: str, tmp_path: Path) -> No
     assert_taken_over(ledger_url, ini, "held")
 
 
-def test_a_terminated_session_is_replaced_in_an_autocommit_block(ledger_url: str, tmp_path: Path) -> None:
-    """There Alembic gives up the connection in its own way; that too is a lost connection, and everybody is ready."""
+def test_a_lock_holder_terminated_in_an_autocommit_block_is_replaced(ledger_url: str, tmp_path: Path) -> None:
+    """pg_terminate_backend in an idempotent autocommit_block is a lost connection: the revision is run again."""
     body = f"""
         with op.get_context().autocommit_block():
             if not op.get_bind().scalar({project.GATE}):
@@ -114,7 +115,7 @@ def test_a_terminated_session_is_replaced_in_an_autocommit_block(ledger_url: str
 
 
 def test_a_cancelled_statement_is_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
-    """pg_cancel_backend: the failure is recorded, the lock is free, and the peers that were there do not repeat it."""
+    """pg_cancel_backend: the revision is recorded as failed, the lock is free, and the waiters do not retry it."""
     ini = project.make_history(tmp_path, holders.in_the_server())
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         migrator = until_one_migrates(instances)
@@ -135,7 +136,7 @@ def test_a_cancelled_statement_is_a_failed_migration(ledger_url: str, tmp_path: 
 
 @contextmanager
 def orphan(url: str) -> Iterator[Future[str]]:
-    """A migrating session at work without the lock, until it is ended or `evidence.let_go`; tells which."""
+    """Run a migrating session without the lock until it is terminated or `evidence.let_go`; yield its fate."""
     gate = "EXISTS (SELECT FROM pg_class WHERE relname = $$let_go$$)"
     work = f"DO 'BEGIN WHILE NOT {gate} LOOP PERFORM pg_sleep(0.05); END LOOP; END'"
 
@@ -158,8 +159,8 @@ def orphan(url: str) -> Iterator[Future[str]]:
 
 
 @pytest.mark.parametrize("expected", ["ended", "finished"])
-def test_an_orphan_is_outlived_or_ended(ledger_url: str, tmp_path: Path, expected: str) -> None:
-    """A session still at work without the lock: the next holder waits for it, ends it at last, and only then begins."""
+def test_a_new_lock_holder_waits_for_an_orphaned_session(ledger_url: str, tmp_path: Path, expected: str) -> None:
+    """A session migrates without the lock: the new holder waits for it or terminates it, and only then starts."""
     ini = project.make_history(tmp_path, holders.watched())
     with orphan(ledger_url) as fate:
         wait_until(lambda: evidence.executing(ledger_url, "let_go"), "an orphan at work", seconds=30)
@@ -176,8 +177,8 @@ def test_an_orphan_is_outlived_or_ended(ledger_url: str, tmp_path: Path, expecte
     assert evidence.outcomes(ledger_url, "watched") == ["applied"]
 
 
-def test_a_long_statement_ends_with_its_client(ledger_url: str, tmp_path: Path) -> None:
-    """SIGKILL inside a long statement: the server notices, ends it, and never do two sessions migrate at once."""
+def test_a_long_statement_of_a_killed_lock_holder_ends_first(ledger_url: str, tmp_path: Path) -> None:
+    """SIGKILL during a long statement: the server ends the statement, and two sessions never migrate at once."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick())
     with fleet(3, ledger_url, ini=ini) as instances:
         first = until_one_migrates(instances)

@@ -1,4 +1,4 @@
-"""Those who wait and die, or are stopped: nobody gives the lock to somebody who cannot use it."""
+"""Waiters are killed or stopped: the lock is never granted to a process that cannot use it."""
 
 import signal
 from collections.abc import AsyncIterator
@@ -9,9 +9,9 @@ import asyncpg
 import pytest
 
 from api.migrations.core.lock_key import LockKey
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, fleet, until_all_ready, until_phase
-from tests.servers import fetch
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, until_all_ready, until_phase
+from tests.support.servers import fetch
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,7 +22,7 @@ QUEUED = "SELECT pid, granted FROM pg_locks WHERE locktype = 'advisory'"
 
 @asynccontextmanager
 async def held_by_hand(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """Somebody holds the lock in psql."""
+    """Hold the lock in a session of its own, as a person does in psql."""
     connection = await asyncpg.connect(url)
     try:
         assert await connection.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
@@ -31,8 +31,8 @@ async def held_by_hand(url: str) -> AsyncIterator[asyncpg.Connection]:
         await connection.close()
 
 
-async def test_the_dead_and_the_stopped_are_never_granted_the_lock(ledger_url: str, tmp_path: Path) -> None:
-    """One is killed and one stopped while they wait; the lock comes free and stays free until a live one comes."""
+async def test_a_killed_or_stopped_waiter_is_never_granted_the_lock(ledger_url: str, tmp_path: Path) -> None:
+    """One waiter is killed and one stopped: the released lock stays free until a live instance acquires it."""
     ini = project.make_history(tmp_path, project.quick())
     queued = f"{QUEUED} AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     async with held_by_hand(ledger_url) as holder:

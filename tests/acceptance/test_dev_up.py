@@ -1,4 +1,4 @@
-"""./dev up as a person runs it: real processes, on a copy of the project, so that nobody's own .data is touched."""
+"""`./dev up` starts, migrates and stops real processes; it runs on a copy of the project, with a .data of its own."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from tests.conftest import PROJECT
-from tests.pace import scaled
+from tests.support.pace import scaled
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 
@@ -24,7 +24,7 @@ BUDGET_SECONDS = scaled(90)
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """What ./dev up needs of the project, without anybody's data."""
+    """Copy what ./dev up needs, without the .data folder."""
     for name in PARTS:
         source = PROJECT / name
         (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
@@ -45,14 +45,14 @@ def command(project: Path, *arguments: str, **environment: str) -> "subprocess.P
 
 
 def check(project: Path, *arguments: str, **environment: str) -> tuple[int, str]:
-    """Run ./dev up --check to its end: exit code and output."""
+    """Run ./dev up --check to its end; return exit code and output."""
     process = command(project, "--check", *arguments, **environment)
     output, _ = process.communicate(timeout=BUDGET_SECONDS)
     return process.returncode, output
 
 
 def processes_in(project: Path) -> list[psutil.Process]:
-    """The processes that work in `project`: the instances, and the server on its data."""
+    """Return the processes whose working folder is in `project`: the instances and the database server."""
     found = []
     for process in psutil.process_iter():
         with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
@@ -63,7 +63,7 @@ def processes_in(project: Path) -> list[psutil.Process]:
 
 @contextmanager
 def serving(project: Path, *arguments: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """Start ./dev up, yield it and its output once it says that it serves, and make sure that it ends."""
+    """Start ./dev up, yield it and its output once it serves, and stop it at the end."""
     process = command(project, *arguments)
     try:
         yield process, _until(process, "Ctrl-C stops all of them")
@@ -84,7 +84,7 @@ def _until(process: "subprocess.Popen[str]", words: str) -> str:
 
 
 def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> None:
-    """The data stay: a fresh database is migrated by one, the second start has nothing to do, --fresh starts over."""
+    """`./dev up` keeps its data: the first start migrates once, the second finds head, and --fresh starts over."""
     code, first = check(project)
     assert code == 0, first
     assert first.count(" migrated the database") == 1
@@ -100,8 +100,8 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals) -> None:
-    """It serves until it is asked to stop; then nothing is left, and that is a success."""
+def test_a_signal_stops_dev_up_and_leaves_no_process(project: Path, number: signal.Signals) -> None:
+    """`./dev up` serves until SIGINT or SIGTERM; then it exits with 0, and no instance or server is left."""
     with serving(project, "--scale", "2") as (process, output):
         addresses = [word for word in output.split() if word.endswith("/docs")]
         assert addresses, output
@@ -113,16 +113,16 @@ def test_a_signal_stops_everything_cleanly(project: Path, number: signal.Signals
     assert processes_in(project) == []
 
 
-def test_a_second_one_in_the_same_folder_is_refused(project: Path) -> None:
-    """One line, exit 2, and the first goes on."""
+def test_a_second_dev_up_in_the_same_folder_is_refused(project: Path) -> None:
+    """A second `./dev up` in the same folder exits with 2 and one line; the first one keeps running."""
     with serving(project, "--scale", "1") as (first, _):
         code, output = check(project)
         assert (code, output) == (2, "dev up: another ./dev up runs in this folder; stop it first\n")
         assert first.poll() is None
 
 
-def test_a_killed_one_does_not_stop_the_next(project: Path) -> None:
-    """SIGKILL leaves its server behind; the next start ends that one and finds the data as they were."""
+def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
+    """SIGKILL leaves the database server of `./dev up` behind; the next start ends it and finds the data at head."""
     with serving(project, "--scale", "1") as (first, _):
         first.kill()
         first.wait(BUDGET_SECONDS)
@@ -137,7 +137,7 @@ def test_a_killed_one_does_not_stop_the_next(project: Path) -> None:
 
 
 def test_an_unreachable_database_is_named(project: Path) -> None:
-    """Every instance gives up in the end; the command shows its last words, which name the cause and no password."""
+    """No database answers: `./dev up --check` exits with 1 and shows each instance's error without the password."""
     url = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
     budgets = dict.fromkeys(("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS"), f"{scaled(2):g}")
     code, output = check(project, "--scale", "2", DATABASE_URL=url, **budgets)

@@ -1,4 +1,4 @@
-"""Three instances behind an election, on each database that it is meant for: Redis or a Lease says who tries."""
+"""Redis or a Kubernetes Lease elects one of three instances, on each database that the election is meant for."""
 
 import signal
 from pathlib import Path
@@ -7,10 +7,10 @@ import pytest
 
 from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.pace import scaled
-from tests.places import Place, history, outcomes
-from tests.referees import Referee
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.places import Place, history, outcomes
+from tests.support.referees import Referee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,13 +22,13 @@ AUTO = "Strategy redis: MIGRATION_REDIS_URL is set, and GET_LOCK holds on one se
 
 @pytest.fixture
 def game(referee_and_place: tuple[Referee, Place], tmp_path: Path) -> Game:
-    """Of what the parameter names."""
+    """Return a game with the referee and the database of the parameter."""
     return make_game(*referee_and_place, tmp_path)
 
 
 @pytest.mark.parametrize("referee_and_place", PAIRS, indirect=True)
-def test_one_is_elected_and_a_killed_one_succeeded(game: Game) -> None:
-    """One migrates, whom all name; killed, it is followed by one other, and only who survives gets ready."""
+def test_one_is_elected_and_replaced_when_it_is_killed(game: Game) -> None:
+    """One of three instances is elected and migrates; it is killed, and one other finishes before any gets ready."""
     own = {"MIGRATION_STRATEGY": "auto"} if (game.referee.kind, game.place.kind) == ("redis", "mariadb") else {}
     with game.three(**own) as instances:
         first, others = game.begun(instances)
@@ -58,8 +58,8 @@ def test_one_is_elected_and_a_killed_one_succeeded(game: Game) -> None:
 
 
 @pytest.mark.parametrize("referee_and_place", STOPPED, indirect=True)
-def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
-    """SIGSTOP for longer than the hold: who is elected waits for the database's lock, and who wakes up has lost."""
+def test_a_stopped_leader_commits_nothing_after_it_lost_its_hold(game: Game) -> None:
+    """SIGSTOP outlasts the leader's hold: a successor waits for the database's lock and the leader commits nothing."""
     idle = f"{scaled(8 if game.place.kind == 'postgresql' else 4):g}"
     with game.three(MIGRATION_IDLE_SECONDS=idle) as instances:
         first, others = game.begun(instances)
@@ -67,22 +67,22 @@ def test_a_stopped_one_commits_nothing_after_its_loss(game: Game) -> None:
         wait_until(lambda: game.referee.outlived(first.name), "the end of its hold", seconds=30)
         if game.place.kind != "mariadb":
             written = game.referee.writes()
-            # the database's lock is still the stopped one's
+            # the stopped leader still holds the database's lock
             assert not game.place.lock_is_free()
             assert outcomes(game.place, "held") == ["running"]
             assert said(others) == [0, 0]
-            # so none of the others asks for the hold, of which it would make no use
+            # so none of the others tries to acquire the hold, which would be of no use to it
             looked = game.referee.reads()
             wait_until(lambda: game.referee.reads() >= looked + LOOKS, "a few more looks", seconds=30)
             assert game.referee.writes() == written
-        if game.place.kind == "sqlite":  # and stays so: nothing else would keep it from going on
+        if game.place.kind == "sqlite":  # and keeps it: nothing else would stop it from continuing
             first.kill(signal.SIGCONT)
         second = game.until_succeeded(first)
         if game.place.kind != "sqlite":
             first.kill(signal.SIGCONT)
         portable.let_go(game.ini)
         game.until_ready(others)
-        # where it finds its session gone before its hold, it looks again and is ready; else it is told to go
+        # if it misses its session before its hold, it reads the version again and is ready; otherwise it exits
         first.until(lambda: first.ready() or first.process.poll() is not None, "ready or gone")
         assert first.process.poll() is None or first.wait() == 143
         assert said([first]) == [1]

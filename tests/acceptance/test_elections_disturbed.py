@@ -1,4 +1,4 @@
-"""What elects goes away, forgets, refuses or changes its mind while somebody migrates."""
+"""Redis or the Kubernetes API fails, forgets, refuses or elects another instance while one migrates."""
 
 import signal
 import time
@@ -7,34 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import portable, project
+from tests.acceptance import portable
 from tests.acceptance.electing import Game, make_game, said
-from tests.acceptance.fleet import MARK, finish, start_alembic, until_phase
-from tests.acceptance.project import Revision
-from tests.pace import scaled
-from tests.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
-from tests.redis_server import RedisServer
-from tests.referees import TTL_SECONDS, LeaseReferee, RedisReferee, Referee
-from tests.waiting import wait_until
+from tests.support import project
+from tests.support.fleet import MARK, finish, start_alembic, until_phase
+from tests.support.pace import scaled
+from tests.support.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace, applied, history, marks, outcomes
+from tests.support.project import Revision
+from tests.support.redis_server import RedisServer
+from tests.support.referees import TTL_SECONDS, LeaseReferee, RedisReferee, Referee
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 EACH = ["redis-mariadb", "redis-sqlite", "redis-postgresql", "kubernetes-postgresql"]
 ONE_OF_EACH = ["redis-sqlite", "kubernetes-postgresql"]
 LONG = {"MIGRATION_REDIS_TTL_SECONDS": "30", "MIGRATION_LEASE_SECONDS": "30"}
-"""Much longer than any of these tests, so that nobody is succeeded because time went by."""
+"""Much longer than any of these tests, so that no hold expires."""
 SHORT = {"MIGRATION_WAIT_SECONDS": str(2 * TTL_SECONDS), "MIGRATION_RUN_SECONDS": str(2 * TTL_SECONDS)}
 
 
 @pytest.fixture
 def game(referee_and_place: tuple[Referee, Place], tmp_path: Path) -> Game:
-    """Of what the parameter names."""
+    """Return a game with the referee and the database of the parameter."""
     return make_game(*referee_and_place, tmp_path)
 
 
 @pytest.mark.parametrize("referee_and_place", ONE_OF_EACH, indirect=True)
-def test_it_is_away_at_first_and_silent_later(game: Game) -> None:
-    """Nobody migrates without it; who leads gives up in time, and another one finishes once it answers."""
+def test_no_instance_migrates_while_the_elector_is_down(game: Game) -> None:
+    """Without the elector no instance migrates; when it falls silent the leader exits, and another finishes later."""
     game.referee.stop()
     with game.three() as instances:
         until_phase(instances, "waiting")
@@ -61,10 +62,10 @@ def test_it_is_away_at_first_and_silent_later(game: Game) -> None:
     game.assert_done()
 
 
-def test_the_api_fails_for_twenty_seconds(
+def test_the_leader_rolls_back_when_the_api_fails_for_20_seconds(
     kubernetes_referee: LeaseReferee, postgresql_place: PostgresPlace, tmp_path: Path
 ) -> None:
-    """With client-go's 15, 10 and 2 s: who leads ends its run, nobody begins meanwhile, and then another finishes."""
+    """The API fails for 20 s with a 15 s Lease: the leader rolls back, no instance starts, then another finishes."""
     game = make_game(kubernetes_referee, postgresql_place, tmp_path)
     with game.three(MIGRATION_LEASE_SECONDS="15") as instances:
         first, others = game.begun(instances)
@@ -83,8 +84,8 @@ def test_the_api_fails_for_twenty_seconds(
 
 
 @pytest.mark.parametrize("referee_and_place", ["redis-postgresql"], indirect=True)
-def test_one_that_is_told_to_go_gives_its_hold_back(game: Game) -> None:
-    """SIGTERM: the others need not wait for the end of the hold."""
+def test_a_leader_releases_its_hold_on_sigterm(game: Game) -> None:
+    """SIGTERM reaches the leader: it releases its 30 s hold, and another instance takes over before that time."""
     with game.three(**LONG) as instances:
         first, others = game.begun(instances)
         first.kill(signal.SIGTERM)
@@ -96,8 +97,8 @@ def test_one_that_is_told_to_go_gives_its_hold_back(game: Game) -> None:
 
 
 @pytest.mark.parametrize("referee_and_place", EACH, indirect=True)
-def test_one_that_was_robbed_commits_nothing(game: Game) -> None:
-    """Somebody else leads: the revision under way is rolled back, the command says so, and the next one finishes."""
+def test_a_leader_that_lost_its_hold_commits_nothing(game: Game) -> None:
+    """Another client takes the hold: the revision is rolled back, `upgrade` exits with 6, and the next one succeeds."""
     with game.at_work(**LONG) as upgrade:
         game.referee.rob("thief")
         portable.let_go(game.ini)
@@ -113,10 +114,10 @@ def test_one_that_was_robbed_commits_nothing(game: Game) -> None:
 
 
 @pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "redis-sqlite", "kubernetes-postgresql"], indirect=True)
-def test_one_that_is_robbed_leaves_no_statement_behind(
+def test_a_leader_that_lost_its_hold_leaves_no_statement_behind(
     referee_and_place: tuple[Referee, Place], tmp_path: Path
 ) -> None:
-    """In the middle of one long statement: that is ended in the database too, and its lock is free."""
+    """The hold is lost during a long statement: `upgrade` exits with 6, and the statement and the lock are gone."""
     referee, place = referee_and_place
     game = make_game(referee, place, tmp_path, portable.in_statement(place))
     with game.at_work() as upgrade:
@@ -133,8 +134,10 @@ def test_one_that_is_robbed_leaves_no_statement_behind(
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["with its data", "without"])
-def test_redis_is_restarted(redis_referee: RedisReferee, sqlite_place: SqlitePlace, tmp_path: Path, keep: bool) -> None:
-    """Where it remembers, the run goes on; where it has forgotten, the run ends, and another one finishes."""
+def test_a_redis_restart_ends_a_run_only_without_its_data(
+    redis_referee: RedisReferee, sqlite_place: SqlitePlace, tmp_path: Path, keep: bool
+) -> None:
+    """Redis restarts during `upgrade`: with its data the run succeeds, without it the run exits with 6."""
     game = make_game(redis_referee, sqlite_place, tmp_path)
     with game.at_work(MIGRATION_REDIS_TTL_SECONDS=f"{scaled(10):g}") as upgrade:
         redis_referee.server.restart(keep=keep)
@@ -149,10 +152,10 @@ def test_redis_is_restarted(redis_referee: RedisReferee, sqlite_place: SqlitePla
 
 
 @pytest.mark.parametrize("keep", [True, False], ids=["with its data", "without"])
-def test_redis_is_restarted_under_a_fleet(
+def test_a_redis_restart_replaces_the_leader_only_without_its_data(
     redis_referee: RedisReferee, mariadb_place: MariaDBPlace, tmp_path: Path, keep: bool
 ) -> None:
-    """Killed in mid-run: where it remembers, who leads goes on; else that one ends, and one of the others finishes."""
+    """Redis restarts while a fleet migrates: with its data the leader finishes, without it another instance does."""
     game = make_game(redis_referee, mariadb_place, tmp_path)
     with game.three(MIGRATION_REDIS_TTL_SECONDS=f"{scaled(20):g}") as instances:
         first, others = game.begun(instances)
@@ -170,10 +173,10 @@ def test_redis_is_restarted_under_a_fleet(
     game.assert_done()
 
 
-def test_a_short_silence_changes_nothing(
+def test_a_short_api_outage_does_not_stop_the_run(
     kubernetes_referee: LeaseReferee, sqlite_place: SqlitePlace, tmp_path: Path
 ) -> None:
-    """The hold outlasts it, and what is sure by the clock is committed."""
+    """The Kubernetes API fails for less than the Lease: the run commits while its hold is valid, and succeeds."""
     game = make_game(kubernetes_referee, sqlite_place, tmp_path)
     with game.at_work(**LONG) as upgrade:
         game.referee.fall_silent()
@@ -186,8 +189,8 @@ def test_a_short_silence_changes_nothing(
 
 
 @pytest.mark.parametrize("referee_and_place", ONE_OF_EACH, indirect=True)
-def test_the_error_of_a_revision_is_what_is_told(referee_and_place: tuple[Referee, Place], tmp_path: Path) -> None:
-    """Not that of giving the hold back, which fails as well."""
+def test_upgrade_reports_the_error_of_its_revision(referee_and_place: tuple[Referee, Place], tmp_path: Path) -> None:
+    """The elector is down when a revision fails: `upgrade` reports the revision's error and not that of the release."""
     failing = Revision(
         "failing", portable.held("failing").upgrade + "op.execute('SELECT * FROM nowhere')\n", header=portable.IMPORTS
     )
@@ -201,10 +204,10 @@ def test_the_error_of_a_revision_is_what_is_told(referee_and_place: tuple[Refere
     assert outcomes(game.place, "failing") == ["failed"]
 
 
-def test_a_budget_ends_before_it_answers(
+def test_upgrade_times_out_if_the_elector_never_answers(
     redis_referee: RedisReferee, kubernetes_referee: LeaseReferee, sqlite_place: SqlitePlace, tmp_path: Path
 ) -> None:
-    """The command says who did not answer, and what to look at."""
+    """The elector is down past MIGRATION_WAIT_SECONDS: `upgrade` exits with 4 and says what does not answer."""
     games = [
         make_game(referee, sqlite_place, tmp_path / referee.kind) for referee in (redis_referee, kubernetes_referee)
     ]
@@ -220,13 +223,13 @@ def test_a_budget_ends_before_it_answers(
     assert not sqlite_place.has("marks")
 
 
-def test_a_refusal_is_final(
+def test_a_refusal_by_the_elector_ends_the_command(
     redis_servers: Callable[..., RedisServer],
     kubernetes_referee: LeaseReferee,
     sqlite_place: SqlitePlace,
     tmp_path: Path,
 ) -> None:
-    """A wrong password, or a Role that lacks a verb: at once, with what to do."""
+    """Redis refuses the password, or a Role lacks a verb: `upgrade` exits with 5 and says what to correct."""
     server = redis_servers(requirepass="correct")
     redis = RedisReferee(server)
     redis.settings["MIGRATION_REDIS_URL"] = server.url_with("horse-battery")
@@ -238,8 +241,8 @@ def test_a_refusal_is_final(
 
 
 @pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "kubernetes-postgresql"], indirect=True)
-def test_what_people_type_is_elected_too(game: Game) -> None:
-    """`status`, `doctor` and `unlock` tell who is at it; `alembic upgrade` by hand waits for it."""
+def test_typed_commands_respect_the_election(game: Game) -> None:
+    """While one process leads, `status`, `doctor` and `unlock` name it, and a manual `alembic upgrade` waits for it."""
     with game.at_work() as upgrade:
         by_hand = {**game.settings, "MIGRATION_INSTANCE": "by-hand"}
         with start_alembic("upgrade", "head", url=game.place.url, ini=game.ini, **by_hand) as typed:

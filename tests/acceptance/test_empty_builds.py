@@ -1,19 +1,19 @@
-"""A build without revisions never serves; and Alembic, typed by hand, still makes the first revision in it."""
+"""A build without revisions never serves, but Alembic can create its first revision in it."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance.fleet import alembic, fleet, migrate, until_phase
-from tests.acceptance.project import ROOT
-from tests.places import SqlitePlace
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
+from tests.support.fleet import alembic, fleet, migrate, until_phase
+from tests.support.places import SqlitePlace
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.acceptance
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
-"""Whatever asked a database would say that it is unreachable."""
+"""No server listens there: a command that connected would report an unreachable database."""
 MODELS = """\
 import sqlalchemy as sa
 from api.migrations.environment import run_env
@@ -26,14 +26,14 @@ run_env(metadata)
 
 @pytest.mark.parametrize("command", ["upgrade", "check", "doctor"])
 def test_a_command_refuses_a_build_without_revisions(tmp_path: Path, command: str) -> None:
-    """Exit code 2 and one line, before the database is asked."""
+    """On a build without revisions the command exits with 2 and one line, before it connects."""
     code, output = migrate(command, url=NOWHERE, ini=tree(tmp_path))
     assert (code, len(output.splitlines())) == (2, 1), output
     assert f"this build has no revisions: no revision files in {tmp_path}/versions" in output
 
 
-def test_an_instance_of_it_never_serves(tmp_path: Path) -> None:
-    """It stays up and says why, or ends."""
+def test_an_instance_of_a_build_without_revisions_never_serves(tmp_path: Path) -> None:
+    """With MIGRATION_ON_FAILURE=hold the instance stays up, answers 503, and names the folder without revisions."""
     ini = tree(tmp_path)
     with fleet(1, NOWHERE, ini=ini, MIGRATION_ON_FAILURE="hold") as (one,):
         until_phase([one], "failed")
@@ -41,8 +41,8 @@ def test_an_instance_of_it_never_serves(tmp_path: Path) -> None:
         assert f"no revision files in {tmp_path}/versions" in one.health()["message"]
 
 
-def test_the_first_revision_is_made_by_hand(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """Alembic's commands that read work in a project without revisions, the one that changes is refused."""
+def test_alembic_creates_the_first_revision(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """Without revisions `upgrade` is refused and reading commands work; `revision --autogenerate` makes the first."""
     ini = tree(tmp_path, env=MODELS)
     shutil.copy(ROOT / "alembic" / "script.py.mako", tmp_path)
 

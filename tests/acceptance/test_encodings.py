@@ -1,4 +1,4 @@
-"""Three instances on a database in LATIN1, whose names and failing revision are written in other letters."""
+"""Instances on a LATIN1 database have names, and a failing revision, with letters that LATIN1 cannot encode."""
 
 from contextlib import ExitStack
 from dataclasses import replace
@@ -6,19 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import MARK, fleet, until_phase
+from tests.acceptance import holders
 from tests.conftest import fresh_name
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, until_phase
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 FAILING = replace(project.failing(), doc="Добавить счета …")
 
 
-def test_a_failure_is_recorded_once(server: Server, tmp_path: Path) -> None:
-    """One runs the revision; the two that wait read why it failed, and do not run it again in turn."""
+def test_a_failure_with_letters_outside_latin1_is_recorded_once(server: Server, tmp_path: Path) -> None:
+    """A revision with Cyrillic text fails on a LATIN1 database: both waiters read why and do not run it again."""
     ini = project.make_history(tmp_path, project.held(), FAILING)
     with server.database(fresh_name(), encoding="LATIN1") as url, ExitStack() as stack:
         names = [f"узел-{number} 😀" for number in (1, 2, 3)]

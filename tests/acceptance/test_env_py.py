@@ -1,21 +1,22 @@
-"""What env.py says counts: its version table and schema, loops over schemas, its imports, its own errors."""
+"""The package follows env.py: its version table and schema, its loops over schemas, its imports and its errors."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import env_py, evidence
-from tests.acceptance.fleet import MARK, alembic, finish, fleet, migrate, start_migrate, until_all_ready
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import tree
-from tests.waiting import wait_until
+from tests.acceptance import env_py
+from tests.support import evidence
+from tests.support.fakes import tree
+from tests.support.fleet import MARK, alembic, finish, fleet, migrate, start_migrate, until_all_ready
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
 def tables(url: str) -> set[str]:
-    """Every table of the database, with its schema."""
+    """Return every table of the database as schema.table."""
     rows = fetch_sync(
         url, "SELECT schemaname || '.' || tablename FROM pg_tables WHERE schemaname !~ '^(pg_|information_)'"
     )
@@ -24,7 +25,7 @@ def tables(url: str) -> set[str]:
 
 @pytest.fixture
 def shop(database_url: str, tmp_path: Path) -> Path:
-    """A database that plain Alembic has migrated, with a version table of another name in another schema."""
+    """Migrate with plain Alembic to a version table of another name and schema; return the alembic.ini."""
     fetch_sync(database_url, "CREATE SCHEMA core")
     ini = env_py.shop(tmp_path, env_py.PLAIN)
     code, output = alembic("upgrade", "head", url=database_url, ini=ini)
@@ -34,8 +35,8 @@ def shop(database_url: str, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("env", [env_py.PLAIN, env_py.RUN_ENV], ids=["kept", "run_env"])
-def test_the_version_table_that_env_py_names_counts(database_url: str, shop: Path, env: str) -> None:
-    """Three instances and every command see a database at head, and no revision runs a second time."""
+def test_the_version_table_that_env_py_names_is_used(database_url: str, shop: Path, env: str) -> None:
+    """env.py names its own version table: three instances and every command see head, and no revision runs again."""
     (shop.parent / "env.py").write_text(env)
     with fleet(3, database_url, ini=shop) as instances:
         until_all_ready(instances)
@@ -50,8 +51,8 @@ def test_the_version_table_that_env_py_names_counts(database_url: str, shop: Pat
     assert tables(database_url) == {"core.item", "core.shop_version"}
 
 
-def test_its_history_goes_beside_it(database_url: str, shop: Path) -> None:
-    """Downgrade, stamp and upgrade change the version table that env.py names, and record it in its schema."""
+def test_the_history_table_is_created_beside_the_version_table(database_url: str, shop: Path) -> None:
+    """`downgrade`, `stamp` and `upgrade` change env.py's version table and record each attempt in its schema."""
     for words in (["downgrade", "r1", "--yes"], ["stamp", "r2"], ["stamp", "r1"], ["upgrade"]):
         code, output = migrate(*words, url=database_url, ini=shop)
         assert code == 0, (words, output)
@@ -61,8 +62,8 @@ def test_its_history_goes_beside_it(database_url: str, shop: Path) -> None:
     assert [row[0] for row in fetch_sync(database_url, "SELECT version_num FROM core.shop_version")] == ["r2"]
 
 
-def test_alembic_typed_by_hand_looks_there_too(database_url: str, shop: Path) -> None:
-    """`current`, `upgrade`, `upgrade --sql` and autogenerate through `run_env` use the same table."""
+def test_a_manual_alembic_uses_the_version_table_of_env_py(database_url: str, shop: Path) -> None:
+    """A manual `alembic current`, `upgrade` or `upgrade --sql` through `run_env` uses the version table of env.py."""
     (shop.parent / "env.py").write_text(env_py.RUN_ENV)
     code, output = alembic("current", url=database_url, ini=shop)
     assert (code, "r2 (head)" in output) == (0, True), output
@@ -78,8 +79,8 @@ def test_alembic_typed_by_hand_looks_there_too(database_url: str, shop: Path) ->
     "setting", ["MIGRATION_VERSION_TABLE=alembic_version", "MIGRATION_VERSION_TABLE_SCHEMA=public"]
 )
 @pytest.mark.parametrize("env", [env_py.PLAIN, env_py.RUN_ENV], ids=["kept", "run_env"])
-def test_a_setting_that_says_otherwise_is_refused(database_url: str, shop: Path, env: str, setting: str) -> None:
-    """Exit code 2 before anything runs, and a line that names both."""
+def test_a_setting_that_contradicts_env_py_is_refused(database_url: str, shop: Path, env: str, setting: str) -> None:
+    """A setting and env.py name different version tables or schemas: the command exits with 2 and names both."""
     (shop.parent / "env.py").write_text(env)
     name, value = setting.split("=")
     for words in (["upgrade"], ["stamp", "r1"]):
@@ -100,7 +101,7 @@ LOOPS = {
 
 
 def tenants_url(url: str) -> str:
-    """The database with a schema for each tenant and the table that the revisions write into."""
+    """Create a schema for each tenant and the table that the revisions write into; return the URL."""
     for name in ("tenant_a", "Tenant B"):
         fetch_sync(url, f'CREATE SCHEMA IF NOT EXISTS "{name}"')
     fetch_sync(url, "CREATE TABLE public.log (tenant text, revision text)")
@@ -108,7 +109,7 @@ def tenants_url(url: str) -> str:
 
 
 def logged(url: str) -> list[str]:
-    """What ran, for whom; twice the same is a revision that ran twice."""
+    """Return which revision ran for which tenant; an entry that is there twice is a revision that ran twice."""
     return sorted(f"{row[0]} {row[1]}" for row in fetch_sync(url, "SELECT tenant, revision FROM public.log"))
 
 
@@ -116,8 +117,8 @@ EVERYTHING = sorted(f"{tenant} {revision}" for tenant in env_py.TENANTS for revi
 
 
 @pytest.mark.parametrize("env", LOOPS.values(), ids=LOOPS.keys())
-def test_a_loop_over_schemas_migrates_each_once(database_url: str, tmp_path: Path, env: str) -> None:
-    """Three instances at once: each schema is migrated by one, waited for by the others, and shown by all."""
+def test_a_loop_over_schemas_migrates_each_schema_once(database_url: str, tmp_path: Path, env: str) -> None:
+    """env.py loops over three schemas: of three instances one migrates each schema, and all show all schemas."""
     url, ini = tenants_url(database_url), env_py.tenants(tmp_path, env)
     with fleet(3, url, ini=ini) as instances:
         until_all_ready(instances)
@@ -131,7 +132,7 @@ def test_a_loop_over_schemas_migrates_each_once(database_url: str, tmp_path: Pat
 
 
 def test_a_schema_behind_the_others_is_not_skipped(database_url: str, tmp_path: Path) -> None:
-    """The table that the settings name is at head; a tenant is not: `check` says 3 and a start migrates it."""
+    """One of three schemas is behind: `check` exits with 3 and names it, and the next start migrates only that one."""
     url, ini = tenants_url(database_url), env_py.tenants(tmp_path, env_py.BY_VERSION_TABLE_SCHEMA)
     code, output = migrate("upgrade", url=url, ini=ini)
     assert code == 0, output
@@ -147,8 +148,8 @@ def test_a_schema_behind_the_others_is_not_skipped(database_url: str, tmp_path: 
     assert logged(url) == EVERYTHING
 
 
-def test_a_killed_loop_is_taken_up_where_it_was(database_url: str, tmp_path: Path) -> None:
-    """SIGKILL while the second schema migrates: the first one is not migrated again, the others are finished."""
+def test_a_killed_loop_over_schemas_continues_where_it_stopped(database_url: str, tmp_path: Path) -> None:
+    """SIGKILL during the second schema: the next `upgrade` finishes the others and does not repeat the first."""
     url, ini = tenants_url(database_url), env_py.tenants(tmp_path, env_py.BY_VERSION_TABLE_SCHEMA)
     with start_migrate("upgrade", url=url, ini=ini) as first:
         wait_until(lambda: "public r2" in logged(url), "the first schema at head", seconds=60)
@@ -160,7 +161,7 @@ def test_a_killed_loop_is_taken_up_where_it_was(database_url: str, tmp_path: Pat
 
 
 def test_a_failure_names_its_schema(database_url: str, tmp_path: Path) -> None:
-    """A revision that fails in one schema stops the start, and the line says in which."""
+    """A revision fails in one of three schemas: `upgrade` stops there, exits with 1 and names the schema."""
     url, ini = tenants_url(database_url), env_py.tenants(tmp_path, env_py.BY_VERSION_TABLE_SCHEMA)
     fetch_sync(url, "ALTER TABLE public.log ADD CHECK (tenant <> 'tenant_a')")
     code, output = migrate("upgrade", url=url, ini=ini)
@@ -184,8 +185,8 @@ while not (here / "let_go").exists():
 """
 
 
-def test_imports_are_done_before_the_lock(database_url: str, tmp_path: Path) -> None:
-    """While env.py imports its models no lock is held, and neither the idle nor the run budget runs."""
+def test_env_py_imports_its_models_before_the_lock_is_acquired(database_url: str, tmp_path: Path) -> None:
+    """While env.py imports its models `upgrade` has no session and no lock; afterwards it migrates."""
     ini = tree(tmp_path, 'op.execute("CREATE TABLE t (a int)")', env=SLOW_IMPORT)
     (tmp_path / "slow_models.py").write_text(SLOW_MODELS)
     budgets = {"MIGRATION_IDLE_SECONDS": "20", "MIGRATION_RUN_SECONDS": "60"}
@@ -236,8 +237,8 @@ OWN_ERRORS = {
 
 
 @pytest.mark.parametrize(("env", "words"), OWN_ERRORS.values(), ids=OWN_ERRORS.keys())
-def test_an_env_py_that_fails_is_told_in_its_own_words(database_url: str, tmp_path: Path, env: str, words: str) -> None:
-    """Its place and its error, before any lock and before "Running migrations"."""
+def test_an_error_in_env_py_is_reported_unchanged(database_url: str, tmp_path: Path, env: str, words: str) -> None:
+    """env.py raises, or runs no revisions: `upgrade` fails with that reason and no traceback, and creates no table."""
     ini = tree(tmp_path, "pass", env=env)
     code, output = migrate("upgrade", url=database_url, ini=ini)
     assert code != 0
@@ -245,8 +246,8 @@ def test_an_env_py_that_fails_is_told_in_its_own_words(database_url: str, tmp_pa
     assert tables(database_url) == set()
 
 
-def test_doctor_says_what_is_wrong_with_env_py(database_url: str, tmp_path: Path) -> None:
-    """A finding in the words in which a start would fail."""
+def test_doctor_reports_an_error_in_env_py(database_url: str, tmp_path: Path) -> None:
+    """env.py raises: `doctor` exits with 1 and reports the same error as a start."""
     env, words = OWN_ERRORS["a missing -x"]
     code, output = migrate("doctor", url=database_url, ini=tree(tmp_path, "pass", env=env))
     assert (code, words in output) == (1, True), output
@@ -262,8 +263,8 @@ run_env(version_table_schema=tenant)
 """
 
 
-def test_arguments_for_env_py_are_passed_on(database_url: str, tmp_path: Path) -> None:
-    """`migrate.sh upgrade -x tenant=…` migrates that tenant, as `alembic -x tenant=… upgrade head` does."""
+def test_arguments_for_env_py_are_passed_to_it(database_url: str, tmp_path: Path) -> None:
+    """`migrate.sh upgrade -x tenant=…` migrates that tenant, like `alembic -x tenant=… upgrade head`."""
     url, ini = tenants_url(database_url), env_py.tenants(tmp_path, BY_ARGUMENT)
     code, output = migrate("upgrade", "-x", "tenant=tenant_a", url=url, ini=ini)
     assert code == 0, output
@@ -283,8 +284,8 @@ run_env()
 """
 
 
-def test_folders_that_env_py_chooses_count(database_url: str, tmp_path: Path) -> None:
-    """A database at the head of the configured folder is behind when env.py adds another one."""
+def test_version_folders_that_env_py_adds_are_used(database_url: str, tmp_path: Path) -> None:
+    """env.py adds a version folder: `check` reports its revision as pending, and `alembic upgrade` applies it."""
     ini = tree(tmp_path, 'op.execute("CREATE TABLE t (a int)")', env=FOLDERS)
     (tmp_path / "more").mkdir()
     plain = (tmp_path / "versions" / "r1.py").read_text()

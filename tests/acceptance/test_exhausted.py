@@ -1,6 +1,6 @@
-"""The server runs out of disk, or of locks: the revision fails once, says what to do, and leaves nothing behind.
+"""The server runs out of disk space or of locks: the revision fails once, says what to do, and leaves nothing behind.
 
-How long it took goes to the log (`--log-cli-level=INFO`).
+The log shows how long it took (`--log-cli-level=INFO`).
 """
 
 import logging
@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 from devtools.account import Account
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, fleet, migrate, until_one_migrates, until_phase
-from tests.servers import Server, embedded_postgres, optional, temporary_home
+from tests.support import evidence, project
+from tests.support.fleet import MARK, fleet, migrate, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres, optional, temporary_home
 
 pytestmark = pytest.mark.acceptance
 
@@ -40,14 +40,14 @@ for number in range(20000):
 
 @pytest.fixture
 def small_server() -> Iterator[Server]:
-    """A server with the smallest lock table there is."""
+    """Start a server with the smallest possible lock table."""
     with embedded_postgres(max_connections="8", max_locks_per_transaction="10") as started:
         yield started
 
 
 @contextmanager
 def on_a_small_disk(server: Server) -> Iterator[tuple[str, Path]]:
-    """The URL of a database that lives on a disk of 32 MB, and where that is mounted."""
+    """Yield the URL of a database on a disk of 32 MB, and the disk's mount point."""
     account = Account.unprivileged()
     with temporary_home(account) as home:
         options = f"size=32m,mode=0700,uid={home.stat().st_uid},gid={home.stat().st_gid}"
@@ -65,7 +65,7 @@ def on_a_small_disk(server: Server) -> Iterator[tuple[str, Path]]:
 
 
 def assert_failed_once(url: str, ini: Path, revision: str, *words: str) -> None:
-    """One of three instances ran it; all say the same, and neither lock, nor table, nor version is left behind."""
+    """Assert that one of three instances ran the revision, all report the same error, and nothing is left behind."""
     with fleet(3, url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         migrator = until_one_migrates(instances)
         until_phase([instance for instance in instances if instance is not migrator], "waiting")
@@ -85,8 +85,8 @@ def assert_failed_once(url: str, ini: Path, revision: str, *words: str) -> None:
     assert evidence.advisory_locks(url) == 0
 
 
-def test_the_disk_is_full(small_server: Server, tmp_path: Path) -> None:
-    """Waiting would not make room: an operator does, and then it goes on."""
+def test_a_full_disk_fails_a_revision_once(small_server: Server, tmp_path: Path) -> None:
+    """A revision fills the disk: it fails once and all name the remedy; once the disk is larger, `upgrade` succeeds."""
     ini = project.make_history(tmp_path, project.quick("one"), project.Revision("fill", FILL))
     with on_a_small_disk(small_server) as (url, disk):
         words = "DiskFullError (SQLSTATE 53100)", "No space left on device", "The server's disk is full. To fix: free"
@@ -97,8 +97,8 @@ def test_the_disk_is_full(small_server: Server, tmp_path: Path) -> None:
         assert evidence.marks(url) == ["fill", "one"]
 
 
-def test_the_lock_table_is_full(small_server: Server, tmp_path: Path) -> None:
-    """Each table that is created is a lock until the end of the transaction; the message names the setting."""
+def test_a_full_lock_table_fails_a_revision_once(small_server: Server, tmp_path: Path) -> None:
+    """A revision creates more tables than the lock table holds: it fails once and names max_locks_per_transaction."""
     ini = project.make_history(tmp_path, project.quick("one"), project.Revision("many", MANY_TABLES))
     with small_server.database("locked") as url:
         assert_failed_once(url, ini, "many", "(SQLSTATE 53200)", "To fix: raise max_locks_per_transaction")

@@ -1,12 +1,13 @@
-"""A revision that fails: rolled back, recorded once, told to everybody, and tried again by the next start only."""
+"""A failing revision is rolled back and recorded once; every waiter reports it, and only the next start retries it."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     fleet,
@@ -16,8 +17,8 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -26,25 +27,25 @@ FAILING = project.failing()
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
-    """A revision that is applied, held until all have looked, and then one that fails."""
+    """Create a history with a held revision and then one that fails."""
     return project.make_history(tmp_path, project.held(), FAILING)
 
 
 def until_all_have_looked(instances: Sequence[Instance]) -> None:
-    """Wait until one migrates, everybody else knows that it does, and the held revision may be let go."""
+    """Wait until one instance is in the held revision and all others know that."""
     wait_until(lambda: holders.all_see_the_held_one(instances), "instances that see the held revision", seconds=60)
 
 
 def assert_one_attempt(url: str) -> None:
-    """What is there: the revision before, nothing of the failing one, and one attempt at it."""
+    """Assert that the held revision is applied, and the failing one was attempted once and rolled back."""
     assert evidence.outcomes(url, FAILING.id) == ["failed"]
     assert evidence.versions(url) == ["held"]
     assert evidence.marks(url) == ["held"]
     assert evidence.advisory_locks(url) == 0
 
 
-def test_everybody_fails_and_nobody_repeats_it(ledger_url: str, ini: Path) -> None:
-    """With MIGRATION_ON_FAILURE=hold three live processes are unready and say which revision, and no value of it."""
+def test_the_waiters_fail_with_the_revision_and_do_not_repeat_it(ledger_url: str, ini: Path) -> None:
+    """With MIGRATION_ON_FAILURE=hold three instances stay up unready and name the revision, which one of them ran."""
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_all_have_looked(instances)
         evidence.let_go(ledger_url)
@@ -64,8 +65,8 @@ def test_everybody_fails_and_nobody_repeats_it(ledger_url: str, ini: Path) -> No
 
 
 @pytest.mark.parametrize("mode", ["gate", "block"])
-def test_processes_end_and_the_next_start_tries_again(ledger_url: str, ini: Path, mode: str) -> None:
-    """By default all end with a code that is not zero; the next start repeats the failure, or succeeds once mended."""
+def test_instances_exit_and_the_next_start_retries_the_revision(ledger_url: str, ini: Path, mode: str) -> None:
+    """A revision fails: all instances exit non-zero; the next start fails again, and once corrected it is applied."""
     with fleet(3, ledger_url, ini=ini, MIGRATION_STARTUP_MODE=mode) as instances:
         wait_until(lambda: len(evidence.sessions(ledger_url)) == 3, "three sessions", seconds=60)
         wait_until(lambda: "held" in evidence.running(ledger_url), "the held revision", seconds=60)
@@ -87,8 +88,8 @@ def test_processes_end_and_the_next_start_tries_again(ledger_url: str, ini: Path
     assert evidence.marks(ledger_url) == [FAILING.id, "held"]
 
 
-def test_the_command_says_it_in_one_line(ledger_url: str, tmp_path: Path) -> None:
-    """`./migrate.sh upgrade` exits 1; after what it did comes one line that names revision, error and place."""
+def test_the_command_reports_a_failing_revision_in_one_line(ledger_url: str, tmp_path: Path) -> None:
+    """`upgrade` exits with 1; its last line names the revision, the error and the place in the file."""
     ini = project.make_history(tmp_path, FAILING)
     code, output = migrate("upgrade", url=ledger_url, ini=ini)
     assert code == 1
@@ -102,8 +103,8 @@ def test_the_command_says_it_in_one_line(ledger_url: str, tmp_path: Path) -> Non
     assert evidence.versions(ledger_url) == [project.head()]
 
 
-def test_the_command_fails_with_the_one_it_waited_for(ledger_url: str, ini: Path) -> None:
-    """An operator who waits behind an instance learns that it failed, and does not run it again in turn."""
+def test_the_command_fails_with_the_instance_that_it_waited_for(ledger_url: str, ini: Path) -> None:
+    """`upgrade` waits for an instance whose revision fails: it exits with that error and does not run it again."""
     with fleet(1, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_one_migrates(instances)
         with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
@@ -116,8 +117,8 @@ def test_the_command_fails_with_the_one_it_waited_for(ledger_url: str, ini: Path
     assert_one_attempt(ledger_url)
 
 
-def test_a_run_that_takes_too_long_fails_for_everybody(ledger_url: str, tmp_path: Path) -> None:
-    """MIGRATION_RUN_SECONDS ends the run: rolled back, recorded, and not begun again by those who waited."""
+def test_a_run_that_times_out_fails_for_all_instances(ledger_url: str, tmp_path: Path) -> None:
+    """A run exceeds MIGRATION_RUN_SECONDS: it is rolled back and recorded, and the waiters fail without a retry."""
     ini, limit = project.make_history(tmp_path, project.slow("endless", 300)), f"{scaled(8):g}"
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=limit) as instances:
         until_phase(instances, "failed")
@@ -131,8 +132,8 @@ def test_a_run_that_takes_too_long_fails_for_everybody(ledger_url: str, tmp_path
     wait_until(lambda: evidence.advisory_locks(ledger_url) == 0, "a free lock", seconds=30)
 
 
-def test_half_a_revision_stops_everybody(ledger_url: str, tmp_path: Path) -> None:
-    """What it committed before it raised stays; it was run once, and neither waiters nor the next start repeat it."""
+def test_a_half_applied_revision_stops_all_instances(ledger_url: str, tmp_path: Path) -> None:
+    """A revision commits a part and raises: the part stays, and neither waiters nor the next start run it again."""
     ini = project.make_history(tmp_path, project.held(), project.half_applied(then="raise RuntimeError('half way')"))
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_all_have_looked(instances)

@@ -1,7 +1,6 @@
-"""The primary crashes in mid-migration and its standby takes over: somebody goes on there, and nothing is done twice.
+"""The primary crashes during a migration and its standby is promoted: an instance continues there, nothing runs twice.
 
-Replication is synchronous, so that what was committed is not lost. How long it took goes to the log
-(`--log-cli-level=INFO`).
+Replication is synchronous, so that no commit is lost. The log shows how long it took (`--log-cli-level=INFO`).
 """
 
 import logging
@@ -13,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from devtools.ports import HOST
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import fleet, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.standby import DURABLE, REPLICATION, make_synchronous, standby_of
-from tests.servers import Server, embedded_postgres
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres
+from tests.support.standby import DURABLE, REPLICATION, make_synchronous, standby_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,20 +27,20 @@ Pair = tuple[Server, Server]
 
 @pytest.fixture
 def pair() -> Iterator[Pair]:
-    """A primary and its synchronous standby."""
+    """Start a primary and its synchronous standby."""
     with embedded_postgres(REPLICATION, **DURABLE) as primary, standby_of(primary) as standby:
         make_synchronous(primary)
         yield primary, standby
 
 
 def either(pair: Pair, database: str) -> str:
-    """The URL of whichever of the two is the primary."""
+    """Return a URL that names both servers and connects to the primary."""
     hosts = ",".join(f"{server.host}:{server.port}" for server in pair)
     return f"postgresql://postgres@{hosts}/{database}?target_session_attrs=read-write"
 
 
-def test_the_primary_crashes_and_the_standby_is_promoted(pair: Pair, tmp_path: Path) -> None:
-    """Lock and open transaction died with the primary; the new one shows how far it came."""
+def test_a_migration_continues_on_the_promoted_standby(pair: Pair, tmp_path: Path) -> None:
+    """The primary crashes during a revision, and lock and transaction with it: an instance retries on the standby."""
     primary, standby = pair
     assert primary.process is not None
     ini = project.make_history(tmp_path, project.quick(), project.held(), project.quick("after"))
@@ -68,13 +67,13 @@ def test_the_primary_crashes_and_the_standby_is_promoted(pair: Pair, tmp_path: P
 
 @pytest.fixture
 def mute_port() -> Iterator[int]:
-    """Somebody listens there and never says a word, as a frozen host does."""
+    """Listen on a port and never answer, as a frozen host does."""
     with socket.create_server((HOST, 0)) as mute:
         yield mute.getsockname()[1]
 
 
-def test_the_first_host_never_answers(server: Server, database_url: str, mute_port: int) -> None:
-    """A primary that is frozen rather than gone: the next host of the URL is asked all the same."""
+def test_an_instance_skips_a_host_that_never_answers(server: Server, database_url: str, mute_port: int) -> None:
+    """The first host of the URL accepts and never answers: the instance connects to the next one and migrates."""
     hosts = database_url.replace(f"@{server.host}", f"@{HOST}:{mute_port},{server.host}")
     url = f"{hosts}?target_session_attrs=read-write&connect_timeout=2"
     began = time.monotonic()

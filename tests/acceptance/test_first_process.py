@@ -1,4 +1,4 @@
-"""An instance that is process 1, as in a container: the kernel ignores signals whose action is the default one."""
+"""An instance is process 1, as in a container, where the kernel ignores a signal whose action is the default."""
 
 import signal
 import subprocess
@@ -9,10 +9,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import WAIT_SECONDS, Instance, fleet, until_all_ready, until_one_migrates
-from tests.servers import optional
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import WAIT_SECONDS, Instance, fleet, until_all_ready, until_one_migrates
+from tests.support.servers import optional
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,7 +28,7 @@ ORDERLY = [
 
 @contextmanager
 def first(url: str, ini: Path) -> Iterator[Instance]:
-    """An instance that is process 1 of a namespace of its own."""
+    """Start an instance as process 1 of its own pid namespace."""
     if subprocess.run([*FIRST, "true"], capture_output=True).returncode:
         optional("a pid namespace", "run as root, apt-get install util-linux")
     with fleet(1, url, ini=ini, inside=FIRST) as (instance,):
@@ -36,21 +36,21 @@ def first(url: str, ini: Path) -> Iterator[Instance]:
 
 
 def stop(instance: Instance) -> None:
-    """What `docker stop` does."""
+    """Send SIGTERM to the server, as `docker stop` does."""
     (server,) = psutil.Process(instance.process.pid).children()
     server.send_signal(signal.SIGTERM)
 
 
 def assert_orderly(instance: Instance) -> None:
-    """Its server has shut down in order, without a traceback."""
+    """Assert that the server shut down in order, without a traceback."""
     lines = [line.partition("INFO:")[2].strip() for line in instance.log().splitlines()]
     assert [line for line in lines if line.startswith(tuple(ORDERLY))][:3] == ORDERLY[:3]
     assert "Finished server process [1]" in lines
     assert "Traceback" not in instance.log()
 
 
-def test_a_failed_start_is_a_failure(ledger_url: str, tmp_path: Path) -> None:
-    """The exit code is 3 where elsewhere it is 143; the revision is rolled back and recorded, the lock is free."""
+def test_a_failed_start_of_process_1_exits_with_3(ledger_url: str, tmp_path: Path) -> None:
+    """A revision fails in process 1: it is rolled back and recorded, and the instance exits with 3 instead of 143."""
     with first(ledger_url, project.make_history(tmp_path, project.failing())) as instance:
         assert instance.wait() == 3
         assert "Not ready: revision failing" in instance.log()
@@ -62,8 +62,8 @@ def test_a_failed_start_is_a_failure(ledger_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("until", [until_all_ready, until_one_migrates], ids=["ready", "migrating"])
-def test_a_stop_is_no_failure(ledger_url: str, tmp_path: Path, until: Callable[[list[Instance]], object]) -> None:
-    """The server ends with its own exit code 0, whether the instance serves or still migrates; nothing is half done."""
+def test_process_1_stops_cleanly(ledger_url: str, tmp_path: Path, until: Callable[[list[Instance]], object]) -> None:
+    """SIGTERM reaches process 1 while it serves or migrates: it shuts down, exits with 0 and frees the lock."""
     extra = [project.held()] if until is until_one_migrates else []
     with first(ledger_url, project.make_history(tmp_path, *extra)) as instance:
         until([instance])

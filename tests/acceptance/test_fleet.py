@@ -1,4 +1,4 @@
-"""Five processes at once on an empty database: one migrates, four see it finish, none serves before."""
+"""Five instances start at once on an empty database: one migrates, four wait, and none serves before it is done."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,15 +6,16 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     fleet,
     until_all_ready,
     until_one_migrates,
 )
-from tests.waiting import wait_until
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -24,12 +25,12 @@ EXTRA = (project.slow(), project.held(), project.concurrent_index())
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
-    """The project's history with a slow revision, one that waits for the test, and an index built concurrently."""
+    """Create the project's history plus a slow revision, a held one, and an index that is built concurrently."""
     return project.make_history(tmp_path, *EXTRA)
 
 
 def assert_applied_once(url: str, ini: Path) -> None:
-    """Every revision of the history is there, once, by one instance, and nothing is left behind."""
+    """Assert that one instance applied every revision once, and no INVALID index or lock is left."""
     assert evidence.applied(url) == project.revisions(ini)
     assert {row["outcome"] for row in evidence.history(url)} == {"applied"}
     assert len(evidence.appliers(url)) == 1
@@ -40,20 +41,20 @@ def assert_applied_once(url: str, ini: Path) -> None:
 
 
 def assert_one_migrated(instances: Sequence[Instance], url: str) -> None:
-    """One log says so, once, and it is the log of the one in the history."""
+    """Assert that exactly one log says that migrations ran, that of the instance in the history."""
     counts = {instance.name: instance.log().count(MARK) for instance in instances}
     assert sorted(counts.values()) == [0] * (len(instances) - 1) + [1]
     assert {name for name, count in counts.items() if count} == evidence.appliers(url)
 
 
 def retry_after(response: httpx.Response) -> int:
-    """The header, which has to be whole seconds."""
+    """Return the Retry-After header in seconds; assert that the response must not be cached."""
     assert response.headers["cache-control"] == "no-store"
     return int(response.headers["retry-after"])
 
 
 def assert_closed(instance: Instance, holder: Instance, total: int) -> None:
-    """What an instance answers to a probe, a person and a client while `holder` migrates."""
+    """Assert what an instance answers to probes and clients while `holder` migrates."""
     assert instance.get("/health/live").status_code == 200
     ready = instance.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (503, "fail")
@@ -74,7 +75,7 @@ def assert_closed(instance: Instance, holder: Instance, total: int) -> None:
 
 
 def assert_serves(instance: Instance) -> None:
-    """Every probe is green and the ledger works."""
+    """Assert that every probe passes and the ledger takes requests."""
     for path in ("/health/live", "/health/ready", "/health/migrations"):
         response = instance.get(path)
         assert (response.status_code, response.json()["status"]) == (200, "pass")
@@ -84,8 +85,8 @@ def assert_serves(instance: Instance) -> None:
     assert instance.get(opened.headers["location"]).json()["name"] == instance.name
 
 
-def test_five_instances_start_at_once(database_url: str, ini: Path) -> None:
-    """One migrates; meanwhile all are alive and none is ready; then all serve, and everything was applied once."""
+def test_one_of_five_instances_migrates(database_url: str, ini: Path) -> None:
+    """Five instances start: all are alive and unready while one migrates, then all serve; nothing is applied twice."""
     with fleet(5, database_url, ini=ini) as instances:
         holder = until_one_migrates(instances)
         wait_until(lambda: holders.all_see_the_held_one(instances), "five that look on", seconds=60)
@@ -100,8 +101,8 @@ def test_five_instances_start_at_once(database_url: str, ini: Path) -> None:
     assert_applied_once(database_url, ini)
 
 
-def test_in_block_mode_nobody_listens_before_the_schema_is_there(database_url: str, ini: Path) -> None:
-    """Three instances migrate inside their lifespans: no port is open until the one has finished."""
+def test_in_block_mode_no_instance_listens_before_the_schema_is_ready(database_url: str, ini: Path) -> None:
+    """Three instances start in mode `block`: none opens its port until one has migrated, then all serve."""
     with fleet(3, database_url, ini=ini, MIGRATION_STARTUP_MODE="block") as instances:
         wait_until(lambda: "held" in evidence.running(database_url), "the held revision", seconds=60)
         wait_until(lambda: len(evidence.sessions(database_url)) == 3, "three sessions", seconds=60)

@@ -1,7 +1,6 @@
-"""A router forgets a flow that is idle for 8 s, as cloud balancers do after minutes: long statements survive it.
+"""A router drops a flow that is idle for 8 s, as cloud balancers do after minutes; a long statement survives that.
 
-Three hosts: the migration runs behind the router, the server in front of it. How long the statement took goes to the
-log (`--log-cli-level=INFO`).
+Only the migration is behind the router. The log shows how long its statement took (`--log-cli-level=INFO`).
 """
 
 import logging
@@ -12,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import command, finish
-from tests.acceptance.vanishing import Namespace, namespace, run
-from tests.servers import Server, embedded_postgres
+from tests.support import evidence, project
+from tests.support.fleet import command, finish
+from tests.support.servers import Server, embedded_postgres
+from tests.support.vanishing import Namespace, namespace, run
 
 pytestmark = pytest.mark.acceptance
 
@@ -27,7 +26,7 @@ RULES = (
     "-t nat -A POSTROUTING -j MASQUERADE",
     "-A FORWARD -m conntrack --ctstate INVALID -j DROP",
     "-A FORWARD -m conntrack --ctstate NEW -p tcp ! --syn -j DROP",
-    # what comes back for a flow that is forgotten is for the router itself: it says nothing rather than RST
+    # a packet of a forgotten flow is addressed to the router itself, which drops it instead of sending RST
     "-A INPUT -j DROP",
 )
 KERNEL = {
@@ -55,7 +54,7 @@ asyncio.run(ask())
 
 @pytest.fixture
 def router() -> Iterator[Namespace]:
-    """It translates the addresses of those behind it, and forgets them soon."""
+    """Create a router that translates the addresses behind it and forgets an idle flow after 8 s."""
     with namespace() as made:
         for rule in RULES:
             run(*made.inside("iptables", "-w", *rule.split()))
@@ -66,23 +65,23 @@ def router() -> Iterator[Namespace]:
 
 @pytest.fixture
 def host(router: Namespace) -> Iterator[Namespace]:
-    """The host behind the router."""
+    """Create the host behind the router."""
     with namespace(router) as made:
         yield made
 
 
 @pytest.fixture
 def served(router: Namespace) -> Iterator[Server]:
-    """A server in front of the router."""
+    """Start a server in front of the router."""
     access = f"host all postgres {router.network} trust\n"
     with embedded_postgres(access, listen_addresses=f"127.0.0.1,{router.gateway}") as started:
         yield started
 
 
-def test_a_statement_longer_than_the_router_remembers(
+def test_a_long_statement_survives_a_router_that_drops_idle_flows(
     served: Server, router: Namespace, host: Namespace, tmp_path: Path
 ) -> None:
-    """A plain connection never gets its answer; the migration's does, because both of its ends keep the flow alive."""
+    """A statement takes 11 s: a plain connection is cut off, the migration's is kept alive by both of its ends."""
     ini = project.make_history(tmp_path, project.slow("slow", STATEMENT_SECONDS), project.quick("after"))
     with served.database("behind") as url:
         there = url.replace("127.0.0.1", router.gateway)

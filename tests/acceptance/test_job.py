@@ -1,4 +1,4 @@
-"""MIGRATION_STRATEGY=job: a process of its own migrates before the release, and the instances only verify."""
+"""With MIGRATION_STRATEGY=job a separate process migrates before the release, and the instances only verify."""
 
 import os
 import signal
@@ -11,8 +11,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import (
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     Instance,
@@ -22,31 +23,31 @@ from tests.acceptance.fleet import (
     start_migrate,
     until_all_ready,
 )
-from tests.pace import scaled
-from tests.servers import Server, fetch_sync
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 SAME: dict[str, Any] = {"MIGRATION_STRATEGY": "job"}
-"""What the job and the instances have in common, as on a platform with one environment for both."""
+"""The settings that the job and the instances share, as on a platform with one environment for both."""
 
 UPGRADE = ("upgrade", "head")
 READER, PASSWORD = f"reader_{os.getpid()}", "reads"
 
 
 def start_job(url: str, ini: Path, name: str = "the-job", **settings: str) -> "AbstractContextManager[Popen[str]]":
-    """The job, for a `with`."""
+    """Start the job for a `with` block."""
     return start_migrate(*UPGRADE, url=url, ini=ini, MIGRATION_INSTANCE=name, **SAME, **settings)
 
 
 def run_job(url: str, ini: Path, **settings: str) -> tuple[int, str]:
-    """The job from start to end: exit code and output."""
+    """Run the job to its end; return exit code and output."""
     return migrate(*UPGRADE, url=url, ini=ini, MIGRATION_INSTANCE="the-job", **SAME, **settings)
 
 
 def until_all_say(instances: Sequence[Instance], words: str) -> None:
-    """Wait until each is waiting and says why."""
+    """Wait until each instance waits and its message contains `words`."""
 
     def says(instance: Instance) -> bool:
         health = instance.health()
@@ -56,25 +57,25 @@ def until_all_say(instances: Sequence[Instance], words: str) -> None:
 
 
 def until_running(url: str, revision: str) -> None:
-    """Wait until a job is inside a revision."""
+    """Wait until a job runs `revision`."""
     wait_until(lambda: evidence.running(url) == [revision], f"revision {revision}", seconds=WAIT_SECONDS)
 
 
 def assert_they_wait(instances: Sequence[Instance]) -> None:
-    """Each is alive, unready, and behind its gate."""
+    """Assert that each instance is alive, unready, and refuses requests with 503."""
     for instance in instances:
         codes = [instance.get(path).status_code for path in ("/health/live", "/health/ready", "/accounts/1")]
         assert codes == [200, 503, 503]
 
 
 def assert_they_only_verified(instances: Sequence[Instance], url: str) -> None:
-    """None of them ran anything, by its log and by the history."""
+    """Assert by logs and history that no instance ran a revision."""
     assert MARK not in "".join(instance.log() for instance in instances)
     assert not evidence.appliers(url) & {instance.name for instance in instances}
 
 
 def test_the_job_migrates_and_the_instances_only_verify(database_url: str, tmp_path: Path) -> None:
-    """Three wait for it, see it, and serve after it; a second run of it finds nothing to do and ends with 0."""
+    """Three instances wait for the job and serve after it; a second run of the job finds head and exits with 0."""
     ini = project.make_history(tmp_path, project.held(), project.concurrent_index())
     with fleet(3, database_url, ini=ini, **SAME) as instances:
         until_all_say(instances, "nobody holds the lock")
@@ -97,8 +98,8 @@ def test_the_job_migrates_and_the_instances_only_verify(database_url: str, tmp_p
     assert (evidence.history(database_url), evidence.advisory_locks(database_url)) == (done, 0)
 
 
-def test_two_jobs_at_once(ledger_url: str, tmp_path: Path) -> None:
-    """A deploy that was started twice: one migrates, the other waits for it, and both end with 0."""
+def test_one_of_two_jobs_migrates(ledger_url: str, tmp_path: Path) -> None:
+    """Two jobs start at once: one migrates, the other waits for it, and both exit with 0."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     with start_job(ledger_url, ini, "job-1") as one, start_job(ledger_url, ini, "job-2") as two:
         until_running(ledger_url, "held")
@@ -111,8 +112,8 @@ def test_two_jobs_at_once(ledger_url: str, tmp_path: Path) -> None:
     assert len({row["instance"] for row in evidence.history(ledger_url, extra_only=True)}) == 1
 
 
-def test_a_job_that_fails_keeps_them_unready(ledger_url: str, tmp_path: Path) -> None:
-    """It ends with 1, they say its error and go on waiting; the next job, with the revision mended, lets them serve."""
+def test_a_failed_job_keeps_the_instances_unready(ledger_url: str, tmp_path: Path) -> None:
+    """The job fails: the instances report its error and keep waiting; they serve once a corrected job has run."""
     failing = project.failing()
     ini = project.make_history(tmp_path, failing)
     with fleet(3, ledger_url, ini=ini, **SAME) as instances:
@@ -130,8 +131,8 @@ def test_a_job_that_fails_keeps_them_unready(ledger_url: str, tmp_path: Path) ->
     assert evidence.outcomes(ledger_url, failing.id) == ["failed", "applied"]
 
 
-def test_they_give_up_with_the_error_of_the_job(ledger_url: str, tmp_path: Path) -> None:
-    """At the end of their budget they end with a code that is not zero, and the last line of each says why."""
+def test_the_instances_time_out_with_the_error_of_the_job(ledger_url: str, tmp_path: Path) -> None:
+    """The job has failed and no other runs: the instances time out with 143 and log one line with the job's error."""
     ini = project.make_history(tmp_path, project.failing())
     assert run_job(ledger_url, ini)[0] == 1
     limit = f"{scaled(3):g}"
@@ -147,8 +148,8 @@ def test_they_give_up_with_the_error_of_the_job(ledger_url: str, tmp_path: Path)
     assert evidence.outcomes(ledger_url, "failing") == ["failed"]
 
 
-def test_a_job_that_is_killed_is_finished_by_the_next(ledger_url: str, tmp_path: Path) -> None:
-    """SIGKILL in mid-run: they stay unready with the lock free, and nobody but the next job takes it."""
+def test_the_next_job_finishes_a_killed_one(ledger_url: str, tmp_path: Path) -> None:
+    """SIGKILL ends the job: the lock is free, the instances stay unready, and only the next job runs the revision."""
     ini = project.make_history(tmp_path, project.quick(), project.held())
     with fleet(3, ledger_url, ini=ini, **SAME) as instances:
         with start_job(ledger_url, ini) as job:
@@ -167,8 +168,8 @@ def test_a_job_that_is_killed_is_finished_by_the_next(ledger_url: str, tmp_path:
     assert evidence.marks(ledger_url) == ["held", "quick"]
 
 
-def test_a_job_that_is_stopped_is_finished_by_the_next(ledger_url: str, tmp_path: Path) -> None:
-    """SIGSTOP in mid-run: the server frees its lock when its time is up; once it wakes up, it finds all of it done."""
+def test_the_next_job_finishes_a_stopped_one(ledger_url: str, tmp_path: Path) -> None:
+    """SIGSTOP: the server ends the job's session and the next job finishes; the first wakes up and applies nothing."""
     ini = project.make_history(tmp_path, project.quick(), project.held())
     with fleet(3, ledger_url, ini=ini, **SAME) as instances:
         with start_job(ledger_url, ini, "stopped", MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as job:
@@ -190,8 +191,8 @@ def test_a_job_that_is_stopped_is_finished_by_the_next(ledger_url: str, tmp_path
     assert evidence.marks(ledger_url) == ["held", "quick"]
 
 
-def test_the_job_of_an_older_image_says_that_the_database_is_newer(ledger_url: str, tmp_path: Path) -> None:
-    """A rollback's job changes nothing and lets the older release serve, or ends with 7 where that is refused."""
+def test_the_job_of_an_older_image_reports_a_newer_database(ledger_url: str, tmp_path: Path) -> None:
+    """On a newer database an older job exits with 0, or with 7 if MIGRATION_ON_AHEAD=refuse, and changes nothing."""
     assert run_job(ledger_url, project.make_history(tmp_path, project.quick("newer")))[0] == 0
     before = evidence.history(ledger_url)
     words = "the database is ahead: it is at newer, which this build"
@@ -204,7 +205,7 @@ def test_the_job_of_an_older_image_says_that_the_database_is_newer(ledger_url: s
 
 @pytest.fixture
 def reader_url(server: Server, ledger_url: str) -> Iterator[str]:
-    """A role that may read the version and history tables; nobody but the superuser may take an advisory lock."""
+    """Yield the URL of a role that may read the version and history tables and may not acquire an advisory lock."""
     name = urlsplit(ledger_url).path[1:]
     server.execute(f"CREATE ROLE {READER} LOGIN PASSWORD '{PASSWORD}'")
     server.execute(f"GRANT SELECT ON alembic_version, {evidence.HISTORY} TO {READER}", database=name)
@@ -216,8 +217,8 @@ def reader_url(server: Server, ledger_url: str) -> Iterator[str]:
     server.execute(f"DROP ROLE {READER}")
 
 
-def test_reading_two_tables_is_enough(reader_url: str, ledger_url: str, tmp_path: Path) -> None:
-    """A role that may do nothing else, and would be refused if it tried the lock, waits for the job and serves."""
+def test_an_instance_needs_only_to_read_two_tables(reader_url: str, ledger_url: str, tmp_path: Path) -> None:
+    """A role that may only read two tables waits for the job and serves; with another strategy it is refused."""
     ini = project.make_history(tmp_path, project.held())
     with fleet(2, reader_url, ini=ini, **SAME) as instances:
         with start_job(ledger_url, ini) as job:

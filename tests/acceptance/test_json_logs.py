@@ -1,4 +1,4 @@
-"""MIGRATION_LOG_FORMAT=json: a collector can read every line of a whole fleet, and find who did what when."""
+"""With MIGRATION_LOG_FORMAT=json a collector can read every line of a fleet, and each event names its instance."""
 
 import json
 from datetime import datetime
@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fleet import (
     alembic,
     fleet,
     migrate,
@@ -27,7 +27,7 @@ Lines = list[dict[str, Any]]
 
 
 def read(text: str) -> Lines:
-    """Every line as JSON, each with the keys that all have."""
+    """Parse every line as JSON; assert that each has the common keys and a time zone."""
     lines: Lines = [json.loads(line) for line in text.splitlines()]
     for line in lines:
         assert line.keys() >= {"time", "level", "logger", "message", "instance", "strategy", "release"}, line
@@ -36,12 +36,12 @@ def read(text: str) -> Lines:
 
 
 def events(lines: Lines) -> list[str]:
-    """The package's events, each once, in the order of their first line."""
+    """Return the package's events, each once, in the order of their first line."""
     return list(dict.fromkeys(line["event"] for line in lines if "event" in line))
 
 
 def test_every_line_of_a_fleet_is_json(ledger_url: str, tmp_path: Path) -> None:
-    """From uvicorn's first line to its last; what was done is in the lines of the one that did it, and only there."""
+    """Three instances log JSON from start to stop; only the one that migrates logs the run and its revisions."""
     ini = project.make_history(tmp_path, project.held("one"), WARNING)
     with fleet(3, ledger_url, ini=ini, **JSON) as instances:
         migrator = until_one_migrates(instances)
@@ -71,12 +71,12 @@ def test_every_line_of_a_fleet_is_json(ledger_url: str, tmp_path: Path) -> None:
 
 
 def applied(lines: Lines) -> list[str]:
-    """The revisions whose end was logged."""
+    """Return the revisions that the log reports as applied."""
     return [line["revision"] for line in lines if line.get("event") == "revision_applied"]
 
 
-def test_a_failed_start_is_json_to_the_end(ledger_url: str, tmp_path: Path) -> None:
-    """The reason is a line like any other, without the value that the server quoted."""
+def test_a_failed_start_logs_only_json(ledger_url: str, tmp_path: Path) -> None:
+    """A revision fails: the reason is a JSON line like any other, without the value that the server quoted."""
     ini = project.make_history(tmp_path, project.failing())
     with fleet(1, ledger_url, ini=ini, **JSON) as (one,):
         one.wait()
@@ -86,8 +86,8 @@ def test_a_failed_start_is_json_to_the_end(ledger_url: str, tmp_path: Path) -> N
     assert "secret-word" not in str(lines)
 
 
-def test_a_wrong_setting_is_told_in_json(tmp_path: Path) -> None:
-    """The shape is known although the rest cannot be read, and the URL's password is nowhere."""
+def test_a_wrong_setting_is_reported_in_json(tmp_path: Path) -> None:
+    """A setting cannot be parsed: the instance still logs the failure as JSON, without the password of the URL."""
     url = f"postgresql://ledger:{PASSWORD}@127.0.0.1:1/ledger"
     with fleet(1, url, MIGRATION_RUN_SECONDS="soon", **JSON) as (one,):
         one.wait()
@@ -98,7 +98,7 @@ def test_a_wrong_setting_is_told_in_json(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("run", [migrate, alembic])
 def test_a_command_logs_json_beside_its_result(ledger_url: str, tmp_path: Path, run: Any) -> None:
-    """`./migrate.sh` and `alembic` typed by hand; and so is the reason when it fails."""
+    """`./migrate.sh` and a manual `alembic` log each event as JSON, and so the reason when they fail."""
     ini = project.make_history(tmp_path, project.quick("quick"))
     code, output = run("upgrade", "head", url=ledger_url, ini=ini, MIGRATION_INSTANCE="desk", **JSON)
     assert code == 0, output

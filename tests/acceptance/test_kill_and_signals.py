@@ -1,4 +1,4 @@
-"""Processes that end in the middle of it: asked to, or not asked at all."""
+"""A process is killed or gets a signal while it migrates or waits: another finishes, and nothing is applied twice."""
 
 import logging
 import signal
@@ -8,8 +8,8 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import (
+from tests.support import evidence, project
+from tests.support.fleet import (
     MARK,
     Instance,
     finish,
@@ -20,8 +20,8 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -31,12 +31,12 @@ INDEX_REVISION, BEFORE_INDEX = "bd60898a6f20", "bffaaced7e40"
 
 
 def until_running(url: str, revision: str) -> None:
-    """Wait until somebody is inside a revision, as the history has it."""
+    """Wait until the history shows that an attempt at `revision` is running."""
     wait_until(lambda: evidence.running(url) == [revision], f"revision {revision}", seconds=60)
 
 
 def end(instance: Instance, number: signal.Signals) -> int:
-    """Send a signal and wait for the end; how long that took goes to the log (`--log-cli-level=INFO`)."""
+    """Send a signal, wait for the end and log how long it took (`--log-cli-level=INFO`); return the exit code."""
     sent = time.monotonic()
     instance.kill(number)
     code = instance.wait()
@@ -45,8 +45,8 @@ def end(instance: Instance, number: signal.Signals) -> int:
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_another_one_takes_over(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
-    """The migrating process ends in mid-revision; another begins that revision again, and nothing is there twice."""
+def test_a_waiter_takes_over_when_the_lock_holder_ends(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
+    """SIGKILL or SIGTERM ends the lock holder in mid-revision: a waiter runs it again, and each is applied once."""
     ini = project.make_history(tmp_path, project.quick(), project.held(), project.slow(seconds=2))
     with fleet(3, ledger_url, ini=ini) as instances:
         first = until_one_migrates(instances)
@@ -71,8 +71,8 @@ def test_another_one_takes_over(ledger_url: str, tmp_path: Path, number: signal.
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-def test_one_that_waits_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path) -> None:
-    """SIGTERM ends a waiting instance, and neither the migration nor the third one notices."""
+def test_a_waiter_stops_on_sigterm(ledger_url: str, tmp_path: Path) -> None:
+    """SIGTERM ends one of two waiters with 143; the lock holder and the other waiter finish undisturbed."""
     ini = project.make_history(tmp_path, project.held())
     with fleet(3, ledger_url, ini=ini) as instances:
         migrator = until_one_migrates(instances)
@@ -87,8 +87,8 @@ def test_one_that_waits_goes_when_it_is_told_to(ledger_url: str, tmp_path: Path)
     assert evidence.marks(ledger_url) == ["held"]
 
 
-def test_the_command_can_be_stopped_while_it_waits(ledger_url: str, tmp_path: Path) -> None:
-    """Ctrl-C behind somebody else's migration leaves that one alone."""
+def test_ctrl_c_stops_a_waiting_command(ledger_url: str, tmp_path: Path) -> None:
+    """Ctrl-C ends `wait` with 130 while another process migrates; that migration finishes."""
     ini = project.make_history(tmp_path, project.held())
     with (
         start_migrate("upgrade", url=ledger_url, ini=ini) as migrator,
@@ -104,8 +104,8 @@ def test_the_command_can_be_stopped_while_it_waits(ledger_url: str, tmp_path: Pa
 
 
 @pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
-def test_a_half_applied_revision_stops_everybody(ledger_url: str, tmp_path: Path, repair: str) -> None:
-    """SIGKILL after a commit in mid-revision: nobody runs it again before a person has said how to go on."""
+def test_a_half_applied_revision_waits_for_a_repair(ledger_url: str, tmp_path: Path, repair: str) -> None:
+    """SIGKILL after a commit in mid-revision: all instances and `upgrade` refuse to run it again until `repair`."""
     ini = project.make_history(tmp_path, project.half_applied(), project.quick())
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         first = until_one_migrates(instances)
@@ -133,8 +133,8 @@ def test_a_half_applied_revision_stops_everybody(ledger_url: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
-def test_what_somebody_is_at_is_not_repaired(ledger_url: str, tmp_path: Path, repair: str) -> None:
-    """It looks half applied while it runs; who repairs it gets the lock when it is done, and changes nothing."""
+def test_repair_leaves_a_running_revision_alone(ledger_url: str, tmp_path: Path, repair: str) -> None:
+    """`repair` starts while the revision still runs: it waits for the lock, exits with 1 and changes nothing."""
     ini = project.make_history(tmp_path, project.half_applied(), project.quick())
     with start_migrate("upgrade", url=ledger_url, ini=ini) as migrator:
         wait_until(lambda: evidence.marks(ledger_url) == ["half"], "what it commits", seconds=30)
@@ -149,8 +149,8 @@ def test_what_somebody_is_at_is_not_repaired(ledger_url: str, tmp_path: Path, re
     assert migrate("check", url=ledger_url, ini=ini)[0] == 0
 
 
-async def test_an_idempotent_revision_is_simply_run_again(database_url: str) -> None:
-    """SIGKILL in CREATE INDEX CONCURRENTLY: the next one drops the INVALID remnant and builds the index."""
+async def test_an_idempotent_revision_is_run_again(database_url: str) -> None:
+    """SIGKILL in CREATE INDEX CONCURRENTLY: the next lock holder drops the INVALID index and builds it again."""
     assert migrate("upgrade", BEFORE_INDEX, url=database_url)[0] == 0
     writer = await asyncpg.connect(database_url)
     try:

@@ -1,4 +1,4 @@
-"""An owner migrates and an application role only reads and writes; and names that need quoting, end to end."""
+"""An owner role migrates and an application role only reads and writes; names that need quoting work everywhere."""
 
 import json
 import os
@@ -11,8 +11,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.support import evidence
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     alembic,
@@ -22,10 +22,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import head, held, make_history, revisions
-from tests.manifests import grants
-from tests.servers import Server, fetch, fetch_sync
-from tests.waiting import wait_until
+from tests.support.manifests import grants
+from tests.support.project import head, held, make_history, revisions
+from tests.support.servers import Server, fetch, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -35,7 +35,7 @@ PASSWORD = "pa%ss@word"
 
 @dataclass(frozen=True)
 class Roles:
-    """One database as three roles see it."""
+    """The URLs of one database for three roles."""
 
     superuser: str
     owner: str
@@ -44,7 +44,7 @@ class Roles:
 
 @pytest.fixture
 def accounts(server: Server) -> Iterator[None]:
-    """The two roles; gone after the database that grants them something."""
+    """Create the two roles; drop them after the database that grants them privileges."""
     for role in (OWNER, APP):
         server.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{PASSWORD}'")
     yield
@@ -54,7 +54,7 @@ def accounts(server: Server) -> Iterator[None]:
 
 @pytest.fixture
 def roles(server: Server, accounts: None, database_url: str) -> Roles:
-    """An empty database, with what the guide says to grant before the first job."""
+    """Return an empty database that has the grants of the guide for a first installation."""
     name = urlsplit(database_url).path[1:]
     for grant in grants():
         server.execute(grant.replace("ledger_owner", OWNER).replace("ledger_app", APP), database=name)
@@ -63,7 +63,7 @@ def roles(server: Server, accounts: None, database_url: str) -> Roles:
 
 
 async def test_the_owner_migrates_and_the_application_serves(roles: Roles) -> None:
-    """Two instances with two URLs become ready, and a request can write rows but no tables."""
+    """Two instances have an owner's and an application's URL: the owner migrates, the application creates no table."""
     with fleet(2, roles.app, MIGRATION_DATABASE_URL=roles.owner) as instances:
         until_all_ready(instances)
         assert sum(instance.log().count(MARK) for instance in instances) == 1
@@ -79,7 +79,7 @@ async def test_the_owner_migrates_and_the_application_serves(roles: Roles) -> No
 
 
 def test_at_head_the_application_role_alone_is_enough(roles: Roles) -> None:
-    """With `job` and after it, instances need nothing but to read the version table."""
+    """At head, or while a job migrates, instances start with the application role, which reads the version table."""
     with fleet(1, roles.app, MIGRATION_STRATEGY="job") as instances:
         wait_until(
             lambda: instances[0].phase() == "waiting" or instances[0].process.poll() is not None,
@@ -95,7 +95,7 @@ def test_at_head_the_application_role_alone_is_enough(roles: Roles) -> None:
 
 
 def test_the_application_role_alone_cannot_migrate(roles: Roles) -> None:
-    """It fails at once, names what is missing, and leaves neither tables nor a lock."""
+    """With only the application role both instances fail, name the missing right, and leave no table or lock."""
     with fleet(2, roles.app, MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
         for instance in instances:
@@ -106,8 +106,8 @@ def test_the_application_role_alone_cannot_migrate(roles: Roles) -> None:
     assert evidence.advisory_locks(roles.superuser) == 0
 
 
-def test_a_plain_role_sees_who_holds_the_lock(roles: Roles, tmp_path: Path) -> None:
-    """Another role's session shows its pid and name; what it is doing stays hidden without `pg_read_all_stats`."""
+def test_the_application_role_sees_the_lock_holder(roles: Roles, tmp_path: Path) -> None:
+    """`status` as the application role names the lock holder and its pid, and says that its state is hidden."""
     ini = make_history(tmp_path, held())
     with fleet(1, roles.app, ini=ini, MIGRATION_DATABASE_URL=roles.owner) as (one,):
         until_one_migrates([one])
@@ -132,12 +132,12 @@ WEIRD: dict[str, Any] = {
 
 
 def quoted(name: str) -> str:
-    """An identifier in SQL."""
+    """Quote an identifier for SQL."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def test_names_that_need_quoting_work_end_to_end(database_url: str, tmp_path: Path) -> None:
-    """Space, quotes, dash, percent, upper case and Unicode in table and schema: instances and all commands agree."""
+    """Table, schema and lock names have spaces, quotes, percent and Unicode: two instances and all commands work."""
     schema, table = (quoted(WEIRD[f"MIGRATION_VERSION_TABLE{end}"]) for end in ("_SCHEMA", ""))
     fetch_sync(database_url, f"CREATE SCHEMA {schema}")
     with fleet(2, database_url, ini=make_history(tmp_path), **WEIRD) as instances:

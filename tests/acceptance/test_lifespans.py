@@ -1,4 +1,4 @@
-"""Lifespans beside ours: of included routers, around ours, of mounted applications; each reads the new schema."""
+"""Other lifespans (of routers, around the package's, of mounted applications) start only on the new schema."""
 
 import signal
 from collections.abc import Callable, Iterator
@@ -7,10 +7,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, migrate, one_of, until_all_ready, until_one_migrates
 from tests.conftest import fresh_name
-from tests.servers import Server
+from tests.support import evidence, project
+from tests.support.fleet import Instance, migrate, one_of, until_all_ready, until_one_migrates
+from tests.support.servers import Server
 
 pytestmark = pytest.mark.acceptance
 
@@ -119,7 +119,7 @@ Write = Callable[[str], Path]
 
 @pytest.fixture
 def write(tmp_path: Path) -> Write:
-    """Make a module of a text."""
+    """Return a function that writes a module with a given text."""
 
     def write(text: str) -> Path:
         path = tmp_path / "served.py"
@@ -131,7 +131,7 @@ def write(tmp_path: Path) -> Write:
 
 @pytest.fixture(params=["an empty database", "an upgrade"])
 def ini(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Path:
-    """A history that ends with `held`, all of it pending or all but that."""
+    """Create a history that ends with `held`, all of it pending or only `held`."""
     if request.param == "an upgrade":
         (tmp_path / "before").mkdir()
         assert (
@@ -140,8 +140,8 @@ def ini(request: pytest.FixtureRequest, database_url: str, tmp_path: Path) -> Pa
     return project.make_history(tmp_path, project.quick(), project.held())
 
 
-def test_the_lifespans_of_routers_find_the_new_schema(database_url: str, ini: Path, write: Write) -> None:
-    """Until it is verified the server answers the probes and no lifespan has started; they end in reverse order."""
+def test_the_lifespans_of_routers_start_on_the_new_schema(database_url: str, ini: Path, write: Write) -> None:
+    """Router lifespans start in order after the migration and end in reverse; until then only probes are answered."""
     with one_of(write(ROUTERS), database_url, ini=ini) as instance:
         until_one_migrates([instance])
         assert [instance.get(path).status_code for path in ("/health/live", "/found")] == [200, 503]
@@ -156,8 +156,8 @@ def test_the_lifespans_of_routers_find_the_new_schema(database_url: str, ini: Pa
 
 
 @pytest.mark.parametrize("ini", ["an upgrade"], indirect=True)
-def test_what_wraps_the_lifespan_finds_the_new_schema(database_url: str, ini: Path, write: Write) -> None:
-    """This start waits before the server listens, and a warning names the wrapper."""
+def test_a_wrapper_of_the_lifespan_starts_on_the_new_schema(database_url: str, ini: Path, write: Write) -> None:
+    """A library wraps the lifespan: the server listens only after the migration, and a warning names the wrapper."""
     with one_of(write(WRAPPED), database_url, ini=ini) as instance:
         instance.until(lambda: "held" in evidence.running(database_url), "runs the held revision")
         assert not listens(instance)
@@ -170,7 +170,7 @@ def test_what_wraps_the_lifespan_finds_the_new_schema(database_url: str, ini: Pa
 
 
 def listens(instance: Instance) -> bool:
-    """Whether something takes connections on its port."""
+    """Return whether the instance's port accepts connections."""
     try:
         instance.get("/health/live")
     except httpx.TransportError:
@@ -178,8 +178,8 @@ def listens(instance: Instance) -> bool:
     return True
 
 
-def test_what_wraps_the_lifespan_never_finds_the_old_schema(database_url: str, tmp_path: Path, write: Write) -> None:
-    """Where the start fails the process ends, even with MIGRATION_ON_FAILURE=hold: the wrapper cannot be held back."""
+def test_a_wrapper_of_a_failed_lifespan_never_starts(database_url: str, tmp_path: Path, write: Write) -> None:
+    """A wrapped start fails: the instance exits with 3 despite MIGRATION_ON_FAILURE=hold; the wrapper never starts."""
     ini = project.make_history(tmp_path, project.failing())
     with one_of(write(WRAPPED), database_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instance:
         assert instance.wait() == 3
@@ -189,7 +189,7 @@ def test_what_wraps_the_lifespan_never_finds_the_old_schema(database_url: str, t
 
 @pytest.fixture
 def other_url(server: Server) -> Iterator[str]:
-    """A second empty database."""
+    """Yield a second empty database."""
     with server.database(fresh_name()) as url:
         yield url
 
@@ -197,7 +197,7 @@ def other_url(server: Server) -> Iterator[str]:
 def test_a_mounted_application_that_never_starts_is_refused(
     database_url: str, other_url: str, tmp_path: Path, write: Write
 ) -> None:
-    """One with the settings of the application around it is served, one that is started by it too, the third is not."""
+    """Of three mounted applications one never runs its lifespan: it answers 503 and is named, the others serve."""
     ini = project.make_history(tmp_path, project.quick())
     with one_of(write(PARENT_WITH_OURS), database_url, ini=ini, OTHER_URL=other_url) as instance:
         until_all_ready([instance])
@@ -210,8 +210,8 @@ def test_a_mounted_application_that_never_starts_is_refused(
     assert [evidence.marks(url) for url in (database_url, other_url)] == [["quick"], ["quick"]]
 
 
-def test_a_mounted_application_is_migrated_by_one_line(other_url: str, tmp_path: Path, write: Write) -> None:
-    """The application around it has no migrations; the mounted one answers 503 until its schema is verified."""
+def test_a_mounted_application_refuses_until_it_is_migrated(other_url: str, tmp_path: Path, write: Write) -> None:
+    """Only the mounted application has migrations: it answers 503 until its schema is verified, then it serves."""
     ini = project.make_history(tmp_path, project.held())
     with one_of(write(PARENT_WITHOUT_OURS), None, ini=ini, OTHER_URL=other_url) as instance:
         instance.until(lambda: "held" in evidence.running(other_url), "runs the held revision")

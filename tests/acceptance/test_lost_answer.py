@@ -1,7 +1,6 @@
-"""COMMIT reaches the server, its answer never comes back: nobody takes that for a failure, or for nothing.
+"""The answer to a COMMIT is lost: no process reports a failure, or takes the commit for not done.
 
-A proxy on the wire loses the answer and cuts the connection. How long it took to know goes to the log
-(`--log-cli-level=INFO`).
+A proxy drops the answer and cuts the connection. The log shows how long it took to know (`--log-cli-level=INFO`).
 """
 
 import logging
@@ -10,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, alembic, fleet, migrate, until_all_ready
 from tests.acceptance.wire import wire
+from tests.support import evidence, project
+from tests.support.fleet import MARK, alembic, fleet, migrate, until_all_ready
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,25 +22,25 @@ APPLIES, UNDOES = "INSERT INTO marks VALUES ('two')", "DELETE FROM marks WHERE r
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
-    """A history of which the second extra revision loses its answer."""
+    """Create a history whose second extra revision loses its answer."""
     return project.make_history(tmp_path, project.quick("one"), project.quick("two"), project.quick("three"))
 
 
 @pytest.fixture
 def migrated_url(ledger_url: str, ini: Path) -> str:
-    """A database at `two`."""
+    """Return a database at the revision `two`."""
     code, output = migrate("upgrade", "two", url=ledger_url, ini=ini)
     assert code == 0, output
     return ledger_url
 
 
 def undone(url: str) -> list[tuple[str, str]]:
-    """The attempts to undo something: which, and with what outcome."""
+    """Return revision and outcome of each attempt to undo a revision."""
     return [(row["revision"], row["outcome"]) for row in evidence.history(url) if row["direction"] == "downgrade"]
 
 
-def test_instances_look_again(ledger_url: str, ini: Path) -> None:
-    """It is committed: whoever goes on finds it, applies what comes after it, and reports no failure."""
+def test_instances_find_a_commit_whose_answer_was_lost(ledger_url: str, ini: Path) -> None:
+    """The answer to a revision's COMMIT is lost: an instance finds it applied, continues, and reports no failure."""
     with wire(ledger_url) as (server, url):
         server.lose_commit_after = APPLIES
         began = time.monotonic()
@@ -58,8 +57,8 @@ def test_instances_look_again(ledger_url: str, ini: Path) -> None:
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-def test_a_downgrade_undoes_no_more_than_it_said(migrated_url: str, ini: Path) -> None:
-    """`-1` was settled before it began: looked at again, the revision below is where it was to end."""
+def test_a_downgrade_with_a_lost_answer_undoes_one_revision(migrated_url: str, ini: Path) -> None:
+    """`downgrade -1` loses the answer to its COMMIT: it finds its target reached and undoes no second revision."""
     with wire(migrated_url) as (server, url):
         server.lose_commit_after = UNDOES
         code, output = migrate("downgrade", "-1", "--yes", url=url, ini=ini)
@@ -72,8 +71,8 @@ def test_a_downgrade_undoes_no_more_than_it_said(migrated_url: str, ini: Path) -
     assert evidence.advisory_locks(migrated_url) == 0
 
 
-def test_a_relative_downgrade_by_hand_is_not_repeated(migrated_url: str, ini: Path) -> None:
-    """Alembic's own `-1` counts from wherever the database is, so it ends, and says that it does not know."""
+def test_a_manual_relative_downgrade_is_not_repeated(migrated_url: str, ini: Path) -> None:
+    """`alembic downgrade -1` loses the answer to its COMMIT: it exits with 1 and says that the outcome is unknown."""
     with wire(migrated_url) as (server, url):
         server.lose_commit_after = UNDOES
         code, output = alembic("downgrade", "-1", url=url, ini=ini)

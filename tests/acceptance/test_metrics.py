@@ -1,4 +1,4 @@
-"""`/metrics` of real instances: true while a fleet migrates and afterwards, and telling of those who died before."""
+"""`/metrics` of real instances is correct during and after a migration, and shows the failures of earlier instances."""
 
 import logging
 import subprocess
@@ -10,10 +10,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from api.migrations.core.status import Status
 from api.migrations.web.metrics import MigrationCollector
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
-from tests.servers import fetch_sync, program
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import fetch_sync, program
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,7 +23,7 @@ FAILING = project.failing()
 
 
 class Scrape:
-    """What one instance exports at one moment."""
+    """The metrics that one instance exports at one moment."""
 
     def __init__(self, instance: Instance) -> None:
         answer = instance.get("/metrics")
@@ -33,39 +33,39 @@ class Scrape:
         self._samples = [sample for family in families for sample in family.samples]
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The value of `migration_<name>`."""
+        """Return the value of `migration_<name>`."""
         ((value),) = [s.value for s in self._samples if s.name == f"migration_{name}" and s.labels == labels]
         return value
 
     def info(self) -> dict[str, str]:
-        """Who it says it is."""
+        """Return the labels of `migration_info`."""
         ((labels),) = [sample.labels for sample in self._samples if sample.name == "migration_info"]
         return labels
 
     def names(self) -> set[str]:
-        """Everything that it has."""
+        """Return the names of all samples."""
         return {sample.name for sample in self._samples}
 
 
 def scrape(instances: Sequence[Instance]) -> list[Scrape]:
-    """All of them."""
+    """Scrape every instance."""
     return [Scrape(instance) for instance in instances]
 
 
 def values(scrapes: Sequence[Scrape], name: str, **labels: str) -> list[float]:
-    """One value of each."""
+    """Return the value of one metric in each scrape."""
     return [each(name, **labels) for each in scrapes]
 
 
 def moment(url: str, outcome: str) -> float:
-    """When the newest attempt with that outcome ended."""
+    """Return when the newest attempt with that outcome ended, in seconds since the epoch."""
     sql = f"SELECT extract(epoch FROM max(finished_at))::float8 FROM {evidence.HISTORY} WHERE outcome = $1"
     seconds: float = fetch_sync(url, sql, outcome)[0][0]
     return seconds
 
 
-def test_a_fleet_is_seen_while_it_migrates_and_afterwards(ledger_url: str, tmp_path: Path) -> None:
-    """One holds the lock, all see that it does, and at the end the history's last success is in all of them."""
+def test_metrics_show_a_fleet_during_and_after_its_migration(ledger_url: str, tmp_path: Path) -> None:
+    """Three instances: only the lock holder has lock_held=1, all show the run, and afterwards its success."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     before = moment(ledger_url, "applied")
     with fleet(3, ledger_url, ini=ini) as instances:
@@ -87,7 +87,7 @@ def test_a_fleet_is_seen_while_it_migrates_and_afterwards(ledger_url: str, tmp_p
         evidence.let_go(ledger_url)
         until_all_ready(instances)
         done = scrape(instances)
-        # the one that migrated and those that waited have all looked after the last commit
+        # lock holder and waiters have all read the history after the last commit
         last = pytest.approx([moment(ledger_url, "applied")] * 3, abs=0.001)
         assert values(done, "last_success_timestamp_seconds") == last
         assert values(done, "last_failure_timestamp_seconds") == [0, 0, 0]
@@ -101,8 +101,8 @@ def test_a_fleet_is_seen_while_it_migrates_and_afterwards(ledger_url: str, tmp_p
         log.info("a scrape: %d bytes, %d names", len(done[0].text), len(done[0].names()))
 
 
-def test_the_next_start_shows_the_failure_of_the_one_that_died(ledger_url: str, tmp_path: Path) -> None:
-    """The first exits unscraped; the second, which only waits, shows the failure; the third ends it by a success."""
+def test_metrics_show_the_failure_of_an_instance_that_exited(ledger_url: str, tmp_path: Path) -> None:
+    """One instance fails and exits: the next one shows when, and a third shows the success that follows."""
     ini = project.make_history(tmp_path, FAILING)
     with fleet(1, ledger_url, ini=ini) as (dies,):
         assert dies.wait() == 143
@@ -123,8 +123,8 @@ def test_the_next_start_shows_the_failure_of_the_one_that_died(ledger_url: str, 
         assert done("last_success_timestamp_seconds") > failed
 
 
-def test_one_that_fails_and_stays_counts_its_failure(ledger_url: str, tmp_path: Path) -> None:
-    """With MIGRATION_ON_FAILURE=hold it is scraped after its run: the counter goes from 0 to 1, and nothing grows."""
+def test_metrics_count_the_failure_of_an_instance_on_hold(ledger_url: str, tmp_path: Path) -> None:
+    """With MIGRATION_ON_FAILURE=hold a failed run raises runs_total from 0 to 1, and run_seconds stops growing."""
     ini = project.make_history(tmp_path, project.held(), FAILING)
     with fleet(1, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as (one,):
         until_one_migrates([one])
@@ -139,8 +139,8 @@ def test_one_that_fails_and_stays_counts_its_failure(ledger_url: str, tmp_path: 
         assert "secret-word" not in seen.text
 
 
-def test_promtool_has_nothing_to_say_about_a_scrape(ledger_url: str) -> None:
-    """Names, types and HELP texts of a real scrape; its names are those that rules and dashboard are compared with."""
+def test_promtool_accepts_the_metrics(ledger_url: str) -> None:
+    """The metrics of a real instance pass promtool without a remark, and their names are those of the collector."""
     tool = program("promtool", "apt-get install --no-install-recommends prometheus")
     with fleet(1, ledger_url) as instances:
         until_all_ready(instances)

@@ -1,4 +1,4 @@
-"""Three instances on MariaDB, MySQL and SQLite, with nothing but the database's own lock between them."""
+"""Three instances on MariaDB, MySQL or SQLite have only the database's own lock between them: one migrates."""
 
 import math
 import signal
@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from tests.acceptance import portable, project
-from tests.acceptance.fleet import (
+from tests.acceptance import portable
+from tests.support import project
+from tests.support.fleet import (
     MARK,
     Instance,
     alembic,
@@ -23,52 +24,52 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, applied, history, marks, outcomes, versions
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, Place, SqlitePlace, applied, history, marks, outcomes, versions
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 ON_SECONDS = math.ceil(scaled(4))
-"""How long a statement goes on in MariaDB whose client was killed."""
+"""How many seconds a statement continues in MariaDB after its client was killed."""
 POLL = {"MIGRATION_POLL_SECONDS": "0.3"}
 BUDGETS = ("MIGRATION_RUN_SECONDS", "MIGRATION_WAIT_SECONDS")
 
 
 @pytest.fixture(params=["mariadb", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """An empty database on each; on MySQL only where a test says so, because fleets take their time."""
+    """Return an empty database of each kind; MySQL only where a test names it, because its fleets take long."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
 
 
 def three(place: Place, ini: Path, **settings: str) -> AbstractContextManager[list[Instance]]:
-    """Three instances in the place."""
+    """Start three instances on the database."""
     return fleet(3, place.url, ini=ini, first=1, inside=(), **{**place.settings, **POLL, **settings})
 
 
 def migrator(instances: list[Instance], ini: Path) -> tuple[Instance, list[Instance]]:
-    """Wait until one is held in its revision; that one, and the others."""
+    """Wait until one instance is held in its revision; return it and the others."""
     first = until_one_migrates(instances)
     portable.until_reached(ini)
     return first, [instance for instance in instances if instance is not first]
 
 
 def sleeps(place: MariaDBPlace) -> bool:
-    """Whether the server is in the statement of `portable.in_statement`."""
+    """Return whether the server executes the statement of `portable.in_statement`."""
     return any("SLEEP" in statement for _, statement in place.sessions())
 
 
 def assert_once(place: Place, ini: Path) -> None:
-    """Every revision was applied once, and nobody has the lock."""
+    """Assert that every revision was applied once and the lock is free."""
     assert applied(place) == project.revisions(ini)
     assert versions(place) == [project.head(ini)]
     assert marks(place) == sorted(set(marks(place)))
     wait_until(place.lock_is_free, "the lock free", seconds=10)
 
 
-def test_one_migrates_and_the_others_see_it_finish(place: Place, tmp_path: Path) -> None:
-    """None is ready before, those who wait say who is at it, and one line in three logs says "Running migrations"."""
+def test_one_of_three_instances_migrates(place: Place, tmp_path: Path) -> None:
+    """One instance migrates: the waiters name it and are not ready; then all are, and one log says that it migrated."""
     ini = portable.make_history(tmp_path, portable.held(), portable.noted())
     with three(place, ini) as instances:
         first, others = migrator(instances, ini)
@@ -88,8 +89,8 @@ KILLED = [("mariadb", "statement"), ("mariadb", "between"), ("sqlite", "statemen
 
 
 @pytest.mark.parametrize(("place", "where"), [*KILLED, ("mysql", "statement")], indirect=["place"])
-def test_a_killed_one_is_succeeded(place: Place, tmp_path: Path, where: str) -> None:
-    """SIGKILL takes back what the revision did; the next one begins it again, and never beside its statement."""
+def test_a_waiter_takes_over_from_a_killed_lock_holder(place: Place, tmp_path: Path, where: str) -> None:
+    """SIGKILL rolls the revision back; a waiter runs it again, but never beside the killed holder's statement."""
     revision = portable.in_statement(place, "held", seconds=ON_SECONDS) if where == "statement" else portable.held()
     ini = portable.make_history(tmp_path, revision, portable.noted())
     with three(place, ini) as instances:
@@ -109,14 +110,14 @@ def test_a_killed_one_is_succeeded(place: Place, tmp_path: Path, where: str) -> 
         [[apart]] = place.rows(
             f"SELECT timestampdiff(SECOND, min(started_at), max(started_at)) FROM {HISTORY} WHERE revision = 'held'"
         )
-        # the server looks every five seconds whether the client of a SLEEP is still there
+        # the server checks every five seconds whether the client of a SLEEP still exists
         assert int(apart) >= 3
     assert_once(place, ini)
 
 
 @pytest.mark.parametrize("where", ["statement", "between"])
-def test_one_that_is_told_to_go_leaves_nothing_behind(place: Place, tmp_path: Path, where: str) -> None:
-    """SIGTERM ends its statement in the database too, so the next one begins at once."""
+def test_a_lock_holder_ends_its_statement_on_sigterm(place: Place, tmp_path: Path, where: str) -> None:
+    """SIGTERM reaches the lock holder: its statement ends in the database too, and a waiter finishes the revision."""
     revision = portable.in_statement(place, "held") if where == "statement" else portable.held()
     ini = portable.make_history(tmp_path, revision)
     with three(place, ini) as instances:
@@ -133,8 +134,8 @@ def test_one_that_is_told_to_go_leaves_nothing_behind(place: Place, tmp_path: Pa
     assert_once(place, ini)
 
 
-def test_a_budget_ends_a_statement_in_the_database(place: Place, tmp_path: Path) -> None:
-    """The command fails, nothing of the revision is left, and neither its statement nor the lock."""
+def test_a_timeout_ends_the_statement_in_the_database(place: Place, tmp_path: Path) -> None:
+    """`upgrade` times out: its statement ends in the database, the revision is rolled back, and the lock is free."""
     ini = portable.make_history(tmp_path, portable.in_statement(place))
     limits = dict.fromkeys(BUDGETS, f"{scaled(2):g}")
     code, output = migrate("upgrade", url=place.url, ini=ini, **place.settings, **limits)
@@ -146,8 +147,8 @@ def test_a_budget_ends_a_statement_in_the_database(place: Place, tmp_path: Path)
         assert place.sessions() == []
 
 
-def test_what_people_type_takes_the_same_lock(place: Place, tmp_path: Path) -> None:
-    """`alembic upgrade` waits for the instance that migrates; reading commands do not."""
+def test_a_manual_upgrade_waits_for_the_same_lock(place: Place, tmp_path: Path) -> None:
+    """`alembic upgrade` waits while `./migrate.sh upgrade` migrates; reading commands do not wait."""
     ini = portable.make_history(tmp_path, portable.held())
     with (
         start_migrate("upgrade", url=place.url, ini=ini, **place.settings, MIGRATION_INSTANCE="script") as script,
@@ -163,13 +164,13 @@ def test_what_people_type_takes_the_same_lock(place: Place, tmp_path: Path) -> N
     assert_once(place, ini)
     for words in (["history"], ["check"], ["downgrade", "ground"], ["current"]):
         code, output = alembic(*words, url=place.url, ini=ini, **place.settings)
-        # the marks are no model's
+        # no model has the table `marks`
         assert (code == 0) is (words != ["check"]), output
     assert versions(place) == ["ground"]
 
 
-def test_somebody_in_the_way_is_waited_for(place: Place, tmp_path: Path) -> None:
-    """The revision does not get its lock, is tried again, and is applied once he has gone."""
+def test_a_blocked_revision_is_retried(place: Place, tmp_path: Path) -> None:
+    """Another session locks the table: the revision is rolled back and retried, and applied once the session ends."""
     ini = portable.make_history(tmp_path, portable.noted())
     assert migrate("upgrade", "ground", url=place.url, ini=ini, **place.settings)[0] == 0
     with start_migrate("upgrade", url=place.url, ini=ini, **place.settings) as upgrade:
@@ -180,8 +181,8 @@ def test_somebody_in_the_way_is_waited_for(place: Place, tmp_path: Path) -> None
     assert_once(place, ini)
 
 
-def test_somebody_in_the_way_for_too_long(place: Place, tmp_path: Path) -> None:
-    """The budget ends the tries with a code of its own and says which revision it was."""
+def test_a_blocked_revision_times_out(place: Place, tmp_path: Path) -> None:
+    """The table stays locked past the budget: `upgrade` exits with 4 and names the revision; later it succeeds."""
     ini = portable.make_history(tmp_path, portable.noted())
     assert migrate("upgrade", "ground", url=place.url, ini=ini, **place.settings)[0] == 0
     limits = dict.fromkeys(BUDGETS, f"{scaled(3):g}")
@@ -197,15 +198,15 @@ def test_somebody_in_the_way_for_too_long(place: Place, tmp_path: Path) -> None:
 
 
 def wait_for(process: Any, words: str) -> None:
-    """Read what a command writes until it has said `words`."""
+    """Read the command's output until a line contains `words`."""
     for line in process.stdout:
         if words in line:
             return
     raise AssertionError(f"it never said {words!r}")
 
 
-def test_a_stopped_one_keeps_a_file(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """SIGSTOP: nobody takes over on SQLite, where nothing would keep it from going on; it finishes after SIGCONT."""
+def test_a_stopped_lock_holder_keeps_a_sqlite_file(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """SIGSTOP on SQLite: the waiters name the holder and none takes over; after SIGCONT it finishes its run."""
     ini = portable.make_history(tmp_path, portable.held())
     with three(sqlite_place, ini) as instances:
         first, others = migrator(instances, ini)
@@ -220,8 +221,8 @@ def test_a_stopped_one_keeps_a_file(sqlite_place: SqlitePlace, tmp_path: Path) -
     assert_once(sqlite_place, ini)
 
 
-def test_a_stopped_one_is_succeeded(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """SIGSTOP between two statements: the server ends its session, and once it wakes up it writes nothing."""
+def test_a_stopped_lock_holder_is_replaced_on_mariadb(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """SIGSTOP on MariaDB: the server ends the session and a waiter finishes; after SIGCONT nothing is written."""
     ini = portable.make_history(tmp_path, portable.held())
     with three(mariadb_place, ini, MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as instances:
         first, others = migrator(instances, ini)
@@ -230,7 +231,7 @@ def test_a_stopped_one_is_succeeded(mariadb_place: MariaDBPlace, tmp_path: Path)
         until_all_ready(others)
         rows = history(mariadb_place)
         first.kill(signal.SIGCONT)
-        # it finds the schema done by somebody else
+        # it finds the schema migrated by another instance
         until_all_ready([first])
     assert history(mariadb_place) == rows
     assert [row[1] for row in rows if row[0] == "held"] == ["interrupted", "applied"]
@@ -238,8 +239,8 @@ def test_a_stopped_one_is_succeeded(mariadb_place: MariaDBPlace, tmp_path: Path)
 
 
 @pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
-def test_what_is_half_applied_stops_everybody(mariadb_place: MariaDBPlace, tmp_path: Path, repair: str) -> None:
-    """SIGKILL after DDL on MariaDB: nobody runs it again before a person has said how to go on."""
+def test_a_half_applied_revision_waits_for_a_repair(mariadb_place: MariaDBPlace, tmp_path: Path, repair: str) -> None:
+    """SIGKILL after DDL on MariaDB: all instances and `upgrade` refuse to run the revision again until `repair`."""
     place = mariadb_place
     ini = portable.make_history(tmp_path, portable.with_ddl(), portable.noted())
     with three(place, ini, MIGRATION_ON_FAILURE="hold") as instances:
@@ -262,8 +263,8 @@ def test_what_is_half_applied_stops_everybody(mariadb_place: MariaDBPlace, tmp_p
     assert marks(place) == sorted(["ground", "noted"] + ["with_ddl"] * again)
 
 
-def test_what_is_idempotent_is_simply_run_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """SIGKILL after DDL, in a revision that says it may be repeated: the next one does."""
+def test_an_idempotent_revision_is_run_again(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """SIGKILL after DDL in a revision that declares itself idempotent: a waiter runs it again and it is applied."""
     ini = portable.make_history(tmp_path, portable.with_ddl(header="idempotent = True\n"))
     with three(mariadb_place, ini) as instances:
         first, others = migrator(instances, ini)

@@ -1,4 +1,4 @@
-"""The runbook, done as it is written: each command of a section, on a database in the state that it is about."""
+"""The runbook works as written: each command of a section runs on a database in the state that the section is about."""
 
 import os
 import re
@@ -11,13 +11,14 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import environment, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.project import PLAIN, ROOT, Revision
-from tests.pooler import PgBouncer
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import environment, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.pooler import PgBouncer
+from tests.support.project import PLAIN, ROOT, Revision
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -41,20 +42,20 @@ BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLU
 
 
 def commands(section: str) -> list[str]:
-    """The commands in the boxes of a section."""
+    """Return the commands in the boxes of a section."""
     boxes = re.findall(r"^```\n(.*?)^```", SECTIONS[section].replace("\\\n", ""), re.M | re.S)
     return [line for box in boxes for line in box.splitlines()]
 
 
 @pytest.fixture(autouse=True)
 def _psql(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command line's psql is that of the server, as on a database host."""
+    """Put the server's own psql on PATH, as on a database host."""
     if server.process is not None:
         monkeypatch.setenv("PATH", f"{server.process.binaries}{os.pathsep}{os.environ['PATH']}")
 
 
 def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
-    """Run a line of the runbook in a shell: exit code and output."""
+    """Run a line of the runbook in a shell; return exit code and output."""
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=ROOT,
@@ -69,27 +70,27 @@ def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple
 
 
 def works(command: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
-    """Run a line that must succeed; returns its output."""
+    """Run a line that must succeed; return its output."""
     code, output = type_in(command, url, ini, **settings)
     assert code == 0, output
     return output
 
 
-def test_every_section_with_a_command_is_done_here() -> None:
-    """A section that is added to the runbook is added here."""
+def test_every_section_with_a_command_is_tested() -> None:
+    """Each section of the runbook that contains a command is listed in this module."""
     assert {section for section in SECTIONS if commands(section)} == DONE
 
 
-def test_where_to_look_first(ledger_url: str) -> None:
-    """On a healthy database all three end well."""
+def test_the_first_commands_succeed_at_head(ledger_url: str) -> None:
+    """On a healthy database at head `status`, `history` and `doctor` of the first section succeed."""
     status, history, doctor = commands("Where to look first")
     assert "at head" in works(status, ledger_url)
     assert "applied" in works(history, ledger_url)
     assert "0 failed" in works(doctor, ledger_url)
 
 
-async def test_stuck_behind_somebody(ledger_url: str, tmp_path: Path) -> None:
-    """`status` names the pid; ended, the migration goes on by itself."""
+async def test_a_blocked_migration_continues_after_the_command(ledger_url: str, tmp_path: Path) -> None:
+    """Another session blocks the revision: `status` names its pid, the command ends it, the migration continues."""
     end, *_ = commands("Stuck migration")
     ini = project.make_history(tmp_path, BLOCKED)
     async with in_the_way(ledger_url, "SELECT * FROM accounts", "nightly-report"):
@@ -107,8 +108,8 @@ async def test_stuck_behind_somebody(ledger_url: str, tmp_path: Path) -> None:
     assert evidence.marks(ledger_url) == ["blocked"]
 
 
-def test_stuck_in_a_frozen_process(ledger_url: str, tmp_path: Path) -> None:
-    """`unlock`, and the next one goes on."""
+def test_unlock_lets_a_waiter_replace_a_frozen_process(ledger_url: str, tmp_path: Path) -> None:
+    """The lock holder is frozen in mid-revision: `unlock` terminates its session, and a waiter finishes."""
     _, unlock, _ = commands("Stuck migration")
     ini = project.make_history(tmp_path, holders.in_python(tmp_path))
     with fleet(2, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="0") as instances:
@@ -116,13 +117,13 @@ def test_stuck_in_a_frozen_process(ledger_url: str, tmp_path: Path) -> None:
         wait_until((tmp_path / "asleep").exists, "the revision in Python", seconds=60)
         frozen.kill(signal.SIGSTOP)
         evidence.let_go(ledger_url)
-        assert "ended session" in works(unlock, ledger_url, ini)
+        assert "terminated session" in works(unlock, ledger_url, ini)
         until_all_ready([instance for instance in instances if instance is not frozen])
     assert evidence.marks(ledger_url) == ["in_python"]
 
 
-def test_stuck_for_want_of_somebody_who_may(ledger_url: str, tmp_path: Path) -> None:
-    """Strategy `job`, and no job has run: the same command is the job."""
+def test_an_upgrade_replaces_a_job_that_never_ran(ledger_url: str, tmp_path: Path) -> None:
+    """Strategy `job` and no job: the instances wait until the runbook's `upgrade` has migrated, then they are ready."""
     _, _, upgrade = commands("Stuck migration")
     ini = project.make_history(tmp_path, project.quick())
     with fleet(2, ledger_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
@@ -132,8 +133,8 @@ def test_stuck_for_want_of_somebody_who_may(ledger_url: str, tmp_path: Path) -> 
         until_all_ready(instances)
 
 
-def test_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
-    """The error is in the history; with the data in order `upgrade` runs at once, and those who waited are ready."""
+def test_a_failed_migration_succeeds_once_the_data_is_corrected(ledger_url: str, tmp_path: Path) -> None:
+    """`history` shows the error; once the data is correct `upgrade` runs at once, and the waiters become ready."""
     history, upgrade = commands("Failed migration")
     body = f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'"
     ini = project.make_history(tmp_path, Revision("unfit", body))
@@ -148,8 +149,8 @@ def test_a_failed_migration(ledger_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["run again", "declared done"])
-def test_a_dirty_schema(ledger_url: str, tmp_path: Path, how: str) -> None:
-    """Both ways out lead to a fleet that starts."""
+def test_a_dirty_schema_is_repaired(ledger_url: str, tmp_path: Path, how: str) -> None:
+    """A revision is half applied: after either `repair` command of the runbook the next instance starts."""
     rerun, stamp = commands("Dirty schema")
     unless = f"assert op.get_bind().scalar({project.GATE}), 'half way'"
     ini = project.make_history(tmp_path, project.half_applied(then=unless))
@@ -162,8 +163,8 @@ def test_a_dirty_schema(ledger_url: str, tmp_path: Path, how: str) -> None:
     assert evidence.marks(ledger_url) == (["half", "half"] if how == "run again" else ["half"])
 
 
-def test_an_invalid_index(ledger_url: str) -> None:
-    """`status` gives the statement; after it there is none."""
+def test_an_invalid_index_is_dropped(ledger_url: str) -> None:
+    """`status` prints the DROP INDEX statement for an INVALID index; after the runbook's command none is left."""
     (drop,) = commands("INVALID indexes")
     fetch_sync(ledger_url, "CREATE TABLE twice AS SELECT 1 AS a FROM generate_series(1, 2)")
     build = 'psql "$DATABASE_URL" -c "CREATE UNIQUE INDEX CONCURRENTLY ix_broken ON twice (a)"'
@@ -173,8 +174,8 @@ def test_an_invalid_index(ledger_url: str) -> None:
     assert evidence.invalid_indexes(ledger_url) == []
 
 
-def test_rolling_back(ledger_url: str) -> None:
-    """Without a terminal both ask for --yes; with it they undo what they say."""
+def test_both_downgrades_need_yes_and_end_at_their_target(ledger_url: str) -> None:
+    """Without a terminal both downgrade commands exit with 2; with --yes each ends at its target revision."""
     last, down_to = (line.replace("<revision>", project.revisions()[2]) for line in commands("Rolling back"))
     for line, expected in ((last, project.revisions()[-2]), (down_to, project.revisions()[2])):
         assert type_in(line, ledger_url)[0] == 2
@@ -182,8 +183,8 @@ def test_rolling_back(ledger_url: str) -> None:
         assert evidence.versions(ledger_url) == [expected]
 
 
-def test_backup_and_restore(server: Server, ledger_url: str, tmp_path: Path) -> None:
-    """Both kinds, and the newest one restored beside the original by the command that the history has."""
+def test_a_backup_is_restored_by_the_command_in_the_history(server: Server, ledger_url: str, tmp_path: Path) -> None:
+    """Both backup commands work, and the command in the history restores the newest backup beside the original."""
     backup, upgrade, history, check = commands("Backup and restore")
     ini = project.make_history(tmp_path, project.quick())
     folder = {"MIGRATION_BACKUP_DIR": str(tmp_path / "backups")}
@@ -201,8 +202,8 @@ def test_backup_and_restore(server: Server, ledger_url: str, tmp_path: Path) -> 
         server.execute(f'DROP DATABASE "{restored}"')
 
 
-def test_a_database_ahead(ledger_url: str, tmp_path: Path) -> None:
-    """`check` ends with 7 and says which release to deploy."""
+def test_check_names_the_release_for_a_newer_database(ledger_url: str, tmp_path: Path) -> None:
+    """A newer release migrated the database: `check` exits with 7 and says which release to deploy."""
     (check,) = commands("Database ahead")
     newer = project.make_history(tmp_path, project.quick("newer"))
     assert migrate("upgrade", url=ledger_url, ini=newer)[0] == 0
@@ -210,8 +211,8 @@ def test_a_database_ahead(ledger_url: str, tmp_path: Path) -> None:
     assert (code, "deploy the release that contains newer" in output) == (7, True), output
 
 
-def test_waiting_too_long(ledger_url: str, tmp_path: Path) -> None:
-    """From a terminal one can see it finish."""
+def test_wait_returns_when_an_instance_has_migrated(ledger_url: str, tmp_path: Path) -> None:
+    """An instance migrates: the runbook's `wait` returns when the database is at head."""
     (wait,) = commands("Waiting too long")
     ini = project.make_history(tmp_path, project.slow("slow", 2))
     with fleet(1, ledger_url, ini=ini) as instances:
@@ -220,14 +221,14 @@ def test_waiting_too_long(ledger_url: str, tmp_path: Path) -> None:
         until_all_ready(instances)
 
 
-def test_no_connection_left(ledger_url: str) -> None:
-    """Who has them, most first."""
+def test_the_query_counts_connections_by_application(ledger_url: str) -> None:
+    """The runbook's query counts the server's connections by application and state."""
     (count,) = commands("No connection left")
     assert "application_name | state  | count" in works(count, ledger_url)
 
 
-def test_a_pooler_in_between(pgbouncer: Callable[..., PgBouncer], ledger_url: str, tmp_path: Path) -> None:
-    """With the direct endpoint a concurrent build works."""
+def test_an_index_needs_the_direct_url(pgbouncer: Callable[..., PgBouncer], ledger_url: str, tmp_path: Path) -> None:
+    """Behind PgBouncer `doctor` reports a pooler and `upgrade` fails; with the direct URL the index is built."""
     (upgrade,) = commands("A pooler in between")
     ini = project.make_history(tmp_path, project.quick("marks"), project.concurrent_index())
     pooled = pgbouncer(pool_mode="transaction").url(urlsplit(ledger_url).path[1:])
@@ -238,8 +239,8 @@ def test_a_pooler_in_between(pgbouncer: Callable[..., PgBouncer], ledger_url: st
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_on_a_platform(ledger_url: str, tmp_path: Path, number: int) -> None:
-    """With a stand-in for the platform's client, which runs here what it is given to run there."""
+def test_a_platform_s_command_runs_migrate_sh(ledger_url: str, tmp_path: Path, number: int) -> None:
+    """The runbook's line runs with a stand-in for the platform's client: its command runs here and reports head."""
     line = commands("On a platform")[number]
     client, inside = line.split()[0], line.index("./migrate.sh")
     stand_in = tmp_path / client
@@ -267,11 +268,11 @@ for each in container["env"]:
 name, value = given["--env"].split("=", 1)
 os.execvpe(command[0], command, {**inside, name: value})
 """
-"""`kubectl get` and `kubectl run`: what is given to run there is run here, with the pod's variables and no other."""
+"""A stand-in for `kubectl get` and `kubectl run`: it runs the command here, with the pod's variables and no other."""
 
 
-def test_by_hand_on_kubernetes(ledger_url: str, tmp_path: Path) -> None:
-    """The pod has the owner's URL from the Secret, not the application's, and the history names the person."""
+def test_a_manual_upgrade_on_kubernetes_uses_the_owner_s_url(ledger_url: str, tmp_path: Path) -> None:
+    """The runbook's `kubectl run` migrates with the owner's URL from the Secret, and the history names the person."""
     _, _, line = commands("On a platform")
     ini = project.make_history(tmp_path, project.quick())
     (tmp_path / "stand_in.py").write_text(KUBECTL)

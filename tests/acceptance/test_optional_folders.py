@@ -1,13 +1,13 @@
-"""What is optional is a folder: without it the package imports, works on PostgreSQL, and says what is missing."""
+"""Without an optional folder the package imports, migrates PostgreSQL, and names the folder when it is needed."""
 
 import shutil
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import until_phase
 from tests.acceptance.shop import adopted, python, shops
+from tests.support import evidence
+from tests.support.fleet import until_phase
 
 pytestmark = pytest.mark.acceptance
 
@@ -32,12 +32,12 @@ for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A project that has the whole package."""
+    """Create a project that has the whole package."""
     return adopted(tmp_path_factory.mktemp("whole"), "run_env")
 
 
 def copied(whole: Path, project: Path, *without: str) -> Path:
-    """A copy of the project whose package lacks some folders."""
+    """Copy the project and delete some folders of its package."""
     shutil.copytree(whole, project)
     for folder in without:
         shutil.rmtree(project / "shop" / "db_migrations" / folder)
@@ -50,7 +50,7 @@ def copied(whole: Path, project: Path, *without: str) -> Path:
 def test_three_instances_migrate_without_the_folder(
     whole: Path, database_url: str, tmp_path: Path, without: list[str]
 ) -> None:
-    """Every other module imports, one instance migrates, all become ready, and a browser is answered."""
+    """Without the folder every other module imports, one of three instances migrates, and a browser gets an answer."""
     project = copied(whole, tmp_path / "project", *without)
     imported = python(project, "-W", "error", "-c", EVERY_MODULE)
     assert (imported.returncode, imported.stderr) == (0, "")
@@ -65,7 +65,7 @@ def test_three_instances_migrate_without_the_folder(
 
 @pytest.mark.parametrize("folder", ASKED_FOR)
 def test_a_folder_that_is_needed_is_named(whole: Path, database_url: str, tmp_path: Path, folder: str) -> None:
-    """The command fails before it connects, and says which folder it needs."""
+    """A command needs the missing folder: it exits with 2 before it connects, and names the folder."""
     project = copied(whole, tmp_path / "project", folder)
     command, settings = ASKED_FOR[folder]
     refused = python(project, "-m", "shop.db_migrations", command, url=database_url, **settings)

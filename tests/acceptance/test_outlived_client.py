@@ -1,18 +1,18 @@
-"""A statement outside any transaction that finishes after its client has died: what the database says is right."""
+"""A statement outside a transaction finishes after its client was killed: the history calls it what it is."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.unit.core.fakes import barrier
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import barrier
+from tests.support.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
-# one statement, which stands at the barrier of `fakes` and leaves its mark when it is let go
+# one statement, which waits at the barrier of `fakes` and leaves its mark when it is let go
 BODY = """
 with op.get_context().autocommit_block():
     op.execute("CREATE TABLE IF NOT EXISTS marks (revision text)")
@@ -21,11 +21,11 @@ with op.get_context().autocommit_block():
 ONCE = project.Revision("orphan", BODY)
 AGAIN = project.Revision("orphan", BODY, header="idempotent = True")
 PATIENT = "0"
-"""A lock timeout with which it stands at the barrier for as long as the test wants."""
+"""A lock timeout of 0 lets the statement wait at the barrier as long as the test wants."""
 
 
 async def outlived(url: str, instances: list[Instance]) -> Instance:
-    """Kill the one that migrates inside its statement, let that one finish, and return the other instance."""
+    """Kill the lock holder inside its statement, let the statement finish, and return the waiter."""
     async with barrier(url) as reached:
         await reached()
         first = until_one_migrates(instances)
@@ -38,8 +38,8 @@ async def outlived(url: str, instances: list[Instance]) -> Instance:
     return other
 
 
-async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
-    """The history says half applied, never failed or applied; whoever was there or comes later refuses."""
+async def test_an_outlived_statement_is_not_repeated(ledger_url: str, tmp_path: Path) -> None:
+    """The killed holder's statement still commits: the revision is half applied; waiter and `upgrade` refuse it."""
     ini = project.make_history(tmp_path, ONCE)
     with fleet(
         2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_LOCK_TIMEOUT_SECONDS=PATIENT
@@ -58,8 +58,8 @@ async def test_nobody_repeats_it(ledger_url: str, tmp_path: Path) -> None:
     assert evidence.advisory_locks(ledger_url) == 0
 
 
-async def test_an_idempotent_one_is_run_again(ledger_url: str, tmp_path: Path) -> None:
-    """It finds its work done, and ends applied; the dead one's attempt is called interrupted."""
+async def test_an_outlived_idempotent_statement_is_run_again(ledger_url: str, tmp_path: Path) -> None:
+    """The killed holder's statement commits in an idempotent revision: the waiter runs it again and it is applied."""
     ini = project.make_history(tmp_path, AGAIN)
     with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS=PATIENT) as instances:
         until_all_ready([await outlived(ledger_url, instances)])

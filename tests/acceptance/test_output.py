@@ -1,4 +1,4 @@
-"""What else is printed, and who reads it: standard output has the result alone, and no stream stops a migration."""
+"""Standard output has the result alone, whatever else is printed, and no broken stream stops a migration."""
 
 import json
 import os
@@ -11,12 +11,12 @@ from typing import IO, Any
 
 import pytest
 
-from tests.acceptance.fleet import alembic, environment, shell_code
-from tests.acceptance.project import ROOT
-from tests.places import SqlitePlace, versions
-from tests.unit.core.fakes import THREE_LINES, tree
-from tests.waiting import FOREVER_SECONDS
-from tests.warm import Process
+from tests.support.fakes import THREE_LINES, tree
+from tests.support.fleet import alembic, environment, shell_code
+from tests.support.places import SqlitePlace, versions
+from tests.support.project import ROOT
+from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import Process
 
 pytestmark = pytest.mark.acceptance
 
@@ -50,14 +50,14 @@ PRINTS = CREATE + 'import sys\nfor _ in range(9):\n    print("x" * 9999)\n    pr
 
 
 def settings(place: SqlitePlace, ini: Path, **values: str) -> dict[str, str]:
-    """The environment of a command on `place`."""
+    """Return the environment of a command on `place`."""
     return environment(place.url, **place.settings, MIGRATION_ALEMBIC_CONFIG=str(ini), VIRTUAL_ENV=sys.prefix, **values)
 
 
 def run(
     *arguments: str, env: dict[str, str], out: int | IO[Any] = subprocess.PIPE, err: int | IO[Any] = subprocess.PIPE
 ) -> tuple[int, str, str]:
-    """Run `./migrate.sh …`; exit code and, where they are not sent elsewhere, its two outputs."""
+    """Run `./migrate.sh …`; return its exit code and, where they are not sent elsewhere, its two outputs."""
     words = [sys.executable, "-m", "api.migrations", *arguments]
     with Process(words, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, stdout=out, stderr=err, text=True) as process:
         stdout, stderr = process.communicate(timeout=FOREVER_SECONDS)
@@ -74,7 +74,7 @@ def in_a_shell(command: str, env: dict[str, str]) -> tuple[int, str, str]:
 
 @contextmanager
 def a_reader_that_has_left() -> Iterator[int]:
-    """A pipe without a reader."""
+    """Yield the writing end of a pipe that has no reader."""
     reading, writing = os.pipe()
     os.close(reading)
     try:
@@ -84,7 +84,7 @@ def a_reader_that_has_left() -> Iterator[int]:
 
 
 def test_json_is_one_document_whatever_prints(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """What env.py, a revision, its logging and its child processes print is on standard error, with the warnings."""
+    """env.py, a revision, its loggers and its child processes print: `upgrade --json` still prints one document."""
     env = settings(sqlite_place, tree(tmp_path, LOUD + BELOW, env=LOUD_ENV), MIGRATION_WIAT_SECONDS="geh3im")
     code, out, err = run("upgrade", "--json", env=env)
     assert code == 0, err
@@ -96,7 +96,7 @@ def test_json_is_one_document_whatever_prints(sqlite_place: SqlitePlace, tmp_pat
 
 
 def test_each_line_of_a_json_log_is_an_object(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """What Python code prints is logged; standard output has the result, as text here."""
+    """With JSON logs each print of env.py and a revision is logged as an object; standard output has the result."""
     env = settings(sqlite_place, tree(tmp_path, LOUD, env=LOUD_ENV), MIGRATION_LOG_FORMAT="json", MIGRATION_WAIT="1")
     code, out, err = run("upgrade", env=env)
     assert (code, out) == (0, "  r1, Do r1\nthe database is at head (r1)\n"), err
@@ -108,8 +108,8 @@ def test_each_line_of_a_json_log_is_an_object(sqlite_place: SqlitePlace, tmp_pat
     assert [line["level"] for line in lines if line.get("event") == "unread_setting"] == ["warning"]
 
 
-def test_warnings_are_json_when_alembic_is_typed_by_hand(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """From the moment on at which env.py calls the package."""
+def test_a_manual_alembic_logs_warnings_as_json(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """With JSON logs a manual `alembic upgrade` logs a revision's warning and an unread setting as one object each."""
     ini = tree(tmp_path, CREATE + 'import warnings\nwarnings.warn("a revision warned")')
     given = {**sqlite_place.settings, "MIGRATION_LOG_FORMAT": "json", "MIGRATION_WAIT": "1"}
     code, output = alembic("upgrade", "head", url=sqlite_place.url, ini=ini, **given)
@@ -122,8 +122,8 @@ def test_warnings_are_json_when_alembic_is_typed_by_hand(sqlite_place: SqlitePla
 @pytest.mark.parametrize(
     "arguments", [("history",), ("history", "--json"), ("--help",), ("check", "--json"), ("stamp", "x")]
 )
-def test_a_reader_that_leaves_is_no_failure(sqlite_place: SqlitePlace, tmp_path: Path, arguments: Any) -> None:
-    """The command ends with its own exit code, and without a word more."""
+def test_a_reader_that_leaves_changes_no_exit_code(sqlite_place: SqlitePlace, tmp_path: Path, arguments: Any) -> None:
+    """The reader of standard output has left: the command exits with its usual code and prints nothing more."""
     ini = tree(tmp_path, CREATE)
     sqlite_place.path.touch()
     expected = run(*arguments, env=settings(sqlite_place, ini))
@@ -134,8 +134,8 @@ def test_a_reader_that_leaves_is_no_failure(sqlite_place: SqlitePlace, tmp_path:
 
 
 @pytest.mark.parametrize("command", ["upgrade", "upgrade --json", "--help"])
-def test_a_result_that_cannot_be_written_is_told(sqlite_place: SqlitePlace, tmp_path: Path, command: str) -> None:
-    """The disk is full: the migration is done, the exit code is 1, and standard error says both."""
+def test_a_result_that_cannot_be_written_is_reported(sqlite_place: SqlitePlace, tmp_path: Path, command: str) -> None:
+    """The disk of standard output is full: the migration is done, the exit code is 1, and standard error says both."""
     code, _, err = in_a_shell(f"{command} > /dev/full", settings(sqlite_place, tree(tmp_path, CREATE)))
     assert code == 1
     assert err.splitlines()[-1].endswith("could not be written to standard output: No space left on device")
@@ -146,15 +146,15 @@ def test_a_result_that_cannot_be_written_is_told(sqlite_place: SqlitePlace, tmp_
 
 
 def test_an_error_that_cannot_be_written_keeps_its_exit_code(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """The line is on standard error instead."""
+    """A command fails and standard output is full: the error is on standard error, and the exit code stays 2."""
     with Path("/dev/full").open("wb") as full:
         code, _, err = run("stamp", "nope", "--json", env=settings(sqlite_place, tree(tmp_path, CREATE)), out=full)
     assert (code, "UnknownRevision: this build has no revision 'nope'" in err) == (2, True)
 
 
 @pytest.mark.parametrize("log_format", ["console", "json"])
-def test_a_revision_that_prints_outlives_its_reader(sqlite_place: SqlitePlace, tmp_path: Path, log_format: str) -> None:
-    """As in `./migrate.sh upgrade 2>&1 | head -1`: its output is lost, and it is applied."""
+def test_a_revision_whose_output_is_lost_is_applied(sqlite_place: SqlitePlace, tmp_path: Path, log_format: str) -> None:
+    """A revision prints into a pipe without a reader, as in `upgrade 2>&1 | head -1`: it is still applied."""
     env = settings(sqlite_place, tree(tmp_path, PRINTS), MIGRATION_LOG_FORMAT=log_format)
     with a_reader_that_has_left() as nobody:
         code, _, _ = run("upgrade", env=env, out=nobody, err=nobody)
@@ -178,10 +178,10 @@ OPEN = CREATE + (
     ],
     ids=["done", "all of them", "refused", "refused in JSON"],
 )
-def test_a_closed_stream_stops_nothing(
+def test_a_closed_stream_does_not_stop_a_command(
     sqlite_place: SqlitePlace, tmp_path: Path, command: str, code: int, said: str
 ) -> None:
-    """It is done, or refused on the stream that is open; a database's socket never gets the number of a stream."""
+    """Standard streams are closed: the command still runs or reports its error; no socket gets a stream's number."""
     env = settings(sqlite_place, tree(tmp_path, OPEN if ">&- " in command else CREATE))
     ended, out, _ = in_a_shell(command, env)
     assert ended == code

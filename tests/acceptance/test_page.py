@@ -1,4 +1,4 @@
-"""The page for people in a real browser: a fleet that is blocked, as an operator sees it on a phone and on a desk."""
+"""The status page in a real browser, on a phone and on a desktop, while another session blocks a fleet."""
 
 import re
 import struct
@@ -9,13 +9,13 @@ import pytest
 
 from api.migrations.core.status import Blocker
 from api.migrations.web.status_page.page import render
-from tests.acceptance import evidence, project
 from tests.acceptance.browser import Chromium
-from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates
 from tests.acceptance.test_seeing import BLOCKED, NAME, roles
-from tests.unit.core.fakes import in_the_way
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import Instance, fleet, until_all_ready, until_one_migrates
+from tests.support.waiting import wait_until
 from tests.unit.web.test_health import STATUS
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -25,24 +25,24 @@ LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
 
 
 def size(png: Path) -> tuple[int, int]:
-    """Width and height, from the file's first chunk."""
+    """Return width and height from the file's first chunk."""
     width, height = struct.unpack(">II", png.read_bytes()[16:24])
     return width, height
 
 
 def blocked(instance: Instance) -> bool:
-    """Whether it knows who is in the way."""
+    """Return whether the instance knows the blocking session."""
     return bool(instance.health().get("blocked_by"))
 
 
 @pytest.fixture(scope="module")
 def chromium() -> Chromium:
-    """The browser, if this machine has one."""
+    """Return the browser, if this machine has one."""
     return Chromium()
 
 
-async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path: Path, chromium: Chromium) -> None:
-    """The blocker's pid and name, who migrates and who waits; the browser complains of nothing and loads nothing."""
+async def test_the_page_shows_what_blocks_the_fleet(ledger_url: str, tmp_path: Path, chromium: Chromium) -> None:
+    """The page names blocking session, lock holder and waiters; the browser logs no error and loads nothing else."""
     ini = project.make_history(tmp_path, BLOCKED, project.quick("after"))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
         with fleet(3, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
@@ -52,7 +52,7 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             visit = chromium.visit(url)
             for words in (
                 "The migration is blocked",
-                "In the way",
+                "Blocked by",
                 NAME,
                 f"pid {blocker.get_server_pid()}",
                 "0 of 2 applied",
@@ -67,7 +67,7 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
             await blocker.close()
             until_all_ready(instances)
             ready = chromium.visit(url)
-            assert (ready.console, "Last run" in ready.dom, "In the way" in ready.dom) == ([], True, False)
+            assert (ready.console, "Last run" in ready.dom, "Blocked by" in ready.dom) == ([], True, False)
             assert len(re.findall(r"✓ [0-9.]+ s<", ready.dom)) == 2
             assert "History" in ready.dom
             waited = next(instance for instance in instances if instance is not migrator)
@@ -76,8 +76,8 @@ async def test_an_operator_sees_what_blocks_the_fleet(ledger_url: str, tmp_path:
 
 
 @pytest.mark.parametrize("dark", [False, True])
-def test_it_fits_a_phone_by_day_and_by_night(chromium: Chromium, dark: bool) -> None:
-    """The longest names there can be make it no wider than 360 pixels, and it takes the colours of the device."""
+def test_the_page_fits_a_phone_in_both_colour_schemes(chromium: Chromium, dark: bool) -> None:
+    """With the longest possible names the page is 360 pixels wide, and it follows the device's light or dark scheme."""
     blocker = Blocker(77, LONG, LONG, "idle in transaction", 1.0, LONG, "AccessExclusiveLock")
     schema = replace(STATUS.schema, heads=frozenset({LONG}), pending=("c", LONG))
     lock_status = replace(STATUS.lock_status, blocked_by=(blocker,), grant=f"GRANT pg_read_all_stats TO {LONG}")

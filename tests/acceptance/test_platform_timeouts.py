@@ -1,4 +1,4 @@
-"""A platform that gives its roles short timeouts: the one that migrates and those that wait outlive each of them."""
+"""A platform gives its roles session timeouts of 1 s: the lock holder and the waiters outlive each of them."""
 
 import os
 from collections.abc import Iterator
@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import fleet, until_all_ready, until_one_migrates, until_phase
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import STOP, barrier
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import STOP, barrier
+from tests.support.fleet import fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,7 +23,7 @@ TIMEOUTS = (
     "transaction_timeout",
 )
 LONGER = 1.5
-"""Seconds; every timeout is one."""
+"""Longer than every timeout, in seconds."""
 
 IN_A_BLOCK = project.Revision(
     "in_a_block", f"with op.get_context().autocommit_block():\n    mark()\n    time.sleep({LONGER})\n    mark()"
@@ -36,7 +36,7 @@ WAITED = (
 
 @pytest.fixture
 def hurried_url(server: Server, ledger_url: str) -> Iterator[str]:
-    """The database as a role whose sessions have every timeout at one second, unless they say otherwise."""
+    """Yield the database as a role whose sessions have every timeout at 1 s by default."""
     server.execute(f"CREATE ROLE {ROLE} LOGIN SUPERUSER PASSWORD 'p'")
     there = [row[0] for row in server.execute(f"SELECT name FROM pg_settings WHERE name IN {TIMEOUTS}")]
     for name in there:
@@ -50,13 +50,13 @@ def hurried_url(server: Server, ledger_url: str) -> Iterator[str]:
 
 
 def waiting_session(url: str) -> list[tuple[object, ...]]:
-    """Process id of the sessions that wait."""
+    """Return the pids of the waiting sessions."""
     sql = "SELECT pid FROM pg_stat_activity WHERE application_name LIKE '%:waiting:%' AND datname = current_database()"
     return [tuple(row) for row in fetch_sync(url, sql)]
 
 
-async def test_one_second_is_outlived_everywhere(hurried_url: str, ledger_url: str, tmp_path: Path) -> None:
-    """In a statement, in Python with and without a transaction, in a lock's queue, and in the wait of the other."""
+async def test_a_migration_outlives_timeouts_of_one_second(hurried_url: str, ledger_url: str, tmp_path: Path) -> None:
+    """Statement, Python code, lock queue and waiter each last longer than the timeouts: no session is lost."""
     long = project.slow("statement", LONGER), project.sleeper("in_python", LONGER), IN_A_BLOCK, FOR_A_LOCK
     ini = project.make_history(tmp_path, *long, project.quick("last"))
     with fleet(2, hurried_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0", MIGRATION_POLL_SECONDS="20") as instances:

@@ -1,4 +1,4 @@
-"""A revision that can only fail, or that kills its process, under a supervisor that starts everybody again at once."""
+"""A revision always fails, or kills its process, while a supervisor restarts each instance: attempts are spaced."""
 
 import logging
 import re
@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_phase
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_phase
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
-# a migration that the data is not fit for, until somebody corrects the data: here, until `let_go`
+# a migration that the data is not fit for until an operator corrects the data: here, until `let_go`
 POISON = project.Revision("poison", f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'")
 DEADLY = project.Revision("deadly", "import os\nmark()\nos.kill(os.getpid(), 9)")
 FAILURES = 7
@@ -23,7 +23,7 @@ PAUSED = re.compile(r"nobody holds the lock; waited \d+ s; the next try is in \d
 
 
 def until_paused(instances: Sequence[Instance], why: str) -> None:
-    """Wait until each says that it leaves the revision alone for a while, and why."""
+    """Wait until each instance says that it pauses before the next attempt, and why."""
 
     def paused() -> bool:
         messages = [instance.health().get("message") or "" for instance in instances]
@@ -34,7 +34,7 @@ def until_paused(instances: Sequence[Instance], why: str) -> None:
 
 
 def until_all_know(instances: Sequence[Instance]) -> None:
-    """Wait until one migrates and everybody else knows that it does."""
+    """Wait until one instance is in the held revision and all others know that."""
 
     def know() -> bool:
         healths = [instance.health() for instance in instances]
@@ -45,7 +45,7 @@ def until_all_know(instances: Sequence[Instance]) -> None:
 
 @pytest.fixture
 def poisoned(ledger_url: str, tmp_path: Path) -> Path:
-    """A history whose last revision has failed again and again, a moment ago for the last time."""
+    """Create a history whose last revision has failed seven times, the last time a moment ago."""
     ini = project.make_history(tmp_path, POISON)
     code, output = migrate("upgrade", url=ledger_url, ini=ini)
     assert (code, "the data is not fit" in output) == (1, True), output
@@ -54,7 +54,7 @@ def poisoned(ledger_url: str, tmp_path: Path) -> Path:
 
 
 def test_restarts_do_not_multiply_the_attempts(ledger_url: str, tmp_path: Path) -> None:
-    """Two instances, each started three times at once: one attempt each time it is due, and two in all."""
+    """Two instances are started three times: a failing revision is attempted only when it is due, twice in all."""
     ini = project.make_history(tmp_path, project.held(), project.failing())
     with fleet(2, ledger_url, ini=ini) as instances:
         until_all_know(instances)
@@ -78,8 +78,8 @@ def test_restarts_do_not_multiply_the_attempts(ledger_url: str, tmp_path: Path) 
         assert evidence.advisory_locks(ledger_url) == 0
 
 
-def test_a_changed_revision_is_tried_at_once(ledger_url: str, poisoned: Path) -> None:
-    """Another build is another release: it does not wait for the pause of the one before."""
+def test_a_changed_revision_is_attempted_at_once(ledger_url: str, poisoned: Path) -> None:
+    """A new build corrects the failing revision: its instances apply it without the pause of the build before."""
     mended = project.quick(POISON.id)
     project.revision_file(poisoned, mended).write_text(mended.source(project.revisions()[-1]))
     with fleet(2, ledger_url, ini=poisoned) as instances:
@@ -88,8 +88,8 @@ def test_a_changed_revision_is_tried_at_once(ledger_url: str, poisoned: Path) ->
     assert evidence.outcomes(ledger_url, POISON.id) == ["failed"] * FAILURES + ["applied"]
 
 
-def test_an_operator_does_not_wait(ledger_url: str, poisoned: Path) -> None:
-    """The data is corrected and `./migrate.sh upgrade` called: it runs, and those who were waiting become ready."""
+def test_an_upgrade_by_an_operator_ignores_the_pause(ledger_url: str, poisoned: Path) -> None:
+    """The instances pause and the data is corrected: `./migrate.sh upgrade` runs at once, and they become ready."""
     with fleet(2, ledger_url, ini=poisoned) as instances:
         until_paused(instances, "the data is not fit")
         evidence.let_go(ledger_url)
@@ -101,8 +101,8 @@ def test_an_operator_does_not_wait(ledger_url: str, poisoned: Path) -> None:
     assert rows[-1]["instance"] not in {"api-1", "api-2"}
 
 
-def test_an_operator_may_fail_as_often_as_he_likes(ledger_url: str, poisoned: Path) -> None:
-    """Each call is an attempt, also with nothing mended."""
+def test_each_upgrade_by_an_operator_is_an_attempt(ledger_url: str, poisoned: Path) -> None:
+    """The data is still wrong: each `./migrate.sh upgrade` attempts the revision at once and exits with 1."""
     for _ in range(2):
         code, output = migrate("upgrade", url=ledger_url, ini=poisoned)
         assert (code, "the next try is in" in output) == (1, False), output
@@ -110,7 +110,7 @@ def test_an_operator_may_fail_as_often_as_he_likes(ledger_url: str, poisoned: Pa
 
 
 def test_a_revision_that_kills_its_process_is_counted(ledger_url: str, tmp_path: Path) -> None:
-    """The dead cannot write, so each attempt is written before; after the second death nobody tries for a while."""
+    """A revision kills its process: each attempt is recorded before it runs, and after several the instances pause."""
     ini = project.make_history(tmp_path, DEADLY)
     for expected in (["running"], ["interrupted", "running"]):
         with fleet(1, ledger_url, ini=ini) as (victim,):

@@ -1,12 +1,14 @@
-"""A run behind a real PgBouncer that does not get to its end: all of it goes, and what happened is recorded."""
+"""A run behind a real PgBouncer does not finish: all of it is rolled back, and the reason is recorded."""
 
 from pathlib import Path
 from signal import SIGKILL
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
+from tests.support import evidence
+from tests.support.fakes import in_the_way
+from tests.support.fleet import (
     WAIT_SECONDS,
     Instance,
     fleet,
@@ -15,11 +17,9 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import Revision, failing, head, held, make_history, quick, slow
-from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
-from tests.pace import scaled
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.support.pace import scaled
+from tests.support.project import Revision, failing, head, held, make_history, quick, slow
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.acceptance
 def test_a_failure_rolls_back_the_whole_run_and_is_recorded(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
 ) -> None:
-    """One transaction carried everything, so the revisions before it are gone too; only the failure is written down."""
+    """A revision fails behind PgBouncer: those before it are rolled back as well, and only the failure is recorded."""
     ini = make_history(tmp_path, quick(), slow("slow", 1), failing())
     with fleet(2, through(pgbouncer(), ledger_url), ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
@@ -44,10 +44,10 @@ def test_a_failure_rolls_back_the_whole_run_and_is_recorded(
     until_unlocked(ledger_url)
 
 
-def test_another_instance_takes_over_from_one_that_was_killed(
+def test_another_instance_restarts_the_pooled_run_of_a_killed_one(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
 ) -> None:
-    """The pooler ends the killed one's transaction, and with it lock and work; the next one begins anew."""
+    """SIGKILL behind PgBouncer rolls back the whole run and frees the lock; another instance starts it again."""
     ini = make_history(tmp_path, quick(), held())
     with fleet(3, through(pgbouncer(), ledger_url), ini=ini) as instances:
         killed = until_one_migrates(instances)
@@ -66,12 +66,12 @@ def test_another_instance_takes_over_from_one_that_was_killed(
 
 
 def blockers(instance: Instance) -> list[int]:
-    """The sessions that the health of an instance names as in the way, which it does while it waits for a lock."""
+    """Return the pids of the blocking sessions that the instance's health names."""
     return [each["pid"] for each in instance.health().get("blocked_by", [])]
 
 
-async def test_a_contended_revision_is_tried_again(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
-    """Each try rolls everything back, the lock too; who is in the way is named, and once gone it is applied once."""
+async def test_a_blocked_pooled_revision_is_retried(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Another session blocks the revision: each attempt rolls back the whole run, and all is applied once it ends."""
     contended = Revision("contended", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
     ini = make_history(tmp_path, quick(), contended)
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report") as blocker:
@@ -106,10 +106,10 @@ op.execute("INSERT INTO d VALUES (1), (1)")"""
     ],
     ids=["deferred constraint", "deadline", "after a commit that is none"],
 )
-def test_what_ends_the_whole_run_is_told_of_its_revision(
+def test_the_failure_that_ends_a_pooled_run_names_its_revision(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, body: str, seconds: str, reason: str
 ) -> None:
-    """Nothing is left of the run but the row that says why, by which others know not to repeat it."""
+    """A constraint, a timeout or an error ends the run: only one row is left of it, with revision and reason."""
     ini, url = make_history(tmp_path, quick(), Revision("bad", body), quick("after")), through(pgbouncer(), ledger_url)
     with fleet(1, url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_RUN_SECONDS=seconds) as instances:
         until_phase(instances, "failed")
@@ -123,8 +123,8 @@ def test_what_ends_the_whole_run_is_told_of_its_revision(
     until_unlocked(ledger_url)
 
 
-async def test_the_wait_budget_ends_the_tries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
-    """Behind a pooler each try is a run of its own, so it is MIGRATION_WAIT_SECONDS that ends them."""
+async def test_the_wait_budget_ends_pooled_retries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """Behind PgBouncer each attempt is a run of its own, so MIGRATION_WAIT_SECONDS ends a blocked `upgrade` with 4."""
     ini = make_history(tmp_path, Revision("contended", 'op.execute("ALTER TABLE accounts ADD COLUMN note text")'))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
         code, output = migrate("upgrade", "--timeout", SHORT, url=through(pgbouncer(), ledger_url), ini=ini)

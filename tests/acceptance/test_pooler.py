@@ -1,4 +1,4 @@
-"""Behind a real PgBouncer: the pooler is found out, one transaction carries lock and revisions, and nothing hangs."""
+"""Behind a real PgBouncer the package detects the pooler, and one transaction carries the lock and the revisions."""
 
 import asyncio
 import logging
@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from devtools.ports import HOST, free_port
-from tests.acceptance import evidence
-from tests.acceptance.fleet import (
+from tests.support import evidence
+from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
     Instance,
@@ -23,10 +23,10 @@ from tests.acceptance.fleet import (
     until_one_migrates,
     until_phase,
 )
-from tests.acceptance.project import concurrent_index, head, held, make_history, quick, slow
-from tests.pooler import PgBouncer
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support.pooler import PgBouncer
+from tests.support.project import concurrent_index, head, held, make_history, quick, slow
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -36,12 +36,12 @@ StartPooler = Callable[..., PgBouncer]
 
 
 def through(pooler: PgBouncer, url: str) -> str:
-    """The same database through the pooler."""
+    """Return the URL of the same database through the pooler."""
     return pooler.url(urlsplit(url).path[1:])
 
 
 def marks_in_logs(instances: list[Instance]) -> int:
-    """How often the instances said that they migrate."""
+    """Return how often the instances have logged that they migrate."""
     return sum(instance.log().count(MARK) for instance in instances)
 
 
@@ -52,7 +52,7 @@ def until_unlocked(url: str) -> None:
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
 def test_three_instances_migrate_once(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, pool_mode: str) -> None:
-    """With more instances than the pool may have sessions, one migrates, all become ready, and the lock is gone."""
+    """Three instances share a small pool: one migrates, all become ready, and no lock is left."""
     ini = make_history(tmp_path, quick("one"), slow("two", 1.5), quick("three"))
     pooler = pgbouncer(pool_mode=pool_mode, pool_size=2 if pool_mode == "transaction" else 8)
     with fleet(3, through(pooler, ledger_url), ini=ini) as instances:
@@ -66,10 +66,10 @@ def test_three_instances_migrate_once(pgbouncer: StartPooler, ledger_url: str, t
     until_unlocked(ledger_url)
 
 
-def test_the_locks_of_the_pooled_run_are_seen_while_it_runs(
+def test_a_pooled_run_holds_one_lock_and_the_others_name_it(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
 ) -> None:
-    """Two instances and a command race; there is one lock while one migrates, and its name is what the others show."""
+    """Two instances and a command use PgBouncer: one lock exists while one migrates, and the others name its holder."""
     ini = make_history(tmp_path, held())
     url = through(pgbouncer(), ledger_url)
     with fleet(2, url, ini=ini) as instances:
@@ -87,7 +87,7 @@ def test_the_locks_of_the_pooled_run_are_seen_while_it_runs(
 
 
 def assert_refused(message: str) -> None:
-    """The revision by its id, why, and what to do."""
+    """Assert that the message names the revision, the reason and the remedy."""
     assert "revision concurrent, Made by a test uses autocommit_block" in message
     assert "set MIGRATION_DATABASE_URL to the database's direct endpoint" in message
 
@@ -95,7 +95,7 @@ def assert_refused(message: str) -> None:
 def test_a_revision_that_needs_autocommit_is_refused_by_name(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
 ) -> None:
-    """Nothing is applied, not even what stands before it; instance and command say the same."""
+    """Behind PgBouncer a revision with an autocommit_block is refused by name, and no revision is applied."""
     ini = make_history(tmp_path, quick(), concurrent_index())
     url = through(pgbouncer(), ledger_url)
     code, output = migrate("upgrade", url=url, ini=ini)
@@ -111,10 +111,10 @@ def test_a_revision_that_needs_autocommit_is_refused_by_name(
     until_unlocked(ledger_url)
 
 
-def test_with_a_direct_url_for_the_migration_it_works(
+def test_a_migration_with_a_direct_url_bypasses_the_pooler(
     pgbouncer: StartPooler, database_url: str, tmp_path: Path
 ) -> None:
-    """The session that migrates goes to the server itself; the service's pool goes through the pooler."""
+    """MIGRATION_DATABASE_URL is direct: the migration connects to the server, and the service's pool to PgBouncer."""
     ini = make_history(tmp_path, slow("slow", 1.5), concurrent_index())
     pooler = pgbouncer()
     with fleet(3, through(pooler, database_url), ini=ini, MIGRATION_DATABASE_URL=database_url) as instances:
@@ -132,10 +132,10 @@ def test_with_a_direct_url_for_the_migration_it_works(
 
 
 @pytest.mark.parametrize("pool_mode", ["direct", "session", "transaction", "statement"])
-def test_only_a_direct_connection_is_taken_for_one(
+def test_only_a_direct_connection_builds_an_index(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path, pool_mode: str
 ) -> None:
-    """Only there a session holds a lock between transactions: elsewhere the command says in one line what to do."""
+    """A concurrent index is built on a direct connection; in each pool mode `upgrade` says to use the direct URL."""
     ini = make_history(tmp_path, quick("marks"), concurrent_index())
     direct = pool_mode == "direct"
     url = ledger_url if direct else through(pgbouncer(pool_mode=pool_mode), ledger_url)
@@ -149,8 +149,8 @@ def test_only_a_direct_connection_is_taken_for_one(
     until_unlocked(ledger_url)
 
 
-def test_in_statement_mode_an_instance_says_what_to_do(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
-    """It cannot migrate there, and does not try for ever; what is at head is served."""
+def test_in_statement_mode_an_instance_never_migrates(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
+    """In statement mode an instance with pending revisions fails and says why; at head it serves."""
     url = through(pgbouncer(pool_mode="statement"), ledger_url)
     with fleet(1, url, ini=make_history(tmp_path, quick()), MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
@@ -163,7 +163,7 @@ def test_in_statement_mode_an_instance_says_what_to_do(pgbouncer: StartPooler, l
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Pass bytes until one of the two ends."""
+    """Pass bytes until one of the two ends closes."""
     with suppress(ConnectionError):
         while data := await reader.read(65536):
             writer.write(data)
@@ -173,7 +173,7 @@ async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> No
 
 @contextmanager
 def plain_proxy(server: Server) -> Iterator[int]:
-    """A TCP proxy that passes bytes and knows nothing of PostgreSQL; yields its port."""
+    """Run a TCP proxy that passes bytes and knows nothing of PostgreSQL; yield its port."""
     port, loop, stop = free_port(), asyncio.new_event_loop(), asyncio.Event()
     started = threading.Event()
     open_ones: list[asyncio.Future[tuple[None, None]]] = []
@@ -202,7 +202,7 @@ def plain_proxy(server: Server) -> Iterator[int]:
 
 
 def test_a_plain_proxy_is_not_taken_for_a_pooler(server: Server, ledger_url: str, tmp_path: Path) -> None:
-    """What only passes bytes keeps the session, so the session lock and autocommit work through it."""
+    """Through a TCP proxy that only passes bytes two instances migrate once and build a concurrent index."""
     ini = make_history(tmp_path, quick("marks"), concurrent_index())
     with plain_proxy(server) as port, fleet(2, ledger_url.replace(f":{server.port}/", f":{port}/"), ini=ini) as both:
         until_all_ready(both)

@@ -1,15 +1,15 @@
-"""More than one release, service or database at the same time."""
+"""Several releases, services or databases are migrated at the same time."""
 
 import os
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, fleet, until_all_ready, until_one_migrates, until_phase
-from tests.servers import Server, fetch_sync
-from tests.unit.core.fakes import tree
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import tree
+from tests.support.fleet import Instance, fleet, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -22,7 +22,7 @@ while not op.get_bind().scalar(sa.text("SELECT count(*) FROM pg_class WHERE reln
 
 
 def histories(folder: Path, shared: project.Revision) -> tuple[Path, Path]:
-    """An older release and a newer one, which has a revision more."""
+    """Create the histories of an older release and of a newer one, which has one more revision."""
     for name in ("older", "newer"):
         (folder / name).mkdir()
     return (
@@ -32,7 +32,7 @@ def histories(folder: Path, shared: project.Revision) -> tuple[Path, Path]:
 
 
 def assert_once(url: str, shared: str) -> None:
-    """Both revisions are there, each applied by one attempt."""
+    """Assert that both revisions were applied by one attempt each, and no lock is left."""
     rows = evidence.history(url, extra_only=True)
     assert [(row["revision"], row["outcome"]) for row in rows] == [(shared, "applied"), (NEWER, "applied")]
     assert evidence.marks(url) == sorted([shared, NEWER])
@@ -40,13 +40,13 @@ def assert_once(url: str, shared: str) -> None:
     assert evidence.advisory_locks(url) == 0
 
 
-def test_two_releases_start_at_once(ledger_url: str, tmp_path: Path) -> None:
-    """Whoever comes first, everybody becomes ready and nothing is applied twice; an older start warns from then on."""
+def test_two_releases_that_start_at_once_both_become_ready(ledger_url: str, tmp_path: Path) -> None:
+    """Two releases start together: all become ready and nothing is applied twice; an older start then warns."""
     older, newer = histories(tmp_path, project.slow("shared", 1.5))
     with fleet(2, ledger_url, ini=older) as old, fleet(2, ledger_url, ini=newer, first=3) as new:
         until_all_ready([*old, *new])
         assert {instance.health()["state"] for instance in new} == {"at_head"}
-        # its own head may have been reached a moment before the newer one was
+        # an older instance may have become ready a moment before the newer revision was applied
         assert {instance.health()["state"] for instance in old} <= {"at_head", "ahead"}
     assert_once(ledger_url, "shared")
     with fleet(1, ledger_url, ini=older) as (again,):
@@ -55,12 +55,12 @@ def test_two_releases_start_at_once(ledger_url: str, tmp_path: Path) -> None:
     assert_once(ledger_url, "shared")
 
 
-def test_the_older_waits_while_the_newer_migrates(ledger_url: str, tmp_path: Path) -> None:
-    """It knows who migrates, stays unready meanwhile, and serves the newer schema with a warning."""
+def test_an_older_release_waits_while_a_newer_one_migrates(ledger_url: str, tmp_path: Path) -> None:
+    """The older release is unready and names the lock holder; after the migration it serves, with a warning."""
     older, newer = histories(tmp_path, project.held("shared"))
     with fleet(1, ledger_url, ini=newer) as new:
         until_one_migrates(new)
-        # woken by the notification alone, it does not look between the two revisions
+        # woken by the notification alone, it does not read the version between the two revisions
         with fleet(2, ledger_url, ini=older, first=2, MIGRATION_POLL_SECONDS="60") as old:
             until_listening(ledger_url, old)
             for instance in old:
@@ -79,7 +79,7 @@ def test_the_older_waits_while_the_newer_migrates(ledger_url: str, tmp_path: Pat
 
 
 def until_listening(url: str, instances: list[Instance]) -> None:
-    """Wait until each waits for the holder's notification."""
+    """Wait until each instance waits for the lock holder's notification."""
     until_phase(instances, "waiting")
     quiet = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle' "
@@ -92,8 +92,8 @@ def until_listening(url: str, instances: list[Instance]) -> None:
     wait_until(all_listen, f"{len(instances)} listening", seconds=60)
 
 
-def test_two_services_share_a_database(database_url: str, tmp_path: Path) -> None:
-    """Another version table, or another lock name with it, is another lock: both migrate at the same time."""
+def test_two_services_in_one_database_migrate_at_once(database_url: str, tmp_path: Path) -> None:
+    """Two services with their own version tables share a database: they have two locks and migrate at the same time."""
     names = ("billing", "shipping")
     inis = [tree(tmp_path / name, CREATE_AND_WAIT.format(table=name)) for name in names]
     with (
@@ -117,8 +117,8 @@ def test_two_services_share_a_database(database_url: str, tmp_path: Path) -> Non
         assert [tuple(row) for row in rows] == [("r1", "applied")]
 
 
-def test_one_service_has_two_databases(server: Server, template: str, ledger_url: str, tmp_path: Path) -> None:
-    """The same lock name and key in another database is another lock: neither waits for the other."""
+def test_one_service_has_a_lock_per_database(server: Server, template: str, ledger_url: str, tmp_path: Path) -> None:
+    """One service has two databases: the same lock name gives two locks, and neither migration waits for the other."""
     ini = project.make_history(tmp_path, project.held())
     with server.database(f"second_{os.getpid()}", template=template) as second_url:
         with fleet(2, ledger_url, ini=ini) as one, fleet(2, second_url, ini=ini, first=3) as other:
@@ -134,7 +134,7 @@ def test_one_service_has_two_databases(server: Server, template: str, ledger_url
 
 
 def until_both_migrate(one: list[Instance], other: list[Instance]) -> None:
-    """Wait until an instance of each is inside its revision at the same moment."""
+    """Wait until one instance of each fleet is inside its revision at the same moment."""
 
     def both() -> bool:
         return all(any(instance.phase() == "migrating" for instance in each) for each in (one, other))

@@ -1,24 +1,24 @@
-"""An operator looks: who migrates, how far it is, who waits, and what is in the way, wherever he asks."""
+"""An operator sees lock holder, progress, waiters and blocking session in every instance, `status` and the log."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 NAME = "nightly-report"
 BLOCKED = project.contended("blocked")
 SOON_SECONDS = 10.0
-"""Within which an operator has to be told who is in the way."""
+"""Within this many seconds an operator must be told which session blocks."""
 
-# a build gets as far as the row that the test allows: what has become of a sequence is seen in any snapshot
+# a build gets as far as the row that the test allows: every snapshot sees the current value of a sequence
 GATED_ROWS = (
     "CREATE SEQUENCE allowed MINVALUE 0",
     """
@@ -31,18 +31,18 @@ SCANNING = "building index: scanning table"
 
 
 def percent(instance: Instance) -> float | None:
-    """How far the scan of a build is by the health of an instance; None while that does not know of one."""
+    """Return how far the scan of an index build is by the health of an instance, or None while it shows none."""
     statement = (instance.health().get("progress") or {}).get("statement") or {}
     return statement["percent"] if statement.get("phase") == SCANNING else None
 
 
 def roles(instance: Instance) -> list[tuple[str, str]]:
-    """The fleet as an instance shows it."""
+    """Return role and name of each member of the fleet, as an instance shows it."""
     return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
 
 
-def test_a_fleet_of_five_is_seen_as_five(ledger_url: str, tmp_path: Path) -> None:
-    """One migrates and four wait, by name, whichever of them is asked; and nobody does once all are ready."""
+def test_each_instance_shows_the_whole_fleet(ledger_url: str, tmp_path: Path) -> None:
+    """Five instances: each shows one lock holder and four waiters by name, and no member once all are ready."""
     ini = project.make_history(tmp_path, project.held())
     with fleet(5, ledger_url, ini=ini) as instances:
         migrator = until_one_migrates(instances)
@@ -53,8 +53,8 @@ def test_a_fleet_of_five_is_seen_as_five(ledger_url: str, tmp_path: Path) -> Non
         assert [roles(instance) for instance in instances] == [[]] * 5
 
 
-async def test_who_is_in_the_way_is_seen_everywhere(ledger_url: str, tmp_path: Path) -> None:
-    """A statement without a lock timeout: health of the one that migrates and of one that waits, `status`, the log."""
+async def test_the_blocking_session_is_shown_everywhere(ledger_url: str, tmp_path: Path) -> None:
+    """A statement waits for a lock: the health of holder and waiter, `status` and the log name the blocking session."""
     ini = project.make_history(tmp_path, BLOCKED)
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
         with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
@@ -79,8 +79,8 @@ async def test_who_is_in_the_way_is_seen_everywhere(ledger_url: str, tmp_path: P
     assert evidence.marks(ledger_url) == ["blocked"]
 
 
-async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp_path: Path) -> None:
-    """The holder executes nothing then; all the same everybody says who, the number of tries, and when the next is."""
+async def test_the_blocking_session_is_shown_between_two_attempts(ledger_url: str, tmp_path: Path) -> None:
+    """The holder pauses after a lock timeout: all name the blocking session, the attempt and the time of the next."""
     ini = project.make_history(tmp_path, project.contended("blocked", pause_seconds=60))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
         pid = blocker.get_server_pid()
@@ -101,7 +101,7 @@ async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp
                 assert health["progress"]["statement"] is None
                 assert way in health["message"]
                 page = instance.get("/health/migrations", accept="text/html").text
-                assert "attempt 1 did not get its lock; the next one is in " in page
+                assert "attempt 1 did not acquire its table lock; the next attempt is in " in page
                 assert NAME in page
             wait_until(lambda: way in waiter.log(), "the waiting instance's log", seconds=SOON_SECONDS)
             code, output = migrate("status", url=ledger_url, ini=ini)
@@ -113,8 +113,8 @@ async def test_who_was_in_the_way_is_seen_between_two_tries(ledger_url: str, tmp
             assert "blocked_by" not in output
 
 
-def test_how_far_a_build_is_seen_everywhere(ledger_url: str, tmp_path: Path) -> None:
-    """Its percentage, where the instance that waits is asked and in `status`, moves as the build does."""
+def test_the_progress_of_an_index_build_is_shown_everywhere(ledger_url: str, tmp_path: Path) -> None:
+    """An index is built: the health of lock holder and waiter and `status` show its percentage as it grows."""
     for sql in GATED_ROWS:
         fetch_sync(ledger_url, sql)
     ini = project.make_history(tmp_path, project.concurrent_index(table="t", on="gated(a)"))

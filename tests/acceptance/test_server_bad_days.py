@@ -1,4 +1,4 @@
-"""The server is not up yet, restarted, crashed, full or read-only: nobody crashes, and nothing is applied twice."""
+"""The server is not up yet, restarted, crashed, full or read-only: no instance crashes, nothing is applied twice."""
 
 from collections.abc import Iterator, Sequence
 from itertools import count
@@ -7,11 +7,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.acceptance import evidence, project
-from tests.acceptance.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
-from tests.acceptance.standby import DURABLE, REPLICATION, standby_of
-from tests.servers import Server, embedded_postgres, fetch_sync
-from tests.waiting import wait_until
+from tests.support import evidence, project
+from tests.support.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.servers import Server, embedded_postgres, fetch_sync
+from tests.support.standby import DURABLE, REPLICATION, standby_of
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -20,20 +20,20 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def fragile() -> Iterator[Server]:
-    """A server of this module's own, to be stopped and copied."""
+    """Start a server of this module's own, which a test may stop and copy."""
     with embedded_postgres(REPLICATION, **DURABLE) as started:
         yield started
 
 
 @pytest.fixture
 def url(fragile: Server) -> Iterator[str]:
-    """An empty database on it."""
+    """Create an empty database on that server."""
     with fragile.database(f"bad_day_{next(_numbers)}") as made:
         yield made
 
 
 def assert_applied_once(url: str, ini: Path, *marks: str) -> None:
-    """Every revision is there, once, and nothing is left behind."""
+    """Assert that every revision was applied once, and no lock is left."""
     assert evidence.applied(url) == project.revisions(ini)
     assert evidence.versions(url) == [project.head(ini)]
     assert evidence.marks(url) == sorted(marks)
@@ -41,7 +41,7 @@ def assert_applied_once(url: str, ini: Path, *marks: str) -> None:
 
 
 def until_all_miss_the_database(instances: Sequence[Instance], reason: str) -> None:
-    """Wait until each says that it waits for the database, and why; each lives and is not ready."""
+    """Wait until each instance says that it waits for the database, and why; assert that it is alive and unready."""
 
     def told() -> bool:
         messages = [str(instance.health().get("message")) for instance in instances]
@@ -54,8 +54,8 @@ def until_all_miss_the_database(instances: Sequence[Instance], reason: str) -> N
         assert instance.get("/health/migrations").status_code == 503
 
 
-def test_not_up_yet(fragile: Server, url: str, tmp_path: Path) -> None:
-    """Three start before the server does: they say what they wait for, and are ready once it is there."""
+def test_instances_wait_for_a_server_that_is_not_up_yet(fragile: Server, url: str, tmp_path: Path) -> None:
+    """Three instances start before the server: they say what they wait for, one migrates, and all become ready."""
     assert fragile.process is not None
     ini = project.make_history(tmp_path, project.quick())
     fragile.process.stop()
@@ -72,8 +72,8 @@ def test_not_up_yet(fragile: Server, url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
-def test_restarted_in_the_middle(fragile: Server, url: str, tmp_path: Path, mode: str) -> None:
-    """Stopped in order or crashed while one migrates and others wait: somebody goes on where it was rolled back."""
+def test_a_restart_in_mid_revision_is_survived(fragile: Server, url: str, tmp_path: Path, mode: str) -> None:
+    """The server stops or crashes in mid-revision: an instance runs the revision again, and all become ready."""
     ini = project.make_history(tmp_path, project.quick(), project.held(), project.quick("after"))
     with fleet(3, url, ini=ini) as instances:
         migrator = until_one_migrates(instances)
@@ -88,8 +88,8 @@ def test_restarted_in_the_middle(fragile: Server, url: str, tmp_path: Path, mode
     assert_applied_once(url, ini, "after", "held", "quick")
 
 
-def test_restarted_while_all_wait(fragile: Server, url: str, tmp_path: Path) -> None:
-    """Nobody migrates yet, because a job is to do it: they miss the database, find it again, and are ready after it."""
+def test_a_restart_while_all_instances_wait_is_survived(fragile: Server, url: str, tmp_path: Path) -> None:
+    """The server crashes while two instances wait for a job: they connect again, and are ready after the job."""
     ini = project.make_history(tmp_path, project.quick())
     assert fragile.process is not None
     try:
@@ -108,7 +108,7 @@ def test_restarted_while_all_wait(fragile: Server, url: str, tmp_path: Path) -> 
 
 
 async def every_connection(url: str) -> list[asyncpg.Connection]:
-    """Open connections until the server has no more."""
+    """Open connections until the server has none left."""
     taken: list[asyncpg.Connection] = []
     while True:
         try:
@@ -117,8 +117,8 @@ async def every_connection(url: str) -> list[asyncpg.Connection]:
             return taken
 
 
-async def test_no_connection_left(tmp_path: Path) -> None:
-    """A small server whose every connection is taken: nobody crashes, and all are ready once some are given back."""
+async def test_instances_wait_for_a_free_connection(tmp_path: Path) -> None:
+    """Other sessions use all connections: four instances wait and say so, and are ready once some are closed."""
     ini = project.make_history(tmp_path, project.quick())
     with embedded_postgres(max_connections="8") as small, small.database("crowded") as url:
         taken = await every_connection(url)
@@ -135,7 +135,7 @@ async def test_no_connection_left(tmp_path: Path) -> None:
 
 
 def only_one_is_connected(server: Server) -> bool:
-    """Whether everybody but the one who asks has gone; false too while there is no room to ask."""
+    """Return whether only the asking session is connected; False as well while there is no connection to ask on."""
     try:
         rows = server.execute("SELECT count(*) FROM pg_stat_activity WHERE datid IS NOT NULL")
     except asyncpg.TooManyConnectionsError:
@@ -144,7 +144,7 @@ def only_one_is_connected(server: Server) -> bool:
 
 
 def assert_refused(url: str, ini: Path, reason: str) -> None:
-    """The command and an instance say the same one line, and end."""
+    """Assert that the command and an instance fail with the same line."""
     code, output = migrate("upgrade", url=url, ini=ini)
     assert code == 1, output
     assert f"ReadOnlyServer: {reason}" in output
@@ -155,8 +155,8 @@ def assert_refused(url: str, ini: Path, reason: str) -> None:
         assert "Traceback" not in instance.log()
 
 
-def test_a_role_that_only_reads(fragile: Server, url: str, tmp_path: Path) -> None:
-    """default_transaction_read_only=on: refused with the reason, nothing is changed, and it serves what is at head."""
+def test_a_role_that_only_reads_is_refused(fragile: Server, url: str, tmp_path: Path) -> None:
+    """With default_transaction_read_only=on a start is refused and changes nothing; at head the instance serves."""
     ini = project.make_history(tmp_path, project.quick())
     fragile.execute("CREATE ROLE reader LOGIN SUPERUSER PASSWORD 'reader'")
     try:
@@ -174,8 +174,8 @@ def test_a_role_that_only_reads(fragile: Server, url: str, tmp_path: Path) -> No
         fragile.execute("DROP ROLE reader")
 
 
-def test_a_hot_standby(fragile: Server, url: str, tmp_path: Path) -> None:
-    """A standby grants advisory locks that protect nothing: refused, and served once the primary is migrated."""
+def test_a_hot_standby_is_refused(fragile: Server, url: str, tmp_path: Path) -> None:
+    """A standby grants advisory locks that protect nothing, so a start is refused; at head the instance serves."""
     ini = project.make_history(tmp_path, project.quick())
     database = url.rpartition("/")[2]
     with standby_of(fragile) as standby:

@@ -1,4 +1,4 @@
-"""Backups of SQLite: taken under the lock while somebody writes, and the printed command restores the database."""
+"""A SQLite backup is taken under the lock while another connection writes, and the printed command restores it."""
 
 import sqlite3
 import subprocess
@@ -9,19 +9,18 @@ from pathlib import Path
 
 import pytest
 
-from tests import backups
-from tests.acceptance import project
-from tests.acceptance.fleet import migrate
+from tests.support import backups, project
+from tests.support.fleet import migrate
 
 NATIVE = "advisory_lock"
-"""The strategy, by name: a test's folder may be a container's own, where `auto` refuses a file."""
+"""The tests name the strategy, because `auto` refuses a SQLite file in a container's own file system."""
 BELOW = project.revisions()[-2]
 ROWS = 2000
 
 
 @pytest.fixture
 def shop(tmp_path: Path) -> Path:
-    """A ledger one revision below its head, in WAL mode, with a table that pairs of rows go into."""
+    """Create a ledger one revision below its head, in WAL mode, with a table for pairs of rows."""
     path = tmp_path / "shop.db"
     code, output = migrate("upgrade", BELOW, url=f"sqlite:///{path}", MIGRATION_STRATEGY=NATIVE)
     assert code == 0, output
@@ -35,12 +34,12 @@ def shop(tmp_path: Path) -> Path:
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Somebody adds pairs that cancel out, each in a transaction, for the whole of the block."""
+    """Insert pairs of rows that cancel out, each in a transaction, while the block runs."""
     stop, wrote = threading.Event(), threading.Event()
 
     def write() -> None:
         with closing(sqlite3.connect(path, timeout=30)) as database:
-            # SQLite is not fair: who never pauses lets nobody else in
+            # SQLite is not fair: a writer that never pauses lets no other session write
             while not stop.wait(0.002):
                 with database:
                     database.executemany("INSERT INTO pairs VALUES (?, ?)", [(7, "y"), (-7, "y")])
@@ -57,13 +56,13 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def read(path: Path, sql: str) -> list[tuple[object, ...]]:
-    """The rows of a query."""
+    """Return the rows of a query."""
     with closing(sqlite3.connect(path)) as database:
         return database.execute(sql).fetchall()
 
 
 def test_a_backup_under_load_restores(shop: Path, tmp_path: Path) -> None:
-    """It is of the revision before the upgrade, whole in its transactions, and restores beside the database."""
+    """`upgrade --backup` runs during writes: the backup has the old revision and whole transactions, and restores."""
     folder = tmp_path / "backups"
     with writing(shop):
         code, output = migrate(
@@ -87,8 +86,8 @@ def test_a_backup_under_load_restores(shop: Path, tmp_path: Path) -> None:
     assert noted == [(command,)]
 
 
-def test_nothing_is_changed_without_the_backup(shop: Path, tmp_path: Path) -> None:
-    """A folder that cannot be made is said, and the database stays where it was."""
+def test_nothing_is_changed_if_the_backup_fails(shop: Path, tmp_path: Path) -> None:
+    """The backup folder cannot be created: `upgrade --backup` exits with 1, and the database keeps its revision."""
     (tmp_path / "taken").write_text("")
     folder = tmp_path / "taken" / "backups"
     code, output = migrate(
@@ -99,8 +98,8 @@ def test_nothing_is_changed_without_the_backup(shop: Path, tmp_path: Path) -> No
     assert read(shop, "SELECT version_num FROM alembic_version") == [(BELOW,)]
 
 
-def test_a_backup_that_takes_too_long_leaves_nothing(shop: Path, tmp_path: Path) -> None:
-    """Its thread has ended, and what it wrote is gone, before the command is."""
+def test_a_backup_that_times_out_leaves_nothing(shop: Path, tmp_path: Path) -> None:
+    """A backup exceeds MIGRATION_BACKUP_SECONDS: `upgrade` exits with 1, leaves no file and changes nothing."""
     folder = tmp_path / "backups"
     url, limit = f"sqlite:///{shop}", "0.000001"
     command = ("upgrade", "--backup", "--to", str(folder))
@@ -111,8 +110,8 @@ def test_a_backup_that_takes_too_long_leaves_nothing(shop: Path, tmp_path: Path)
     assert read(shop, "SELECT version_num FROM alembic_version") == [(BELOW,)]
 
 
-def test_old_backups_of_this_database_go(shop: Path, tmp_path: Path) -> None:
-    """The newest stay; another database's files are nobody's business."""
+def test_only_old_backups_of_this_database_are_deleted(shop: Path, tmp_path: Path) -> None:
+    """With MIGRATION_BACKUP_KEEP=2 the newest two of three backups stay, and so does the file of another database."""
     folder = tmp_path / "backups"
     folder.mkdir()
     other = folder / f"other.db@{BELOW}@20200101T000000.000Z.sqlite"
@@ -126,8 +125,8 @@ def test_old_backups_of_this_database_go(shop: Path, tmp_path: Path) -> None:
     assert other.exists()
 
 
-def test_mysql_has_none() -> None:
-    """Asked for one, it says what makes one, before anything is touched."""
+def test_mysql_has_no_backup() -> None:
+    """`upgrade --backup` on MySQL exits with 2 before it connects, and names mysqldump."""
     code, output = migrate("upgrade", "--backup", url="mysql://u:p@127.0.0.1:1/shop")
     assert code == 2, output
     assert "mysqldump" in output

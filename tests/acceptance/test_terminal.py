@@ -1,4 +1,4 @@
-"""./migrate.sh on a terminal: it draws how far it is, and asks before it undoes anything."""
+"""./migrate.sh on a terminal draws its progress, and asks before it undoes a revision."""
 
 import os
 import select
@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence
-from tests.acceptance.fleet import MARK, WAIT_SECONDS, environment, shell_code
-from tests.acceptance.project import PLAIN, ROOT, head, make_history, revisions, slow
-from tests.pace import scaled
+from tests.support import evidence
+from tests.support.fleet import MARK, WAIT_SECONDS, environment, shell_code
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT, head, make_history, revisions, slow
 
 pytestmark = pytest.mark.acceptance
 
@@ -23,9 +23,9 @@ Answer = Callable[["subprocess.Popen[bytes]", int], object]
 
 
 def on_a_terminal(*arguments: str, url: str, ini: Path = PLAIN, answer: Answer | None = None) -> tuple[int, str]:
-    """Run a command on a pseudo-terminal; `answer` gets the process and its keyboard when it asks.
+    """Run a command on a pseudo-terminal; when it asks, call `answer` with the process and its keyboard.
 
-    Returns the exit code and everything it drew.
+    Returns the exit code and everything that the command drew.
     """
     here, there = os.openpty()
     process = subprocess.Popen(
@@ -58,17 +58,17 @@ def _read(terminal: int) -> bytes:
     try:
         return os.read(terminal, 65536)
     except OSError:
-        # Linux's way to say that nobody has the other end open any more
+        # on Linux this error means that the other end is closed
         return b""
 
 
 def typing(text: str) -> Answer:
-    """Answer with `text`."""
+    """Return an answer that types `text`."""
     return lambda process, keyboard: os.write(keyboard, text.encode())
 
 
-def test_an_upgrade_draws_a_bar(ledger_url: str, tmp_path: Path) -> None:
-    """A bar by revision with what is being applied; the result stays on the screen."""
+def test_an_upgrade_draws_a_progress_bar(ledger_url: str, tmp_path: Path) -> None:
+    """`upgrade` on a terminal draws a bar with the revision that runs, and the result stays on the screen."""
     ini = make_history(tmp_path, slow("slow", scaled(1.5)))
     code, drawn = on_a_terminal("upgrade", url=ledger_url, ini=ini)
     assert code == 0, drawn
@@ -80,8 +80,8 @@ def test_an_upgrade_draws_a_bar(ledger_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["n\n", "\n", "nope\n", "\x04"], ids=["n", "nothing", "nope", "Ctrl-D"])
-def test_a_downgrade_asks_and_no_changes_nothing(ledger_url: str, text: str) -> None:
-    """It shows the plan; whatever is not yes means no, in one line and without a traceback."""
+def test_a_downgrade_that_is_not_confirmed_changes_nothing(ledger_url: str, text: str) -> None:
+    """`downgrade` shows its plan and asks; every answer but yes ends it with 1 and changes nothing."""
     before = evidence.history(ledger_url)
     code, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=typing(text))
     assert code == 1, drawn
@@ -92,15 +92,15 @@ def test_a_downgrade_asks_and_no_changes_nothing(ledger_url: str, text: str) -> 
     assert evidence.history(ledger_url) == before
 
 
-def test_a_downgrade_goes_on_after_yes(ledger_url: str) -> None:
-    """One answer, and it is done."""
+def test_a_downgrade_that_is_confirmed_runs(ledger_url: str) -> None:
+    """`downgrade` asks once; after `y` it undoes the revision and exits with 0."""
     code, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=typing("y\n"))
     assert code == 0, drawn
     assert evidence.versions(ledger_url) == [revisions()[-2]]
 
 
 def sending(number: signal.Signals) -> Answer:
-    """Answer with a signal, and again if need be: Python misses one that comes just before it begins to read."""
+    """Return an answer that sends a signal, repeatedly because Python misses one that comes just before it reads."""
 
     def answer(process: "subprocess.Popen[bytes]", keyboard: int) -> None:
         for _ in range(6):
@@ -114,7 +114,7 @@ def sending(number: signal.Signals) -> Answer:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_at_the_question_changes_nothing(ledger_url: str, number: signal.Signals, code: int) -> None:
-    """Ctrl-C instead of an answer ends it as a shell expects, without a traceback."""
+    """SIGINT or SIGTERM at the question ends `downgrade` with 130 or 143, without a traceback, and changes nothing."""
     ended, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=sending(number))
     assert ended == code, drawn
     assert "Traceback" not in drawn

@@ -1,20 +1,21 @@
-"""`./migrate.sh unlock`: a stopped holder is ended and the fleet goes on; one that is getting on is left alone."""
+"""`./migrate.sh unlock` terminates a stopped lock holder, and leaves one that makes progress alone."""
 
 import signal
 from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
-from tests.unit.core.fakes import in_the_way
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import finish, fleet, migrate, start_migrate, until_all_ready, until_one_migrates
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 
-def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
-    """SIGSTOP and no idle limit, so that nothing else would free the lock; who did it is in the history."""
+def test_unlock_terminates_a_stopped_lock_holder(ledger_url: str, tmp_path: Path) -> None:
+    """The holder is stopped without an idle limit: `unlock` ends its session and records that; the others finish."""
     ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick())
     with fleet(3, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="0") as instances:
         first = until_one_migrates(instances)
@@ -25,7 +26,7 @@ def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
         code, output = migrate("unlock", url=ledger_url, ini=ini, MIGRATION_INSTANCE="night-shift")
         assert code == 0, output
         assert f"{first.name} (pid {pid}) holds the lock" in output
-        assert f"ended session {pid} of {first.name}; what it was doing is rolled back" in output
+        assert f"terminated session {pid} of {first.name}; its open transaction is rolled back" in output
         until_all_ready([instance for instance in instances if instance is not first])
         (tmp_path / "wake").touch()
         first.kill(signal.SIGCONT)
@@ -43,8 +44,8 @@ def test_a_stopped_holder_is_ended(ledger_url: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("how", ["in one long statement", "in many short ones"])
-def test_one_that_is_getting_on_is_left_alone(ledger_url: str, tmp_path: Path, how: str) -> None:
-    """It says what the holder is doing; with --force it is ended all the same, and somebody else goes on."""
+def test_unlock_leaves_a_lock_holder_that_makes_progress(ledger_url: str, tmp_path: Path, how: str) -> None:
+    """The holder runs a statement: `unlock` exits with 1 and says so; `--force` terminates it and another finishes."""
     long = how == "in one long statement"
     ini = project.make_history(tmp_path, holders.in_the_server("work") if long else project.held("work"))
     with fleet(2, ledger_url, ini=ini) as instances:
@@ -63,8 +64,8 @@ def test_one_that_is_getting_on_is_left_alone(ledger_url: str, tmp_path: Path, h
     assert evidence.marks(ledger_url) == ["work"]
 
 
-async def test_one_that_pauses_between_two_tries_is_left_alone(ledger_url: str, tmp_path: Path) -> None:
-    """Its session executes nothing for a minute, and is not frozen."""
+async def test_unlock_leaves_a_lock_holder_that_pauses_before_a_retry(ledger_url: str, tmp_path: Path) -> None:
+    """The holder executes nothing for 60 s between two attempts: `unlock` exits with 1 and leaves it running."""
     ini = project.make_history(tmp_path, project.contended(pause_seconds=60))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):
         with start_migrate("upgrade", url=ledger_url, ini=ini) as upgrade:
@@ -77,8 +78,8 @@ async def test_one_that_pauses_between_two_tries_is_left_alone(ledger_url: str, 
 
 
 @pytest.mark.parametrize("pod", ["payments-api-deployment-6d4f8c9b7d-x2k9p-1", "заказы-1"])
-def test_a_name_is_found_in_the_history(ledger_url: str, tmp_path: Path, pod: str) -> None:
-    """The server knows only the beginning of a pod's name, and of that only ASCII; the row is written all the same."""
+def test_unlock_finds_a_long_or_non_ascii_instance_in_the_history(ledger_url: str, tmp_path: Path, pod: str) -> None:
+    """The server keeps only a short ASCII part of the instance's name: `unlock --force` still records what it ended."""
     ini = project.make_history(tmp_path, project.held())
     with start_migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_INSTANCE=pod) as upgrade:
         wait_until(lambda: evidence.outcomes(ledger_url, "held") == ["running"], "the revision", seconds=60)
@@ -89,9 +90,9 @@ def test_a_name_is_found_in_the_history(ledger_url: str, tmp_path: Path, pod: st
     assert sorted(evidence.outcomes(ledger_url, "held")) == ["applied", "interrupted", "unlocked"]
 
 
-def test_a_free_lock_needs_no_glass_broken(ledger_url: str) -> None:
-    """It says so and changes nothing, also before there is a history."""
+def test_unlock_changes_nothing_if_the_lock_is_free(ledger_url: str) -> None:
+    """No session holds the lock: `unlock` exits with 0, says so, and leaves the history unchanged."""
     before = evidence.history(ledger_url)
     code, output = migrate("unlock", url=ledger_url)
-    assert (code, "nobody holds the lock" in output) == (0, True), output
+    assert (code, "no session holds the lock" in output) == (0, True), output
     assert evidence.history(ledger_url) == before

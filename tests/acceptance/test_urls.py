@@ -1,4 +1,4 @@
-"""Database URLs as platforms and people write them: each migrates, and each serves."""
+"""Database URLs as platforms and people write them: the migration and the service's pool accept each form."""
 
 import os
 from collections.abc import Iterator
@@ -7,10 +7,10 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.acceptance.evidence import versions
-from tests.acceptance.fleet import fleet, migrate, until_all_ready
-from tests.acceptance.project import head
-from tests.servers import Server, program, self_signed
+from tests.support.evidence import versions
+from tests.support.fleet import fleet, migrate, until_all_ready
+from tests.support.project import head
+from tests.support.servers import Server, program, self_signed
 
 pytestmark = pytest.mark.acceptance
 
@@ -18,7 +18,7 @@ ROLE = f"url_owner_{os.getpid()}"
 
 
 def works(url: str) -> None:
-    """Assert that `./migrate.sh upgrade` and an instance of the service, pool and all, can use `url`."""
+    """Assert that `./migrate.sh upgrade` and an instance of the service, pool included, can use `url`."""
     code, output = migrate("upgrade", url=url)
     assert code == 0, output
     with fleet(1, url) as (one,):
@@ -47,7 +47,7 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 def test_a_url_in_this_form_works(server: Server, database_url: str, form: str) -> None:
-    """The migration's session and the service's pool understand the same forms."""
+    """The URL has this form: `upgrade` brings the database to head, and an instance writes and reads a row."""
     parts = urlsplit(database_url)
     socket = urlsplit(server.socket_url("postgres")).query.partition("host=")[2].partition("&")[0]
     works(
@@ -76,7 +76,7 @@ PASSWORDS = {
 
 @pytest.fixture
 def role(server: Server) -> Iterator[str]:
-    """A role that has to say its password, and has none yet."""
+    """Create a role that needs a password and has none yet."""
     server.execute(f"CREATE ROLE {ROLE} LOGIN")
     yield ROLE
     server.execute(f"DROP ROLE {ROLE}")
@@ -84,50 +84,50 @@ def role(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def owned_url(server: Server, role: str, database_url: str) -> str:
-    """An empty database that belongs to the role; gone before the role is."""
+    """Return an empty database that belongs to the role; it is dropped before the role is."""
     server.execute(f'ALTER DATABASE "{urlsplit(database_url).path[1:]}" OWNER TO {role}')
     return database_url
 
 
 @pytest.mark.parametrize(("password", "written"), PASSWORDS.values(), ids=PASSWORDS)
 def test_a_password_with_special_characters_works(server: Server, owned_url: str, password: str, written: str) -> None:
-    """Percent-encoded as it should be, or pasted raw where that is not ambiguous."""
+    """The password is percent-encoded, or raw where that is not ambiguous: `upgrade` and an instance use the URL."""
     server.execute(f"ALTER ROLE {ROLE} PASSWORD '{password}'")
     works(f"postgresql://{ROLE}:{written}@{server.host}:{server.port}{urlsplit(owned_url).path}")
 
 
 @pytest.fixture
 def tls(debian_postgres: Server) -> Iterator[str]:
-    """The URL of an empty database, without parameters, on a server that takes nothing but TLS."""
+    """Yield the URL of an empty database, without parameters, on a server that accepts only TLS."""
     with debian_postgres.database(f"tls_{os.getpid()}") as url:
         yield url
 
 
 @pytest.fixture
 def certificate(debian_postgres: Server) -> Path:
-    """The certificate of that server, which signs itself."""
+    """Return the self-signed certificate of that server."""
     assert debian_postgres.socket_dir
     return debian_postgres.socket_dir / "server.crt"
 
 
-def test_tls_is_required_and_given(tls: str) -> None:
-    """`sslmode=require`, as every managed database writes it into its URL."""
+def test_a_url_that_requires_tls_works(tls: str) -> None:
+    """`sslmode=require`, as managed databases write it: `upgrade` and an instance connect with TLS."""
     works(f"{tls}?sslmode=require")
 
 
-def test_channel_binding_may_be_asked_for(tls: str) -> None:
-    """Neon's URLs ask for it."""
+def test_a_url_that_requires_channel_binding_works(tls: str) -> None:
+    """`channel_binding=require`, as Neon writes it: `upgrade` and an instance connect."""
     works(f"{tls}?sslmode=require&channel_binding=require")
 
 
 @pytest.mark.parametrize("mode", ["verify-ca", "verify-full"])
-def test_the_certificate_is_verified(tls: str, certificate: Path, mode: str) -> None:
-    """The certificate that `sslrootcert` names proves the server, and the name in it is the host's."""
+def test_a_url_that_verifies_the_certificate_works(tls: str, certificate: Path, mode: str) -> None:
+    """`sslrootcert` names the server's certificate: `upgrade` and an instance connect and verify it."""
     works(f"{tls.replace('127.0.0.1', 'localhost')}?sslmode={mode}&sslrootcert={certificate}")
 
 
-def test_another_certificate_proves_nothing(tls: str, tmp_path: Path) -> None:
-    """Refused at once with one line that names the parameter: waiting cannot help."""
+def test_the_certificate_of_another_server_is_refused(tls: str, tmp_path: Path) -> None:
+    """`sslrootcert` names another certificate: `upgrade` exits with 5 in one line that names the parameter."""
     other, _ = self_signed(program("openssl", "apt-get install openssl"), tmp_path)
     code, output = migrate("upgrade", url=f"{tls}?sslmode=verify-full&sslrootcert={other}")
     assert (code, output.count("\n")) == (5, 1)
@@ -135,8 +135,8 @@ def test_another_certificate_proves_nothing(tls: str, tmp_path: Path) -> None:
     assert "correct sslrootcert" in output
 
 
-def test_a_plain_connection_is_refused(tls: str) -> None:
-    """A server that wants TLS says no to `sslmode=disable`; that is one line as well, and no wait."""
+def test_a_connection_without_tls_is_refused(tls: str) -> None:
+    """A server that accepts only TLS refuses `sslmode=disable`: `upgrade` exits with 5 in one line."""
     code, output = migrate("upgrade", url=f"{tls}?sslmode=disable")
     assert (code, output.count("\n")) == (5, 1)
     assert output.startswith("AccessRefused: the server does not accept this user from here")

@@ -1,7 +1,7 @@
-"""A host vanishes, and no packet tells the other end: server and clients find out by themselves, in seconds.
+"""A host vanishes, and no packet tells the other end: server and clients detect it by themselves, in seconds.
 
-The idle limit is off here, so that it is the keepalives that are tested. How long it took goes to the log
-(`--log-cli-level=INFO`); the server's defaults would be 7200 s + 9 × 75 s, and a client's never.
+The idle limit is off, so that only the keepalives can detect it. The log shows how long it took
+(`--log-cli-level=INFO`); with the defaults a server takes 7200 s + 9 × 75 s, and a client never detects it.
 """
 
 import logging
@@ -15,19 +15,20 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import evidence, holders, project
-from tests.acceptance.fleet import Instance, command, finish, fleet
-from tests.acceptance.vanishing import Namespace, namespace
-from tests.pace import scaled
-from tests.servers import Server, embedded_postgres
-from tests.waiting import wait_until
+from tests.acceptance import holders
+from tests.support import evidence, project
+from tests.support.fleet import Instance, command, finish, fleet
+from tests.support.pace import scaled
+from tests.support.servers import Server, embedded_postgres
+from tests.support.vanishing import Namespace, namespace
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
 BOUND_SECONDS = scaled(90)
-"""keepalives 5 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
+"""Keepalives 5 + 5 × 3 s, tcp_user_timeout 15 s, client_connection_check_interval 1 s, and two busy cores."""
 
 UPGRADE = (sys.executable, "-m", "api.migrations", "upgrade")
 
@@ -36,14 +37,14 @@ _numbers = count(1)
 
 @pytest.fixture(scope="module")
 def host() -> Iterator[Namespace]:
-    """The host that will vanish."""
+    """Create the host that will vanish."""
     with namespace() as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def served(host: Namespace) -> Iterator[Server]:
-    """A server that listens on the host's network as well."""
+    """Start a server that listens on the host's network as well."""
     access = f"host all postgres {host.network} trust\n"
     with embedded_postgres(access, listen_addresses=f"127.0.0.1,{host.gateway}") as started:
         yield started
@@ -51,7 +52,7 @@ def served(host: Namespace) -> Iterator[Server]:
 
 @pytest.fixture
 def url(served: Server) -> Iterator[str]:
-    """An empty database, by its address on this machine."""
+    """Create an empty database; its URL has the server's address on this machine."""
     with served.database(f"vanished_{next(_numbers)}") as made:
         yield made
 
@@ -60,7 +61,7 @@ def url(served: Server) -> Iterator[str]:
 def one_that_vanishes(
     host: Namespace, url: str, ini: Path, inside: Callable[[], bool]
 ) -> "Iterator[subprocess.Popen[str]]":
-    """An upgrade whose host vanished when it was `inside` the revision, and is back after a successor has finished."""
+    """Run an upgrade whose host vanishes when it is `inside` the revision, until a successor has finished."""
     settings = {"MIGRATION_IDLE_SECONDS": "0", "MIGRATION_ALEMBIC_CONFIG": str(ini)}
     with command(host.inside(*UPGRADE), host.there(url), MIGRATION_INSTANCE="vanished", **settings) as vanished:
         wait_until(inside, "one that migrates", seconds=60)
@@ -83,7 +84,7 @@ def until_the_server_knows(url: str, pid: int) -> None:
 
 
 def assert_applied_once(url: str, ini: Path, revision: str) -> None:
-    """The revision was begun by the one that vanished and applied by the other; everything else once."""
+    """Assert that `vanished` attempted the revision, `successor` applied it, and every other one was applied once."""
     rows = [(row["outcome"], row["instance"]) for row in evidence.history(url) if row["revision"] == revision]
     assert rows == [("interrupted", "vanished"), ("applied", "successor")]
     assert evidence.applied(url) == project.revisions(ini)
@@ -93,7 +94,7 @@ def assert_applied_once(url: str, ini: Path, revision: str) -> None:
 
 
 def assert_it_does_nothing(vanished: "subprocess.Popen[str]", revision: str) -> None:
-    """The one that is back notices that its session is gone, looks again, and finds the schema at head."""
+    """Assert that the upgrade that is back misses its session, finds the schema at head, and applies nothing."""
     began = time.monotonic()
     code, output = finish(vanished)
     log.info("the one that was back knew after %.1f s", time.monotonic() - began)
@@ -101,8 +102,8 @@ def assert_it_does_nothing(vanished: "subprocess.Popen[str]", revision: str) -> 
     assert f"Applied {revision}" not in output
 
 
-def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> None:
-    """Idle in its transaction: the server finds out, another one finishes, and the one that is back does nothing."""
+def test_a_holder_that_vanishes_between_statements_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
+    """The holder's host vanishes while its transaction is idle: a waiter finishes; later the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
     with one_that_vanishes(host, url, ini, (tmp_path / "asleep").exists) as vanished:
         (tmp_path / "wake").touch()
@@ -110,8 +111,8 @@ def test_between_two_statements(url: str, host: Namespace, tmp_path: Path) -> No
     assert_applied_once(url, ini, "in_python")
 
 
-def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
-    """Busy in a long statement: the server ends it in the middle, another one finishes, and nobody waits for ever."""
+def test_a_holder_that_vanishes_inside_a_statement_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
+    """The holder's host vanishes in a statement: the server ends it, a waiter finishes, the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
     with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
         assert_it_does_nothing(vanished, "in_the_server")
@@ -119,7 +120,7 @@ def test_inside_a_statement(url: str, host: Namespace, tmp_path: Path) -> None:
 
 
 def until_all_miss_the_server(instances: Sequence[Instance]) -> None:
-    """Wait until each says so, and log how long that took."""
+    """Wait until each instance logs that it has no connection, and log how long that took."""
     began, missed = time.monotonic(), dict[str, float]()
 
     def told() -> bool:
@@ -132,8 +133,8 @@ def until_all_miss_the_server(instances: Sequence[Instance]) -> None:
     log.info("known after %s", ", ".join(f"{seconds:.1f} s" for seconds in missed.values()))
 
 
-def test_the_server_s_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
-    """One inside a long statement and one that waits both say so before the network is back, and then go on."""
+def test_instances_survive_a_server_whose_host_vanishes(url: str, host: Namespace, tmp_path: Path) -> None:
+    """The server's host vanishes: lock holder and waiter say so before the network is back, and then finish."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
     there = url.replace("127.0.0.1", host.gateway)
     with fleet(2, there, ini=ini, inside=host.inside(), MIGRATION_IDLE_SECONDS="0") as instances:

@@ -1,4 +1,4 @@
-"""Several workers of one uvicorn: each is an instance of its own, under a name of its own."""
+"""Each worker of one uvicorn is an instance of its own, with a name of its own."""
 
 import re
 import signal
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance import portable, project
-from tests.acceptance.fleet import MARK, Instance, fleet
-from tests.places import HISTORY, SqlitePlace, applied, marks, versions
-from tests.waiting import wait_until
+from tests.acceptance import portable
+from tests.support import project
+from tests.support.fleet import MARK, Instance, fleet
+from tests.support.places import HISTORY, SqlitePlace, applied, marks, versions
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
@@ -21,8 +22,8 @@ WORKERS = 3
 
 @contextmanager
 def workers(place: SqlitePlace, ini: Path) -> Iterator[Instance]:
-    """A uvicorn with three of them, and nobody's name set; its end is theirs, which SIGKILL would not be."""
-    # what `--workers 3` sets is taken from there too, and an empty name is none
+    """Run uvicorn with three workers and no instance name; end it with SIGTERM, which ends the workers too."""
+    # uvicorn reads the number of workers from WEB_CONCURRENCY too; an empty instance name is none
     settings = {**place.settings, "WEB_CONCURRENCY": f"{WORKERS}", "MIGRATION_INSTANCE": ""}
     with fleet(1, place.url, ini=ini, first=1, inside=(), **settings) as (parent,):
         try:
@@ -33,18 +34,18 @@ def workers(place: SqlitePlace, ini: Path) -> Iterator[Instance]:
 
 
 def speakers(parent: Instance, words: str) -> set[str]:
-    """Who has written a line with these words."""
+    """Return the names of the instances that have logged a line with these words."""
     return {*re.findall(rf"{re.escape(words)}.* \[(.+)\]$", parent.log(), re.M)}
 
 
 def until_said(parent: Instance, words: str, count: int) -> set[str]:
-    """Wait until so many have written these words; returns who."""
+    """Wait until so many instances have logged these words; return their names."""
     wait_until(lambda: len(speakers(parent, words)) == count, f"{count} who say {words!r}", seconds=60)
     return speakers(parent, words)
 
 
 def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """Two wait for it and say its name; then all three serve, and each revision was applied once, by that one."""
+    """Three workers share a SQLite file: one migrates while two wait and name it; then all three serve."""
     ini = portable.make_history(tmp_path, portable.held(), portable.noted())
     with workers(sqlite_place, ini) as parent:
         portable.until_reached(ini)
@@ -57,7 +58,7 @@ def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_pat
         assert not parent.ready()
         portable.let_go(ini)
         assert until_said(parent, "Ready: the database is at head", WORKERS) == names
-        # whichever of them answers
+        # whichever worker answers
         assert {parent.ready() for _ in range(5 * WORKERS)} == {True}
         assert parent.log().count(MARK) == 1
     assert applied(sqlite_place) == project.revisions(ini)

@@ -1,4 +1,4 @@
-"""A wire to PostgreSQL that is listened in on, keeps clients waiting, and loses the answer to a COMMIT."""
+"""A proxy to PostgreSQL that records statements, keeps clients waiting, and drops the answer to a COMMIT."""
 
 import socket
 import socketserver
@@ -11,16 +11,16 @@ from urllib.parse import urlsplit, urlunsplit
 
 
 class Wire(socketserver.ThreadingTCPServer):
-    """Stands in front of a PostgreSQL server, passes everything on, and writes down what clients ask.
+    """Stands in front of a PostgreSQL server, passes everything on, and records what clients execute.
 
     Attributes:
-        connections: how many clients came.
-        statements: the text of whatever they had executed, in the order it came.
-        shut: whoever comes is sent away.
-        answers: whoever comes is kept waiting until this is set.
-        lose_commit_after: words of a statement; the next COMMIT after it reaches the server, its answer nobody, and
+        connections: how many clients have connected.
+        statements: the text of each executed statement, in order of arrival.
+        shut: every new client is disconnected.
+        answers: every new client waits until this is set.
+        lose_commit_after: words of a statement; the next COMMIT after it reaches the server, its answer is dropped, and
             the connection is cut.
-        lost: how many answers were lost.
+        lost: how many answers were dropped.
     """
 
     daemon_threads = True
@@ -38,12 +38,12 @@ class Wire(socketserver.ThreadingTCPServer):
         self._kept_waiting: list[socket.socket] = []
 
     def send_away(self) -> None:
-        """Cut off everybody who is kept waiting."""
+        """Disconnect every client that is kept waiting."""
         for client in self._kept_waiting:
             client.shutdown(socket.SHUT_RDWR)
 
     def admits(self, client: socket.socket) -> bool:
-        """Whether a client that has come is passed on, now or after a wait."""
+        """Return whether a new client is passed on, now or after a wait."""
         self.connections += 1
         if self.shut:
             return False
@@ -94,11 +94,11 @@ class _Relay(socketserver.BaseRequestHandler):
             self.swallows = True
 
     def _pass_on(self, upstream: socket.socket) -> None:
-        # an error: either side has gone
+        # an error means that one side has gone
         with suppress(OSError):
             while (data := upstream.recv(65536)) and not self.swallows:
                 self.request.sendall(data)
-            # an answer to COMMIT means that it is done
+            # an answer to COMMIT means that it is committed
             self.server.lost += bool(data)
         _end(self.request)
 
@@ -106,19 +106,19 @@ class _Relay(socketserver.BaseRequestHandler):
 def _message(client: BinaryIO, kind: bytes) -> bytes:
     length = client.read(4)
     if len(length) < 4:
-        return b""  # it has gone
+        return b""  # the client has disconnected
     return kind + length + client.read(struct.unpack("!I", length)[0] - 4)
 
 
 def _end(connection: socket.socket) -> None:
-    # to close it would not do: the other thread still reads from it
+    # a close is not enough: the other thread still reads from the connection
     with suppress(OSError):
         connection.shutdown(socket.SHUT_RDWR)
 
 
 @contextmanager
 def wire(url: str) -> Iterator[tuple[Wire, str]]:
-    """A `Wire` to the server of `url`, and the URL that leads through it, in plain text so that it can be read."""
+    """Yield a `Wire` to the server of `url`, and the URL through it, without TLS so that it can be read."""
     parts = urlsplit(url)
     with Wire((parts.hostname or "", parts.port or 5432)) as server:
         Thread(target=server.serve_forever, daemon=True).start()

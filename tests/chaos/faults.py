@@ -6,9 +6,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from signal import SIGCONT, SIGKILL, SIGSTOP, SIGTERM
 
-from tests.acceptance.fleet import Instance
 from tests.chaos.scene import Scene
-from tests.servers import fetch_sync
+from tests.support.fleet import Instance
+from tests.support.servers import fetch_sync
 
 STOPPED_SECONDS = (1.0, 4.0)
 """Shorter and longer than the idle limit of the fleet, at which the server ends the session of the one that stopped."""

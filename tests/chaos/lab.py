@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import pytest
 
 from devtools.ports import HOST
-from tests.acceptance.vanishing import Namespace, namespace
-from tests.servers import Server, embedded_postgres
+from tests.support.servers import Server, embedded_postgres
+from tests.support.vanishing import Namespace, namespace
 
 
 @dataclass(frozen=True)

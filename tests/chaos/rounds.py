@@ -12,13 +12,13 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.acceptance.evidence import applied, history, invalid_indexes, marks, versions
-from tests.acceptance.project import concurrent_index, head, make_history, quick, revisions, slow
 from tests.chaos.faults import FAULTS, NETWORK_FAULTS, Fault
 from tests.chaos.lab import Lab
 from tests.chaos.scene import Scene
-from tests.pace import scaled
-from tests.waiting import wait_until
+from tests.support.evidence import applied, history, invalid_indexes, marks, versions
+from tests.support.pace import scaled
+from tests.support.project import concurrent_index, head, make_history, quick, revisions, slow
+from tests.support.waiting import wait_until
 
 INSTANCES = 3
 RECOVERY_SECONDS = scaled(90)

@@ -12,13 +12,13 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from signal import SIGKILL, Signals
 
-from tests.acceptance.evidence import history, running, sessions
-from tests.acceptance.fleet import Instance, fleet, one_on
 from tests.chaos.lab import Lab
 from tests.chaos.watch import Watch
-from tests.pace import scaled
-from tests.servers import Server
-from tests.waiting import wait_until
+from tests.support.evidence import history, running, sessions
+from tests.support.fleet import Instance, fleet, one_on
+from tests.support.pace import scaled
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 SETTINGS = {
     # shorter than some stops last, so that the server ends the session of whoever was stopped

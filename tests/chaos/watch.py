@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from datetime import UTC, datetime
 
-from tests.acceptance.fleet import Instance
+from tests.support.fleet import Instance
 
 EVERY_SECONDS = 0.1
 

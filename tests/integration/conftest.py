@@ -11,7 +11,7 @@ import pytest
 from tests.conftest import fresh_name
 from tests.integration.ledger_client import LedgerClient, ledger_client
 from tests.integration.ledger_schema import schema_of
-from tests.mariadb import MariaDB
+from tests.support.mariadb import MariaDB
 
 
 @pytest.fixture(scope="session")

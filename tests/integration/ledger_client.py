@@ -12,8 +12,8 @@ from fastapi import FastAPI
 from pydantic import SecretStr
 
 from api.ledger import ledger_lifespan, router
-from tests.servers import fetch_sync
-from tests.waiting import wait_until
+from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 _keys = count(1)
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import HoldLost
-from tests.pace import scaled
-from tests.waiting import until
+from tests.support.pace import scaled
+from tests.support.waiting import until
 
 
 def command(work: str, url: str, key: str, ttl_seconds: float, *more: object) -> list[str]:

@@ -13,8 +13,8 @@ from starlette.types import Message, Receive, Scope, Send
 from api.migrations import MigrationSettings
 from api.migrations.startup_integration import MigrationLifespan
 from api.migrations.web.gate import Gate
-from tests.unit.core.fakes import FOREVER_SECONDS
-from tests.waiting import wait_until
+from tests.support.fakes import FOREVER_SECONDS
+from tests.support.waiting import wait_until
 
 
 class Served:

@@ -10,8 +10,8 @@ from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import Observed
 from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
-from tests.places import HISTORY, Place
-from tests.unit.core.fakes import assembled
+from tests.support.fakes import assembled
+from tests.support.places import HISTORY, Place
 
 HEAD = MigrationRequest("upgrade", "head")
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'

@@ -18,8 +18,8 @@ from api.migrations.execution.limits import Limits
 from api.migrations.execution.lock_retry import LockRetrySchedule
 from api.migrations.lock_manager import SessionLock, application_name
 from api.migrations.urls.database_url import DatabaseURL
-from tests.servers import fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
+from tests.support.fakes import FOREVER_SECONDS, STOP, assembled, barrier, eventually, tree
+from tests.support.servers import fetch
 
 HEAD = MigrationRequest("upgrade", "head")
 KEY = LockKey.derive("fastapi", "alembic_version", None)

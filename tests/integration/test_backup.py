@@ -17,11 +17,11 @@ from api.migrations.errors import BackupFailed, DirectConnectionNeeded, Migratio
 from api.migrations.execution.limits import Limits
 from api.migrations.urls.database_url import DatabaseURL
 from devtools.ports import free_port
-from tests import backups
-from tests.pace import scaled
-from tests.pooler import PgBouncer
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import assembled, tree
+from tests.support import backups
+from tests.support.fakes import assembled, tree
+from tests.support.pace import scaled
+from tests.support.pooler import PgBouncer
+from tests.support.servers import Server, fetch
 
 PASSWORD = "p@ss/w%rd 'x\\"
 ASK = "SELECT current_user, current_database(), inet_server_port(), current_setting('application_name')"

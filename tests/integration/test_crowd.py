@@ -14,9 +14,9 @@ import pytest
 
 from api.migrations.assembly import Assembly
 from api.migrations.core.status import Phase
-from tests.pace import scaled
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import assembled, tree
+from tests.support.fakes import assembled, tree
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch
 
 INSTANCES = 300
 ROLE = f"crowd_{os.getpid()}"

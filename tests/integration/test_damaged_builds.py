@@ -10,8 +10,8 @@ import pytest
 
 from api.migrations.errors import ConfigurationError
 from api.migrations.execution.revisions import Revisions
-from tests.places import nobody
-from tests.unit.core.fakes import THREE_LINES, assembled, revision, tree
+from tests.support.fakes import THREE_LINES, assembled, revision, tree
+from tests.support.places import nobody
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"

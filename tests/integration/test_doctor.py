@@ -13,13 +13,13 @@ import pytest
 from api.migrations.cli.doctor import examine
 from api.migrations.databases.backend import Verdict
 from api.migrations.databases.postgres import diagnostics as server_checks
-from tests.acceptance.standby import REPLICATION, standby_of
-from tests.lease_electors import LEASE_SECONDS, NAME, making, serving
-from tests.pooler import PgBouncer
-from tests.redis_server import RedisServer
-from tests.servers import Server, embedded_postgres, fetch
-from tests.unit.core.fakes import assembled, in_the_way, tree
-from tests.waiting import until
+from tests.integration.lease_electors import LEASE_SECONDS, NAME, making, serving
+from tests.support.fakes import assembled, in_the_way, tree
+from tests.support.pooler import PgBouncer
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Server, embedded_postgres, fetch
+from tests.support.standby import REPLICATION, standby_of
+from tests.support.waiting import until
 
 ROLE = f"patient_{os.getpid()}"
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -12,11 +12,11 @@ from api.migrations.text.encoding import codec, holds
 from tests.conftest import fresh_name
 from tests.integration.sql_runs import failure
 from tests.integration.test_history import locked, run
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, Place
-from tests.pooler import PgBouncer
-from tests.servers import Server, fetch, fetch_sync
-from tests.unit.core.fakes import assembled, tree
+from tests.support.fakes import assembled, tree
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, Place
+from tests.support.pooler import PgBouncer
+from tests.support.servers import Server, fetch, fetch_sync
 
 INSTANCE, RELEASE = "Имя 😀", "выпуск…"
 WORDS = "Ошибка 😀"

@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from api.migrations.errors import RevisionFailed
-from tests.acceptance.evidence import outcomes
-from tests.servers import fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
-from tests.waiting import wait_until
+from tests.support.evidence import outcomes
+from tests.support.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
+from tests.support.servers import fetch
+from tests.support.waiting import wait_until
 
 ENUM = 'sa.Enum("x", "y", name="colour")'
 TABLE = f'op.create_table("{{}}", sa.Column("colour", {ENUM}))'

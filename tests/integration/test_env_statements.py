@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.places import Place, applied
-from tests.unit.core.fakes import assembled, tree
+from tests.support.fakes import assembled, tree
+from tests.support.places import Place, applied
 
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 EXECUTES = """

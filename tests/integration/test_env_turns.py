@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from api.migrations.assembly import Assembly
-from tests.acceptance.evidence import applied, running
 from tests.conftest import fresh_name
-from tests.servers import Server
-from tests.unit.core.fakes import assembled, tree
-from tests.waiting import wait_until
+from tests.support.evidence import applied, running
+from tests.support.fakes import assembled, tree
+from tests.support.servers import Server
+from tests.support.waiting import wait_until
 
 USES_CONTEXT = """
 from alembic import context

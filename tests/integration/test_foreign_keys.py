@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.sql_runs import GROUND, MARK, failure, outcomes, run_request
-from tests.places import SqlitePlace
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
+from tests.support.places import SqlitePlace
 
 
 async def test_foreign_keys_are_looked_at_before_the_commit(sqlite_place: SqlitePlace, tmp_path: Path) -> None:

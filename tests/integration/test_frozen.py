@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 
 from api.migrations.core.lock_key import LockKey
-from tests.pace import scaled
-from tests.servers import fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, eventually, tree
+from tests.support.pace import scaled
+from tests.support.servers import fetch
 
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 LIMIT = scaled(0.5)

@@ -9,11 +9,11 @@ from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import HalfApplied
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
 from tests.integration.sql_runs import GROUND, HEAD, MARK, failure, look, outcomes, run_request
-from tests.mariadb import USER, MariaDB
-from tests.pace import scaled
-from tests.places import MariaDBPlace, marks
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, revision, tree
-from tests.waiting import until
+from tests.support.fakes import FOREVER_SECONDS, assembled, revision, tree
+from tests.support.mariadb import USER, MariaDB
+from tests.support.pace import scaled
+from tests.support.places import MariaDBPlace, marks
+from tests.support.waiting import until
 
 PROCEDURE = """
     op.execute("CREATE PROCEDURE p() BEGIN ALTER TABLE marks ADD COLUMN b int; INSERT INTO nowhere VALUES (1); END")

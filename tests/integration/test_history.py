@@ -12,8 +12,8 @@ from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
-from tests.servers import fetch
-from tests.unit.core.fakes import STOP, assembled, barrier, revision, tree
+from tests.support.fakes import STOP, assembled, barrier, revision, tree
+from tests.support.servers import fetch
 
 HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -12,9 +12,9 @@ from api.migrations.assembly import Assembly
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.status import Phase
 from api.migrations.errors import RevisionFailed, SchemaRefused
-from tests.acceptance.evidence import invalid_indexes
-from tests.servers import fetch
-from tests.unit.core.fakes import assembled, eventually, revision, tree
+from tests.support.evidence import invalid_indexes
+from tests.support.fakes import assembled, eventually, revision, tree
+from tests.support.servers import fetch
 
 BUILD = """
 with op.get_context().autocommit_block():

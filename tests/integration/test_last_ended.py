@@ -9,8 +9,8 @@ from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import RevisionFailed
-from tests.servers import fetch
-from tests.unit.core.fakes import assembled, revision, tree
+from tests.support.fakes import assembled, revision, tree
+from tests.support.servers import fetch
 
 HEAD = MigrationRequest("upgrade", "head")
 HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE u (a int)")\n'

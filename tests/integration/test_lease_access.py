@@ -13,11 +13,11 @@ from api.migrations.electors.kubernetes.cluster import cluster_config
 from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.electors.kubernetes.lease import LeaseTimings
 from api.migrations.errors import AccessRefused
-from tests.elector_contract import FOREVER_SECONDS
-from tests.lease_api import NAMESPACE, Fault, LeaseApi
-from tests.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, renewed, serving
-from tests.servers import program, self_signed
-from tests.waiting import until
+from tests.integration.lease_electors import LEASE_SECONDS, NAME, Make, assert_discreet, making, renewed, serving
+from tests.support.elector_contract import FOREVER_SECONDS
+from tests.support.lease_api import NAMESPACE, Fault, LeaseApi
+from tests.support.servers import program, self_signed
+from tests.support.waiting import until
 
 RBAC = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "leader-election" / "rbac.yaml"
 

@@ -17,11 +17,11 @@ from api.migrations.electors.kubernetes.client import StoredLease
 from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.electors.kubernetes.lease import LeaseRecord
 from api.migrations.settings import MigrationSettings
-from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Elsewhere, LeaseContract
-from tests.lease_api import lease_api
-from tests.lease_process import candidate
-from tests.pace import scaled
-from tests.waiting import until, wait_until
+from tests.support.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Elsewhere, LeaseContract
+from tests.support.lease_api import lease_api
+from tests.support.lease_process import candidate
+from tests.support.pace import scaled
+from tests.support.waiting import until, wait_until
 
 GIVEN = os.environ.get("TEST_KUBECONFIG") or os.environ.get("KUBECONFIG")
 LEASE_SECONDS = math.ceil(scaled(3))

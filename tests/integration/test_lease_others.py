@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.elector_contract import FOREVER_SECONDS
-from tests.lease_api import NAMESPACE, LeaseApi
-from tests.lease_electors import KEY, NAME, Make, making, reason, renewed, serving
-from tests.pace import scaled
-from tests.waiting import until
+from tests.integration.lease_electors import KEY, NAME, Make, making, reason, renewed, serving
+from tests.support.elector_contract import FOREVER_SECONDS
+from tests.support.lease_api import NAMESPACE, LeaseApi
+from tests.support.pace import scaled
+from tests.support.waiting import until
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from tests.integration.ledger_client import (
     transfer,
     until_sessions,
 )
-from tests.pooler import PgBouncer
-from tests.servers import Server, fetch
+from tests.support.pooler import PgBouncer
+from tests.support.servers import Server, fetch
 
 
 async def answers(client: LedgerClient) -> bool:

@@ -18,9 +18,9 @@ from api.ledger.schemas import NewTransaction
 from api.migrations.urls.database_url import DatabaseURL
 from tests.conftest import PROJECT
 from tests.integration.ledger_client import LedgerClient, ledger_client, transfer
-from tests.mariadb import MariaDB
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.mariadb import MariaDB
+from tests.support.pace import scaled
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', :digest, '')"
 

@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import NullPool
 
 from api.ledger import metadata
-from tests.servers import fetch
+from tests.support.servers import fetch
 
 ALEMBIC = Path(__file__).resolve().parents[2] / "alembic"
 

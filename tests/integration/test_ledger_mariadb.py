@@ -13,9 +13,9 @@ from api.migrations.urls.database_url import DatabaseURL
 from devtools.account import Account
 from tests.integration.conftest import migrate
 from tests.integration.ledger_client import LedgerClient, ledger_client, refusal, transfer
-from tests.mariadb import MariaDB, running_mariadb
-from tests.mysql import running_mysql
-from tests.servers import program, self_signed, temporary_home
+from tests.support.mariadb import MariaDB, running_mariadb
+from tests.support.mysql import running_mysql
+from tests.support.servers import program, self_signed, temporary_home
 
 # Modes in which the driver's own quoting would be wrong, or values be cut; a zone; limits of a day.
 STRANGE = {

@@ -19,7 +19,7 @@ from tests.integration.ledger_client import (
     transfer,
     until_sessions,
 )
-from tests.servers import fetch
+from tests.support.servers import fetch
 
 
 async def rows(url: str, table: str) -> int:

@@ -13,9 +13,9 @@ from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import MigrationError, RevisionFailed
 from api.migrations.startup_integration import MigrationLifespan
 from tests.integration.served import Pool, Served, service, settings
-from tests.servers import fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
-from tests.waiting import wait_until
+from tests.support.fakes import FOREVER_SECONDS, STOP, barrier, eventually, tree
+from tests.support.servers import fetch
+from tests.support.waiting import wait_until
 
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 STOPS = f'op.execute("{STOP}")'
@@ -110,7 +110,7 @@ def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
         tracker.move(Phase.MIGRATING)
         raise bug
 
-    monkeypatch.setattr(startup_integration, "bring_up", migrate_at_startup)
+    monkeypatch.setattr(startup_integration, "migrate_at_startup", migrate_at_startup)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

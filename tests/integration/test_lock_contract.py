@@ -8,10 +8,10 @@ import pytest
 
 from api.migrations.databases.postgres.session import PostgresSession
 from api.migrations.databases.sql_session import SqlSession
-from tests.lock_contract import Arena, LockContract, SessionLockContract, Sessions
-from tests.places import MariaDBPlace, SqlitePlace
-from tests.pooler import PgBouncer
-from tests.servers import Server
+from tests.support.lock_contract import Arena, LockContract, SessionLockContract, Sessions
+from tests.support.places import MariaDBPlace, SqlitePlace
+from tests.support.pooler import PgBouncer
+from tests.support.servers import Server
 
 UNLOCK = "SELECT pg_advisory_unlock_all()"
 RELEASE = "DO RELEASE_ALL_LOCKS()"

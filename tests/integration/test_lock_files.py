@@ -17,7 +17,7 @@ from api.migrations.errors import ConfigurationError, PrivilegeMissing
 from api.migrations.execution.limits import Limits
 from api.migrations.execution.lock_retry import LockRetrySchedule
 from devtools.account import Account
-from tests.places import nobody
+from tests.support.places import nobody
 
 
 @pytest.fixture

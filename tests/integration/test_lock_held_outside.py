@@ -7,10 +7,10 @@ import pytest
 
 from api.migrations.assembly import Assembly
 from api.migrations.errors import AccessRefused
-from tests.places import Place, PostgresPlace, SqlitePlace
-from tests.referees import LeaseReferee, Referee
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.places import Place, PostgresPlace, SqlitePlace
+from tests.support.referees import LeaseReferee, Referee
+from tests.support.waiting import until
 
 WAITERS, LOOKS = 8, 5
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

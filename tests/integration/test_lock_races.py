@@ -16,8 +16,8 @@ from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, MigrationError
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled, barrier, eventually, tree
+from tests.support.fakes import FOREVER_SECONDS, STOP, THREE_LINES, assembled, barrier, eventually, tree
+from tests.support.servers import Server, fetch
 
 log = logging.getLogger(__name__)
 

@@ -7,8 +7,8 @@ import pytest
 
 from api.migrations.errors import RevisionFailed
 from tests.integration.sql_runs import GROUND, MARK, outcomes, run_request, session_in
-from tests.places import HISTORY, MariaDBPlace, Place, versions
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.places import HISTORY, MariaDBPlace, Place, versions
 
 LARGE = """
 size = op.get_bind().scalar(sa.text("SELECT @@max_allowed_packet"))

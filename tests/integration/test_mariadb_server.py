@@ -6,7 +6,7 @@ import asyncmy
 import pytest
 from asyncmy.errors import OperationalError
 
-from tests.mariadb import PASSWORD, USER, MariaDB, MariaDBError, running_mariadb
+from tests.support.mariadb import PASSWORD, USER, MariaDB, MariaDBError, running_mariadb
 
 
 @pytest.fixture(scope="module")

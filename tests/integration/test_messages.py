@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from api.migrations.databases.postgres.connection import engine_over
 from api.migrations.execution.error_translation import describe
 from api.migrations.urls.database_url import DatabaseURL
-from tests.places import MariaDBPlace
+from tests.support.places import MariaDBPlace
 
 SECRET = "geh3im"
 NUMBER = 471147114711

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.lease_api import LeaseApi
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS
+from tests.support.lease_api import LeaseApi
+from tests.support.pace import scaled
+from tests.support.waiting import FOREVER_SECONDS
 
 BROUGHT_BY = {"httpx2": "lightkube"}
 PROJECT = Path(__file__).resolve().parents[2]

@@ -13,11 +13,11 @@ import pytest
 
 from api.migrations.assembly import Assembly
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, MigrationError, ReadOnlyServer
-from tests.mariadb import MariaDB
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, marks
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.mariadb import MariaDB
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, marks
+from tests.support.waiting import until
 
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 MARK = "op.execute(\"INSERT INTO marks VALUES ('r2')\")"

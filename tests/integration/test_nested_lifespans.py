@@ -13,8 +13,8 @@ from fastapi import APIRouter, FastAPI
 from api.migrations import MigrationSettings, lifespan_with_migrations
 from api.migrations.web.nested_lifespans import Lifespan, wrappers
 from tests.integration.served import Served, settings
-from tests.unit.core.fakes import FOREVER_SECONDS
-from tests.waiting import wait_until
+from tests.support.fakes import FOREVER_SECONDS
+from tests.support.waiting import wait_until
 
 OFF = MigrationSettings.load(strategy="off")
 MODES = pytest.mark.parametrize("mode", ["gate", "block"])

@@ -18,9 +18,9 @@ from api.migrations.core.schema import Observed
 from api.migrations.core.status import Blocker, LockStatus, Tracker
 from api.migrations.databases.postgres.connection import engine_over
 from api.migrations.databases.postgres.lock_watcher import Observer
-from tests.pace import scaled
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, in_the_way, tree
+from tests.support.pace import scaled
+from tests.support.servers import Server, fetch
 
 LOOK = "SELECT * FROM t"
 NAME = "nightly-report"

@@ -8,12 +8,14 @@ import pytest
 
 from api.migrations.cli import commands
 from api.migrations.cli.doctor import examine
+from api.migrations.cli.results import SchemaReport
 from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.schema import SchemaState
 from api.migrations.databases.backend import Verdict
 from api.migrations.errors import ConfigurationError
-from tests.acceptance.fleet import alembic, migrate
-from tests.places import HISTORY, Place, versions
-from tests.unit.core.fakes import assembled, tree
+from tests.support.fakes import assembled, tree
+from tests.support.fleet import alembic, migrate
+from tests.support.places import HISTORY, Place, versions
 
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'
 OLDEST = (
@@ -132,7 +134,9 @@ async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> Non
     await built(place, tmp_path, GROUND, "pass").coordinator().become_ready()
     assert versions(place) == ["r2"]
     older = built(place, tmp_path / "older", GROUND)
-    assert (await commands.current(older, argparse.Namespace()))["state"] == "ahead"
+    report = await commands.current(older, argparse.Namespace())
+    assert isinstance(report, SchemaReport)
+    assert report.state is SchemaState.AHEAD
 
 
 async def test_the_oldest_history_table_is_recognised(place: Place, tmp_path: Path) -> None:

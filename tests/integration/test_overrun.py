@@ -11,10 +11,10 @@ from api.migrations.core import run_timeout as overrun
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.sql_store import SqlStore
 from api.migrations.errors import AlreadyFailed, MigrationError, RevisionFailed
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
-from tests.unit.core.fakes import THREE_LINES, assembled, in_the_way, revision, tree
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.fakes import THREE_LINES, assembled, in_the_way, revision, tree
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, Place, PostgresPlace, history, outcomes, versions
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 INSTANCES = 8
 SECONDS = scaled(2)

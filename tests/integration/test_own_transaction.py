@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from tests.integration.sql_runs import failure, outcomes, run_request
-from tests.places import Place, versions
-from tests.unit.core.fakes import tree
+from tests.support.fakes import tree
+from tests.support.places import Place, versions
 
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 TABLE = 'op.execute("CREATE TABLE t (a int PRIMARY KEY)")'

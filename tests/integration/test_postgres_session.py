@@ -15,8 +15,8 @@ from api.migrations.core.status import Tracker
 from api.migrations.errors import AccessRefused, DatabaseUnreachable, PrivilegeMissing, RevisionFailed
 from api.migrations.lock_manager import application_name
 from devtools.ports import free_port
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, revision, tree
+from tests.support.servers import Server, fetch
 
 HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -12,10 +12,10 @@ import pytest
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.electors.redis.hold import KeyHold
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
-from tests.elector_contract import FOREVER_SECONDS, Electors, soon
-from tests.pace import scaled
-from tests.redis_server import RedisServer
-from tests.waiting import until, wait_until
+from tests.support.elector_contract import FOREVER_SECONDS, Electors, soon
+from tests.support.pace import scaled
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until, wait_until
 
 KEY = "fastapi-migrations:test"
 TTL, LONG = scaled(2.5), scaled(20)

@@ -13,12 +13,12 @@ import pytest
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import HoldLost
 from tests.conftest import PROJECT
-from tests.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Electors, LeaseContract
 from tests.integration.redis_process import command
-from tests.pace import scaled
-from tests.redis_server import RedisServer
-from tests.waiting import until
-from tests.warm import Process
+from tests.support.elector_contract import FOREVER_SECONDS, STRANGER, Arena, Electors, LeaseContract
+from tests.support.pace import scaled
+from tests.support.redis_server import RedisServer
+from tests.support.waiting import until
+from tests.support.warm import Process
 
 KEY = "fastapi-migrations:test"
 TTL = scaled(2.5)

@@ -8,8 +8,8 @@ import pytest
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.errors import AccessRefused, MigrationError
 from devtools.ports import HOST, free_port
-from tests.redis_server import RedisServer
-from tests.servers import program, self_signed
+from tests.support.redis_server import RedisServer
+from tests.support.servers import program, self_signed
 
 Servers = Callable[..., RedisServer]
 

@@ -7,7 +7,7 @@ import pytest
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.errors import ConfigurationError, UnknownRevision
 from api.migrations.execution.revisions import Revisions
-from tests.unit.core.fakes import assembled, revision, tree
+from tests.support.fakes import assembled, revision, tree
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 

@@ -12,9 +12,9 @@ from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import ForeignConnection, MigrationError, RevisionFailed
-from tests.pace import scaled
-from tests.servers import fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, eventually, revision, tree
+from tests.support.pace import scaled
+from tests.support.servers import fetch
 
 HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'

@@ -9,10 +9,10 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from tests.pooler import PgBouncer
-from tests.redis_server import RedisServer
-from tests.servers import Server, fetch
-from tests.waiting import wait_until
+from tests.support.pooler import PgBouncer
+from tests.support.redis_server import RedisServer
+from tests.support.servers import Server, fetch
+from tests.support.waiting import wait_until
 
 
 async def test_a_database_is_empty_and_its_own(server: Server, database_url: str) -> None:

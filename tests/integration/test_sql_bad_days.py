@@ -21,12 +21,12 @@ from api.migrations.errors import (
     ReadOnlyServer,
     WaitTimeout,
 )
-from tests.mariadb import MariaDB, running_mariadb
-from tests.mysql import running_mysql
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until, wait_until
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.mariadb import MariaDB, running_mariadb
+from tests.support.mysql import running_mysql
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, SqlitePlace, marks, nobody
+from tests.support.waiting import until, wait_until
 
 SECONDS = scaled(1)
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'

@@ -12,11 +12,11 @@ from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import Observed
 from api.migrations.errors import MigrationError
 from tests.integration.sql_runs import GROUND, MARK, failure, look, outcomes, run_request, session_in
-from tests.mariadb import MariaDB
-from tests.pace import scaled
-from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
-from tests.unit.core.fakes import FOREVER_SECONDS, revision, tree
-from tests.waiting import until, wait_until
+from tests.support.fakes import FOREVER_SECONDS, revision, tree
+from tests.support.mariadb import MariaDB
+from tests.support.pace import scaled
+from tests.support.places import HISTORY, MariaDBPlace, Place, SqlitePlace, marks
+from tests.support.waiting import until, wait_until
 
 SECRET = "secret-word"
 

@@ -13,13 +13,13 @@ import aiosqlite
 import pytest
 
 from api.migrations.errors import AccessRefused, ConfigurationError, DatabaseUnreachable
-from tests.acceptance.fleet import alembic
-from tests.acceptance.project import make_history
-from tests.pace import scaled
-from tests.places import SqlitePlace
-from tests.unit.core.fakes import assembled, tree
-from tests.waiting import FOREVER_SECONDS
-from tests.warm import Process
+from tests.support.fakes import assembled, tree
+from tests.support.fleet import alembic
+from tests.support.pace import scaled
+from tests.support.places import SqlitePlace
+from tests.support.project import make_history
+from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import Process
 
 PROJECT = Path(__file__).resolve().parents[2]
 GROUND = 'op.execute("CREATE TABLE marks (revision varchar(40))")'

@@ -13,8 +13,8 @@ from api.migrations import MigrationSettings, lifespan_with_migrations
 from api.migrations.startup_integration import MigrationLifespan
 from api.migrations.web.gate import Gate
 from tests.integration.served import Pool, Served, service, settings
-from tests.unit.core.fakes import FOREVER_SECONDS, tree
-from tests.waiting import wait_until
+from tests.support.fakes import FOREVER_SECONDS, tree
+from tests.support.waiting import wait_until
 
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 ORDERS = [("failed", "ready"), ("off", "failed"), ("ready", "failed", "off"), ("failed", "failed", "ready", "ready")]

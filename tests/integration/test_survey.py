@@ -13,8 +13,8 @@ import pytest
 from api.migrations.core.lock_key import LockKey
 from api.migrations.core.status import LockStatus
 from api.migrations.databases.postgres.lock_status import lock_status
-from tests.servers import Server, fetch
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, eventually, in_the_way, tree
+from tests.support.servers import Server, fetch
 
 KEY = LockKey.derive("fastapi", "alembic_version", None)
 ROLE = f"looker_{os.getpid()}"

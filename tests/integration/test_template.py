@@ -1,6 +1,6 @@
 """The template database: migrated once, copied for each test."""
 
-from tests.servers import Server, fetch
+from tests.support.servers import Server, fetch
 
 
 async def test_a_copy_is_at_head_and_its_own(server: Server, template: str, ledger_url: str) -> None:

@@ -11,9 +11,9 @@ from api.migrations.core.status import Holder, LockStatus
 from api.migrations.databases.sql_session import SqlSession
 from api.migrations.errors import LockHeld
 from tests.integration.sql_runs import GROUND, session_in
-from tests.places import MariaDBPlace, Place, SqlitePlace
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.places import MariaDBPlace, Place, SqlitePlace
+from tests.support.waiting import until
 
 
 async def test_unlock_says_what_would_free_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:

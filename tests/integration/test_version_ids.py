@@ -10,9 +10,9 @@ from api.migrations.errors import ConfigurationError, RevisionFailed
 from tests.integration.sql_runs import outcomes, run_request
 from tests.integration.test_doctor import found
 from tests.integration.test_history import history, run
-from tests.places import HISTORY, MariaDBPlace, Place, SqlitePlace
-from tests.servers import fetch
-from tests.unit.core.fakes import THREE_LINES, assembled, revision, tree
+from tests.support.fakes import THREE_LINES, assembled, revision, tree
+from tests.support.places import HISTORY, MariaDBPlace, Place, SqlitePlace
+from tests.support.servers import fetch
 
 LONG = "r2_add_the_table_of_accounts_and_its_indexes"
 TABLE = "CREATE TABLE alembic_version (version_num varchar({}) NOT NULL PRIMARY KEY)"

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from api.migrations.cli import output as terminal
+from api.migrations.cli import output
 from api.migrations.core.status import Progress, Tracker
 from api.migrations.errors import WaitTimeout
 from api.migrations.logs import SHAPED, ConsoleFormatter, JsonFormatter, bind_log_context, configure
@@ -257,9 +257,9 @@ def test_before_the_lifespan_only_json_is_begun(monkeypatch: pytest.MonkeyPatch,
 @unconfigured()
 def test_a_command_writes_json_lines_too(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
     """Its complaint included; its result stays what it was."""
-    terminal.log_to_stderr(settings(log_format="json", log_level="debug", instance="desk"), quiet=quiet)
+    output.log_to_stderr(settings(log_format="json", log_level="debug", instance="desk"), quiet=quiet)
     log.info("a step")
-    terminal.complain(WaitTimeout("gave up"), as_json=False, logged=True)
+    output.complain(WaitTimeout("gave up"), as_json=False, logged=True)
     out, err = capsys.readouterr()
     *steps, complaint = lines(err)
     assert [step["message"] for step in steps] == ([] if quiet else ["a step"])

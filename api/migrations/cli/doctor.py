@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 
 from ..assembly import Assembly
@@ -13,15 +12,7 @@ from ..errors import MigrationError
 from ..execution.error_translation import translate
 from ..inspection import read_schema, read_session
 from ..settings.unread import unread_settings
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at, and what to do where it is not as it should be."""
-
-    check: str
-    verdict: Verdict
-    message: str
+from .results import Finding
 
 
 async def examine(assembly: Assembly) -> list[Finding]:

@@ -57,7 +57,7 @@ def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
     known = getattr(dialect, "kept_encodings", None)
     if known is not None:
         return tuple(known())
-    return ASCII if dialect.name == "postgresql" else UTF8
+    return {"postgresql": ASCII}.get(dialect.name, UTF8)
 
 
 def _compile(element: type[FunctionElement[Any]], sql: str, *dialects: str) -> None:

@@ -31,9 +31,11 @@ from .revisions import Revisions
 GIVEN = "connection"
 """The key of `config.attributes` for the connection, as in Alembic's cookbook."""
 
+PACKAGE = (__package__ or "").rpartition(".")[0]
+"""A project that copied the package may have given it another name."""
 REMEDY = (
     "use context.config.attributes['connection'] in alembic/env.py, or replace its content with these three lines: "
-    f"from {__package__}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
+    f"from {PACKAGE}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
 )
 TURN_SECONDS = 10.0
 _TURN = threading.RLock()

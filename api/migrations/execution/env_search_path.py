@@ -6,17 +6,19 @@ import re
 
 import sqlalchemy as sa
 
-_CHANGED = (
-    "SELECT setting, current_user FROM pg_catalog.pg_settings WHERE name = 'search_path' AND setting <> reset_val"
-)
+_CHANGED = {
+    "postgresql": "SELECT setting, current_user FROM pg_catalog.pg_settings "
+    "WHERE name = 'search_path' AND setting <> reset_val"
+}
 _FIRST = re.compile(r'\s*(?:"((?:[^"]|"")*)"|([^,]*))')
 
 
 def chosen_schema(connection: sa.Connection) -> str | None:
     """Return the first schema in the search path if the session changed it; must not be called in a transaction."""
-    if connection.dialect.name != "postgresql":
+    query = _CHANGED.get(connection.dialect.name)
+    if query is None:
         return None
-    changed = connection.exec_driver_sql(_CHANGED).first()
+    changed = connection.exec_driver_sql(query).first()
     connection.rollback()
     return None if changed is None else first_schema(*changed)
 

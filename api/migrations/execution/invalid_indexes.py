@@ -25,11 +25,13 @@ out: it is INVALID until every partition has its index.
 """
 
 
+_QUERIES = {"postgresql": INVALID_INDEXES}
+
+
 def invalid_indexes(connection: sa.Connection) -> frozenset[str]:
     """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
-    if connection.dialect.name != "postgresql":
-        return frozenset()
-    return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
+    query = _QUERIES.get(connection.dialect.name)
+    return frozenset(connection.exec_driver_sql(query).scalars()) if query else frozenset()
 
 
 def drop_index(connection: sa.Connection, name: str) -> None:

@@ -54,7 +54,7 @@ def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str
     if has_revisions:
         return None
     deeper = sorted({path.parent for folder in folders for path in folder.glob("*/*.py") if path.parent.name[0] != "_"})
-    found = f", and {deeper[0]}, which has some, is not searched" if deeper else ""
+    found = f", but {deeper[0]} has some and is not searched" if deeper else ""
     remedy = (
         "set recursive_version_locations = true in alembic.ini" if deeper else "put the revision files into the build"
     )

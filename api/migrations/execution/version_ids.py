@@ -74,8 +74,8 @@ def refuse(ids: Iterable[str], column: IdColumn) -> None:
             )
         if codec(column.encoding) and not holds(each, (column.encoding,)):
             raise ConfigurationError(
-                f"revision id {each} has a character that {column.table}.version_num cannot store in its encoding "
-                f"{column.encoding}. To fix: use only ASCII letters, digits and _ in the id"
+                f"revision id {each} has a character that {column.table}.version_num cannot store (its encoding is "
+                f"{column.encoding}). To fix: use only ASCII letters, digits and _ in the id"
             )
 
 

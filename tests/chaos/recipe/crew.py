@@ -14,13 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from signal import SIGKILL
 
-from tests.acceptance.evidence import invalid_indexes, versions
-from tests.acceptance.project import ROOT
-from tests.acceptance.vanishing import Namespace
 from tests.chaos.recipe.instance import KEY
 from tests.chaos.recipe.trees import AT_WORK, tree
-from tests.servers import fetch_sync
-from tests.waiting import STEP_SECONDS, wait_until
+from tests.support.evidence import invalid_indexes, versions
+from tests.support.project import ROOT
+from tests.support.servers import fetch_sync
+from tests.support.vanishing import Namespace
+from tests.support.waiting import STEP_SECONDS, wait_until
 
 START_SECONDS = 30.0
 ERROR = re.compile(r"[\w.]+(Error|Exception)\b.*: ")

@@ -10,7 +10,7 @@ from dataclasses import replace
 from devtools.account import Account
 from devtools.ports import HOST, free_port
 from devtools.postgres import Postgres
-from tests.servers import Server, optional, temporary_home
+from tests.support.servers import Server, optional, temporary_home
 
 REPLICATION = f"host replication postgres {HOST}/32 trust\n"
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from signal import SIGKILL, SIGSTOP, SIGTERM
 
 from devtools.ports import HOST, free_port
-from tests.acceptance.evidence import executing
-from tests.acceptance.fleet import environment
 from tests.chaos.lab import Lab
 from tests.chaos.recipe.crew import Crew, at_work, dead, holder_and_peer, holders, most, state, until, waiting, within
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import BUILD, FULL_TABLE, SLOW_TABLE, TABLE, asleep, long, tree
 from tests.chaos.recipe.trouble import reading
+from tests.support.evidence import executing
+from tests.support.fleet import environment
 
 PATIENCE_SECONDS = 20.0
 

@@ -12,9 +12,9 @@ from tests.chaos.recipe.crew import Crew, at_work, dead, holder_and_peer, holder
 from tests.chaos.recipe.instance import LOCK, UNLOCK
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import BATCHES, ENV_WITH_THE_LOCK, TABLE, long, tree
-from tests.pooler import running_pgbouncer
-from tests.servers import fetch_sync
-from tests.unit.core.fakes import in_the_way
+from tests.support.fakes import in_the_way
+from tests.support.pooler import running_pgbouncer
+from tests.support.servers import fetch_sync
 
 SOON_SECONDS = 8.0
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from tests.acceptance.vanishing import Namespace
 from tests.chaos.lab import Lab
 from tests.chaos.recipe.crew import Crew, Member, at_work, holders, state, until, waiting, within
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import TABLE, asleep, long, tree
 from tests.chaos.recipe.trouble import commits_without_answer
-from tests.servers import fetch_sync, optional
+from tests.support.servers import fetch_sync, optional
+from tests.support.vanishing import Namespace
 
 VANISHED_SECONDS = 26.0
 FORGOTTEN_SECONDS = 20.0

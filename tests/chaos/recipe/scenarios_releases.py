@@ -7,7 +7,7 @@ from tests.chaos.recipe.crew import Crew, at_work, state, until, waiting
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import ADD_COLUMN, SLOW_TABLE, TABLE, add_revision, long, tree
 from tests.chaos.recipe.trouble import readers_of
-from tests.servers import fetch_sync
+from tests.support.servers import fetch_sync
 
 FAILS = f"""\
 op.execute("SELECT nextval('attempts')")

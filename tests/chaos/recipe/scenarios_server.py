@@ -11,7 +11,7 @@ from tests.chaos.recipe.replica import REPLICATION, copy_of
 from tests.chaos.recipe.scenario import scenario
 from tests.chaos.recipe.trees import ADD_COLUMN, TABLE, long, tree
 from tests.chaos.recipe.trouble import readers_of, reading
-from tests.servers import embedded_postgres, fetch_sync
+from tests.support.servers import embedded_postgres, fetch_sync
 
 
 @scenario("27", "a standby beside the primary, one instance on each")

@@ -5,7 +5,7 @@ import pytest
 from tests.chaos.lab import Lab
 from tests.chaos.recipe.everything import chosen, table
 from tests.chaos.recipe.scenario import play
-from tests.servers import Server
+from tests.support.servers import Server
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from contextlib import contextmanager, suppress
 
 import asyncpg
 
-from tests.servers import Server, fetch_sync
-from tests.waiting import wait_until
+from tests.support.servers import Server, fetch_sync
+from tests.support.waiting import wait_until
 
 NOTICED_SECONDS = 0.2
 """A read that takes longer has been in a queue."""

@@ -18,7 +18,7 @@ from api.migrations.errors import (
     RevisionFailed,
     WaitTimeout,
 )
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance, apply_all
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))
 STRANGER = Holder("other-1", 4242)

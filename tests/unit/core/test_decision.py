@@ -7,7 +7,7 @@ from api.migrations.core.protocols import MigrationRequest, PastAttempt, Progres
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import MigrationError, SchemaRefused, WaitTimeout
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance
 
 SERVE, TRY, MIGRATE = Action.SERVE, Action.TRY_LOCK, Action.MIGRATE
 WAIT, REFUSE, GIVE_UP = Action.WAIT, Action.REFUSE, Action.GIVE_UP

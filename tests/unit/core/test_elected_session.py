@@ -21,7 +21,7 @@ from api.migrations.errors import (
     WaitTimeout,
     causes,
 )
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance, apply_all
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 from tests.unit.electors.kubernetes.election import Election
 
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a")}, frozenset("b"))

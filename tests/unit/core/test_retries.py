@@ -14,7 +14,7 @@ from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.core.wait_budget import WaitBudget
 from api.migrations.errors import AlreadyFailed, ConnectionLost, MigrationError, RevisionFailed
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance, apply_all
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a")}, frozenset("b"))
 WORDS = "terminating connection due to administrator command"

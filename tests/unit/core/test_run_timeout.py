@@ -12,7 +12,7 @@ from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, com
 from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
 from api.migrations.errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout, WaitTimeout
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance
 
 STRANGER = Holder("other-1", 4242)
 CHAIN = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))

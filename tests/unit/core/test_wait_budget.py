@@ -8,7 +8,7 @@ from api.migrations.core.decision import Policy
 from api.migrations.core.schema import CodeRevisions
 from api.migrations.core.status import Holder
 from api.migrations.errors import DatabaseUnreachable, WaitTimeout
-from tests.unit.core.fakes import Database, FakeClock, Instance
+from tests.support.fakes import Database, FakeClock, Instance
 
 CODE = CodeRevisions({"a": frozenset()}, frozenset("a"))
 FIRST, SECOND = Holder("first", 11), Holder("second", 22)

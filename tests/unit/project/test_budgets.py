@@ -5,7 +5,7 @@ import re
 import pytest
 
 from api.migrations import startup_integration
-from api.migrations.cli import main as cli
+from api.migrations.cli import signals
 from api.migrations.errors import (
     ConfigurationError,
     DatabaseUnreachable,
@@ -15,7 +15,7 @@ from api.migrations.errors import (
     WaitTimeout,
 )
 from api.migrations.settings import MigrationSettings
-from tests.manifests import (
+from tests.support.manifests import (
     APP_SPEC,
     COMPOSE,
     KUBERNETES,
@@ -63,7 +63,7 @@ def of(manifest: Document) -> MigrationSettings:
 
 def test_the_way_to_the_end_covers_our_own() -> None:
     """The figure that grace periods are compared with is more than what a rollback may take."""
-    assert max(cli.CANCEL_SECONDS, startup_integration.CANCEL_SECONDS) * 2 < TO_END_SECONDS
+    assert max(signals.CANCEL_SECONDS, startup_integration.CANCEL_SECONDS) * 2 < TO_END_SECONDS
 
 
 @pytest.mark.parametrize("patch", [[], LEADERS["spec"]["template"]["spec"]["containers"][0]["env"]])

@@ -11,7 +11,7 @@ from tests.conftest import PROJECT
 
 SUITE = """
 import pytest
-from tests.servers import optional
+from tests.support.servers import optional
 
 def test_passes(): pass
 

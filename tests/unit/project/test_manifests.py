@@ -10,8 +10,19 @@ import kubernetes_validate
 import pytest
 
 from api.migrations.settings import MigrationSettings, Strategy
-from tests import app_spec, manifests
-from tests.manifests import APP_SPEC, KUBERNETES, KUSTOMIZATIONS, MANIFESTS, container, documents, named, pod, read
+from tests.support import manifests
+from tests.support.manifests import (
+    APP_SPEC,
+    KUBERNETES,
+    KUSTOMIZATIONS,
+    MANIFESTS,
+    container,
+    documents,
+    named,
+    pod,
+    read,
+)
+from tests.unit.project import app_spec
 
 OLDEST = "1.31"
 """Where the Job's failure policy and the budget's eviction policy are stable."""

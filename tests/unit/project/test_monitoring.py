@@ -10,9 +10,9 @@ import pytest
 
 from api.migrations.core.status import Status
 from api.migrations.web.metrics import MigrationCollector
-from tests.acceptance.project import ROOT
-from tests.servers import program
-from tests.waiting import FOREVER_SECONDS
+from tests.support.project import ROOT
+from tests.support.servers import program
+from tests.support.waiting import FOREVER_SECONDS
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 CASES = ROOT / "deploy" / "prometheus" / "alerts_test.yml"

@@ -8,11 +8,11 @@ from itertools import count
 
 import pytest
 
-from tests import waiting
 from tests.conftest import PROJECT
-from tests.pace import LARGEST, VARIABLE
+from tests.support import waiting
+from tests.support.pace import LARGEST, VARIABLE
 
-ASK = f"import os; from tests.pace import scaled; print(scaled(2), os.environ[{VARIABLE!r}])"
+ASK = f"import os; from tests.support.pace import scaled; print(scaled(2), os.environ[{VARIABLE!r}])"
 
 
 def asked(told: str) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.migrations.runtime.dns import ResolvingLoop, run
-from tests.waiting import FOREVER_SECONDS
+from tests.support.waiting import FOREVER_SECONDS
 
 ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
 

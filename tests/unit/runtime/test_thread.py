@@ -7,7 +7,7 @@ import pytest
 
 from api.migrations.errors import WaitTimeout
 from api.migrations.runtime.thread import MigrationThread
-from tests.waiting import FOREVER_SECONDS
+from tests.support.waiting import FOREVER_SECONDS
 
 
 class Stuck:

@@ -4,11 +4,13 @@ import logging
 
 import pytest
 
-from api.migrations.cli import output as terminal
+from api.migrations.cli import output
+from api.migrations.cli.results import SchemaReport
+from api.migrations.core.status import Status
 from api.migrations.errors import MigrationError
 from api.migrations.logs import ConsoleFormatter, PlainFormatter
 from api.migrations.text.printable import printable
-from api.migrations.web.status_page.markup import element
+from api.migrations.web.status_page.page import render
 
 EVIL = "a\x1b[2J\x07\x9b31m\u202eb\r\nINFO forged\u2028\x7f"
 LINE_BREAK = "\n"
@@ -42,11 +44,11 @@ def test_a_line_of_the_log_stays_one_line(formatter: logging.Formatter) -> None:
 
 def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
     """In a result, an error and the plan of a downgrade; JSON has escapes of its own."""
-    result = {"message": EVIL, "pending": [EVIL]}
-    terminal.show(result, as_json=False)
-    terminal.complain(MigrationError(EVIL), as_json=False)
-    terminal.confirm((EVIL,), lambda revision: revision, yes=True)
-    terminal.show(result, as_json=True)
+    result = SchemaReport(message=EVIL, steps=[EVIL])
+    output.show(result, as_json=False)
+    output.complain(MigrationError(EVIL), as_json=False)
+    output.confirm((EVIL,), lambda revision: revision, yes=True)
+    output.show(result, as_json=True)
     out, err = capsys.readouterr()
     assert (out.count(SHOWN), err.count(SHOWN)) == (2, 2)
     assert set(out + err) - {"\n"} == {one for one in out + err if one.isprintable()}
@@ -54,4 +56,6 @@ def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) 
 
 def test_the_page_has_none() -> None:
     """A name that changes the direction of writing would read as another one."""
-    assert element("p", EVIL, title=EVIL) == f'<p title="{SHOWN}">{printable(EVIL, keep=LINE_BREAK)}</p>'
+    page = render(Status(instance=EVIL), 0.0)
+    assert printable(EVIL, keep=LINE_BREAK) in page
+    assert {one for one in page if not one.isprintable()} == {LINE_BREAK}

@@ -10,7 +10,7 @@ from sqlalchemy import URL
 
 from api.migrations.errors import ConfigurationError
 from api.migrations.urls.database_url import DatabaseURL
-from tests.servers import program, self_signed
+from tests.support.servers import program, self_signed
 
 SECRET = "geh3im"
 

@@ -18,8 +18,8 @@ from api.migrations.core.schema import CodeRevisions, Observed, Schema, SchemaSt
 from api.migrations.core.status import Counters, Holder, LastRun, LockStatus, Phase, Progress, Status, Tracker
 from api.migrations.errors import DatabaseUnreachable
 from api.migrations.web.metrics import RESULTS, MigrationCollector, route
-from tests.acceptance.project import ROOT
-from tests.unit.core.fakes import Database, FakeClock, FakeSession, Instance, apply_all
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
+from tests.support.project import ROOT
 
 NOW = 1000.0
 LINE = CodeRevisions({"a": frozenset(), "b": frozenset("a")}, frozenset("b"))

@@ -1,122 +1,139 @@
-"""The page for people at `/health/migrations`: the status as one HTML document that needs nothing else.
+"""The status page for browsers at `/health/migrations`: `page.html.mako` is the document, this module its values.
 
-No script, no asset: it must work from a phone, through a tunnel, while everything else answers 503. It is drawn from
-the same frozen status as the JSON, so looking at it asks the database nothing.
+The page has no script and loads nothing: it must work from a phone, through a tunnel, while everything else answers
+503. It shows the same frozen status as the JSON, so a request for it does not query the database.
 """
 
 from __future__ import annotations
 
-from ...core.schema import SchemaState
+from base64 import b64encode
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+
+from mako.template import Template
+
+from ...core.schema import SchemaState, invalid_index_advice
 from ...core.status import Phase, Status
-from .markup import Html, element, joined, void
-from .sections import clock, facts, names, sections
-from .style import HEADERS as HEADERS
-from .style import STYLE, icon
+from ...text.printable import printable
 
-REFRESH_SECONDS = {False: 2, True: 10}
-"""By readiness."""
-
-_OURS = {"text/html", "application/json", "application/*", "*/*"}
+SHOWN = 12
+"""A list shows so many revisions and counts the others."""
 _HEADLINES = {
-    Phase.STARTING: "Starting",
     Phase.CHECKING: "Reading the database",
-    Phase.WAITING: "Waiting",
-    Phase.MIGRATING: "Migrating",
     Phase.VERIFYING: "Verifying the schema",
-    Phase.READY: "Ready",
     Phase.FAILED: "Failed, not ready",
     Phase.OFF: "Ready, the schema is not checked",
 }
-_STATES = {
-    SchemaState.UNKNOWN: "not read yet",
-    SchemaState.EMPTY: "empty",
-    SchemaState.BEHIND: "behind this build",
-    SchemaState.AT_HEAD: "at head",
-    SchemaState.AHEAD: "ahead of this build",
-    SchemaState.DIVERGED: "diverged from this build",
-    SchemaState.DIRTY: "half applied",
+_SOURCE = Path(__file__).with_name("page.html.mako").read_text(encoding="utf-8")
+_STYLE = _SOURCE.partition("<style>")[2].partition("</style>")[0].encode()
+HEADERS = {
+    "Content-Security-Policy": (
+        f"default-src 'none'; style-src 'sha256-{b64encode(sha256(_STYLE).digest()).decode()}'; "
+        "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
 }
 
 
 def prefers_html(accept: str) -> bool:
-    """Whether an `Accept` header asks for a page: it names `text/html`, and nothing that JSON is with more weight.
+    """Whether an `Accept` header names `text/html`, and before it nothing that matches JSON.
 
-    Of two that weigh the same the first one counts: browsers name HTML first, everything else never does.
+    A greater weight comes first, then the order: browsers name HTML first, other clients never do.
     """
     offers = sorted(map(_offer, accept.lower().split(",")), key=lambda offer: -offer[1])
-    best = next((kind for kind, weight in offers if weight > 0 and kind in _OURS), "*/*")
-    return best == "text/html"
+    known = {"text/html", "application/json", "application/*", "*/*"}
+    return next((kind for kind, weight in offers if weight > 0 and kind in known), None) == "text/html"
 
 
 def _offer(text: str) -> tuple[str, float]:
     kind, *parameters = (part.strip() for part in text.split(";"))
-    weight = next((p[2:] for p in parameters if p.startswith("q=")), "1")
     try:
-        return kind, float(weight)
+        return kind, float(next((one[2:] for one in parameters if one.startswith("q=")), "1"))
     except ValueError:
         return kind, 0.0
 
 
 def render(status: Status, now: float) -> str:
-    """The document.
+    """The document; `now` is in epoch seconds, and ages are relative to it."""
+    facts = {"status": status, "schema": status.schema, "lock": status.lock_status, "now": now, "shown": SHOWN}
+    views = {"tone": _tone(status), "headline": _headline(status), "fleet": _fleet(status, now)}
+    helpers = {"clock": _clock, "duration": _duration, "joined": _joined, "names": _names, "split": _split_pending}
+    return str(_template().render(**facts, **views, **helpers, index_advice=invalid_index_advice))
 
-    Args:
-        status: what is shown.
-        now: epoch seconds, for what is told as an age.
-    """
-    tone, headline = _tone(status), _headline(status)
-    head = element(
-        "head",
-        void("meta", charset="utf-8"),
-        void("meta", name="viewport", content="width=device-width, initial-scale=1"),
-        void("meta", http_equiv="refresh", content=REFRESH_SECONDS[status.ready]),
-        element("title", f"{headline} · {status.instance}"),
-        void("link", rel="icon", href=icon(tone)),
-        # ours, and hashed as it stands
-        element("style", Html(STYLE)),
-    )
-    main = element("main", _header(status, tone, headline), *sections(status, now), _footer(status, now))
-    return f"<!doctype html>\n{element('html', head, element('body', main), lang='en')}\n"
+
+@cache
+def _template() -> Template:
+    filters = {"imports": [f"from {__name__} import visible"], "default_filters": ["visible", "h"]}
+    return Template(_SOURCE, **filters, strict_undefined=True)  # noqa: S702 - the default filters escape
+
+
+def visible(value: object) -> str:
+    """The value as text, with its control characters as escape sequences; the filter `h` then escapes it as HTML."""
+    return printable(str(value), keep="\n\t")
 
 
 def _tone(status: Status) -> str:
+    warning = status.lock_status.blocked_by or status.invalid_indexes or status.reachable is False
     if status.phase is Phase.FAILED:
         return "bad"
-    if status.lock_status.blocked_by or status.invalid_indexes or status.reachable is False:
+    if warning or status.phase is Phase.OFF or (status.ready and status.schema.state is SchemaState.AHEAD):
         return "warn"
-    if status.ready:
-        return "warn" if status.schema.state is SchemaState.AHEAD or status.phase is Phase.OFF else "ok"
-    return "busy"
+    return "ok" if status.ready else "busy"
 
 
 def _headline(status: Status) -> str:
-    holder = status.lock_status.holder
     if status.phase in {Phase.WAITING, Phase.MIGRATING} and status.lock_status.blocked_by:
         return "The migration is blocked"
     if status.phase is Phase.WAITING and status.reachable is False:
         return "Waiting for the database"
-    if status.phase is Phase.WAITING and holder is not None:
+    if status.phase is Phase.WAITING and (holder := status.lock_status.holder):
         return f"Waiting while {holder.instance} migrates"
     if status.phase is Phase.READY and status.schema.state is SchemaState.AHEAD:
         return "Ready, on a newer schema"
-    return _HEADLINES[status.phase]
+    return _HEADLINES.get(status.phase, status.phase.capitalize())
 
 
-def _header(status: Status, tone: str, headline: str) -> Html:
-    schema = status.schema
-    where = [element("code", names(schema.revisions))]
-    if schema.heads and schema.heads != schema.revisions:
-        where += [Html(" → "), element("code", names(schema.heads))]
-    stands = [("database", joined(*where)), ("schema", _STATES[schema.state]), ("phase", status.phase)]
-    if status.reachable is False:
-        stands.insert(0, ("database", "not reachable"))
-    said = status.message or (str(status.lock_status) if status.lock_status.holder else None)
-    text = element("p", said) if said else None
-    return element("header", element("h1", headline), text, facts(*stands), class_=tone)
+def _fleet(status: Status, now: float) -> Iterator[tuple[str, bool, str, str, str]]:
+    """For each instance its name, whether it is this one, its role with a CSS class, and its session."""
+    members, ready = status.lock_status.fleet, "ready" if status.ready else "not ready"
+    # the server keeps only the beginning of a long name
+    cut = [m for m in members if len(m.instance.encode()) > 30 and status.instance.startswith(m.instance)]
+    here = cut or [m for m in members if m.instance == status.instance]
+    if not here:
+        yield status.instance, True, ready, "ok" if status.ready else "", ""
+    for member in members:
+        role = f"{member.role}, {ready}" if member in here else member.role
+        age = "" if member.since is None else f"pid {member.pid}, connected for {_duration(now - member.since)}"
+        yield member.instance, member in here, role, "busy" if member.role == "migrating" else "", age
 
 
-def _footer(status: Status, now: float) -> Html:
-    known = [status.instance, f"release {status.release}" if status.release else None, status.strategy, status.dialect]
-    key = element("p", f"lock {status.lock_key}") if status.lock_key else None
-    again = f"As of {clock(now)}; again every {REFRESH_SECONDS[status.ready]} s."
-    return element("footer", " · ".join(filter(None, known)), key, element("p", again))
+def _split_pending(status: Status) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The pending revisions that the run has applied, and those that it has not."""
+    pending, progress = status.schema.pending, status.progress
+    # the instance may have read the list before the run or during it; either way the tail is not applied
+    split = max(0, len(pending) - progress.total + progress.applied) if progress.total else 0
+    return pending[:split], pending[split:]
+
+
+def _joined(separator: str, *parts: str | None) -> str:
+    return separator.join(filter(None, parts))
+
+
+def _names(revisions: Iterable[str]) -> str:
+    return ", ".join(sorted(revisions)) or "base"
+
+
+def _clock(epoch_seconds: float | None, pattern: str = "%H:%M:%S") -> str:
+    return "" if epoch_seconds is None else f"{datetime.fromtimestamp(epoch_seconds, UTC):{pattern}} UTC"
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 120:
+        return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

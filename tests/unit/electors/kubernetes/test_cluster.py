@@ -11,7 +11,7 @@ from api.migrations.electors.kubernetes.elector import LeaseElection
 from api.migrations.electors.registry import elector_of
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import MigrationSettings, Strategy
-from tests.lease_api import NAMESPACE, LeaseApi
+from tests.support.lease_api import NAMESPACE, LeaseApi
 
 NOWHERE = "/nonexistent"
 SECRET = "geh3im"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.elector_contract import STRANGER, Arena, ElectorContract
+from tests.support.elector_contract import STRANGER, Arena, ElectorContract
 from tests.unit.electors.kubernetes.election import Election, FakeElector
 
 

@@ -11,7 +11,7 @@ from api.migrations.electors.kubernetes.client import StoredLease
 from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings
 from api.migrations.electors.kubernetes.renewal import LeaseKeeper, LoopWatchdog
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
-from tests.unit.core.fakes import FOREVER_SECONDS, FakeClock
+from tests.support.fakes import FOREVER_SECONDS, FakeClock
 
 TEMPO = LeaseTimings(15)
 MINE: Any = StoredLease(LeaseRecord("one_1", 15), None)  # type: ignore[arg-type]

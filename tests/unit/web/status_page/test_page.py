@@ -5,22 +5,35 @@ import hashlib
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 
 import httpx
 import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Recorded, Schema, SchemaState
-from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Status
+from api.migrations.core.status import (
+    Blocker,
+    Holder,
+    LastRun,
+    LockStatus,
+    Member,
+    Phase,
+    Progress,
+    Retry,
+    Statement,
+    Status,
+)
+from api.migrations.text.printable import printable
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import routes
-from api.migrations.web.status_page.markup import Html, element
-from api.migrations.web.status_page.page import prefers_html, render
-from api.migrations.web.status_page.sections import SHOWN
+from api.migrations.web.status_page import page as status_page
+from api.migrations.web.status_page.page import SHOWN, prefers_html, render
 from tests.unit.web.test_health import STATUS
 
 NOW = 1700000105.0
-EVIL = "<script>alert('1')</script>\"&"
+EVIL = "<script>alert('1')</script>\"&\x1b[2J\u202e"
+LOCK = STATUS.lock_status
 BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,*/*;q=0.8"
 VOID = {"meta", "link"}
 
@@ -67,30 +80,59 @@ def titles(status: Status) -> set[str | None]:
     return {section["aria-labelledby"] for section in drawn(status).all("section")}
 
 
-def test_what_is_not_markup_is_escaped_wherever_it_is_put() -> None:
-    """Text and attributes; only what this module made stays."""
-    made = element("a", EVIL, Html("<b>"), None, title='"><script>', hidden_=None)
-    assert made == (
-        '<a title="&quot;&gt;&lt;script&gt;">&lt;script&gt;alert(&#x27;1&#x27;)&lt;/script&gt;&quot;&amp;<b></a>'
-    )
-
-
-def test_foreign_words_stay_words() -> None:
-    """Whoever names an instance, a session, a table or an error writes no markup into the page."""
-    blocker = Blocker(7, EVIL, EVIL, EVIL, 1.0, EVIL, EVIL)
-    status = replace(
-        STATUS,
-        instance=EVIL,
-        release=EVIL,
-        message=EVIL,
-        invalid_indexes=(EVIL,),
-        schema=Schema(SchemaState.BEHIND, frozenset({EVIL}), frozenset({EVIL + "2"}), (EVIL,)),
-        lock_status=replace(STATUS.lock_status, holder=Holder(EVIL, 1, None, EVIL), blocked_by=(blocker,), grant=EVIL),
-        last_run=LastRun("failed", EVIL, None, None, (EVIL,), EVIL, (), EVIL),
-    )
-    page = render(status, NOW)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        *({name: EVIL} for name in ("instance", "release", "strategy", "dialect", "lock_key", "message")),
+        {"invalid_indexes": (EVIL,)},
+        {"schema": replace(STATUS.schema, revisions=frozenset({EVIL}))},
+        {"schema": replace(STATUS.schema, heads=frozenset({EVIL}))},
+        {"schema": replace(STATUS.schema, pending=(EVIL,))},
+        {"schema": replace(STATUS.schema, pending=(EVIL,)), "progress": Progress(0, 1, EVIL)},
+        {"schema": replace(STATUS.schema, pending=(EVIL, "d")), "progress": Progress(1, 2, "d")},
+        {"schemas": {EVIL: Schema()}},
+        {"schemas": {"main": Schema(revisions=frozenset({EVIL}))}},
+        {"lock_status": replace(LOCK, holder=Holder(EVIL))},
+        {"lock_status": replace(LOCK, holder=Holder(EVIL)), "message": None},
+        {"lock_status": replace(LOCK, holder=Holder(EVIL), blocked_by=())},
+        {"lock_status": replace(LOCK, holder=Holder("web-1", 1, None, EVIL))},
+        {"lock_status": replace(LOCK, statement=Statement(EVIL))},
+        {"lock_status": replace(LOCK, statement=Statement("ALTER", EVIL, 3.0))},
+        {"lock_status": replace(LOCK, grant=EVIL)},
+        {"lock_status": replace(LOCK, blocked_by=(Blocker(7, EVIL, EVIL, EVIL, 1.0, EVIL, EVIL),))},
+        {"lock_status": replace(LOCK, fleet=(Member(EVIL, "waiting", 1),))},
+        {"lock_status": replace(LOCK, fleet=(Member("web-1", EVIL, 1),))},
+        {"last_run": LastRun(EVIL, "web-1")},
+        {"last_run": LastRun("failed", EVIL)},
+        {"last_run": LastRun("failed", "web-1", applied=(EVIL,))},
+        {"last_run": LastRun("failed", "web-1", error=EVIL)},
+        {"last_run": LastRun("failed", "web-1", failed=EVIL)},
+        {"recent": (Recorded(EVIL, "upgrade", "applied", "web-1", NOW),)},
+        {"recent": (Recorded("c", EVIL, "applied", "web-1", NOW),)},
+        {"recent": (Recorded("c", "upgrade", EVIL, "web-1", NOW),)},
+        {"recent": (Recorded("c", "upgrade", "applied", EVIL, NOW),)},
+    ],
+)
+def test_hostile_text_stays_text_in_every_field(changes: dict[str, object]) -> None:
+    """A name, a message or an error writes no markup into the page, and no control or bidi character."""
+    page = render(replace(STATUS, **changes), NOW)  # type: ignore[arg-type]
+    assert printable(EVIL) in Document(page).text
     assert "<script" not in page
-    assert Document(page).text.count(EVIL) > 15
+    assert {one for one in page if not one.isprintable()} == {"\n"}
+
+
+def test_hostile_text_stays_in_its_attribute() -> None:
+    """Quotes do not end the label of a bar."""
+    page = drawn(replace(STATUS, lock_status=replace(LOCK, statement=Statement("ALTER", EVIL, 3.0))))
+    assert page.all("progress")[1] == {"max": "100", "value": "3.0", "aria-label": f"{printable(EVIL)}: 3 %"}
+
+
+def test_no_expression_of_the_template_has_a_filter_of_its_own() -> None:
+    """`| n` would switch escaping off."""
+    source = Path(status_page.__file__).with_name("page.html.mako").read_text(encoding="utf-8")
+    assert "${" in source
+    assert "|" not in source
+    assert "filter=" not in source
 
 
 def test_it_says_where_the_schema_stands() -> None:
@@ -106,7 +148,7 @@ def test_it_says_who_is_in_the_way() -> None:
     assert "The migration is blocked" in page.text
     for words in ("reports pid 77", "idle in transaction for 12 s", "user app", "AccessExclusiveLock on accounts"):
         assert words in page.text, words
-    assert page.all("section")[0]["aria-labelledby"] == "in"
+    assert page.all("section")[0]["aria-labelledby"] == "blocked"
 
 
 def test_without_a_message_it_tells_what_the_holder_does() -> None:
@@ -140,7 +182,7 @@ def test_what_the_run_has_applied_is_told_from_what_is_left() -> None:
 def test_a_try_whose_time_has_come_is_under_way() -> None:
     """Never a negative number of seconds."""
     status = replace(STATUS, progress=replace(STATUS.progress, next_try_at=NOW - 3))
-    assert "attempt 2 did not get its lock; the next one is under way" in drawn(status).text
+    assert "attempt 2 did not acquire its table lock; the next attempt is running" in drawn(status).text
 
 
 def test_a_thousand_revisions_are_counted() -> None:
@@ -148,6 +190,19 @@ def test_a_thousand_revisions_are_counted() -> None:
     schema = Schema(SchemaState.EMPTY, pending=tuple(f"r{number}" for number in range(1000)))
     text = drawn(replace(STATUS, schema=schema, progress=Progress())).text
     assert f"r{SHOWN - 1} and {1000 - SHOWN} more" in text
+
+
+def test_a_long_run_counts_its_earlier_revisions() -> None:
+    """The list has its newest revisions, and the number is that of the others."""
+    run = LastRun("applied", "web-1", applied=tuple(f"r{number}" for number in range(SHOWN + 1)))
+    assert "and 1 earlier r1 ✓" in drawn(replace(STATUS, last_run=run)).text
+
+
+def test_a_holder_between_two_attempts_pauses() -> None:
+    """It executes nothing then."""
+    text = drawn(replace(STATUS, lock_status=replace(LOCK, statement=None, retry=Retry(2, 5.0)))).text
+    assert f"pauses {Retry(2, 5.0)}" in text
+    assert "executes" not in text
 
 
 def test_it_shows_the_fleet() -> None:
@@ -215,7 +270,7 @@ def test_what_others_have_done_is_listed_too() -> None:
 
 def test_there_is_no_section_without_content() -> None:
     """A calm page when all is well, and only what is known when nothing is."""
-    assert titles(STATUS) == {"in", "invalid", "pending", "lock", "fleet", "last"}
+    assert titles(STATUS) == {"blocked", "invalid", "pending", "lock", "fleet", "last"}
     assert titles(Status()) == {"fleet"}
     assert titles(Status(Phase.READY, schema=Schema(SchemaState.AT_HEAD))) == {"fleet"}
 

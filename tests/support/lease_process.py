@@ -1,4 +1,4 @@
-"""A candidate for a Lease in a process of its own, to be stopped and killed: `python -m tests.lease_process`.
+"""A candidate for a Lease in a process that a test can stop and kill: `python -m tests.support.lease_process`.
 
 It reads one word a line (`try`, `confirm`, `lost`, `release`) and answers each with one line.
 """
@@ -15,44 +15,44 @@ from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElect
 from api.migrations.errors import MigrationError
 from api.migrations.runtime.dns import run
 from api.migrations.settings import MigrationSettings
-from tests.warm import Process
+from tests.support.warm import Process
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Candidate:
-    """The process, seen from the test."""
+    """The process, as the test uses it."""
 
     def __init__(self, process: "subprocess.Popen[str]") -> None:
         self.process = process
 
     def say(self, word: str) -> None:
-        """Tell it what to do."""
+        """Write one word to the process."""
         assert self.process.stdin is not None
         self.process.stdin.write(f"{word}\n")
         self.process.stdin.flush()
 
     def hear(self) -> str:
-        """What it answers, once it does."""
+        """Wait for its answer and return it."""
         assert self.process.stdout is not None
         return self.process.stdout.readline().strip()
 
     def ask(self, word: str) -> str:
-        """Both."""
+        """Write one word and return the answer."""
         self.say(word)
         return self.hear()
 
     def leads(self) -> bool:
-        """Whether it got the Lease by one more try."""
+        """Return whether one more try acquired the Lease."""
         return self.ask("try") == "True"
 
 
 @contextmanager
 def candidate(instance: str, lease: str, seconds: int) -> Iterator[Candidate]:
-    """A process that runs, for the cluster of the test's KUBECONFIG; killed at the end."""
+    """Run a process for the cluster of the test's KUBECONFIG; kill it at the end."""
     own = {"INSTANCE": instance, "LEASE_NAME": lease, "LEASE_SECONDS": str(seconds)}
     environment = {**os.environ, **{f"MIGRATION_{name}": value for name, value in own.items()}}
-    command = [sys.executable, "-m", "tests.lease_process"]
+    command = [sys.executable, "-m", "tests.support.lease_process"]
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with Process(command, cwd=ROOT, env=environment, text=True, **pipes) as process:  # type: ignore[call-overload]
         try:
@@ -79,7 +79,7 @@ async def obey(elector: LeaseElector, word: str) -> object:
 
 
 async def main() -> None:
-    """Obey until the test goes away."""
+    """Answer words until the test closes standard input."""
     elector = LeaseElection.build(MigrationSettings.load(), "unnamed").elector()
     while word := (await asyncio.to_thread(sys.stdin.readline)).strip():
         sys.stdout.write(f"{await obey(elector, word)}\n")

@@ -12,7 +12,7 @@ Key = tuple[str, str]
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
 MICRO_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}(Z|[+-]\d\d:\d\d)")
-"""What the API server parses: six digits of a second, never fewer."""
+"""The time format that the API server parses: exactly six digits of a second."""
 REASONS = {
     400: "BadRequest",
     401: "Unauthorized",
@@ -28,7 +28,7 @@ REASONS = {
 
 
 class Refusal(Exception):
-    """An answer that is a `Status` object."""
+    """A refused request, with the `Status` object of the answer."""
 
     def __init__(self, code: int, message: str, reason: str = "") -> None:
         super().__init__(message)
@@ -54,14 +54,14 @@ class LeaseStore:
     _guard: threading.RLock = field(default_factory=threading.RLock)
 
     def get(self, key: Key) -> Object:
-        """The Lease, or the refusal `NotFound`."""
+        """Return the Lease, or raise the refusal `NotFound`."""
         with self._guard:
             if key not in self._leases:
                 raise Refusal(404, f'leases.coordination.k8s.io "{key[1]}" not found')
             return _copy(self._leases[key])
 
     def create(self, key: Key, body: Object) -> Object:
-        """Store a Lease that is not there yet."""
+        """Store a Lease that does not exist yet."""
         with self._guard:
             if key[0] not in self.namespaces:
                 raise Refusal(404, f'namespaces "{key[0]}" not found')
@@ -77,7 +77,7 @@ class LeaseStore:
         """Store a changed Lease; its resourceVersion must be the stored one's."""
         with self._guard:
             given, stored = body["metadata"], self._leases.get(key)
-            # the real server creates what is not there, unless the caller names the object that it read
+            # the real server creates a missing object, unless the caller names the object that it read
             if stored is None and not given.get("uid"):
                 return self.create(key, {**body, "metadata": {**given, "resourceVersion": None}})
             if stored is None or given.get("uid", stored["metadata"]["uid"]) != stored["metadata"]["uid"]:
@@ -90,25 +90,25 @@ class LeaseStore:
             return _copy(stored) if body == stored else self._keep(key, body)
 
     def copy(self) -> "LeaseStore":
-        """Another one that knows the same."""
+        """Return another store with the same Leases."""
         with self._guard:
             return LeaseStore(self.namespaces, dict(self._leases), self._version)
 
     def delete(self, key: Key) -> Object:
-        """Forget a Lease."""
+        """Delete a Lease."""
         with self._guard:
             self.get(key)
             del self._leases[key]
             return {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success"}
 
     def edit(self, key: Key, **spec: Any) -> Object:
-        """Change fields of the spec as another client would that has read the newest version."""
+        """Change fields of the spec, as another client does that has read the newest version."""
         with self._guard:
             lease = self.get(key)
             return self.replace(key, {**lease, "spec": {**lease["spec"], **spec}})
 
     def annotate(self, key: Key, **annotations: str) -> Object:
-        """Change something that is not the spec."""
+        """Change the annotations and not the spec."""
         with self._guard:
             lease = self.get(key)
             return self.replace(key, {**lease, "metadata": {**lease["metadata"], "annotations": annotations}})
@@ -126,7 +126,7 @@ class LeaseStore:
 
 
 def decode(key: Key, raw: bytes) -> Object:
-    """The body of a request as far as the decoder checks it, before anything is looked up."""
+    """Return the body of a request after the decoder's checks, before anything is looked up."""
     try:
         body: Object = json.loads(raw)
     except ValueError:

@@ -1,4 +1,4 @@
-"""What every database's own lock must do, seen through the `MigrationSession` that takes it.
+"""What every database's own lock must do, seen through the `MigrationSession` that acquires it.
 
 A test module subclasses `LockContract`, or `SessionLockContract` where the lock outlives a transaction, and has a
 fixture `arena`:
@@ -25,26 +25,26 @@ from api.migrations.core.protocols import MigrationRequest, OperatorSession
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.status import Tracker
 from api.migrations.errors import HoldLost
-from tests.unit.core.fakes import FOREVER_SECONDS, assembled, tree
-from tests.waiting import until, wait_until
-from tests.warm import Process
+from tests.support.fakes import FOREVER_SECONDS, assembled, tree
+from tests.support.waiting import until, wait_until
+from tests.support.warm import Process
 
 RIVALS = 10
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 GROUND = 'op.execute("CREATE TABLE t (n integer)")'
 HEAD = MigrationRequest("upgrade", "head")
 
 
 @dataclass(frozen=True)
 class Arena:
-    """Where sessions meet, empty at the start of each test.
+    """Where sessions compete, empty at the start of each test.
 
     Attributes:
         url: the database.
-        other_url: another one, on the same server where there is one.
-        lose: makes a session that holds the lock lose it, and live on.
+        other_url: another database, on the same server if there is one.
+        lose: makes a session that holds the lock lose it and stay open.
         losing: body of a revision that does the same to the session that runs it.
-        names_holder: whether the lock tells which instance has it before that has begun a revision.
+        names_holder: whether the lock names its holder before that has begun a revision.
     """
 
     url: str
@@ -55,7 +55,7 @@ class Arena:
 
 
 class Sessions:
-    """Makes open sessions, and closes at the end of the test all that it made."""
+    """Makes open sessions, and closes all of them at the end of the test."""
 
     def __init__(self, arena: Arena, ini: Path) -> None:
         self.arena = arena
@@ -63,7 +63,7 @@ class Sessions:
         self._made: list[OperatorSession] = []
 
     async def __call__(self, instance: str, url: str | None = None, **settings: Any) -> OperatorSession:
-        """A new session of that instance."""
+        """Open a session of that instance."""
         settings = {"strategy": "advisory_lock", **settings}
         session = assembled(url or self.arena.url, self.ini, instance, **settings).session()
         self._made.append(session)
@@ -71,22 +71,22 @@ class Sessions:
         return session
 
     async def holder(self, instance: str = "first") -> OperatorSession:
-        """A new session that holds the lock."""
+        """Open a session that holds the lock."""
         session = await self(instance)
         assert await session.try_lock()
         return session
 
     async def close(self) -> None:
-        """Close them all."""
+        """Close all sessions."""
         for session in self._made:
             await session.close()
 
 
 @contextmanager
 def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> Iterator[list[Process]]:
-    """Processes that want the lock; none outlives the block."""
+    """Run processes that compete for the lock; none outlives the block."""
     words = [[sessions.arena.url, str(sessions.ini), f"rival-{i}", str(folder), str(rounds)] for i in range(n)]
-    started = [Process([sys.executable, "-m", "tests.rival", *each], cwd=ROOT) for each in words]
+    started = [Process([sys.executable, "-m", "tests.support.rival", *each], cwd=ROOT) for each in words]
     try:
         yield started
     finally:
@@ -96,40 +96,40 @@ def rivals(sessions: Sessions, folder: Path, n: int, rounds: int) -> Iterator[li
 
 
 class LockContract:
-    """Holds for every lock."""
+    """Tests that every lock must pass."""
 
     @pytest.fixture
     async def sessions(self, arena: Arena, tmp_path: Path) -> AsyncIterator[Sessions]:
-        """Makes sessions of the arena; their history makes a table and then loses the lock."""
+        """Yield a function that opens sessions of the arena; their history creates a table and then loses the lock."""
         insert = 'op.execute("INSERT INTO t VALUES (1)")\n'
         made = Sessions(arena, tree(tmp_path / "history", GROUND, insert + arena.losing))
         yield made
         await made.close()
 
-    async def test_one_of_many_takes_it(self, sessions: Sessions) -> None:
-        """They all try at the same moment, and a try that fails has not waited for the one that holds it."""
+    async def test_one_of_many_sessions_acquires_the_lock(self, sessions: Sessions) -> None:
+        """Ten sessions try the lock at the same moment: one acquires it, and the others fail without waiting."""
         all_of_them = [await sessions(f"rival-{number}") for number in range(RIVALS)]
         tries = asyncio.gather(*(session.try_lock() for session in all_of_them))
         won = await asyncio.wait_for(tries, FOREVER_SECONDS)
         assert sorted(won) == [False] * (RIVALS - 1) + [True]
 
-    async def test_unlock_frees_it_at_once(self, sessions: Sessions) -> None:
-        """The next try gets it, and the first one may not have it back."""
+    async def test_unlock_frees_the_lock_at_once(self, sessions: Sessions) -> None:
+        """The holder releases the lock: the next try of another session acquires it, and the first one cannot."""
         first, second = await sessions.holder(), await sessions("second")
         assert not await second.try_lock()
         await first.unlock()
         assert await second.try_lock()
         assert not await first.try_lock()
 
-    async def test_closing_frees_it(self, sessions: Sessions) -> None:
-        """Nothing of a session is left behind, however often it is closed."""
+    async def test_closing_a_session_frees_its_lock(self, sessions: Sessions) -> None:
+        """The holder's session is closed, twice: another session acquires the lock."""
         first, second = await sessions.holder(), await sessions("second")
         await first.close()
         await first.close()
         await until(second.try_lock, "the lock of a closed session", seconds=FOREVER_SECONDS)
 
-    async def test_a_session_may_take_it_again(self, sessions: Sessions) -> None:
-        """After it gave it back, and after it was closed and opened anew."""
+    async def test_a_session_can_acquire_the_lock_again(self, sessions: Sessions) -> None:
+        """A session releases the lock, or is closed and opened again: it can acquire the lock again."""
         first = await sessions.holder()
         await first.unlock()
         assert await first.try_lock()
@@ -137,8 +137,8 @@ class LockContract:
         await first.open()
         await until(first.try_lock, "its own lock", seconds=FOREVER_SECONDS)
 
-    async def test_the_death_of_the_process_frees_it(self, sessions: Sessions, tmp_path: Path) -> None:
-        """SIGKILL, while it does nothing."""
+    async def test_the_death_of_a_process_frees_its_lock(self, sessions: Sessions, tmp_path: Path) -> None:
+        """SIGKILL ends an idle process that holds the lock: another session acquires it."""
         second = await sessions("second")
         with rivals(sessions, tmp_path, 1, 0) as (process,):
             await asyncio.to_thread(wait_until, (tmp_path / "holds").exists, "a holder", seconds=FOREVER_SECONDS)
@@ -146,14 +146,14 @@ class LockContract:
             process.send_signal(SIGKILL)
             await until(second.try_lock, "the lock of a dead process", seconds=FOREVER_SECONDS)
 
-    async def test_never_two_at_once(self, sessions: Sessions, tmp_path: Path) -> None:
-        """Processes that take it again and again; each would notice another one inside."""
+    async def test_two_processes_never_hold_the_lock_at_once(self, sessions: Sessions, tmp_path: Path) -> None:
+        """Three processes acquire and release the lock 30 times each: two never hold it at once."""
         with rivals(sessions, tmp_path, 3, 30) as processes:
             codes = await asyncio.gather(*(asyncio.to_thread(process.wait, 120) for process in processes))
         assert codes == [0, 0, 0]
 
-    async def test_everybody_sees_who_has_it(self, sessions: Sessions) -> None:
-        """By the name of the instance where the lock can tell, and nobody before and after."""
+    async def test_every_session_sees_the_lock_holder(self, sessions: Sessions) -> None:
+        """Every session sees the holder, with its instance where the lock can tell, and none before and after."""
         second = await sessions("second")
         assert (await second.lock_status()).holder is None
         first = await sessions.holder("host:8000-17")
@@ -165,8 +165,8 @@ class LockContract:
         await first.unlock()
         assert (await second.lock_status()).holder is None
 
-    async def test_everybody_sees_that_it_is_held(self, sessions: Sessions) -> None:
-        """A look says so to the holder and to others, takes nothing and is in nobody's way."""
+    async def test_every_session_sees_whether_the_lock_is_held(self, sessions: Sessions) -> None:
+        """`lock_is_held` tells the holder and another session whether the lock is held, and acquires nothing."""
         first, second = await sessions("first"), await sessions("second")
         both = (first, second)
         assert [await session.lock_is_held() for session in both] == [False, False]
@@ -176,15 +176,15 @@ class LockContract:
         assert [await session.lock_is_held() for session in both] == [False, False]
         assert await second.try_lock()
 
-    async def test_two_databases_do_not_share_it(self, sessions: Sessions) -> None:
-        """Not even on one server."""
+    async def test_two_databases_do_not_share_a_lock(self, sessions: Sessions) -> None:
+        """A session holds the lock of one database: a session on another database acquires its own."""
         await sessions.holder()
         other = await sessions("other", sessions.arena.other_url)
         assert (await other.lock_status()).holder is None
         assert await other.try_lock()
 
-    async def test_two_names_do_not_share_it(self, sessions: Sessions) -> None:
-        """Neither of the lock, nor of the version table that it guards."""
+    async def test_two_names_do_not_share_a_lock(self, sessions: Sessions) -> None:
+        """A session holds the lock: one with another lock name or version table acquires its own."""
         await sessions.holder()
         for settings in ({"lock_name": "another"}, {"version_table": "another"}):
             other = await sessions("other", **settings)
@@ -192,17 +192,17 @@ class LockContract:
 
 
 class SessionLockContract(LockContract):
-    """Holds for locks that outlive a transaction."""
+    """Tests that every lock must pass that outlives a transaction."""
 
-    async def test_a_loss_is_noticed_when_it_is_given_back(self, sessions: Sessions) -> None:
-        """Somebody else may have had it meanwhile."""
+    async def test_a_holder_notices_a_lost_lock_when_it_unlocks(self, sessions: Sessions) -> None:
+        """The holder has lost the lock: `unlock` raises HoldLost, because another session may have held it."""
         first = await sessions.holder()
         await sessions.arena.lose(first)
         with pytest.raises(HoldLost):
             await first.unlock()
 
-    async def test_a_loss_is_noticed_before_the_version_changes(self, sessions: Sessions) -> None:
-        """In mid-revision: what it did is rolled back, and what went before it stays."""
+    async def test_a_holder_notices_a_lost_lock_before_the_version_changes(self, sessions: Sessions) -> None:
+        """A revision loses the lock: the run raises HoldLost, and only the revision before it stays applied."""
         first = await sessions.holder()
         with pytest.raises(HoldLost):
             await first.run(HEAD, ProgressReporter(Tracker()))

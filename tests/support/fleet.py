@@ -16,21 +16,21 @@ from typing import Any
 import httpx
 
 from devtools.ports import HOST, free_port
-from tests.acceptance.project import PLAIN, ROOT
-from tests.acceptance.vanishing import Namespace
-from tests.pace import scaled
-from tests.waiting import FOREVER_SECONDS, wait_until
-from tests.warm import Process
+from tests.support.pace import scaled
+from tests.support.project import PLAIN, ROOT
+from tests.support.vanishing import Namespace
+from tests.support.waiting import FOREVER_SECONDS, wait_until
+from tests.support.warm import Process
 
 WAIT_SECONDS = FOREVER_SECONDS
-"""For one thing to happen. Nothing takes that long."""
+"""The limit for one thing to happen; nothing takes that long."""
 
 MARK = "Running migrations"
-"""What the one that migrates says once, and nobody else ever does."""
+"""An instance that migrates logs this once; no other instance ever does."""
 
 
 def environment(url: str | None, **settings: str) -> dict[str, str]:
-    """This process's environment without its own settings, with the given ones."""
+    """Return this process's environment without its own settings, with the given ones."""
     kept = {k: v for k, v in os.environ.items() if k != "DATABASE_URL" and not k.startswith("MIGRATION_")}
     given = {"DATABASE_URL": url} if url is not None else {}
     return {**kept, "PYTHONUNBUFFERED": "1", **given, **settings}
@@ -58,7 +58,7 @@ class Instance:
         self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
-        # without keep-alive: a connection left open would be one more thing that can end at the wrong moment
+        # without keep-alive: an open connection would be one more thing that can end at the wrong moment
         limits = httpx.Limits(max_keepalive_connections=0)
         address, inside = (host.address, host.inside()) if host else (HOST, inside)
         url = f"http://{address}:{self.port}"
@@ -73,19 +73,19 @@ class Instance:
         return f"<{self.name} on {self.port}, exit code {self.process.poll()}>"
 
     def get(self, path: str, accept: str = "*/*") -> httpx.Response:
-        """Ask it. Raises `httpx.TransportError` while nothing listens."""
+        """Send a GET request. Raises `httpx.TransportError` while the port is closed."""
         return self._client.get(path, headers={"Accept": accept})
 
     def url(self, path: str) -> str:
-        """Where others ask it."""
+        """Return the URL of `path` for other clients."""
         return f"http://{HOST}:{self.port}{path}"
 
     def post(self, path: str, body: Any) -> httpx.Response:
-        """Send it JSON."""
+        """Send a POST request with a JSON body."""
         return self._client.post(path, json=body)
 
     def health(self) -> dict[str, Any]:
-        """What `/health/migrations` says; empty while nothing listens."""
+        """Return the answer of `/health/migrations`; empty while the port is closed."""
         try:
             body: dict[str, Any] = self.get("/health/migrations").json()
         except httpx.TransportError:
@@ -93,22 +93,22 @@ class Instance:
         return body
 
     def message(self) -> str:
-        """What `/health/migrations` says in words; empty while it has nothing to say, or nothing listens."""
+        """Return the message of `/health/migrations`; empty while it has none, or while the port is closed."""
         return self.health().get("message") or ""
 
     def phase(self) -> str | None:
-        """The phase it says it is in; None while nothing listens."""
+        """Return the phase of `/health/migrations`; None while the port is closed."""
         return self.health().get("phase")
 
     def ready(self) -> bool:
-        """Whether it may serve."""
+        """Return whether it is ready to serve."""
         try:
             return self.get("/health/ready").status_code == 200
         except httpx.TransportError:
             return False
 
     def log(self) -> str:
-        """Everything it has written so far."""
+        """Return everything that it has written so far."""
         return self._log.read_text(errors="replace")
 
     def kill(self, number: Signals) -> None:
@@ -116,16 +116,16 @@ class Instance:
         self.process.send_signal(number)
 
     def wait(self) -> int:
-        """Wait for its end; the exit code as a shell shows it: 143 for SIGTERM."""
+        """Wait for its end; return the exit code as a shell shows it: 143 for SIGTERM."""
         self.until(lambda: self.process.poll() is not None, "ended")
         return shell_code(self.process)
 
     def until(self, condition: Callable[[], bool], what: str, seconds: float = WAIT_SECONDS) -> None:
-        """Wait for something about it."""
+        """Wait until a condition of this instance holds."""
         wait_until(condition, f"{self!r} {what}", seconds=seconds)
 
     def close(self) -> None:
-        """End the process whatever it does."""
+        """Kill the process if it still runs."""
         if self.process.poll() is None:
             self.process.send_signal(SIGKILL)
         self.process.wait()
@@ -171,7 +171,7 @@ def _started(
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
         try:
             for name in names:
-                # a test may call all of its instances by one name
+                # a test may give all of its instances one name
                 named = {"MIGRATION_INSTANCE": name, **own}
                 instances.append(Instance(name, named, Path(folder), inside, host, app))
             yield instances
@@ -185,7 +185,7 @@ def _started(
 
 
 def until_all_ready(instances: Sequence[Instance], seconds: float = 2 * WAIT_SECONDS) -> None:
-    """Wait until each may serve; fail at once when one has ended instead."""
+    """Wait until each instance is ready; fail at once if one ends instead."""
 
     def all_ready() -> bool:
         ended = [instance for instance in instances if instance.process.poll() is not None]
@@ -196,12 +196,12 @@ def until_all_ready(instances: Sequence[Instance], seconds: float = 2 * WAIT_SEC
 
 
 def until_phase(instances: Sequence[Instance], phase: str, seconds: float = 2 * WAIT_SECONDS) -> None:
-    """Wait until each says that it is in `phase`."""
+    """Wait until each instance says that it is in `phase`."""
     wait_until(lambda: all(i.phase() == phase for i in instances), f"{len(instances)} {phase}", seconds=seconds)
 
 
 def until_one_migrates(instances: Sequence[Instance], seconds: float = 2 * WAIT_SECONDS) -> Instance:
-    """Wait for an instance that migrates, and return it."""
+    """Wait until an instance migrates, and return it."""
     found: list[Instance] = []
 
     def look() -> bool:
@@ -236,7 +236,7 @@ def command(words: Sequence[str], url: str | None, **settings: str) -> "Iterator
 def start_migrate(
     *arguments: str, url: str | None, ini: Path = PLAIN, **settings: str
 ) -> "AbstractContextManager[subprocess.Popen[str]]":
-    """`./migrate.sh …` for a `with`: what that script becomes."""
+    """Start `./migrate.sh …` for a `with` block, as the Python process that the script becomes."""
     words = [sys.executable, "-m", "api.migrations", *arguments]
     return command(words, url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
 
@@ -244,30 +244,30 @@ def start_migrate(
 def start_alembic(
     *arguments: str, url: str | None, ini: Path = PLAIN, **settings: str
 ) -> "AbstractContextManager[subprocess.Popen[str]]":
-    """`alembic -c ini …`, as a person types it, for a `with`."""
+    """Start `alembic -c ini …` for a `with` block, as a person types it."""
     words = [sys.executable, "-m", "alembic", "-c", str(ini), *arguments]
     return command(words, url, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings)
 
 
 def migrate(*arguments: str, url: str | None, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
-    """Run `./migrate.sh …` to its end: exit code and output."""
+    """Run `./migrate.sh …` to its end; return exit code and output."""
     with start_migrate(*arguments, url=url, ini=ini, **settings) as process:
         return finish(process)
 
 
 def alembic(*arguments: str, url: str | None, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
-    """Run `alembic -c ini …` to its end: exit code and output."""
+    """Run `alembic -c ini …` to its end; return exit code and output."""
     with start_alembic(*arguments, url=url, ini=ini, **settings) as process:
         return finish(process)
 
 
 def finish(process: "subprocess.Popen[str]", seconds: float = 4 * WAIT_SECONDS) -> tuple[int, str]:
-    """Wait for the end of a command: exit code as a shell shows it, and output."""
+    """Wait for the end of a command; return its exit code as a shell shows it, and its output."""
     output, _ = process.communicate(timeout=seconds)
     return shell_code(process), output
 
 
 def shell_code(process: "subprocess.Popen[Any]") -> int:
-    """The exit code as a shell shows it: 128 + N for a process that signal N ended."""
+    """Return the exit code as a shell shows it: 128 + N for a process that signal N ended."""
     code: int = process.returncode
     return code if code >= 0 else 128 - code

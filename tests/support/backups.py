@@ -1,4 +1,4 @@
-"""Backups in tests: where the programs are, stand-ins in front of them, and what lies in a folder."""
+"""Backups in tests: where pg_dump and pg_restore are, stand-ins for them, and the files in a folder."""
 
 import os
 from functools import cache
@@ -17,17 +17,17 @@ STAND_IN = """\
 
 @cache
 def programs() -> Path:
-    """The folder with pg_dump and pg_restore of the embedded server's version."""
+    """Return the folder with pg_dump and pg_restore of the embedded server's version."""
     return embedded_binaries(Account(), Path())
 
 
 def path(*folders: Path) -> str:
-    """A PATH on which `folders` come first, then the real programs, then what everybody has."""
+    """Return a PATH with `folders` first, then the real programs, then this process's PATH."""
     return os.pathsep.join([*map(str, folders), str(programs()), os.environ["PATH"]])
 
 
 def stand_in(folder: Path, body: str) -> Path:
-    """Put a pg_dump into `folder` that does `body`, in which `$real` is the real one; returns the folder."""
+    """Put a pg_dump into `folder` that does `body`, in which `$real` is the real one; return the folder."""
     folder.mkdir(exist_ok=True)
     real = programs() / "pg_dump"
     script = folder / "pg_dump"
@@ -38,7 +38,7 @@ def stand_in(folder: Path, body: str) -> Path:
 
 
 def old(folder: Path) -> Path:
-    """Put a pg_dump and a pg_restore of PostgreSQL 13 into `folder`, which can do no more than say so."""
+    """Put a pg_dump and a pg_restore into `folder` that only report PostgreSQL 13 as their version."""
     folder.mkdir()
     for name in ("pg_dump", "pg_restore"):
         (folder / name).write_text(OLD.format(name=name))
@@ -47,11 +47,11 @@ def old(folder: Path) -> Path:
 
 
 def held(folder: Path) -> Path:
-    """A pg_dump that makes `folder/reached` and goes on once there is `folder/go`."""
+    """Put a pg_dump into `folder` that makes `folder/reached` and waits for `folder/go`."""
     wait = f"while [ ! -e {folder}/go ]; do sleep 0.05; done"
     return stand_in(folder, f'echo $$ > {folder}/pid; mv {folder}/pid {folder}/reached; {wait}; exec $real "$@"')
 
 
 def files(folder: Path) -> list[str]:
-    """The names of what lies in a folder that may not be there."""
+    """Return the names of the files in a folder; none if the folder does not exist."""
     return sorted(each.name for each in folder.iterdir()) if folder.exists() else []

@@ -12,10 +12,10 @@ import pytest
 from api.migrations.electors.kubernetes.elector import LeaseElection, LeaseElector
 from api.migrations.errors import HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
-from tests.elector_contract import FOREVER_SECONDS
-from tests.lease_api import NAMESPACE, LeaseApi, lease_api
-from tests.pace import scaled
-from tests.waiting import until
+from tests.support.elector_contract import FOREVER_SECONDS
+from tests.support.lease_api import NAMESPACE, LeaseApi, lease_api
+from tests.support.pace import scaled
+from tests.support.waiting import until
 
 LEASE_SECONDS = math.ceil(scaled(3))
 NAME = "ledger-migrations"

@@ -1,4 +1,4 @@
-"""A hot standby of a test server, and what a failover to it takes."""
+"""A hot standby of a test server, and what a failover to it needs."""
 
 import subprocess
 from collections.abc import Iterator
@@ -6,19 +6,19 @@ from contextlib import contextmanager
 
 from devtools.ports import free_port
 from devtools.postgres import Postgres
-from tests.servers import Server, temporary_home
-from tests.waiting import wait_until
+from tests.support.servers import Server, temporary_home
+from tests.support.waiting import wait_until
 
 REPLICATION = "local replication postgres trust\n"
 """A line of pg_hba.conf that the primary needs."""
 
 DURABLE = {"synchronous_commit": "on"}
-"""A crash must not take back what the server has said is committed; the tests' own servers allow that, for speed."""
+"""A crash must not undo what the server has reported as committed; the tests' other servers allow that, for speed."""
 
 
 @contextmanager
 def standby_of(primary: Server) -> Iterator[Server]:
-    """A hot standby of `primary`, made by pg_basebackup."""
+    """Run a hot standby of `primary`, made by pg_basebackup."""
     assert primary.process is not None
     postgres = primary.process
     with temporary_home(postgres.account) as home:
@@ -37,7 +37,7 @@ def standby_of(primary: Server) -> Iterator[Server]:
 
 
 def make_synchronous(primary: Server) -> None:
-    """From now on nothing is committed that the standby does not have."""
+    """Let the primary commit nothing from now on that the standby does not have."""
     primary.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
     primary.execute("SELECT pg_reload_conf()")
     sql = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"

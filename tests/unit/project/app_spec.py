@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import yaml
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).resolve().parents[2] / "data"
 PUBLISHED = json.loads((DATA / "do_app_spec.schema.json").read_text())
 ADDITIONS = yaml.safe_load((DATA / "app_spec_additions.yaml").read_text())
 

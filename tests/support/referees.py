@@ -1,24 +1,24 @@
-"""What elects, in one shape, for tests that must hold whichever does: a real Redis, or the API of Leases."""
+"""A real Redis and the API of Leases with one interface, for tests that must pass with each of them."""
 
 import math
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
-from tests.lease_api import NAMESPACE, Fault, LeaseApi
-from tests.pace import scaled
-from tests.redis_server import RedisServer
+from tests.support.lease_api import NAMESPACE, Fault, LeaseApi
+from tests.support.pace import scaled
+from tests.support.redis_server import RedisServer
 
 TTL_SECONDS = math.ceil(scaled(3))
 """The shortest that the settings allow, on an idle machine."""
 
 
 class Referee(Protocol):
-    """Decides who may try to migrate.
+    """Elects the instance that may try to migrate.
 
     Attributes:
-        kind: the strategy that asks it.
-        called: how messages name it.
-        settings: what an instance must be told to ask it.
+        kind: the strategy that uses it.
+        called: its name in messages.
+        settings: the settings that an instance needs to use it.
     """
 
     kind: str
@@ -26,28 +26,28 @@ class Referee(Protocol):
     settings: dict[str, str]
 
     def leader(self) -> str:
-        """The instance that leads; empty where none does."""
+        """Return the instance that leads; empty if none does."""
 
     def outlived(self, instance: str) -> bool:
-        """Whether the hold of this instance is over because it was not renewed, or another has it."""
+        """Return whether the hold of this instance has expired, or another instance has it."""
 
     def reads(self) -> int:
-        """How often it was asked for the holder."""
+        """Return how many requests asked for the holder."""
 
     def writes(self) -> int:
-        """How often a hold was acquired, renewed or released, or that was tried."""
+        """Return how many requests acquired, renewed or released a hold, or tried to."""
 
     def rob(self, thief: str) -> None:
-        """`thief` leads, for a second: nothing renews its hold."""
+        """Let `thief` lead for a second: nothing renews its hold."""
 
     def start(self) -> None:
-        """Listen, and know what was known before."""
+        """Listen, with the data from before."""
 
     def stop(self) -> None:
         """Refuse connections."""
 
     def fall_silent(self) -> None:
-        """Take requests and be of no use."""
+        """Accept requests and answer none of them usefully."""
 
     def speak(self) -> None:
         """Answer again."""
@@ -68,39 +68,39 @@ class RedisReferee:
         }
 
     def leader(self) -> str:
-        """In the token of the only key."""
+        """Return the instance in the token of the only key."""
         return str(self.server.execute("GET", self._key()) or "").rpartition(":")[0]
 
     def outlived(self, instance: str) -> bool:
-        """The key ends with it."""
+        """Return whether the key, which ends with the hold, names another instance or none."""
         return self.leader() != instance
 
     def reads(self) -> int:
-        """GET."""
+        """Count GET."""
         return self._calls("get")
 
     def writes(self) -> int:
-        """SET, and the scripts that renew and release."""
+        """Count SET, and the scripts that renew and release."""
         return self._calls("set") + self._calls("evalsha")
 
     def rob(self, thief: str) -> None:
-        """Another token in the key."""
+        """Put another token into the key."""
         self.server.execute("SET", self._key(), f"{thief}:0", "PX", 1000)
 
     def start(self) -> None:
-        """On the same port."""
+        """Start on the same port."""
         self.server.start()
 
     def stop(self) -> None:
-        """As a crash does."""
+        """Stop like a crash."""
         self.server.kill()
 
     def fall_silent(self) -> None:
-        """As a host does that is frozen."""
+        """Freeze like a frozen host."""
         self.server.freeze()
 
     def speak(self) -> None:
-        """Go on."""
+        """Continue."""
         self.server.thaw()
 
     def _calls(self, command: str) -> int:
@@ -127,43 +127,43 @@ class LeaseReferee:
         }
 
     def leader(self) -> str:
-        """In the record, without the random part of its identity."""
+        """Return the holder in the record, without the random part of its identity."""
         return self.api.holder(self.name).rpartition("_")[0]
 
     def outlived(self, instance: str) -> bool:
-        """The record stays: by its last renewal, on the clock of this machine."""
+        """Return whether the record, which stays, names another holder or has expired by this machine's clock."""
         spec = self.api.spec(self.name)
         renewed = datetime.fromisoformat(spec["renewTime"])
         over = renewed + timedelta(seconds=spec["leaseDurationSeconds"]) < datetime.now(UTC)
         return over or self.leader() != instance
 
     def reads(self) -> int:
-        """GET."""
+        """Count GET."""
         return self._requests("get")
 
     def writes(self) -> int:
-        """POST and PUT."""
+        """Count POST and PUT."""
         return self._requests("create", "update")
 
     def rob(self, thief: str) -> None:
-        """Another holder in the record."""
+        """Put another holder into the record."""
         thief = f"{thief}_0123456789ab"
         self.api.store.edit((NAMESPACE, self.name), holderIdentity=thief, leaseDurationSeconds=1)
 
     def start(self) -> None:
-        """On the same port."""
+        """Start on the same port."""
         self.api.start()
 
     def stop(self) -> None:
-        """Cut what is open, too."""
+        """Stop, and cut open connections."""
         self.api.stop()
 
     def fall_silent(self) -> None:
-        """Answer 500 to everything."""
+        """Answer 500 to every request."""
         self.api.fault = Fault(status=500)
 
     def speak(self) -> None:
-        """Answer in earnest."""
+        """Answer every request as usual."""
         self.api.fault = None
 
     def _requests(self, *verbs: str) -> int:

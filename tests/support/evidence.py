@@ -1,38 +1,38 @@
-"""What the database says happened; the tests ask it rather than any process."""
+"""What the database says happened; the tests ask it and not a process."""
 
 from typing import Any
 
 import asyncpg
 
-from tests.servers import fetch_sync
+from tests.support.servers import fetch_sync
 
 HISTORY = "alembic_version_history"
 
 
 def history(url: str, *, extra_only: bool = False) -> list[dict[str, Any]]:
-    """The attempts, oldest first; with `extra_only` those at revisions with readable names, which tests made."""
+    """Return the attempts, oldest first; with `extra_only` those at revisions with readable names, which tests made."""
     rows = [dict(row) for row in _rows(url, f"SELECT * FROM {HISTORY} ORDER BY id")]
     return [row for row in rows if len(row["revision"]) != 12] if extra_only else rows
 
 
 def outcomes(url: str, revision: str) -> list[str]:
-    """How the attempts at one revision ended, oldest first."""
+    """Return how the attempts at one revision ended, oldest first."""
     return [row["outcome"] for row in history(url) if row["revision"] == revision]
 
 
 def running(url: str) -> list[str]:
-    """The revisions that somebody is at, or was when it was killed."""
+    """Return the revisions that an instance is running, or was when it was killed."""
     return [row["revision"] for row in history(url) if row["outcome"] in {"running", "half_applied"}]
 
 
 def applied(url: str) -> list[str]:
-    """The revisions that an upgrade applied, in order; one that is named twice was applied twice."""
+    """Return the revisions that upgrades applied, in order; a name that is there twice was applied twice."""
     rows = history(url)
     return [row["revision"] for row in rows if (row["direction"], row["outcome"]) == ("upgrade", "applied")]
 
 
 def appliers(url: str) -> set[str]:
-    """The instances that applied something."""
+    """Return the instances that applied a revision."""
     return {row["instance"] for row in history(url) if row["outcome"] == "applied"}
 
 
@@ -49,34 +49,34 @@ def repeat_first(url: str, revision: str, times: int) -> None:
 
 
 def end_now(url: str) -> None:
-    """Date the end of the newest attempt at this moment, from which on the pause after it counts."""
+    """Set the end of the newest attempt to this moment, from which the pause after it counts."""
     newest = f"(SELECT max(id) FROM {HISTORY})"
     fetch_sync(url, f"UPDATE {HISTORY} SET finished_at = clock_timestamp() WHERE id = {newest}")
 
 
 def versions(url: str) -> list[str]:
-    """What Alembic's own table says."""
+    """Return the rows of Alembic's version table."""
     return sorted(row[0] for row in _rows(url, "SELECT version_num FROM alembic_version"))
 
 
 def marks(url: str) -> list[str]:
-    """The rows that the revisions of `project` left behind."""
+    """Return the rows that the revisions of `project` left behind."""
     return sorted(row[0] for row in _rows(url, "SELECT revision FROM marks"))
 
 
 def let_go(url: str) -> None:
-    """Let the revision `project.held` go on."""
+    """Let the revision `project.held` continue."""
     fetch_sync(url, "CREATE TABLE let_go ()")
 
 
 def invalid_indexes(url: str) -> list[str]:
-    """Indexes that a broken CREATE INDEX CONCURRENTLY left behind."""
+    """Return the INVALID indexes that an interrupted CREATE INDEX CONCURRENTLY left behind."""
     rows = fetch_sync(url, "SELECT indexrelid::regclass::text FROM pg_index WHERE NOT indisvalid")
     return [row[0] for row in rows]
 
 
 def advisory_locks(url: str) -> int:
-    """How many advisory locks are held in this database, or waited for."""
+    """Return how many advisory locks sessions hold in this database or wait for."""
     in_here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     rows = fetch_sync(url, f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {in_here}")
     count: int = rows[0][0]
@@ -84,7 +84,7 @@ def advisory_locks(url: str) -> int:
 
 
 def executing(url: str, words: str) -> bool:
-    """Whether a session is inside a statement that contains `words` right now."""
+    """Return whether a session executes a statement that contains `words` right now."""
     sql = (
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
         "AND state = 'active' AND position($1 IN query) > 0"
@@ -93,7 +93,7 @@ def executing(url: str, words: str) -> bool:
 
 
 def sessions(url: str) -> list[str]:
-    """The names of the sessions of instances and commands in this database; not of those that only look."""
+    """Return the names of the sessions of instances and commands in this database, without those that only read."""
     sql = (
         "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() "
         "AND application_name SIMILAR TO 'migrations:[^:]*:(waiting|migrating):%' ORDER BY backend_start"
@@ -102,7 +102,7 @@ def sessions(url: str) -> list[str]:
 
 
 def _rows(url: str, sql: str) -> list[asyncpg.Record]:
-    """The rows of a table that a revision, or the first run, makes: none before."""
+    """Return the rows of a table, or none while no revision or run has created it."""
     try:
         return fetch_sync(url, sql)
     except asyncpg.UndefinedTableError:

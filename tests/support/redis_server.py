@@ -1,4 +1,4 @@
-"""A real Redis for the tests that can be killed, restarted, frozen and followed by a replica."""
+"""A real Redis for the tests, which can be killed, restarted, frozen and replicated."""
 
 import os
 import shutil
@@ -15,14 +15,14 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from devtools.ports import HOST, free_port
-from tests.pace import scaled
-from tests.servers import program
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.pace import scaled
+from tests.support.servers import program
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install redis-server"
 
 DURABLE = {"appendonly": "yes", "appendfsync": "always", "save": ""}
-"""What Redis has answered is on disk: whether a restart finds it is for the test to say."""
+"""Redis answers only when data is on disk, so that a test decides whether a restart finds it."""
 IN_NO_HURRY = {"repl-diskless-sync-delay": "0", "repl-ping-replica-period": "1"}
 
 
@@ -44,22 +44,22 @@ class RedisServer:
 
     @property
     def url(self) -> str:
-        """With the password, if there is one."""
+        """The URL, with the password if there is one."""
         return self.url_with(self.password)
 
     def url_with(self, password: str | None, user: str = "") -> str:
-        """With another password, or with none, and perhaps a user."""
+        """Return the URL with another password or none, and a user if one is given."""
         account = f"{user}:{password}@" if password is not None else ""
         return f"redis://{account}{HOST}:{self.port}/0"
 
     @property
     def pid(self) -> int:
-        """Of the server's process."""
+        """The id of the server's process."""
         assert self._process is not None, "it does not run"
         return self._process.pid
 
     def start(self) -> Self:
-        """Start it and wait until it answers."""
+        """Start the server and wait until it answers."""
         arguments = [word for name, value in self._settings.items() for word in (f"--{name}", value)]
         with (self.home / "log").open("ab") as log:
             command = [str(self._binary), *arguments]
@@ -68,41 +68,41 @@ class RedisServer:
         return self
 
     def kill(self) -> None:
-        """End it with SIGKILL."""
+        """End the server with SIGKILL."""
         self._end(signal.SIGKILL)
 
     def stop(self) -> None:
-        """End it with SIGTERM, as an operator does."""
+        """End the server with SIGTERM, as an operator does."""
         self._end(signal.SIGTERM)
 
     def restart(self, *, keep: bool) -> None:
-        """Kill it, if it still runs, and start it on the same port, with its data or without."""
+        """Kill the server if it runs, and start it on the same port, with its data or without."""
         self.kill()
         if not keep:
             shutil.rmtree(self.home / "appendonlydir", ignore_errors=True)
         self.start()
 
     def freeze(self) -> None:
-        """SIGSTOP: it still takes connections, and answers nothing."""
+        """Send SIGSTOP: the server still accepts connections and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """SIGCONT: it answers all that was asked meanwhile."""
+        """Send SIGCONT: the server answers all requests since `freeze`."""
         os.kill(self.pid, signal.SIGCONT)
 
     def execute(self, *command: str | int) -> Any:
-        """The answer to one command on a connection of its own; blocks, and fails when there is none soon."""
+        """Return the answer to one command on a connection of its own; block, and fail if there is none within 2 s."""
         retry = Retry(NoBackoff(), 0)
         options: dict[str, Any] = {"socket_timeout": scaled(2), "retry": retry, "decode_responses": True}
         with redis.Redis.from_url(self.url, **options) as client:
             return client.execute_command(*command)
 
     def info(self, section: str) -> dict[str, Any]:
-        """What INFO says in that section."""
+        """Return one section of INFO."""
         return dict(self.execute("INFO", section))
 
     def follows(self) -> bool:
-        """Whether it is a replica that has its primary's data."""
+        """Return whether the server is a replica that has its primary's data."""
         return self.info("replication").get("master_link_status") == "up"
 
     def _answers(self) -> bool:
@@ -117,7 +117,7 @@ class RedisServer:
     def _end(self, how: signal.Signals) -> None:
         if self._process is not None:
             self._process.send_signal(how)
-            # one that is frozen would never see a SIGTERM
+            # a frozen process would never receive a SIGTERM
             self._process.send_signal(signal.SIGCONT)
             self._process.wait(timeout=FOREVER_SECONDS)
             self._process = None
@@ -125,7 +125,7 @@ class RedisServer:
 
 @contextmanager
 def running_redis(replica_of: RedisServer | None = None, **settings: str) -> Iterator[RedisServer]:
-    """Start a Redis, or a replica that is in step; directives are written with underscores: `maxmemory_policy`."""
+    """Start a Redis, or a replica in step; directives are written with underscores: `maxmemory_policy`."""
     directives = {name.replace("_", "-"): value for name, value in settings.items()}
     if replica_of is not None:
         directives["replicaof"] = f"{HOST} {replica_of.port}"

@@ -1,6 +1,6 @@
 """Histories to migrate: a copy of the project's own, with further revisions on top of its head.
 
-Whatever a revision here does, it leaves a row in the table `marks`: two rows are a double application.
+Each revision here leaves a row in the table `marks`: two rows mean that it was applied twice.
 """
 
 import shutil
@@ -65,25 +65,25 @@ class Revision:
     header: str = ""
 
     def source(self, below: str) -> str:
-        """The text of its file; `below` is the revision it stands on."""
+        """Return the text of its file; `below` is the revision before it."""
         body = indent(dedent(self.upgrade).strip(), "    ")
         return SOURCE.format(doc=self.doc, id=self.id, below=below, header=self.header, upgrade=body)
 
 
 def head(ini: Path = PLAIN) -> str:
-    """The only head of a history."""
+    """Return the only head of a history."""
     found = ScriptDirectory.from_config(Config(ini)).get_current_head()
     assert found, f"{ini} has no revisions"
     return found
 
 
 def revisions(ini: Path = PLAIN) -> list[str]:
-    """Every revision of a history, oldest first."""
+    """Return every revision of a history, oldest first."""
     return [script.revision for script in ScriptDirectory.from_config(Config(ini)).walk_revisions()][::-1]
 
 
 def make_history(folder: Path, *extra: Revision) -> Path:
-    """Copy the project's history into `folder`, put `extra` on top in their order; returns its alembic.ini."""
+    """Copy the project's history into `folder` and put `extra` on top, in their order; return its alembic.ini."""
     shutil.copytree(PLAIN.parent / "alembic", folder / "alembic", ignore=shutil.ignore_patterns("__pycache__"))
     ini = folder / "alembic.ini"
     ini.write_text(INI.format(folder=folder, root=ROOT))
@@ -95,17 +95,17 @@ def make_history(folder: Path, *extra: Revision) -> Path:
 
 
 def revision_file(ini: Path, revision: Revision) -> Path:
-    """Where `revision` stands in the history of `ini`."""
+    """Return the path of `revision` in the history of `ini`."""
     return ini.parent / "alembic" / "versions" / f"2030_01_01_{revision.id}.py"
 
 
 def quick(id: str = "quick") -> Revision:
-    """Leaves its mark and ends."""
+    """Make a revision that leaves its mark and ends."""
     return Revision(id, "mark()")
 
 
 def slow(id: str = "slow", seconds: float = 2.5) -> Revision:
-    """One long statement, in the revision's transaction."""
+    """Make a revision of one long statement, in its transaction."""
     return Revision(id, f'mark()\nop.execute("SELECT pg_sleep({seconds})")')
 
 
@@ -117,20 +117,20 @@ while not op.get_bind().scalar({GATE}):
 
 
 def held(id: str = "held") -> Revision:
-    """Goes on only after `evidence.let_go`: as long as the test wants, however slow the machine is."""
+    """Make a revision that continues only after `evidence.let_go`, however slow the machine is."""
     return Revision(id, "mark()\n" + WAIT_FOR_THE_TEST)
 
 
 def contended(id: str = "contended", pause_seconds: float | None = None) -> Revision:
-    """Wants a table lock; with `pause_seconds` between two tries, for those that are drawn may be too short to meet."""
-    timeouts = "from api.migrations.execution.lock_retry import LockTimeouts\n"
-    pause = f"{timeouts}LockTimeouts.delay = lambda timeouts, attempt: {pause_seconds}\n"
+    """Make a revision that needs a table lock; `pause_seconds` replaces the random pause between two attempts."""
+    ladder = "from api.migrations.execution.lock_retry import LockTimeouts\n"
+    pause = f"{ladder}LockTimeouts.delay = lambda timeouts, attempt: {pause_seconds}\n"
     body = 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")'
     return Revision(id, (pause if pause_seconds else "") + body)
 
 
 def concurrent_index(id: str = "concurrent", table: str = "marks", on: str = "(1)") -> Revision:
-    """`CREATE INDEX CONCURRENTLY` on an expression, alone in its revision, and safe to run again."""
+    """Make a revision that is one `CREATE INDEX CONCURRENTLY` on an expression and can run again."""
     name = f"ix_{id}"
     body = f"""
         with op.get_context().autocommit_block():
@@ -141,12 +141,12 @@ def concurrent_index(id: str = "concurrent", table: str = "marks", on: str = "(1
 
 
 def failing(id: str = "failing") -> Revision:
-    """Fails in the server, quoting a value that nobody may see."""
+    """Make a revision that fails in the server, which quotes a value that no output may contain."""
     return Revision(id, "mark()\nop.execute(\"SELECT 'secret-word'::integer\")")
 
 
 def sleeper(id: str = "sleeper", seconds: float = 60) -> Revision:
-    """Sleeps in Python, in small steps, with the transaction open."""
+    """Make a revision that sleeps in Python, in small steps, with its transaction open."""
     body = f"""
         mark()
         for _ in range({round(seconds / 0.05)}):
@@ -156,6 +156,6 @@ def sleeper(id: str = "sleeper", seconds: float = 60) -> Revision:
 
 
 def half_applied(id: str = "half", then: str = WAIT_FOR_THE_TEST) -> Revision:
-    """Commits its mark outside a transaction; what comes `then` keeps it from finishing, for a while or for good."""
+    """Make a revision that commits its mark outside a transaction, and that `then` keeps from finishing."""
     body = "with op.get_context().autocommit_block():\n" + indent("mark()\n" + then, "    ")
     return Revision(id, body)

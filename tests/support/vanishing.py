@@ -1,7 +1,7 @@
 """A host that vanishes: a network namespace behind a veth pair, whose packets can be dropped.
 
-The test's own network is one end of the pair, the namespace the other; a second one may stand behind it. The
-addresses are out of 198.18.0.0/15, which is set aside for tests of networks, and exist only as long as the pair does.
+The test's own network is one end of the pair, the namespace the other; a second one may be behind it. The addresses
+are out of 198.18.0.0/15, which is reserved for tests of networks, and exist only as long as the pair does.
 """
 
 import os
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from devtools.ports import HOST
-from tests.servers import optional
+from tests.support.servers import optional
 
 REMEDY = "run as root with CAP_NET_ADMIN, apt-get install iproute2 iptables"
 
@@ -22,7 +22,7 @@ _numbers = count()
 
 @dataclass(frozen=True)
 class Namespace:
-    """A host of its own as far as the network goes.
+    """A network namespace that is a host of its own for the network.
 
     Attributes:
         name: for `ip netns exec`.
@@ -37,22 +37,22 @@ class Namespace:
     network: str
 
     def inside(self, *words: str) -> list[str]:
-        """A command that runs in it."""
+        """Return a command that runs in it."""
         return ["ip", "netns", "exec", self.name, *words]
 
     def there(self, url: str) -> str:
-        """The URL of a server on this machine, as it has to be written inside."""
+        """Return the URL of a server on this machine, as it must be written inside."""
         return url.replace(HOST, self.gateway)
 
     @contextmanager
     def vanished(self) -> Iterator[None]:
-        """Within the block nothing comes or goes, and nobody is told; then it is back, with all that runs on it."""
+        """Drop all packets silently within the block; afterwards the host is back, with all that runs on it."""
         with self._dropped("INPUT"), self._dropped("OUTPUT"):
             yield
 
     @contextmanager
     def cut_off(self, port: int) -> Iterator[None]:
-        """The same for what comes from and goes to one port of this machine; everything else is let through."""
+        """Drop the packets from and to one port of this machine within the block, and let all others pass."""
         with (
             self._dropped("INPUT", "-p", "tcp", "--sport", str(port)),
             self._dropped("OUTPUT", "-p", "tcp", "--dport", str(port)),
@@ -71,13 +71,13 @@ class Namespace:
 
 @contextmanager
 def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
-    """Make one, joined to this machine or to `router`, and remove it with its pair and its rules.
+    """Make a namespace, joined to this machine or to `router`; remove it with its pair and its rules.
 
     Skips where that is not allowed.
     """
     if os.geteuid() != 0 or not all(map(shutil.which, ("ip", "iptables"))):
         optional("network namespaces", REMEDY)
-    # other test runs on this machine make their own; three bits are ours
+    # other test runs on this machine make their own; three bits are for this run
     number = (8 * os.getpid() + next(_numbers) % 8) % 16384
     kind, block = ("vanishing", 18) if router is None else ("behind", 19)
     name, here, there = f"{kind}-{number}", f"{kind[0]}h{number}", f"{kind[0]}t{number}"

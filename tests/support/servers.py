@@ -1,6 +1,6 @@
 """Real servers for the tests: PostgreSQL (embedded, given, or Debian's with TLS) and PgBouncer in front of it.
 
-Everything listens on 127.0.0.1 and lives in a temporary folder that goes when the server stops.
+Everything listens on 127.0.0.1 and is in a temporary folder that is removed when the server stops.
 """
 
 import asyncio
@@ -63,7 +63,7 @@ async def fetch(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
 
 
 def fetch_sync(url: str, sql: str, *args: object) -> list[asyncpg.Record]:
-    """`fetch` for fixtures and plain functions; in a thread, because the caller's thread may run a loop already."""
+    """`fetch` for fixtures and plain functions; in a thread, because the caller's thread may already run a loop."""
     with ThreadPoolExecutor(1) as pool:
         return pool.submit(asyncio.run, fetch(url, sql, *args)).result()
 
@@ -74,8 +74,8 @@ class Server:
 
     Attributes:
         superuser_url: URL of an account that may create databases and roles.
-        process: the server's process when it is ours to stop, else None.
-        socket_dir: the folder of its unix socket when it is ours, else None.
+        process: the server's process if the tests may stop it, else None.
+        socket_dir: the folder of its unix socket if the tests started it, else None.
     """
 
     superuser_url: str
@@ -93,7 +93,7 @@ class Server:
         return urlsplit(self.superuser_url).port or 5432
 
     def url(self, database: str, *, user: str | None = None, password: str | None = None) -> str:
-        """The URL of `database`, as the superuser unless `user` is given."""
+        """Return the URL of `database`, as the superuser unless `user` is given."""
         parts = urlsplit(self.superuser_url)
         account = parts.netloc.rpartition("@")[0]
         if user is not None:
@@ -101,7 +101,7 @@ class Server:
         return urlunsplit(parts._replace(netloc=f"{account}@{self.host}:{self.port}", path=f"/{database}"))
 
     def socket_url(self, database: str) -> str:
-        """The URL of `database` through the unix socket."""
+        """Return the URL of `database` through the unix socket."""
         if self.socket_dir is None:
             optional("a server on this machine", "unset TEST_DATABASE_URL")
         return f"postgresql://postgres@/{database}?host={self.socket_dir}&port={self.port}"
@@ -119,7 +119,7 @@ class Server:
 
     @contextmanager
     def database(self, name: str, *, template: str = "template1", encoding: str | None = None) -> Iterator[str]:
-        """Create `name` as a copy of `template`, yield its URL, and drop it with whoever is still connected.
+        """Create `name` as a copy of `template`, yield its URL, and drop it with every session that is still connected.
 
         With an `encoding` of its own it is empty, and its locale is C.
         """
@@ -133,7 +133,7 @@ class Server:
 
 @contextmanager
 def temporary_home(account: Account) -> Iterator[Path]:
-    """A fresh folder that belongs to `account`, under the short path a unix socket needs."""
+    """Create a folder that belongs to `account`, under the short path that a unix socket needs."""
     home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
     account.own(home)
     try:
@@ -151,7 +151,7 @@ def running(postgres: Postgres, access: str) -> Iterator[Server]:
     try:
         yield Server(f"postgresql://postgres@127.0.0.1:{postgres.port}/postgres", postgres, postgres.home)
     finally:
-        # nothing of it is kept, so it need not write a checkpoint
+        # its data is removed, so it need not write a checkpoint
         postgres.stop("immediate")
 
 
@@ -173,7 +173,7 @@ def embedded_postgres(access: str = "", **settings: str) -> Iterator[Server]:
 
 @contextmanager
 def tls_postgres() -> Iterator[Server]:
-    """Debian's PostgreSQL with TLS on, a self-signed certificate for `localhost`, and no other way in by TCP."""
+    """Run Debian's PostgreSQL with TLS and a self-signed certificate for `localhost`; it accepts TCP only with TLS."""
     remedy = "apt-get install postgresql openssl"
     folders = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
     binaries = program("initdb", remedy, *folders).parent

@@ -1,6 +1,6 @@
 """An HTTP server that implements the Lease API of Kubernetes, with faults that a test switches on.
 
-It runs in a thread of the test and is reached by any number of processes through the kubeconfig file that it writes:
+It runs in a thread of the test. Any number of processes reach it through the kubeconfig file that it writes:
 
     with lease_api(tmp_path) as api:
         environment["KUBECONFIG"] = str(api.kubeconfig)
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from devtools.ports import HOST, free_port
-from tests.lease_store import Key, LeaseStore, Object, Refusal, decode
+from tests.support.lease_store import Key, LeaseStore, Object, Refusal, decode
 
 PREFIX = "/apis/coordination.k8s.io/v1/namespaces/"
 VERBS = {"GET": "get", "POST": "create", "PUT": "update", "DELETE": "delete", "PATCH": "patch"}
@@ -37,14 +37,14 @@ contexts: [{{name: test, context: {{cluster: test, user: test, namespace: {names
 
 @dataclass
 class Fault:
-    """What happens to requests of these verbs instead of, before or after what they ask for.
+    """What happens to requests of these verbs, in place of, before or after their work.
 
     Attributes:
-        status: answered instead of doing anything.
-        delay_seconds: waited for first, or until the fault is switched off.
-        cut: the connection is closed before doing anything, after doing it, or in the middle of the answer.
-        verbs: none means every verb.
-        times: how many requests it meets; None is all of them.
+        status: the answer, without any work.
+        delay_seconds: the wait before the request, or until the fault is switched off.
+        cut: the connection is closed before the work, after it, or in the middle of the answer.
+        verbs: the affected verbs; empty means every verb.
+        times: how many requests are affected; None means all.
     """
 
     status: int | None = None
@@ -55,7 +55,7 @@ class Fault:
     over: threading.Event = field(default_factory=threading.Event)
 
     def meets(self, verb: str) -> bool:
-        """Whether this request is met; counts it."""
+        """Return whether this request is affected, and count it."""
         if self.times == 0 or (self.verbs and verb not in self.verbs):
             return False
         self.times = None if self.times is None else self.times - 1
@@ -67,7 +67,7 @@ NO_FAULT = Fault(times=0)
 
 @dataclass(frozen=True)
 class Request:
-    """A request that came in, and the status it was answered with; 0 where the connection was cut."""
+    """A request that arrived and the status of its answer; 0 if the connection was cut."""
 
     verb: str
     key: Key
@@ -75,7 +75,7 @@ class Request:
 
 
 class LeaseApi:
-    """The server: its store, what it was asked, whom it lets do what, and the fault that is switched on."""
+    """The server: its store, the requests so far, the verbs that it permits, and the fault that is switched on."""
 
     def __init__(self, folder: Path) -> None:
         self.store = LeaseStore({"default", NAMESPACE})
@@ -92,7 +92,7 @@ class LeaseApi:
 
     @property
     def fault(self) -> Fault:
-        """What goes wrong now; None switches it off."""
+        """The fault that is switched on; None switches it off."""
         return self._fault
 
     @fault.setter
@@ -106,11 +106,11 @@ class LeaseApi:
         return {request.verb for request in self.requests}
 
     def count(self, *statuses: int) -> int:
-        """How many requests were answered with one of these statuses, or with any."""
+        """Return how many requests were answered with one of these statuses, or with any."""
         return sum(not statuses or request.status in statuses for request in self.requests)
 
     def spec(self, name: str, namespace: str = NAMESPACE) -> dict[str, Any]:
-        """The spec of a Lease; empty where there is none."""
+        """Return the spec of a Lease; empty if it does not exist."""
         try:
             spec: dict[str, Any] = self.store.get((namespace, name))["spec"]
         except Refusal:
@@ -118,14 +118,14 @@ class LeaseApi:
         return spec
 
     def holder(self, name: str, namespace: str = NAMESPACE) -> str:
-        """Who holds a Lease; empty where nobody does."""
+        """Return the holder of a Lease; empty if it has none."""
         return self.spec(name, namespace).get("holderIdentity") or ""
 
     def start(self, certificate: tuple[Path, Path] | None = None, *, refusing: int | None = None) -> None:
         """Listen, on the same port each time; with TLS if there is a certificate and its key.
 
-        Everything, `/readyz` too, is answered with the status `refusing` until the fault is switched off: so does a
-        real API server for a moment after it listens, until its authorizer has read the roles.
+        Everything, `/readyz` too, is answered with the status `refusing` until the fault is switched off: a real API
+        server does that for a moment after it listens, until its authorizer has read the roles.
         """
         self.fault = None if refusing is None else Fault(status=refusing)
         handler = type("Handler", (_Handler,), {"api": self})
@@ -137,7 +137,7 @@ class LeaseApi:
         threading.Thread(target=self._server.serve_forever, args=(0.05,), name="lease api", daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections, and close those that are open at their next request."""
+        """Refuse connections, and close open ones at their next request."""
         self.fault = Fault(cut="before")
         if self._server is not None:
             self._server.shutdown()
@@ -147,7 +147,7 @@ class LeaseApi:
 
 @contextmanager
 def lease_api(folder: Path) -> Iterator[LeaseApi]:
-    """A server that runs, with its kubeconfig in `folder`."""
+    """Run a server with its kubeconfig in `folder`."""
     api = LeaseApi(folder)
     api.start()
     try:
@@ -158,9 +158,9 @@ def lease_api(folder: Path) -> Iterator[LeaseApi]:
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    # connections that are kept open have threads that do not end
+    # the thread of an open connection does not end
     block_on_close = False
-    # a fleet that starts at once
+    # for a fleet that starts at once
     request_queue_size = 128
 
 
@@ -170,17 +170,17 @@ class _Handler(BaseHTTPRequestHandler):
     api: LeaseApi
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
     def handle(self) -> None:
-        """Serve until the client goes, however it goes."""
+        """Serve until the client disconnects, in whatever way."""
         try:
             super().handle()
         except OSError:
             self.close_connection = True
 
     def do_GET(self) -> None:
-        """Read one."""
+        """Answer one request."""
         self._serve()
 
     do_POST = do_PUT = do_DELETE = do_PATCH = do_GET  # noqa: N815 - the names http.server asks for
@@ -211,7 +211,7 @@ class _Handler(BaseHTTPRequestHandler):
         if not self.path.startswith(f"{PREFIX}{key[0]}/leases"):
             raise Refusal(404, "the server could not find the requested resource")
         self._authorize(verb, key)
-        # judged like the real one, on a copy
+        # a dry run is validated like a real request, on a copy
         store = self.api.store.copy() if self.path.endswith("?dryRun=All") else self.api.store
         if verb == "get":
             return 200, store.get(key)

@@ -1,7 +1,7 @@
-"""A process that wants the lock: `python -m tests.rival URL INI INSTANCE FOLDER ROUNDS`.
+"""A process that competes for the lock: `python -m tests.support.rival URL INI INSTANCE FOLDER ROUNDS`.
 
-Each round it takes the lock, makes FOLDER/alone, which must not be there, removes it and gives the lock back. With no
-rounds at all it makes FOLDER/holds once it has the lock, and keeps it until it is ended.
+Each round it acquires the lock, creates FOLDER/alone, which must not exist, removes it and releases the lock. With 0
+rounds it creates FOLDER/holds once it has the lock, and holds it until it is killed.
 """
 
 import asyncio
@@ -9,12 +9,12 @@ import sys
 from pathlib import Path
 
 from api.migrations.core.protocols import OperatorSession
-from tests.unit.core.fakes import assembled
-from tests.waiting import until
+from tests.support.fakes import assembled
+from tests.support.waiting import until
 
 
 async def compete(session: OperatorSession, folder: Path, rounds: int) -> None:
-    """Take the lock `rounds` times."""
+    """Acquire the lock `rounds` times."""
     alone = folder / "alone"
     for _ in range(rounds):
         await until(session.try_lock, "the lock")

@@ -1,4 +1,4 @@
-"""Databases in one shape, for tests that must hold on each of them."""
+"""Databases of each kind with one interface, for tests that must pass on each of them."""
 
 import fcntl
 import os
@@ -12,9 +12,9 @@ from urllib.parse import urlsplit
 
 from api.migrations.core.lock_key import LockKey
 from api.migrations.databases.sqlite.placement import find
-from tests.mariadb import MariaDB
-from tests.pace import scaled
-from tests.servers import fetch_sync, optional
+from tests.support.mariadb import MariaDB
+from tests.support.pace import scaled
+from tests.support.servers import fetch_sync, optional
 
 HISTORY = "alembic_version_history"
 PATIENCE_SECONDS = scaled(30)
@@ -30,26 +30,26 @@ class Place(Protocol):
 
     @property
     def url(self) -> str:
-        """As platforms write it."""
+        """The URL as platforms write it."""
 
     @property
     def settings(self) -> dict[str, str]:
-        """What an instance must be told to use it in a test."""
+        """The settings that an instance needs to use it in a test."""
 
     def rows(self, sql: str) -> list[list[str]]:
         """Run one statement on a connection of its own, and return the rows as text."""
 
     def has(self, table: str) -> bool:
-        """Whether the table is there."""
+        """Return whether the table exists."""
 
     def lock_is_free(self) -> bool:
-        """Whether nobody has the migrations' lock."""
+        """Return whether no session holds the migrations' lock."""
 
     def writers(self) -> int:
-        """How many sessions are in a transaction that has written something."""
+        """Return how many sessions are in a transaction that has written something."""
 
     def at_rest(self) -> bool:
-        """Whether the server waits for the next statement of whoever has written something."""
+        """Return whether the server waits for the next statement of the session that has written something."""
 
 
 @dataclass
@@ -63,24 +63,24 @@ class MariaDBPlace:
 
     @property
     def database(self) -> str:
-        """Its name."""
+        """The name of the database."""
         return urlsplit(self.url).path[1:]
 
     def rows(self, sql: str) -> list[list[str]]:
-        """Ask as root."""
+        """Run the statement as root."""
         return self.server.query(sql, database=self.database)
 
     def has(self, table: str) -> bool:
-        """Whether the table is there."""
+        """Return whether the table exists."""
         return bool(self.rows(f"SHOW TABLES LIKE '{table}'"))
 
     def lock_is_free(self) -> bool:
-        """Ask the server."""
+        """Ask the server with IS_FREE_LOCK."""
         name = LockKey.derive("fastapi", "alembic_version", self.database).channel
         return self.rows(f"SELECT IS_FREE_LOCK('{name}')") == [["1"]]
 
     def writers(self) -> int:
-        """Ask InnoDB."""
+        """Count the transactions of InnoDB."""
         [[count]] = self.rows(
             "SELECT count(*) FROM information_schema.innodb_trx t JOIN information_schema.processlist p "
             f"ON p.id = t.trx_mysql_thread_id WHERE p.db = '{self.database}' AND t.trx_rows_modified > 0"
@@ -88,11 +88,11 @@ class MariaDBPlace:
         return int(count)
 
     def at_rest(self) -> bool:
-        """A statement is one message, so a moment that is not is short."""
+        """Return True: a statement is one message, so a moment inside one is short."""
         return True
 
     def sessions(self) -> list[list[str]]:
-        """Number and statement of each session in the database but the asking one."""
+        """Return number and statement of each session in the database but the asking one."""
         return self.rows(
             "SELECT id, coalesce(info, '') FROM information_schema.processlist "
             f"WHERE db = '{self.database}' AND id <> CONNECTION_ID() ORDER BY id"
@@ -105,36 +105,36 @@ class SqlitePlace:
 
     path: Path
     kind: str = "sqlite"
-    # a test's folder may well lie in a container's own layer, which `auto` refuses
+    # a test's folder may be in a container's own layer, which `auto` refuses
     settings: dict[str, str] = field(default_factory=lambda: {"MIGRATION_STRATEGY": "advisory_lock"})
 
     @property
     def url(self) -> str:
-        """With the four slashes of an absolute path."""
+        """The URL, with the four slashes of an absolute path."""
         return f"sqlite:///{self.path}"
 
     @property
     def lock_file(self) -> Path:
-        """Beside it."""
+        """The lock file beside the database."""
         key = LockKey.derive("fastapi", "alembic_version", None)
         return self.path.with_name(f"{self.path.name}-{key.channel}.lock")
 
     def need_volume(self) -> None:
-        """Skip where the folder ends with the container: several instances are refused there, whoever elects them."""
+        """Skip if the folder is lost with the container: there several instances are refused, with any elector."""
         if find(self.path).ends_with_container:
             optional("a temporary folder on a volume", "set TMPDIR to one")
 
     def rows(self, sql: str) -> list[list[str]]:
-        """Ask the file, in autocommit."""
+        """Run the statement on the file, in autocommit."""
         with closing(sqlite3.connect(self.path, timeout=PATIENCE_SECONDS, isolation_level=None)) as connection:
             return [["NULL" if value is None else str(value) for value in row] for row in connection.execute(sql)]
 
     def has(self, table: str) -> bool:
-        """Whether the table is there."""
+        """Return whether the table exists."""
         return bool(self.rows(f"SELECT name FROM sqlite_master WHERE name = '{table}'"))
 
     def lock_is_free(self) -> bool:
-        """Try it."""
+        """Try to lock the lock file."""
         with suppress(FileNotFoundError), self.lock_file.open() as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -143,7 +143,7 @@ class SqlitePlace:
         return True
 
     def writers(self) -> int:
-        """One at most, whoever it is: that is what BEGIN IMMEDIATE asks for."""
+        """Return 1 if a session holds SQLite's write lock, which allows no more, and otherwise 0."""
         with closing(sqlite3.connect(self.path, timeout=0, isolation_level=None)) as connection:
             try:
                 connection.execute("BEGIN IMMEDIATE")
@@ -152,7 +152,7 @@ class SqlitePlace:
         return 0
 
     def at_rest(self) -> bool:
-        """There is no server."""
+        """Return True: there is no server."""
         return True
 
 
@@ -165,34 +165,34 @@ class PostgresPlace:
     settings: dict[str, str] = field(default_factory=dict)
 
     def rows(self, sql: str) -> list[list[str]]:
-        """Ask as the superuser."""
+        """Run the statement as the superuser."""
         return [["NULL" if value is None else str(value) for value in row] for row in fetch_sync(self.url, sql)]
 
     def has(self, table: str) -> bool:
-        """Whether the table is there."""
+        """Return whether the table exists."""
         return self.rows(f"SELECT to_regclass('{table}')") != [["NULL"]]
 
     def lock_is_free(self) -> bool:
-        """Ask the server."""
+        """Count the advisory locks of this database."""
         in_here = "database = (SELECT oid FROM pg_database WHERE datname = current_database())"
         return self.rows(f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {in_here}") == [["0"]]
 
     def writers(self) -> int:
-        """Ask the server."""
+        """Count the sessions with a transaction id."""
         [[count]] = self.rows(
             "SELECT count(*) FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
         )
         return int(count)
 
     def at_rest(self) -> bool:
-        """Not between the two messages of one statement: there no limit of the server's is on."""
+        """Return False between the two messages of one statement, where no time limit of the server applies."""
         states = "SELECT state FROM pg_stat_activity WHERE backend_xid IS NOT NULL AND datname = current_database()"
         return self.rows(states) == [["idle in transaction"]]
 
 
 @contextmanager
 def nobody() -> Iterator[None]:
-    """Without root's privileges, which would write anywhere."""
+    """Run the block without root's privileges, which would allow to write anywhere."""
     if os.geteuid() != 0:
         yield
         return
@@ -204,7 +204,7 @@ def nobody() -> Iterator[None]:
 
 
 def history(place: Place, columns: str = "revision, outcome, instance") -> list[tuple[str, ...]]:
-    """The attempts at revisions with readable names, which tests made, oldest first."""
+    """Return the attempts at revisions with readable names, which tests made, oldest first."""
     if not place.has(HISTORY):
         return []
     rows = place.rows(f"SELECT {columns} FROM {HISTORY} WHERE length(revision) <> 12 ORDER BY id")
@@ -212,21 +212,21 @@ def history(place: Place, columns: str = "revision, outcome, instance") -> list[
 
 
 def outcomes(place: Place, revision: str) -> list[str]:
-    """How the attempts at one revision ended, oldest first."""
+    """Return how the attempts at one revision ended, oldest first."""
     return [outcome for name, outcome in history(place, "revision, outcome") if name == revision]
 
 
 def applied(place: Place) -> list[str]:
-    """The revisions that an upgrade applied, in order; one that is named twice was applied twice."""
+    """Return the revisions that upgrades applied, in order; a name that is there twice was applied twice."""
     rows = place.rows(f"SELECT revision FROM {HISTORY} WHERE direction = 'upgrade' AND outcome = 'applied' ORDER BY id")
     return [row[0] for row in rows]
 
 
 def versions(place: Place) -> list[str]:
-    """What Alembic's own table says."""
+    """Return the rows of Alembic's version table."""
     return [row[0] for row in place.rows("SELECT version_num FROM alembic_version")]
 
 
 def marks(place: Place) -> list[str]:
-    """The rows that revisions left behind; two of a name are a double application."""
+    """Return the rows that revisions left behind; a name that is there twice was applied twice."""
     return sorted(row[0] for row in place.rows("SELECT revision FROM marks")) if place.has("marks") else []

@@ -1,4 +1,4 @@
-"""What the deployment files say: manifests, the app spec and compose files, as their readers see them."""
+"""The deployment files (manifests, the app spec and compose files) as their readers see them."""
 
 import re
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ import yaml
 
 from api.migrations.settings import MigrationSettings
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 APP_SPEC = ROOT / ".do" / "app.yaml"
 COMPOSE = ROOT / "docker-compose.yml"
@@ -21,46 +21,46 @@ Document = dict[str, Any]
 
 
 def documents(path: Path) -> list[Document]:
-    """The documents of a file."""
+    """Return the documents of a file."""
     return list(yaml.safe_load_all(path.read_text()))
 
 
 def read(path: Path) -> Document:
-    """The one document of a file."""
+    """Return the one document of a file."""
     (document,) = documents(path)
     return document
 
 
 def named(items: list[Document], name: str) -> Document:
-    """The one of `items` that is called so."""
+    """Return the one of `items` with that name."""
     (found,) = (item for item in items if item["name"] == name)
     return found
 
 
 def pod(manifest: Document) -> Document:
-    """The pod's spec of a Job or a Deployment."""
+    """Return the pod's spec of a Job or a Deployment."""
     spec: Document = manifest["spec"]["template"]["spec"]
     return spec
 
 
 def container(manifest: Document) -> Document:
-    """The one container of a Job or a Deployment."""
+    """Return the one container of a Job or a Deployment."""
     (only,) = pod(manifest)["containers"]
     return dict(only)
 
 
 def values(env: list[Document], name: str = "name") -> dict[str, str]:
-    """The variables of a list of them; one without a value of its own comes from elsewhere, and is empty here."""
+    """Return a list of variables as a dict; one without a value of its own comes from elsewhere, and is empty here."""
     return {item[name]: item.get("value", "") for item in env}
 
 
 def app_values(component: Document) -> dict[str, str]:
-    """The variables that a component of the app spec sees."""
+    """Return the variables that a component of the app spec sees."""
     return {**values(read(APP_SPEC)["envs"], "key"), **values(component["envs"], "key")}
 
 
 def environments() -> Iterator[tuple[str, dict[str, str]]]:
-    """Every set of variables that a deployment file gives to a process of this project, and where it stands."""
+    """Yield every set of variables that a deployment file gives to a process of this project, and where it stands."""
     for path in MANIFESTS:
         for manifest in documents(path):
             if "template" in manifest.get("spec", {}):
@@ -76,20 +76,20 @@ def environments() -> Iterator[tuple[str, dict[str, str]]]:
 
 
 def grants() -> list[str]:
-    """The statements of the guide for a first installation with two roles."""
+    """Return the statements of the guide for a first installation with two roles."""
     (box,) = re.findall(r"^```sql\n(.*?)^```", (ROOT / "docs" / "MULTI_HOST_STRATEGY.md").read_text(), re.M | re.S)
     return str(box).splitlines()
 
 
 def settings(given: dict[str, str]) -> MigrationSettings:
-    """What the process makes of these variables; those that come from elsewhere are left out."""
+    """Return the settings that a process makes of these variables; those that come from elsewhere are left out."""
     plain = {name: value for name, value in given.items() if value and "$" not in value}
     own = {name.removeprefix("MIGRATION_").lower(): value for name, value in plain.items() if name != "DATABASE_URL"}
     return MigrationSettings.load(_env_file=None, **own)
 
 
 def seconds(text: str) -> int:
-    """A duration such as 30s or 33m."""
+    """Return the seconds of a duration such as 30s or 33m."""
     found = re.fullmatch(r"(\d+)([sm])", text)
     assert found, text
     return int(found[1]) * {"s": 1, "m": 60}[found[2]]

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from devtools.account import Account
 from devtools.ports import free_port
-from tests.servers import Server, fetch_sync, program, temporary_home
-from tests.waiting import wait_until
+from tests.support.servers import Server, fetch_sync, program, temporary_home
+from tests.support.waiting import wait_until
 
 CONFIGURATION = """\
 [databases]
@@ -30,13 +30,13 @@ server_reset_query = DISCARD ALL
 
 @dataclass(frozen=True)
 class PgBouncer:
-    """A pooler that runs: where it listens, and what it says."""
+    """A running pooler: its port and its log file."""
 
     port: int
     log: Path
 
     def url(self, database: str) -> str:
-        """The URL of `database` through the pooler."""
+        """Return the URL of `database` through the pooler."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
 
 

@@ -1,4 +1,4 @@
-"""Hand-written stand-ins: time that only moves when somebody waits, a database in memory, small trees of revisions.
+"""Hand-written stand-ins: time that passes only in a sleep, a database in memory, small trees of revisions.
 
 The trees are real Alembic, and the integration tests run them on a real server.
 """
@@ -22,14 +22,14 @@ from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.status import Holder, LockStatus, Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
-from tests import waiting
-from tests.servers import fetch_sync
+from tests.support import waiting
+from tests.support.servers import fetch_sync
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
-"""Longer than anything takes: whoever waits that long has hung."""
+"""Longer than anything takes: a wait of this length means a hang."""
 
 STOP = "SELECT pg_advisory_lock(777)"
-"""What a revision executes to be held back by a `barrier`."""
+"""A revision executes this to be held by a `barrier`."""
 STOPPED = """
     SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted
     AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
@@ -38,14 +38,14 @@ THREE_LINES = "from api.migrations.environment import run_env\n\nrun_env()\n"
 
 
 class FakeClock:
-    """Time that passes only while somebody sleeps."""
+    """Time that passes only during a sleep."""
 
     def __init__(self) -> None:
         self.seconds = 1000.0
         self.slept: list[float] = []
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start."""
+        """Return the seconds since an arbitrary start."""
         return self.seconds
 
     async def sleep(self, seconds: float) -> None:
@@ -56,7 +56,7 @@ class FakeClock:
 
 
 class Database:
-    """What every session of the fleet shares: the version table, the history and the lock."""
+    """What all sessions of the fleet share: the version table, the history and the lock."""
 
     def __init__(self, code: CodeRevisions, clock: FakeClock, revisions: frozenset[str] = frozenset()) -> None:
         self.code = code
@@ -71,12 +71,12 @@ class Database:
         self.work: Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[None]] = apply_all
 
     def session(self, instance: str) -> "FakeSession":
-        """A session of that instance, not yet connected."""
+        """Make a session of that instance, not yet connected."""
         return FakeSession(self, instance)
 
 
 class FakeSession:
-    """A `MigrationSession` on a `Database`; like the real one it gives the lock up when it is closed."""
+    """A `MigrationSession` on a `Database`; like the real one it releases the lock when it is closed."""
 
     def __init__(self, database: Database, instance: str) -> None:
         self.database = database
@@ -85,7 +85,7 @@ class FakeSession:
 
     @property
     def store(self) -> "FakeSession":
-        """The tables: it is its own store."""
+        """The tables: the session is its own store."""
         return self
 
     async def open(self) -> None:
@@ -98,44 +98,44 @@ class FakeSession:
         self.is_open = True
 
     async def observe(self) -> Observed:
-        """The version table and what is half applied."""
+        """Return the version table and what is half applied."""
         assert self.is_open
         return self.database.observed
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of revisions, from the history."""
+        """Return the parents of revisions, from the history."""
         return self.database.lineage
 
     async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
-        """The failed attempts at any of `pending`, newest first."""
+        """Return the failed attempts at any of `pending`, newest first."""
         clock, failures = self.database.clock, reversed(self.database.failures)
         return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]
 
     async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Any id fits."""
+        """Accept every id."""
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free."""
+        """Acquire the lock if it is free."""
         self.database.tries.append(self.instance)
         if self.database.holder is None:
             self.database.holder = Holder(self.instance, id(self))
         return self._holds
 
     async def lock_is_held(self) -> bool:
-        """Whether the database has a holder."""
+        """Return whether the database has a lock holder."""
         return self.database.holder is not None
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """There is nothing to lose."""
+        """Do nothing: there is nothing to lose."""
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Do the database's `work`, which only the holder may."""
+        """Do the database's `work`, which only the lock holder may."""
         assert self._holds
         self.database.runs.append(self.instance)
         await self.database.work(self, request, listener)
 
     async def record_timeout(self, error: str) -> None:
-        """Nothing: what works here has no row of its own."""
+        """Do nothing: a fake run has no row of its own."""
 
     async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
@@ -145,13 +145,13 @@ class FakeSession:
             self.failed("?", error)
 
     async def unlock(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if not self._holds:
             raise HoldLost("the lock was gone before it was given back")
         self.database.holder = None
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the lock."""
+        """Return the lock holder."""
         return LockStatus(self.database.holder)
 
     async def pause(self, seconds: float) -> None:
@@ -159,7 +159,7 @@ class FakeSession:
         await self.database.clock.sleep(seconds)
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close the session and release its lock."""
         if self._holds:
             self.database.holder = None
         self.is_open = False
@@ -175,7 +175,7 @@ class FakeSession:
 
 
 async def apply_all(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-    """The ordinary run: every pending revision takes a second and becomes the version."""
+    """Run as usual: every pending revision takes a second and becomes the version."""
     database = session.database
     pending = database.code.pending(database.observed.revisions)
     listener.planned(pending, "Applied")
@@ -196,11 +196,11 @@ class Instance:
 
     @property
     def phase(self) -> Phase:
-        """Where it stands."""
+        """The phase that the tracker shows."""
         return self.tracker.status.phase
 
     async def fails(self, error: type[MigrationError], *words: str) -> None:
-        """It must not become ready, and say so in the error as in the status."""
+        """Assert that it does not become ready, and that error and status say the same words."""
         with pytest.raises(error) as raised:
             await self.coordinator.become_ready()
         assert type(raised.value) is error
@@ -220,7 +220,7 @@ def revision(
 
 
 def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
-    """Write an Alembic tree of revisions r1, r2, … with the given bodies; returns its alembic.ini."""
+    """Write an Alembic tree of revisions r1, r2, … with the given bodies; return its alembic.ini."""
     (folder / "versions").mkdir(parents=True, exist_ok=True)
     (folder / "env.py").write_text(env)
     ini = folder / "alembic.ini"
@@ -231,8 +231,8 @@ def tree(folder: Path, *upgrades: str, env: str = THREE_LINES) -> Path:
 
 
 def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> Assembly:
-    """What an instance builds from its settings, without the environment."""
-    # a revision that stands at a barrier waits for a lock, and must not be sent away from it
+    """Build an instance's assembly from its settings, without the environment."""
+    # a revision at a barrier waits for a lock, and must not time out there
     values = {
         "lock_timeout_seconds": 0,
         "database_url": url,
@@ -244,13 +244,13 @@ def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> As
 
 
 async def eventually(url: str, sql: str, what: str) -> None:
-    """Return as soon as the first value of `sql`, asked on connections of its own, is true."""
+    """Wait until the first value of `sql`, executed on connections of its own, is true."""
     await asyncio.to_thread(waiting.wait_until, lambda: bool(fetch_sync(url, sql)[0][0]), what)
 
 
 @asynccontextmanager
 async def barrier(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Hold back whoever executes STOP; yields what returns as soon as somebody stands there."""
+    """Hold every session that executes STOP; yield a function that waits until one is held."""
     connection = await asyncpg.connect(url)
     await connection.execute(STOP)
     try:
@@ -261,7 +261,7 @@ async def barrier(url: str) -> AsyncIterator[Callable[[], Awaitable[None]]]:
 
 @asynccontextmanager
 async def in_the_way(url: str, sql: str, name: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session called `name` that executed `sql` and went to lunch: idle in transaction, with its locks."""
+    """Block in a session called `name`: it has executed `sql` and stays idle in transaction, with its locks."""
     connection = await asyncpg.connect(url, server_settings={"application_name": name})
     try:
         await connection.execute("BEGIN")

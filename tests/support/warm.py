@@ -23,7 +23,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.waiting import FOREVER_SECONDS
+from tests.support.waiting import FOREVER_SECONDS
 
 LIBRARIES = """
     alembic.command alembic.config aiosqlite asyncmy asyncpg fastapi.openapi.utils lightkube.config.kubeconfig
@@ -38,14 +38,14 @@ OURS = ["api.ledger", "api.migrations"]
 
 PR_SET_CHILD_SUBREAPER = 36
 LONGEST_MESSAGE = 1 << 17
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 class Process(subprocess.Popen[Any]):
     """A `Popen` whose process is forked by the warm one if it would be `-m` something of this run's Python."""
 
     def _execute_child(self, *arguments: Any) -> None:
-        """Start it: `Popen` has opened what it reads and writes, and does everything else as ever."""
+        """Start the process: `Popen` has opened its streams, and does everything else as usual."""
         asked = inspect.signature(subprocess.Popen._execute_child).bind(self, *arguments).arguments  # type: ignore[attr-defined]
         environment = dict(os.environ if asked["env"] is None else asked["env"])
         special = asked["preexec_fn"] or asked["pass_fds"] or asked["start_new_session"]
@@ -54,13 +54,14 @@ class Process(subprocess.Popen[Any]):
             return
         streams = {0: asked["p2cread"], 1: asked["c2pwrite"], 2: asked["errwrite"]}
         given = {number: stream for number, stream in streams.items() if stream != -1}
+        folder = os.fspath(asked["cwd"] or Path.cwd())
         order = {
             "words": [str(word) for word in asked["args"][2:]],
-            "cwd": os.fspath(asked["cwd"] or Path.cwd()),
+            "cwd": folder,
             "environment": environment,
             "streams": list(given),
         }
-        self.pid = _warm_one(Path(order["cwd"]).resolve() == ROOT).fork(order, list(given.values()))
+        self.pid = _warm_one(Path(folder).resolve() == ROOT).fork(order, list(given.values()))
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
 
@@ -78,7 +79,7 @@ def run(command: list[str], **options: Any) -> "subprocess.CompletedProcess[str]
 
 
 def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
-    """Whether nothing in it is decided before Python's first line runs."""
+    """Return whether nothing about the process is decided before Python's first line runs."""
 
     def interpreter(variables: Any) -> dict[str, str]:
         found = {name: value for name, value in variables.items() if name.startswith(("PYTHON", "LC_", "LANG"))}
@@ -90,14 +91,14 @@ def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
 
 
 class Warm:
-    """The process that forks, seen from the one that asks; it ends when that one does."""
+    """The process that forks, as the asking process uses it; it ends when that process does."""
 
     def __init__(self, *packages: str) -> None:
         self._libc = ctypes.CDLL(None)
         self._one_at_a_time = threading.Lock()
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
-            command = [sys.executable, "-m", "tests.warm", str(its.fileno()), *packages]
+            command = [sys.executable, "-m", "tests.support.warm", str(its.fileno()), *packages]
             # libraries keep the sys.stdout that they find when they are imported, so it must be the right one then
             unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
@@ -105,7 +106,7 @@ class Warm:
             )
 
     def fork(self, order: dict[str, Any], streams: list[int]) -> int:
-        """Have a process forked, and made a child of this one, as one that is orphaned below it; returns its pid."""
+        """Have a process forked, and adopted by this process as an orphan below it; return its pid."""
         with self._one_at_a_time:
             return self._fork(order, streams)
 
@@ -115,11 +116,11 @@ class Warm:
             socket.send_fds(self._channel, [json.dumps(order).encode()], streams)
             return int(self._channel.recv(64))
         finally:
-            # other orphans are nobody's business here
+            # other orphans must not be adopted
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def close(self) -> None:
-        """End it."""
+        """End the forking process."""
         self._channel.close()
         self._process.wait()
 
@@ -132,7 +133,7 @@ def _warm_one(here: bool) -> Warm:
 
 
 def fork_for(channel: socket.socket) -> dict[str, Any]:
-    """Fork a process for each order, until nobody can give one; returns in such a process, with its order."""
+    """Fork a process for each order until the channel is closed; return in each of the forks, with its order."""
     while True:
         message, streams, _, _ = socket.recv_fds(channel, LONGEST_MESSAGE, 3)
         if not message:
@@ -148,7 +149,7 @@ def fork_for(channel: socket.socket) -> dict[str, Any]:
                 return take(json.loads(message), streams)
             os.write(writing, str(pid).encode())
             os._exit(0)
-        # once the one between is gone, its child is whose it should be
+        # once the process between has ended, its child is adopted by the asking one
         os.waitpid(between, 0)
         os.close(writing)
         channel.send(os.read(reading, 64))

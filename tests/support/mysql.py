@@ -13,12 +13,12 @@ from contextlib import contextmanager
 
 from devtools.account import Account
 from devtools.mysql import SMALL, UNPACKED, data_folder, server_command
-from tests.mariadb import MariaDB, started
-from tests.servers import optional, temporary_home
+from tests.support.mariadb import MariaDB, started
+from tests.support.servers import optional, temporary_home
 
 REMEDY = "on Debian, run python3 -m devtools.mysql"
 
-# no test asks for either of the first two, and each makes the start longer
+# no test needs the first two, and each makes the start longer
 LESS = ["--performance-schema=OFF", "--mysqlx=OFF", "--log-error-verbosity=1"]
 
 
@@ -36,13 +36,13 @@ class MySQL(MariaDB):
                 os.chown(path, self.account.identity["user"], self.account.identity["group"])
 
     def command(self) -> list[str]:
-        """The words that start the server, before those that say where."""
+        """Return the command that starts the server, without the options for folders and port."""
         return [*server_command(UNPACKED, self.account), *SMALL, *LESS, "--secure-file-priv=NULL"]
 
 
 @contextmanager
 def running_mysql(**settings: str) -> Iterator[MySQL]:
-    """A server of the caller's own, with `settings` on its command line; gone at the end, with its data."""
+    """Run a server of the caller's own, with `settings` on its command line; remove it and its data at the end."""
     if not UNPACKED.exists():
         optional("MySQL", REMEDY)
     account = Account.unprivileged()

@@ -19,13 +19,13 @@ import pytest
 
 from api.migrations.core.protocols import Elector
 from api.migrations.errors import HoldLost
-from tests import waiting
+from tests.support import waiting
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
-"""Longer than anything takes: whoever waits that long has hung."""
+"""Longer than anything takes: a wait of this length means a hang."""
 
 STRANGER = "stranger"
-"""Who leads after `Arena.take_away`."""
+"""The leader after `Arena.take_away`."""
 
 RIVALS = 20
 
@@ -33,20 +33,20 @@ Result = TypeVar("Result")
 
 
 class Arena(Protocol):
-    """Where electors meet, empty at the start of each test."""
+    """Where electors compete, empty at the start of each test."""
 
     ttl_seconds: float
-    """How long the hold of a dead one lasts; small, and ignored where none ends by time."""
+    """How many seconds the hold of a dead instance lasts; small, and ignored where no hold ends by time."""
 
     def make_elector(self, instance: str) -> Elector:
-        """A new elector of that instance, for the hold that all of this arena want; does no I/O."""
+        """Make an elector of that instance for the one hold of this arena; does no I/O."""
 
     async def take_away(self) -> None:
-        """Whoever leads is robbed: from now on it is `STRANGER`, and stays so for the rest of the test."""
+        """Take the hold from its leader: `STRANGER` leads for the rest of the test."""
 
 
 class Elsewhere:
-    """An elector in a thread and event loop of its own, as in another process; it can be paused like one."""
+    """An elector in its own thread and event loop, as in another process; a test can pause it."""
 
     def __init__(self, elector: Elector) -> None:
         self.elector = elector
@@ -55,12 +55,12 @@ class Elsewhere:
         self._awake = threading.Event()
 
     async def run(self, work: Coroutine[Any, Any, Result]) -> Result:
-        """The result of a coroutine of the elector, in its own loop."""
+        """Run a coroutine of the elector in its own loop; return the result."""
         done = asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
         return await asyncio.wait_for(done, FOREVER_SECONDS)
 
     def pause(self) -> None:
-        """Nothing of it runs from now on, as after SIGSTOP."""
+        """Stop its loop, as SIGSTOP does."""
         stopped = threading.Event()
 
         def stand_still() -> None:
@@ -72,12 +72,12 @@ class Elsewhere:
         assert stopped.wait(FOREVER_SECONDS)
 
     def resume(self) -> None:
-        """As after SIGCONT."""
+        """Let its loop continue, as SIGCONT does."""
         self._awake.set()
 
     @contextmanager
     def running(self) -> Iterator["Elsewhere"]:
-        """Start the thread, and end it with the elector released."""
+        """Start the thread; at the end release the elector and end the thread."""
         self._thread.start()
         try:
             yield self
@@ -90,46 +90,46 @@ class Elsewhere:
 
 
 class Electors:
-    """Makes electors, and releases at the end of the test all that it made."""
+    """Makes electors, and releases all of them at the end of the test."""
 
     def __init__(self, make: Callable[[str], Elector]) -> None:
         self._make = make
         self._made: list[Elector] = []
 
     def __call__(self, instance: str) -> Elector:
-        """A new elector of that instance."""
+        """Make an elector of that instance."""
         self._made.append(self._make(instance))
         return self._made[-1]
 
     async def leader(self, instance: str = "first") -> Elector:
-        """A new elector that leads."""
+        """Make an elector that leads."""
         elector = self(instance)
         assert await elector.try_acquire()
         return elector
 
     async def release(self) -> None:
-        """Release them all."""
+        """Release all electors."""
         for elector in self._made:
             await elector.release()
 
 
 async def soon(work: Awaitable[Result]) -> Result:
-    """The result, or a failure instead of a hang."""
+    """Return the result, or fail instead of waiting for ever."""
     return await asyncio.wait_for(work, FOREVER_SECONDS)
 
 
 class ElectorContract:
-    """Holds for every elector."""
+    """Tests that every elector must pass."""
 
     @pytest.fixture
     async def electors(self, arena: Arena) -> Any:
-        """Makes electors of the arena."""
+        """Yield a function that makes electors of the arena."""
         made = Electors(arena.make_elector)
         yield made
         await made.release()
 
     async def test_one_of_many_becomes_the_leader(self, electors: Electors) -> None:
-        """They all try at the same moment."""
+        """Twenty electors try to acquire the hold at the same moment: one acquires it and leads."""
         rivals = [electors(f"rival-{number}") for number in range(RIVALS)]
         won = await asyncio.gather(*(rival.try_acquire() for rival in rivals))
         assert sorted(won) == [False] * (RIVALS - 1) + [True]
@@ -137,30 +137,30 @@ class ElectorContract:
         assert leader == f"rival-{won.index(True)}"
 
     async def test_the_leader_keeps_its_hold(self, electors: Electors) -> None:
-        """It may ask again and make sure as often as it likes."""
+        """The leader acquires and confirms again and again: it keeps the hold, and no other elector acquires it."""
         first, second = await electors.leader(), electors("second")
         for _ in range(3):
             await first.confirm()
             assert await first.try_acquire()
             assert not await second.try_acquire()
 
-    async def test_release_frees_it_at_once(self, electors: Electors) -> None:
-        """The next one does not wait for any time to pass."""
+    async def test_a_released_hold_is_free_at_once(self, electors: Electors) -> None:
+        """The leader releases its hold: another elector acquires it at once, and the first one cannot."""
         first, second = await electors.leader(), electors("second")
         assert not await second.try_acquire()
         await first.release()
         assert await second.try_acquire()
         assert not await first.try_acquire()
 
-    async def test_it_may_lead_again_after_a_release(self, electors: Electors) -> None:
-        """One object serves several sessions, one after the other."""
+    async def test_an_elector_can_lead_again_after_a_release(self, electors: Electors) -> None:
+        """The leader releases its hold: the same elector can acquire and confirm it again."""
         first = await electors.leader()
         await first.release()
         assert await first.try_acquire()
         await first.confirm()
 
-    async def test_who_does_not_lead_frees_nothing(self, electors: Electors) -> None:
-        """Neither before a try nor after one that failed, however often it releases."""
+    async def test_an_elector_that_does_not_lead_releases_nothing(self, electors: Electors) -> None:
+        """An elector that does not lead releases before and after its failed try: the leader keeps the hold."""
         await electors.leader()
         second, third = electors("second"), electors("third")
         await second.release()
@@ -170,8 +170,8 @@ class ElectorContract:
         assert not await third.try_acquire()
         assert await third.leader() == "first"
 
-    async def test_everybody_sees_who_leads(self, electors: Electors) -> None:
-        """By the name of the instance, colons and all, and nobody before and after."""
+    async def test_every_elector_names_the_leader(self, electors: Electors) -> None:
+        """Every elector names the leading instance, colons included, and none before and after."""
         second = electors("second")
         assert (await second.leader(), await second.ask()) == (None, None)
         first = await electors.leader("host:8000-17")
@@ -180,8 +180,8 @@ class ElectorContract:
         await first.release()
         assert (await second.leader(), await second.ask()) == (None, None)
 
-    async def test_who_does_not_lead_cannot_confirm(self, electors: Electors) -> None:
-        """Neither who never tried, nor who failed, nor who gave it back."""
+    async def test_an_elector_that_does_not_lead_cannot_confirm(self, electors: Electors) -> None:
+        """An elector that never tried, failed, or released its hold: `confirm` raises HoldLost."""
         first, second = await electors.leader(), electors("second")
         with pytest.raises(HoldLost):
             await second.confirm()
@@ -192,8 +192,8 @@ class ElectorContract:
         with pytest.raises(HoldLost):
             await first.confirm()
 
-    async def test_a_loss_is_noticed_without_asking(self, arena: Arena, electors: Electors) -> None:
-        """`lost` returns then, and not before, and has something to say."""
+    async def test_a_leader_notices_a_lost_hold_without_asking(self, arena: Arena, electors: Electors) -> None:
+        """The hold is taken away: `lost` returns a reason by itself, and not before."""
         first = await electors.leader()
         lost = asyncio.create_task(first.lost())
         await first.confirm()
@@ -202,8 +202,8 @@ class ElectorContract:
         assert len((await soon(lost)).split()) > 3
         assert await soon(first.lost())
 
-    async def test_a_loss_is_noticed_by_asking(self, arena: Arena, electors: Electors) -> None:
-        """The very next `confirm` after it raises, and `lost` returns."""
+    async def test_a_leader_notices_a_lost_hold_when_it_confirms(self, arena: Arena, electors: Electors) -> None:
+        """The hold is taken away: the next `confirm` raises HoldLost, and `lost` returns."""
         first = await electors.leader()
         lost = asyncio.create_task(first.lost())
         await arena.take_away()
@@ -211,8 +211,8 @@ class ElectorContract:
             await first.confirm()
         assert await soon(lost)
 
-    async def test_what_is_lost_stays_lost(self, arena: Arena, electors: Electors) -> None:
-        """Until it is released; and that does not take it from whoever has it now."""
+    async def test_a_lost_hold_stays_lost(self, arena: Arena, electors: Electors) -> None:
+        """A lost hold stays lost for every `confirm`; releasing it does not take it from the new leader."""
         first, second = await electors.leader(), electors("second")
         await arena.take_away()
         await soon(first.lost())
@@ -225,10 +225,10 @@ class ElectorContract:
 
 
 class LeaseContract(ElectorContract):
-    """Holds for electors whose hold ends by itself when nobody renews it."""
+    """Tests that every elector must pass whose hold ends by itself unless it is renewed."""
 
-    async def test_a_hold_renews_itself(self, arena: Arena, electors: Electors) -> None:
-        """For several times as long as it would last, while others try all the time."""
+    async def test_a_leader_renews_its_hold(self, arena: Arena, electors: Electors) -> None:
+        """Another elector tries for 2.5 times the ttl: it never acquires the hold, because the leader renews it."""
         first, second = await electors.leader(), electors("second")
         loop = asyncio.get_running_loop()
         end = loop.time() + 2.5 * arena.ttl_seconds
@@ -240,8 +240,8 @@ class LeaseContract(ElectorContract):
         await waiting.until(outlasted, "several times the ttl")
         await first.confirm()
 
-    async def test_a_paused_leader_is_succeeded(self, arena: Arena, electors: Electors) -> None:
-        """When it goes on it finds that out, by asking as well as by itself, and frees nothing."""
+    async def test_a_paused_leader_is_replaced(self, arena: Arena, electors: Electors) -> None:
+        """The leader is paused: another one acquires the hold; the first then notices its loss and releases nothing."""
         second, third = electors("second"), electors("third")
         with Elsewhere(arena.make_elector("first")).running() as first:
             assert await first.run(first.elector.try_acquire())

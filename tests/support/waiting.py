@@ -1,20 +1,20 @@
-"""Waiting for what another process does: the only place in the tests that sleeps, and always towards a condition."""
+"""Waiting for what another process does: the only place in the tests that sleeps, and always for a condition."""
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable
 
-from tests.pace import scaled
+from tests.support.pace import scaled
 
 STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.5
 FOREVER_SECONDS = scaled(60)
-"""Longer than anything takes on this machine: what is awaited for that long has hung."""
+"""Longer than anything takes on this machine: a wait of this length means a hang."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 0) -> None:
-    """Return as soon as `condition` holds; fail naming `what` when it does not within `FOREVER_SECONDS`.
+    """Return as soon as `condition` holds; fail naming `what` if it does not within `FOREVER_SECONDS`.
 
-    `seconds` is for what may take even longer: a wait that ends early says nothing about what was waited for.
+    `seconds` is for what may take even longer: a wait that ends early says nothing about the condition.
     """
     limit = Limit(what, seconds)
     while not condition():
@@ -30,7 +30,7 @@ async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds:
 
 
 class Limit:
-    """The end of one wait, and how long to pause between two looks."""
+    """The end of one wait, and the pause between two checks."""
 
     def __init__(self, what: str, seconds: float) -> None:
         self._what = what
@@ -38,7 +38,7 @@ class Limit:
         self._began = self._looked = time.monotonic()
 
     def pause(self) -> float:
-        """How long to pause now: as long as the look took, because a look takes time from the processes it looks at.
+        """Return the next pause: as long as the check took, because a check slows the processes that it checks.
 
         Raises:
             AssertionError: the time is up.

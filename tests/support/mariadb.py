@@ -3,7 +3,7 @@
     with running_mariadb() as server, server.database("shop") as url:
         server.query("SHOW PROCESSLIST")
 
-`query` speaks as root through the server's own client and socket, so that it works while the network path is broken.
+`query` runs as root through the server's own client and socket, so that it works while the network path is broken.
 """
 
 import subprocess
@@ -16,8 +16,8 @@ from urllib.parse import quote
 
 from devtools.account import Account
 from devtools.ports import free_port
-from tests.servers import program, temporary_home
-from tests.waiting import FOREVER_SECONDS, wait_until
+from tests.support.servers import program, temporary_home
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 REMEDY = "apt-get install mariadb-server"
 
@@ -47,7 +47,7 @@ class MariaDB:
         home: a folder of its own, reachable by `account`, under a path short enough for a socket.
         port: on 127.0.0.1; the same after a restart.
         settings: server settings by name, as on the command line of `mariadbd`.
-        account: whom the server runs as; started by root it insists on being told.
+        account: the account that the server runs as; `mariadbd` started by root must be told one.
     """
 
     home: Path
@@ -64,7 +64,7 @@ class MariaDB:
 
     @property
     def log(self) -> Path:
-        """What the server says, appended from run to run."""
+        """The server's log file, appended from run to run."""
         return self.home / "log"
 
     @property
@@ -74,7 +74,7 @@ class MariaDB:
         return self._process.pid
 
     def url(self, database: str, *, user: str = USER, password: str = PASSWORD) -> str:
-        """The URL of `database` as platforms write it."""
+        """Return the URL of `database` as platforms write it."""
         return f"mysql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{self.port}/{database}"
 
     def initialise(self) -> None:
@@ -97,8 +97,8 @@ class MariaDB:
             raise MariaDBError(f"mariadb-install-db failed with {made.returncode}: {made.stderr or made.stdout}")
 
     def command(self) -> list[str]:
-        """The words that start the server as `account`, before those that say where."""
-        # started by root, it drops root's rights by itself
+        """Return the command that starts the server as `account`, without the options for folders and port."""
+        # `mariadbd` started by root drops root's rights by itself
         user = [f"--user={self.account.identity['user']}"] if self.account.identity else []
         return [str(program("mariadbd", REMEDY, "/usr/sbin")), "--no-defaults", *SMALL, *user]
 
@@ -121,7 +121,7 @@ class MariaDB:
             raise
 
     def stop(self) -> None:
-        """Shut the server down in good order, if it runs."""
+        """Shut the server down in order, if it runs."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -133,7 +133,7 @@ class MariaDB:
             process.wait()
 
     def kill(self) -> None:
-        """End the server as a crash does, if it runs."""
+        """End the server like a crash, if it runs."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -149,7 +149,7 @@ class MariaDB:
 
     @contextmanager
     def holding(self, sql: str, *, database: str) -> Iterator[None]:
-        """A session that has run `sql` as root and stays, with the locks that it took."""
+        """Keep a session open that has run `sql` as root, with the locks that it acquired."""
         pipe = subprocess.PIPE
         with subprocess.Popen([*self._client(database), "--unbuffered"], stdin=pipe, stdout=pipe, text=True) as client:
             told, said = client.stdin, client.stdout
@@ -165,7 +165,7 @@ class MariaDB:
 
     @contextmanager
     def database(self, name: str, *, template: str | None = None) -> Iterator[str]:
-        """Create `name`, as a copy of `template` if one is given, yield its URL, and drop it with whoever uses it."""
+        """Create `name`, as a copy of `template` if one is given, yield its URL, and drop it with its sessions."""
         self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4; GRANT ALL ON `{name}`.* TO `{USER}`@`%`")
         if template is not None:
             self.query(self._run([*self._login("mariadb-dump"), template]), database=name)
@@ -189,7 +189,7 @@ class MariaDB:
         return done.stdout
 
     def _disconnect(self, name: str) -> None:
-        # whoever has an open transaction would keep the database from being dropped
+        # a session with an open transaction would block the DROP DATABASE
         for [number] in self.query(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
             with suppress(MariaDBError):  # gone meanwhile
                 self.query(f"KILL {number}")
@@ -215,7 +215,7 @@ Server = TypeVar("Server", bound=MariaDB)
 
 @contextmanager
 def running_mariadb(**settings: str) -> Iterator[MariaDB]:
-    """A server of the caller's own, with `settings` on its command line; gone at the end, with its data."""
+    """Run a server of the caller's own, with `settings` on its command line; remove it and its data at the end."""
     program("mariadbd", REMEDY, "/usr/sbin")
     account = Account.unprivileged()
     with temporary_home(account) as home, started(MariaDB(home, settings=settings, account=account)) as server:
@@ -224,7 +224,7 @@ def running_mariadb(**settings: str) -> Iterator[MariaDB]:
 
 @contextmanager
 def started(server: Server) -> Iterator[Server]:
-    """The server with its account for the tests; killed at the end, for nothing of it is kept."""
+    """Start the server with its account for the tests; kill it at the end, for nothing of it is kept."""
     server.initialise()
     server.start()
     try:

@@ -1,8 +1,8 @@
 """How slow this machine is right now, as one factor for the limits of a run of the tests.
 
-A limit that a test does not mean to reach is long. A limit that it means to reach, or that other work has to stay below
-(a lease, an idle limit, the budget of a run), is short, because the test waits for it, and `scaled`, because on a busy
-machine the same work takes longer. The first process of a run measures the factor, and tells it to those it starts.
+A limit that a test must not reach is long. A limit that it must reach, or below which other work has to stay (a lease,
+an idle limit, the budget of a run), is short, because the test waits for it, and `scaled`, because the same work takes
+longer on a busy machine. The first process of a run measures the factor and passes it to those that it starts.
 """
 
 import os
@@ -12,12 +12,12 @@ import time
 from functools import cache
 
 VARIABLE = "TESTS_PACE_FACTOR"
-"""The environment variable that tells the factor; set it to skip the measurement."""
+"""The environment variable with the factor; set it to skip the measurement."""
 LARGEST = 4.0
 AT_ONCE = 4
-"""As many as the tests run on."""
+"""As many processes as the tests run on."""
 USUAL_SECONDS = 0.4
-"""What the work takes on two idle cores: 0.36 to 0.49 in six measurements."""
+"""How many seconds the work takes on two idle cores: 0.36 to 0.49 in six measurements."""
 WORK = """
 import asyncio.base_events, argparse, ctypes, email.parser, http.client, json, logging, sqlite3, ssl, unittest.mock
 for _ in range(6):
@@ -35,7 +35,7 @@ def scaled(seconds: float) -> float:
 
 @cache
 def factor() -> float:
-    """How much longer work takes than on two idle cores: from 1 to `LARGEST`; measured once a run, in about 0.5 s."""
+    """Return how much longer work takes than on two idle cores: from 1 to `LARGEST`, measured once a run in 0.5 s."""
     told = os.environ.get(VARIABLE) or str(_measured())
     os.environ[VARIABLE] = told
     return float(told)

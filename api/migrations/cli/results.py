@@ -1,0 +1,202 @@
+"""What commands return: values that render themselves as lines for people, and as JSON by their fields."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+from ..core.schema import SchemaState, invalid_index_advice
+from ..core.status import Blocker, Holder, Member, Retry, Statement
+from ..databases.backend import Verdict
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """The result of a command; its fields are the keys of the JSON."""
+
+    message: str = ""
+
+    @property
+    def exit_code(self) -> int:
+        """The exit code of the command."""
+        return 0
+
+    def lines(self) -> Iterator[str]:
+        """The result for people."""
+        yield self.message
+
+    def as_json(self) -> dict[str, Any]:
+        """The result for programs; optional fields that are None are left out."""
+        optional = {each.name for each in fields(self) if each.default is None}
+        values = {each.name: getattr(self, each.name) for each in fields(self)}
+        return {name: value for name, value in values.items() if name not in optional or value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backups:
+    """The backups that a command took: for each `path`, `bytes`, `sha256`, `revisions` and the `restore` command."""
+
+    made: Sequence[Any]
+    restores_into: str
+
+    def lines(self) -> Iterator[str]:
+        """Each backup, and how to restore it."""
+        for backup in self.made:
+            yield f"backup: {backup.path} ({backup.bytes} bytes, SHA-256 {backup.sha256})"
+            yield f"to restore it {self.restores_into}:"
+            yield f"  {backup.restore}"
+        if not self.made:
+            yield "nothing was pending, so no backup was taken"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SchemaReport(Result):
+    """Where the database stands, and what the command did: the steps that it ran, the backups that it took."""
+
+    state: SchemaState | None = None
+    revisions: Sequence[str] | None = None
+    steps: Sequence[str] | None = None
+    backups: Backups | None = None
+    dialect: str | None = None
+
+    def lines(self) -> Iterator[str]:
+        """The steps, the state, the backups."""
+        yield from (f"  {step}" for step in self.steps or ())
+        yield self.message
+        if self.backups is not None:
+            yield from self.backups.lines()
+
+    def as_json(self) -> dict[str, Any]:
+        """The backups as a list."""
+        return super().as_json() | ({} if self.backups is None else {"backups": self.backups.made})
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The steps of a downgrade, newest first, and the revision that stays; None where only the target names it."""
+
+    steps: tuple[str, ...]
+    stays: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempts(Result):
+    """Rows of the history table, newest first."""
+
+    history: Sequence[Mapping[str, Any]]
+
+    def lines(self) -> Iterator[str]:
+        """One line for each attempt."""
+        yield from map(_attempt, self.history) if self.history else ("no history yet",)
+
+    def as_json(self) -> dict[str, Any]:
+        """The rows alone."""
+        return {"history": self.history}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one of doctor's checks, and how to fix it."""
+
+    check: str
+    verdict: Verdict
+    message: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Findings(Result):
+    """Doctor's findings."""
+
+    findings: Sequence[Finding]
+
+    @property
+    def exit_code(self) -> int:
+        """1 if a check failed."""
+        return int(any(finding.verdict is Verdict.FAIL for finding in self.findings))
+
+    def as_json(self) -> dict[str, Any]:
+        """With the exit code."""
+        return super().as_json() | {"exit_code": self.exit_code}
+
+    def lines(self) -> Iterator[str]:
+        """One line for each check."""
+        yield from (f"{finding.verdict:4}  {finding.check:12}  {finding.message}" for finding in self.findings)
+        yield self.message
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusReport(Result):
+    """Where the database stands, what is pending, and what the sessions of this lock do."""
+
+    state: SchemaState
+    revisions: Sequence[str]
+    expected_heads: Sequence[str]
+    pending: Sequence[str]
+    lock: Mapping[str, Any]
+    """`key` and `holder`."""
+    statement: Statement | None
+    retry: Retry | None
+    blocked_by: Sequence[Blocker]
+    elected: Mapping[str, str] | None
+    """`leader` and the `hold` that makes it that."""
+    fleet: Sequence[Member]
+    grant: str | None
+    invalid_indexes: Sequence[str]
+
+    def lines(self) -> Iterator[str]:
+        """The schema, the lock, the sessions."""
+        yield self.message
+        yield from (f"  pending: {revision}" for revision in self.pending)
+        yield from self._lock()
+        if self.invalid_indexes:
+            yield invalid_index_advice(self.invalid_indexes)
+
+    def _lock(self) -> Iterator[str]:
+        holder, does = self.lock["holder"], self.statement or self.retry
+        held = f"held by {holder.instance}{_known(holder, hidden=bool(self.grant))}" if holder else "free"
+        yield f"lock {self.lock['key']}: {held}{f': {does}' if does else ''}"
+        if self.elected:
+            yield "elected: {leader} (until its hold ends; {hold})".format_map(self.elected)
+        yield from (f"  {blocker}" for blocker in self.blocked_by)
+        yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in self.fleet)
+        if self.grant:
+            yield f"  what the holder is doing is hidden from this role; a superuser may: {self.grant}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class InEachSchema(Result):
+    """The results of a command that was run for each version table that env.py names."""
+
+    schemas: Mapping[str, Result]
+
+    def lines(self) -> Iterator[str]:
+        """The lines of each schema, indented."""
+        for name, result in self.schemas.items():
+            yield f"schema {name}:"
+            yield from (f"  {line}" for line in result.lines())
+
+    def as_json(self) -> dict[str, Any]:
+        """One object for each schema."""
+        schemas = {name: result.as_json() for name, result in self.schemas.items()}
+        return {"schemas": schemas, "message": self.message}
+
+
+def _known(holder: Holder, *, hidden: bool) -> str:
+    # only PostgreSQL has states, and keeps them from some roles
+    known = [f"pid {holder.pid}"] if holder.pid else []
+    known += ["state hidden"] if hidden else [holder.state] if holder.state else []
+    return f" ({', '.join(known)})" if known else ""
+
+
+def _attempt(row: Mapping[str, Any]) -> str:
+    started, finished = row["started_at"], row["finished_at"]
+    took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
+    # a table of an older version has no notes, and the note of a retry is for the waiters
+    note = row.get("note") if row["direction"] == "backup" else None
+    more = "".join(f"  {text}" for text in (row["error"], note) if text)
+    user = f" ({row['database_user']})" if row["database_user"] else ""
+    return (
+        f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "
+        f"{row['description']}  by {row['instance']}{user}{more}"
+    )

@@ -1,0 +1,33 @@
+"""The layout of the package: few rooms, few layers, and no question about the kind of database outside databases/."""
+
+import re
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[3]
+PACKAGE = ROOT / "api" / "migrations"
+MOST_ROOMS, MOST_LAYERS = 20, 9
+
+
+def test_the_package_has_few_rooms_and_few_layers() -> None:
+    """The linter's layers name every module and folder at the top of the package, and a reader can count them."""
+    rooms = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()}
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    [layers] = [contract["layers"] for contract in contracts if contract.get("containers") == ["api.migrations"]]
+    named = {room for layer in layers for room in layer.split(" | ")}
+    assert named == rooms - {"__init__"}
+    assert len(named) <= MOST_ROOMS
+    assert len(layers) <= MOST_LAYERS
+
+
+def test_only_databases_ask_which_database_it_is() -> None:
+    """A comparison with the name of a dialect belongs into `databases/<name>/`, behind the backend's one shape."""
+    compared = re.compile(r"dialect(?:\.name|_name)? *(?:==|!=|in\b|not in\b)")
+    others = [path for path in PACKAGE.rglob("*.py") if "databases" not in path.parts]
+    assert [str(path) for path in others if compared.search(path.read_text())] == []
+
+
+def test_every_folder_says_what_it_is_for() -> None:
+    """The docstring of each folder's `__init__.py` is the first thing that somebody who opens the folder reads."""
+    folders = [path for path in PACKAGE.rglob("__init__.py") if not path.read_text().startswith('"""')]
+    assert folders == []
