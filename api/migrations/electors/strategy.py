@@ -26,13 +26,8 @@ class Choice:
 def choose(settings: MigrationSettings, native_lock: str, why_redis: str | None) -> Choice:
     """Return the strategy that the settings name, or the one that `auto` means.
 
-    Args:
-        settings: those of the instance.
-        native_lock: describes the database's own lock.
-        why_redis: why `auto` prefers Redis to that lock if MIGRATION_REDIS_URL is set; None if it does not.
-
-    Raises:
-        ConfigurationError: a hold in Redis would outlast the wait budget.
+    `native_lock` describes the database's own lock; `why_redis` says why `auto` prefers Redis to it, None if it does
+    not. Raises `ConfigurationError` if a hold in Redis would outlast the wait budget.
     """
     if settings.strategy is not Strategy.AUTO:
         return Choice(settings.strategy, "set by MIGRATION_STRATEGY")

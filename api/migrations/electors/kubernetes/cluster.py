@@ -14,10 +14,8 @@ def cluster_config(service_account: str = SERVICE_ACCOUNT, default_file: str = D
     """Return the cluster, the credentials and the namespace.
 
     KUBECONFIG wins over the service account, because it is set on purpose. Lightkube reads a token file, such as that
-    of the service account, again when the API server rejects the token.
-
-    Raises:
-        ConfigurationError: there is no cluster, or its configuration cannot be used.
+    of the service account, again when the API server rejects the token. Raises `ConfigurationError` if there is no
+    cluster, or its configuration cannot be used.
     """
     kubeconfig = os.environ.get("KUBECONFIG")
     in_pod = not kubeconfig and _in_pod(service_account)

@@ -69,16 +69,10 @@ class LeaseElection:
     def build(cls, settings: MigrationSettings, default_name: str) -> LeaseElection:
         """Build it from the settings and the environment, without network access.
 
-        Args:
-            settings: those of the instance.
-            default_name: the name of the Lease if MIGRATION_LEASE_NAME is not set.
-
-        Raises:
-            ConfigurationError: there is no Kubernetes API server.
+        `default_name` is used if MIGRATION_LEASE_NAME is not set. Raises `ConfigurationError` if there is no cluster.
         """
         config, timings = cluster_config(), LeaseTimings(settings.lease_seconds)
-        namespace = settings.lease_namespace or config.namespace
-        name = settings.lease_name or default_name
+        namespace, name = settings.lease_namespace or config.namespace, settings.lease_name or default_name
         address = LeaseAddress(config, namespace, name, timings.request_seconds, timings.lease_seconds)
         return cls(settings.instance, address, timings, settings.idle_seconds or float("inf"))
 

@@ -61,24 +61,18 @@ ANSWER_SECONDS = 2.0
 class RedisElector:
     """An `Elector` on one key of a Redis, of a Sentinel's or a cloud's primary; not of a Redis Cluster.
 
+    Raises `ConfigurationError` if the URL is malformed.
+
     Args:
         url: `redis://`, `rediss://` or `unix://`, with parameters of redis-py; time limits and retries are set here.
         key: shared by the instances that must not migrate at the same time, and by no others.
         instance: the name that the others see as the leader.
         ttl_seconds: how long the hold of an instance lasts after it died or lost Redis.
         clock: monotonic seconds.
-
-    Raises:
-        ConfigurationError: the URL is malformed.
     """
 
     def __init__(
-        self,
-        url: str,
-        key: str,
-        instance: str,
-        ttl_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, url: str, key: str, instance: str, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._key = key
         self._instance = instance
@@ -114,7 +108,7 @@ class RedisElector:
     async def lost(self) -> str:
         """Return the reason once the hold is lost."""
         hold = self._hold
-        await hold.gone.wait()
+        await hold.lost.wait()
         return hold.reason or ""
 
     async def ask(self) -> str | None:

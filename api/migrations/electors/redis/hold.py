@@ -22,7 +22,7 @@ class KeyHold:
         """Why the hold is lost."""
         self.renewal_error = ""
         """Why Redis did not answer the last renewal."""
-        self.gone = asyncio.Event()
+        self.lost = asyncio.Event()
         self.ending = False
         """Whether the renewal must stop."""
         self._renewal: asyncio.Task[None] | None = None
@@ -36,7 +36,7 @@ class KeyHold:
     def lose(self, reason: str) -> None:
         """Mark the hold as lost, for good; the first reason stays."""
         self.reason = self.reason or reason
-        self.gone.set()
+        self.lost.set()
 
     async def end(self) -> None:
         """Stop the renewal, even if what it awaits drops the cancellation."""

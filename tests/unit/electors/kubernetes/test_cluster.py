@@ -58,34 +58,18 @@ def test_without_a_cluster_the_line_says_what_to_set() -> None:
         cluster_config(NOWHERE, NOWHERE)
 
 
-def no_file(file: Path) -> None:
-    """Let KUBECONFIG name a missing file."""
-    file.unlink()
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "no file": Path.unlink,
+    "cut off": lambda file: file.write_text(f"users: [{SECRET}"),
+    "not a map": lambda file: file.write_text(SECRET),
+    "no current context": lambda file: file.write_text(file.read_text().replace("current-context: test\n", "")),
+    "no user": lambda file: file.write_text(file.read_text().replace(", user: test", "")),
+}
 
 
-def no_yaml(file: Path) -> None:
-    """Cut the file off in the middle."""
-    file.write_text(f"users: [{SECRET}")
-
-
-def no_map(file: Path) -> None:
-    """Replace the file with plain text."""
-    file.write_text(SECRET)
-
-
-def no_context(file: Path) -> None:
-    """Remove the current context."""
-    file.write_text(file.read_text().replace("current-context: test\n", ""))
-
-
-def no_user(file: Path) -> None:
-    """Remove the user of the context."""
-    file.write_text(file.read_text().replace(", user: test", ""))
-
-
-@pytest.mark.parametrize("spoil", [no_file, no_yaml, no_map, no_context, no_user])
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 def test_a_kubeconfig_that_cannot_be_used(
-    spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One line names the source, and quotes nothing of its content."""
     file = LeaseApi(tmp_path).kubeconfig
