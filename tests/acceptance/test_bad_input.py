@@ -53,7 +53,7 @@ BRIEFLY = ("upgrade", "--timeout", LIMIT)
 GAVE_UP = f"gave up after MIGRATION_WAIT_SECONDS={LIMIT}"
 
 SETTINGS = {
-    "no DATABASE_URL": Bad("DATABASE_URL is not set; set it to postgresql://"),
+    "no DATABASE_URL": Bad("DATABASE_URL is not set. To fix: set it to postgresql://"),
     "not a URL": Bad("DATABASE_URL is not a database URL", url(f"someone {SECRET}")),
     "a misspelt scheme": Bad("DATABASE_URL is not a database URL", url(f"postgre://someone:{SECRET}@host/name")),
     "a port that is no number": Bad("a port is not a number", url(f"postgresql://someone:{SECRET}@host:5432a/name")),
@@ -67,7 +67,7 @@ SETTINGS = {
     "its own URL is malformed": Bad("MIGRATION_DATABASE_URL is not a", {**NOWHERE, "MIGRATION_DATABASE_URL": SECRET}),
     "a database in memory": Bad("each connection would have a database of its own", url("sqlite://")),
     "another database": Bad("is not a database URL", url("oracle://scott:tiger@127.0.0.1/ledger")),
-    "an unknown strategy": Bad("MIGRATION_STRATEGY: Input should be", {**NOWHERE, "MIGRATION_STRATEGY": "hope"}),
+    "an unknown strategy": Bad("MIGRATION_STRATEGY='hope' is invalid: ", {**NOWHERE, "MIGRATION_STRATEGY": "hope"}),
     "Redis without its URL": Bad("needs MIGRATION_REDIS_URL", {**NOWHERE, "MIGRATION_STRATEGY": "redis"}),
     "Kubernetes outside of any": Bad("Kubernetes", {**NOWHERE, "MIGRATION_STRATEGY": "kubernetes", "HOME": "{folder}"}),
     "a number that is none": Bad("MIGRATION_POLL_SECONDS", {**NOWHERE, "MIGRATION_POLL_SECONDS": "soon"}),

@@ -247,7 +247,7 @@ async def test_a_right_on_the_lease_that_is_missing(
         api.granted = {"t0ken": api.granted["t0ken"] - {verb}}
         values = {"strategy": "kubernetes", "lease_name": NAME, "lease_seconds": LEASE_SECONDS}
         verdict, message = (await found(database_url, ini, **values))["strategy"]
-        assert (verdict, f"does not allow to {verb} " in message) == (Verdict.FAIL, True), message
+        assert (verdict, f"grant the verb '{verb}' " in message) == (Verdict.FAIL, True), message
         assert api.spec(NAME) == before
 
 
@@ -257,7 +257,7 @@ async def test_a_namespace_that_is_missing(database_url: str, tmp_path: Path, mo
     with serving(tmp_path, monkeypatch):
         values = {"strategy": "kubernetes", "lease_namespace": "elsewhere", "lease_seconds": LEASE_SECONDS}
         verdict, message = (await found(database_url, ini, **values))["strategy"]
-    assert (verdict, "knows no namespace elsewhere" in message) == (Verdict.FAIL, True), message
+    assert (verdict, "has no namespace elsewhere" in message) == (Verdict.FAIL, True), message
 
 
 async def test_redis_is_left_alone(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
@@ -270,11 +270,11 @@ async def test_redis_is_left_alone(database_url: str, redis_server: RedisServer,
     assert redis_server.info("persistence")["rdb_changes_since_last_save"] == written
     redis_server.execute("REPLICAOF", "127.0.0.1", "1")
     verdict, message = (await found(database_url, ini, **values))["strategy"]
-    assert (verdict, "it is a replica and takes no writes" in message) == (Verdict.FAIL, True), message
+    assert (verdict, "Redis is a replica and accepts no writes" in message) == (Verdict.FAIL, True), message
     redis_server.execute("REPLICAOF", "NO", "ONE")
     redis_server.execute("ACL", "SETUSER", "default", "-set")
     verdict, message = (await found(database_url, ini, **values))["strategy"]
-    assert (verdict, "it needs the commands SET" in message) == (Verdict.FAIL, True), message
+    assert (verdict, "grant it the commands SET" in message) == (Verdict.FAIL, True), message
     redis_server.kill()
     verdict, message = (await found(database_url, ini, **values))["strategy"]
-    assert (verdict, "no answer of Redis" in message) == (Verdict.FAIL, True)
+    assert (verdict, "no connection to Redis" in message) == (Verdict.FAIL, True)

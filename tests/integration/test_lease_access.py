@@ -84,7 +84,7 @@ async def test_a_verb_that_is_not_granted_is_named(api: LeaseApi, make: Make, ve
 @pytest.mark.parametrize(
     ("settings", "status", "words"),
     [
-        ({}, 401, "answers 401 to create Lease .* does not accept the credentials"),
+        ({}, 401, "cannot create Lease .* answers 401: it does not accept the credentials"),
         ({}, 422, "MIGRATION_LEASE_NAME"),
         ({}, 400, "MIGRATION_LEASE_NAME"),
         ({"lease_namespace": "elsewhere"}, None, "no namespace elsewhere.*MIGRATION_LEASE_NAMESPACE"),

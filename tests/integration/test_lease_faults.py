@@ -129,7 +129,7 @@ AWAY = {
     "500": (Fault(status=500), "answers 500"),
     "503": (Fault(status=503), "answers 503"),
     "429": (Fault(status=429), "answers 429"),
-    "no answer": (Fault(delay_seconds=9), f"no answer within {TEMPO.request_seconds:g} s"),
+    "no answer": (Fault(delay_seconds=9), f"no answer of the Kubernetes API within {TEMPO.request_seconds:g} s"),
     "cut off": (Fault(cut="before"), "was cut"),
     "half an answer": (Fault(cut="halfway"), "was cut"),
     "refused": (None, "no connection"),
@@ -183,7 +183,7 @@ async def test_a_renewal_that_is_refused_throughout(api: LeaseApi, make: Make, s
     await first.confirm()
     lost = await reason(first)
     assert (
-        f"was not renewed within {TEMPO.renew_deadline_seconds:g} s: each renewal failed: the Kubernetes API " in lost
+        f"was not renewed within {TEMPO.renew_deadline_seconds:g} s: each renewal failed: cannot update Lease " in lost
     )
     assert (f"{status}" in lost, "no answer" in lost) == (True, False), lost
     assert api.count(status) >= 2

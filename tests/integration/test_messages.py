@@ -44,7 +44,7 @@ POSTGRESQL = {
     "SELECT convert_to('…', 'LATIN1')": (
         '22P05): character with byte sequence … in encoding "UTF8" has no equivalent in encoding "LATIN1"'
     ),
-    f"DO $$BEGIN RAISE '{SECRET}' USING ERRCODE = '22023'; END$$": "22023): its text is left out, a RAISE in the",
+    f"DO $$BEGIN RAISE '{SECRET}' USING ERRCODE = '22023'; END$$": "22023): its text is left out because a RAISE",
     "SELECT (SELECT i FROM generate_series(1, 2) i)": "21000): more than one row returned by a subquery used as an",
     f"INSERT INTO narrow (c) VALUES ({NUMBER}), ({NUMBER})": "23505): duplicate key value violates unique",
     f"INSERT INTO narrow (c) VALUES (-{NUMBER})": '23514): new row for relation "narrow" violates check constraint "d"',

@@ -1,4 +1,4 @@
-"""The settings: their defaults, what contradicts one another, and that `.env.example` lists every one."""
+"""The settings: their defaults, which of them contradict one another, and that `.env.example` lists all of them."""
 
 import os
 import re
@@ -8,69 +8,44 @@ from pathlib import Path
 import pytest
 
 from api.migrations.errors import ConfigurationError
-from api.migrations.settings import OPEN_PATHS, MigrationSettings, Strategy, default_instance
+from api.migrations.settings import OPEN_PATHS, MigrationSettings, default_instance
 from api.settings import Settings
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 URL = "postgresql://u:geh3im@dbhost/d"
+DEFAULTS = """
+    strategy=auto redis_ttl_seconds=30 startup_mode=gate wait_seconds=300 run_seconds=300 lock_timeout_seconds=2
+    statement_timeout_seconds=0 idle_seconds=60 drop_invalid_indexes=False backup_dir=backups backup_keep=5
+    backup_seconds=3600 poll_seconds=1 target=head on_ahead=serve on_failure=exit lock_name=fastapi lease_seconds=15
+    version_table=alembic_version alembic_config=alembic.ini log_format=console
+""".split()
 
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own .env must not decide what the defaults are."""
+    """Hide the developer's own .env."""
     monkeypatch.chdir(tmp_path)
 
 
 def variable(field: str) -> str:
-    """The environment variable of a field of `MigrationSettings`."""
+    """Return the environment variable of a field of `MigrationSettings`."""
     return field.upper() if field.endswith("database_url") else f"MIGRATION_{field.upper()}"
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:
-    """Nothing but a URL has to be set."""
-    values = MigrationSettings.load().model_dump(exclude={"instance"})
-    assert values == {
-        "database_url": None,
-        "migration_database_url": None,
-        "strategy": Strategy.AUTO,
-        "redis_url": None,
-        "redis_ttl_seconds": 30,
-        "startup_mode": "gate",
-        "wait_seconds": 300,
-        "run_seconds": 300,
-        "lock_timeout_seconds": 2,
-        "statement_timeout_seconds": 0,
-        "idle_seconds": 60,
-        "drop_invalid_indexes": False,
-        "backup_dir": "backups",
-        "backup_keep": 5,
-        "backup_seconds": 3600,
-        "poll_seconds": 1,
-        "target": "head",
-        "on_ahead": "serve",
-        "on_failure": "exit",
-        "lock_name": "fastapi",
-        "lease_name": None,
-        "lease_namespace": None,
-        "lease_seconds": 15,
-        "version_table": "alembic_version",
-        "version_table_schema": None,
-        "history_table": None,
-        "release": None,
-        "alembic_config": "alembic.ini",
-        "log_format": "console",
-        "log_level": None,
-        "open_paths": OPEN_PATHS,
-    }
+    """Only a URL must be set; a setting that is not listed here has no value."""
+    values = MigrationSettings.load().model_dump(exclude={"instance", "open_paths"})
+    assert [f"{name}={value}" for name, value in values.items() if value is not None] == DEFAULTS
+    assert MigrationSettings.load().open_paths == OPEN_PATHS
 
 
 def test_an_instance_is_named_by_host_and_process() -> None:
-    """So that the holder of the lock can be found."""
+    """People can find the process that holds the lock."""
     assert MigrationSettings.load().instance == default_instance()
 
 
 def test_the_example_lists_every_setting_and_nothing_else() -> None:
-    """Both directions: what can be set is shown, and what is shown can be set."""
+    """Every setting is in the example, and every variable of the example is a setting."""
     shown = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
     ours = {variable(field) for field in MigrationSettings.model_fields}
     service = {field.upper() for field in Settings.model_fields}
@@ -79,7 +54,7 @@ def test_the_example_lists_every_setting_and_nothing_else() -> None:
 
 
 def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
-    """Copied as it stands it means the defaults."""
+    """An unchanged copy of it means the defaults."""
     (tmp_path / ".env").write_text(EXAMPLE.read_text())
     copied = MigrationSettings.load().model_dump(exclude={"database_url", "instance"})
     (tmp_path / ".env").unlink()
@@ -87,14 +62,14 @@ def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
 
 
 def test_empty_lines_of_an_env_file_mean_the_default(tmp_path: Path) -> None:
-    """A template that left a value out."""
+    """A template may leave values empty."""
     lines = [f"{variable(field)}=" for field in MigrationSettings.model_fields]
     (tmp_path / ".env").write_text("\n".join(lines))
     assert MigrationSettings.load().model_dump() == MigrationSettings.model_construct().model_dump()
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And what the caller passes wins over both."""
+    """The caller's values win over both."""
     (tmp_path / ".env").write_text("MIGRATION_POLL_SECONDS=7\nMIGRATION_RUN_SECONDS=70\n")
     monkeypatch.setenv("MIGRATION_POLL_SECONDS", "8")
     settings = MigrationSettings.load(run_seconds=60)
@@ -111,7 +86,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
             ("MIGRATION_LEASE_SECONDS", "MIGRATION_WAIT_SECONDS"),
         ),
         ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
-        ({"history_table": "ALEMBIC_VERSION"}, ("MIGRATION_HISTORY_TABLE", "not in case alone", "SQLite")),
+        ({"history_table": "ALEMBIC_VERSION"}, ("MIGRATION_HISTORY_TABLE", "differ in case only", "SQLite")),
         ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"strategy": "redis"}, ("MIGRATION_STRATEGY", "MIGRATION_REDIS_URL")),
         (
@@ -121,8 +96,8 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_a_contradiction_names_both_variables(values: dict[str, object], both: tuple[str, str]) -> None:
-    """One line, and whoever reads it knows which two to compare."""
-    with pytest.raises(ConfigurationError) as refused:
+    """One line says which two to compare, and how to fix it."""
+    with pytest.raises(ConfigurationError, match=r"^MIGRATION_.*\. To fix: .*$") as refused:
         MigrationSettings.load(**values)
     assert [name for name in both if name not in str(refused.value)] == []
     assert "\n" not in str(refused.value)
@@ -136,7 +111,7 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
         ("TARGET", "base", "'head' or 'heads'"),
         ("ON_AHEAD", "downgrade", "'serve' or 'refuse'"),
         ("ON_FAILURE", "ignore", "'exit' or 'hold'"),
-        ("WAIT_SECONDS", "5m", "number"),
+        ("WAIT_SECONDS", "5m", "='5m' is invalid: Input should be a valid number"),
         ("WAIT_SECONDS", "0", "greater than 0"),
         ("WAIT_SECONDS", "inf", "less than or equal"),
         ("RUN_SECONDS", "nan", "less than or equal"),
@@ -145,14 +120,14 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
         ("REDIS_URL", "http://host", "redis://user:password@host"),
         ("REDIS_TTL_SECONDS", "2.9", "greater than or equal to 3"),
         ("VERSION_TABLE", "v" * 64, "63 bytes"),
-        ("VERSION_TABLE", " ", "blank"),
+        ("VERSION_TABLE", " ", "=' ' is blank. To fix: "),
         ("INSTANCE", " ", "blank"),
         ("LOCK_NAME", " ", "blank"),
-        ("LEASE_NAME", "Ledger", "small letters"),
-        ("LEASE_NAME", "ledger_migrations", "small letters"),
-        ("LEASE_NAME", "ledger-", "small letters"),
+        ("LEASE_NAME", "Ledger", "lower-case letters"),
+        ("LEASE_NAME", "ledger_migrations", "lower-case letters"),
+        ("LEASE_NAME", "ledger-", "lower-case letters"),
         ("LEASE_NAME", "l" * 254, "253"),
-        ("LEASE_NAMESPACE", "a.b", "small letters"),
+        ("LEASE_NAMESPACE", "a.b", "lower-case letters"),
         ("LEASE_SECONDS", "2", "greater than or equal to 3"),
         ("OPEN_PATHS", "/health", "JSON list"),
     ],
@@ -160,7 +135,7 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
 def test_a_wrong_value_names_the_variable_and_what_it_may_be(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, word: str
 ) -> None:
-    """Instead of a validation report over five lines."""
+    """One line replaces pydantic's validation report over five lines."""
     monkeypatch.setenv(f"MIGRATION_{name}", value)
     with pytest.raises(ConfigurationError) as refused:
         MigrationSettings.load()
@@ -170,7 +145,7 @@ def test_a_wrong_value_names_the_variable_and_what_it_may_be(
 
 
 def test_without_any_url_the_line_says_what_to_set() -> None:
-    """The first start of a newcomer."""
+    """The error of a first start shows the form of a URL."""
     with pytest.raises(ConfigurationError, match=r"DATABASE_URL is not set.*postgresql://user:password@host"):
         MigrationSettings.load().url()
 
@@ -184,17 +159,15 @@ def test_the_migrations_have_a_url_of_their_own(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_both_urls_may_be_given_in_code() -> None:
-    """Each by the name of its variable, in small letters."""
-    settings = MigrationSettings.load(
-        database_url="postgresql://app@h/d", migration_database_url="postgresql://own@h/d"
-    )
-    assert settings.url().dsn == "postgresql://own@h/d"
-    assert MigrationSettings.load(database_url="postgresql://app@h/d").url().dsn == "postgresql://app@h/d"
+    """The arguments are the names of the variables in lower case."""
+    app, owner = "postgresql://app@h/d", "postgresql://own@h/d"
+    assert MigrationSettings.load(database_url=app, migration_database_url=owner).url().dsn == owner
+    assert MigrationSettings.load(database_url=app).url().dsn == app
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
 def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """There are two of them, and only one is wrong."""
+    """The error names the one of the two variables that is wrong."""
     monkeypatch.setenv("DATABASE_URL", URL)
     monkeypatch.setenv(name, "nonsense")
     with pytest.raises(ConfigurationError, match=f"^{name} is not a database URL"):
@@ -202,7 +175,7 @@ def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPat
 
 
 def test_no_secret_is_shown() -> None:
-    """Neither by the settings themselves, nor by the URL they lead to."""
+    """Neither the settings nor their URL show the password or the host."""
     redis_url = "redis://u:geh3im@dbhost:1/0"
     settings = MigrationSettings.load(database_url=URL, migration_database_url=URL, redis_url=redis_url)
     shown = f"{settings} {settings!r} {settings.url()} {settings.model_dump()} {settings.model_dump_json()}"
@@ -212,38 +185,29 @@ def test_no_secret_is_shown() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "redis://h",
-        "redis://:p%40ss@h:6379/0?ssl_cert_reqs=none",
-        "rediss://user:pw@h.example:6380",
-        "unix:///run/redis.sock?db=1",
-    ],
+    """
+    redis://h redis://:p%40ss@h:6379/0?ssl_cert_reqs=none rediss://user:pw@h.example:6380 unix:///run/redis.sock?db=1
+    """.split(),
 )
 def test_a_redis_may_be_named_in_three_ways(url: str) -> None:
-    """With TCP, with TLS, and by its socket."""
-    settings = MigrationSettings.load(redis_url=url)
-    assert settings.redis_url is not None
-    assert settings.redis_url.get_secret_value() == url
+    """By TCP, by TLS, and by its socket."""
+    redis_url = MigrationSettings.load(redis_url=url).redis_url
+    assert redis_url is not None
+    assert redis_url.get_secret_value() == url
 
 
 @pytest.mark.parametrize(
     "url",
-    [
-        "geh3im",
-        "redis://",
-        "redis:///0",
-        "redis://u:geh3im@h:port",
-        "redis://u:geh3im@h:99999",
-        "redis://u:geh3im@h/name",
-        "redis://u:geh3#im@h:1/0",
-        "unix://",
-        "redis+geh3im://h",
-        "redis://[geh3im",
-    ],
+    """
+    geh3im redis:// redis:///0 redis://u:geh3im@h:port redis://u:geh3im@h:99999 redis://u:geh3im@h/name
+    redis://u:geh3#im@h:1/0 unix:// redis+geh3im://h redis://[geh3im
+    """.split(),
 )
 def test_a_malformed_redis_url_is_refused_unseen(url: str) -> None:
-    """The line names the variable and the form, and nothing of what was given."""
-    with pytest.raises(ConfigurationError, match=r"^MIGRATION_REDIS_URL: is not the URL of a Redis") as refused:
+    """The line names the variable and the form, and quotes nothing of the value."""
+    with pytest.raises(
+        ConfigurationError, match=r"^MIGRATION_REDIS_URL is not the URL of a Redis\. To fix: "
+    ) as refused:
         MigrationSettings.load(redis_url=url)
     assert "geh3" not in "".join(traceback.format_exception(refused.value))
 
@@ -255,7 +219,7 @@ def test_the_history_table_is_named_after_the_version_table() -> None:
 
 
 def test_the_names_of_instance_and_release_can_be_shown_and_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any letter is taken; control characters and bytes that are not UTF-8 are replaced; a long name is cut."""
+    """Every letter stays; control characters and bytes that are not UTF-8 are replaced; a long name is cut."""
     monkeypatch.setenv("MIGRATION_INSTANCE", os.fsdecode("Имя 😀\x1b[2J".encode() + b"\xff"))
     monkeypatch.setenv("MIGRATION_RELEASE", "v" * 300)
     settings = MigrationSettings.load()

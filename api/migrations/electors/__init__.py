@@ -1,1 +1,1 @@
-"""Who may try to migrate, decided outside the database. The database's own lock still decides who runs."""
+"""Elects outside the database the instance that may try to migrate; the database's own lock decides which one runs."""

@@ -1,4 +1,4 @@
-"""Finds the elector of a strategy. Its folder, or the client that it needs, may be missing."""
+"""Finds the elector of a strategy. The elector's folder and its client library are optional."""
 
 from __future__ import annotations
 
@@ -16,26 +16,24 @@ from ..urls.database_url import DatabaseURL
 
 
 def elector_of(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> Callable[[], Elector] | None:
-    """What makes the electors of this instance; None where the database's lock decides alone.
+    """Return the factory of this instance's electors; None if the database's lock decides alone.
 
-    What that makes raises `ConfigurationError` where its folder or its client is missing, or there is no cluster: an
+    The factory raises `ConfigurationError` if the folder, the client or the cluster is missing: only then, because an
     instance that only reads needs none of them.
     """
-    kinds = {Strategy.REDIS: lambda: _redis(settings, url), Strategy.KUBERNETES: lambda: _lease(settings)}
-    if strategy not in kinds:
+    loaders = {Strategy.REDIS: lambda: _redis(settings, url), Strategy.KUBERNETES: lambda: _lease(settings)}
+    if strategy not in loaders:
         return None
-    # once: what was seen of a Lease outlives the electors
-    makes = cache(kinds[strategy])
-    return lambda: makes()()
+    # cached: electors share what they observed of the Lease
+    load = cache(loaders[strategy])
+    return lambda: load()()
 
 
 def hold_name(settings: MigrationSettings, strategy: Strategy, url: DatabaseURL) -> str | None:
-    """The name of the key or Lease that the elected instance holds; None where the database's lock decides alone."""
-    names = {
-        Strategy.REDIS: lambda: f"key {_redis_key(settings, url)}",
-        Strategy.KUBERNETES: lambda: f"Lease {settings.lease_name or _lease_name(settings)}",
-    }
-    return names[strategy]() if strategy in names else None
+    """Name the key or Lease that the elected instance holds; None if the database's lock decides alone."""
+    if strategy is Strategy.REDIS:
+        return f"key {_redis_key(settings, url)}"
+    return f"Lease {settings.lease_name or _lease_name(settings)}" if strategy is Strategy.KUBERNETES else None
 
 
 def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Elector]:
@@ -47,7 +45,7 @@ def _redis(settings: MigrationSettings, url: DatabaseURL) -> Callable[[], Electo
 
 
 def _redis_key(settings: MigrationSettings, url: DatabaseURL) -> str:
-    # several databases may have one Redis, and an instance may know its database's server by another name
+    # without the host: several databases may share one Redis, and instances may name one server differently
     schema = "\0".join((settings.version_table_schema or "", url.database.lower()))
     return f"fastapi-migrations:{LockKey.derive(settings.lock_name, settings.version_table, schema).digits}"
 
@@ -58,7 +56,7 @@ def _lease(settings: MigrationSettings) -> Callable[[], Elector]:
 
 
 def _lease_name(settings: MigrationSettings) -> str:
-    # the lock's name, as Kubernetes would write it; the Role in deploy/kubernetes names the Lease too
+    # the lock's name as Kubernetes writes names; the Role in deploy/kubernetes names this Lease too
     name = re.sub(r"[^a-z0-9]+", "-", settings.lock_name.lower()).strip("-")
     return f"migrations-{name}"[:253]
 
@@ -70,10 +68,10 @@ def _import(folder: str, client: str) -> ModuleType:
         if (error.name or "").startswith(f"{__package__}."):
             raise ConfigurationError(
                 f"MIGRATION_STRATEGY={folder} needs the folder electors/{folder}, which this copy of the package does "
-                "not have. To fix: copy that folder too, or set another strategy"
+                "not have. To fix: copy that folder too, or set another MIGRATION_STRATEGY"
             ) from error
-        # what is missing first may be something that is installed along with the client
+        # also if the missing module is one that the client needs
         raise ConfigurationError(
-            f"MIGRATION_STRATEGY={folder} needs the package {client}, which is not installed; pip install {client} "
-            f"(in this project: the extra [{folder}])"
+            f"MIGRATION_STRATEGY={folder} needs the package {client}, which is not installed. To fix: pip install "
+            f"{client} (in this project: the extra [{folder}])"
         ) from error

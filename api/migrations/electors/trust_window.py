@@ -1,29 +1,26 @@
-"""How long a hold that ends by time may be relied on: a value, fed with moments of the monotonic clock."""
+"""How long an instance may rely on a hold that ends by time."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-MARGIN = 6
-"""What part of the ttl is not counted on: clocks that run at different speeds, and the COMMIT after a confirmation."""
-
 
 @dataclass
 class TrustWindow:
-    """Until when nobody else can have the hold, as far as this instance can know.
+    """The time during which no other instance can have the hold. Moments are seconds on the monotonic clock.
 
-    The server counts the ttl from the moment it acted, which lies between question and answer. Only the earlier of the
-    two is safe: counted from the answer, a slow one would stretch the hold beyond what the server grants.
+    The server counts its ttl from the moment it acted, between request and answer. Only the start of the request is
+    safe: counted from the answer, a slow answer would extend the hold beyond what the server grants.
     """
 
-    ttl_seconds: float
+    trusted_seconds: float
+    """How long one grant is trusted: a part of the server's ttl."""
     until: float = float("-inf")
-    """On the monotonic clock."""
 
     def granted(self, asked_at: float) -> None:
-        """The server said yes to what it was asked at that moment; an earlier answer takes nothing back."""
-        self.until = max(self.until, asked_at + self.ttl_seconds * (1 - 1 / MARGIN))
+        """Extend the window for a request that the server granted; an earlier request does not shorten it."""
+        self.until = max(self.until, asked_at + self.trusted_seconds)
 
     def left(self, now: float) -> float:
-        """Seconds for which it still holds, never negative."""
+        """The seconds that remain, never negative."""
         return max(0.0, self.until - now)

@@ -1,1 +1,1 @@
-"""Threads, name resolution, cancellation, standard streams, the end of a process: nothing of migrations."""
+"""Threads, name resolution, cancellation, standard streams and the end of a process, without anything of migrations."""

@@ -1,4 +1,4 @@
-"""Cancellation: what must be done however often its waiter is cancelled, and whether anything was cancelled at all."""
+"""Cancellation of asyncio tasks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 
 async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do `work`, which has a limit of its own; a cancellation meanwhile is raised once it is done."""
+    """Complete `work`, which has its own limit, even if the caller is cancelled; then raise the cancellation."""
     task = asyncio.create_task(work, name="to-the-end")
     cancelled: asyncio.CancelledError | None = None
     while not task.done():
@@ -24,7 +24,7 @@ async def to_the_end(work: Coroutine[Any, Any, None]) -> None:
 def is_cancelled() -> bool:
     """Whether the current task is being cancelled.
 
-    Code may raise `CancelledError` by itself, or let through that of something it awaited: that is its own failure.
+    Code may also raise `CancelledError` by itself, or pass on that of what it awaited: then the error is its own.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0

@@ -1,7 +1,7 @@
-"""The end of a process whose start failed: an orderly shutdown, and an exit code that is not 0.
+"""Ends a process whose start failed: with an orderly shutdown, and an exit code that is not 0.
 
-Every server shuts down in order at SIGTERM. uvicorn then raises it again with its default action, and the process ends
-with 143; but process 1 of a container ignores the default action, and other servers end with 0.
+Every server shuts down in order at SIGTERM. Afterwards uvicorn raises the signal again with its default action, so the
+process ends with 143; but process 1 of a container ignores the default action, and other servers end with 0.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 from collections.abc import AsyncGenerator
 
 EXIT_CODE = 3
-"""How the process ends where SIGTERM does not end it: the code that uvicorn and gunicorn use for a failed start."""
+"""The exit code if SIGTERM does not end the process; uvicorn and gunicorn use it for a failed start."""
 
 _until_the_loop_closes: list[AsyncGenerator[None, None]] = []
 
@@ -25,13 +25,13 @@ async def end_process() -> None:
     _until_the_loop_closes.append(exit_code)
     os.kill(os.getpid(), signal.SIGTERM)
     if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn"):
-        # uvicorn has received it, and raises it again at the end. That must not end a worker: gunicorn replaces a
-        # worker that a signal ended, again and again, and stops when a worker ends with 3
+        # Uvicorn has received the signal and raises it again at the end. That must not end a worker: gunicorn replaces
+        # a worker that a signal ended, again and again, and stops if a worker ends with 3.
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
 
 
 async def _exit_code() -> AsyncGenerator[None, None]:
-    # a loop closes its generators last: the server and every task have ended by then
+    # a loop closes its generators last, after the server and every task have ended
     try:
         yield
     finally:

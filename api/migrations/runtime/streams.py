@@ -1,7 +1,7 @@
-"""The standard streams of a command: the result alone is on standard output, and no stream can stop a migration.
+"""The standard streams of a command: standard output has the result only, and no stream can stop a migration.
 
 A reader may close its pipe, a disk may be full, a descriptor may be closed from the start. None of that may end a
-revision in the middle, and none of it may put a database's socket where a library writes its messages.
+revision in the middle, or give a database's socket the number of a descriptor that libraries write messages to.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 
 
 def occupy() -> frozenset[int]:
-    """Open /dev/null for each of the descriptors 0 to 2 that is closed; returns them.
+    """Open /dev/null for each descriptor from 0 to 2 that is closed; returns their numbers.
 
-    A database's socket would get that number otherwise, and whatever is written to standard error would go into it.
+    Otherwise a database's socket would get that number, and text for standard error would go into it.
     """
     missing = set()
     while (number := os.open(os.devnull, os.O_RDWR)) <= 2:
@@ -38,67 +38,65 @@ def occupy() -> frozenset[int]:
 
 @cache
 def claim_stdout() -> TextIO:
-    """Keep standard output for the result: from here on, what anything else writes there goes to standard error.
+    """Reserve standard output for the result, and return its stream; a second call returns the same.
 
-    That holds for `print`, for libraries that kept the stream and for child processes. Returns the stream for the
-    result, each time the same. What is printed and cannot be written is dropped, or a revision that prints would fail
-    because its reader has left.
+    Other output goes to standard error from now on: that of `print`, of libraries that kept the stream, and of child
+    processes. Text that cannot be written is dropped; otherwise a revision that prints would fail if its reader left.
     """
     result = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
     with suppress(OSError):
         sys.stdout.flush()
     os.dup2(2, 1)
-    sys.stdout, sys.stderr = _text(_Unfailing(1, "w", closefd=False)), _text(_Unfailing(2, "w", closefd=False))
+    sys.stdout, sys.stderr = _text(1, sys.stderr.encoding), _text(2, sys.stderr.encoding)
     return result
 
 
 def log_what_is_printed() -> None:
-    """From here on each line that Python code prints is a line of the log."""
-    sys.stdout, sys.stderr = _Logged(1, "stdout"), _Logged(2, "stderr")
+    """Log each line that Python code prints from now on."""
+    sys.stdout, sys.stderr = _LoggedStream(1, "stdout"), _LoggedStream(2, "stderr")
 
 
 def deliver(text: str, stream: TextIO | None = None) -> OSError | None:
     """Write a line to `stream`, by default standard output; returns the error if that failed.
 
-    A reader that has closed the pipe has read enough: that is no failure.
+    A closed pipe is not a failure: its reader has read enough.
     """
     stream = stream or sys.stdout
     try:
         stream.write(f"{text}\n")
         stream.flush()
     except OSError as error:
-        # what is left in the buffer would be written, and fail, once more at the end of the process
+        # otherwise the rest of the buffer would be written, and fail, again at the end of the process
         with Path(os.devnull).open("w") as nowhere:
             os.dup2(nowhere.fileno(), stream.fileno())
         return None if isinstance(error, BrokenPipeError) else error
     return None
 
 
-class _Unfailing(io.FileIO):
-    """A descriptor; what cannot be written to it is dropped."""
+class _DroppingFile(io.FileIO):
+    """A descriptor that drops what cannot be written."""
 
     def write(self, data: ReadableBuffer, /) -> int:
         try:
-            # None from a descriptor that does not block
+            # a descriptor that does not block may return None
             return super().write(data) or memoryview(data).nbytes
         except OSError:
             return memoryview(data).nbytes
 
 
-class _Logged(io.TextIOWrapper):
-    """A stream whose every line becomes one of the log."""
+class _LoggedStream(io.TextIOWrapper):
+    """A stream that logs its lines."""
 
     def __init__(self, descriptor: int, name: str) -> None:
-        raw = _Unfailing(descriptor, "w", closefd=False)
-        super().__init__(io.BufferedWriter(raw), encoding="utf-8", errors="backslashreplace", line_buffering=True)
+        super().__init__(_buffer(descriptor), encoding="utf-8", errors="backslashreplace", line_buffering=True)
         self._log = logging.getLogger(f"{__package__}.{name}")
         self._log.setLevel(logging.INFO)
-        self._begun = ""
+        self._unfinished = ""
         self._lock = threading.Lock()
         self._here = threading.local()
 
     def isatty(self) -> bool:
-        """A log is no terminal, wherever it is shown."""
+        """Return False: a log is not a terminal, wherever it is shown."""
         return False
 
     def write(self, text: str) -> int:
@@ -106,20 +104,20 @@ class _Logged(io.TextIOWrapper):
         if getattr(self._here, "logging", False):  # logging reports a line that a handler could not write
             return super().write(text)
         with self._lock:
-            *lines, self._begun = (self._begun + text).split("\n")
-        self._say(lines)
+            *lines, self._unfinished = (self._unfinished + text).split("\n")
+        self._log_lines(lines)
         return len(text)
 
     def flush(self) -> None:
-        """Log what there is of an unfinished line."""
+        """Log an unfinished line as it is."""
         if not getattr(self._here, "logging", False):
             with self._lock:
-                begun, self._begun = self._begun, ""
-            self._say([begun])
+                line, self._unfinished = self._unfinished, ""
+            self._log_lines([line])
         super().flush()
 
-    def _say(self, lines: list[str]) -> None:
-        # not under the lock: a handler has one too
+    def _log_lines(self, lines: list[str]) -> None:
+        # without the lock: a handler has its own
         self._here.logging = True
         try:
             for line in filter(str.strip, lines):
@@ -128,7 +126,9 @@ class _Logged(io.TextIOWrapper):
             self._here.logging = False
 
 
-def _text(raw: io.FileIO) -> TextIO:
-    return io.TextIOWrapper(
-        io.BufferedWriter(raw), encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
-    )
+def _text(descriptor: int, encoding: str) -> TextIO:
+    return io.TextIOWrapper(_buffer(descriptor), encoding=encoding, errors="backslashreplace", line_buffering=True)
+
+
+def _buffer(descriptor: int) -> io.BufferedWriter:
+    return io.BufferedWriter(_DroppingFile(descriptor, "w", closefd=False))

@@ -1,7 +1,7 @@
-"""One dedicated thread with its own event loop: session, lock, wait and Alembic live there.
+"""A dedicated thread with its own event loop, for the session, the lock, the wait and Alembic.
 
-Alembic is synchronous and its proxies are module-level; a revision that computes for a minute must not keep the
-service's loop from answering `/health/live`.
+Alembic is synchronous and its proxies are global. A revision that computes for a minute must not keep the service's
+loop from answering `/health/live`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from .dns import run
 
 
 class MigrationThread:
-    """Runs `work` in a thread of its own; `outcome` is done when it ends, with its error if it raised.
+    """Runs `work` in its own thread; `outcome` is done when `work` ends, with its error if it raised.
 
-    A daemon: a revision stuck in Python code must not keep the process alive. When the process goes, its connection
-    goes, and the server rolls back.
+    The thread is a daemon: a revision that hangs in Python code must not keep the process alive. When the process ends,
+    its connection is closed, and the server rolls back.
     """
 
     def __init__(self, work: Callable[[], Awaitable[None]], name: str = "migrations") -> None:
@@ -31,20 +31,20 @@ class MigrationThread:
         self._task: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begin."""
-        # a waiter that is cancelled must not mark the outcome itself as cancelled
+        """Start the thread."""
+        # running: a waiter that is cancelled must not cancel the outcome
         self.outcome.set_running_or_notify_cancel()
         self._thread.start()
 
     def cancel(self) -> None:
-        """Ask `work` to stop, from any thread: it is cancelled at its next await, and rolls back. May be repeated."""
+        """Cancel `work` at its next await, from any thread; it rolls back. May be repeated."""
         with self._guard:
             self._cancelled = True
             if self._loop is not None and self._task is not None and not self._loop.is_closed():
                 self._loop.call_soon_threadsafe(self._task.cancel)
 
     def join(self, timeout_seconds: float) -> bool:
-        """Wait for the end; False if it did not come in time."""
+        """Wait for the end; returns False if the time ran out."""
         self._thread.join(timeout_seconds)
         return not self._thread.is_alive()
 

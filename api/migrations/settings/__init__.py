@@ -1,4 +1,4 @@
-"""Settings of the package: environment variables with the prefix `MIGRATION_`, checked against one another."""
+"""The settings: environment variables with the prefix `MIGRATION_`, checked against one another."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from contextlib import nullcontext, suppress
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from ..errors import ConfigurationError
@@ -18,13 +19,14 @@ from . import env_file
 
 OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
 
-DNS_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
+_KUBERNETES_NAMES = {"lease_name": rf"{_LABEL}(\.{_LABEL})*", "lease_namespace": _LABEL}
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
 
 
 class Strategy(StrEnum):
-    """Who migrates, and how the others find out."""
+    """How one instance is chosen to migrate."""
 
     AUTO = "auto"
     ADVISORY_LOCK = "advisory_lock"
@@ -35,14 +37,14 @@ class Strategy(StrEnum):
 
 
 def default_instance() -> str:
-    """Host name and process id: unique enough to find the process that holds the lock."""
+    """Return host name and process id, by which people find the process that holds the lock."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class MigrationSettings(BaseSettings):
-    """What can be set. Durations are in seconds.
+    """The settings. Durations are in seconds.
 
-    Use `load()`; it raises `ConfigurationError` with one readable line instead of a validation report.
+    Use `load()`, which raises `ConfigurationError` with one line instead of a validation report.
     """
 
     model_config = SettingsConfigDict(
@@ -56,84 +58,83 @@ class MigrationSettings(BaseSettings):
     )
 
     database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
-    """The service's database; migrations use it unless `migration_database_url` is given."""
+    """The service's database. The migrations use it unless `migration_database_url` is set."""
     migration_database_url: SecretStr | None = Field(
         None, validation_alias=AliasChoices("MIGRATION_DATABASE_URL", "migration_database_url")
     )
-    """The migration session's own URL: a direct endpoint (no pooler), the role that owns the schema."""
+    """The database for the migration session: a direct endpoint (no pooler), with the role that owns the schema."""
     strategy: Strategy = Strategy.AUTO
     redis_url: SecretStr | None = None
     """The Redis of strategy `redis`: redis://, rediss:// or unix://."""
     redis_ttl_seconds: Annotated[float, Field(ge=3, le=3600)] = 30
-    """How long the others wait for an instance that died; it renews its hold every quarter of that."""
+    """How long the others wait after the holder died. The holder renews its hold every quarter of it."""
     startup_mode: Literal["gate", "block"] = "gate"
     wait_seconds: Seconds = 300
-    """From start to a verified schema; includes waiting for the database to come up."""
+    """From the start to a verified schema, including the wait for the database."""
     run_seconds: Seconds = 300
-    """From taking the lock, or from the end of the backup, to the last revision."""
+    """From the lock, or from the end of the backup, to the last revision."""
     lock_timeout_seconds: Annotated[float, Field(ge=0, le=3600)] = 2
-    """How long one statement of a revision may queue for a table lock, and so stall everybody behind it.
-    At least 1.5 s gets past autovacuum, which yields only at the deadlock check after 1 s. 0 is no limit."""
+    """How long one statement of a revision may queue for a table lock; later statements queue behind it.
+    1.5 s or more gets past autovacuum, which yields only at the deadlock check after 1 s. 0 means no limit."""
     statement_timeout_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0
-    """Limit of one statement of a revision; 0 leaves `run_seconds` as the only one."""
+    """Limit of one statement of a revision. 0 means that only `run_seconds` limits it."""
     idle_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
-    """How long the migrating session may do nothing between two statements before the server ends it, lock and all:
-    what frees the lock of a process that was stopped. More than any revision computes in Python. 0 is no limit."""
+    """How long the migrating session may be idle between two statements before the server ends it, and with it the
+    lock of a process that was stopped. Must exceed what any revision computes in Python. 0 means no limit."""
     drop_invalid_indexes: bool = False
-    """Before a revision that did not finish runs again, drop the INVALID indexes that it left behind."""
+    """Before an unfinished revision runs again, drop the INVALID indexes that it left."""
     backup_dir: str = "backups"
-    """Folder of the backups that `migrate.sh` takes; made if need be, closed to everybody else."""
+    """The folder of the backups of `migrate.sh`; created if missing, closed to other users."""
     backup_keep: Annotated[int, Field(ge=1, le=10_000)] = 5
-    """How many backups of the database stay in the folder; those of the run that prunes are never removed."""
+    """How many backups of the database stay in the folder. A run never removes its own."""
     backup_seconds: Seconds = 3600
-    """Limit of one backup. It comes before the run and does not count against `run_seconds`; those who wait for the
-    lock wait for both within their `wait_seconds`."""
+    """Limit of one backup. It is taken before the run and does not count against `run_seconds`, but waiters wait for
+    both within their `wait_seconds`."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
-    """How often a waiting instance looks, give or take half; a notification wakes it sooner."""
+    """How often a waiter reads the version, plus or minus half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"
-    """`heads` allows several heads in one tree; with `head` they are refused before the database is touched."""
+    """`heads` allows several heads; `head` refuses them before the database is touched."""
     on_ahead: Literal["serve", "refuse"] = "serve"
     on_failure: Literal["exit", "hold"] = "exit"
     lock_name: str = "fastapi"
     lease_name: Annotated[str, Field(max_length=253)] | None = None
-    """Of the Lease, with the strategy kubernetes; unset it is derived from `lock_name`."""
+    """The Lease of strategy `kubernetes`. Default: derived from `lock_name`."""
     lease_namespace: Annotated[str, Field(max_length=63)] | None = None
-    """Unset it is the service account's, or that of the kubeconfig's context."""
+    """Default: that of the service account or of the kubeconfig's context."""
     lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 15
-    """How long the others wait for a leader that renews nothing. It gives up after two thirds of that, which is also
-    how long the Kubernetes API may be away."""
+    """How long the others wait for a leader that does not renew. The leader gives up after two thirds of it, so the
+    Kubernetes API may be down for that long."""
     version_table: str = "alembic_version"
     version_table_schema: str | None = None
     history_table: str | None = None
-    """Defaults to the version table's name with `_history` behind it."""
+    """Default: the version table's name with the suffix `_history`."""
     instance: str = Field(default_factory=default_instance)
     release: str | None = None
     alembic_config: str = "alembic.ini"
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] | None = None
-    """Of the package's own lines; unset it is what the application set, and `info` where nobody configured logging."""
+    """Of the package's log lines. Default: the application's level, or `info` if logging is not configured."""
     open_paths: tuple[str, ...] = OPEN_PATHS
-    """Paths that are served before the instance is ready: liveness probes, never readiness of your own."""
+    """Paths that are served before the instance is ready: liveness probes, never your own readiness probe."""
 
     @field_validator("lock_name", "instance", "version_table")
     @classmethod
     def _not_blank(cls, value: str) -> str:
         if not value.strip():
-            raise ValueError("must not be blank")
+            raise ValueError("is blank. To fix: set a name, or unset the variable")
         return value.strip()
 
     @field_validator("instance", "release")
     @classmethod
     def _legible(cls, value: str | None) -> str | None:
-        # both stand in logs and in the history table; a variable that is not UTF-8 is half a character to Python
-        legible = "".join(c if c.isprintable() else "?" for c in value or "")
-        return legible[:255] if value is not None else None
+        # for logs and the history table; Python decodes bytes that are not UTF-8 to characters that cannot be printed
+        return value and "".join(c if c.isprintable() else "?" for c in value)[:255]
 
     @field_validator("version_table", "history_table", "version_table_schema")
     @classmethod
     def _identifier(cls, value: str | None) -> str | None:
         if value is not None and (len(value.encode()) > 63 or "\0" in value):
-            raise ValueError("is longer than PostgreSQL's 63 bytes for a name")
+            raise ValueError("is not a valid PostgreSQL name. To fix: use at most 63 bytes, without NUL")
         return value
 
     @field_validator("redis_url")
@@ -143,64 +144,54 @@ class MigrationSettings(BaseSettings):
             check_redis(value.get_secret_value())
         return value
 
-    @model_validator(mode="after")
-    def _agree_on_redis(self) -> Self:
-        if self.strategy is not Strategy.REDIS:
-            return self
-        if self.redis_url is None:
-            raise ValueError(f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL; set it to {REDIS_EXAMPLE}")
-        self.check_redis_ttl()
-        return self
-
     def check_redis_ttl(self) -> None:
-        """Make sure that an instance can outlive the hold of one that died.
-
-        Raises:
-            ValueError: it would give up before.
-        """
+        """Raise `ValueError` if a waiter would time out before the hold of a dead instance ends."""
         if self.redis_ttl_seconds * 2 > self.wait_seconds:
             raise ValueError(
                 f"MIGRATION_REDIS_TTL_SECONDS ({self.redis_ttl_seconds:g}) is more than half of MIGRATION_WAIT_SECONDS "
-                f"({self.wait_seconds:g}): instances would give up before they could succeed one that died; "
+                f"({self.wait_seconds:g}): waiters would time out before they could replace a dead holder. To fix: "
                 "lower the first or raise the second"
             )
 
-    @field_validator("lease_name")
+    @field_validator("lease_name", "lease_namespace")
     @classmethod
-    def _subdomain(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(rf"{DNS_LABEL}(\.{DNS_LABEL})*", value):
-            raise ValueError("must be small letters, digits, '-' and '.', as Kubernetes names a Lease")
-        return value
-
-    @field_validator("lease_namespace")
-    @classmethod
-    def _label(cls, value: str | None) -> str | None:
-        if value is not None and not re.fullmatch(DNS_LABEL, value):
-            raise ValueError("must be small letters, digits and '-', as Kubernetes names a namespace")
+    def _kubernetes_name(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and not re.fullmatch(_KUBERNETES_NAMES[str(info.field_name)], value):
+            raise ValueError(
+                "is not a valid Kubernetes name. To fix: use lower-case letters, digits, '-' and, for a Lease, "
+                "'.'; start and end with a letter or digit"
+            )
         return value
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
+        if self.strategy is Strategy.REDIS:
+            if self.redis_url is None:
+                raise ValueError(
+                    f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL. To fix: set it to {REDIS_EXAMPLE}"
+                )
+            self.check_redis_ttl()
         if self.wait_seconds < self.run_seconds:
             raise ValueError(
                 f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS "
-                f"({self.run_seconds:g}): instances would give up on a migration that is still allowed to run; "
-                "raise the first or lower the second"
+                f"({self.run_seconds:g}): waiters would time out while the migration may still run. To fix: raise the "
+                "first or lower the second"
             )
         if self.strategy is Strategy.KUBERNETES and self.lease_seconds >= self.wait_seconds:
             raise ValueError(
                 f"MIGRATION_LEASE_SECONDS ({self.lease_seconds}) is not shorter than MIGRATION_WAIT_SECONDS "
-                f"({self.wait_seconds:g}): instances would give up before a dead leader's Lease is free; "
+                f"({self.wait_seconds:g}): waiters would time out before the Lease of a dead leader is free. To fix: "
                 "lower the first or raise the second"
             )
         if self.version_table.casefold() == self.history.casefold():
             raise ValueError(
-                "MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE must differ, and not in case alone: to SQLite, "
-                "and to MySQL on some hosts, that is one name"
+                "MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE are the same name, or differ in case only, which "
+                "SQLite, and MySQL on some hosts, ignore. To fix: set two different names"
             )
         if len(self.history.encode()) > 63:
             raise ValueError(
-                "MIGRATION_VERSION_TABLE leaves no room for _history behind it; set MIGRATION_HISTORY_TABLE"
+                "MIGRATION_VERSION_TABLE is too long for the suffix _history (63 bytes in total). To fix: set "
+                "MIGRATION_HISTORY_TABLE"
             )
         return self
 
@@ -210,30 +201,30 @@ class MigrationSettings(BaseSettings):
         return self.history_of(self.version_table)
 
     def history_of(self, version_table: str) -> str:
-        """The name of the history table beside a version table."""
+        """Return the name of the history table for a version table."""
         return self.history_table or f"{version_table}_history"
 
     @classmethod
     def load(cls, **values: Any) -> Self:
         """Read the environment and `.env`; `values` win.
 
-        Raises:
-            ConfigurationError: one line that names the variable and what it may be, or the file that cannot be read.
+        Raises `ConfigurationError`, in one line, if a variable is invalid or the file cannot be read.
         """
         try:
             with nullcontext() if values.get("_env_file", ...) is None else env_file.checked():
                 return cls(**values)
         except ValidationError as error:
-            raise ConfigurationError("; ".join(_line(dict(item)) for item in error.errors())) from None
+            raise ConfigurationError("; ".join(_line(item) for item in error.errors())) from None
         except SettingsError:
             # the only setting that is not plain text
-            raise ConfigurationError('MIGRATION_OPEN_PATHS is not a JSON list; expected ["/health/live", …]') from None
+            message = 'MIGRATION_OPEN_PATHS is not a JSON list. To fix: use the form ["/health/live", …]'
+            raise ConfigurationError(message) from None
 
     @classmethod
     def load_partial(cls, *names: str) -> MigrationSettings:
-        """Only the named settings of the environment, for when the others cannot be read or do not matter yet.
+        """Load the named settings only, if the others may be invalid or do not matter yet.
 
-        Where `.env` cannot be read, they are the environment's; where one of these cannot be read, the defaults.
+        Without a readable `.env` they come from the environment; if one of them is invalid there, from the defaults.
         """
         defaults = cls.model_construct()
         others = defaults.model_dump(exclude=set(names))
@@ -244,34 +235,28 @@ class MigrationSettings(BaseSettings):
 
     @property
     def about_the_version_table(self) -> dict[str, str | None]:
-        """The value of each setting about the version table that was set, by its name."""
+        """The settings about the version table that are set, by the names of their variables."""
         names = ("version_table", "version_table_schema")
         return {f"MIGRATION_{name.upper()}": getattr(self, name) for name in names if name in self.model_fields_set}
 
     def for_version_table(self, name: str, schema: str | None) -> Self:
-        """These settings about another version table.
-
-        Raises:
-            ConfigurationError: it leaves no room for the history table's name.
-        """
+        """Return these settings for another version table. Raises `ConfigurationError` if its name is too long."""
         return self.load(**{**self.model_dump(), "version_table": name, "version_table_schema": schema})
 
     def url(self) -> DatabaseURL:
-        """The URL of the migration session.
-
-        Raises:
-            ConfigurationError: none is set, or it is malformed.
-        """
+        """Return the URL of the migration session. Raises `ConfigurationError` if it is not set or malformed."""
         if self.migration_database_url is not None:
             return DatabaseURL.parse(self.migration_database_url.get_secret_value(), name="MIGRATION_DATABASE_URL")
         if self.database_url is not None:
             return DatabaseURL.parse(self.database_url.get_secret_value())
-        raise ConfigurationError(f"DATABASE_URL is not set; set it to {EXAMPLE}, in the environment or in .env")
+        raise ConfigurationError(f"DATABASE_URL is not set. To fix: set it to {EXAMPLE}, in the environment or in .env")
 
 
-def _line(item: dict[str, Any]) -> str:
-    name = str(item["loc"][0]) if item["loc"] else ""
-    variable = name if name.endswith("DATABASE_URL") or not name else f"MIGRATION_{name.upper()}"
-    what = re.sub(r"^Value error, ", "", str(item["msg"]))
-    given = f" (it is {item['input']!r})" if name and "url" not in name.lower() else ""
-    return f"{variable}: {what}{given}" if variable else what
+def _line(error: ErrorDetails) -> str:
+    message = error["msg"].removeprefix("Value error, ")
+    if not error["loc"]:
+        return message
+    name = str(error["loc"][0])
+    variable = name if name.endswith("DATABASE_URL") else f"MIGRATION_{name.upper()}"
+    value = "" if "url" in name.lower() else f"={error['input']!r}"
+    return f"{variable}{value}{' ' if error['type'] == 'value_error' else ' is invalid: '}{message}"

@@ -1,4 +1,4 @@
-"""What looks like a setting and is not read: a misspelt variable, or a line of `.env` that is no assignment."""
+"""Reports ignored settings: misspelt variables, and lines of `.env` that are not assignments."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 
 from pydantic import AliasChoices
 
@@ -17,47 +18,40 @@ log = logging.getLogger(__name__)
 PREFIX = "MIGRATION_"
 
 _SERVICE_LINK = re.compile(r"_(SERVICE_(HOST|PORT(_\w+)?)|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$", re.I)
-"""What Kubernetes sets in each pod for a Service whose name begins with `migration`."""
+"""The variables that Kubernetes sets in each pod for a Service whose name begins with `migration`."""
 
 
 def unread_settings() -> list[str]:
-    """One sentence for each variable of the environment or `.env`, and for each line of that; none shows a value."""
-    try:
+    """Return a message for each ignored variable of the environment or `.env`, and for each ignored line; no values."""
+    messages = list(_misspelt(os.environ, ""))
+    # a file that cannot be read is an error where the settings are loaded
+    with suppress(ConfigurationError):
         file = env_file.read()
-    except ConfigurationError:  # whoever loads the settings is told
-        file = None
-    told = [_misspelt(name, "") for name in _candidates(os.environ)]
-    if file is not None:
-        told += [_misspelt(name, f" of {file.path}") for name in _candidates(file.names)]
-        told += [f"line {line} of {file.path} is not NAME=value and is ignored" for line in file.broken]
-    return [sentence for sentence in told if sentence]
+        messages += _misspelt(file.names, f" in {file.path}")
+        messages += [f"line {line} of {file.path} is not NAME=value and is ignored" for line in file.broken]
+    return messages
 
 
 def warn_of_unread_settings() -> None:
-    """Log a warning for each."""
-    for sentence in unread_settings():
-        log.warning("%s", sentence, extra={"event": "unread_setting"})
+    """Log each message as a warning."""
+    for message in unread_settings():
+        log.warning("%s", message, extra={"event": "unread_setting"})
 
 
-def _candidates(names: Iterable[str]) -> Iterator[str]:
+def _misspelt(names: Iterable[str], place: str) -> Iterator[str]:
     known = set(_known())
     for name in dict.fromkeys(names):
-        looks_like_ours = name.upper().startswith("MIGRATION") and name.upper() not in known
-        if looks_like_ours and not _SERVICE_LINK.search(name):
-            yield name
+        if not name.upper().startswith("MIGRATION") or name.upper() in known or _SERVICE_LINK.search(name):
+            continue
+        # imported only if there is a mistake
+        from difflib import get_close_matches
 
-
-def _misspelt(name: str, place: str) -> str | None:
-    # imported only where something is wrong
-    from difflib import get_close_matches
-
-    what = f"{name}{place} is not a setting of the migrations and is ignored"
-    endings = [known.removeprefix(PREFIX) for known in _known()]
-    close = get_close_matches(re.sub("^MIGRATIONS?_?", "", name.upper()), endings, n=1)
-    if close:
-        return f"{what}; did you mean {PREFIX}{close[0]}?"
-    # a name that only begins alike may be another program's
-    return what if name.upper().startswith(PREFIX) else None
+        endings = [setting.removeprefix(PREFIX) for setting in known]
+        close = get_close_matches(re.sub("^MIGRATIONS?_?", "", name.upper()), endings, n=1)
+        # a name without the prefix may belong to another program
+        if close or name.upper().startswith(PREFIX):
+            hint = f"; did you mean {PREFIX}{close[0]}?" if close else ""
+            yield f"{name}{place} is not a setting of the migrations and is ignored{hint}"
 
 
 def _known() -> Iterator[str]:

@@ -1,1 +1,1 @@
-"""Text from elsewhere, made safe to show, to log and to store."""
+"""Makes text of other programs safe to show, to log and to store."""

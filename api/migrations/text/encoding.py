@@ -1,8 +1,8 @@
-"""Which characters a database can store, and what is stored instead of those that it cannot.
+"""Adapts text to the characters that a database can store, so that every failure can be recorded.
 
-PostgreSQL refuses a whole statement where one character of a parameter has no place in the database's encoding; a NUL
-character it refuses in every encoding. No database stores half of a surrogate pair, which Python puts where a file name
-or an environment variable was not valid UTF-8. A failure must be recorded all the same, so its text is adapted.
+PostgreSQL refuses a statement if the database's encoding lacks a character of a parameter; NUL it refuses in every
+encoding. No database stores half of a surrogate pair, which Python uses for bytes of a file name or an environment
+variable that are not UTF-8.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _CODECS = {
     # bytes without a meaning: only ASCII is sure to be read as it was written
     "sql_ascii": "ascii",
     "euc_cn": "gb2312",
-    # Python's EUC-KR composes syllables of several letters, which PostgreSQL does not
+    # Python's EUC-KR composes syllables of several letters, but PostgreSQL does not
     "euc_kr": "iso2022_kr",
-    # Python's EUC-JIS-2004 has JIS X 0212 as well
+    # Python's EUC-JIS-2004 includes JIS X 0212
     "euc_jis_2004": "iso2022_jp_2004",
     "koi8r": "koi8_r",
     "koi8u": "koi8_u",
@@ -34,12 +34,12 @@ _CODECS = {
 _JAPANESE = {"euc_jp", "iso2022_jp_2004"}
 _ESCAPE = re.compile(r"\\(?:x[0-9a-f]{2}|u[0-9a-f]{4}|U00(?:0[0-9a-f]|10)[0-9a-f]{4})")
 _DISPUTED = frozenset("¢£¥¬‖‾\u2212〜―⦅⦆￣￥")
-"""Python and PostgreSQL take these for different characters of the Japanese encodings."""
+"""Python and PostgreSQL map these to different characters of the Japanese encodings."""
 
 
 @cache
 def codec(encoding: str) -> str | None:
-    """Python's name for an encoding of a server's (`LATIN1`, `WIN1252`, `utf8mb4`); None where it has none."""
+    """Return Python's name for a server's encoding (`LATIN1`, `WIN1252`, `utf8mb4`); None if Python lacks it."""
     name = encoding.lower()
     name = _CODECS.get(name, name.replace("win", "cp"))
     try:
@@ -49,18 +49,18 @@ def codec(encoding: str) -> str | None:
 
 
 def holds(text: str, encodings: Iterable[str]) -> bool:
-    """Whether `text` can be stored unchanged where each of the server's `encodings` is passed through.
+    """Whether `text` is stored unchanged if it passes through each of the server's `encodings`.
 
-    Of an encoding that Python does not know, only ASCII is sure.
+    Of an encoding that Python does not know, only ASCII is certain.
     """
     return "\0" not in text and all(_encodes(text, codec(encoding) or "ascii") for encoding in encodings)
 
 
 def storable(text: str, encodings: Iterable[str], length: int | None = None) -> str:
-    r"""`text` with what cannot be stored spelt in ASCII, cut to `length` characters.
+    r"""Return `text` with the characters that cannot be stored spelt in ASCII, cut to `length` characters.
 
-    Three dots stand for an ellipsis; any other character becomes Python's escape (`\u0438`), so that no two texts
-    become the same one.
+    An ellipsis becomes three dots. Any other character becomes Python's escape (`\u0438`), so different texts stay
+    different.
     """
     encodings = tuple(encodings)
     if not holds(text, encodings):
@@ -69,11 +69,11 @@ def storable(text: str, encodings: Iterable[str], length: int | None = None) -> 
 
 
 def restored(text: str) -> str:
-    """`text` with the escapes of `storable` turned back, for people; the printable ones only."""
-    return _ESCAPE.sub(_read, text)
+    """Return `text` for people: the escapes of `storable` become characters again if these are printable."""
+    return _ESCAPE.sub(_unescaped, text)
 
 
-def _read(escape: re.Match[str]) -> str:
+def _unescaped(escape: re.Match[str]) -> str:
     character = escape[0].encode().decode("unicode_escape")
     return character if character.isprintable() and not character.isascii() else escape[0]
 

@@ -1,6 +1,6 @@
-"""Text that other programs and people chose, made safe to show.
+"""Makes text of other programs and people safe to show.
 
-A control character in it could draw over a terminal's screen, hide a part of a line, or forge the next one.
+A control character could draw over a terminal's screen, hide a part of a line, or forge the next line.
 """
 
 from __future__ import annotations
@@ -8,19 +8,14 @@ from __future__ import annotations
 import unicodedata
 
 _UNSAFE = {"Cc", "Cf", "Cs", "Zl", "Zp"}
-"""Control, format (writing direction among them), surrogate, line and paragraph separator."""
+"""Control, format (such as writing direction), surrogate, line separator, paragraph separator."""
 
 
 def printable(text: str, *, keep: str = "") -> str:
-    r"""The text with each control and formatting character as its escape sequence, such as `\x1b`.
-
-    Args:
-        text: any text.
-        keep: control characters that stay, such as a newline.
-    """
+    r"""Return `text` with each control and format character as an escape, such as `\x1b`; those in `keep` stay."""
     if text.isprintable():
         return text
-    return "".join(_escaped(one) if one not in keep else one for one in text)
+    return "".join(character if character in keep else _escaped(character) for character in text)
 
 
 def _escaped(character: str) -> str:

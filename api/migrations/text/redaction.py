@@ -1,8 +1,8 @@
-"""What PostgreSQL and asyncpg say about a value that does not fit, without the value: the cause stays, the data goes.
+"""Removes values from the messages of PostgreSQL and asyncpg, and keeps the cause.
 
-A message of SQLSTATE class 22 (data exceptions) is a sentence and the value, which stands in quotation marks, behind a
-colon, or as a number. Nothing in a value is escaped, so all that stands between the first quotation mark and the last
-one goes; a translated message has quotation marks of its own language.
+A message of SQLSTATE class 22 (data exceptions) has a sentence and the value: in quotation marks, after a colon, or as
+a number. Quotation marks in a value are not escaped, so everything between the first and the last one is removed. A
+translated message has the quotation marks of its language.
 """
 
 from __future__ import annotations
@@ -13,32 +13,32 @@ from .encoding import UTF8, storable
 
 LONGEST = 300
 """Characters of a driver's message that are shown."""
-LEFT_OUT = "its text is left out, it may quote the value"
+LEFT_OUT = "its text is left out because it may quote the value"
 
 _FURTHER_LINES = re.compile(r"\n(?:DETAIL|HINT|CONTEXT|QUERY|LINE \d+):")
 _MARKS = '"„“”«»\u2039\u203a「」『』\u2018'
-# an apostrophe within a word quotes nothing
+# an apostrophe within a word is not a quotation mark
 _QUOTED = re.compile(rf"(?:(?<!\w)['’]|[{_MARKS}])(?:.*['’{_MARKS}]|.*)", re.DOTALL)
 _NUMBERS = re.compile(r"(?<![\w$(,.])-?\d[\w.:/+-]*(?: 0x[0-9a-f]+)*")
 _TAIL = re.compile(r': (?!"…"$).*', re.DOTALL)
 _SENTENCES = ("invalid regular expression: ", "invalid hexadecimal data: ", "setval: ")
-"""Behind the colon of these stands the cause."""
+"""After the colon of these is the cause, not the value."""
 _PARAMETER = re.compile(r'(invalid value for parameter "[\w.]+"): .*', re.DOTALL)
 _ELEMENT = "invalid array element"
 _ENCODINGS_QUOTED = {"22021", "22P05"}
-"""What these quote is the names of encodings; the character is given by its bytes."""
+"""These quote names of encodings, and give the character by its bytes."""
 _URL = re.compile(r"\b([A-Za-z][\w+.-]*)://\S+")
-"""An env.py, or a library that it calls, may quote the database's URL, and with it the password."""
+"""An env.py, or a library that it calls, may quote the database's URL with its password."""
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 _RAISED = re.compile(r'"[^"]*"?')
 _ARGUMENT = re.compile(r"invalid input for query argument (\$\d+(?: in element #\d+)?)")
 
 
 def server_text(error: BaseException, code: str) -> str:
-    """What the server says, in one line and without values; `error` is the driver's own, `code` its SQLSTATE."""
+    """Return the server's message in one line, without values; `error` is the driver's own, `code` its SQLSTATE."""
     if code.startswith("22"):
         return first_line(_data_exception(error, code))
-    # these quote the statement, or whatever a RAISE puts there, where others quote names of tables and columns
+    # 42601 quotes the statement, P0001 the text of a RAISE; other codes quote names of tables and columns
     if code == "42601":
         return first_line(" ".join(_QUOTED.sub('"…"', _message(error)).split()))
     text = first_line(without_literals(_message(error)) or type(error).__name__)
@@ -46,18 +46,18 @@ def server_text(error: BaseException, code: str) -> str:
 
 
 def without_literals(text: str) -> str:
-    """`text` without SQL literals, which may have several lines."""
+    """Return `text` without its SQL literals, which may have several lines."""
     return _LITERALS.sub("'…'", text)
 
 
 def first_line(text: str) -> str:
-    """The first line of `text`, which is not empty, cut and without URLs; it can be written into a log in UTF-8."""
+    """Return the first line of `text`, which is not empty: shortened, without URLs, and writable as UTF-8."""
     return storable(_URL.sub(r"\1://…", text.splitlines()[0]), UTF8, LONGEST)
 
 
 def _data_exception(error: BaseException, code: str) -> str:
     if getattr(error, "server_source_function", None) == "exec_stmt_raise":
-        return "its text is left out, a RAISE in the database wrote it"
+        return "its text is left out because a RAISE in the database wrote it"
     text = _message(error)
     argument = _ARGUMENT.match(text)
     if argument:
@@ -79,7 +79,7 @@ def _without_values(text: str) -> str:
 
 
 def _reason(error: BaseException | None) -> str:
-    # why asyncpg could not encode an argument: Python's own words, of which TypeErrors speak of types only
+    # why asyncpg could not encode an argument, in Python's text; a TypeError names types only
     if isinstance(error, TypeError | AttributeError | OverflowError):
         return str(error)
     if isinstance(error, UnicodeEncodeError):

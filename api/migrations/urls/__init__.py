@@ -1,1 +1,1 @@
-"""Database URLs, as platforms hand them out."""
+"""Parses database URLs as platforms hand them out."""

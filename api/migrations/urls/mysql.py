@@ -1,7 +1,7 @@
-"""TLS of a MySQL or MariaDB connection, from what platforms and clients write into a URL.
+"""TLS of a MySQL or MariaDB connection, from the parameters that platforms and clients write into a URL.
 
-The context is made here, because the options the driver takes instead cannot check a host name against the
-authorities the system trusts. The driver has no "preferred" either: without more than that the connection is plain.
+The context is built here, because the driver's own options cannot check a host name against the authorities that the
+system trusts. The driver does not support "preferred" either: unless TLS is required, the connection is plain text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 class _Mode(IntEnum):
-    """From the weakest to the strictest; of several that are given the strictest counts."""
+    """From the weakest to the strictest; the strictest of the parameters wins."""
 
     DISABLED = 0
     PREFERRED = 1
@@ -31,22 +31,22 @@ _MODES = {
     **dict.fromkeys(["verify_identity", "verify_full", "strict", '{"rejectunauthorized":true}'], _Mode.VERIFY_IDENTITY),
 }
 
-_SAYING_HOW = ("ssl", "ssl_mode", "sslmode", "usessl", "sslaccept")
+_MODE_PARAMETERS = ("ssl", "ssl_mode", "sslmode", "usessl", "sslaccept")
 _FILES = {"ssl_ca": "ca", "sslrootcert": "ca", "ssl_cert": "cert", "sslcert": "cert", "ssl_key": "key", "sslkey": "key"}
 
 
 def tls_of(query: Mapping[str, str]) -> dict[str, str]:
-    """The parameters of `query` that concern TLS, in one spelling: `tls` (a mode), `ca`, `cert` and `key` (files).
+    """Return the TLS parameters of `query` in one spelling: `tls` (a mode), `ca`, `cert` and `key` (files).
 
-    Raises:
-        ValueError: one is unknown, which would be weaker than what was meant, or names a file that is not there.
+    Raises `ValueError` if one is unknown, because ignoring it could weaken TLS, or names a file that does not exist.
     """
-    given = {_plain(name): value for name, value in query.items() if _plain(name).startswith(("ssl", "usessl", "tls"))}
+    normalized = {_normalized(name): value for name, value in query.items()}
+    given = {name: value for name, value in normalized.items() if name.startswith(("ssl", "usessl", "tls"))}
     files = {_FILES[name]: value for name, value in given.items() if name in _FILES}
     modes = [_mode(name, value) for name, value in given.items() if name not in _FILES]
     for name in given.keys() & _FILES.keys():
         if not Path(given[name]).expanduser().is_file():
-            raise ValueError(f"{name} names a file that is not there")
+            raise ValueError(f"{name} names a file that does not exist")
     mode = max(modes, default=_Mode.VERIFY_IDENTITY if "ca" in files else _Mode.DISABLED)
     if "ca" in files and mode in (_Mode.PREFERRED, _Mode.REQUIRED):
         mode = _Mode.VERIFY_CA
@@ -54,11 +54,7 @@ def tls_of(query: Mapping[str, str]) -> dict[str, str]:
 
 
 def context_of(tls: Mapping[str, str]) -> ssl.SSLContext | None:
-    """The context for what `tls_of` returned; None for a connection in plain text.
-
-    Raises:
-        ssl.SSLError, OSError: a certificate or key cannot be read.
-    """
+    """Return the context for the result of `tls_of`; None for plain text. Raises `OSError` if a file cannot be read."""
     if "tls" not in tls:
         return None
     mode = _Mode[tls["tls"]]
@@ -72,14 +68,14 @@ def context_of(tls: Mapping[str, str]) -> ssl.SSLContext | None:
     return context
 
 
-def _plain(text: str) -> str:
+def _normalized(text: str) -> str:
     return text.lower().replace("-", "_").replace(" ", "")
 
 
 def _mode(name: str, value: str) -> _Mode:
-    if name not in _SAYING_HOW:
-        raise ValueError("it has a TLS parameter that is not known here")
-    mode = _MODES.get(_plain(value))
+    if name not in _MODE_PARAMETERS:
+        raise ValueError("it has an unknown TLS parameter")
+    mode = _MODES.get(_normalized(value))
     if mode is None:
-        raise ValueError(f"{name} has none of the values known here, such as REQUIRED or VERIFY_IDENTITY")
+        raise ValueError(f"{name} has an unknown value; use for example REQUIRED or VERIFY_IDENTITY")
     return mode

@@ -1,4 +1,4 @@
-"""The decision table: what `auto` picks, and what is refused whatever is asked for."""
+"""The decision table: what `auto` picks, and what every strategy refuses."""
 
 from typing import Any
 
@@ -20,12 +20,12 @@ REDIS = "redis://host:6379"
 
 
 def settings(database: str, **given: Any) -> MigrationSettings:
-    """As they would be read."""
+    """Settings for that database."""
     return MigrationSettings.load(database_url=URLS[database], **given)
 
 
 def chosen(settings: MigrationSettings) -> Choice:
-    """What is chosen for the database that they name."""
+    """The choice for the database of the settings."""
     database = backend_of(settings, settings.url())
     return choose(settings, database.native_lock, database.why_redis)
 
@@ -42,15 +42,14 @@ def chosen(settings: MigrationSettings) -> Choice:
     ],
 )
 def test_what_auto_picks(database: str, given: dict[str, Any], strategy: str, why: str) -> None:
-    """And that it says why."""
-    asked = settings(database, **given)
-    choice = chosen(asked)
+    """The choice includes its reason."""
+    choice = chosen(settings(database, **given))
     assert choice.strategy is Strategy(strategy)
     assert why in choice.why
 
 
 def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
-    """Nobody may give up before a dead leader's hold ends; where Redis is not asked it does not matter."""
+    """A waiter must not time out before a dead leader's hold ends; without Redis the ttl does not matter."""
     asked = {database: settings(database, redis_url=REDIS, redis_ttl_seconds=200) for database in URLS}
     with pytest.raises(ConfigurationError, match="more than half of MIGRATION_WAIT_SECONDS"):
         chosen(asked["mysql"])
@@ -60,22 +59,21 @@ def test_a_hold_that_auto_picks_ends_within_the_wait() -> None:
 @pytest.mark.parametrize("database", URLS)
 @pytest.mark.parametrize("named", ["advisory_lock", "redis", "kubernetes", "job"])
 def test_a_named_strategy_is_taken(database: str, named: str) -> None:
-    """Whoever names one has his reasons."""
-    asked = settings(database, strategy=named, redis_url=REDIS)
-    choice = chosen(asked)
-    assert (choice.strategy, choice.why) == (Strategy(named), "MIGRATION_STRATEGY names it")
+    """MIGRATION_STRATEGY wins over the table."""
+    choice = chosen(settings(database, strategy=named, redis_url=REDIS))
+    assert choice == Choice(Strategy(named), "set by MIGRATION_STRATEGY")
 
 
 @pytest.mark.parametrize("named", ["auto", "advisory_lock", "redis", "kubernetes", "job"])
 def test_a_file_on_a_network_is_never_safe(named: str) -> None:
-    """Whoever decides who tries, SQLite's own locks do not hold there."""
+    """SQLite's own locks do not work there, whatever elects the instance."""
     with pytest.raises(ConfigurationError, match=r"network file system \(nfs4\).*row 'SQLite, several hosts'"):
         refuse_unsafe(Strategy(named), NETWORK)
 
 
 @pytest.mark.parametrize("asked_for", ["auto", "redis", "kubernetes", "job"])
 def test_a_file_in_a_container_has_to_be_meant(asked_for: str) -> None:
-    """Each instance would have its own; the strategy's name says that there is only one."""
+    """Each instance would have its own file; `advisory_lock`, set by name, says that there is only one instance."""
     with pytest.raises(ConfigurationError, match=r"own overlay.*MIGRATION_STRATEGY=advisory_lock.*in a container"):
         refuse_unsafe(Strategy(asked_for), LAYER)
     for meant in ("advisory_lock", "off"):
@@ -83,6 +81,6 @@ def test_a_file_in_a_container_has_to_be_meant(asked_for: str) -> None:
 
 
 def test_a_file_that_is_mounted_alone_is_not_shared() -> None:
-    """Its lock would be each container's own."""
+    """Each container would have its own lock file."""
     with pytest.raises(ConfigurationError, match=r"only the SQLite file itself is on a volume.*mount the folder"):
         refuse_unsafe(Strategy.AUTO, Placement("ext4", True, "overlay"))

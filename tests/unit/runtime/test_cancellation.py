@@ -1,4 +1,4 @@
-"""What is done to its end, whoever is cancelled meanwhile."""
+"""Work that completes although its waiter is cancelled."""
 
 import asyncio
 
@@ -6,11 +6,9 @@ import pytest
 
 from api.migrations.runtime.cancellation import to_the_end
 
-TURNS = 5
-
 
 async def test_it_is_done_however_often_its_waiter_is_cancelled() -> None:
-    """And the waiter is cancelled then, for it was asked to be."""
+    """The waiter is cancelled after the work is done."""
     may_end, done = asyncio.Event(), []
 
     async def work() -> None:
@@ -18,7 +16,7 @@ async def test_it_is_done_however_often_its_waiter_is_cancelled() -> None:
         done.append("work")
 
     waiter = asyncio.create_task(to_the_end(work()))
-    for _ in range(TURNS):
+    for _ in range(5):
         await asyncio.wait({waiter}, timeout=0.001)
         waiter.cancel()
     await asyncio.wait({waiter}, timeout=0.001)
@@ -30,7 +28,7 @@ async def test_it_is_done_however_often_its_waiter_is_cancelled() -> None:
 
 
 async def test_its_error_is_told() -> None:
-    """As if it had been awaited."""
+    """The waiter gets the error of the work."""
 
     async def work() -> None:
         raise ValueError("boom")

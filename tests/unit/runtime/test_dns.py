@@ -1,4 +1,4 @@
-"""Lookups that hang: nobody waits for their end, and whoever asks again asks no second time."""
+"""Lookups that hang: the loop does not wait for them, and an equal lookup is not sent twice."""
 
 import asyncio
 import socket
@@ -14,7 +14,7 @@ ANSWER = [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("192.0.2.1", 5432))]
 
 
 class Resolver:
-    """Answers, or fails, when it is told to."""
+    """Answers, or fails, once `go_on` is set."""
 
     def __init__(self) -> None:
         self.asked: list[tuple[Any, ...]] = []
@@ -22,7 +22,7 @@ class Resolver:
         self.error: OSError | None = None
 
     def __call__(self, *question: Any) -> Any:
-        """The answer, in its time."""
+        """Answer."""
         self.asked.append(question)
         assert self.go_on.wait(FOREVER_SECONDS)
         if self.error is not None:
@@ -32,12 +32,12 @@ class Resolver:
 
 @pytest.fixture
 def resolver() -> Resolver:
-    """One that hangs at first."""
+    """Return a resolver that hangs at first."""
     return Resolver()
 
 
 def on_a_loop(resolver: Resolver, work: Any) -> Any:
-    """Run `work()` on a loop of its own that asks `resolver`."""
+    """Run `work()` on a new loop that asks `resolver`."""
     with asyncio.Runner(loop_factory=lambda: ResolvingLoop(resolver)) as runner:
         return runner.run(work())
 
@@ -48,13 +48,13 @@ async def look_up(host: str = "database") -> Any:
 
 
 async def gives_up(host: str = "database") -> None:
-    """Nobody answers in time."""
+    """Ask the loop, without an answer in time."""
     with pytest.raises(TimeoutError):
         await look_up(host)
 
 
 def test_the_loop_ends_without_the_lookup(resolver: Resolver) -> None:
-    """One of asyncio's would wait here for ever."""
+    """Asyncio's own loop would wait for it."""
     on_a_loop(resolver, gives_up)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "resolver"]
     assert thread.daemon
@@ -64,7 +64,7 @@ def test_the_loop_ends_without_the_lookup(resolver: Resolver) -> None:
 
 
 def test_who_asks_again_gets_the_answer_to_the_first_question(resolver: Resolver) -> None:
-    """However often one tries, there is one thread; and its late answer counts."""
+    """Several tries share one thread, and its late answer counts."""
 
     async def again_and_again() -> Any:
         for _ in range(5):
@@ -77,7 +77,7 @@ def test_who_asks_again_gets_the_answer_to_the_first_question(resolver: Resolver
 
 
 def test_another_host_is_another_question(resolver: Resolver) -> None:
-    """One that hangs does not stand in the way of the next."""
+    """A lookup that hangs does not block the next one."""
 
     async def both() -> None:
         await gives_up("old")
@@ -89,7 +89,7 @@ def test_another_host_is_another_question(resolver: Resolver) -> None:
 
 
 def test_an_error_is_an_answer_and_the_next_question_a_new_one(resolver: Resolver) -> None:
-    """A name that is not known today may be tomorrow."""
+    """A name that is unknown now may be known later."""
 
     async def twice() -> Any:
         resolver.error = socket.gaierror(-2, "Name or service not known")
@@ -104,7 +104,7 @@ def test_an_error_is_an_answer_and_the_next_question_a_new_one(resolver: Resolve
 
 
 def test_the_system_s_resolver_is_asked() -> None:
-    """Nothing is made up: localhost is what it always is."""
+    """The default lookup is that of the system."""
 
     async def here() -> Any:
         return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 5432, type=socket.SOCK_STREAM)

@@ -1,7 +1,8 @@
-"""The migration thread: its outcome arrives, it can be cancelled at any time, and nobody waits for it for ever."""
+"""The migration thread: its outcome arrives, it can be cancelled at any time, and waiting for it is bounded."""
 
 import asyncio
 import threading
+from collections.abc import Awaitable, Callable
 
 import pytest
 
@@ -11,7 +12,7 @@ from tests.support.waiting import FOREVER_SECONDS
 
 
 class Stuck:
-    """Work that begins, says so, and does not end by itself."""
+    """Work that reports its begin and does not end by itself."""
 
     def __init__(self) -> None:
         self.began = threading.Event()
@@ -26,15 +27,22 @@ class Stuck:
             self.undone.set()
 
 
+def started(work: Callable[[], Awaitable[None]]) -> MigrationThread:
+    """Return a thread that runs `work`; if that is stuck, it has begun."""
+    thread = MigrationThread(work, "worker")
+    thread.start()
+    assert not isinstance(work, Stuck) or work.began.wait(FOREVER_SECONDS)
+    return thread
+
+
 async def test_the_outcome_arrives_in_the_service_s_loop() -> None:
-    """The work itself ran on another thread and another loop."""
+    """The work itself runs on another thread and another loop."""
     ran: list[tuple[threading.Thread, asyncio.AbstractEventLoop]] = []
 
     async def work() -> None:
         ran.append((threading.current_thread(), asyncio.get_running_loop()))
 
-    thread = MigrationThread(work, "worker")
-    thread.start()
+    thread = started(work)
     await asyncio.wrap_future(thread.outcome)
     ((where, loop),) = ran
     assert (where.name, where.daemon) == ("worker", True)
@@ -43,50 +51,40 @@ async def test_the_outcome_arrives_in_the_service_s_loop() -> None:
 
 
 async def test_an_error_is_the_outcome() -> None:
-    """The very object, with its attributes."""
+    """The outcome is the same object, with its attributes."""
     error = WaitTimeout("gave up")
 
     async def work() -> None:
         raise error
 
-    thread = MigrationThread(work)
-    thread.start()
     with pytest.raises(WaitTimeout) as raised:
-        await asyncio.wrap_future(thread.outcome)
+        await asyncio.wrap_future(started(work).outcome)
     assert raised.value is error
 
 
 def test_work_that_ends_the_process_only_ends_the_thread() -> None:
-    """A SystemExit of a revision does not vanish; it is the outcome."""
+    """The SystemExit of a revision is the outcome."""
 
     async def work() -> None:
         raise SystemExit(3)
 
-    thread = MigrationThread(work)
-    thread.start()
-    assert isinstance(thread.outcome.exception(FOREVER_SECONDS), SystemExit)
+    assert isinstance(started(work).outcome.exception(FOREVER_SECONDS), SystemExit)
 
 
 def test_cancelled_before_its_start_it_does_nothing() -> None:
-    """A signal may come before the thread has a loop."""
-    ran: list[str] = []
-
-    async def work() -> None:
-        ran.append("work")
-
+    """A signal may arrive before the thread has a loop."""
+    work = Stuck()
     thread = MigrationThread(work)
     thread.cancel()
     thread.start()
     assert isinstance(thread.outcome.exception(FOREVER_SECONDS), asyncio.CancelledError)
-    assert ran == []
+    assert not work.began.is_set()
 
 
 def test_cancelled_in_the_middle_it_undoes() -> None:
-    """Its `finally` runs before the outcome is there."""
+    """Its `finally` runs before the outcome is set."""
     work = Stuck()
-    thread = MigrationThread(work)
-    thread.start()
-    assert work.began.wait(FOREVER_SECONDS)
+    thread = started(work)
     thread.cancel()
     assert isinstance(thread.outcome.exception(FOREVER_SECONDS), asyncio.CancelledError)
     assert work.undone.is_set()
@@ -95,10 +93,7 @@ def test_cancelled_in_the_middle_it_undoes() -> None:
 
 def test_cancelled_again_and_after_the_end_it_stays_quiet() -> None:
     """Impatient people press Ctrl-C twice."""
-    work = Stuck()
-    thread = MigrationThread(work)
-    thread.start()
-    assert work.began.wait(FOREVER_SECONDS)
+    thread = started(Stuck())
     thread.cancel()
     thread.cancel()
     assert thread.join(FOREVER_SECONDS)
@@ -107,15 +102,14 @@ def test_cancelled_again_and_after_the_end_it_stays_quiet() -> None:
 
 
 def test_a_join_is_bounded() -> None:
-    """Work that computes cannot be cancelled; the caller goes on, and the daemon thread ends with the process."""
+    """Work that computes cannot be cancelled; the caller continues, and the daemon thread ends with the process."""
     began, go_on = threading.Event(), threading.Event()
 
     async def computes() -> None:
         began.set()
         go_on.wait(FOREVER_SECONDS)
 
-    thread = MigrationThread(computes)
-    thread.start()
+    thread = started(computes)
     assert began.wait(FOREVER_SECONDS)
     thread.cancel()
     assert not thread.join(0.01)
@@ -124,12 +118,9 @@ def test_a_join_is_bounded() -> None:
 
 
 async def test_a_waiter_that_is_cancelled_leaves_the_outcome_alone() -> None:
-    """Shutdown cancels who awaits; the run itself is cancelled by its own means."""
-    work = Stuck()
-    thread = MigrationThread(work)
-    thread.start()
+    """A shutdown cancels the waiter; the run is cancelled by `cancel` only."""
+    thread = started(Stuck())
     waiter = asyncio.ensure_future(asyncio.wrap_future(thread.outcome))
-    await asyncio.to_thread(work.began.wait, FOREVER_SECONDS)
     waiter.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiter

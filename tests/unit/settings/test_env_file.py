@@ -1,6 +1,7 @@
-"""The file `.env`: read with a byte order mark or without; an error about it is one line with its name."""
+"""The file `.env`, with or without a byte order mark; an error about it is one line that names the file."""
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,13 +16,13 @@ TEXT = f"DATABASE_URL=postgresql://u:{SECRET}@h/d\nMIGRATION_INSTANCE=b\u00fcro\
 
 @pytest.fixture
 def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Where it would be."""
+    """Return the path of the file, which does not exist yet."""
     monkeypatch.chdir(tmp_path)
     return tmp_path / ".env"
 
 
 @pytest.mark.parametrize(
-    ("content", "words"),
+    ("content", "message"),
     [
         (TEXT.encode("utf-16"), "is UTF-16"),
         (TEXT.encode("utf-16-le"), "is UTF-16"),
@@ -29,49 +30,34 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=["UTF-16", "UTF-16 without a mark", "Latin-1"],
 )
-def test_another_encoding_is_refused_by_name(file: Path, content: bytes, words: str) -> None:
-    """By the settings of the migrations and of the service, without a value."""
+def test_another_encoding_is_refused_by_name(file: Path, content: bytes, message: str) -> None:
+    """The settings of the migrations and of the service refuse it, without quoting a value."""
     file.write_bytes(content)
     for load in (MigrationSettings.load, Settings.load):
-        with pytest.raises(ConfigurationError, match=f"^{file} {words}.*To fix: save it as UTF-8$") as refused:
+        with pytest.raises(ConfigurationError, match=f"^{file} {message}.*To fix: save it as UTF-8$") as refused:
             load()
         assert SECRET not in str(refused.value)
         assert "\n" not in str(refused.value)
 
 
-def make_folder(file: Path) -> None:
-    """A folder of that name, as Docker makes it."""
-    file.mkdir()
-
-
-def make_dangling(file: Path) -> None:
-    """A link to a secret that was not mounted."""
-    file.symlink_to("nowhere")
-
-
-def make_broken(file: Path) -> None:
-    """A file that exists and whose first byte cannot be read."""
-    file.symlink_to("/proc/self/mem")
-
-
 @pytest.mark.parametrize(
-    ("make", "words"),
+    ("make", "message"),
     [
-        (make_folder, "is a folder"),
-        (make_dangling, "is a symbolic link to a file that does not exist"),
-        (make_broken, "cannot be read: Input/output error"),
+        (Path.mkdir, "is a folder"),
+        (lambda file: file.symlink_to("nowhere"), "is a symbolic link to a file that does not exist"),
+        (lambda file: file.symlink_to("/proc/self/mem"), "cannot be read: Input/output error"),
     ],
+    ids=["a folder, as Docker makes it", "a link to a secret that was not mounted", "a first byte that cannot be read"],
 )
-def test_what_cannot_be_read_is_refused_by_name(file: Path, make: object, words: str) -> None:
-    """A file that is silently left out would mean a start with default settings."""
-    assert callable(make)
+def test_what_cannot_be_read_is_refused_by_name(file: Path, make: Callable[[Path], None], message: str) -> None:
+    """If such a file were skipped, the service would start with default settings."""
     make(file)
-    with pytest.raises(ConfigurationError, match=f"^{file} {words}.*To fix: "):
+    with pytest.raises(ConfigurationError, match=f"^{file} {message}.*To fix: "):
         MigrationSettings.load()
 
 
 def test_a_virtual_environment_of_that_name_is_none_of_our_business(file: Path) -> None:
-    """`python -m venv .env` is a habit of many."""
+    """Many people run `python -m venv .env`."""
     file.mkdir()
     (file / "pyvenv.cfg").touch()
     assert MigrationSettings.load().poll_seconds == 1
@@ -79,14 +65,14 @@ def test_a_virtual_environment_of_that_name_is_none_of_our_business(file: Path) 
 
 
 def test_a_byte_order_mark_does_not_hide_the_first_variable(file: Path) -> None:
-    """Windows editors write one."""
+    """Editors on Windows write one."""
     file.write_bytes(b"\xef\xbb\xbfMIGRATION_POLL_SECONDS=7\nDATABASE_URL=postgresql://h/d\n")
     assert MigrationSettings.load().poll_seconds == 7
     assert Settings.load().database_url.get_secret_value() == "postgresql://h/d"
 
 
 def test_lines_that_are_no_assignment_are_numbered(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Where they begin, after empty lines as well; python-dotenv says nothing of its own."""
+    """A line counts from its first character, after empty lines too; python-dotenv logs nothing of its own."""
     file.write_text(f"A=1\nMIGRATION_POLL_SECONDS 5\n\n\nX='{SECRET}\nMIGRATION_POLL_SECONDS=7\n")
     with caplog.at_level(logging.DEBUG):
         assert MigrationSettings.load().poll_seconds == 7
@@ -97,9 +83,9 @@ def test_lines_that_are_no_assignment_are_numbered(file: Path, caplog: pytest.Lo
 
 
 def test_the_environment_counts_without_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error about the file is told in the shape, and by the instance, that the environment names."""
+    """The error about the file has the log format and the instance of the environment."""
     file.write_bytes(TEXT.encode("utf-16"))
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "json")
     monkeypatch.setenv("MIGRATION_INSTANCE", "web-1")
-    shape = MigrationSettings.load_partial("log_format", "instance")
-    assert (shape.log_format, shape.instance) == ("json", "web-1")
+    log_settings = MigrationSettings.load_partial("log_format", "instance")
+    assert (log_settings.log_format, log_settings.instance) == ("json", "web-1")

@@ -1,4 +1,4 @@
-"""A variable or a line that looks like a setting and is not read is warned of, by its name and never by its value."""
+"""Variables and lines that look like a setting but are ignored are reported, without their values."""
 
 import logging
 from pathlib import Path
@@ -14,7 +14,7 @@ VALUE = "geh3im"
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own .env must not decide."""
+    """Hide the developer's own .env."""
     monkeypatch.chdir(tmp_path)
 
 
@@ -30,22 +30,20 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_misspelt_variable_has_a_suggestion(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
-    """In whatever case it is written."""
+    """The case of its letters does not matter."""
     monkeypatch.setenv(name, VALUE)
-    assert unread_settings() == [
-        f"{name} is not a setting of the migrations and is ignored; did you mean {meant}?",
-    ]
+    assert unread_settings() == [f"{name} is not a setting of the migrations and is ignored; did you mean {meant}?"]
 
 
 def test_a_variable_like_no_other_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What it was meant for is not known; of a name that only begins alike nothing is said."""
+    """It has no suggestion. A name without the prefix is not reported."""
     monkeypatch.setenv("MIGRATION_ZOOKEEPER", VALUE)
     monkeypatch.setenv("MIGRATIONS_ZOOKEEPER", VALUE)
     assert unread_settings() == ["MIGRATION_ZOOKEEPER is not a setting of the migrations and is ignored"]
 
 
 def test_settings_and_service_links_are_no_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting in both cases, and what Kubernetes sets in each pod for a Service named `migration-db`."""
+    """Each setting in both cases, and the variables that Kubernetes sets for a Service named `migration-db`."""
     for name in (variable(field) for field in MigrationSettings.model_fields):
         monkeypatch.setenv(name, VALUE)
         monkeypatch.setenv(name.lower(), VALUE)
@@ -55,24 +53,21 @@ def test_settings_and_service_links_are_no_mistakes(monkeypatch: pytest.MonkeyPa
 
 
 def test_the_file_is_looked_through_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Each with the file's name; and so are its lines that are no assignment."""
+    """Its variables and its broken lines are reported with the name of the file."""
     (tmp_path / ".env").write_text(f"MIGRATION_POLL_SECOND={VALUE}\nOTHER=1\nMIGRATION_RELEASE {VALUE}\n")
     warn_of_unread_settings()
-    told = [(record.levelno, vars(record)["event"], record.getMessage()) for record in caplog.records]
-    file = tmp_path / ".env"
-    assert told == [
-        (
-            logging.WARNING,
-            "unread_setting",
-            f"MIGRATION_POLL_SECOND of {file} is not a setting of the migrations and is ignored; "
-            "did you mean MIGRATION_POLL_SECONDS?",
-        ),
-        (logging.WARNING, "unread_setting", f"line 3 of {file} is not NAME=value and is ignored"),
+    assert {(record.levelno, vars(record)["event"]) for record in caplog.records} == {
+        (logging.WARNING, "unread_setting")
+    }
+    file, name = tmp_path / ".env", "MIGRATION_POLL_SECOND"
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{name} in {file} is not a setting of the migrations and is ignored; did you mean {name}S?",
+        f"line 3 of {file} is not NAME=value and is ignored",
     ]
 
 
 def test_a_file_that_cannot_be_read_hides_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error about it is raised where the settings are loaded."""
+    """Loading the settings raises the error about the file."""
     (tmp_path / ".env").write_bytes("A=1".encode("utf-16"))
     monkeypatch.setenv("MIGRATION_WIAT_SECONDS", VALUE)
     assert len(unread_settings()) == 1

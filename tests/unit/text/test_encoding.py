@@ -1,4 +1,4 @@
-"""Text that a database's encoding cannot hold is spelt so that it can, and nothing of it is lost."""
+"""Text that a database's encoding cannot store is spelt in another way, without losing any of it."""
 
 import pytest
 import sqlalchemy as sa
@@ -34,7 +34,7 @@ KEY = LockKey.derive("fastapi", "alembic_version", None)
     ],
 )
 def test_what_is_stored(text: str, encodings: tuple[str, ...], stored: str) -> None:
-    """Whatever fits stays; the rest becomes an escape, which fits everywhere and is not changed again."""
+    """Characters that fit stay; the others become escapes, which fit everywhere and are not changed again."""
     assert storable(text, encodings) == stored
     assert holds(stored, encodings)
     assert storable(stored, encodings) == stored
@@ -42,19 +42,19 @@ def test_what_is_stored(text: str, encodings: tuple[str, ...], stored: str) -> N
 
 
 def test_it_is_cut_after_it_has_grown() -> None:
-    """A column's size counts what is stored."""
+    """The size of a column applies to the stored text."""
     assert storable("Имя", ASCII, 12) == r"\u0418\u043c"
     assert storable("plain", ASCII, 3) == "pla"
 
 
 @pytest.mark.parametrize("text", ["Имя-1", "naïve", "😀 b", "a:b", r"C:\new"])
 def test_an_escape_is_turned_back_for_people(text: str) -> None:
-    """What another instance reads is the name that was given."""
+    """Another instance reads the name as it was given."""
     assert restored(storable(text, ASCII)) == text
 
 
 def test_what_is_not_printable_stays_escaped() -> None:
-    """A terminal would obey it; and what ASCII spells was never escaped by us."""
+    """A terminal would obey a control character, and `storable` escapes no ASCII."""
     for text in (r"a\x1b", r"\u202e", r"\Uffffffff", r"\x41\u0042", r"\udcff"):
         assert restored(text) == text
 
@@ -64,12 +64,12 @@ def test_what_is_not_printable_stays_escaped() -> None:
     [("UTF8", "utf-8"), ("WIN1252", "cp1252"), ("KOI8R", "koi8-r"), ("utf8mb4", "utf-8"), ("MULE_INTERNAL", None)],
 )
 def test_the_codec_of_an_encoding(encoding: str, python: str | None) -> None:
-    """As PostgreSQL and MySQL name them."""
+    """PostgreSQL's and MySQL's names of encodings are known."""
     assert codec(encoding) == python
 
 
 def bound(kind: sa.types.TypeEngine[str], dialect: sa.Dialect, text: str | None) -> str | None:
-    """What a parameter of that type becomes."""
+    """Return what a parameter of that type becomes."""
     processor = kind.dialect_impl(dialect).bind_processor(dialect)
     assert processor is not None
     result: str | None = processor(text)
@@ -77,7 +77,7 @@ def bound(kind: sa.types.TypeEngine[str], dialect: sa.Dialect, text: str | None)
 
 
 def test_a_column_of_ours_adapts_what_is_put_in() -> None:
-    """To the encodings of the connection at that moment; where they are not known, to ASCII on PostgreSQL."""
+    """The encodings are those of the connection at that moment; without them, PostgreSQL gets ASCII."""
     dialect, known = postgresql.dialect(), ["LATIN1"]  # type: ignore[no-untyped-call]
     assert bound(Kept(4), dialect, "é…") == r"\xe9"
     stores(dialect, lambda: tuple(known))
@@ -90,7 +90,7 @@ def test_a_column_of_ours_adapts_what_is_put_in() -> None:
 
 @pytest.mark.parametrize("instance", ["Имя-1", "обработчик-заказов-1", "😀" * 50, "x" + "ü" * 100, "x" * 200, "web-1"])
 def test_a_session_is_recognised_by_its_name(instance: str) -> None:
-    """PostgreSQL shows ASCII only, and 63 bytes of it; the history may hold the name spelt in another way."""
+    """PostgreSQL shows 63 bytes of ASCII, and the history may have another spelling of the name."""
     name = application_name(KEY, "migrating", instance)
     assert name.isascii()
     shown = instance_of(name)
@@ -102,5 +102,5 @@ def test_a_session_is_recognised_by_its_name(instance: str) -> None:
 
 
 def test_a_short_name_is_not_the_beginning_of_a_long_one() -> None:
-    """api-1 is not api-10."""
+    """The instance api-1 is not api-10."""
     assert not may_be("api-1", "api-10")

@@ -1,4 +1,4 @@
-"""No control character of a name or message reaches a terminal, a console log or the page."""
+"""A control character in a name or message never reaches a terminal, a console log or the page."""
 
 import logging
 
@@ -19,12 +19,12 @@ SHOWN = r"a\x1b[2J\x07\x9b31m\u202eb\r\nINFO forged\u2028\x7f"
 
 @pytest.mark.parametrize("text", ["", "plain", "b\u00fcro \u6771\u4eac \u2026 \u00a0", "\U0001f418"])
 def test_text_for_people_stays_as_it_is(text: str) -> None:
-    """In any script."""
+    """Letters of any script stay."""
     assert printable(text) == text
 
 
 def test_control_characters_become_visible() -> None:
-    """Escape sequences, line breaks, and what changes the direction of writing."""
+    """Escape sequences, line breaks and changes of the writing direction become escapes."""
     assert printable(EVIL) == SHOWN
     assert printable("a\nb\tc\x1b", keep="\n") == "a\nb\\tc\\x1b"
     assert printable("\ud800") == "\\ud800"
@@ -32,7 +32,7 @@ def test_control_characters_become_visible() -> None:
 
 @pytest.mark.parametrize("formatter", [PlainFormatter(), ConsoleFormatter()])
 def test_a_line_of_the_log_stays_one_line(formatter: logging.Formatter) -> None:
-    """Only a traceback has several, and none of them has control characters."""
+    """Only a traceback has several lines, and they have no control characters."""
     record = logging.makeLogRecord({"msg": "by %s", "args": (EVIL,), "levelname": "INFO"})
     assert formatter.format(record).endswith(f"by {SHOWN}")
     try:
@@ -43,7 +43,7 @@ def test_a_line_of_the_log_stays_one_line(formatter: logging.Formatter) -> None:
 
 
 def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
-    """In a result, an error and the plan of a downgrade; JSON has escapes of its own."""
+    """A result, an error and the plan of a downgrade have none; JSON has its own escapes."""
     result = SchemaReport(message=EVIL, steps=[EVIL])
     output.show(result, as_json=False)
     output.complain(MigrationError(EVIL), as_json=False)
@@ -55,7 +55,7 @@ def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) 
 
 
 def test_the_page_has_none() -> None:
-    """A name that changes the direction of writing would read as another one."""
+    """A name that changes the writing direction would read as another name."""
     page = render(Status(instance=EVIL), 0.0)
     assert printable(EVIL, keep=LINE_BREAK) in page
     assert {one for one in page if not one.isprintable()} == {LINE_BREAK}

@@ -1,1 +1,1 @@
-"""A Lease of Kubernetes. Optional: without this folder the other strategies work."""
+"""Elects by a Lease of Kubernetes. This folder is optional: the other strategies work without it."""

@@ -1,1 +1,1 @@
-"""A lock in Redis. Optional: without this folder the other strategies work."""
+"""Elects by a key in Redis. This folder is optional: the other strategies work without it."""

@@ -1,4 +1,4 @@
-"""What a Redis is set up to do to a hold: said once, by the one that got it."""
+"""Warns of a Redis whose configuration may lose the hold."""
 
 from __future__ import annotations
 
@@ -14,46 +14,43 @@ from redis.exceptions import RedisError
 log = logging.getLogger(__name__)
 
 
-def evicts(facts: Mapping[str, Any]) -> str | None:
-    """The policy by which a Redis of this INFO may drop a key that has a ttl; None if it drops none."""
-    policy = str(facts.get("maxmemory_policy", "noeviction"))
-    return policy if policy != "noeviction" and facts.get("maxmemory") else None
+def evicts(info: Mapping[str, Any]) -> str | None:
+    """Return the maxmemory-policy by which a Redis with this INFO may evict a key that has a ttl; None if none."""
+    policy = str(info.get("maxmemory_policy", "noeviction"))
+    return policy if policy != "noeviction" and info.get("maxmemory") else None
 
 
 async def examine(client: Redis, renew: Callable[[Redis], Awaitable[object]], seconds: float) -> None:
-    """Warn of a policy that evicts the hold, and of replicas none of which has it within half of `seconds`.
+    """Warn if Redis may evict the hold, or if no replica has it within half of `seconds`.
 
-    Silent where Redis does not say, and bounded by twice `seconds`: it is advice, and whether the hold is ours is
-    asked elsewhere. INFO knows the policy too, and is allowed where managed servers forbid CONFIG.
+    The checks are advice: they take at most twice `seconds` and ignore errors. They ask INFO, because managed servers
+    forbid CONFIG.
     """
     with suppress(RedisError, OSError):
         async with asyncio.timeout(seconds):
-            facts = await client.info()
-        _warn_of_eviction(facts)
-        if facts.get("connected_slaves"):
+            info = await client.info()
+        policy = evicts(info)
+        if policy is not None:
+            log.warning(
+                "Redis may evict the hold when its memory is full (maxmemory-policy %s). To fix: set maxmemory-policy "
+                "noeviction, or use a Redis that is not a cache",
+                policy,
+                extra={"event": "redis_evicts"},
+            )
+        if info.get("connected_slaves"):
             async with asyncio.timeout(seconds):
-                await _warn_of_replicas(client, renew, seconds / 2)
+                await _check_replicas(client, renew, seconds / 2)
 
 
-def _warn_of_eviction(facts: Mapping[str, Any]) -> None:
-    policy = evicts(facts)
-    if policy is not None:
+async def _check_replicas(client: Redis, renew: Callable[[Redis], Awaitable[object]], seconds: float) -> None:
+    # WAIT counts the writes of its own connection only
+    async with client.client() as connection:
+        await renew(connection)
+        replicas = await connection.wait(1, int(seconds * 1000))
+    if not replicas:
         log.warning(
-            "Redis may evict the hold when its memory is full (maxmemory-policy %s): set noeviction, or use a Redis "
-            "that is no cache",
-            policy,
-            extra={"event": "redis_evicts"},
-        )
-
-
-async def _warn_of_replicas(client: Redis, renew: Callable[[Redis], Awaitable[object]], seconds: float) -> None:
-    # WAIT speaks of the writes of its own connection
-    async with client.client() as one:
-        await renew(one)
-        followed = await one.wait(1, int(seconds * 1000))
-    if not followed:
-        log.warning(
-            "No replica of Redis has the hold after %g s: a failover now would let another instance try as well",
+            "No replica of Redis has the hold after %g s: after a failover now, another instance could try as well. "
+            "To fix: check the replication of Redis",
             seconds,
             extra={"event": "redis_replica_behind"},
         )

@@ -1,29 +1,27 @@
-"""The hold on a key in Redis: who may try to migrate, where the instances have no database lock in common.
+"""Elects the instance that may migrate by one key in Redis, where the instances share no database lock.
 
-What Redis decides, and what it does not
-    The one whose token stands in the key may try; everybody else waits. It does not decide who runs: a hold that ends
-    by time cannot stop a process that was paused and wakes up. Where the database has a lock of its own, that one
-    decides; where it has none, the hold is confirmed with Redis inside each revision's transaction, before COMMIT.
+What Redis decides
+    The instance whose token is in the key may try; the others wait. Redis does not decide who runs: a hold that ends by
+    time cannot stop a process that was paused and resumes. If the database has a lock of its own, that lock decides. If
+    not, each revision confirms the hold with Redis inside its transaction, before COMMIT.
 
 What an instance does
-    SET the key to a token of its own, if nobody has, for `ttl`. Renew it every quarter of that, if it is still ours.
-    Count on it until the moment the last renewal that succeeded was *asked for*, plus the ttl, less a margin; then it
-    is lost, whatever Redis says later, and stays lost until `release`, which frees the key only if it is still ours.
+    It sets the key to its token for `ttl` if the key does not exist, and renews it every quarter of the ttl while it is
+    still its own. It trusts the hold for 5/6 of the ttl from the start of the last renewal that succeeded. Then the
+    hold is lost, whatever Redis says later, until `release`, which deletes the key only if it has the token.
 
-When something happens
-    Redis is down before: `ElectorUnreachable`, worth another try within the wait budget. Nobody migrates without it.
-    Redis goes down or freezes in mid-run: the holder gives up before its ttl ends, so before a successor can come.
-    Redis restarts and remembers: the run goes on if it is back in time.
-    Redis restarts and has forgotten, evicts the key, or fails over to a replica that never had it: somebody else may
-    take the key at once. The holder finds out when it renews or confirms next, whichever comes first; what it had
-    committed until then stays. A policy that evicts keys is warned of, and so is a replica that does not follow.
-    WAIT for a replica narrows that gap and does not close it: the replica that is promoted may be another one.
-    The process is stopped for longer than the ttl: its key has ended and a successor may be at work. When it goes on,
-    the first thing that it asks or that times out tells it so.
-    SET was not answered: the token may stand in the key. The next try recognises it, `release` frees it, and if
-    neither reaches Redis, the ttl does.
-    The clock of the Redis host steps: forward, the key ends early, which the next renewal finds; back, the key of a
-    dead holder stays that much longer. The clocks of the instances are not compared with one another.
+Failures
+    Redis is down before the run: `ElectorUnreachable`, which is retried within the wait budget; no instance migrates.
+    Redis goes down or freezes during the run: the holder gives up before its ttl ends, so before a successor starts.
+    Redis restarts with its data: the run continues if Redis answers in time.
+    Redis restarts without its data, evicts the key, or fails over to a replica without it: another instance may acquire
+    the key at once. The holder notices at its next renewal or confirmation; what it committed before stays. `checks`
+    warns of this risk; WAIT for a replica reduces it only, because another replica may be promoted.
+    The process is stopped for longer than the ttl: the key expires and a successor may run. After the process resumes,
+    its next request, or its own clock, reports the loss.
+    SET gets no answer: the token may be in the key. The next try recognises it, `release` deletes it, the ttl ends it.
+    The clock of the Redis host steps forward: the key expires early, and the next renewal notices. It steps back: the
+    key of a dead holder stays that much longer. The clocks of the instances are not compared.
 """
 
 from __future__ import annotations
@@ -52,34 +50,29 @@ from .hold import KeyHold
 
 log = logging.getLogger(__name__)
 
+TRUSTED_PART = 5 / 6
+"""Of the ttl. The rest covers clocks that run at different speeds, and the COMMIT after a confirmation."""
 RENEWALS_PER_TTL = 4
 RETRIES_PER_TTL = 20
 ANSWER_SECONDS = 2.0
-"""Limit of one question to Redis, connecting included; a fifth of the ttl if that is less."""
+"""Limit of one request to Redis with its connection; a fifth of the ttl if that is less."""
 
 
 class RedisElector:
-    """An `Elector` on one key of one Redis (or of a Sentinel's or a cloud's primary; not of a Redis Cluster).
+    """An `Elector` on one key of a Redis, of a Sentinel's or a cloud's primary; not of a Redis Cluster.
+
+    Raises `ConfigurationError` if the URL is malformed.
 
     Args:
-        url: `redis://`, `rediss://` or `unix://`, with whatever parameters redis-py knows; time limits and retries are
-            set here.
-        key: the same for all that must not migrate at once, and for nobody else.
-        instance: shown to the others as the leader.
-        ttl_seconds: how long the hold of an instance lasts that died or lost Redis.
+        url: `redis://`, `rediss://` or `unix://`, with parameters of redis-py; time limits and retries are set here.
+        key: shared by the instances that must not migrate at the same time, and by no others.
+        instance: the name that the others see as the leader.
+        ttl_seconds: how long the hold of an instance lasts after it died or lost Redis.
         clock: monotonic seconds.
-
-    Raises:
-        ConfigurationError: the URL is malformed.
     """
 
     def __init__(
-        self,
-        url: str,
-        key: str,
-        instance: str,
-        ttl_seconds: float,
-        clock: Callable[[], float] = time.monotonic,
+        self, url: str, key: str, instance: str, ttl_seconds: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
         self._key = key
         self._instance = instance
@@ -88,24 +81,24 @@ class RedisElector:
         self._answer_seconds = min(ANSWER_SECONDS, ttl_seconds / 5)
         self._options = _options(url, self._answer_seconds)
         self._redis: Redis | None = None
-        self._hold = self._nothing()
+        self._hold = self._new_hold()
 
     async def try_acquire(self) -> bool:
-        """Put our token into the key if there is none."""
+        """Set the key to this instance's token if the key does not exist."""
         hold = self._hold
-        if not hold.held and await self._granted(hold):
-            hold.begin(self._keep(hold))
-            await examine(self._client, lambda one: self._lock(hold, one).reacquire(), self._answer_seconds)
+        if not hold.held and await self._acquired(hold):
+            hold.begin(self._renew_until_lost(hold))
+            await examine(self._client, lambda client: self._lock(hold, client).reacquire(), self._answer_seconds)
             if hold.reason is not None:
-                # as one that was never taken, so that the next try is a new one
+                # a hold that is lost already must not block the next try
                 await self.release()
         return hold.held and hold.reason is None
 
     async def confirm(self) -> None:
-        """Renew the hold, as often as it takes while it can be counted on."""
+        """Renew the hold; retries while the hold is trusted."""
         hold = self._hold
         if not hold.held:
-            raise HoldLost("this instance does not have the hold in Redis")
+            raise HoldLost("this instance does not hold the key in Redis")
         while hold.reason is None:
             if await self._renewed(hold):
                 return
@@ -113,59 +106,60 @@ class RedisElector:
         raise HoldLost(hold.reason)
 
     async def lost(self) -> str:
-        """Return once the hold is lost."""
+        """Return the reason once the hold is lost."""
         hold = self._hold
-        await hold.gone.wait()
+        await hold.lost.wait()
         return hold.reason or ""
 
     async def ask(self) -> str | None:
-        """The instance in the token of the key."""
-        async with self._answered("asking who migrates"):
+        """Return the instance whose token is in the key."""
+        async with self._request("reading the leader from Redis"):
             token = await self._client.get(self._key)
         text = token.decode(errors="replace") if isinstance(token, bytes) else token or ""
         return text.rpartition(":")[0] or None
 
     async def rehearse(self) -> None:
-        """Make sure that the key may be written: XX and a key that does not exist change nothing."""
-        async with self._answered("asking whether this instance may migrate"):
+        """Check that this instance may write the key: XX and a key that does not exist change nothing."""
+        async with self._request("checking the permissions in Redis"):
             await self._client.set(f"{self._key}:rehearsal", b"", px=1, xx=True)
             await self._is_ours(self._hold)
 
     async def leader(self) -> str | None:
-        """The same, and nobody where there is no answer."""
+        """Return the leader; None also if Redis does not answer."""
         with suppress(MigrationError):
             return await self.ask()
         return None
 
     async def release(self) -> None:
-        """Take our token out of the key, and close the connections."""
-        hold, self._hold = self._hold, self._nothing()
+        """Delete the key if it has this instance's token, and close the connections."""
+        hold, self._hold = self._hold, self._new_hold()
         client, self._redis = self._redis, None
         try:
             await hold.end()
-            if client is not None and hold.asked:
-                await self._give_back(hold, client)
+            if client is not None and hold.may_be_stored:
+                await self._delete_key(hold, client)
         finally:
             if client is not None:
                 await self._close(client)
 
     @asynccontextmanager
-    async def _answered(self, doing: str) -> AsyncIterator[None]:
+    async def _request(self, doing: str) -> AsyncIterator[None]:
         try:
             async with asyncio.timeout(self._answer_seconds):
                 yield
         except (RedisError, OSError) as error:
             raise translate(error, doing) from error
 
-    async def _granted(self, hold: KeyHold) -> bool:
-        # with a SET that was not answered it may be in the key already
-        unsure, hold.asked = hold.asked, True
+    async def _acquired(self, hold: KeyHold) -> bool:
+        # an earlier SET without an answer may have stored the token already
+        unanswered, hold.may_be_stored = hold.may_be_stored, True
         asked_at = self._clock()
-        async with self._answered("asking who may migrate"):
-            hold.asked = await self._lock(hold).acquire(token=hold.token) or (unsure and await self._is_ours(hold))
-        if hold.asked:
-            hold.trust.granted(asked_at)
-        return hold.asked and hold.trust.left(self._clock()) > 0
+        async with self._request("acquiring the hold in Redis"):
+            stored = await self._lock(hold).acquire(token=hold.token)
+            hold.may_be_stored = stored or (unanswered and await self._is_ours(hold))
+        if hold.may_be_stored:
+            hold.trust_window.granted(asked_at)
+        return hold.may_be_stored and hold.trust_window.left(self._clock()) > 0
 
     async def _is_ours(self, hold: KeyHold) -> bool:
         with suppress(LockNotOwnedError):
@@ -174,42 +168,44 @@ class RedisElector:
 
     async def _renewed(self, hold: KeyHold) -> bool:
         asked_at = self._clock()
-        left = hold.trust.left(asked_at)
+        left = hold.trust_window.left(asked_at)
         if not left:
-            still = f"this process did nothing for longer than MIGRATION_REDIS_TTL_SECONDS={self._ttl_seconds:g}"
-            hold.lose(hold.silence or f"{still}; a revision that computes for that long needs more")
+            paused = f"this process did nothing for longer than the {hold.trust_window.trusted_seconds:g} s of its hold"
+            remedy = "if a revision computes for so long, raise MIGRATION_REDIS_TTL_SECONDS"
+            hold.lose(hold.renewal_error or f"{paused} in Redis. To fix: {remedy} ({self._ttl_seconds:g})")
             return False
         try:
             async with asyncio.timeout(min(self._answer_seconds, left)):
                 await self._lock(hold).reacquire()
         except LockNotOwnedError:
-            hold.lose("Redis says that the hold is not ours any more: it ended, was evicted or forgotten, or was taken")
+            lost = "it expired, was evicted, was lost in a restart, or another instance acquired it"
+            hold.lose(f"this instance no longer holds the key in Redis: {lost}")
         except (RedisError, OSError) as error:
-            hold.silence = f"Redis could not be asked in time whether the hold is still ours: {describe(error)}"
+            hold.renewal_error = f"Redis did not confirm the hold in time: {describe(error)}"
         else:
-            hold.silence = ""
-            hold.trust.granted(asked_at)
-            return hold.reason is None and hold.trust.left(self._clock()) > 0
+            hold.renewal_error = ""
+            hold.trust_window.granted(asked_at)
+            return hold.reason is None and hold.trust_window.left(self._clock()) > 0
         return False
 
-    async def _keep(self, hold: KeyHold) -> None:
+    async def _renew_until_lost(self, hold: KeyHold) -> None:
         pause = self._ttl_seconds / RENEWALS_PER_TTL
         while hold.reason is None and not hold.ending:
-            await asyncio.sleep(min(pause, hold.trust.left(self._clock())))
+            await asyncio.sleep(min(pause, hold.trust_window.left(self._clock())))
             renewed = await self._renewed(hold)
             pause = self._ttl_seconds / (RENEWALS_PER_TTL if renewed else RETRIES_PER_TTL)
 
-    async def _give_back(self, hold: KeyHold, client: Redis) -> None:
+    async def _delete_key(self, hold: KeyHold, client: Redis) -> None:
         event = {"event": "redis_release"}
         level = logging.WARNING if hold.held and hold.reason is None else logging.DEBUG
         try:
             async with asyncio.timeout(self._answer_seconds):
                 await self._lock(hold, client).release()
         except LockNotOwnedError:
-            log.log(level, "The hold in Redis was gone before it was given back", extra=event)
+            log.log(level, "The hold in Redis was already lost before its release", extra=event)
         except (RedisError, OSError) as error:
-            left, why = self._ttl_seconds, describe(error)
-            log.log(level, "Redis did not take the hold back (%s); it ends within %g s", why, left, extra=event)
+            failed = "Cannot release the hold in Redis; it ends by itself within %g s: %s"
+            log.log(level, failed, self._ttl_seconds, describe(error), extra=event)
 
     async def _close(self, client: Redis) -> None:
         with suppress(RedisError, OSError):
@@ -218,7 +214,7 @@ class RedisElector:
 
     def _lock(self, hold: KeyHold, client: Redis | None = None) -> Lock:
         lock = Lock(client or self._client, self._key, timeout=self._ttl_seconds, blocking=False, thread_local=False)
-        # known before SET is answered, so that what was not answered can be recognised, and freed
+        # set before SET is answered, so that a token whose SET got no answer can be recognised and deleted
         lock.local.token = hold.token
         return lock
 
@@ -228,33 +224,28 @@ class RedisElector:
             self._redis = Redis.from_pool(ConnectionPool(**self._options))
         return self._redis
 
-    def _nothing(self) -> KeyHold:
-        # a new token each time: what an earlier hold asked for, and is only answered now, must not touch this one
-        return KeyHold(f"{self._instance}:{secrets.token_hex(8)}".encode(), TrustWindow(self._ttl_seconds))
+    def _new_hold(self) -> KeyHold:
+        # with a new token, so that a late answer to an earlier hold's request cannot affect this one
+        token = f"{self._instance}:{secrets.token_hex(8)}".encode()
+        return KeyHold(token, TrustWindow(self._ttl_seconds * TRUSTED_PART))
 
 
 def _options(url: str, answer_seconds: float) -> dict[str, Any]:
-    # Each question has its limit here. The library's own goes through asyncio.wait_for, which before Python 3.12 may
-    # drop a cancellation that comes at the moment of the answer.
-    limits = {"socket_timeout": None, "socket_connect_timeout": answer_seconds}
-    # who retries, and for how long, is decided here
-    ours = {**limits, "retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
-    # an introduction of the client would hide why the server sends it away
-    ours |= {"decode_responses": False, "max_connections": None, "driver_info": None}
+    # Limits and retries are those of this module. The client's own limit uses asyncio.wait_for, which before Python
+    # 3.12 may drop a cancellation that arrives together with the answer.
+    fixed: dict[str, Any] = {"socket_timeout": None, "socket_connect_timeout": answer_seconds}
+    fixed |= {"retry": Retry(NoBackoff(), 0), "retry_on_timeout": False, "health_check_interval": 0}
+    # a client that sent its driver_info would not see why the server closes the connection
+    fixed |= {"decode_responses": False, "max_connections": None, "driver_info": None}
     try:
-        # the older protocol needs no HELLO, which old servers do not know
-        options: dict[str, Any] = {
-            "protocol": 2,
-            **parse_url(url),
-            **ours,
-            "decode_responses": False,
-            "max_connections": None,
-        }
-        # connects to nothing, but refuses parameters that no connection has
+        # protocol 2 needs no HELLO, which old servers do not know
+        options: dict[str, Any] = {"protocol": 2, **parse_url(url), **fixed}
+        # does not connect, but refuses unknown parameters
         ConnectionPool(**options).make_connection()  # type: ignore[no-untyped-call]
     except (ValueError, TypeError, RedisError):
-        # the library's own words may quote the URL
+        # the client's error may quote the URL
         raise ConfigurationError(
-            f"MIGRATION_REDIS_URL is malformed, or has a parameter that is not redis-py's; expected {REDIS_EXAMPLE}"
+            "MIGRATION_REDIS_URL is malformed, or has a parameter that redis-py does not know. To fix: use the form "
+            f"{REDIS_EXAMPLE}"
         ) from None
     return options

@@ -1,6 +1,6 @@
-"""The errors of the Redis client, translated in one place: may it be tried again, what should a person do.
+"""Translates the errors of the Redis client: whether to retry, and what to fix.
 
-Nothing of the client's own text is passed on: it names the host, and some servers repeat the command with its values.
+The client's own text is not repeated: it names the host, and some servers quote the command with its values.
 """
 
 from __future__ import annotations
@@ -12,31 +12,31 @@ from redis.exceptions import RedisError
 
 from ...errors import AccessRefused, ConfigurationError, ElectorUnreachable, MigrationError, causes
 
-_TRY_AGAIN = {
-    "LOADING": "it is still loading its data",
-    "READONLY": "it is a replica and takes no writes; if no failover is going on, point MIGRATION_REDIS_URL at the "
-    "primary",
-    "OOM": "its memory is full: raise its maxmemory or free some",
-    "MISCONF": "it takes no writes because it cannot save to its disk: free or add space there",
-    "MASTERDOWN": "it is a replica without its primary",
-    "NOREPLICAS": "it takes no writes without more replicas (min-replicas-to-write)",
-    "CLUSTERDOWN": "its cluster is down",
-    "TRYAGAIN": "its cluster is moving keys",
-    "BUSY": "it is busy with somebody's script",
+_TRANSIENT = {
+    "LOADING": "Redis is still loading its data",
+    "READONLY": "Redis is a replica and accepts no writes. To fix: unless a failover is under way, point "
+    "MIGRATION_REDIS_URL at the primary",
+    "OOM": "the memory of Redis is full. To fix: raise its maxmemory, or free memory",
+    "MISCONF": "Redis accepts no writes because it cannot save to its disk. To fix: free or add disk space there",
+    "MASTERDOWN": "Redis is a replica without its primary",
+    "NOREPLICAS": "Redis accepts no writes because it has too few replicas (min-replicas-to-write)",
+    "CLUSTERDOWN": "the Redis Cluster is down",
+    "TRYAGAIN": "the Redis Cluster is moving keys",
+    "BUSY": "Redis is running another client's script",
 }
-_SAID_NO = {
-    "WRONGPASS": "Redis does not accept this user or password; correct MIGRATION_REDIS_URL",
-    "NOAUTH": "Redis asks for a password; put it into MIGRATION_REDIS_URL",
-    "DENIED": "Redis runs in protected mode and takes connections from its own host only; give it a password, and put "
-    "that into MIGRATION_REDIS_URL",
-    "NOPERM": "the Redis user lacks a permission; on the keys fastapi-migrations:* it needs the commands SET, GET, "
-    "DEL, PEXPIRE, EVALSHA and SCRIPT LOAD",
+_REFUSED = {
+    "WRONGPASS": "Redis does not accept the user or password. To fix: correct MIGRATION_REDIS_URL",
+    "NOAUTH": "Redis requires a password. To fix: add it to MIGRATION_REDIS_URL",
+    "DENIED": "Redis runs in protected mode and accepts connections from its own host only. To fix: set a password in "
+    "Redis, and add it to MIGRATION_REDIS_URL",
+    "NOPERM": "the Redis user lacks a permission. To fix: on the keys fastapi-migrations:*, grant it the commands SET, "
+    "GET, DEL, PEXPIRE, EVALSHA and SCRIPT LOAD",
 }
 _CLUSTER = frozenset({"MOVED", "ASK"})
 
 
 def code(error: BaseException) -> str:
-    """The word in capitals with which Redis begins an error, or an empty string."""
+    """Return the word in capitals with which Redis begins an error, or an empty string."""
     known = getattr(error, "status_code", None)
     if known:
         return str(known)
@@ -45,46 +45,47 @@ def code(error: BaseException) -> str:
 
 
 def translate(error: RedisError | OSError, doing: str) -> MigrationError:
-    """The `MigrationError` for an error of the client or the network while `doing` something (a phrase)."""
+    """Return the `MigrationError` for an error of the client or the network while `doing` something (a phrase)."""
     word, certificate = code(error), _certificate(error)
     if certificate is not None:
         return AccessRefused(
-            f"the certificate of Redis does not verify ({certificate.verify_message}); give its CA as ssl_ca_certs in "
-            "MIGRATION_REDIS_URL"
+            f"the certificate of Redis does not verify ({certificate.verify_message}). To fix: give its CA as "
+            "ssl_ca_certs in MIGRATION_REDIS_URL"
         )
-    if word in _SAID_NO or isinstance(error, theirs.AuthenticationError | theirs.AuthorizationError):
-        return AccessRefused(_SAID_NO.get(word, _SAID_NO["WRONGPASS"]))
+    if word in _REFUSED or isinstance(error, theirs.AuthenticationError | theirs.AuthorizationError):
+        return AccessRefused(_REFUSED.get(word, _REFUSED["WRONGPASS"]))
     if word in _CLUSTER:
         return ConfigurationError(
-            "MIGRATION_REDIS_URL names a node of a Redis Cluster; use a Redis that is not one, or another strategy"
+            "MIGRATION_REDIS_URL names a node of a Redis Cluster, which is not supported. To fix: use a Redis that is "
+            "not a cluster, or another MIGRATION_STRATEGY"
         )
-    why = describe(error)
+    failed = f"{doing} failed: {describe(error)}"
     if _transient(error, word):
-        remedy = "" if word else "; make sure that it runs, and that MIGRATION_REDIS_URL leads to it from here"
-        return ElectorUnreachable(f"no answer of Redis while {doing}: {why}{remedy}")
-    return MigrationError(f"Redis failed while {doing}: {why}; see the log of the Redis server")
+        reach = ". To fix: make sure that Redis runs, and that MIGRATION_REDIS_URL leads to it from here"
+        return ElectorUnreachable(failed if word else failed + reach)
+    remedy = "correct that number" if _no_such_database(error) else "see the log of the Redis server"
+    return MigrationError(f"{failed}. To fix: {remedy}")
 
 
 def describe(error: RedisError | OSError) -> str:
-    """What went wrong, in a few words without host or values."""
+    """Say what went wrong, without host or values."""
     word = code(error)
-    if word in _TRY_AGAIN:
-        return _TRY_AGAIN[word]
+    if word in _TRANSIENT:
+        return _TRANSIENT[word]
     if "max number of clients" in str(error):
-        return "it has no free connection (maxclients)"
+        return "Redis has no free connection (maxclients)"
     if _no_such_database(error):
-        return "it does not have the database number of MIGRATION_REDIS_URL"
+        return "Redis does not have the database number of MIGRATION_REDIS_URL"
     if isinstance(error, TimeoutError | theirs.TimeoutError):
-        return "it did not answer in time"
+        return "Redis did not answer in time"
     if _transient(error, word):
-        return "there is no connection to it"
+        return "there is no connection to Redis"
     return f"{type(error).__name__} {word}".strip()
 
 
 def _transient(error: RedisError | OSError, word: str) -> bool:
-    if _no_such_database(error):
-        return False
-    return word in _TRY_AGAIN or isinstance(error, OSError | theirs.ConnectionError | theirs.TimeoutError)
+    retryable = isinstance(error, OSError | theirs.ConnectionError | theirs.TimeoutError)
+    return (word in _TRANSIENT or retryable) and not _no_such_database(error)
 
 
 def _no_such_database(error: BaseException) -> bool:

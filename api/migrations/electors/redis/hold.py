@@ -1,4 +1,4 @@
-"""One hold on a key in Redis, from the first try to the release: whose token, how far trusted, and how it ended."""
+"""The state of one hold on a key in Redis, from the first try to the release."""
 
 from __future__ import annotations
 
@@ -10,36 +10,36 @@ from ..trust_window import TrustWindow
 
 
 class KeyHold:
-    """One hold, from the first try to the release."""
+    """One hold on the key."""
 
-    def __init__(self, token: bytes, trust: TrustWindow) -> None:
+    def __init__(self, token: bytes, trust_window: TrustWindow) -> None:
         self.token = token
-        self.trust = trust
-        self.asked = False
+        self.trust_window = trust_window
+        self.may_be_stored = False
         """Whether the token may be in the key."""
         self.held = False
         self.reason: str | None = None
-        """Why it is lost."""
-        self.silence = ""
-        """Why Redis does not say whether it is ours."""
-        self.gone = asyncio.Event()
+        """Why the hold is lost."""
+        self.renewal_error = ""
+        """Why Redis did not answer the last renewal."""
+        self.lost = asyncio.Event()
         self.ending = False
-        """Whether it is not to be renewed any more."""
+        """Whether the renewal must stop."""
         self._renewal: asyncio.Task[None] | None = None
 
     def begin(self, renewal: Coroutine[Any, Any, None]) -> None:
-        """It is ours, and renews itself."""
+        """Mark the hold as acquired, and start its renewal."""
         self.held = True
         self._renewal = asyncio.create_task(renewal, name="redis-hold")
         self._renewal.add_done_callback(self._ended)
 
     def lose(self, reason: str) -> None:
-        """It is lost, for good; the first reason stands."""
+        """Mark the hold as lost, for good; the first reason stays."""
         self.reason = self.reason or reason
-        self.gone.set()
+        self.lost.set()
 
     async def end(self) -> None:
-        """Stop the renewal, also where what it awaits drops the cancellation."""
+        """Stop the renewal, even if what it awaits drops the cancellation."""
         self.ending = True
         task, self._renewal = self._renewal, None
         if task is not None:
@@ -47,7 +47,7 @@ class KeyHold:
             await asyncio.wait([task])
 
     def _ended(self, task: asyncio.Task[None]) -> None:
-        # whatever ended it, nobody renews any more
+        # without a renewal the hold is lost, whatever the error
         error = None if task.cancelled() else task.exception()
         if error is not None:
             self.lose(f"the renewal of the hold in Redis failed: {type(error).__name__}")

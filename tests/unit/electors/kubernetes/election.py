@@ -1,4 +1,4 @@
-"""Electors in memory: an election that can be robbed, go silent, or refuse."""
+"""Electors in memory: an election in which a hold can be stolen, and that can go silent or refuse."""
 
 import asyncio
 
@@ -6,33 +6,33 @@ from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 
 
 class Election:
-    """What electors ask. Nothing ends by time here: who leads does so until it is released or robbed."""
+    """Elects one leader. No hold ends by time: the leader leads until it releases or is robbed."""
 
     def __init__(self) -> None:
         self.leader: str | None = None
         self.asked_for = 0
         """How often an instance asked for the hold."""
         self.silent = False
-        """From now on there is no answer."""
+        """Whether requests get no answer."""
         self.refuses = False
-        """From now on the answer is no."""
+        """Whether requests are refused."""
         self._holder: FakeElector | None = None
 
     def elector(self, instance: str) -> "FakeElector":
-        """A new elector of that instance."""
+        """Return a new elector of that instance."""
         return FakeElector(self, instance)
 
     def rob(self, thief: str) -> None:
-        """Somebody else leads from now on, and whoever did notices."""
+        """Make `thief` the leader; the previous leader notices."""
         robbed, self._holder, self.leader = self._holder, None, thief
         if robbed is not None:
-            robbed.lose(f"the hold is not ours any more, {thief} has it")
+            robbed.lose(f"this instance no longer has the hold, {thief} has it")
 
     def grant(self, elector: "FakeElector") -> bool:
-        """Let it lead if nobody does; returns whether it leads."""
+        """Let it lead if there is no leader; returns whether it leads."""
         self.asked_for += 1
         if self.silent:
-            raise ElectorUnreachable("no answer of the election while asking who may migrate")
+            raise ElectorUnreachable("no answer of the election")
         if self.refuses:
             raise AccessRefused("the election does not know this instance")
         if self.leader is None:
@@ -40,7 +40,7 @@ class Election:
         return self._holder is elector
 
     def free(self, elector: "FakeElector") -> None:
-        """Nobody leads any more, if it was this one."""
+        """End its lead, if it leads."""
         if self._holder is elector:
             self.leader = self._holder = None
 
@@ -56,45 +56,45 @@ class FakeElector:
         self._gone = asyncio.Event()
 
     def lose(self, reason: str) -> None:
-        """The hold is gone."""
+        """Mark the hold as lost."""
         self._reason = reason
         self._gone.set()
 
     async def try_acquire(self) -> bool:
-        """Lead if nobody does."""
+        """Lead if there is no leader."""
         self._holds = self.election.grant(self)
         return self._holds
 
     async def confirm(self) -> None:
-        """Make sure that the hold is still ours; silence is a loss."""
+        """Check the hold; without an answer it is lost."""
         if self._gone.is_set():
             raise HoldLost(self._reason)
         if not self._holds:
             raise HoldLost("this instance does not lead")
         if self.election.silent:
-            self.lose("nobody could say whether the hold is still ours")
+            self.lose("the election did not confirm the hold")
             raise HoldLost(self._reason)
 
     async def lost(self) -> str:
-        """Return once the hold is lost."""
+        """Return the reason once the hold is lost."""
         await self._gone.wait()
         return self._reason
 
     async def ask(self) -> str | None:
-        """Who leads."""
+        """Return the leader."""
         if self.election.silent:
             raise ElectorUnreachable("no answer")
         return self.election.leader
 
     async def rehearse(self) -> None:
-        """Nothing: what it is refused is told when it asks."""
+        """Do nothing: a refusal shows when the elector asks."""
 
     async def leader(self) -> str | None:
-        """Who leads, unless nobody says."""
+        """Return the leader; None also without an answer."""
         return None if self.election.silent else self.election.leader
 
     async def release(self) -> None:
-        """Give the hold back."""
+        """Release the hold."""
         self.election.free(self)
         self._holds = False
         self._gone.clear()

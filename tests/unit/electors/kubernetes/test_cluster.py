@@ -1,4 +1,4 @@
-"""Where the Kubernetes API is: found as kubectl and client-go find it, or said to be missing."""
+"""The Kubernetes API is found as kubectl and client-go find it, or reported as missing."""
 
 import sys
 from collections.abc import Callable
@@ -19,14 +19,14 @@ SECRET = "geh3im"
 
 @pytest.fixture(autouse=True)
 def _outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No cluster of the developer's."""
+    """Hide the developer's own cluster."""
     for name in ("KUBECONFIG", "KUBERNETES_SERVICE_HOST", "KUBERNETES_SERVICE_PORT"):
         monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """What Kubernetes mounts into a pod."""
+    """Create what Kubernetes mounts into a pod."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
     for name, text in {"token": SECRET, "namespace": "shop", "ca.crt": ""}.items():
@@ -37,7 +37,7 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 def test_a_pod_asks_as_its_service_account(account: str) -> None:
-    """In its own namespace, with the token read from the file each time it is refused."""
+    """It uses its own namespace, and the token file, which is read again after a refusal."""
     config = cluster_config(account, NOWHERE)
     assert (config.namespace, config.cluster.server) == ("shop", "https://[fd00::1]:443")
     assert config.user is not None
@@ -45,7 +45,7 @@ def test_a_pod_asks_as_its_service_account(account: str) -> None:
 
 
 def test_kubeconfig_wins(account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever sets it means it, in a pod too; without either it is the default file."""
+    """It wins in a pod too; without both, the default file is used."""
     kubeconfig = str(LeaseApi(tmp_path).kubeconfig)
     assert cluster_config(NOWHERE, kubeconfig).namespace == NAMESPACE
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
@@ -53,41 +53,25 @@ def test_kubeconfig_wins(account: str, tmp_path: Path, monkeypatch: pytest.Monke
 
 
 def test_without_a_cluster_the_line_says_what_to_set() -> None:
-    """The first try on a laptop."""
+    """The error on a laptop names what to set in a pod and elsewhere."""
     with pytest.raises(ConfigurationError, match=r"no Kubernetes API.*serviceAccountName.*set KUBECONFIG.*STRATEGY"):
         cluster_config(NOWHERE, NOWHERE)
 
 
-def no_file(file: Path) -> None:
-    """KUBECONFIG names nothing."""
-    file.unlink()
+SPOILED: dict[str, Callable[[Path], object]] = {
+    "no file": Path.unlink,
+    "cut off": lambda file: file.write_text(f"users: [{SECRET}"),
+    "not a map": lambda file: file.write_text(SECRET),
+    "no current context": lambda file: file.write_text(file.read_text().replace("current-context: test\n", "")),
+    "no user": lambda file: file.write_text(file.read_text().replace(", user: test", "")),
+}
 
 
-def no_yaml(file: Path) -> None:
-    """Cut off in the middle."""
-    file.write_text(f"users: [{SECRET}")
-
-
-def no_map(file: Path) -> None:
-    """Something else altogether."""
-    file.write_text(SECRET)
-
-
-def no_context(file: Path) -> None:
-    """No current one."""
-    file.write_text(file.read_text().replace("current-context: test\n", ""))
-
-
-def no_user(file: Path) -> None:
-    """The context has none."""
-    file.write_text(file.read_text().replace(", user: test", ""))
-
-
-@pytest.mark.parametrize("spoil", [no_file, no_yaml, no_map, no_context, no_user])
+@pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
 def test_a_kubeconfig_that_cannot_be_used(
-    spoil: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line about which of the sources it is, and nothing of what stands in it."""
+    """One line names the source, and quotes nothing of its content."""
     file = LeaseApi(tmp_path).kubeconfig
     spoil(file)
     monkeypatch.setenv("KUBECONFIG", str(file))
@@ -98,24 +82,24 @@ def test_a_kubeconfig_that_cannot_be_used(
 
 
 def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without them it is the default name, in the namespace of the context."""
+    """Without them, the Lease has the default name, in the namespace of the context."""
     monkeypatch.setenv("KUBECONFIG", str(LeaseApi(tmp_path).kubeconfig))
-    leases = LeaseElection.build(MigrationSettings.load(idle_seconds=0), "derived")
-    assert (str(leases.address), leases.tempo.lease_seconds) == (f"Lease {NAMESPACE}/derived", 15)
-    assert leases.patience_seconds == float("inf")
+    election = LeaseElection.build(MigrationSettings.load(idle_seconds=0), "derived")
+    assert (str(election.address), election.timings.lease_seconds) == (f"Lease {NAMESPACE}/derived", 15)
+    assert election.idle_limit_seconds == float("inf")
     settings = MigrationSettings.load(lease_name="a.b-c", lease_namespace="shop", lease_seconds=30)
-    leases = LeaseElection.build(settings, "derived")
-    assert (str(leases.address), leases.tempo.lease_seconds) == ("Lease shop/a.b-c", 30)
-    assert leases.patience_seconds == settings.idle_seconds
+    election = LeaseElection.build(settings, "derived")
+    assert (str(election.address), election.timings.lease_seconds) == ("Lease shop/a.b-c", 30)
+    assert election.idle_limit_seconds == settings.idle_seconds
 
 
 def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The package and the extra are named."""
+    """The error names the package and the extra."""
     for name in [name for name in sys.modules if name.startswith("api.migrations.electors.kubernetes.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightkube", None)
     settings = MigrationSettings.load(database_url="postgresql://host/name")
     elector = elector_of(settings, Strategy.KUBERNETES, settings.url())
     assert elector is not None
-    with pytest.raises(ConfigurationError, match=r"not installed; pip install lightkube .*\[kubernetes\]"):
+    with pytest.raises(ConfigurationError, match=r"not installed. To fix: pip install lightkube .*\[kubernetes\]"):
         elector()

@@ -1,4 +1,4 @@
-"""The twin in memory keeps the contract of the electors it stands in for."""
+"""The electors in memory keep the contract of those that they replace in tests."""
 
 import pytest
 
@@ -15,19 +15,19 @@ class InMemory:
         self.election = Election()
 
     def make_elector(self, instance: str) -> FakeElector:
-        """One more who wants to lead."""
+        """Return another candidate."""
         return self.election.elector(instance)
 
     async def take_away(self) -> None:
-        """A stranger leads."""
+        """Make a stranger the leader."""
         self.election.rob(STRANGER)
 
 
 @pytest.fixture
 def arena() -> Arena:
-    """A new election."""
+    """Return a new election."""
     return InMemory()
 
 
 class TestInMemory(ElectorContract):
-    """All of it but what time does."""
+    """The contract without holds that end by time."""

@@ -1,4 +1,4 @@
-"""What follows from a Lease's record: who may take it, and what is written then."""
+"""The record of a Lease: which candidate may acquire it, and what it writes."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -19,37 +19,37 @@ HOUR = timedelta(hours=1)
     [
         (None, ObservedLease(), Step.CREATE),
         (None, ObservedLease(HELD, NOW - 1), Step.CREATE),
-        # seen for the first time: whatever it says about the past
+        # read for the first time: its times do not matter
         (HELD, ObservedLease(), Step.WAIT),
         (HELD, ObservedLease(RENEWED, NOW - 99), Step.WAIT),
         (LeaseRecord(OTHER, 15, NOON - HOUR, NOON - HOUR), ObservedLease(), Step.WAIT),
         (LeaseRecord(OTHER, 15, NOON + HOUR, NOON + HOUR), ObservedLease(), Step.WAIT),
-        # unchanged for less than it lasts, and for as long
+        # unchanged for less than its duration, and for as long
         (HELD, ObservedLease(HELD, NOW - 14.9), Step.WAIT),
         (HELD, ObservedLease(HELD, NOW - 15), Step.TAKE),
-        # changed meanwhile, in any of its fields
+        # changed since, in any of its fields
         (RENEWED, ObservedLease(HELD, NOW - 99), Step.WAIT),
         (LeaseRecord("third_3", 15, NOON, NOON, 3), ObservedLease(HELD, NOW - 99), Step.WAIT),
         (LeaseRecord(OTHER, 15, NOON, NOON, 4), ObservedLease(HELD, NOW - 99), Step.WAIT),
-        # by its own duration, not by ours
+        # the duration is that of the record, not of this instance
         (LeaseRecord(OTHER, 60), ObservedLease(LeaseRecord(OTHER, 60), NOW - 59), Step.WAIT),
         (LeaseRecord(OTHER, 1), ObservedLease(LeaseRecord(OTHER, 1), NOW - 1), Step.TAKE),
-        # nobody's
+        # without a holder
         (LeaseRecord("", 1), ObservedLease(), Step.TAKE),
         (LeaseRecord("", 15), ObservedLease(HELD, NOW - 1), Step.TAKE),
-        # ours, though nobody has told us
+        # this instance holds it, although the answer was lost
         (LeaseRecord(ME, 15), ObservedLease(), Step.KEEP),
-        # a pod of the same name that was started again is somebody else
+        # a restarted pod with the same name is another holder
         (LeaseRecord("me_0", 15), ObservedLease(), Step.WAIT),
     ],
 )
 def test_what_a_candidate_may_do(record: LeaseRecord | None, observed: ObservedLease, step: Step) -> None:
-    """By the record alone and by how long we have seen it unchanged."""
+    """The decision depends on the record, and on how long it was observed unchanged."""
     assert decide(record, observed, NOW, ME)[0] is step
 
 
 def test_an_observation_counts_from_the_last_change() -> None:
-    """Looking again at the same record does not make it younger."""
+    """Reading the same record again does not restart its time."""
     _, first = decide(HELD, ObservedLease(), 100.0, ME)
     assert first == ObservedLease(HELD, 100.0)
     assert decide(HELD, first, 110.0, ME)[1] == first
@@ -58,7 +58,7 @@ def test_an_observation_counts_from_the_last_change() -> None:
 
 
 def test_what_is_written() -> None:
-    """A renewal keeps who and since when, another holder is one transition more, a release names nobody."""
+    """A renewal keeps holder and start, another holder is one more transition, a release clears the holder."""
     kept, taken, released = HELD.kept(20), HELD.taken(ME, 20), HELD.released()
     assert (kept.holder, kept.lease_seconds, kept.acquired, kept.transitions) == (OTHER, 20, NOON, 3)
     assert kept.renewed != HELD.renewed
@@ -69,23 +69,23 @@ def test_what_is_written() -> None:
 
 
 def test_the_proportions_are_those_of_client_go() -> None:
-    """15, 10 and 2 s; a pause is up to 2.2 times its length, and three tries fit into the deadline all the same."""
-    tempo = LeaseTimings(15)
-    assert (tempo.renew_deadline_seconds, tempo.retry_seconds) == (10, 2)
-    assert all(2 <= tempo.pause() <= 4.4 for _ in range(1000))
-    assert 4.4 + 2 * tempo.request_seconds < tempo.renew_deadline_seconds
+    """15, 10 and 2 s; a pause is up to 2.2 times that long, and two requests still fit into the deadline after it."""
+    timings = LeaseTimings(15)
+    assert (timings.renew_deadline_seconds, timings.retry_seconds) == (10, 2)
+    assert all(2 <= timings.pause() <= 4.4 for _ in range(1000))
+    assert 4.4 + 2 * timings.request_seconds < timings.renew_deadline_seconds
     assert LeaseTimings(3).request_seconds == 0.5
 
 
 def test_the_time_is_written_with_its_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At a whole second it would be left out, and the API server answers 400 to that."""
+    """The API server answers 400 to a time without fraction, which a whole second would have."""
 
     class AtNoon(datetime):
-        """A clock that stands still."""
+        """A clock that stands still at a whole second."""
 
         @classmethod
         def now(cls, tz: object = None) -> "AtNoon":
-            """A whole second."""
+            """Return noon."""
             return cls(2026, 1, 1, 12, tzinfo=UTC)
 
     monkeypatch.setattr(lease_record, "datetime", AtNoon)

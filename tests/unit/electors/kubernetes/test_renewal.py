@@ -1,4 +1,4 @@
-"""The renewal of a hold, with time that only moves when somebody waits or a request is made to last."""
+"""The renewal of a hold, on a clock that moves only when the code waits or a test makes a request last."""
 
 import asyncio
 import gc
@@ -13,7 +13,6 @@ from api.migrations.electors.kubernetes.renewal import LeaseKeeper, LoopWatchdog
 from api.migrations.errors import AccessRefused, ElectorUnreachable, HoldLost
 from tests.support.fakes import FOREVER_SECONDS, FakeClock
 
-TEMPO = LeaseTimings(15)
 MINE: Any = StoredLease(LeaseRecord("one_1", 15), None)  # type: ignore[arg-type]
 
 
@@ -25,23 +24,28 @@ class Api:
         self.renewals = 0
 
     def client(self) -> "Api":
-        """Itself."""
+        """Return itself."""
         return self
 
     async def replace(self, stored: StoredLease, record: LeaseRecord) -> StoredLease:
-        """A renewal."""
+        """Renew."""
         self.renewals += 1
         self._renewal(self.renewals)
         return StoredLease(record, stored.raw)
 
     async def close(self) -> None:
-        """There is nothing to close."""
+        """Do nothing."""
 
 
-async def lost(api: Any, clock: FakeClock, pulse: LoopWatchdog | None = None) -> tuple[str, LeaseKeeper]:
-    """Hold until it is lost; the reason."""
-    pulse = pulse or LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
-    keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())
+def keeper_of(api: Any, clock: FakeClock, watchdog: LoopWatchdog | None = None) -> LeaseKeeper:
+    """Return a hold that was acquired just now, not yet renewed."""
+    watchdog = watchdog or LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
+    return LeaseKeeper(api, MINE, LeaseTimings(15), clock, watchdog, clock.monotonic())
+
+
+async def lost(api: Any, clock: FakeClock, watchdog: LoopWatchdog | None = None) -> tuple[str, LeaseKeeper]:
+    """Renew until the hold is lost; returns the reason."""
+    keeper = keeper_of(api, clock, watchdog)
     keeper.start()
     reason = await asyncio.wait_for(asyncio.wrap_future(keeper.lost), FOREVER_SECONDS)
     await keeper.stop()
@@ -49,7 +53,7 @@ async def lost(api: Any, clock: FakeClock, pulse: LoopWatchdog | None = None) ->
 
 
 async def test_a_slow_success_stretches_nothing() -> None:
-    """The renewal that took 5 s counts from when it began; the hold ends 10 s after that."""
+    """A renewal that took 5 s counts from its start; the hold ends 10 s after that."""
     clock = FakeClock()
     began = []
 
@@ -67,20 +71,19 @@ async def test_a_slow_success_stretches_nothing() -> None:
 
 
 async def test_a_refusal_is_told_although_the_last_request_was_cut_short() -> None:
-    """The hold ends before a renewal is answered: the reason is what the API answered to the one before."""
-    clock = FakeClock()
+    """The hold ends before a renewal is answered: the reason is the answer to the renewal before it."""
 
     def renewal(number: int) -> None:
         raise AccessRefused("it answers 401") if number == 1 else TimeoutError
 
-    reason, keeper = await lost(Api(renewal), clock)
+    reason, keeper = await lost(Api(renewal), FakeClock())
     assert reason.endswith("not renewed within 10 s: each renewal failed: it answers 401")
     with pytest.raises(HoldLost, match="answers 401"):
         keeper.check(spare_seconds=0)
 
 
 async def test_a_failure_before_a_success_is_no_reason() -> None:
-    """A process that stood still after a renewal that succeeded says so, and not what failed long before."""
+    """If the process was paused after a successful renewal, the reason is the pause, not an earlier failure."""
     clock = FakeClock()
 
     def renewal(number: int) -> None:
@@ -90,21 +93,22 @@ async def test_a_failure_before_a_success_is_no_reason() -> None:
             clock.seconds += 3600
 
     reason, _ = await lost(Api(renewal), clock)
-    assert reason.endswith("this process stood still")
+    assert reason.endswith("this process was paused")
 
 
 async def test_each_failure_is_told_once() -> None:
-    """In the order in which they came."""
-    clock, told = FakeClock(), ["it answers 500", "it answers 401", "it answers 401"]
+    """The reason lists the failures in their order."""
+    failures = ["it answers 500", "it answers 401", "it answers 401"]
 
     def renewal(number: int) -> None:
-        raise ElectorUnreachable(told[min(number, 3) - 1])
+        raise ElectorUnreachable(failures[min(number, 3) - 1])
 
-    assert (await lost(Api(renewal), clock))[0].endswith("each renewal failed: it answers 500; then it answers 401")
+    reason, _ = await lost(Api(renewal), FakeClock())
+    assert reason.endswith("each renewal failed: it answers 500; then it answers 401")
 
 
 async def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
-    """The process slept for an hour between request and answer: the answer says yes, and the hold is lost."""
+    """The process was paused for an hour between request and answer: the answer says yes, and the hold is lost."""
     clock = FakeClock()
     api = Api(lambda _: setattr(clock, "seconds", clock.seconds + 3600))
     assert "not renewed" in (await lost(api, clock))[0]
@@ -112,26 +116,24 @@ async def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
 
 
 async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
-    """The thread renews for a loop that computes, and lets go of one that does so for too long."""
+    """The thread renews for a loop that computes, but not for longer than the idle limit."""
     clock, hung = FakeClock(), asyncio.new_event_loop()
     began, api = clock.seconds, Api(lambda _: None)
     try:
         reason, _ = await lost(api, clock, LoopWatchdog(hung, clock, 60))
     finally:
         hung.close()
-    assert "did nothing for 60 s" in reason
+    assert "did not respond for 60 s" in reason
     assert 60 < clock.seconds - began < 65
     assert api.renewals > 60 / 4.4 - 1
 
 
 async def test_a_hold_that_is_given_back_at_once() -> None:
-    """Its thread is stopped before it has begun: nothing is raised, reported or lost."""
-    clock, api = FakeClock(), Api(lambda _: None)
+    """If its thread is stopped before it has begun, nothing is raised, reported or lost."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     for _ in range(20):
-        pulse = LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
-        keeper = LeaseKeeper(api, MINE, TEMPO, clock, pulse, clock.monotonic())  # type: ignore[arg-type]
+        keeper = keeper_of(Api(lambda _: None), FakeClock())
         keeper._thread.cancel()
         keeper.start()
         await keeper.stop()
@@ -142,9 +144,9 @@ async def test_a_hold_that_is_given_back_at_once() -> None:
 
 
 async def test_nobody_is_left_to_hold_for() -> None:
-    """The loop was closed without a release: the thread lets go at its next renewal."""
-    clock, gone = FakeClock(), asyncio.new_event_loop()
-    gone.close()
+    """If the loop was closed without a release, the thread stops at its next renewal."""
+    clock, closed = FakeClock(), asyncio.new_event_loop()
+    closed.close()
     api = Api(lambda _: None)
-    await lost(api, clock, LoopWatchdog(gone, clock, float("inf")))
+    await lost(api, clock, LoopWatchdog(closed, clock, float("inf")))
     assert api.renewals == 0

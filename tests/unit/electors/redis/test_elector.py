@@ -1,4 +1,4 @@
-"""The parts of the hold in Redis that need no server: how long it is trusted, and what errors mean."""
+"""The parts of the elector on Redis that need no server."""
 
 import ssl
 import traceback
@@ -9,36 +9,13 @@ from redis import exceptions as theirs
 from api.migrations.electors.redis.checks import evicts
 from api.migrations.electors.redis.elector import RedisElector
 from api.migrations.electors.redis.errors import translate
-from api.migrations.electors.trust_window import TrustWindow
 from api.migrations.errors import AccessRefused, ConfigurationError, ElectorUnreachable, HoldLost, MigrationError
 
 TTL = 30.0
 
 
-def test_nothing_is_trusted_before_it_was_granted() -> None:
-    """Whatever the clock's origin is."""
-    assert TrustWindow(TTL).left(-1e9) == 0
-
-
-def test_trust_counts_from_the_question() -> None:
-    """However late the answer comes, and less than the server grants."""
-    trust = TrustWindow(TTL)
-    trust.granted(asked_at=100)
-    assert trust.left(now=100) == pytest.approx(25)
-    assert trust.left(now=124) == pytest.approx(1)
-    assert trust.left(now=125) == trust.left(now=1000) == 0
-
-
-def test_an_answer_to_an_earlier_question_takes_nothing_back() -> None:
-    """Renewal and confirmation may overtake one another."""
-    trust = TrustWindow(TTL)
-    trust.granted(asked_at=110)
-    trust.granted(asked_at=100)
-    assert trust.left(now=110) == pytest.approx(25)
-
-
 @pytest.mark.parametrize(
-    ("error", "kind", "words"),
+    ("error", "kind", "message"),
     [
         (theirs.ConnectionError("Error 111 connecting to dbhost:1"), ElectorUnreachable, "there is no connection"),
         (theirs.TimeoutError("Timeout reading from dbhost:1"), ElectorUnreachable, "did not answer in time"),
@@ -49,10 +26,10 @@ def test_an_answer_to_an_earlier_question_takes_nothing_back() -> None:
         (theirs.ReadOnlyError("You can't write", status_code="READONLY"), ElectorUnreachable, "at the primary"),
         (theirs.OutOfMemoryError("command not allowed", status_code="OOM"), ElectorUnreachable, "maxmemory"),
         (theirs.MasterDownError("MASTERDOWN Link with MASTER is down"), ElectorUnreachable, "without its primary"),
-        (theirs.ClusterDownError("CLUSTERDOWN The cluster is down"), ElectorUnreachable, "cluster is down"),
+        (theirs.ClusterDownError("CLUSTERDOWN The cluster is down"), ElectorUnreachable, "Cluster is down"),
         (theirs.ResponseError("MISCONF dbhost"), ElectorUnreachable, "cannot save to its disk"),
         (theirs.AuthenticationError("dbhost", status_code="WRONGPASS"), AccessRefused, "user or password"),
-        (theirs.AuthenticationError("dbhost", status_code="NOAUTH"), AccessRefused, "asks for a password"),
+        (theirs.AuthenticationError("dbhost", status_code="NOAUTH"), AccessRefused, "requires a password"),
         (theirs.AuthenticationError("ERR dbhost"), AccessRefused, "user or password"),
         (theirs.NoPermissionError("dbhost", status_code="NOPERM"), AccessRefused, "lacks a permission"),
         (theirs.ResponseError("DENIED Redis is running in protected mode"), AccessRefused, "protected mode"),
@@ -62,18 +39,18 @@ def test_an_answer_to_an_earlier_question_takes_nothing_back() -> None:
     ],
 )
 def test_an_error_says_what_to_do_and_no_host(
-    error: theirs.RedisError | OSError, kind: type[MigrationError], words: str
+    error: theirs.RedisError | OSError, kind: type[MigrationError], message: str
 ) -> None:
-    """What may pass is tried again, what is refused is not, and the client's text is never repeated."""
+    """A transient error is retryable, a refusal is not, and the client's text is never repeated."""
     translated = translate(error, "asking")
     assert type(translated) is kind
-    assert words in str(translated)
+    assert message in str(translated)
     assert "Redis" in str(translated)
     assert "dbhost" not in str(translated)
 
 
 def test_a_certificate_that_does_not_verify_is_final() -> None:
-    """The client wraps it into a lost connection."""
+    """The client wraps it into a connection error."""
     error = theirs.ConnectionError("Error connecting to dbhost")
     error.__context__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
     error.__context__.verify_message = "self-signed certificate"
@@ -90,22 +67,28 @@ def test_a_certificate_that_does_not_verify_is_final() -> None:
     ],
 )
 def test_what_is_evicted_has_a_policy_and_a_limit(policy: str, maxmemory: int, found: str | None) -> None:
-    """Without maxmemory no policy ever applies."""
+    """Without maxmemory no policy applies."""
     assert evicts({"maxmemory_policy": policy, "maxmemory": maxmemory}) == found
     assert evicts({}) is None
 
 
 @pytest.mark.parametrize("query", ["socket_timeout=geh3im", "geh3im=1", "ssl_cert_reqs=geh3im"])
-def test_a_parameter_nobody_knows_is_refused(query: str) -> None:
-    """When the elector is made, and without repeating it."""
+def test_an_unknown_parameter_is_refused(query: str) -> None:
+    """The constructor refuses it, without repeating it."""
     with pytest.raises(ConfigurationError, match="MIGRATION_REDIS_URL") as refused:
         RedisElector(f"rediss://h?{query}", "k", "one", TTL)
     assert "geh3im" not in "".join(traceback.format_exception(refused.value))
 
 
-async def test_nothing_is_asked_of_redis_before_a_try() -> None:
-    """Its URL leads nowhere."""
+async def test_no_request_is_sent_before_a_try() -> None:
+    """Confirm and release work although the URL leads nowhere."""
     elector = RedisElector("unix:///nowhere", "k", "one", TTL)
     with pytest.raises(HoldLost):
         await elector.confirm()
     await elector.release()
+
+
+def test_a_part_of_the_ttl_is_trusted() -> None:
+    """25 s of 30 s: the holder gives up before its key expires."""
+    elector = RedisElector("unix:///nowhere", "k", "one", TTL)
+    assert elector._hold.trust_window.trusted_seconds == pytest.approx(25)
