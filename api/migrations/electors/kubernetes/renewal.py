@@ -1,7 +1,7 @@
 """Renews one hold of a Lease, and reports its loss.
 
 A thread of its own renews, because a revision that computes in Python blocks the migration thread's loop for longer
-than a hold lasts. It renews for MIGRATION_IDLE_SECONDS at most: a loop that hangs must not keep the others waiting.
+than a hold lasts. While that loop hangs, it renews for MIGRATION_IDLE_SECONDS at most, or the others would wait for it.
 """
 
 from __future__ import annotations
