@@ -65,7 +65,7 @@ async def confirmed(elector: LeaseElector) -> bool:
     try:
         await elector.confirm()
     except HoldLost as error:
-        if "is about to be lost" not in str(error):
+        if "is trusted for only" not in str(error):
             raise
         return False
     return True
