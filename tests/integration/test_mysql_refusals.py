@@ -100,7 +100,7 @@ async def test_a_database_that_does_not_exist(each_mysql_place: MariaDBPlace, tm
     with account(each_mysql_place, "ACCOUNT UNLOCK") as url:
         each_mysql_place.server.query("GRANT SELECT ON *.* TO guest")
         message = await refusal(url.rpartition("/")[0] + "/nowhere", tree(tmp_path, GROUND), AccessRefused)
-    assert "error 1049 while connecting: the database of the URL does not exist" in message
+    assert "error 1049 while connecting: the database in the URL does not exist" in message
 
 
 async def test_a_server_that_requires_tls(mysql_place: MariaDBPlace, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ async def test_a_start_refuses_a_table_that_is_not_ours(
     with pytest.raises(ConfigurationError) as raised:
         await assembly.coordinator().become_ready()
     [table] = settings.values()
-    assert all(word in str(raised.value) for word in (table, setting, words, "it was not changed")), raised.value
+    assert all(word in str(raised.value) for word in (table, setting, words, "It was not changed")), raised.value
     untouched(place)
     [finding] = [each for each in await examine(assembly) if each.check == "schema"]
     assert (finding.verdict, setting in finding.message) == (Verdict.FAIL, True), finding
