@@ -92,13 +92,13 @@ async def test_the_api_is_away_for_less_than_the_deadline(api: LeaseApi, make: M
     api.fault = Fault(status=500)
 
     async def failed_twice() -> bool:
-        await first.confirm()
+        await confirmed(first)
         return [each.status for each in api.requests if each.verb == "update"][:2] == [500, 500]
 
     await until(failed_twice, "two renewals that fail", seconds=FOREVER_SECONDS)
     api.fault = None
     await renewed(api)
-    await first.confirm()
+    await until(lambda: confirmed(first), "the hold after the renewal", seconds=FOREVER_SECONDS)
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["500", "refused"])
