@@ -82,36 +82,22 @@ class Assembly:
             ConfigurationError: a setting, `alembic.ini` or a file of the build is not usable.
         """
         url = settings.url()
-        url.sqlalchemy()  # or else: which package to install
         database = backend_of(settings, url)
         database.check_strategy()
         choice = choose(settings, database.native_lock, database.why_redis)
-        may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
         if revisions is None:
+            may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
             revisions = Revisions(settings.alembic_config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         release = settings.release or revisions.fingerprint
         tracker = tracker or new_tracker(settings)
-        tracker.note(
-            strategy=str(choice.strategy),
-            dialect=url.dialect,
-            lock_key=database.lock_name,
-            holder_kind=database.holder_kind,
-            release=release,
-            schema=Schema(heads=revisions.code.heads),
-        )
-        return cls(
-            settings,
-            database,
-            choice,
-            revisions,
-            _runner(settings, revisions, release, only),
-            tracker,
-            _policy(settings, choice.strategy, release),
-            LockRetrySchedule(lambda revision: revisions.limits(revision, database.limits)),
-            elector_of(settings, choice.strategy, url),
-        )
+        tracker.note(strategy=str(choice.strategy), release=release, schema=Schema(heads=revisions.code.heads))
+        tracker.note(dialect=url.dialect, lock_key=database.lock_name, holder_kind=database.holder_kind)
+        runner, policy = _runner(settings, revisions, release, only), _policy(settings, choice.strategy, release)
+        schedule = LockRetrySchedule(partial(revisions.limits, session=database.limits))
+        elector = elector_of(settings, choice.strategy, url)
+        return cls(settings, database, choice, revisions, runner, tracker, policy, schedule, elector)
 
     async def inspect(self, *, create_file: bool = False, ambiguous: bool = False) -> Assembly:
         """What this is once env.py has said which version tables it runs the revisions for.
@@ -129,7 +115,7 @@ class Assembly:
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
         connect = partial(self.database.sql_connection, create_file=create_file)
         wanted = Wanted(default, self.settings.about_the_version_table, options)
-        tables = await inspect_env(self.revisions, self.database.url.sqlalchemy(), connect, wanted)
+        tables = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
         revisions = self.revisions.as_env_leaves_them()
         first, *further = (
             Assembly.build(

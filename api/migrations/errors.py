@@ -15,6 +15,10 @@ class MigrationError(Exception):
 
     exit_code: ClassVar[int] = 1
 
+    def name_schema(self, schema: str) -> None:
+        """Begin the message with the schema, if env.py runs the revisions for several."""
+        self.args = (f"schema {schema}: {self}", *self.args[1:])
+
 
 class ConfigurationError(MigrationError):
     """A setting is missing or malformed, or contradicts another one."""

@@ -22,6 +22,7 @@ import sqlalchemy as sa
 from .core.lock_key import LockKey
 from .core.protocols import ANSWER_SECONDS
 from .errors import HoldLost
+from .execution.invalid_indexes import INVALID_INDEXES
 from .execution.lock_retry import LockRetrySchedule
 from .text.encoding import ASCII, restored, storable
 
@@ -70,6 +71,10 @@ class SessionLock:
 
     def check_constraints(self, connection: sa.Connection) -> None:
         """Nothing to do: each revision has its own COMMIT."""
+
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return the INVALID indexes of the database."""
+        return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Give the session the limits of the revision that comes next; the caller commits."""

@@ -45,7 +45,7 @@ async def _in_schema(name: str, work: Awaitable[Result]) -> Result:
     try:
         return await work
     except MigrationError as error:
-        error.args = (f"schema {name}: {error}", *error.args[1:])
+        error.name_schema(name)
         raise
 
 

@@ -99,7 +99,7 @@ class Coordinator:
             await self._retries.until_done(attempt)
         except MigrationError as error:
             if self._scopes and self._schema_name is not None:
-                error.args = (f"schema {self._schema_name}: {error}", *error.args[1:])
+                error.name_schema(self._schema_name)
             self._tracker.move(Phase.FAILED, message=str(error))
             raise
 

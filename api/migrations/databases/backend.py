@@ -14,7 +14,6 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from ..core.lock_key import LockKey
 from ..core.protocols import OperatorSession
 from ..core.status import Holder
-from ..errors import LockHeld
 from ..execution.limits import Limits
 from ..execution.lock_retry import LockRetrySchedule
 from ..execution.runner import Runner
@@ -44,6 +43,9 @@ class Backend(ABC):
     Args:
         settings: of the instance, or of the command.
         url: the database.
+
+    Raises:
+        ConfigurationError: the driver of the database is not installed.
     """
 
     native_lock: ClassVar[str]
@@ -60,6 +62,7 @@ class Backend(ABC):
     def __init__(self, settings: MigrationSettings, url: DatabaseURL) -> None:
         self.settings = settings
         self.url = url
+        self.engine_url = url.sqlalchemy()
         self.limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
 
     def check_strategy(self) -> None:  # noqa: B027 - most databases are safe with each
@@ -110,6 +113,7 @@ class Backend(ABC):
         Raises: whatever the driver raises.
         """
 
+    @abstractmethod
     async def end_holder(
         self, new_session: Callable[[], OperatorSession], history: sa.Table, *, force: bool
     ) -> Holder | None:
@@ -123,20 +127,6 @@ class Backend(ABC):
         Raises:
             LockHeld: it was not ended; the message says what frees the lock.
         """
-        session = new_session()
-        try:
-            await session.open()
-            holder = (await session.lock_status()).holder
-        finally:
-            await session.close()
-        if holder is not None:
-            # nothing tells here whether it is making progress, so a person decides
-            raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, {self.how_to_end(holder)}")
-        return None
-
-    def how_to_end(self, holder: Holder) -> str:
-        """How a person ends `holder`, and with it frees the lock."""
-        raise NotImplementedError
 
     @asynccontextmanager
     async def checks(self, version: sa.Table, history: sa.Table) -> AsyncIterator[dict[str, Check]]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.protocols import ANSWER_SECONDS, OperatorSession
+from ..core.status import Holder
+from ..errors import LockHeld
 from ..execution.lock_retry import LockRetrySchedule
 from ..execution.runner import Runner
 from .backend import Backend
@@ -40,6 +43,24 @@ class SqlBackend(Backend):
         """A new session, not yet connected."""
         platform = self.platform(schedule, create_file=create_file)
         return SqlSession(platform, schedule, runner, cast("SqliteBackup | None", backup))
+
+    @abstractmethod
+    def how_to_end(self, holder: Holder) -> str:
+        """How a person ends `holder`, and with it frees the lock."""
+
+    async def end_holder(
+        self, new_session: Callable[[], OperatorSession], history: sa.Table, *, force: bool
+    ) -> Holder | None:
+        """Refuse to end the holder: nothing tells whether it is making progress, so a person decides."""
+        session = new_session()
+        try:
+            await session.open()
+            holder = (await session.lock_status()).holder
+        finally:
+            await session.close()
+        if holder is not None:
+            raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, {self.how_to_end(holder)}")
+        return None
 
     @asynccontextmanager
     async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:

@@ -25,17 +25,8 @@ out: it is INVALID until every partition has its index.
 """
 
 
-_QUERIES = {"postgresql": INVALID_INDEXES}
-
-
-def invalid_indexes(connection: sa.Connection) -> frozenset[str]:
-    """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
-    query = _QUERIES.get(connection.dialect.name)
-    return frozenset(connection.exec_driver_sql(query).scalars()) if query else frozenset()
-
-
 def drop_index(connection: sa.Connection, name: str) -> None:
-    """Drop one of `invalid_indexes` without blocking readers or writers."""
+    """Drop an INVALID index without blocking readers or writers."""
     level = connection.get_isolation_level()
     connection.commit()
     connection.execution_options(isolation_level="AUTOCOMMIT")

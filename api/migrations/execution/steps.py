@@ -19,7 +19,7 @@ from ..core.protocols import ProgressListener
 from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
 from .history_table import Attempt, History, Outcome, RunAuthor
-from .invalid_indexes import drop_index, invalid_indexes
+from .invalid_indexes import drop_index
 from .statements import atomic, commits_by_itself, kind, only_reads
 from .transaction_watch import TransactionWatch
 
@@ -37,6 +37,9 @@ class MigrationLock(Protocol):
 
     def check_constraints(self, connection: sa.Connection) -> None:
         """Check deferred constraints now if the COMMIT comes only after other revisions."""
+
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Set the limits of the next revision on the session."""
@@ -98,7 +101,7 @@ class Steps:
         """Return what is known of the half-applied attempt, for the message."""
         with self._without_attempt() as attempt:
             self.connection.rollback()
-            left = invalid_indexes(self.connection) - attempt.invalid_before
+            left = self.lock.invalid_indexes(self.connection) - attempt.invalid_before
             return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
 
     def surround(self, plan: Plan) -> Plan:
@@ -267,7 +270,7 @@ class Steps:
             self._attempt = attempt
 
     def _invalid_before(self, revision: str) -> frozenset[str]:
-        now = invalid_indexes(self.connection)
+        now = self.lock.invalid_indexes(self.connection)
         before = self._history.unfinished(self.connection, revision)
         if before is None:
             return now
@@ -277,7 +280,7 @@ class Steps:
         return before
 
     def _report_invalid(self) -> None:
-        self._listener.invalid(tuple(sorted(invalid_indexes(self.connection))))
+        self._listener.invalid(tuple(sorted(self.lock.invalid_indexes(self.connection))))
         self.connection.commit()
 
     def _stamped_revisions(self, step: MigrationInfo, heads: frozenset[str]) -> dict[str, frozenset[str]]:

@@ -21,10 +21,10 @@ def test_the_package_has_few_rooms_and_few_layers() -> None:
 
 
 def test_only_databases_ask_which_database_it_is() -> None:
-    """A dialect's name is compared in `databases/<name>/`, behind the backend's one shape, and where a URL is read."""
-    compared = re.compile(r"dialect(?:\.name|_name)? *(?:==|!=|in\b|not in\b)")
+    """Outside `databases/` two files read a dialect's name: the SQL that differs, and PostgreSQL's search path."""
+    asks = re.compile(r"dialect\.name\b|dialect *(?:==|!=|in\b|not in\b)")
     others = [path for path in PACKAGE.rglob("*.py") if not {"databases", "urls"} & {*path.parts}]
-    assert [str(path) for path in others if compared.search(path.read_text())] == []
+    assert {path.name for path in others if asks.search(path.read_text())} == {"dialects.py", "env_search_path.py"}
 
 
 def test_every_folder_says_what_it_is_for() -> None:

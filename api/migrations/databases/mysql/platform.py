@@ -141,6 +141,10 @@ class NamedLock:
     def check_constraints(self, connection: sa.Connection) -> None:
         """Nothing to do: nothing is deferred."""
 
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return none: this database has no INVALID indexes."""
+        return frozenset()
+
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision may queue for a table or row, and how long one statement may take."""
         limits = self._schedule.limits(revision)

@@ -196,6 +196,10 @@ class FileLock:
         """Foreign keys, before COMMIT."""
         self._foreign_keys.check(connection)
 
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return none: this database has no INVALID indexes."""
+        return frozenset()
+
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
         self._foreign_keys.remember(connection)
