@@ -8,8 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sqlalchemy.util import await_only
-
 from .core.clock import SystemClock
 from .core.coordinator import Coordinator, Scope
 from .core.decision import Policy
@@ -22,12 +20,14 @@ from .databases.registry import backend_of, backup_of
 from .electors.registry import elector_of, hold_name
 from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
+from .execution.alembic_config import open_config
 from .execution.env_inspection import Wanted, inspect_env, may_run_several
 from .execution.env_options import Pass, VersionTable
 from .execution.history_table import History, RunAuthor
 from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
 from .execution.runner import Runner
+from .runtime.thread import wait_on_loop
 from .settings import MigrationSettings, Strategy
 
 if TYPE_CHECKING:
@@ -67,6 +67,7 @@ class Assembly:
         may_be_empty: bool = False,
         revisions: Revisions | None = None,
         only: Pass | None = None,
+        own_connection: bool = False,
     ) -> Assembly:
         """Read the revisions and check the settings; touches no database.
 
@@ -75,11 +76,12 @@ class Assembly:
             tracker: where progress and outcome are shown; a new one if None.
             ambiguous: whether several heads are accepted where one is meant, as by a command that only reads.
             may_be_empty: whether a build without revisions is accepted, as it always is with MIGRATION_STRATEGY=off.
-            revisions: those that were read before; read from the settings' `alembic.ini` if None.
+            revisions: those that were read before; read from the settings' Alembic configuration if None.
             only: the pass of env.py that this is about, where it makes several.
+            own_connection: whether env.py opens a connection of its own for the revisions.
 
         Raises:
-            ConfigurationError: a setting, `alembic.ini` or a file of the build is not usable.
+            ConfigurationError: a setting, Alembic's configuration or a file of the build is not usable.
         """
         url = settings.url()
         database = backend_of(settings, url)
@@ -87,14 +89,18 @@ class Assembly:
         choice = choose(settings, database.native_lock, database.why_redis)
         if revisions is None:
             may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
-            revisions = Revisions(settings.alembic_config, settings.target, may_be_empty=may_be_empty)
+            config = open_config(settings.alembic_config, settings.alembic_section)
+            revisions = Revisions(config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         release = settings.release or revisions.fingerprint
         tracker = tracker or new_tracker(settings)
         tracker.note(strategy=str(choice.strategy), release=release, schema=Schema(heads=revisions.code.heads))
         tracker.note(dialect=url.dialect, lock_key=database.lock_name, holder_kind=database.holder_kind)
-        runner, policy = _runner(settings, revisions, release, only), _policy(settings, choice.strategy, release)
+        runner, policy = (
+            _runner(settings, revisions, release, only, own_connection),
+            _policy(settings, choice.strategy, release),
+        )
         schedule = LockRetrySchedule(partial(revisions.limits, session=database.limits))
         elector = elector_of(settings, choice.strategy, url)
         return cls(settings, database, choice, revisions, runner, tracker, policy, schedule, elector)
@@ -114,9 +120,9 @@ class Assembly:
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
         connect = partial(self.database.sql_connection, create_file=create_file)
-        wanted = Wanted(default, self.settings.about_the_version_table, options)
-        tables = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
-        revisions = self.revisions.as_env_leaves_them()
+        wanted = Wanted(default, self.settings.about_the_version_table, options, self.database.second_connection)
+        inspected = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
+        revisions, tables = self.revisions.as_env_leaves_them(), inspected.tables
         first, *further = (
             Assembly.build(
                 self.settings.for_version_table(table.name, table.schema),
@@ -124,6 +130,7 @@ class Assembly:
                 ambiguous=ambiguous,
                 revisions=revisions,
                 only=Pass(table, default) if len(tables) > 1 else None,
+                own_connection=inspected.own_connection,
             )
             for table in tables
         )
@@ -144,8 +151,7 @@ class Assembly:
         if self.elector is None:
             return self.database.session(self.runner, self.schedule, "waiting", backup, create_file=create_file)
         elector = self.elector()
-        # called in the run, which is SQLAlchemy's synchronous half: its way back to the loop
-        runner = self.runner.fenced(lambda: await_only(elector.confirm()))
+        runner = self.runner.fenced(lambda: wait_on_loop(elector.confirm))
         session = self.database.session(runner, self.schedule, "waiting", backup, create_file=create_file)
         return ElectedSession(session, elector)
 
@@ -190,11 +196,19 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
 
 
-def _runner(settings: MigrationSettings, revisions: Revisions, release: str, only: Pass | None) -> Runner:
-    schema = settings.version_table_schema
-    history, author = History(settings.history, schema), RunAuthor(settings.instance, release)
-    drop_invalid = settings.drop_invalid_indexes
-    return Runner(revisions, history, author, settings.version_table, schema, drop_invalid=drop_invalid, only=only)
+def _runner(
+    settings: MigrationSettings, revisions: Revisions, release: str, only: Pass | None, own_connection: bool
+) -> Runner:
+    return Runner(
+        revisions,
+        History(settings.history, settings.version_table_schema),
+        RunAuthor(settings.instance, release),
+        settings.version_table,
+        settings.version_table_schema,
+        drop_invalid=settings.drop_invalid_indexes,
+        only=only,
+        own_connection=own_connection,
+    )
 
 
 def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Policy:

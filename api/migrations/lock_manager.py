@@ -33,6 +33,10 @@ HELD = """
       AND classid = {high} AND objid = {low}
 """
 """Who holds a key in this database, for a `SELECT pid`; both halves are to be put in."""
+HELD_EITHER = HELD.replace(
+    "classid = {high} AND objid = {low}", "(classid, objid) IN (({high}, {low}), ({high_2}, {low_2}))"
+)
+"""The same for the first or the second lock."""
 
 
 NAME_BYTES = 63

@@ -145,7 +145,8 @@ async def test_whatever_becomes_of_its_connection(database_url: str, error: type
     raw = await asyncpg.connect(database_url)
     try:
         observer, engine = Observer(refuse, KEY, seen.append), engine_over(raw, "READ COMMITTED")
-        async with observer.watching(engine.sync_engine), engine.connect() as connection:
+        observer.listen(engine.sync_engine)
+        async with observer.watching(), engine.connect() as connection:
             await connection.execute(sa.text(f"SELECT pg_sleep({scaled(1)})"))
         assert (asked.is_set(), observer.blockers, seen) == (True, (), [])
     finally:

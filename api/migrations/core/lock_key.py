@@ -23,6 +23,12 @@ class LockKey:
         return cls(int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big", signed=True))
 
     @property
+    def second(self) -> LockKey:
+        """The key of the second lock, which the session that env.py opens holds."""
+        digest = hashlib.sha256(b"second\0" + self.digits.encode()).digest()
+        return LockKey(int.from_bytes(digest[:8], "big", signed=True))
+
+    @property
     def high(self) -> int:
         """The upper half, shown by `pg_locks` as `classid`."""
         return (self.value >> 32) & 0xFFFFFFFF

@@ -56,6 +56,8 @@ class Backend(ABC):
     """Whether the database can roll DDL back."""
     holder_kind: ClassVar[str] = "session"
     """What holds the lock and has a number, for people."""
+    second_connection: ClassVar[bool] = False
+    """Whether revisions may run on a connection that env.py opens, under a second lock."""
     no_backup: ClassVar[str | None] = None
     """Why this package takes no backups of this database, and what does."""
 

@@ -1,14 +1,16 @@
 """Executes `env.py` before the lock is acquired, without running revisions, to learn its options for Alembic.
 
-This imports its modules within the wait budget, refuses an unsuitable `env.py`, and finds the version tables. Here the
-statements of `env.py` that change anything are skipped; they are executed under the lock, when the revisions run.
+This imports its modules within the wait budget, refuses an unsuitable `env.py`, and finds the version tables and
+whether it opens a connection of its own. Here the statements of `env.py` that change anything are skipped, on any
+connection; they are executed under the lock, when the revisions run.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack
+from collections.abc import Callable, Iterator
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,9 +21,17 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from ..errors import ConfigurationError, ForeignConnection
+from ..errors import ConfigurationError
+from ..runtime.thread import start_blocking
 from .env_options import VersionTable, agreed, merged, named
-from .env_script import execute, refuse_foreign
+from .env_script import (
+    OwnConnection,
+    begun_explicitly,
+    execute,
+    refuse_explicit_transaction,
+    refuse_foreign,
+    refuse_unusable,
+)
 from .env_search_path import chosen_schema
 from .revisions import Revisions
 from .statements import code, only_reads
@@ -29,6 +39,8 @@ from .statements import code, only_reads
 NOTHING = "SELECT 1 FROM (SELECT 1 AS a) t WHERE 1 = 0"
 
 Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
+_INSPECTING: ContextVar[bool] = ContextVar("inspecting", default=False)
+_NO_REVISIONS = {"destination_rev": "head", "fn": lambda heads, context: []}
 
 
 @dataclass(frozen=True)
@@ -41,12 +53,25 @@ class Wanted:
     """The settings about the version table that are set, by name."""
     options: dict[str, Any]
     """The package's options for `configure`."""
+    own_connection: bool = False
+    """Whether `env.py` may open a connection of its own."""
 
 
-async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, wanted: Wanted) -> list[VersionTable]:
-    """Execute `env.py` and return the version tables for which it runs the revisions, in its order.
+@dataclass(frozen=True)
+class Inspected:
+    """The answer of `env.py`."""
 
-    `env.py` gets a connection that is opened only when it executes a statement.
+    tables: list[VersionTable]
+    """The version tables for which it runs the revisions, in its order."""
+    own_connection: bool
+    """Whether it opens a connection of its own."""
+
+
+async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, wanted: Wanted) -> Inspected:
+    """Execute `env.py` and return its answer.
+
+    `env.py` gets a connection that is opened only when it executes a statement. If it opens one of its own instead, and
+    may, it is executed once more without one, in a thread.
 
     Raises:
         ForeignConnection: it would migrate on another connection, or in its own transaction.
@@ -61,9 +86,35 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
             return connection
 
         inspection = _Inspection(_UnopenedConnection(url, open_now), wanted)
-        plan = {"destination_rev": "head", "fn": lambda heads, context: []}
-        await greenlet_spawn(execute, revisions, inspection.given, inspection, plan)
-    return inspection.tables
+        try:
+            with _changing_nothing():
+                await greenlet_spawn(execute, revisions, inspection.given, inspection, _NO_REVISIONS)
+        except OwnConnection:
+            if not wanted.own_connection:
+                raise
+        else:
+            return Inspected(inspection.tables, own_connection=False)
+    own = _OwnInspection(wanted)
+    with _changing_nothing():
+        await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
+    return Inspected(own.tables, own_connection=True)
+
+
+@contextmanager
+def _changing_nothing() -> Iterator[None]:
+    """Skip the statements that change anything on each connection that is opened inside."""
+
+    def leave_out(*arguments: Any) -> tuple[str, Any]:
+        # an engine of another thread or task is not inspected
+        return _leave_out_changes(*arguments) if _INSPECTING.get() else arguments[2:4]
+
+    token = _INSPECTING.set(True)
+    sa.event.listen(sa.Engine, "before_cursor_execute", leave_out, retval=True)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", leave_out)
+        _INSPECTING.reset(token)
 
 
 def may_run_several(path: Path) -> bool:
@@ -92,34 +143,58 @@ def _mentions(node: ast.AST, word: str) -> bool:
     return word in (getattr(node, "attr", None), getattr(node, "value", None), getattr(node, "arg", None))
 
 
-class _Inspection:
-    """Hooks that record the version tables of `env.py` and run no revisions."""
+class _Tables:
+    """The version tables that `env.py` has named so far."""
 
-    def __init__(self, given: _UnopenedConnection, wanted: Wanted) -> None:
-        self.given = given
+    def __init__(self, wanted: Wanted) -> None:
         self.tables: list[VersionTable] = []
         self._wanted = wanted
         self._table = wanted.default
 
-    def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
-        refuse_foreign(connection, self.given)
-        path = chosen_schema(self.given) if self.given.is_open else None
+    def _configure(
+        self, configure: Callable[..., None], connection: sa.Connection, options: dict[str, Any], path: str | None
+    ) -> None:
         self._table = agreed(named(options, self._wanted.default, path), options, self._wanted.settings)
         configure(connection=connection, **merged(options, self._wanted.options))
 
-    def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
-        if self.given.in_explicit_transaction:
-            raise ForeignConnection(
-                "env.py begins a transaction around context.run_migrations, so a revision could not be committed on "
-                "its own. To fix: remove 'with connection.begin()'; keep 'with context.begin_transaction()'"
-            )
+    def _add_table(self) -> None:
         if self._table in self.tables:
             raise ConfigurationError(
                 f"env.py runs the revisions twice for the version table {self._table}. Nothing was migrated. To fix: "
                 "give each pass a version_table or version_table_schema of its own"
             )
         self.tables.append(self._table)
+
+
+class _Inspection(_Tables):
+    """Hooks that record the version tables of `env.py` and run no revisions."""
+
+    def __init__(self, given: _UnopenedConnection, wanted: Wanted) -> None:
+        super().__init__(wanted)
+        self.given = given
+
+    def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
+        refuse_foreign(connection, self.given)
+        path = chosen_schema(self.given) if self.given.is_open else None
+        self._configure(configure, connection, options, path)
+
+    def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
+        refuse_explicit_transaction(self.given.in_explicit_transaction)
+        self._add_table()
         self.given.rollback()
+
+
+class _OwnInspection(_Tables):
+    """The same for an `env.py` that opens a connection of its own."""
+
+    def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
+        refuse_unusable(connection)
+        self._connection: sa.Connection = connection
+        self._configure(configure, connection, options, chosen_schema(connection))
+
+    def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
+        refuse_explicit_transaction(begun_explicitly(self._connection))
+        self._add_table()
 
 
 class _UnopenedConnection(sa.Connection):

@@ -1,15 +1,17 @@
-"""Executes `env.py` on the session that holds the lock."""
+"""Executes `env.py` to run revisions: on the session that holds the lock, or on the connection that it opens itself."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 import sqlalchemy as sa
 
 from ..errors import ConfigurationError
 from .env_options import Pass, merged, named
-from .env_script import execute, refuse_foreign
+from .env_script import begun_explicitly, execute, refuse_explicit_transaction, refuse_foreign, refuse_unusable
 from .env_search_path import chosen_schema
 from .revisions import Revisions
 from .steps import Plan
@@ -45,7 +47,7 @@ class EnvRun:
         only = self._only
         self._skips = only is not None and only.table != named(options, only.default, chosen_schema(self._connection))
         if not self._skips:
-            self._refuse_another_table(options)
+            refuse_another_table(options, self._options)
         configure(connection=connection, **merged(options, self._options))
 
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
@@ -53,11 +55,91 @@ class EnvRun:
         if not self._skips:
             run(**arguments)
 
-    def _refuse_another_table(self, options: dict[str, Any]) -> None:
-        for name in ("version_table", "version_table_schema"):
-            if options.get(name) not in {None, self._options[name]}:
-                raise ConfigurationError(
-                    f"env.py changed the {name}: it is {options[name]!r} under the lock and was "
-                    f"{self._options[name]!r} before it. Nothing was migrated. To fix: let env.py name the same one "
-                    "each time"
-                )
+
+@dataclass(frozen=True)
+class OwnRun:
+    """A run on one connection that `env.py` opened."""
+
+    options: dict[str, Any]
+    """The package's options for `configure`."""
+    plan: Plan
+    fail: Callable[[BaseException], BaseException]
+    """Records a failure, and returns what is raised instead."""
+    end: Callable[[], None]
+    """Releases the second lock."""
+
+
+class OwnEnvRun:
+    """One run of an `env.py` that opens its own connection, on which `begin` prepares the run.
+
+    It blocks, and belongs in a thread without an event loop, because `env.py` may call `asyncio.run`. If `env.py` runs
+    the revisions for several version tables, only the pass `only` runs them.
+    """
+
+    def __init__(
+        self, revisions: Revisions, begin: Callable[[sa.Connection], OwnRun], only: Pass | None = None
+    ) -> None:
+        self._revisions = revisions
+        self._begin = begin
+        self._only = only
+        self._connection: sa.Connection | None = None
+        self._own: OwnRun | None = None
+
+    def run(self, target: str) -> None:
+        """Run the steps up to `target`.
+
+        Raises:
+            ForeignConnection: the connection cannot be used; no revision ran.
+            ConfigurationError: `env.py` failed, or its options conflict with the package's; no revision ran.
+            MigrationError: what `OwnRun.fail` returned.
+        """
+        execute(self._revisions, None, self, {"fn": self._planned, "destination_rev": target})
+
+    def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
+        """Prepare the run on `connection` and configure Alembic with the merged options."""
+        refuse_unusable(connection)
+        only = self._only
+        self._connection, self._own = connection, None
+        if only is None or only.table == named(options, only.default, chosen_schema(connection)):
+            self._own = self._begin(connection)
+        try:
+            if self._own is not None:
+                refuse_another_table(options, self._own.options)
+            configure(connection=connection, **merged(options, self._own.options if self._own else {}))
+        except BaseException:
+            self._end()
+            raise
+
+    def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
+        """Run the revisions, unless this pass is for another version table."""
+        own, connection = self._own, self._connection
+        if own is None or connection is None:
+            return
+        refuse_explicit_transaction(begun_explicitly(connection))
+        if connection.in_transaction():  # which SQLAlchemy began by itself
+            connection.rollback()
+        try:
+            run(**arguments)
+        except BaseException as error:
+            raise own.fail(error) from error
+        finally:
+            self._end()
+
+    def _end(self) -> None:
+        if self._own is not None:
+            with suppress(sa.exc.SQLAlchemyError):  # the session is lost, and the lock with it
+                self._own.end()
+
+    def _planned(self, heads: Any, context: Any) -> Any:
+        assert self._own is not None
+        return self._own.plan(heads, context)
+
+
+def refuse_another_table(options: dict[str, Any], agreed: dict[str, Any]) -> None:
+    """Raise `ConfigurationError` if `env.py` names another version table than before the lock, where `agreed` was."""
+    for name in ("version_table", "version_table_schema"):
+        if options.get(name) not in {None, agreed[name]}:
+            raise ConfigurationError(
+                f"env.py changed the {name}: it is {options[name]!r} under the lock and was {agreed[name]!r} before "
+                "it. Nothing was migrated. To fix: let env.py name the same one each time"
+            )

@@ -52,13 +52,21 @@ class Hooks(Protocol):
         """Replace `context.run_migrations(**arguments)`; `run` is Alembic's own."""
 
 
-def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, environment_options: Mapping[str, Any]) -> None:
+class OwnConnection(ForeignConnection):
+    """`env.py` opens a connection of its own instead of using the one that it is given."""
+
+
+def execute(
+    revisions: Revisions, given: sa.Connection | None, hooks: Hooks, environment_options: Mapping[str, Any]
+) -> None:
     """Execute `env.py` of `revisions` once with the connection `given`, and restore logging afterwards.
 
-    `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to `EnvironmentContext`.
+    With None it opens one of its own; then this must be called in a thread without an event loop, because `env.py` may
+    call `asyncio.run`. `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to
+    `EnvironmentContext`.
 
     Raises:
-        ForeignConnection: it migrates on a connection of its own.
+        OwnConnection: a connection was given, and it uses one of its own.
         ConfigurationError: it failed, or did not call `run_migrations`.
         MigrationError: a hook raised it.
     """
@@ -68,15 +76,16 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, environmen
     # Alembic has no hooks for them, but its module-level proxies call the instance's attributes
     setattr(environment, "configure", partial(progress.configure, environment.configure, loggers))  # noqa: B010
     setattr(environment, "run_migrations", partial(progress.run_migrations, environment.run_migrations))  # noqa: B010
-    config.attributes[GIVEN] = given
+    if given is not None:
+        config.attributes[GIVEN] = given
     try:
-        with _installed(environment):
+        with _installed(environment, _pause if given is None else _pause_in_loop):
             directory.run_env()
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
         if progress.running or cancelled or isinstance(error, MigrationError):
             raise
-        raise _failed(error, Path(directory.dir, "env.py")) from error
+        raise _failed(error, Path(directory.dir, "env.py"), given is not None) from error
     finally:
         loggers.restore()
         config.attributes.pop(GIVEN, None)
@@ -89,8 +98,16 @@ def execute(revisions: Revisions, given: sa.Connection, hooks: Hooks, environmen
         )
 
 
+def _pause() -> None:
+    time.sleep(TURN_SECONDS / 200)
+
+
+def _pause_in_loop() -> None:
+    await_only(asyncio.sleep(TURN_SECONDS / 200))
+
+
 @contextmanager
-def _installed(environment: EnvironmentContext) -> Iterator[None]:
+def _installed(environment: EnvironmentContext, pause: Callable[[], None]) -> Iterator[None]:
     """Install `environment` behind `alembic.context`, of which there is one in a process.
 
     A run in another thread is waited for. The environment of a run that is suspended in this thread, by another
@@ -105,7 +122,7 @@ def _installed(environment: EnvironmentContext) -> Iterator[None]:
             raise DatabaseUnreachable(
                 f"another start in this process has been executing env.py or its revisions for {TURN_SECONDS:g} s"
             )
-        await_only(asyncio.sleep(TURN_SECONDS / 200))
+        pause()
     suspended: EnvironmentContext | None = getattr(context, "_proxy", None)
     try:
         with environment:
@@ -119,12 +136,38 @@ def _installed(environment: EnvironmentContext) -> Iterator[None]:
 def refuse_foreign(connection: Any, given: sa.Connection) -> None:
     """Raise `ForeignConnection` unless `configure` got the connection `given`, without an open transaction."""
     if connection is not given:
-        raise ForeignConnection(f"env.py migrates on a connection that does not hold the lock. To fix: {REMEDY}")
-    if given.in_transaction():
+        raise OwnConnection(f"env.py migrates on a connection that does not hold the lock. To fix: {REMEDY}")
+    refuse_open_transaction(given)
+
+
+def refuse_open_transaction(connection: sa.Connection) -> None:
+    """Raise `ForeignConnection` if a transaction is open when `env.py` calls `configure`."""
+    if connection.in_transaction():
         raise ForeignConnection(
             "env.py begins a transaction around all revisions, so none could be committed on its own: a transaction is "
             "open when it calls context.configure. To fix: call connection.commit() before context.configure and "
             f"remove 'with connection.begin()'; or {REMEDY}"
+        )
+
+
+def refuse_unusable(connection: Any) -> None:
+    """Raise `ForeignConnection` unless `configure` got a connection of SQLAlchemy, without an open transaction."""
+    if not isinstance(connection, sa.Connection):
+        raise ForeignConnection(f"env.py calls context.configure without a connection. To fix: {REMEDY}")
+    refuse_open_transaction(connection)
+
+
+def begun_explicitly(connection: sa.Connection) -> bool:
+    """Whether a block `with connection.begin()` is open; a transaction that SQLAlchemy began by itself is none."""
+    return connection._trans_context_manager is not None
+
+
+def refuse_explicit_transaction(is_open: bool) -> None:
+    """Raise `ForeignConnection` if `env.py` began a transaction around `run_migrations`."""
+    if is_open:
+        raise ForeignConnection(
+            "env.py begins a transaction around context.run_migrations, so a revision could not be committed on "
+            "its own. To fix: remove 'with connection.begin()'; keep 'with context.begin_transaction()'"
         )
 
 
@@ -147,15 +190,24 @@ class _Progress:
         self.running, self.ran = False, True
 
 
-def _failed(error: BaseException, path: Path) -> MigrationError:
-    if "asyncio.run() cannot be called" in str(error):
-        return ForeignConnection(f"env.py opens a connection of its own. To fix: {REMEDY}")
+def _failed(error: BaseException, path: Path, was_given: bool) -> MigrationError:
+    if was_given and "asyncio.run() cannot be called" in str(error):
+        _close_coroutine(error)
+        return OwnConnection(f"env.py opens a connection of its own. To fix: {REMEDY}")
     description = f"{describe(error, quotes=True)}{where(error, str(path))}"
     functions = {frame.name for frame in traceback.extract_tb(error.__traceback__)}
     connecting = isinstance(error, sa.exc.SQLAlchemyError | OSError) or functions & _ENGINES
-    if connecting and not re.search(r"attributes|run_env", path.read_text()):
-        return ForeignConnection(f"env.py opens a connection of its own, which failed: {description}. To fix: {REMEDY}")
+    if was_given and connecting and not re.search(r"attributes|run_env", path.read_text()):
+        return OwnConnection(f"env.py opens a connection of its own, which failed: {description}. To fix: {REMEDY}")
     return ConfigurationError(f"env.py failed: {description}. Nothing was migrated. To fix: correct {path}")
+
+
+def _close_coroutine(error: BaseException) -> None:
+    # asyncio.run refused it; Python would warn that it was never awaited
+    frames = [frame.f_locals for frame, _ in traceback.walk_tb(error.__traceback__) if frame.f_code.co_name == "run"]
+    for main in (local.get("main") for local in frames):
+        if asyncio.iscoroutine(main):
+            main.close()
 
 
 class _Loggers:

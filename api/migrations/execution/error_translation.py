@@ -98,7 +98,7 @@ def sqlstate(error: BaseException) -> str | None:
     if driver_errors.number(root(error)) is not None:
         return None
     original = getattr(error, "orig", None) or error
-    return getattr(original, "sqlstate", None)
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)  # the second is psycopg2's
 
 
 def root(error: BaseException) -> BaseException:
@@ -112,7 +112,8 @@ def lost(error: BaseException) -> bool:
     """Whether the connection was lost or is unusable for now, so that the outcome of the statement is unknown."""
     cause = root(error)
     by_driver = driver_errors.error_kind(cause) is ErrorKind.LOST
-    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _UNAVAILABLE or by_driver
+    invalidated = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
+    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _UNAVAILABLE or by_driver or invalidated
 
 
 def contended(error: BaseException) -> bool:

@@ -82,15 +82,15 @@ def blocks_no_session(statement: str) -> bool:
     return _BLOCKS_NO_SESSION.match(code(statement)) is not None
 
 
-def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:
+def lift_limits_where_nobody_is_stalled(target: sa.Engine | sa.Connection) -> None:
     """Disable `lock_timeout` and `statement_timeout` for concurrent index builds and VALIDATE CONSTRAINT.
 
     They wait for other transactions without blocking readers or writers, and may take long; a concurrent build that
     times out leaves an INVALID index. MIGRATION_RUN_SECONDS still applies. DETACH PARTITION CONCURRENTLY blocks other
     sessions and keeps its limits.
     """
-    sa.event.listen(engine, "before_cursor_execute", _lift)
-    sa.event.listen(engine, "after_cursor_execute", _restore)
+    sa.event.listen(target, "before_cursor_execute", _lift)
+    sa.event.listen(target, "after_cursor_execute", _restore)
 
 
 def _lift(connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:

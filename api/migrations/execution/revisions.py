@@ -17,11 +17,12 @@ from alembic.util import CommandError
 from ..core.schema import CodeRevisions
 from ..errors import ConfigurationError, UnknownRevision
 from . import script_files
+from .alembic_config import name_of, open_config
 from .limits import Limits
 
 
 class Revisions:
-    """The revisions of this build, from an `alembic.ini`; there must be one unless they `may_be_empty`.
+    """The revisions of this build, from Alembic's configuration; there must be one unless they `may_be_empty`.
 
     With `env_may_choose`, env.py may still choose other folders; then missing ones are not refused, but kept in
     `incomplete`.
@@ -38,23 +39,18 @@ class Revisions:
         may_be_empty: bool = False,
         env_may_choose: bool = True,
     ) -> None:
-        if isinstance(alembic_config, str) and not Path(alembic_config).is_file():
-            raise ConfigurationError(
-                f"{alembic_config} not found in {Path.cwd()}, or not a file. To fix: start the service in the "
-                "project's folder, or set MIGRATION_ALEMBIC_CONFIG"
-            )
-        self.config = Config(alembic_config) if isinstance(alembic_config, str) else alembic_config
+        self.config = open_config(alembic_config) if isinstance(alembic_config, str) else alembic_config
         self.target = target
         self.directory = script_files.read(self.config)
         try:
             self.code = _graph(self.directory)
         except (CommandError, RevisionError) as error:
-            ini = script_files.ini_of(self.config)
+            ini = name_of(self.config)
             raise ConfigurationError(
                 f"the revisions of {ini} do not form a graph: {error}. To fix: correct the revision files"
             ) from error
         self._may_be_empty = may_be_empty
-        named_by = str(script_files.ini_of(self.config)) if env_may_choose else "env.py"
+        named_by = str(name_of(self.config)) if env_may_choose else "env.py"
         missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
         self.incomplete = None if may_be_empty else missing
         """The missing folders or revisions, if env.py may still choose other folders."""

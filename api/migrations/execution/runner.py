@@ -7,6 +7,7 @@ import copy
 import logging
 import re
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -28,16 +29,18 @@ from ..errors import (
 from ..runtime.cancellation import is_cancelled
 from .env_memory import EnvMemory
 from .env_options import Pass
-from .env_run import EnvRun
+from .env_run import EnvRun, OwnEnvRun, OwnRun
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import History, Outcome, RunAuthor
 from .revisions import Revisions, unknown
-from .steps import MigrationLock, Plan, Steps
+from .steps import MigrationLock, OwnLock, Plan, Steps
 from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
 
 RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
+Adopt = Callable[[sa.Connection], OwnLock]
+"""Acquires the second lock on a connection that env.py opened, and limits its session."""
 
 
 class Runner:
@@ -53,10 +56,13 @@ class Runner:
         *,
         drop_invalid: bool = False,
         only: Pass | None = None,
+        own_connection: bool = False,
     ) -> None:
         self.revisions = revisions
         self.history = history
         self.author = author
+        self.own_connection = own_connection
+        """Whether env.py opens a connection of its own for the revisions."""
         self._drop_invalid = drop_invalid
         self._only = only
         self._memory = EnvMemory()
@@ -92,6 +98,39 @@ class Runner:
             if isinstance(cause, asyncio.CancelledError) and is_cancelled():
                 raise asyncio.CancelledError from error
             raise self._failed(cause, request, steps) from error
+
+    def run_on_own(
+        self, adopt: Adopt, request: MigrationRequest, listener: ProgressListener, is_stopped: Callable[[], bool]
+    ) -> None:
+        """Run the request on the connection that `env.py` opens; blocks, in a thread without an event loop.
+
+        Raises:
+            CancelledError: it failed, and `is_stopped` says that it had to stop.
+            MigrationError: as `run` does.
+        """
+
+        def begin(connection: sa.Connection) -> OwnRun:
+            lock = adopt(connection)
+            steps = self.steps(connection, listener, lock)
+            plan = self.surround(self._plan(request), steps)
+            return OwnRun(self.options(steps), plan, partial(fail, steps=steps), partial(lock.release, connection))
+
+        def fail(error: BaseException, steps: Steps) -> BaseException:
+            # before env.py closes its connection, on which the failure is recorded
+            self._memory.roll_back()
+            if is_stopped():
+                return asyncio.CancelledError()
+            cause = _cause_of_lost_connection(error) if _is_dead(steps.connection) else error
+            return self._failed(cause, request, steps)
+
+        OwnEnvRun(self.revisions, begin, self._only).run(request.target)
+        self._memory.keep()
+
+    def settle(self, connection: sa.Connection) -> None:
+        """Close half-applied attempts after a stamp; the caller is the session that holds the lock."""
+        if sa.inspect(connection).has_table(self.history.table.name, schema=self.history.table.schema):
+            self.history.settle(connection)
+        connection.commit()
 
     def steps(self, connection: sa.Connection, listener: ProgressListener, lock: MigrationLock) -> Steps:
         """Return the steps of one run on `connection`."""
@@ -154,10 +193,8 @@ class Runner:
     def _run(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
         if request.kind != "repair":
             self._run_env(connection, request, steps)
-        if request.kind in {"repair", "stamp"} and sa.inspect(connection).has_table(
-            self.history.table.name, schema=self.history.table.schema
-        ):
-            self.history.settle(connection)
+        if request.kind in {"repair", "stamp"}:
+            self.settle(connection)
         connection.commit()
 
     def _execute_env(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:

@@ -19,6 +19,7 @@ from alembic.util import CommandError, to_tuple
 from alembic.util.pyfiles import coerce_resource_to_filename, pyc_file_from_path
 
 from ..errors import ConfigurationError
+from .alembic_config import name_of
 from .error_translation import describe
 
 _NO_REVISION_YET = "if the project has no revision yet, set MIGRATION_STRATEGY=off"
@@ -32,11 +33,6 @@ def read(config: Config) -> ScriptDirectory:
     directory.revision_map = RevisionMap(lambda: scripts)
     _check_env(directory)
     return directory
-
-
-def ini_of(config: Config) -> Path:
-    """Return the absolute path of the `alembic.ini` that `config` was read from."""
-    return Path(str(config.config_file_name)).absolute()
 
 
 def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str) -> str | None:
@@ -71,13 +67,13 @@ def env_chooses(directory: ScriptDirectory) -> bool:
 
 
 def _opened(config: Config) -> ScriptDirectory:
-    ini = ini_of(config)
+    ini = name_of(config)
     try:
         return ScriptDirectory.from_config(config)
     except CommandError as error:
         if "Path doesn't exist" not in str(error):
             raise ConfigurationError(f"{ini} cannot be used: {error}. To fix: correct the file") from error
-        folder = coerce_resource_to_filename(str(config.get_main_option("script_location"))).absolute()
+        folder = coerce_resource_to_filename(str(config.get_alembic_option("script_location"))).absolute()
         raise ConfigurationError(
             f"the script folder {folder} does not exist (script_location in {ini}). To fix: put the folder into the "
             "build, or correct script_location"

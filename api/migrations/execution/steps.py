@@ -51,6 +51,13 @@ class MigrationLock(Protocol):
         """Commit the record that was written after `roll_back`."""
 
 
+class OwnLock(MigrationLock, Protocol):
+    """The second lock, on a connection that `env.py` opened."""
+
+    def release(self, connection: sa.Connection) -> None:
+        """Release it, and set the session's settings back."""
+
+
 Step = RevisionStep | StampStep
 Plan = Callable[[Any, MigrationContext | None], Iterable[Step]]
 

@@ -74,6 +74,9 @@ class TransactionWatch:
 
 
 def _in_transaction(driver_connection: Any) -> bool:
-    # asyncpg has the first attribute, SQLite the second, other drivers none
+    # psycopg and psycopg2 have the first attribute (0 is idle), asyncpg the second, SQLite the third, others none
+    status = getattr(getattr(driver_connection, "info", None), "transaction_status", None)
+    if status is not None:
+        return bool(status)
     is_in_transaction = getattr(driver_connection, "is_in_transaction", None)
     return bool(is_in_transaction() if is_in_transaction else getattr(driver_connection, "in_transaction", True))

@@ -8,10 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
+from contextvars import ContextVar, copy_context
+from typing import Any, TypeVar
+
+from sqlalchemy.util import await_only
 
 from .dns import run
+
+T = TypeVar("T")
+_LOOP: ContextVar[asyncio.AbstractEventLoop | None] = ContextVar("migration_loop", default=None)
 
 
 class MigrationThread:
@@ -67,3 +75,41 @@ class MigrationThread:
         finally:
             with self._guard:
                 self._loop = None
+
+
+def start_blocking(work: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Run `work`, which blocks, in a daemon thread without an event loop, and return the future of its result.
+
+    The thread cannot be cancelled. It inherits the context variables of the caller.
+    """
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[T] = loop.create_future()
+    context = copy_context()
+
+    def finish(result: T | None, error: BaseException | None) -> None:
+        if future.done():
+            return
+        if error is not None:
+            future.set_exception(error)
+        else:
+            future.set_result(result)  # type: ignore[arg-type]
+
+    def main() -> None:
+        result, error = None, None
+        try:
+            context.run(_LOOP.set, loop)
+            result = context.run(work)
+        except BaseException as raised:
+            # a future cannot hold StopIteration, and a loop treats SystemExit as its own
+            error = raised
+        with suppress(RuntimeError):  # the loop is closed: no caller waits
+            loop.call_soon_threadsafe(finish, result, error)
+
+    threading.Thread(target=main, name=name, daemon=True).start()
+    return future
+
+
+def wait_on_loop(make: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Wait for a coroutine on the migration thread's loop: in SQLAlchemy's synchronous half, or in `start_blocking`."""
+    loop = _LOOP.get()
+    return await_only(make()) if loop is None else asyncio.run_coroutine_threadsafe(make(), loop).result()

@@ -110,7 +110,12 @@ class MigrationSettings(BaseSettings):
     """Default: the version table's name with the suffix `_history`."""
     instance: str = Field(default_factory=default_instance)
     release: str | None = None
-    alembic_config: str = "alembic.ini"
+    alembic_config: str = Field(
+        "alembic.ini", validation_alias=AliasChoices("MIGRATION_ALEMBIC_CONFIG", "alembic_config")
+    )
+    """An ini file or a `pyproject.toml`; also read from ALEMBIC_CONFIG, as Alembic's command line does."""
+    alembic_section: str = "alembic"
+    """The section of the ini file, as in `alembic -n`."""
     log_format: Literal["console", "json"] = "console"
     log_level: Literal["debug", "info", "warning", "error"] | None = None
     """Of the package's log lines. Default: the application's level, or `info` if logging is not configured."""

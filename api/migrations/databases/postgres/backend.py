@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 class PostgresBackend(Backend):
     """One PostgreSQL database."""
 
+    second_connection = True
     native_lock = "an advisory lock of the server, on the session that runs the revisions"
 
     @property

@@ -45,14 +45,16 @@ _SURVEY = r"""
             FROM pg_stat_activity f
             WHERE starts_with(f.application_name, $3) AND f.datname = current_database()) AS fleet
     FROM (SELECT) one
-    LEFT JOIN (SELECT pid {held}) h ON true
+    -- the session that runs revisions, where it is another one than the first lock's
+    LEFT JOIN (SELECT pid FROM (SELECT pid, 2 AS rank {second} UNION ALL SELECT pid, 1 {held}) each
+               ORDER BY rank DESC LIMIT 1) h ON true
     LEFT JOIN pg_stat_activity a ON a.pid = h.pid
     LEFT JOIN LATERAL (
         SELECT phase, CASE WHEN phase LIKE 'waiting %' THEN lockers_done::float8 / nullif(lockers_total, 0)
                            WHEN tuples_total > 0 THEN tuples_done::float8 / tuples_total
                            ELSE blocks_done::float8 / nullif(blocks_total, 0) END AS done
         FROM pg_stat_progress_create_index WHERE pid = h.pid) p ON true
-""".format(held=HELD.format(high="$1", low="$2"))
+""".format(held=HELD.format(high="$1", low="$2"), second=HELD.format(high="$4", low="$5"))
 
 
 async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatus:
@@ -60,7 +62,9 @@ async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatu
 
     Raises: whatever asyncpg raises.
     """
-    row = await connection.fetchrow(_SURVEY, key.high, key.low, key.label, timeout=ANSWER_SECONDS)
+    row = await connection.fetchrow(
+        _SURVEY, key.high, key.low, key.label, key.second.high, key.second.low, timeout=ANSWER_SECONDS
+    )
     fleet = tuple(member for member in (_member(key, each) for each in _list(row["fleet"])) if member.role in FLEET)
     if row["pid"] is None:
         return LockStatus(fleet=fleet)

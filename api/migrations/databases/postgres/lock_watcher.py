@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -37,11 +38,10 @@ class Observer:
         self._began: float | None = None
 
     @asynccontextmanager
-    async def watching(self, engine: sa.Engine) -> AsyncIterator[None]:
-        """Around an attempt: whatever `engine` executes is watched."""
+    async def watching(self) -> AsyncIterator[None]:
+        """Around an attempt: whatever the engine or connection of `listen` executes is watched."""
         self.blockers = ()
-        sa.event.listen(engine, "before_cursor_execute", self._begin)
-        sa.event.listen(engine, "after_cursor_execute", self._end)
+        self._began = None
         task = asyncio.create_task(self._watch(), name="observer")
         try:
             yield
@@ -51,13 +51,17 @@ class Observer:
                 await task
             self._leave()
 
+    def listen(self, target: sa.Engine | sa.Connection) -> None:
+        """Follow the statements of `target`, in whatever thread it executes them."""
+        sa.event.listen(target, "before_cursor_execute", self._begin)
+        sa.event.listen(target, "after_cursor_execute", self._end)
+
     async def _watch(self) -> None:
-        loop = asyncio.get_running_loop()
-        asked = loop.time()
+        asked = time.monotonic()
         while True:
             await asyncio.sleep(PATIENCE_SECONDS / 2)
-            if self._due(loop.time(), asked):
-                asked = loop.time()
+            if self._due(time.monotonic(), asked):
+                asked = time.monotonic()
                 await self._ask()
 
     def _due(self, now: float, asked: float) -> bool:
@@ -84,7 +88,7 @@ class Observer:
             connection.terminate()
 
     def _begin(self, *_: Any) -> None:
-        self._began = asyncio.get_running_loop().time()
+        self._began = time.monotonic()
 
     def _end(self, *_: Any) -> None:
         self._began = None

@@ -10,13 +10,14 @@ import asyncpg
 
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import Retry
-from ...errors import PrivilegeMissing
+from ...errors import DirectConnectionNeeded, PrivilegeMissing
 from ...execution.limits import Limits
 from ...execution.lock_retry import retry_while_contended
 from ...execution.runner import Runner
 from ...lock_manager import SessionLock
 from .connection import engine_over, quoted, set_for_work
 from .lock_watcher import Observer
+from .own_connection import OwnConnectionRun
 from .retry_pause import rest
 
 log = logging.getLogger(__name__)
@@ -43,6 +44,9 @@ class LockedRun:
 
     async def prepare(self, application_name: str) -> None:
         """Give the session its settings and its name, and make sure that nobody else is at work."""
+        self._refuse_pooler()
+        connection, lock, runner = self._connection, self.lock, self._runner
+        self._own = OwnConnectionRun(connection, lock, self._limits, runner, self._beside, application_name)
         await set_for_work(self._connection, self._limits, application_name, local=self.lock.transaction_scoped)
         await self._outlive_predecessor()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
@@ -70,15 +74,26 @@ class LockedRun:
         )
 
     async def _attempt(self, request: MigrationRequest, listener: ProgressListener, observer: Observer) -> None:
+        if self._runner.own_connection and request.kind != "repair":
+            await self._own.run(request, listener, observer)
+            return
         engine = engine_over(self._connection, self.lock.isolation_level)
+        observer.listen(engine.sync_engine)
         try:
-            async with observer.watching(engine.sync_engine), engine.connect() as connection:
+            async with observer.watching(), engine.connect() as connection:
                 await connection.run_sync(self._runner.run, request, listener, self.lock)
             await self.lock.complete()
         except BaseException:
             if self.lock.transaction_scoped:
                 listener.undone()
             raise
+
+    def _refuse_pooler(self) -> None:
+        if self._runner.own_connection and self.lock.transaction_scoped:
+            raise DirectConnectionNeeded(
+                "env.py opens its own connection, and the lock cannot be held beside it through a transaction pooler. "
+                "To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
+            )
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and

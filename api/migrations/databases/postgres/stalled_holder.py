@@ -14,14 +14,15 @@ import asyncpg
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
 from ...core.status import LockStatus
-from ...lock_manager import HELD
+from ...lock_manager import HELD_EITHER
 
 log = logging.getLogger(__name__)
 
 # asked again, for it may have gone on; by key as well, for the pid may be somebody else's by now
 _END = f"""
     SELECT pg_terminate_backend(pid)
-    FROM (SELECT pid {HELD.format(high="$1", low="$2")}) h JOIN pg_stat_activity a USING (pid)
+    FROM (SELECT pid {HELD_EITHER.format(high="$1", low="$2", high_2="$5", low_2="$6")}) h
+         JOIN pg_stat_activity a USING (pid)
     WHERE pid = $3 AND a.state = 'active' AND a.wait_event = 'ClientRead'
       AND a.state_change < clock_timestamp() - make_interval(secs => $4)
 """
@@ -36,7 +37,14 @@ async def end_if_frozen(connection: asyncpg.Connection, key: LockKey, seen: Lock
         return
     try:
         ended = await connection.fetchval(
-            _END, key.high, key.low, seen.holder.pid, idle_seconds, timeout=ANSWER_SECONDS
+            _END,
+            key.high,
+            key.low,
+            seen.holder.pid,
+            idle_seconds,
+            key.second.high,
+            key.second.low,
+            timeout=ANSWER_SECONDS,
         )
     except asyncpg.InsufficientPrivilegeError:
         message = "%s is frozen in mid-statement, and this role may not end it; './migrate.sh unlock' as its own"

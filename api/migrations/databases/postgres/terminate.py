@@ -16,7 +16,7 @@ from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
 from ...core.status import Holder, LockStatus
 from ...errors import LockHeld, PrivilegeMissing
-from ...lock_manager import HELD, may_be
+from ...lock_manager import HELD_EITHER, may_be
 from ...text.encoding import storable
 from .connection import encodings
 from .lock_status import lock_status
@@ -91,11 +91,19 @@ def _getting_on(first: LockStatus, seen: LockStatus) -> str | None:
 
 async def _end(connection: asyncpg.Connection, key: LockKey, holder: Holder) -> None:
     # by key as well: the pid may be somebody else's by now
-    end = f"SELECT pg_terminate_backend(pid, $4) {HELD.format(high='$1', low='$2')} AND pid = $3"
+    held = HELD_EITHER.format(high="$1", low="$2", high_2="$5", low_2="$6")
+    end = f"SELECT pg_terminate_backend(pid, $4) {held} AND pid = $3"
     milliseconds = round(FREE_SECONDS * 1000)
     try:
         ended = await connection.fetchval(
-            end, key.high, key.low, holder.pid, milliseconds, timeout=FREE_SECONDS + ANSWER_SECONDS
+            end,
+            key.high,
+            key.low,
+            holder.pid,
+            milliseconds,
+            key.second.high,
+            key.second.low,
+            timeout=FREE_SECONDS + ANSWER_SECONDS,
         )
     except asyncpg.InsufficientPrivilegeError as error:
         raise PrivilegeMissing(
