@@ -7,7 +7,7 @@ from textwrap import indent
 
 import pytest
 
-from tests.acceptance.shop import REVISION, Shop, fresh_project, python, shops
+from tests.acceptance.shop import REVISION, Shop, adopted, fresh_project, python, shops
 from tests.conftest import fresh_name
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates, until_phase
@@ -169,3 +169,24 @@ def test_a_database_that_plain_alembic_migrated_is_at_head(database_url: str, tm
     with shops(1, database_url, project) as (one,):
         until_all_ready([one])
         assert ready_without_a_lock(one)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+@pytest.mark.parametrize("how", ["run_env", "the cookbook's"])
+def test_revisions_run_on_the_driver_of_the_url(database_url: str, tmp_path: Path, driver: str, how: str) -> None:
+    """DATABASE_URL names psycopg or psycopg2: one of two instances migrates on it, and a typed revision succeeds."""
+    project = adopted(tmp_path, how)
+    body = "op.get_bind().execute(__import__('sqlalchemy').text('CREATE TABLE n AS SELECT 1 AS a'))\n" + (
+        "op.get_bind().execute(__import__('sqlalchemy').text('INSERT INTO n VALUES (:a)'), {'a': '2'})"
+    )
+    third = REVISION.format(id="third", below="second", body=indent(body, "    "))
+    (project / "alembic" / "versions" / "third.py").write_text(third)
+    with shops(2, database_url.replace("postgresql://", f"postgresql+{driver}://"), project) as both:
+        holder = until_one_migrates(both)
+        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), "the second revision runs")
+        assert kinds_of_locks(database_url) == 2
+        evidence.let_go(database_url)
+        until_all_ready(both)
+        assert [shop.log().count(MARK) for shop in both] == [int(shop is holder) for shop in both]
+    assert [row[0] for row in fetch_sync(database_url, "SELECT a FROM n ORDER BY 1")] == [1, 2]
+    assert_migrated_once(database_url)

@@ -4,6 +4,7 @@ Every setting is an environment variable: `fleet(5, url, MIGRATION_ALEMBIC_CONFI
 """
 
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,14 @@ MARK = "Running migrations"
 def environment(url: str | None, **settings: str) -> dict[str, str]:
     """Return this process's environment without its own settings, with the given ones."""
     kept = {k: v for k, v in os.environ.items() if k != "DATABASE_URL" and not k.startswith("MIGRATION_")}
-    given = {"DATABASE_URL": url} if url is not None else {}
+    given = {"DATABASE_URL": on_driver(url)} if url is not None else {}
     return {**kept, "PYTHONUNBUFFERED": "1", **given, **settings}
+
+
+def on_driver(url: str) -> str:
+    """Return a PostgreSQL URL with the driver of the variable TESTS_DRIVER, if it is set: psycopg or psycopg2."""
+    driver = os.environ.get("TESTS_DRIVER")
+    return re.sub("^postgres(ql)?://", f"postgresql+{driver}://", url) if driver else url
 
 
 class Instance:

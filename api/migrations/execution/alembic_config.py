@@ -1,4 +1,4 @@
-"""Reads Alembic's configuration as its command line does: an ini file, `[tool.alembic]` in `pyproject.toml`, or both."""
+"""Reads the configuration as Alembic's command line does: an ini file, `[tool.alembic]` in `pyproject.toml`."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
             return Inspected(inspection.tables, own_connection=False)
     own = _OwnInspection(wanted)
     with _changing_nothing():
-        await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
+        await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS, in_thread=True), "env.py")
     return Inspected(own.tables, own_connection=True)
 
 

@@ -70,7 +70,7 @@ class OwnRun:
 
 
 class OwnEnvRun:
-    """One run of an `env.py` that opens its own connection, on which `begin` prepares the run.
+    """One run of an `env.py` on a connection beside the lock's, on which `begin` prepares the run.
 
     It blocks, and belongs in a thread without an event loop, because `env.py` may call `asyncio.run`. If `env.py` runs
     the revisions for several version tables, only the pass `only` runs them.
@@ -85,15 +85,16 @@ class OwnEnvRun:
         self._connection: sa.Connection | None = None
         self._own: OwnRun | None = None
 
-    def run(self, target: str) -> None:
-        """Run the steps up to `target`.
+    def run(self, target: str, given: sa.Connection | None) -> None:
+        """Run the steps up to `target`; `given` is a connection for an `env.py` that opens none of its own.
 
         Raises:
             ForeignConnection: the connection cannot be used; no revision ran.
             ConfigurationError: `env.py` failed, or its options conflict with the package's; no revision ran.
             MigrationError: what `OwnRun.fail` returned.
         """
-        execute(self._revisions, None, self, {"fn": self._planned, "destination_rev": target})
+        options = {"fn": self._planned, "destination_rev": target}
+        execute(self._revisions, given, self, options, in_thread=True)
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Prepare the run on `connection` and configure Alembic with the merged options."""

@@ -57,12 +57,17 @@ class OwnConnection(ForeignConnection):
 
 
 def execute(
-    revisions: Revisions, given: sa.Connection | None, hooks: Hooks, environment_options: Mapping[str, Any]
+    revisions: Revisions,
+    given: sa.Connection | None,
+    hooks: Hooks,
+    environment_options: Mapping[str, Any],
+    *,
+    in_thread: bool = False,
 ) -> None:
     """Execute `env.py` of `revisions` once with the connection `given`, and restore logging afterwards.
 
-    With None it opens one of its own; then this must be called in a thread without an event loop, because `env.py` may
-    call `asyncio.run`. `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to
+    With None it opens one of its own, and may call `asyncio.run`; `in_thread` says that this thread has no event loop,
+    as it must be then. `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to
     `EnvironmentContext`.
 
     Raises:
@@ -79,7 +84,7 @@ def execute(
     if given is not None:
         config.attributes[GIVEN] = given
     try:
-        with _installed(environment, _pause if given is None else _pause_in_loop):
+        with _installed(environment, _pause if in_thread else _pause_in_loop):
             directory.run_env()
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()

@@ -7,6 +7,7 @@ import copy
 import logging
 import re
 from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -39,6 +40,7 @@ from .version_ids import WIDENS, doubtful, explained
 log = logging.getLogger(__name__)
 
 RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
+OpenConnection = Callable[[], AbstractContextManager[sa.Connection]]
 Adopt = Callable[[sa.Connection], OwnLock]
 """Acquires the second lock on a connection that env.py opened, and limits its session."""
 
@@ -100,9 +102,16 @@ class Runner:
             raise self._failed(cause, request, steps) from error
 
     def run_on_own(
-        self, adopt: Adopt, request: MigrationRequest, listener: ProgressListener, is_stopped: Callable[[], bool]
+        self,
+        open_connection: OpenConnection | None,
+        adopt: Adopt,
+        request: MigrationRequest,
+        listener: ProgressListener,
+        is_stopped: Callable[[], bool],
     ) -> None:
-        """Run the request on the connection that `env.py` opens; blocks, in a thread without an event loop.
+        """Run the request on another connection than the lock's; blocks, in a thread without an event loop.
+
+        `open_connection` opens it; with None `env.py` does.
 
         Raises:
             CancelledError: it failed, and `is_stopped` says that it had to stop.
@@ -123,7 +132,8 @@ class Runner:
             cause = _cause_of_lost_connection(error) if _is_dead(steps.connection) else error
             return self._failed(cause, request, steps)
 
-        OwnEnvRun(self.revisions, begin, self._only).run(request.target)
+        with open_connection() if open_connection is not None else nullcontext() as given:
+            OwnEnvRun(self.revisions, begin, self._only).run(request.target, given)
         self._memory.keep()
 
     def settle(self, connection: sa.Connection) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,9 @@ _EXAMPLES = {
 _FORMS = _EXAMPLES | {name: f"{_EXAMPLES[name]}, {_ENCODED}" for name in ("postgresql", "mysql")}
 
 _DRIVERS = {"postgresql": "asyncpg", "mysql": "asyncmy", "sqlite": "aiosqlite"}
+ASYNCPG = "asyncpg"
+_PACKAGES = {"psycopg": "psycopg[binary]", "psycopg2": "psycopg2-binary"}
+"""The drivers of PostgreSQL on which revisions can run instead of asyncpg, and their packages."""
 _DIALECTS = {name: name for name in _DRIVERS} | {"postgres": "postgresql", "mariadb": "mysql"}
 
 # Parameters of libpq and ORMs for the client. asyncpg would send them to the server as settings, and the server would
@@ -55,6 +59,8 @@ class DatabaseURL:
     dialect: str
     dsn: str = field(repr=False)
     connect_timeout_seconds: float = 5.0
+    revision_driver: str = ASYNCPG
+    """The driver on which revisions run on PostgreSQL: the one that the URL names, such as `postgresql+psycopg2`."""
 
     @classmethod
     def parse(cls, text: str, *, name: str = "DATABASE_URL") -> DatabaseURL:
@@ -68,7 +74,9 @@ class DatabaseURL:
             dsn, timeout_seconds = _READERS[dialect](text.strip())
         except ValueError as error:
             raise ConfigurationError(f"{name} is malformed: {error}. To fix: use the form {_FORMS[dialect]}") from None
-        return cls(dialect, dsn, timeout_seconds)
+        return cls(
+            dialect, dsn, timeout_seconds, _revision_driver(scheme, name) if dialect == "postgresql" else ASYNCPG
+        )
 
     def __str__(self) -> str:
         return f"{self.dialect}://…"
@@ -127,6 +135,15 @@ class DatabaseURL:
         present = {name: value for name, value in optional.items() if value}
         return {"connect_timeout": self.connect_timeout_seconds, **present}
 
+    def open_for_revisions(self) -> Any:
+        """Open a connection to PostgreSQL with `revision_driver`, psycopg or psycopg2; blocks.
+
+        The driver passes the URL to libpq. The probes are those of `Limits.server_settings`, seen from this end.
+        """
+        probes = {"keepalives_idle": 5, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 15_000}
+        seconds = round(self.connect_timeout_seconds)
+        return import_module(self.revision_driver).connect(self.dsn, connect_timeout=seconds, **probes)
+
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open one connection to PostgreSQL; `options` are those of `asyncpg.connect` and win over the URL's.
 
@@ -152,6 +169,23 @@ class DatabaseURL:
         if "," not in hosts or "prefer-standby" in parts.query:
             return [self.dsn]
         return [urlunsplit(parts._replace(netloc=f"{login}{at}{host}")) for host in hosts.split(",")]
+
+
+def _revision_driver(scheme: str, name: str) -> str:
+    driver = (scheme.partition("+")[2] or ASYNCPG).removesuffix("_async").lower()
+    if driver == ASYNCPG:
+        return driver
+    if driver not in _PACKAGES:
+        raise ConfigurationError(
+            f"{name} names the driver {driver!r}, which is not supported. To fix: use postgresql://, or "
+            "postgresql+psycopg:// or postgresql+psycopg2:// for revisions that need these drivers"
+        )
+    if find_spec(driver) is None:
+        raise ConfigurationError(
+            f"{name} names the driver {driver}, which is not installed. To fix: pip install '{_PACKAGES[driver]}' (in "
+            f"this project: the extra [{driver}]), or use postgresql:// for asyncpg"
+        )
+    return driver
 
 
 def _driver_of(dialect: str) -> str:

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import socket
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -20,7 +22,7 @@ from sqlalchemy.sql.compiler import IdentifierPreparer
 
 from ...core.protocols import ANSWER_SECONDS
 from ...execution.dialects import stores
-from ...execution.error_translation import sqlstate
+from ...execution.error_translation import sqlstate, translate
 from ...execution.limits import Limits, lift_limits_where_nobody_is_stalled
 from ...urls.database_url import DatabaseURL
 
@@ -102,6 +104,23 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
     stores(engine.sync_engine.dialect, partial(encodings, connection))
     lift_limits_where_nobody_is_stalled(engine.sync_engine)
     return engine
+
+
+@contextmanager
+def revision_connection(url: DatabaseURL) -> Iterator[sa.Connection]:
+    """Open a connection with the URL's `revision_driver`, psycopg or psycopg2, for a thread without an event loop.
+
+    Raises:
+        MigrationError: it cannot be opened.
+    """
+    creator = url.open_for_revisions
+    engine = sa.create_engine(f"postgresql+{url.revision_driver}://", creator=creator, poolclass=sa.NullPool)
+    try:
+        connection = engine.connect()
+    except sa.exc.DBAPIError as error:
+        raise translate(error, "connecting") from error
+    with connection:
+        yield connection
 
 
 def encodings(connection: asyncpg.Connection) -> tuple[str, str]:

@@ -13,7 +13,7 @@ from ...core.status import Retry
 from ...errors import DirectConnectionNeeded, PrivilegeMissing
 from ...execution.limits import Limits
 from ...execution.lock_retry import retry_while_contended
-from ...execution.runner import Runner
+from ...execution.runner import OpenConnection, Runner
 from ...lock_manager import SessionLock
 from .connection import engine_over, quoted, set_for_work
 from .lock_watcher import Observer
@@ -35,18 +35,20 @@ class LockedRun:
         limits: Limits,
         runner: Runner,
         beside: Callable[[], Awaitable[asyncpg.Connection]],
+        open_connection: OpenConnection | None = None,
     ) -> None:
         self.lock = lock
         self._connection = connection
         self._limits = limits
         self._runner = runner
         self._beside = beside
+        self._open_connection = None if runner.own_connection else open_connection
+        self._own: OwnConnectionRun | None = None
 
     async def prepare(self, application_name: str) -> None:
         """Give the session its settings and its name, and make sure that nobody else is at work."""
-        self._refuse_pooler()
-        connection, lock, runner = self._connection, self.lock, self._runner
-        self._own = OwnConnectionRun(connection, lock, self._limits, runner, self._beside, application_name)
+        if self._runner.own_connection or self._open_connection is not None:
+            self._own = self._other_connection(application_name)
         await set_for_work(self._connection, self._limits, application_name, local=self.lock.transaction_scoped)
         await self._outlive_predecessor()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
@@ -74,7 +76,7 @@ class LockedRun:
         )
 
     async def _attempt(self, request: MigrationRequest, listener: ProgressListener, observer: Observer) -> None:
-        if self._runner.own_connection and request.kind != "repair":
+        if self._own is not None and request.kind != "repair":
             await self._own.run(request, listener, observer)
             return
         engine = engine_over(self._connection, self.lock.isolation_level)
@@ -88,12 +90,16 @@ class LockedRun:
                 listener.undone()
             raise
 
-    def _refuse_pooler(self) -> None:
-        if self._runner.own_connection and self.lock.transaction_scoped:
+    def _other_connection(self, name: str) -> OwnConnectionRun:
+        if self.lock.transaction_scoped:
+            why = "the URL names another driver than asyncpg" if self._open_connection else "env.py opens its own"
             raise DirectConnectionNeeded(
-                "env.py opens its own connection, and the lock cannot be held beside it through a transaction pooler. "
-                "To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the pooler's)"
+                f"revisions run on a connection beside the lock's ({why}), which is not possible through a transaction "
+                "pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
+                "pooler's)"
             )
+        connection, lock, runner = self._connection, self.lock, self._runner
+        return OwnConnectionRun(connection, lock, self._limits, runner, self._beside, name, self._open_connection)
 
     async def _outlive_predecessor(self) -> None:
         # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and

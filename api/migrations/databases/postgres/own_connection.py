@@ -1,6 +1,7 @@
-"""Runs an `env.py` that opens its own connection, in a thread, while this session holds the first lock.
+"""Runs revisions on another connection, in a thread, while this session holds the first lock.
 
-The driver of that connection may block (psycopg2), and `env.py` may call `asyncio.run`, so neither belongs on the loop.
+It is the connection that `env.py` opens, or one with the driver that the URL names. Its driver may block (psycopg2),
+and `env.py` may call `asyncio.run`, so neither belongs on the loop.
 The loop keeps the first session alive, watches the second, and terminates it if the run is cancelled.
 """
 
@@ -17,7 +18,7 @@ import asyncpg
 
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...execution.limits import Limits
-from ...execution.runner import Runner
+from ...execution.runner import OpenConnection, Runner
 from ...lock_manager import HELD, SessionLock
 from ...runtime.cancellation import to_the_end
 from ...runtime.thread import start_blocking
@@ -32,7 +33,7 @@ STOP_SECONDS = 5.0
 
 
 class OwnConnectionRun:
-    """Requests on the connection that `env.py` opens, while `connection` holds `lock`.
+    """Requests on another connection, while `connection` holds `lock`.
 
     Args:
         connection: the session that holds the first lock.
@@ -41,6 +42,7 @@ class OwnConnectionRun:
         runner: executes `env.py` and the revisions.
         beside: opens a further connection, to terminate the session of a cancelled run.
         name: the `application_name` of the session that runs revisions.
+        open_connection: opens the connection for the revisions; with None `env.py` does.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class OwnConnectionRun:
         runner: Runner,
         beside: Callable[[], Awaitable[asyncpg.Connection]],
         name: str,
+        open_connection: OpenConnection | None,
     ) -> None:
         self._connection = connection
         self._lock = lock
@@ -58,6 +61,7 @@ class OwnConnectionRun:
         self._runner = runner
         self._beside = beside
         self._name = name
+        self._open_connection = open_connection
 
     async def run(self, request: MigrationRequest, listener: ProgressListener, observer: Observer) -> None:
         """Run the request once.
@@ -69,7 +73,7 @@ class OwnConnectionRun:
         second = SecondLock(self._lock.key, first_pid, self._lock.schedule, self._limits, self._name, observer)
         stopped = threading.Event()
         on_loop = cast(ProgressListener, _OnLoop(listener, asyncio.get_running_loop()))
-        run = partial(self._runner.run_on_own, second.acquire, request, on_loop, stopped.is_set)
+        run = partial(self._runner.run_on_own, self._open_connection, second.acquire, request, on_loop, stopped.is_set)
         work = start_blocking(run, "revisions")
         async with observer.watching():
             try:

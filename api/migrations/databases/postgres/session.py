@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, nullcontext, suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -22,8 +23,8 @@ from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
 from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
-from ...urls.database_url import DatabaseURL
-from .connection import connect
+from ...urls.database_url import ASYNCPG, DatabaseURL
+from .connection import connect, revision_connection
 from .lock_status import lock_status
 from .locked_run import LockedRun
 from .retry_pause import resting
@@ -83,7 +84,8 @@ class PostgresSession:
                 )
             held = await lock.try_lock()
             if held:
-                self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside)
+                other = None if self._url.revision_driver == ASYNCPG else partial(revision_connection, self._url)
+                self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside, other)
                 await self._run.prepare(application_name(self._key, "migrating", self._runner.author.instance))
         if held:
             await self.store.recognise()
