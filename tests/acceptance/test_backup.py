@@ -285,6 +285,6 @@ def test_old_backups_are_deleted(ledger_url: str, tmp_path: Path) -> None:
 
 
 def test_a_folder_without_a_backup_is_refused(ledger_url: str) -> None:
-    """`upgrade --to` without --backup would take no backup, so the command exits with 2 and proposes --backup."""
+    """`upgrade --to` without --backup would create no backup, so the command exits with 2 and proposes --backup."""
     code, output = migrate("upgrade", "--to", "there", url=ledger_url)
     assert (code, "add --backup" in output) == (2, True), output

@@ -241,7 +241,7 @@ def test_a_refusal_by_the_elector_ends_the_command(
 
 
 @pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "kubernetes-postgresql"], indirect=True)
-def test_typed_commands_respect_the_election(game: Game) -> None:
+def test_manual_commands_respect_the_election(game: Game) -> None:
     """While one process leads, `status`, `doctor` and `unlock` name it, and a manual `alembic upgrade` waits for it."""
     with game.at_work() as upgrade:
         by_hand = {**game.settings, "MIGRATION_INSTANCE": "by-hand"}

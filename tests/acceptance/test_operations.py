@@ -1,4 +1,4 @@
-"""The runbook works as written: each command of a section runs on a database in the state that the section is about."""
+"""The runbook works as written: each command runs on a database in the state that its section describes."""
 
 import os
 import re
@@ -239,7 +239,7 @@ def test_an_index_needs_the_direct_url(pgbouncer: Callable[..., PgBouncer], ledg
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_platform_s_command_runs_migrate_sh(ledger_url: str, tmp_path: Path, number: int) -> None:
+def test_the_platform_s_command_runs_migrate_sh(ledger_url: str, tmp_path: Path, number: int) -> None:
     """The runbook's line runs with a stand-in for the platform's client: its command runs here and reports head."""
     line = commands("On a platform")[number]
     client, inside = line.split()[0], line.index("./migrate.sh")

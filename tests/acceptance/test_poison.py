@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
-# a migration that the data is not fit for until an operator corrects the data: here, until `let_go`
+# the revision fails until an operator corrects the data: here, until `let_go`
 POISON = project.Revision("poison", f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'")
 DEADLY = project.Revision("deadly", "import os\nmark()\nos.kill(os.getpid(), 9)")
 FAILURES = 7

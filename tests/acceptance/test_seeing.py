@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 NAME = "nightly-report"
 BLOCKED = project.contended("blocked")
 SOON_SECONDS = 10.0
-"""Within this many seconds an operator must be told which session blocks."""
+"""How many seconds may pass until an operator can read which session blocks."""
 
 # a build gets as far as the row that the test allows: every snapshot sees the current value of a sequence
 GATED_ROWS = (

@@ -117,10 +117,10 @@ async def test_ddl_that_waits_for_a_lock_is_retried(each_mysql_place: MariaDBPla
     with each_mysql_place.server.holding("LOCK TABLES marks READ", database=each_mysql_place.database):
         task = asyncio.create_task(upgrade.coordinator().become_ready())
 
-        async def was_sent_away() -> bool:
+        async def was_retried() -> bool:
             return ("r2", "retried") in outcomes(each_mysql_place)
 
-        await until(was_sent_away, "an attempt without its lock", seconds=FOREVER_SECONDS)
+        await until(was_retried, "an attempt without its lock", seconds=FOREVER_SECONDS)
     await asyncio.wait_for(task, FOREVER_SECONDS)
     assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
     assert {outcome for _, outcome in outcomes(each_mysql_place)} == {"applied", "retried"}

@@ -57,7 +57,7 @@ async def test_another_session_cannot_release_the_lock(database_url: str, tmp_pa
     assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
 
 
-async def one_try(session: OperatorSession, seconds: float) -> str:
+async def attempt_lock(session: OperatorSession, seconds: float) -> str:
     """Connect and try the lock, cancelled after `seconds`; close the session, and return the outcome."""
     try:
         async with asyncio.timeout(seconds):
@@ -80,7 +80,7 @@ async def test_a_cancelled_attempt_leaves_no_lock_or_session(database_url: str, 
     async def worker(assembly: Assembly) -> None:
         takes = 0.1
         for _ in range(TRIES // AT_ONCE):
-            end = await one_try(assembly.session(), chance.uniform(0, takes))
+            end = await attempt_lock(assembly.session(), chance.uniform(0, takes))
             ended[end] += 1
             # keeps about half of the attempts successful on any machine
             takes *= 1.1 if end == "cancelled" else 0.9

@@ -30,7 +30,7 @@ ALTER = 'op.execute("ALTER TABLE t ADD COLUMN b int")'
 UPDATE = 'op.execute("UPDATE t SET a = 2")'
 
 
-class Heard(ProgressReporter):
+class BlockerReporter(ProgressReporter):
     """A reporter that keeps each report of a blocked attempt."""
 
     def __init__(self) -> None:
@@ -65,7 +65,7 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
+async def migrating(url: str, ini: Path, heard: BlockerReporter) -> AsyncIterator[None]:
     """Run the revisions while the block runs, and assert at the end that all are applied."""
     session: OperatorSession = assembled(url, ini, lock_timeout_seconds=2).session()
     try:
@@ -82,7 +82,7 @@ async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
 
 async def test_each_blocked_attempt_names_the_blocking_session(table_url: str, tmp_path: Path) -> None:
     """A table lock blocks three attempts: each report has the session's pid, name, user, state, table and lock."""
-    heard = Heard()
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(table_url, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
@@ -96,7 +96,7 @@ async def test_each_blocked_attempt_names_the_blocking_session(table_url: str, t
 
 async def test_a_row_lock_names_the_blocking_session_without_a_table(table_url: str, tmp_path: Path) -> None:
     """Another session changed a row: the report names that session, and no table."""
-    heard = Heard()
+    heard = BlockerReporter()
     changed = in_the_way(table_url, "UPDATE t SET a = 3", NAME)
     async with changed as blocker, migrating(table_url, tree(tmp_path, UPDATE), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
@@ -109,7 +109,7 @@ async def test_a_plain_role_reads_the_pid_of_the_blocking_session(
     table_url: str, plain_role: str, tmp_path: Path
 ) -> None:
     """A role without rights on other sessions is blocked: the report has the pid and says that the state is hidden."""
-    heard = Heard()
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
@@ -125,7 +125,7 @@ async def test_a_role_with_one_connection_migrates_without_naming_the_blocker(
 ) -> None:
     """The role may open one connection: no blocking session is named, and the revision is applied."""
     server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
-    heard = Heard()
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         await blocker.close()

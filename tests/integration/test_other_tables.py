@@ -58,7 +58,7 @@ def built(place: Place, folder: Path, *bodies: str, **settings: Any) -> Any:
     return assembled(place.url, tree(folder, *(bodies or (GROUND,))), strategy="advisory_lock", **settings)
 
 
-def untouched(place: Place) -> None:
+def assert_unchanged(place: Place) -> None:
     """Assert that nothing was written and the lock is free."""
     assert place.rows("SELECT * FROM accounts") == [["1", "Ada"]]
     assert (columns(place, "accounts"), columns(place, "papers")) == (2, 2)
@@ -85,7 +85,7 @@ async def test_a_start_refuses_a_table_of_the_application(
         await assembly.coordinator().become_ready()
     [table] = settings.values()
     assert all(word in str(raised.value) for word in (table, setting, words, "It was not changed")), raised.value
-    untouched(place)
+    assert_unchanged(place)
     [finding] = [each for each in await examine(assembly) if each.check == "schema"]
     assert (finding.verdict, setting in finding.message) == (Verdict.FAIL, True), finding
 
@@ -106,7 +106,7 @@ async def test_no_command_reads_a_table_of_the_application(
     for command in reading:
         with pytest.raises(ConfigurationError, match="accounts cannot be the"):
             await command(assembly, argparse.Namespace(limit=50, rerun=True))
-    untouched(place)
+    assert_unchanged(place)
 
 
 async def test_a_table_of_the_application_is_refused_at_head(place: Place, tmp_path: Path) -> None:

@@ -69,7 +69,7 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(overrun, "FOREWARN_SECONDS", FOREVER_SECONDS)
 
 
-async def ending(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
+async def start_error(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
     """Start an instance; return the error that it ends with, or None."""
     start = assembled(place.url, ini, instance, **{**BUDGET, **settings}).coordinator().become_ready()
     return (await asyncio.gather(start, return_exceptions=True))[0]
@@ -80,10 +80,10 @@ async def test_a_timed_out_revision_is_not_repeated_by_the_waiters(place: Place,
     """A run times out: its failure is recorded before the lock is free, so all seven waiters fail without a retry."""
     before = SLOW_RECORD if place.kind == "postgresql" else "pass"
     long = f'op.execute("{LONG[place.kind]}")'
-    assert await ending(place, tree(tmp_path, before), "before", wait_seconds=300, run_seconds=300) is None
+    assert await start_error(place, tree(tmp_path, before), "before", wait_seconds=300, run_seconds=300) is None
     ini = tree(tmp_path, before, long)
     polls = {"wait_seconds": 300, "poll_seconds": 0.05}
-    ended = await asyncio.gather(*(ending(place, ini, f"api-{number}", **polls) for number in range(INSTANCES)))
+    ended = await asyncio.gather(*(start_error(place, ini, f"api-{number}", **polls) for number in range(INSTANCES)))
     told = [str(error) for error in ended if isinstance(error, AlreadyFailed)]
     [failure] = [error for error in ended if not isinstance(error, AlreadyFailed)]
     assert isinstance(failure, RevisionFailed)
@@ -99,7 +99,7 @@ async def test_a_run_that_times_out_during_its_last_commit_succeeds(
 ) -> None:
     """The last COMMIT outlasts the run's budget: the instance becomes ready and no attempt is failed."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT)
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one")]
 
 
@@ -109,10 +109,10 @@ async def test_a_timeout_during_a_commit_leaves_later_revisions_pending(
 ) -> None:
     """A COMMIT outlasts the budget: its revision stays, none is failed, and the next start applies the rest."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT, "pass")
-    failure = await ending(place, ini)
+    failure = await start_error(place, ini)
     assert isinstance(failure, RevisionFailed)
     assert "2 of 3 steps are committed and stay, and the next start goes on from there" in str(failure)
-    assert await ending(place, ini, "two") is None
+    assert await start_error(place, ini, "two") is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one"), ("r3", "applied", "two")]
 
 
@@ -122,7 +122,7 @@ async def test_env_py_is_cancelled_after_the_last_revision(
 ) -> None:
     """env.py keeps working after the last revision: it is cancelled at the timeout and the instance becomes ready."""
     ini = tree(tmp_path, "pass", env=THREE_LINES + GOES_ON.format(long=LONG[place.kind]))
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     assert history(place) == [("r1", "applied", "one")]
     assert place.lock_is_free()
     assert "run_ended_late" in [getattr(record, "event", None) for record in caplog.records]
@@ -135,7 +135,7 @@ async def test_a_downgrade_that_times_out_during_its_commit_succeeds(
     """The COMMIT of a downgrade outlasts the budget: the command succeeds and the downgrade is recorded."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT)
     revision(tmp_path, "r2", "pass", after="r1", down=INSERT)
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(MigrationRequest("downgrade", "r1"))
     assert versions(place) == ["r1"]
     assert history(place, "revision, direction, outcome")[-1] == ("r2", "downgrade", "applied")
@@ -158,7 +158,7 @@ async def test_a_late_record_does_not_replace_half_applied(
 ) -> None:
     """The run commits a part while its failure is being recorded: the outcome stays `half_applied`."""
 
-    class FarAway(SqlStore):
+    class SlowStore(SqlStore):
         """A store whose writes arrive late."""
 
         async def _write(self, *statements: sa.Executable) -> None:
@@ -166,9 +166,9 @@ async def test_a_late_record_does_not_replace_half_applied(
             await asyncio.to_thread(wait_until, lambda: each_mysql_place.has("half"), "what the run commits")
             await super()._write(*statements)
 
-    monkeypatch.setattr("api.migrations.databases.sql_session.SqlStore", FarAway)
+    monkeypatch.setattr("api.migrations.databases.sql_session.SqlStore", SlowStore)
     ini = tree(tmp_path, HALF.format(go=str(tmp_path / "go")))
-    failure = await ending(each_mysql_place, ini)
+    failure = await start_error(each_mysql_place, ini)
     assert "was cancelled after it had committed a part of its work" in str(failure)
     assert each_mysql_place.has("half")
     assert outcomes(each_mysql_place, "r1") == ["half_applied"]

@@ -24,7 +24,7 @@ TRIES, SEED = 200, 4242
 Servers = Callable[..., RedisServer]
 
 
-class Made:
+class ElectorFactory:
     """Makes electors for any server, and releases them all at the end of the test."""
 
     def __init__(self) -> None:
@@ -50,15 +50,15 @@ class Made:
 
 
 @pytest.fixture
-async def made() -> AsyncIterator[Made]:
+async def made() -> AsyncIterator[ElectorFactory]:
     """Yield a function that makes electors."""
-    made = Made()
+    made = ElectorFactory()
     yield made
     await made.release()
 
 
 @pytest.fixture
-def electors(made: Made, redis_server: RedisServer) -> Electors:
+def electors(made: ElectorFactory, redis_server: RedisServer) -> Electors:
     """Return a function that makes electors for this test's server."""
     return Electors(lambda instance: made(redis_server, instance))
 
@@ -78,7 +78,7 @@ def events(caplog: pytest.LogCaptureFixture) -> list[str]:
     return [str(getattr(r, "event", r.message)) for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-async def test_a_restart_that_keeps_the_data_keeps_the_hold(redis_server: RedisServer, made: Made) -> None:
+async def test_a_restart_that_keeps_the_data_keeps_the_hold(redis_server: RedisServer, made: ElectorFactory) -> None:
     """Redis restarts with its data: the holder confirms its hold and another elector cannot acquire it."""
     first, second = made(redis_server, ttl_seconds=LONG), made(redis_server, "second")
     assert await first.try_acquire()
@@ -87,7 +87,7 @@ async def test_a_restart_that_keeps_the_data_keeps_the_hold(redis_server: RedisS
     assert not await second.try_acquire()
 
 
-async def test_a_confirmation_is_retried_during_a_restart(redis_server: RedisServer, made: Made) -> None:
+async def test_a_confirmation_is_retried_during_a_restart(redis_server: RedisServer, made: ElectorFactory) -> None:
     """Redis restarts during a confirmation: the elector retries it within the hold and succeeds."""
     first = made(redis_server, ttl_seconds=LONG)
     assert await first.try_acquire()
@@ -128,7 +128,7 @@ async def test_an_evicted_key_ends_the_hold(redis_server: RedisServer, electors:
 
 @pytest.mark.parametrize("fault", [RedisServer.freeze, RedisServer.kill])
 async def test_the_holder_gives_up_before_its_key_expires(
-    redis_server: RedisServer, made: Made, fault: Callable[[RedisServer], None]
+    redis_server: RedisServer, made: ElectorFactory, fault: Callable[[RedisServer], None]
 ) -> None:
     """Redis is frozen or killed: the holder gives up before its key expires, even if Redis comes back later."""
     first = made(redis_server, ttl_seconds=scaled(6))
@@ -167,7 +167,7 @@ async def test_the_release_of_a_lost_hold_logs_nothing(
     assert events(caplog) == []
 
 
-async def unanswered(server: RedisServer, first: RedisElector) -> None:
+async def leave_set_unanswered(server: RedisServer, first: RedisElector) -> None:
     """Leave a SET without an answer on a frozen server, which executes it once it continues."""
     assert await first.leader() is None
     server.freeze()
@@ -177,10 +177,10 @@ async def unanswered(server: RedisServer, first: RedisElector) -> None:
     wait_until(lambda: has_key(server), "the SET carried out", seconds=FOREVER_SECONDS)
 
 
-async def test_a_retry_finds_its_unanswered_set(redis_server: RedisServer, made: Made) -> None:
+async def test_a_retry_finds_its_unanswered_set(redis_server: RedisServer, made: ElectorFactory) -> None:
     """The answer to a SET is lost: the next attempt of the same elector finds its token and holds the key."""
     first = made(redis_server, ttl_seconds=scaled(6))
-    await unanswered(redis_server, first)
+    await leave_set_unanswered(redis_server, first)
     with pytest.raises(HoldLost):
         await first.confirm()
     assert await first.try_acquire()
@@ -189,10 +189,10 @@ async def test_a_retry_finds_its_unanswered_set(redis_server: RedisServer, made:
     assert not has_key(redis_server)
 
 
-async def test_a_release_deletes_the_key_of_an_unanswered_set(redis_server: RedisServer, made: Made) -> None:
+async def test_a_release_deletes_the_key_of_an_unanswered_set(redis_server: RedisServer, made: ElectorFactory) -> None:
     """The answer to a SET is lost: `release` deletes the key."""
     first = made(redis_server, ttl_seconds=scaled(6))
-    await unanswered(redis_server, first)
+    await leave_set_unanswered(redis_server, first)
     await first.release()
     assert not has_key(redis_server)
 
@@ -209,7 +209,7 @@ async def test_the_key_of_an_abandoned_set_expires(redis_server: RedisServer, el
     await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
 
 
-async def test_a_cancelled_attempt_leaves_no_key(redis_server: RedisServer, made: Made) -> None:
+async def test_a_cancelled_attempt_leaves_no_key(redis_server: RedisServer, made: ElectorFactory) -> None:
     """200 attempts are cancelled at any moment: after the release no key is left."""
     chance, ended = random.Random(SEED), {"granted": 0, "cancelled": 0}
     takes = 0.01
@@ -228,7 +228,7 @@ async def test_a_cancelled_attempt_leaves_no_key(redis_server: RedisServer, made
     assert min(ended.values()) > TRIES // 20, ended
 
 
-async def test_an_answer_that_comes_too_late_grants_nothing(redis_server: RedisServer, made: Made) -> None:
+async def test_an_answer_that_comes_too_late_grants_nothing(redis_server: RedisServer, made: ElectorFactory) -> None:
     """A process stood still while Redis answered: the grant does not count, and the next attempt succeeds."""
     moments = iter([0.0, 1000.0])
     first = made(redis_server, ttl_seconds=30, clock=lambda: next(moments, 1000.0))
@@ -240,7 +240,7 @@ async def test_an_answer_that_comes_too_late_grants_nothing(redis_server: RedisS
     assert not has_key(redis_server)
 
 
-async def test_an_unexpected_error_in_a_renewal_ends_the_hold(redis_server: RedisServer, made: Made) -> None:
+async def test_an_unexpected_error_in_a_renewal_ends_the_hold(redis_server: RedisServer, made: ElectorFactory) -> None:
     """The renewal task raises an unexpected error: the hold is lost, because it is not renewed any more."""
     broken = asyncio.Event()
 
@@ -257,7 +257,7 @@ async def test_an_unexpected_error_in_a_renewal_ends_the_hold(redis_server: Redi
         await first.confirm()
 
 
-class Deaf(RedisElector):
+class UncancellableElector(RedisElector):
     """An elector whose renewals ignore a cancellation, as `asyncio.wait_for` may before Python 3.12."""
 
     def __init__(self, url: str) -> None:
@@ -274,7 +274,7 @@ class Deaf(RedisElector):
 
 async def test_a_renewal_that_ignores_its_cancellation_does_not_keep_the_key(redis_server: RedisServer) -> None:
     """A renewal ignores its cancellation: `release` still returns and the key is free."""
-    elector = Deaf(redis_server.url)
+    elector = UncancellableElector(redis_server.url)
     assert await elector.try_acquire()
     await soon(elector.renewing.wait())
     await soon(elector.release())
@@ -293,7 +293,7 @@ async def test_an_elector_retries_while_redis_is_down(redis_server: RedisServer,
     assert await first.try_acquire()
 
 
-async def test_a_replica_grants_nothing_until_it_is_promoted(redis_servers: Servers, made: Made) -> None:
+async def test_a_replica_grants_nothing_until_it_is_promoted(redis_servers: Servers, made: ElectorFactory) -> None:
     """The URL leads to a replica: the error says so, and the elector acquires the key after a promotion."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)
@@ -314,7 +314,9 @@ async def test_an_elector_retries_while_redis_is_full(redis_server: RedisServer,
     assert await first.try_acquire()
 
 
-async def test_an_elector_retries_while_redis_has_no_free_connection(redis_servers: Servers, made: Made) -> None:
+async def test_an_elector_retries_while_redis_has_no_free_connection(
+    redis_servers: Servers, made: ElectorFactory
+) -> None:
     """Redis is at maxclients: the attempt raises a transient error, and succeeds once a client has left."""
     server = redis_servers(maxclients="1")
     other, first = made(server, "other"), made(server)
@@ -332,7 +334,7 @@ async def test_an_elector_retries_while_redis_has_no_free_connection(redis_serve
 
 
 @pytest.mark.parametrize("password", ["wr0ng", None])
-async def test_a_wrong_password_is_final(redis_servers: Servers, made: Made, password: str | None) -> None:
+async def test_a_wrong_password_is_final(redis_servers: Servers, made: ElectorFactory, password: str | None) -> None:
     """The password is wrong or missing: the error is final, names the setting, and shows no password or host."""
     server = redis_servers(requirepass="s3cret")
     first = made(server, url=server.url_with(password))
@@ -341,7 +343,7 @@ async def test_a_wrong_password_is_final(redis_servers: Servers, made: Made, pas
     assert [word for word in ("s3cret", "wr0ng", "127.0.0.1", str(server.port)) if word in str(raised.value)] == []
 
 
-async def test_the_permissions_in_the_error_are_sufficient(redis_server: RedisServer, made: Made) -> None:
+async def test_the_permissions_in_the_error_are_sufficient(redis_server: RedisServer, made: ElectorFactory) -> None:
     """A Redis user lacks commands: the error is final, and the commands that it lists are enough."""
     rights = ["SETUSER", "app", "on", ">pw", "resetkeys", "~fastapi-migrations:*", "nocommands"]
     redis_server.execute("ACL", *rights)
@@ -358,7 +360,7 @@ async def test_the_permissions_in_the_error_are_sufficient(redis_server: RedisSe
 
 @pytest.mark.parametrize(("policy", "warned"), [("volatile-lru", ["redis_evicts"]), ("noeviction", [])])
 async def test_an_evicting_policy_is_logged_once(
-    redis_servers: Servers, made: Made, caplog: pytest.LogCaptureFixture, policy: str, warned: list[str]
+    redis_servers: Servers, made: ElectorFactory, caplog: pytest.LogCaptureFixture, policy: str, warned: list[str]
 ) -> None:
     """Redis may evict the key: the elector that acquired it logs one warning, and the other one none."""
     server = redis_servers(maxmemory="100mb", maxmemory_policy=policy)
@@ -370,7 +372,7 @@ async def test_an_evicting_policy_is_logged_once(
 
 
 async def test_a_replica_that_does_not_follow_is_logged(
-    redis_servers: Servers, made: Made, caplog: pytest.LogCaptureFixture
+    redis_servers: Servers, made: ElectorFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A replica does not acknowledge the key: the elector logs a warning; it logs none while the replica follows."""
     primary = redis_servers()
@@ -387,7 +389,7 @@ async def test_a_replica_that_does_not_follow_is_logged(
     await first.confirm()
 
 
-async def test_a_failover_that_lost_the_key_ends_the_hold(redis_servers: Servers, made: Made) -> None:
+async def test_a_failover_that_lost_the_key_ends_the_hold(redis_servers: Servers, made: ElectorFactory) -> None:
     """A failover loses the key: the first elector loses its hold, and the database's lock covers the overlap."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)

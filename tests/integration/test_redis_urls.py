@@ -14,7 +14,7 @@ from tests.support.servers import program, self_signed
 Servers = Callable[..., RedisServer]
 
 
-async def leads(url: str) -> bool:
+async def elector_works(url: str) -> bool:
     """Return whether an elector with that URL acquires, confirms and releases a key."""
     elector = RedisElector(url, "fastapi-migrations:test", "first", 30)
     try:
@@ -29,14 +29,14 @@ async def test_a_url_with_a_socket_works(redis_servers: Servers, tmp_path: Path)
     """The URL names a socket and a database number: an elector acquires the key."""
     socket = tmp_path / "redis.sock"
     redis_servers(unixsocket=str(socket))
-    assert await leads(f"unix://{socket}?db=3")
+    assert await elector_works(f"unix://{socket}?db=3")
 
 
 async def test_a_url_with_a_database_number_works(redis_server: RedisServer) -> None:
     """The URL names a database: an elector acquires the key; if Redis does not have that number, the error is final."""
-    assert await leads(f"redis://{HOST}:{redis_server.port}/15")
+    assert await elector_works(f"redis://{HOST}:{redis_server.port}/15")
     with pytest.raises(MigrationError, match="does not have the database number") as raised:
-        await leads(f"redis://{HOST}:{redis_server.port}/99")
+        await elector_works(f"redis://{HOST}:{redis_server.port}/99")
     assert type(raised.value) is MigrationError
 
 
@@ -46,6 +46,6 @@ async def test_a_url_with_tls_works(redis_servers: Servers, tmp_path: Path) -> N
     port = free_port()
     files = {"tls_cert_file": str(certificate), "tls_key_file": str(key), "tls_ca_cert_file": str(certificate)}
     redis_servers(tls_port=str(port), tls_auth_clients="no", **files)
-    assert await leads(f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificate}")
+    assert await elector_works(f"rediss://{HOST}:{port}/0?ssl_ca_certs={certificate}")
     with pytest.raises(AccessRefused, match=r"does not verify .* ssl_ca_certs"):
-        await leads(f"rediss://{HOST}:{port}/0")
+        await elector_works(f"rediss://{HOST}:{port}/0")

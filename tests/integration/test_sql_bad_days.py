@@ -232,25 +232,25 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def open_house(open_folder: Path) -> tuple[SqlitePlace, Path]:
+async def shared_database(open_folder: Path) -> tuple[SqlitePlace, Path]:
     """Return a database in that folder and a history with one pending revision."""
     place = SqlitePlace(open_folder / "shop.db")
     await instance(place.url, tree(open_folder, GROUND)).coordinator().become_ready()
     return place, tree(open_folder, GROUND, "pass")
 
 
-async def test_a_folder_without_write_permission_is_refused(open_house: tuple[SqlitePlace, Path]) -> None:
+async def test_a_folder_without_write_permission_is_refused(shared_database: tuple[SqlitePlace, Path]) -> None:
     """The process may write the database and not its folder: the error says that the lock file needs it."""
-    place, ini = open_house
+    place, ini = shared_database
     place.path.chmod(0o666)
     place.lock_file.unlink()
     with nobody():
         await refused(place.url, ini, PrivilegeMissing, "must be able to write the database's folder")
 
 
-async def test_a_read_only_sqlite_file_is_refused(open_house: tuple[SqlitePlace, Path]) -> None:
+async def test_a_read_only_sqlite_file_is_refused(shared_database: tuple[SqlitePlace, Path]) -> None:
     """The process can lock the file and not write the database: the error says to make it writable."""
-    place, ini = open_house
+    place, ini = shared_database
     place.path.chmod(0o444)
     place.lock_file.chmod(0o666)
     with nobody():
