@@ -1,4 +1,4 @@
-"""How long a hold that ends by time is trusted."""
+"""The time for which the leader trusts a hold that expires."""
 
 from api.migrations.electors.trust_window import TrustWindow
 

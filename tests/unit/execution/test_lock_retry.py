@@ -23,7 +23,7 @@ def first_five(lock_timeouts: LockTimeouts) -> list[float]:
 
 
 def test_the_first_timeouts_are_short() -> None:
-    """Two are short for the readers' sake; then the configured timeout repeats."""
+    """The first two lock timeouts are 0.3 and 0.6 s, and then the configured timeout repeats."""
     assert first_five(timeouts(2.0)) == [0.3, 0.6, 2.0, 2.0, 2.0]
     assert first_five(timeouts(30.0)) == [0.3, 0.6, 30.0, 30.0, 30.0]
 
@@ -128,7 +128,7 @@ def schedule(monkeypatch: pytest.MonkeyPatch) -> LockRetrySchedule:
 
 
 async def test_a_run_is_retried_until_it_acquires_its_lock(schedule: LockRetrySchedule) -> None:
-    """Each contended attempt is reported with its number and the pause that follows."""
+    """Each contended attempt is reported with its number and its pause, until the run acquires its table lock."""
     attempts = Attempts(3)
     await retry_while_contended(attempts.run, HEAD, schedule, attempts.report, attempts.pause)
     assert attempts.made == 4
@@ -138,7 +138,7 @@ async def test_a_run_is_retried_until_it_acquires_its_lock(schedule: LockRetrySc
 
 
 async def test_a_relative_request_is_not_retried_after_a_commit(schedule: LockRetrySchedule) -> None:
-    """`+2` again, after the first of the two revisions, would apply three."""
+    """A contended `+2` is not retried after its first revision committed, because it would apply three revisions."""
     attempts, request = Attempts(1, ("r1",)), MigrationRequest("upgrade", "+2")
     with pytest.raises(RevisionFailed, match=r"committed r1, .* target \+2 .*To fix: name") as raised:
         await retry_while_contended(attempts.run, request, schedule, attempts.report, attempts.pause)
@@ -146,14 +146,14 @@ async def test_a_relative_request_is_not_retried_after_a_commit(schedule: LockRe
 
 
 async def test_a_relative_request_without_a_commit_is_retried(schedule: LockRetrySchedule) -> None:
-    """The database is still at the revision that the target counts from."""
+    """A contended `-1` is retried if it has committed nothing."""
     attempts, request = Attempts(1), MigrationRequest("downgrade", "-1")
     await retry_while_contended(attempts.run, request, schedule, attempts.report, attempts.pause)
     assert attempts.made == 2
 
 
 async def test_without_the_lock_another_holder_retries(schedule: LockRetrySchedule) -> None:
-    """The error carries the pause that the next lock holder keeps."""
+    """A rollback released the lock: the error carries the pause, and the next lock holder retries."""
     attempts = Attempts(1)
     with pytest.raises(LockContended) as raised:
         await retry_while_contended(attempts.run, HEAD, schedule, attempts.report, attempts.pause, again=False)
