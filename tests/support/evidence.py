@@ -5,6 +5,7 @@ from typing import Any
 import asyncpg
 
 from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 HISTORY = "alembic_version_history"
 
@@ -81,6 +82,11 @@ def advisory_locks(url: str) -> int:
     rows = fetch_sync(url, f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {in_here}")
     count: int = rows[0][0]
     return count
+
+
+def until_unlocked(url: str) -> None:
+    """Wait until the server, asked directly, has no advisory lock in this database."""
+    wait_until(lambda: advisory_locks(url) == 0, "no advisory lock")
 
 
 def executing(url: str, words: str) -> bool:

@@ -195,6 +195,16 @@ def until_all_ready(instances: Sequence[Instance], seconds: float = 2 * WAIT_SEC
     wait_until(all_ready, f"{len(instances)} ready instances", seconds=seconds)
 
 
+def marks_in_logs(instances: list[Instance]) -> int:
+    """Return how often the instances have logged that they migrate."""
+    return sum(instance.log().count(MARK) for instance in instances)
+
+
+def roles(instance: Instance) -> list[tuple[str, str]]:
+    """Return role and name of each member of the fleet, as an instance shows it."""
+    return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
+
+
 def until_phase(instances: Sequence[Instance], phase: str, seconds: float = 2 * WAIT_SECONDS) -> None:
     """Wait until each instance says that it is in `phase`."""
     wait_until(lambda: all(i.phase() == phase for i in instances), f"{len(instances)} {phase}", seconds=seconds)

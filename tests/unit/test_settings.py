@@ -10,6 +10,7 @@ import pytest
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import OPEN_PATHS, MigrationSettings, default_instance
 from api.settings import Settings
+from tests.support.variables import variable
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 URL = "postgresql://u:geh3im@dbhost/d"
@@ -25,11 +26,6 @@ DEFAULTS = """
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hide the developer's own .env."""
     monkeypatch.chdir(tmp_path)
-
-
-def variable(field: str) -> str:
-    """Return the environment variable of a field of `MigrationSettings`."""
-    return field.upper() if field.endswith("database_url") else f"MIGRATION_{field.upper()}"
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:

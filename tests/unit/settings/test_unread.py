@@ -7,7 +7,7 @@ import pytest
 
 from api.migrations.settings import MigrationSettings
 from api.migrations.settings.unread import unread_settings, warn_of_unread_settings
-from tests.unit.test_settings import variable
+from tests.support.variables import variable
 
 VALUE = "geh3im"
 

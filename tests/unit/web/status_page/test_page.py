@@ -29,7 +29,7 @@ from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import routes
 from api.migrations.web.status_page import page as status_page
 from api.migrations.web.status_page.page import SHOWN, prefers_html, render
-from tests.unit.web.test_health import STATUS
+from tests.support.statuses import STATUS
 
 NOW = 1700000105.0
 EVIL = "<script>alert('1')</script>\"&\x1b[2J\u202e"
