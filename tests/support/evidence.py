@@ -1,4 +1,4 @@
-"""What the database says happened; the tests ask it and not a process."""
+"""What the database says happened: history, versions, marks, locks and sessions of a PostgreSQL database."""
 
 from typing import Any
 
@@ -27,7 +27,7 @@ def running(url: str) -> list[str]:
 
 
 def applied(url: str) -> list[str]:
-    """Return the revisions that upgrades applied, in order; a name that is there twice was applied twice."""
+    """Return the revisions that upgrades applied, in order; a name that occurs twice was applied twice."""
     rows = history(url)
     return [row["revision"] for row in rows if (row["direction"], row["outcome"]) == ("upgrade", "applied")]
 

@@ -23,7 +23,7 @@ from tests.support.waiting import FOREVER_SECONDS, wait_until
 from tests.support.warm import Process
 
 WAIT_SECONDS = FOREVER_SECONDS
-"""The limit for one thing to happen; nothing takes that long."""
+"""The time limit of one event in seconds; no event takes that long."""
 
 MARK = "Running migrations"
 """An instance that migrates logs this once; no other instance ever does."""
@@ -58,7 +58,7 @@ class Instance:
         self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
-        # without keep-alive: an open connection would be one more thing that can end at the wrong moment
+        # without keep-alive, because an open connection could end in the middle of a test
         limits = httpx.Limits(max_keepalive_connections=0)
         address, inside = (host.address, host.inside()) if host else (HOST, inside)
         url = f"http://{address}:{self.port}"

@@ -17,7 +17,7 @@ MATCHING = Policy(release="v2")
 PENDING = ("b", "c")
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))
 
-# state, and the action: without the lock, with it, as a job's waiter, after a failure seen without and with the lock
+# state, then the action without the lock, with it, behind a job, and after a failure without and with the lock
 TABLE = [
     (SchemaState.EMPTY, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),
     (SchemaState.BEHIND, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),

@@ -183,7 +183,7 @@ async def test_a_run_that_commits_despite_a_lost_hold_succeeds(database: Databas
     ("error", "told"),
     [
         (RevisionFailed("revision a failed", revision="a"), RevisionFailed),
-        # the session that was cut off is a consequence of the loss
+        # the lost connection is a consequence of the lost hold
         (DatabaseUnreachable("no connection while migrating"), HoldLost),
     ],
 )

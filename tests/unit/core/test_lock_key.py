@@ -15,7 +15,7 @@ from api.migrations.urls.database_url import DatabaseURL
 NAMES = 1_000_000
 DEFAULT = LockKey.derive("fastapi", "alembic_version", None)
 LONGEST = 64
-"""Characters: of a database's name in MySQL, and of the name that GET_LOCK takes; a longer one is an error."""
+"""The maximum number of characters in the name of a MySQL database and of a lock of GET_LOCK."""
 
 
 def test_the_lock_key_never_changes() -> None:

@@ -14,7 +14,7 @@ CODE = CodeRevisions({"a": frozenset()}, frozenset("a"))
 FIRST, SECOND = Holder("first", 11), Holder("second", 22)
 POLICY = Policy(wait_seconds=35, run_seconds=35)
 TAKEN_OVER_SECONDS = 13.0
-"""After the second line, and long enough before the third that who waits has looked again."""
+"""After the second line, and early enough for the waiter to read the lock status again before the third."""
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ async def test_a_waiter_logs_the_lock_holder_every_ten_seconds(
         re.search(r"; (\w+) \(pid \d+\) holds the lock.*; waited (\d+) s", line) for line in lines(caplog, "waiting")
     ]
     assert [match and match[1] for match in said] == ["first", "first", "second", "second"]
-    # each pause between two looks adds up to a second and a half
+    # a pause between two reads adds up to 1.5 s
     waited = [int(match[2]) for match in said if match]
     assert all(10 * number <= seconds <= 12 * number for number, seconds in enumerate(waited)), waited
 

@@ -36,13 +36,13 @@ LEADERS = read(KUBERNETES / "leader-election" / "deployment.yaml")
 APP_JOB, SERVICE = named(read(APP_SPEC)["jobs"], "migrate"), named(read(APP_SPEC)["services"], "api")
 
 TO_END_SECONDS = 5
-"""From SIGTERM to the end of the process: the rollback's limit, and as much again for server and interpreter."""
+"""The seconds from SIGTERM to the exit: twice the rollback's limit, to include server and interpreter."""
 
 HEALTH_CHECK_SECONDS = 9 * 10
-"""What App Platform allows a new instance by default."""
+"""The seconds that App Platform allows a new instance by default."""
 
 LONGEST_JOB_SECONDS = 30 * 60
-"""What App Platform allows a job by default."""
+"""The seconds that App Platform allows a job by default."""
 
 
 def one_try(own: MigrationSettings) -> float:

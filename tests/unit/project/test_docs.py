@@ -25,7 +25,7 @@ def test_every_link_leads_to_a_file(page: Path) -> None:
 
 
 LATER = {56, 57, 58, 59, 60, 61, 62, 63, 64, 65, 66, 67, 68, 69, 70, 77, 79, 80, 81}
-"""Faults that were found later, on histories and servers that nobody here wrote, and are shown."""
+"""Faults that were found later, on foreign histories and servers, and that a test shows."""
 
 
 def test_every_fault_has_a_row() -> None:

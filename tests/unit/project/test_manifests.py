@@ -25,7 +25,7 @@ from tests.support.manifests import (
 from tests.unit.project import app_spec
 
 OLDEST = "1.31"
-"""Where the Job's failure policy and the budget's eviction policy are stable."""
+"""The first version in which the Job's failure policy and the budget's eviction policy are stable."""
 
 APP = read(APP_SPEC)
 DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
