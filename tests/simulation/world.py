@@ -179,7 +179,7 @@ class World:
             return True
         recorded = any(row.error is not None or row.outcome == "half_applied" for row in self.database.history)
         out_of_time = self.session.may_run_out_of_time and "gave up after MIGRATION_WAIT_SECONDS" in str(instance.error)
-        # each instance may wait for a retry whose pause grows
+        # each instance may be left waiting for a next try that comes later and later
         return out_of_time or recorded or bool(self.database.losses)
 
 
