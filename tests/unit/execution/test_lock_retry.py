@@ -13,12 +13,12 @@ HEAD = MigrationRequest("upgrade", "head")
 
 
 def timeouts(lock_timeout_seconds: float = 2.0, idle_seconds: float = 60.0) -> LockTimeouts:
-    """The timeouts on a server that checks for deadlocks after a second."""
+    """Return the timeouts on a server that checks for deadlocks after 1 s."""
     return LockTimeouts.for_server(Limits(lock_timeout_seconds, 0.0, idle_seconds), DEADLOCK_SECONDS)
 
 
 def first_five(lock_timeouts: LockTimeouts) -> list[float]:
-    """The lock timeouts of the first five attempts, in seconds."""
+    """Return the lock timeouts of the first five attempts, in seconds."""
     return [lock_timeouts.timeout_for(attempt) for attempt in range(1, 6)]
 
 
@@ -35,7 +35,7 @@ def test_the_last_timeout_outlasts_the_deadlock_check(limit: float) -> None:
 
 
 def test_the_last_timeout_follows_the_server() -> None:
-    """A late deadlock check makes the last timeout longer; an early one leaves it as configured."""
+    """A late deadlock check of the server lengthens the last timeout, and an early one leaves it as configured."""
     assert LockTimeouts.for_server(Limits(2.0), 5.0).last_seconds == 5.5
     assert LockTimeouts.for_server(Limits(2.0), 0.01).last_seconds == 2.0
 
@@ -46,12 +46,12 @@ def test_no_timeout_is_longer_than_the_last() -> None:
 
 
 def test_no_limit_means_no_timeout() -> None:
-    """MIGRATION_LOCK_TIMEOUT_SECONDS=0 disables the timeout, as PostgreSQL's own 0 does."""
+    """MIGRATION_LOCK_TIMEOUT_SECONDS=0 disables the lock timeout, as PostgreSQL's own 0 does."""
     assert first_five(timeouts(0)) == [0.0] * 5
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    """The first is at most half a second, none exceeds thirty, and instances draw different ones."""
+    """The first pause is at most 0.5 s, no pause exceeds 30 s, and instances draw different pauses."""
     pauses = [[timeouts().delay(attempt) for _ in range(50)] for attempt in ATTEMPTS]
     assert all(0.05 <= pause <= 30 for each in pauses for pause in each)
     assert max(pauses[0]) <= 0.5
@@ -62,21 +62,21 @@ def test_pauses_grow_and_are_bounded() -> None:
 @pytest.mark.parametrize("limit", [0.0, 2.0])
 @pytest.mark.parametrize(("idle", "bound"), [(10, 5), (60, 30), (3600, 30), (0, 30)])
 def test_no_pause_outlasts_the_idle_limit(limit: float, idle: float, bound: float) -> None:
-    """The server terminates an idle session, and with it the lock: a pause is at most half of the limit."""
+    """A pause is at most half of the idle limit, at which the server would terminate the session and its lock."""
     lock_timeouts = timeouts(limit, idle)
     assert lock_timeouts.longest_delay_seconds == bound
     assert max(lock_timeouts.delay(attempt) for attempt in ATTEMPTS for _ in range(50)) <= bound
 
 
 def test_attempts_are_counted_for_each_revision() -> None:
-    """A contended revision waits longer next time; another one starts with the first timeout."""
+    """A contended revision waits longer at its next attempt, and another revision starts with the first timeout."""
     schedule = LockRetrySchedule(lambda revision: Limits(lock_timeout_seconds=2))
     assert [schedule.record_contention("slow")[0] for _ in range(2)] == [1, 2]
     assert [schedule.settings(name)["lock_timeout"] for name in ("slow", "other")] == ["2000ms", "300ms"]
 
 
 def test_a_revision_may_declare_its_own_limits() -> None:
-    """They set its last lock timeout and its statement timeout; the first lock timeouts stay short."""
+    """A revision's own limits set its last lock timeout and statement timeout; its first lock timeouts stay short."""
     own = {"patient": Limits(lock_timeout_seconds=30, statement_timeout_seconds=600)}
     schedule = LockRetrySchedule(lambda revision: own.get(revision, Limits()))
     assert schedule.settings("patient") == {"lock_timeout": "300ms", "statement_timeout": "600000ms"}
@@ -87,7 +87,7 @@ def test_a_revision_may_declare_its_own_limits() -> None:
 
 
 def test_the_limits_are_those_of_the_next_attempt() -> None:
-    """Only the lock timeout changes with the attempts."""
+    """From attempt to attempt only the lock timeout of a revision's limits changes."""
     schedule = LockRetrySchedule(lambda revision: Limits(2, 30, 40))
     for seconds in (0.3, 0.6, 2):
         assert schedule.limits("slow") == Limits(seconds, 30, 40)
@@ -122,7 +122,7 @@ class Attempts:
 
 @pytest.fixture
 def schedule(monkeypatch: pytest.MonkeyPatch) -> LockRetrySchedule:
-    """A schedule with pauses of at most 0.06 s."""
+    """Return a schedule with pauses of at most 0.06 s."""
     monkeypatch.setattr(LockTimeouts, "longest_delay_seconds", 0.06)
     return LockRetrySchedule(lambda revision: Limits(idle_seconds=0.12))
 
