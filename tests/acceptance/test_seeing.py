@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import evidence, project
 from tests.support.fakes import in_the_way
-from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.support.fleet import Instance, fleet, migrate, roles, until_all_ready, until_one_migrates
 from tests.support.servers import fetch_sync
 from tests.support.waiting import wait_until
 
@@ -34,11 +34,6 @@ def percent(instance: Instance) -> float | None:
     """Return how far the scan of an index build is by the health of an instance, or None while it shows none."""
     statement = (instance.health().get("progress") or {}).get("statement") or {}
     return statement["percent"] if statement.get("phase") == SCANNING else None
-
-
-def roles(instance: Instance) -> list[tuple[str, str]]:
-    """Return role and name of each member of the fleet, as an instance shows it."""
-    return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
 
 
 def test_each_instance_shows_the_whole_fleet(ledger_url: str, tmp_path: Path) -> None:
