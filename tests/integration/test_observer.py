@@ -31,7 +31,7 @@ UPDATE = 'op.execute("UPDATE t SET a = 2")'
 
 
 class Heard(ProgressReporter):
-    """Keeps what was said about each attempt that did not get its lock."""
+    """Keeps what was said about each attempt that did not acquire its table lock."""
 
     def __init__(self) -> None:
         super().__init__(Tracker())

@@ -66,7 +66,7 @@ EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqli
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose budget has ended may last as long as it takes to record that, however slow the machine is."""
-    monkeypatch.setattr(overrun, "FOREWARN_SECONDS", FOREVER_SECONDS)
+    monkeypatch.setattr(overrun, "RECORD_SECONDS", FOREVER_SECONDS)
 
 
 async def ending(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
@@ -107,7 +107,7 @@ async def test_the_rest_is_left_to_the_next_start(postgresql_place: PostgresPlac
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT, "pass")
     failure = await ending(place, ini)
     assert isinstance(failure, RevisionFailed)
-    assert "2 of 3 steps are committed and stay, and the next start goes on from there" in str(failure)
+    assert "2 of 3 steps are committed, and the next start continues from there" in str(failure)
     assert await ending(place, ini, "two") is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one"), ("r3", "applied", "two")]
 

@@ -92,7 +92,7 @@ async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: Mari
 async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
     """At the end of the budget, with a code of its own."""
     own.stop()
-    with pytest.raises(DatabaseUnreachable, match=f"gave up after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
+    with pytest.raises(DatabaseUnreachable, match=f"timed out after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
         await (
             instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=SECONDS, run_seconds=SECONDS)
             .coordinator()
@@ -137,7 +137,7 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
 
     try:
         freezing = asyncio.create_task(asyncio.to_thread(freeze))
-        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and what became of it is not known"):
+        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and its outcome is unknown"):
             await asyncio.wait_for(upgrade.coordinator().become_ready(), FOREVER_SECONDS)
         await freezing
     finally:

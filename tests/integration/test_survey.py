@@ -55,7 +55,7 @@ def plain_role(server: Server, database_url: str) -> Iterator[str]:
 async def test_nobody_is_there(database_url: str) -> None:
     """An empty look is no error."""
     assert await look(database_url) == LockStatus()
-    assert str(LockStatus()) == "nobody holds the lock"
+    assert str(LockStatus()) == "no session holds the lock"
 
 
 async def test_a_build_that_waits_for_a_transaction(database_url: str, plain_role: str, tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ async def test_a_build_that_waits_for_a_transaction(database_url: str, plain_rol
     )
     (way,) = seen.blocked_by
     assert (way.pid, way.application, way.state) == (pid, "nightly-report", "idle in transaction")
-    assert "in the way until its transaction ends" in str(seen)
+    assert "blocks the migration until its transaction ends" in str(seen)
     assert seen.grant is None
     assert other.holder is not None
     assert (other.statement, other.grant) == (None, f"GRANT pg_read_all_stats TO {ROLE}")

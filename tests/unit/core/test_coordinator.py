@@ -126,7 +126,7 @@ async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database
     async def contended_twice(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) > 2:
             return await apply_all(session, request, listener)
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 7
         raise error
 
@@ -141,13 +141,13 @@ async def test_the_wait_budget_ends_such_tries(database: Database) -> None:
     """With what was in the way, and nothing held."""
 
     async def contended(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 30
         raise error
 
     database.work = contended
     instance = Instance(database, policy=Policy(wait_seconds=100, run_seconds=60))
-    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not get its lock")
+    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock")
     assert (len(database.runs), database.holder) == (5, None)
 
 

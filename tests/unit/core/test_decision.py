@@ -176,7 +176,7 @@ async def test_ahead_serves_with_its_message(database: Database) -> None:
 
 async def test_the_job_policy_never_locks(database: Database) -> None:
     """Waiting for a job, an instance does not even try."""
-    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "nobody holds")
+    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "no session holds")
     assert (database.tries, database.runs) == ([], [])
 
 
