@@ -14,11 +14,9 @@ class Clock(Protocol):
 
     def monotonic(self) -> float:
         """Return the seconds since an arbitrary start; they never decrease."""
-        ...
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
-        ...
 
 
 class SystemClock:

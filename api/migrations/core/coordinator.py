@@ -109,7 +109,7 @@ class Coordinator:
 
     async def _reach_heads(self) -> None:
         while self._scopes or self._inspect is not None:
-            if self._scopes and await self._with_session(self._reach_head):
+            if bool(self._scopes) and await self._with_session(self._reach_head):
                 self._scopes.pop(0)
             elif self._inspect is not None:
                 # without a session: env.py's imports may take a minute

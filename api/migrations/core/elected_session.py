@@ -108,17 +108,15 @@ class ElectedSession:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-                _refuse_stopped(task, lost.result())
+                # a run that finished, or failed by itself, before it was cancelled keeps its result
+                error = None if task.cancelled() else task.exception()
+                if task.cancelled() or isinstance(error, DatabaseUnreachable):
+                    raise HoldLost(
+                        f"{lost.result()}; the run was cancelled, and its uncommitted work is rolled back"
+                    ) from error
             task.result()
         finally:
             task.cancel()
             lost.cancel()
             # retrieves their exceptions, which asyncio would log otherwise
             await asyncio.gather(task, lost, return_exceptions=True)
-
-
-def _refuse_stopped(task: asyncio.Task[None], reason: str) -> None:
-    # a run that finished, or failed by itself, before it was cancelled keeps its result
-    error = None if task.cancelled() else task.exception()
-    if task.cancelled() or isinstance(error, DatabaseUnreachable):
-        raise HoldLost(f"{reason}; the run was cancelled, and its uncommitted work is rolled back") from error

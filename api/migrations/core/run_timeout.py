@@ -84,8 +84,10 @@ async def ran_out_of_time(
     try:
         message, half, after = await _recorded(session, status, run_seconds, request)
     except MigrationError as error:
-        unknown = f"revision {current} was cancelled, and its outcome is unknown ({error}): {_budget(run_seconds)}"
-        return DatabaseUnreachable(unknown) if isinstance(error, DatabaseUnreachable) else _failed(unknown, current)
+        unknown = f"revision {current} was cancelled, and its outcome is unknown ({error}): {_exceeded(run_seconds)}"
+        if isinstance(error, DatabaseUnreachable):
+            return DatabaseUnreachable(unknown)
+        return RevisionFailed(unknown, revision=current)
     if request.kind == "upgrade" and after.revisions - code.parents.keys():
         # another instance continued from what this run committed; the next read assesses that
         return None
@@ -95,7 +97,9 @@ async def ran_out_of_time(
     if 0 < progress.total <= applied or (request.kind == "upgrade" and not pending):
         return None
     if not undone:
-        return _failed(f"{_committed(applied, progress.total)}: {_budget(run_seconds)}", None)
+        steps = f"{applied} of {progress.total} steps are committed, and the next start continues from there"
+        outcome = steps if progress.total else "'./migrate.sh status' shows what it committed"
+        return RevisionFailed(f"the run was cancelled; {outcome}: {_exceeded(run_seconds)}", revision=None)
     # after retries, the time was spent waiting for another session's table lock
     kind = TableLockTimeout if progress.attempt is not None and not half else RevisionFailed
     return kind(message, revision=current)
@@ -117,25 +121,15 @@ async def _recorded(
     return message, half, await session.store.observe()
 
 
-def _failed(message: str, revision: str | None) -> RevisionFailed:
-    return RevisionFailed(message, revision=revision)
-
-
 def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
-    last = f"; last: {status.message}" if status.message else ""
-    repair = ". Repair the schema first, as './migrate.sh status' says" if half else ""
-    return f"revision {status.progress.current} was cancelled {extent}{last}: {_budget(run_seconds)}{repair}"
+    last = f" (last: {status.message})" if status.message else ""
+    repair = "; first repair the schema, as './migrate.sh status' says" if half else ""
+    return f"revision {status.progress.current} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
 
 
-def _committed(applied: int, total: int) -> str:
-    if not total:
-        return "the run was cancelled; './migrate.sh status' shows what it committed"
-    return f"the run was cancelled; {applied} of {total} steps are committed, and the next start continues from there"
-
-
-def _budget(run_seconds: float) -> str:
+def _exceeded(run_seconds: float, last: str = "") -> str:
     return (
-        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}. To fix: raise it (and "
+        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}{last}. To fix: raise it (and "
         "MIGRATION_WAIT_SECONDS), or run './migrate.sh upgrade' before the release"
     )

@@ -48,6 +48,11 @@ class CodeRevisions:
         applied = self.closure(database)
         return tuple(revision for revision in self.parents if revision not in applied)
 
+    def stamped(self, before: frozenset[str], heads: frozenset[str]) -> dict[str, frozenset[str]]:
+        """Return the revisions that a stamp from `before` to `heads` declares applied, with their parents."""
+        stamped = self.closure(heads) - self.closure(before) or heads
+        return {revision: self.parents.get(revision, frozenset()) for revision in stamped}
+
 
 @dataclass(frozen=True)
 class HalfApplied:
