@@ -164,22 +164,19 @@ def explain(schema: Schema) -> str:
 def repair_advice(half: HalfApplied) -> str:
     """Return the end of a message about a half-applied revision: its last statement, and the remedy."""
     last = f" (last statement: {half.statement})" if half.statement else ""
-    invalid = f". It left INVALID {', '.join(half.invalid_indexes)}" if half.invalid_indexes else ""
-    drops = f" ({_drops(half.invalid_indexes)})" if half.invalid_indexes else ""
+    steps = "To fix: correct the schema"
+    if half.invalid_indexes:
+        steps = f"{invalid_index_advice(half.invalid_indexes)}. Correct the rest of the schema"
     return (
-        f"{last}{invalid}. To fix: correct the schema by hand{drops}, then run './migrate.sh repair --rerun' (the next "
-        "upgrade runs the revision again) or './migrate.sh repair --stamp' (the revision counts as applied)"
+        f"{last}. {steps} by hand, then run './migrate.sh repair --rerun' (the next upgrade runs the revision again) "
+        "or './migrate.sh repair --stamp' (the revision counts as applied)"
     )
 
 
 def invalid_index_advice(invalid_indexes: Sequence[str]) -> str:
     """Return one line about INVALID indexes, with the statements that drop them."""
-    names = ", ".join(invalid_indexes)
-    return f"INVALID {names}: a concurrent build did not finish. To fix: {_drops(invalid_indexes)} then build again"
-
-
-def _drops(indexes: Sequence[str]) -> str:
-    return " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in indexes)
+    names, drops = ", ".join(invalid_indexes), " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
+    return f"INVALID {names}: a concurrent build did not finish. To fix: {drops} then build again"
 
 
 def _names(revisions: frozenset[str]) -> str:

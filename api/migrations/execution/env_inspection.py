@@ -24,7 +24,7 @@ from .env_options import VersionTable, agreed, merged, named
 from .env_script import execute, refuse_foreign
 from .env_search_path import chosen_schema
 from .revisions import Revisions
-from .statements import code, only_reads
+from .statements import only_reads, uncommented
 
 NOTHING = "SELECT 1 FROM (SELECT 1 AS a) t WHERE 1 = 0"
 
@@ -156,5 +156,5 @@ class _UnopenedConnection(sa.Connection):
 def _leave_out_changes(
     _connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
 ) -> tuple[str, Any]:
-    reads = only_reads(statement) or code(statement)[:4].upper() == "WITH"
+    reads = only_reads(statement) or uncommented(statement)[:4].upper() == "WITH"
     return (statement, parameters) if reads else (NOTHING, ())

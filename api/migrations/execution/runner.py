@@ -33,7 +33,7 @@ from .error_translation import contended, describe, lost, remedy, root, translat
 from .history_table import History, Outcome, RunAuthor
 from .migration_lock import MigrationLock
 from .revisions import Revisions, unknown
-from .steps import Plan, Steps
+from .steps import StepPlan, Steps
 from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,7 @@ class Runner:
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
         return Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
 
-    def surround(self, plan: Plan, steps: Steps) -> Plan:
+    def surround(self, plan: StepPlan, steps: Steps) -> StepPlan:
         """Return `plan` with the work around each step."""
         return self._memory.around(steps.surround(plan), each=not steps.lock.transaction_scoped)
 
@@ -159,7 +159,7 @@ class Runner:
         plan = self.surround(self._plan(request), steps)
         EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request.target)
 
-    def _plan(self, request: MigrationRequest) -> Plan:
+    def _plan(self, request: MigrationRequest) -> StepPlan:
         directory: Any = self.revisions.directory
         planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
         planner = planners.get(request.kind, directory._stamp_revs)

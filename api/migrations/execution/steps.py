@@ -23,8 +23,8 @@ from .migration_lock import MigrationLock
 from .statements import atomic, commits_by_itself, kind, only_reads
 from .transaction_watch import TransactionWatch
 
-Step = RevisionStep | StampStep
-Plan = Callable[[Any, MigrationContext | None], Iterable[Step]]
+AlembicStep = RevisionStep | StampStep
+StepPlan = Callable[[Any, MigrationContext | None], Iterable[AlembicStep]]
 
 
 class Steps:
@@ -74,10 +74,10 @@ class Steps:
             left = self.lock.invalid_indexes(self.connection) - attempt.invalid_before
             return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
 
-    def surround(self, plan: Plan) -> Plan:
+    def surround(self, plan: StepPlan) -> StepPlan:
         """Return `plan` with an attempt recorded before each step, and progress reported after it."""
 
-        def steps(heads: Any, context: MigrationContext | None) -> Iterator[Step]:
+        def steps(heads: Any, context: MigrationContext | None) -> Iterator[AlembicStep]:
             todo = list(plan(heads, context))
             if self.lock.transaction_scoped and context is not None:
                 # on the context, because a helper function of the revision may open the block
@@ -154,7 +154,7 @@ class Steps:
         if not info.is_stamp:
             self._listener.finished(revision)
 
-    def _checked(self, step: Step) -> Step:
+    def _checked(self, step: AlembicStep) -> AlembicStep:
         # before the version row changes, because outside a transaction that could not be rolled back
         migrate = step.migration_fn
 
