@@ -221,7 +221,7 @@ class Coordinator:
             await session.close()
             held = False
         except (DatabaseUnreachable, LockContended) as error:
-            self._retries.broken_off(error, self._scope.schema)
+            self._retries.count_interruption(error, self._scope.schema)
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))

@@ -11,7 +11,7 @@ class LockKey:
     """A 64-bit advisory lock key; advisory locks are per database, so the key does not depend on it."""
 
     value: int
-    """Signed, as `pg_try_advisory_lock(bigint)` takes it."""
+    """Signed, as in `pg_try_advisory_lock(bigint)`."""
 
     @classmethod
     def derive(cls, name: str, version_table: str, schema: str | None) -> LockKey:

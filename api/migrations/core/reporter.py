@@ -54,7 +54,7 @@ class ProgressReporter:
             message=None,
             lock_status=replace(status.lock_status, blocked_by=(), statement=None),
             progress=replace(status.progress, applied=done, current=None, attempt=None, next_try_at=None),
-            tally=replace(status.tally, step_seconds=(*status.tally.step_seconds, seconds)),
+            counters=replace(status.counters, step_seconds=(*status.counters.step_seconds, seconds)),
         )
         extra = {"event": "revision_applied", "revision": revision, "seconds": seconds}
         log.info("%s %s (%d of %d) in %.2f s", self._verb, revision, done, total, seconds, extra=extra)
@@ -72,8 +72,8 @@ class ProgressReporter:
         self._attempt, status = attempt, self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
         lock_status = replace(status.lock_status, blocked_by=tuple(blockers), statement=None)
-        tally = replace(status.tally, contended=status.tally.contended + 1)
-        self._tracker.note(message=message, progress=progress, lock_status=lock_status, tally=tally)
+        counters = replace(status.counters, contended=status.counters.contended + 1)
+        self._tracker.note(message=message, progress=progress, lock_status=lock_status, counters=counters)
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
     def observed(self, lock_status: LockStatus) -> None:
@@ -122,9 +122,9 @@ class ProgressReporter:
             recent=observed.recent,
         )
         if status.phase is not Phase.VERIFYING:
-            self.saw(shown)
+            self.infer_progress(shown)
 
-    def saw(self, schema: Schema) -> None:
+    def infer_progress(self, schema: Schema) -> None:
         """Infer the progress of another instance's run from the version table."""
         progress = self._tracker.status.progress
         if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND}:
@@ -136,5 +136,5 @@ class ProgressReporter:
             self._tracker.note(progress=replace(progress, applied=progress.total, current=None))
 
     def _count(self, result: str) -> None:
-        tally = self._tracker.status.tally
-        self._tracker.note(tally=replace(tally, runs=(*tally.runs, result)))
+        counters = self._tracker.status.counters
+        self._tracker.note(counters=replace(counters, runs=(*counters.runs, result)))

@@ -43,7 +43,7 @@ class Retries:
         while not await self._attempt(attempt):
             pass
 
-    def broken_off(self, error: DatabaseUnreachable | LockContended, schema: str | None = None) -> None:
+    def count_interruption(self, error: DatabaseUnreachable | LockContended, schema: str | None = None) -> None:
         """Count a run without a result, and its lost connection; `schema` is set if there are several."""
         if isinstance(error, ConnectionLost):
             self._losses[schema, error.revision] += 1

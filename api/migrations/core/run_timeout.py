@@ -62,7 +62,7 @@ async def settle_timeout(
     run_seconds: float,
 ) -> None:
     """Return if the cancelled run committed everything; otherwise record its outcome on `session`, and raise it."""
-    failure = await ran_out_of_time(session, tracker.status, run_seconds, request, code)
+    failure = await outcome_of_timeout(session, tracker.status, run_seconds, request, code)
     if failure is None:
         message = "Everything was committed when the run was cancelled after MIGRATION_RUN_SECONDS=%g"
         log.warning(message, run_seconds, extra={"event": "run_ended_late"})
@@ -74,7 +74,7 @@ async def settle_timeout(
     raise failure
 
 
-async def ran_out_of_time(
+async def outcome_of_timeout(
     session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest, code: CodeRevisions
 ) -> MigrationError | None:
     """Record the outcome of the cancelled run on `session`, and return it; None if everything is committed."""

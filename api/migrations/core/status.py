@@ -208,7 +208,7 @@ class Status:
     last_failure: float | None = None
     recent: tuple[Recorded, ...] = ()
     """The newest rows of the history table, newest first."""
-    tally: Counters = Counters()
+    counters: Counters = Counters()
     message: str | None = None
     """One line for people: what the instance waits for, or why it failed."""
 

@@ -17,9 +17,8 @@ log = logging.getLogger(__name__)
 
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
-_START_AGAIN = (
-    "To fix: start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
-)
+_START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
+_CHECK_DATABASE = "check that the database runs and that the URL names it, then start again"
 
 
 class WaitBudget:
@@ -57,8 +56,7 @@ class WaitBudget:
         message = self._waiting_message(schema, attempt_history, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
-            remedy = "" if "To fix:" in message else f". {_START_AGAIN}"
-            raise WaitTimeout(f"{self._timed_out}: {message}{remedy}")
+            raise WaitTimeout(self._timed_out(message))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.info("Waiting: %s", message, extra={"event": "waiting"})
@@ -72,7 +70,7 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise WaitTimeout(f"{self._timed_out}: {error}. {_START_AGAIN}")
+            raise WaitTimeout(self._timed_out(str(error)))
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
@@ -84,7 +82,7 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise DatabaseUnreachable(f"{self._timed_out}: {error}") from error
+            raise DatabaseUnreachable(self._timed_out(str(error), _CHECK_DATABASE)) from error
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
@@ -95,9 +93,9 @@ class WaitBudget:
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
-    @property
-    def _timed_out(self) -> str:
-        return f"timed out after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}"
+    def _timed_out(self, reason: str, remedy: str = _START_AGAIN) -> str:
+        to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
+        return f"timed out after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {reason}{to_fix}"
 
     async def _read_lock_status(self, session: MigrationSession) -> None:
         lock_status, progress = await session.lock_status(), self._tracker.status.progress

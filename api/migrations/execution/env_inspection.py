@@ -33,7 +33,7 @@ Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
 
 @dataclass(frozen=True)
 class Wanted:
-    """The version table and the options for Alembic that the settings ask for."""
+    """The version table and the options for Alembic that the settings name."""
 
     default: VersionTable
     """The version table if `env.py` names none."""
@@ -129,7 +129,7 @@ class _UnopenedConnection(sa.Connection):
         engine = create_async_engine(url, poolclass=sa.NullPool).sync_engine
         unopened: Any = SimpleNamespace(is_valid=False)
         super().__init__(engine, unopened)
-        # an invalidated connection asks its engine for another one at the next statement
+        # an invalidated connection gets another one from its engine at the next statement
         self.invalidate()
         setattr(engine, "raw_connection", partial(self._open, open_now))  # noqa: B010
         self._begun: sa.RootTransaction | None = None

@@ -39,7 +39,7 @@ class EnvMemory:
             migration_context.impl.memo = self._memo
             for step in plan(heads, migration_context):
                 yield step
-                # Alembic asks for the next step after it has committed this one
+                # Alembic requests the next step after it has committed this one
                 if each:
                     self.keep()
 

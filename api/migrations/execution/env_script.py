@@ -163,8 +163,8 @@ class _Loggers:
 
     def __init__(self) -> None:
         known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-        loggers = [one for one in known if isinstance(one, logging.Logger)]
-        self._states = [(one, one.disabled, one.level, one.propagate, one.handlers[:]) for one in loggers]
+        loggers = [logger for logger in known if isinstance(logger, logging.Logger)]
+        self._states = [(each, each.disabled, each.level, each.propagate, each.handlers[:]) for each in loggers]
 
     def restore(self) -> None:
         """Restore the state."""

@@ -82,7 +82,7 @@ def blocks_no_session(statement: str) -> bool:
     return _BLOCKS_NO_SESSION.match(uncommented(statement)) is not None
 
 
-def lift_limits_where_nobody_is_stalled(engine: sa.Engine) -> None:
+def lift_limits_where_no_session_is_blocked(engine: sa.Engine) -> None:
     """Disable `lock_timeout` and `statement_timeout` for concurrent index builds and VALIDATE CONSTRAINT.
 
     They wait for other transactions without blocking readers or writers, and may take long; a concurrent build that

@@ -70,7 +70,7 @@ async def test_lost_once_in_each_revision_it_goes_on(database: Database) -> None
     """The losses of one revision do not count for another."""
     instance = await start(database, Losing(["a", "b"]))
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
     assert database.failures == []
 
 
@@ -84,7 +84,7 @@ def test_each_schema_counts_its_own_losses() -> None:
     retries = Retries(WaitBudget(tracker, Policy(), clock), ProgressReporter(tracker), record)
     losses = [(schema, lost("a")) for schema in ("one", "two", "one")]
     for schema, loss in losses:
-        retries.broken_off(loss, schema)
+        retries.count_interruption(loss, schema)
     assert [loss.repeated for _, loss in losses] == [False, False, True]
 
 
@@ -102,7 +102,7 @@ async def test_lost_twice_in_one_revision_it_has_failed(database: Database, act:
     assert [past.error for _, past in database.failures] == [str(failed.value)]
     status = instance.tracker.status
     assert (status.phase, status.message, database.holder) == (Phase.FAILED, str(failed.value), None)
-    assert (status.tally.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
+    assert (status.counters.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
 
 
 async def test_instances_that_wait_do_not_repeat_it(database: Database) -> None:
@@ -128,7 +128,7 @@ async def test_committed_after_all_it_is_no_failure(database: Database) -> None:
 
     instance = await start(database, committed)
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
 
 
 async def test_a_downgrade_has_failed_where_its_revision_is_still_there(database: Database) -> None:

@@ -7,7 +7,7 @@ import pytest
 from api.migrations.core.decision import AttemptHistory, Policy
 from api.migrations.core.protocols import Kind, MigrationRequest, ProgressListener
 from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.run_timeout import ran_out_of_time
+from api.migrations.core.run_timeout import outcome_of_timeout
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
 from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
@@ -72,7 +72,7 @@ def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
 
 async def read_schema(tracker: Tracker, session: Beside, kind: Kind = "upgrade", target: str = "head") -> object:
     """What it comes to."""
-    return await ran_out_of_time(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
+    return await outcome_of_timeout(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
 
 
 async def test_what_is_there_is_no_failure() -> None:
@@ -126,10 +126,10 @@ async def test_the_tries_of_another_are_not_its_own() -> None:
     """Only whoever lacked a table lock himself is told to try again; the exit code says so."""
     tracker, empty = Tracker(), compare_with_build(Observed(), CODE, {})
     reporter = ProgressReporter(tracker)
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     tracker.move(Phase.CHECKING)
     await WaitBudget(tracker, Policy(), FakeClock()).wait(BesideAPause(), empty, AttemptHistory())
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     assert tracker.status.progress.attempt == 3
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
