@@ -50,7 +50,7 @@ def url(text: str) -> dict[str, str]:
 NOWHERE = url(f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere")
 HERE = url("postgresql://postgres@{server}/{database}")
 BRIEFLY = ("upgrade", "--timeout", LIMIT)
-GAVE_UP = f"gave up after MIGRATION_WAIT_SECONDS={LIMIT}"
+GAVE_UP = f"timed out after MIGRATION_WAIT_SECONDS={LIMIT}"
 
 SETTINGS = {
     "no DATABASE_URL": Bad("DATABASE_URL is not set. To fix: set it to postgresql://"),

@@ -104,7 +104,7 @@ def test_wait_never_migrates(database_url: str) -> None:
     """No process migrates: `wait` times out with exit code 4, says that no session holds the lock, and runs nothing."""
     code, output = migrate("wait", "--timeout", f"{scaled(1):g}", url=database_url)
     assert code == 4, output
-    assert f"{len(ALL)} pending; nobody holds the lock" in output
+    assert f"{len(ALL)} pending; no session holds the lock" in output
     assert MARK not in output
     assert evidence.versions(database_url) == []
 

@@ -175,7 +175,7 @@ def test_a_blocked_revision_is_retried(place: Place, tmp_path: Path) -> None:
     assert migrate("upgrade", "ground", url=place.url, ini=ini, **place.settings)[0] == 0
     with start_migrate("upgrade", url=place.url, ini=ini, **place.settings) as upgrade:
         with portable.another_session_blocks(place):
-            wait_for(upgrade, "did not get its lock (attempt 2)")
+            wait_for(upgrade, "did not acquire its table lock (attempt 2)")
         code, output = finish(upgrade)
     assert code == 0, output
     assert_once(place, ini)
@@ -190,7 +190,7 @@ def test_a_blocked_revision_times_out(place: Place, tmp_path: Path) -> None:
         code, output = migrate("upgrade", url=place.url, ini=ini, **place.settings, **limits)
         assert code == 4, output
         assert "revision noted was cancelled and rolled back" in output
-        assert "noted did not get its lock" in output
+        assert "noted did not acquire its table lock" in output
         assert place.lock_is_free()
     assert marks(place) == ["ground"]
     assert migrate("upgrade", url=place.url, ini=ini, **place.settings)[0] == 0

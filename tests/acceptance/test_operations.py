@@ -128,7 +128,7 @@ def test_an_upgrade_replaces_a_job_that_never_ran(ledger_url: str, tmp_path: Pat
     ini = project.make_history(tmp_path, project.quick())
     with fleet(2, ledger_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
         until_phase(instances, "waiting")
-        assert "nobody holds the lock" in instances[0].health()["message"]
+        assert "no session holds the lock" in instances[0].health()["message"]
         works(upgrade, ledger_url, ini)
         until_all_ready(instances)
 

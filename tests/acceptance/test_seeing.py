@@ -68,7 +68,7 @@ async def test_the_blocking_session_is_shown_everywhere(ledger_url: str, tmp_pat
             code, output = migrate("status", url=ledger_url, ini=ini)
             assert code == 0, output
             assert f"{way}" in output
-            assert "in the way of AccessExclusiveLock on accounts" in output
+            assert "blocks AccessExclusiveLock on accounts" in output
             await blocker.close()
             until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["blocked"]
@@ -102,7 +102,7 @@ async def test_the_blocking_session_is_shown_between_two_attempts(ledger_url: st
             code, output = migrate("status", url=ledger_url, ini=ini)
             assert code == 0, output
             assert f"held by {migrator.name} (pid " in output
-            assert ": attempt 1 did not get its lock, the next one is in " in output
+            assert ": attempt 1 did not acquire its table lock, the next one is in " in output
             assert way in output
             code, output = migrate("history", url=ledger_url, ini=ini)
             assert "blocked_by" not in output

@@ -22,7 +22,9 @@ async def upgraded_past_a_lock(url: str, ini: Path, waits: str) -> None:
     async with in_the_way(url, "SELECT * FROM busy", "report") as report:
         start = asyncio.create_task(assembled(url, ini, lock_timeout_seconds=0.3).coordinator().become_ready())
         retried = lambda: "retried" in outcomes(url, waits)  # noqa: E731 - one line is all it is
-        await asyncio.to_thread(wait_until, retried, "a try that did not get its lock", seconds=FOREVER_SECONDS)
+        await asyncio.to_thread(
+            wait_until, retried, "a try that did not acquire its table lock", seconds=FOREVER_SECONDS
+        )
         await report.execute("ROLLBACK")
         await start
 

@@ -21,7 +21,7 @@ with op.get_context().autocommit_block():
     op.execute("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS wanted ON t (a)")
 """
 IDEMPOTENT = "idempotent = True\n"
-NAMED = "INVALID wanted: a concurrent build did not finish; DROP INDEX CONCURRENTLY wanted;"
+NAMED = "INVALID wanted: a concurrent build did not finish. To fix: DROP INDEX CONCURRENTLY wanted;"
 
 
 @pytest.fixture

@@ -66,7 +66,7 @@ EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqli
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a run that has timed out record that for as long as a slow machine needs."""
-    monkeypatch.setattr(overrun, "FOREWARN_SECONDS", FOREVER_SECONDS)
+    monkeypatch.setattr(overrun, "RECORD_SECONDS", FOREVER_SECONDS)
 
 
 async def start_error(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
@@ -111,7 +111,7 @@ async def test_a_timeout_during_a_commit_leaves_later_revisions_pending(
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT, "pass")
     failure = await start_error(place, ini)
     assert isinstance(failure, RevisionFailed)
-    assert "2 of 3 steps are committed and stay, and the next start goes on from there" in str(failure)
+    assert "2 of 3 steps are committed, and the next start continues from there" in str(failure)
     assert await start_error(place, ini, "two") is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one"), ("r3", "applied", "two")]
 

@@ -96,7 +96,7 @@ async def test_an_instance_times_out_on_a_server_that_stays_down(
 ) -> None:
     """The server stays down: the instance times out after MIGRATION_WAIT_SECONDS with exit code 5."""
     own.stop()
-    with pytest.raises(DatabaseUnreachable, match=f"gave up after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
+    with pytest.raises(DatabaseUnreachable, match=f"timed out after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
         await (
             instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=SECONDS, run_seconds=SECONDS)
             .coordinator()
@@ -141,7 +141,7 @@ async def test_a_run_on_a_server_that_freezes_times_out(
 
     try:
         freezing = asyncio.create_task(asyncio.to_thread(freeze))
-        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and what became of it is not known"):
+        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and its outcome is unknown"):
             await asyncio.wait_for(upgrade.coordinator().become_ready(), FOREVER_SECONDS)
         await freezing
     finally:

@@ -55,7 +55,7 @@ def plain_role(server: Server, database_url: str) -> Iterator[str]:
 async def test_lock_status_is_empty_without_a_lock_holder(database_url: str) -> None:
     """No session holds the lock: the status is empty and raises no error."""
     assert await status_for(database_url) == LockStatus()
-    assert str(LockStatus()) == "nobody holds the lock"
+    assert str(LockStatus()) == "no session holds the lock"
 
 
 async def test_lock_status_names_the_session_that_blocks_an_index_build(
@@ -78,7 +78,7 @@ async def test_lock_status_names_the_session_that_blocks_an_index_build(
     )
     (way,) = seen.blocked_by
     assert (way.pid, way.application, way.state) == (pid, "nightly-report", "idle in transaction")
-    assert "in the way until its transaction ends" in str(seen)
+    assert "blocks the migration until its transaction ends" in str(seen)
     assert seen.grant is None
     assert other.holder is not None
     assert (other.statement, other.grant) == (None, f"GRANT pg_read_all_stats TO {ROLE}")

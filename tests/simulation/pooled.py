@@ -58,7 +58,7 @@ class PooledSession(Session):
         if self.chance.random() < CONTENDED:
             await backend.execute(self.chance.choice([0.3, 0.6, 2.0]))
             self._roll_back(backend)
-            error = LockContended(f"{revision} did not get its lock", revision)
+            error = LockContended(f"{revision} did not acquire its table lock", revision)
             error.pause_seconds = self.chance.uniform(0, 2)
             raise error
         await backend.execute(self.release.seconds[revision])

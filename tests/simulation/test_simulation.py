@@ -53,7 +53,7 @@ def test_a_seed_replays_exactly() -> None:
 class _NoSecondLook(Coordinator):
     """A bug: the schema that was read before the lock was acquired is used under the lock."""
 
-    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
+    async def _migrate_if_needed(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
         await self._migrate(session, MigrationRequest("upgrade", "head"))
         schema = await self._verify()
         await session.unlock()

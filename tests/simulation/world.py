@@ -178,9 +178,9 @@ class World:
         if isinstance(instance.error, SchemaRefused) and self.database.begun_again:
             return True
         recorded = any(row.error is not None or row.outcome == "half_applied" for row in self.database.history)
-        out_of_time = self.session.may_run_out_of_time and "gave up after MIGRATION_WAIT_SECONDS" in str(instance.error)
+        timed_out = "timed out after MIGRATION_WAIT_SECONDS" in str(instance.error)
         # each instance may be left waiting for a next try that comes later and later
-        return out_of_time or recorded or bool(self.database.losses)
+        return (self.session.may_run_out_of_time and timed_out) or recorded or bool(self.database.losses)
 
 
 class _Watched(Tracker):

@@ -19,8 +19,8 @@ from ..errors import DatabaseUnreachable, LockContended
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.lock_retry import LockRetrySchedule, retry_while_contended
+from ..execution.migration_lock import MigrationLock
 from ..execution.runner import Runner
-from ..execution.steps import MigrationLock
 from ..runtime.cancellation import to_the_end
 from .sql_store import SqlStore, answered
 

@@ -12,7 +12,7 @@ from .env_options import Pass, merged, named
 from .env_script import execute, refuse_foreign
 from .env_search_path import chosen_schema
 from .revisions import Revisions
-from .steps import Plan
+from .steps import StepPlan
 
 
 class EnvRun:
@@ -30,7 +30,7 @@ class EnvRun:
         self._only = only
         self._skips = False
 
-    def run(self, plan: Plan, target: str) -> None:
+    def run(self, plan: StepPlan, target: str) -> None:
         """Run the plan's steps.
 
         Raises:

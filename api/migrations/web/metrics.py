@@ -164,17 +164,17 @@ def _runs(status: Status) -> Metric:
     words = "Runs that this instance began, by how they ended; an interrupted one lost its session or the lock."
     family = CounterMetricFamily("migration_runs_total", words, labels=["result"])
     for result in RESULTS:
-        family.add_metric([result], status.tally.runs.count(result))
+        family.add_metric([result], status.counters.runs.count(result))
     return family
 
 
 def _contended(status: Status) -> Metric:
     words = "Steps of this instance's runs that did not get a table's lock and were rolled back."
-    return CounterMetricFamily("migration_lock_contended_total", words, status.tally.contended)
+    return CounterMetricFamily("migration_lock_contended_total", words, status.counters.contended)
 
 
 def _steps(status: Status) -> Metric:
-    took = status.tally.step_seconds
+    took = status.counters.step_seconds
     buckets = [(str(bound), float(sum(each <= bound for each in took))) for bound in STEP_BUCKETS_SECONDS]
     buckets.append(("+Inf", float(len(took))))
     words = "How long each revision took that this instance ran to its end."

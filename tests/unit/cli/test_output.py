@@ -72,7 +72,7 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         "lock 0x01: held by web-1 (pid 4242, state hidden): CREATE INDEX CONCURRENTLY, building index 42 % for 7 s"
         in text
     )
-    assert "pid 77 (reports, user app, idle in transaction for 12 s) in the way of ShareLock on t" in text
+    assert "pid 77 (reports, user app, idle in transaction for 12 s) blocks ShareLock on t" in text
     assert "session: waiting web-2 (pid 4243)" in text
     assert "GRANT pg_read_all_stats TO app" in text
     output.show(result, as_json=True)

@@ -126,7 +126,7 @@ async def test_a_contended_run_behind_a_pooler_is_retried_after_a_pause(database
     async def contended_twice(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) > 2:
             return await apply_all(session, request, listener)
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 7
         raise error
 
@@ -141,13 +141,13 @@ async def test_a_contended_run_behind_a_pooler_times_out(database: Database) -> 
     """Every retry behind a pooler is contended: the instance times out, names the revision, and holds no lock."""
 
     async def contended(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 30
         raise error
 
     database.work = contended
     instance = Instance(database, policy=Policy(wait_seconds=100, run_seconds=60))
-    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not get its lock")
+    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock")
     assert (len(database.runs), database.holder) == (5, None)
 
 

@@ -176,7 +176,7 @@ async def test_an_instance_serves_a_schema_ahead_of_its_build(database: Database
 
 async def test_an_instance_that_waits_for_a_job_never_tries_the_lock(database: Database) -> None:
     """The job does not run: an instance that waits for it times out without trying the lock."""
-    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "nobody holds")
+    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "no session holds")
     assert (database.tries, database.runs) == ([], [])
 
 

@@ -70,7 +70,7 @@ async def test_a_loss_in_each_of_two_revisions_is_retried(database: Database) ->
     """Two revisions lose the connection once each: the instance retries both times and becomes ready."""
     instance = await start(database, Losing(["a", "b"]))
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
     assert database.failures == []
 
 
@@ -84,7 +84,7 @@ def test_each_schema_counts_its_own_losses() -> None:
     retries = Retries(WaitBudget(tracker, Policy(), clock), ProgressReporter(tracker), record)
     losses = [(schema, lost("a")) for schema in ("one", "two", "one")]
     for schema, loss in losses:
-        retries.broken_off(loss, schema)
+        retries.count_interruption(loss, schema)
     assert [loss.repeated for _, loss in losses] == [False, False, True]
 
 
@@ -102,7 +102,7 @@ async def test_a_revision_that_loses_the_connection_twice_fails(database: Databa
     assert [past.error for _, past in database.failures] == [str(failed.value)]
     status = instance.tracker.status
     assert (status.phase, status.message, database.holder) == (Phase.FAILED, str(failed.value), None)
-    assert (status.tally.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
+    assert (status.counters.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
 
 
 async def test_waiters_do_not_repeat_a_revision_that_lost_the_connection_twice(database: Database) -> None:
@@ -128,7 +128,7 @@ async def test_a_revision_that_committed_before_the_second_loss_has_not_failed(d
 
     instance = await start(database, committed)
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
 
 
 async def test_a_downgrade_that_loses_the_connection_twice_fails(database: Database) -> None:

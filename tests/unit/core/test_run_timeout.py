@@ -7,7 +7,7 @@ import pytest
 from api.migrations.core.decision import AttemptHistory, Policy
 from api.migrations.core.protocols import Kind, MigrationRequest, ProgressListener
 from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.run_timeout import ran_out_of_time
+from api.migrations.core.run_timeout import outcome_of_timeout
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
 from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
@@ -72,7 +72,7 @@ def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
 
 async def read_schema(tracker: Tracker, session: Beside, kind: Kind = "upgrade", target: str = "head") -> object:
     """Return the error of the timed-out run, or None."""
-    return await ran_out_of_time(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
+    return await outcome_of_timeout(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
 
 
 async def test_a_timed_out_run_that_committed_everything_has_not_failed() -> None:
@@ -103,14 +103,14 @@ async def test_a_timed_out_run_with_an_unreachable_database_has_an_unknown_outco
     """The run times out and the database does not answer: the error says that the outcome is unknown."""
     failure = await read_schema(at("r2", "r2"), Beside(error=DatabaseUnreachable("no answer")))
     assert isinstance(failure, DatabaseUnreachable)
-    assert "what became of it is not known (no answer)" in str(failure)
+    assert "its outcome is unknown (no answer)" in str(failure)
 
 
 async def test_a_run_that_times_out_between_two_steps_records_no_failed_revision() -> None:
     """The run times out between two revisions: the error counts the committed ones, and no revision is recorded."""
     session = Beside("r1")
     failure = await read_schema(at(None, "r1", "r2", finished=1), session)
-    assert "1 of 2 steps are committed and stay" in str(failure)
+    assert "1 of 2 steps are committed" in str(failure)
     assert session.recorded == []
 
 
@@ -119,17 +119,17 @@ async def test_a_command_that_times_out_before_its_first_step_has_failed(kind: K
     """A command times out before its first step: it fails and refers to `./migrate.sh status`."""
     failure = await read_schema(at(None), Beside("r1"), kind, "r1")
     assert isinstance(failure, RevisionFailed)
-    assert "look with './migrate.sh status'" in str(failure)
+    assert "'./migrate.sh status' shows what it committed" in str(failure)
 
 
 async def test_only_an_instance_s_own_contention_makes_a_table_lock_timeout() -> None:
     """A run times out: it raises TableLockTimeout only after contention of its own, not after another instance's."""
     tracker, empty = Tracker(), compare_with_build(Observed(), CODE, {})
     reporter = ProgressReporter(tracker)
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     tracker.move(Phase.CHECKING)
     await WaitBudget(tracker, Policy(), FakeClock()).wait(BesideAPause(), empty, AttemptHistory())
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     assert tracker.status.progress.attempt == 3
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")

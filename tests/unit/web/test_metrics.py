@@ -77,7 +77,7 @@ FULL = Status(
     waiting_since=950.0,
     last_success=700.0,
     last_failure=800.0,
-    tally=Counters(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
+    counters=Counters(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
 )
 
 

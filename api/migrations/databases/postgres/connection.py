@@ -21,7 +21,7 @@ from sqlalchemy.sql.compiler import IdentifierPreparer
 from ...core.protocols import ANSWER_SECONDS
 from ...execution.dialects import stores
 from ...execution.error_translation import sqlstate
-from ...execution.limits import Limits, lift_limits_where_nobody_is_stalled
+from ...execution.limits import Limits, lift_limits_where_no_session_is_blocked
 from ...urls.database_url import DatabaseURL
 
 _PROBES = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
@@ -100,7 +100,7 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
         "postgresql+asyncpg://", creator=creator, poolclass=StaticPool, isolation_level=isolation_level
     )
     stores(engine.sync_engine.dialect, partial(encodings, connection))
-    lift_limits_where_nobody_is_stalled(engine.sync_engine)
+    lift_limits_where_no_session_is_blocked(engine.sync_engine)
     return engine
 
 

@@ -45,7 +45,7 @@ from ...errors import ConfigurationError, HoldLost, MigrationError
 from ...urls.database_url import REDIS_EXAMPLE
 from ..trust_window import TrustWindow
 from .checks import examine
-from .errors import describe, translate
+from .errors import describe, translate_redis
 from .hold import KeyHold
 
 log = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ TRUSTED_PART = 5 / 6
 """Of the ttl. The rest covers clocks that run at different speeds, and the COMMIT after a confirmation."""
 RENEWALS_PER_TTL = 4
 RETRIES_PER_TTL = 20
-ANSWER_SECONDS = 2.0
+REDIS_ANSWER_SECONDS = 2.0
 """Limit of one request to Redis with its connection; a fifth of the ttl if that is less."""
 
 
@@ -78,7 +78,7 @@ class RedisElector:
         self._instance = instance
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        self._answer_seconds = min(ANSWER_SECONDS, ttl_seconds / 5)
+        self._answer_seconds = min(REDIS_ANSWER_SECONDS, ttl_seconds / 5)
         self._options = _options(url, self._answer_seconds)
         self._redis: Redis | None = None
         self._hold = self._new_hold()
@@ -148,7 +148,7 @@ class RedisElector:
             async with asyncio.timeout(self._answer_seconds):
                 yield
         except (RedisError, OSError) as error:
-            raise translate(error, doing) from error
+            raise translate_redis(error, doing) from error
 
     async def _acquired(self, hold: KeyHold) -> bool:
         # an earlier SET without an answer may have stored the token already

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from api.migrations.electors.kubernetes import lease as lease_record
-from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
+from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings, ObservedLease, Step, next_step
 
 ME, OTHER, NOW = "me_1", "other_2", 500.0
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -47,16 +47,16 @@ def test_the_record_decides_whether_a_candidate_may_acquire_it(
     record: LeaseRecord | None, observed: ObservedLease, step: Step
 ) -> None:
     """A candidate may acquire, renew or must wait, by the record and by how long it observed it unchanged."""
-    assert decide(record, observed, NOW, ME)[0] is step
+    assert next_step(record, observed, NOW, ME)[0] is step
 
 
 def test_an_observation_counts_from_the_last_change() -> None:
     """A candidate that reads an unchanged record again does not restart its observation time."""
-    _, first = decide(HELD, ObservedLease(), 100.0, ME)
+    _, first = next_step(HELD, ObservedLease(), 100.0, ME)
     assert first == ObservedLease(HELD, 100.0)
-    assert decide(HELD, first, 110.0, ME)[1] == first
-    assert decide(RENEWED, first, 112.0, ME)[1] == ObservedLease(RENEWED, 112.0)
-    assert decide(None, first, 112.0, ME)[1].record is None
+    assert next_step(HELD, first, 110.0, ME)[1] == first
+    assert next_step(RENEWED, first, 112.0, ME)[1] == ObservedLease(RENEWED, 112.0)
+    assert next_step(None, first, 112.0, ME)[1].record is None
 
 
 def test_each_write_changes_holder_start_and_transitions() -> None:
