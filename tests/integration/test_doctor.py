@@ -212,7 +212,7 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
             return seen[-1][0] is Verdict.WARN
 
         await until(behind, "a standby that is behind", seconds=30)
-        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])
+        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration increases the lag", seen[-1][1])
 
 
 async def test_a_lease_is_left_alone(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

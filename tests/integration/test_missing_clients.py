@@ -85,7 +85,7 @@ def test_sqlite_has_no_schemas() -> None:
     )
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
-    assert "leave MIGRATION_VERSION_TABLE_SCHEMA unset" in line
+    assert "unset MIGRATION_VERSION_TABLE_SCHEMA" in line
 
 
 @pytest.mark.parametrize("package", ["_sqlite3", "fcntl"])

@@ -241,7 +241,7 @@ async def test_the_folder_takes_no_lock_file(open_house: tuple[SqlitePlace, Path
     place.path.chmod(0o666)
     place.lock_file.unlink()
     with nobody():
-        await refused(place.url, ini, PrivilegeMissing, "must be able to write the database's folder")
+        await refused(place.url, ini, PrivilegeMissing, "let this process write the database's folder")
 
 
 async def test_the_file_is_read_only(open_house: tuple[SqlitePlace, Path]) -> None:

@@ -177,7 +177,7 @@ def test_a_postgresql_url_is_left_to_its_driver() -> None:
 @pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory"])
 def test_a_database_in_memory_is_refused(text: str) -> None:
     """The migrations and the service would use different databases."""
-    with pytest.raises(ConfigurationError, match="each connection would have a database of its own"):
+    with pytest.raises(ConfigurationError, match="each connection would have its own"):
         DatabaseURL.parse(text)
 
 
