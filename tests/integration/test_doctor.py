@@ -198,7 +198,7 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
         assert {name: text for name, (verdict, text) in findings.items() if verdict is Verdict.FAIL} == {
             "server": findings["server"][1]
         }
-        assert ", but a standby: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
+        assert ", but a standby. To fix: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
         assert (await found(primary.superuser_url, ini))["replication"][0] is Verdict.OK
 
         monkeypatch.setattr(server_checks, "LAG_SECONDS", 0.5)
