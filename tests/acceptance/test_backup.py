@@ -262,7 +262,7 @@ async def test_a_lost_lock_terminates_pg_dump(ledger_url: str, tmp_path: Path) -
             await lunch.execute("ROLLBACK")
             code, output = finish(upgrade)
     assert code == 0, output
-    assert "at work without the lock" not in output, "it had to be ended by the next"
+    assert "they migrate without holding the lock" not in output, "it had to be ended by the next"
     assert len(backed_up(ledger_url)) == 1
     assert len(list(folder.iterdir())) == 2
     assert evidence.applied(ledger_url)[-1:] == ["quick"]

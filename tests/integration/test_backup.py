@@ -11,7 +11,7 @@ import pytest
 from api.migrations.assembly import Assembly
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.backups import pg_dump as dump
-from api.migrations.databases.backups.libpq import environment
+from api.migrations.databases.backups.pg_dump import environment
 from api.migrations.databases.postgres.connection import connect
 from api.migrations.errors import BackupFailed, DirectConnectionNeeded, MigrationError
 from api.migrations.execution.limits import Limits
@@ -134,7 +134,7 @@ async def test_a_table_that_pg_dump_cannot_read_fails_the_backup(
     ("body", "words"),
     [
         ('echo "cannot: $PGPASSWORD" >&2; echo more >&2; exit 3', "pg_dump failed (3): cannot: …"),
-        ("exit 4", "pg_dump failed (4): it did not say why"),
+        ("exit 4", "pg_dump failed (4): it gave no reason"),
         ("exit 0", "pg_restore failed (1)"),
         ('for last; do :; done; echo rubbish > "${last#--file=}"', "pg_restore failed (1)"),
         ('exec $real --schema-only "$@"', "has no data of alembic_version"),

@@ -196,7 +196,7 @@ async def test_doctor_fails_on_a_standby_and_warns_of_its_lag(tmp_path: Path, mo
         assert {name: text for name, (verdict, text) in findings.items() if verdict is Verdict.FAIL} == {
             "server": findings["server"][1]
         }
-        assert ", but a standby: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
+        assert ", but a standby. To fix: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
         assert (await found(primary.superuser_url, ini))["replication"][0] is Verdict.OK
 
         monkeypatch.setattr(server_checks, "LAG_SECONDS", 0.5)
@@ -210,7 +210,7 @@ async def test_doctor_fails_on_a_standby_and_warns_of_its_lag(tmp_path: Path, mo
             return seen[-1][0] is Verdict.WARN
 
         await until(behind, "a standby that is behind", seconds=30)
-        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])
+        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration increases the lag", seen[-1][1])
 
 
 async def test_doctor_does_not_change_a_lease(

@@ -15,7 +15,7 @@ async def test_a_revision_that_violates_a_foreign_key_is_rolled_back(sqlite_plac
     tables += 'op.execute("CREATE TABLE c (p integer references p)")\nop.execute("INSERT INTO c VALUES (7)")'
     ini = tree(tmp_path, tables)
     message = await failure(sqlite_place, ini)
-    assert "1 rows are left whose foreign key points at nothing (c -> p)" in message
+    assert "the revision leaves 1 rows whose foreign key references no row (c -> p)" in message
     assert not sqlite_place.has("c")
 
 
@@ -46,7 +46,7 @@ async def test_a_violation_in_a_table_without_rowid_is_found(sqlite_place: Sqlit
     sqlite_place.rows("CREATE TABLE c (k text primary key, p integer references p) WITHOUT ROWID")
     sqlite_place.rows("INSERT INTO c VALUES ('old', 7)")
     message = await failure(sqlite_place, tree(tmp_path, "op.execute(\"INSERT INTO c VALUES ('new', 8)\")"))
-    assert "1 rows are left whose foreign key points at nothing (c -> p)" in message
+    assert "the revision leaves 1 rows whose foreign key references no row (c -> p)" in message
     assert sqlite_place.rows("SELECT k FROM c") == [["old"]]
 
 
@@ -60,9 +60,9 @@ async def test_a_mismatched_foreign_key_is_skipped_with_one_warning(
     sqlite_place.rows("INSERT INTO legacy VALUES (7)")
     broken = 'op.execute("INSERT INTO c VALUES (7)")'
     message = await failure(sqlite_place, tree(tmp_path, GROUND, MARK.format("r2"), broken))
-    assert "foreign key points at nothing (c -> p)" in message
+    assert "foreign key references no row (c -> p)" in message
     assert outcomes(sqlite_place) == [("r1", "applied"), ("r2", "applied"), ("r3", "failed")]
     warned = [record for record in caplog.records if getattr(record, "event", "") == "foreign_keys_unchecked"]
     assert [record.getMessage().partition(":")[0] for record in warned] == [
-        "Foreign keys of legacy cannot be checked, and what revisions break there goes unnoticed"
+        "Cannot check the foreign keys of legacy, so their violations go unnoticed"
     ]

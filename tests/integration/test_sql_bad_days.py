@@ -245,7 +245,7 @@ async def test_a_folder_without_write_permission_is_refused(shared_database: tup
     place.path.chmod(0o666)
     place.lock_file.unlink()
     with nobody():
-        await refused(place.url, ini, PrivilegeMissing, "must be able to write the database's folder")
+        await refused(place.url, ini, PrivilegeMissing, "let this process write the database's folder")
 
 
 async def test_a_read_only_sqlite_file_is_refused(shared_database: tuple[SqlitePlace, Path]) -> None:

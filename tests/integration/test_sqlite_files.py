@@ -108,7 +108,7 @@ def test_a_reading_command_creates_no_file(tmp_path: Path, command: str) -> None
     code, lines = migrate(tmp_path, path, command, MIGRATION_BACKUP_DIR=str(tmp_path / "kept"), **waits)
     assert code == (1 if command == "doctor" else 5), lines
     if command != "doctor":
-        assert "there is no SQLite file misspelt.db" in lines[-1]
+        assert "the SQLite file misspelt.db of the URL does not exist" in lines[-1]
     assert not list(tmp_path.glob("misspelt*"))
 
 
@@ -127,6 +127,6 @@ def test_alembic_creates_the_file_only_for_autogenerate(tmp_path: Path) -> None:
     url, strategy = f"sqlite:///{tmp_path / 'shop.db'}", {"MIGRATION_STRATEGY": "advisory_lock"}
     code, output = alembic("current", url=url, ini=ini, **strategy)
     assert (code, (tmp_path / "shop.db").exists()) == (1, False), output
-    assert "there is no SQLite file shop.db" in output
+    assert "the SQLite file shop.db of the URL does not exist" in output
     alembic("check", url=url, ini=ini, **strategy)
     assert (tmp_path / "shop.db").exists()

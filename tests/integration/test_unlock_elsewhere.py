@@ -24,7 +24,7 @@ async def test_unlock_prints_the_statement_that_frees_the_lock(each_mysql_place:
     asking = assembled(each_mysql_place.url, tree(tmp_path, GROUND), "asking")
     with pytest.raises(LockHeld, match=r"run '(KILL \d+;)' on the server") as told:
         await commands.unlock(asking, Namespace(force=False))
-    assert "its process connects again" in str(told.value)
+    assert "Its process then connects" in str(told.value)
     each_mysql_place.rows(str(told.value).split("'")[1])
     await until_free(each_mysql_place)
     await holder.close()

@@ -147,7 +147,7 @@ class FakeSession:
     async def unlock(self) -> None:
         """Release the lock."""
         if not self._holds:
-            raise HoldLost("the lock was gone before it was given back")
+            raise HoldLost("the lock was already released before unlock")
         self.database.holder = None
 
     async def lock_status(self) -> LockStatus:

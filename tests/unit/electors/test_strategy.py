@@ -82,5 +82,5 @@ def test_a_sqlite_file_in_a_container_is_refused_unless_named(asked_for: str) ->
 
 def test_a_sqlite_file_that_is_mounted_alone_is_refused() -> None:
     """A SQLite file mounted without its folder is refused, because each container would have its own lock file."""
-    with pytest.raises(ConfigurationError, match=r"only the SQLite file itself is on a volume.*mount the folder"):
+    with pytest.raises(ConfigurationError, match=r"the SQLite file is on a volume, but its folder.*mount the folder"):
         refuse_unsafe(Strategy.AUTO, Placement("ext4", True, "overlay"))

@@ -177,7 +177,7 @@ def test_a_postgresql_url_for_sqlalchemy_names_only_the_driver() -> None:
 @pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory"])
 def test_a_database_in_memory_is_refused(text: str) -> None:
     """A SQLite database in memory is refused, because migrations and service would use different ones."""
-    with pytest.raises(ConfigurationError, match="each connection would have a database of its own"):
+    with pytest.raises(ConfigurationError, match="each connection would have its own"):
         DatabaseURL.parse(text)
 
 

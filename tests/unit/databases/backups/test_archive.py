@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.databases.backups.archive import CHECKSUM, PARTIAL, Archive
+from api.migrations.databases.backups.backup import CHECKSUM, PARTIAL, Archive
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
 HOUR = timedelta(hours=1)

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.databases.backups.archive import CHECKSUM, PARTIAL, Archive
-from api.migrations.databases.backups.backup import Backup
+from api.migrations.databases.backups.backup import CHECKSUM, PARTIAL, Archive, Backup
 from api.migrations.errors import BackupFailed
 from api.migrations.execution.history_table import History, RunAuthor
 

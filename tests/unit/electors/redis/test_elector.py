@@ -8,7 +8,7 @@ from redis import exceptions as theirs
 
 from api.migrations.electors.redis.checks import evicts
 from api.migrations.electors.redis.elector import RedisElector
-from api.migrations.electors.redis.errors import translate_redis
+from api.migrations.electors.redis.errors import migration_error
 from api.migrations.errors import AccessRefused, ConfigurationError, ElectorUnreachable, HoldLost, MigrationError
 
 TTL = 30.0
@@ -42,7 +42,7 @@ def test_an_error_of_redis_has_a_remedy_and_no_host(
     error: theirs.RedisError | OSError, kind: type[MigrationError], message: str
 ) -> None:
     """A transient error is retryable, a refusal is not, and neither repeats the client's text with the host."""
-    translated = translate_redis(error, "asking")
+    translated = migration_error(error, "asking")
     assert type(translated) is kind
     assert message in str(translated)
     assert "Redis" in str(translated)
@@ -54,7 +54,7 @@ def test_an_invalid_certificate_is_not_retried() -> None:
     error = theirs.ConnectionError("Error connecting to dbhost")
     error.__context__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
     error.__context__.verify_message = "self-signed certificate"
-    assert isinstance(translate_redis(error, "asking"), AccessRefused)
+    assert isinstance(migration_error(error, "asking"), AccessRefused)
 
 
 @pytest.mark.parametrize(
