@@ -29,7 +29,7 @@ def show(result: Result, *, as_json: bool, out: TextIO | None = None) -> bool:
     text = json.dumps(result.as_json(), default=_jsonable) if as_json else "\n".join(map(printable, result.lines()))
     error = deliver(text, out)
     if error is not None:
-        message = "The command is done, but could not write its result to standard output: %s"
+        message = "The command is done, but its result could not be written to standard output: %s"
         log.error(message, error.strerror, extra={"event": "result_not_written"})
     return error is None
 
@@ -120,7 +120,7 @@ class Parser(ArgumentParser):
         """Write the help to `file` (default: standard output)."""
         error = deliver(self.format_help().rstrip("\n"), file)
         if error is not None:
-            self.exit(1, f"could not write the help to standard output: {error.strerror}\n")
+            self.exit(1, f"The help could not be written to standard output: {error.strerror}\n")
 
 
 def _asked(question: str) -> str:
