@@ -86,7 +86,7 @@ def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
 
 def test_the_summary_at_head(tmp_path: Path) -> None:
     """When nobody had to migrate it says so."""
-    assert "The schema was at head already: nobody had to migrate." in summary([instance(tmp_path, 1, READY)])
+    assert "The schema was already at head: no instance migrated." in summary([instance(tmp_path, 1, READY)])
 
 
 def test_the_summary_praises_nobody_who_failed(tmp_path: Path) -> None:
