@@ -1,8 +1,8 @@
 """`./dev lock`: resolves the dependencies of pyproject.toml and pins them, with their own dependencies.
 
 It writes requirements.txt (the service) and requirements-dev.txt (the service and the tools) from one resolution, so
-that a package has one version in both. It runs with the oldest Python that the project supports, because newer Pythons can
-install that one's backports.
+that a package has one version in both. It runs with the oldest Python that the project supports, because newer Pythons
+can install that one's backports.
 """
 
 import json
