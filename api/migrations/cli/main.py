@@ -148,7 +148,7 @@ def _parser() -> argparse.ArgumentParser:
     add("history", commands.history).add_argument("--limit", type=_count, default=50, help="newest N (default 50)")
     add("status", commands.status)
     add("doctor", commands.doctor)
-    add("unlock", commands.unlock).add_argument("--force", action="store_true", help="even if it makes progress")
+    add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
