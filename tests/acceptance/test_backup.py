@@ -279,7 +279,7 @@ def test_old_backups_are_deleted(ledger_url: str, tmp_path: Path) -> None:
     notes = [row["note"].rpartition("/")[2] for row in backed_up(ledger_url)]
     assert kept == sorted(name for note in notes[1:] for name in (note, f"{note}.sha256"))
     code, output = migrate("upgrade", "--backup", url=ledger_url, ini=ini, **settings)
-    assert (code, "nothing was pending, so no backup was taken" in output) == (0, True), output
+    assert (code, "nothing was pending, so no backup was made" in output) == (0, True), output
     assert backups.files(folder) == kept
     assert len(backed_up(ledger_url)) == 3
 

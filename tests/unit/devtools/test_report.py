@@ -10,7 +10,7 @@ from devtools.report import Report, exited, last_run, read
 @pytest.mark.parametrize(
     ("body", "words"),
     [
-        ({"phase": "checking"}, "looking at the schema"),
+        ({"phase": "checking"}, "reading the schema"),
         ({"phase": "waiting", "lock": {"holder": {"instance": "api-2"}}}, "waiting for api-2"),
         ({"phase": "waiting", "lock": {"holder": None}}, "waiting"),
         ({"phase": "migrating", "progress": {"applied": 0, "total": 6, "current": "a1"}}, "migrating 1 of 6: a1"),

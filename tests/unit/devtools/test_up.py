@@ -86,7 +86,7 @@ def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
 
 def test_the_summary_at_head_says_that_nothing_was_migrated(tmp_path: Path) -> None:
     """The summary of a schema that was at head says that no instance migrated."""
-    assert "The schema was at head already: nobody had to migrate." in summary([instance(tmp_path, 1, READY)])
+    assert "The schema was already at head: no instance migrated." in summary([instance(tmp_path, 1, READY)])
 
 
 def test_the_summary_does_not_credit_a_failed_migrator(tmp_path: Path) -> None:
