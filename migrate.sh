@@ -1,10 +1,9 @@
 #!/bin/sh
-# python -m api.migrations, with the project's Python, from the project's folder. Arguments, exit code and signals pass.
+# Runs python -m api.migrations in the project's folder, with the project's Python. Arguments, exit code and signals pass.
 set -eu
 cd -- "$(dirname -- "$0")"
 
-# An active environment, .venv, or the image's Python, if it has the libraries. Their origin is asked for because our own
-# folder alembic/ is found as well: without one.
+# Whether this Python has the libraries. The project's folder alembic/ is found too, but has no origin.
 ready() {
   "$1" -c 'import sys
 from importlib.util import find_spec
@@ -15,8 +14,8 @@ for python in "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" .venv/bin/python python 
   if [ -n "$python" ] && ready "$python"; then exec "$python" -m api.migrations "$@"; fi
 done
 if [ ! -x ./dev ]; then
-  echo "migrate.sh: no Python here (active environment, .venv, python, python3) has alembic, asyncpg, sqlalchemy and" \
-    "pydantic-settings: activate the environment of the service, or install them into one of these" >&2
+  echo "migrate.sh: no Python (active environment, .venv, python, python3) has alembic, asyncpg, sqlalchemy and" \
+    "pydantic-settings. To fix: activate the environment of the service, or install them there" >&2
   exit 2
 fi
 python=$(./dev python)

@@ -16,12 +16,12 @@ from .settings import Settings
 
 
 def create_app(settings: Settings | None = None, migrations: MigrationSettings | None = None) -> FastAPI:
-    """The application; nothing connects before its lifespan starts."""
+    """Create the application; it connects to nothing before its lifespan starts."""
     json_logs_from_here(migrations)
 
     @asynccontextmanager
     async def serving(app: FastAPI) -> AsyncIterator[None]:
-        # here and not at import: a .env that cannot be read is a failed start, told in one line
+        # not at import, so that an unreadable .env is a failed start with one line in the log
         app.state.settings = settings or Settings.load()
         async with ledger_lifespan(app):
             yield

@@ -11,7 +11,7 @@ from .migrations.settings import env_file
 
 
 class Settings(BaseSettings):
-    """What the ledger needs to serve."""
+    """The settings of the ledger."""
 
     model_config = SettingsConfigDict(
         env_file=env_file.ENV_FILE,
@@ -22,14 +22,10 @@ class Settings(BaseSettings):
     )
 
     database_url: SecretStr = SecretStr("")
-    """Checked by the migrations before the service's pool is made from it."""
+    """The migrations check it before the service creates its pool."""
 
     @classmethod
     def load(cls) -> Self:
-        """Read the environment and `.env`.
-
-        Raises:
-            ConfigurationError: the file cannot be read.
-        """
+        """Read the environment and `.env`. Raises `ConfigurationError` if the file cannot be read."""
         with env_file.checked():
             return cls()

@@ -1,4 +1,4 @@
-"""What `./dev up` shows: a table that lives on a terminal, one plain line a change elsewhere, and the summary."""
+"""The output of `./dev up`: a live table on a terminal, otherwise one line for each change, and the summary."""
 
 import sys
 import time
@@ -17,7 +17,7 @@ COLOURS = {"waiting": "yellow", "migrating": "cyan", "verifying": "cyan", "faile
 
 
 class Board(Protocol):
-    """Shows the instances while they start; a context, because a live table has to give the terminal back."""
+    """Shows the instances while they start; a context manager, because a live table must restore the terminal."""
 
     def __enter__(self) -> Self: ...
 
@@ -26,12 +26,12 @@ class Board(Protocol):
     ) -> None: ...
 
     def show(self, instances: Sequence[Instance]) -> None:
-        """Show them as they are now."""
+        """Show the current state of the instances."""
         ...
 
 
 class LiveBoard:
-    """A table with a row for each instance, drawn again and again."""
+    """A live table with a row for each instance."""
 
     def __init__(self, console: Console) -> None:
         self._live = Live(console=console, auto_refresh=False)
@@ -49,7 +49,7 @@ class LiveBoard:
 
 
 class PlainBoard:
-    """A line for each change, for logs and pipes."""
+    """Prints one line for each change, for logs and pipes."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
@@ -63,7 +63,7 @@ class PlainBoard:
         pass
 
     def show(self, instances: Sequence[Instance]) -> None:
-        """Print what has changed since the last call."""
+        """Print the instances that have changed since the last call."""
         for instance in instances:
             words = instance.report.words
             if self._shown.get(instance.name) != words:
@@ -75,12 +75,12 @@ class PlainBoard:
 
 
 def board_for(console: Console) -> Board:
-    """Choose by where the output goes."""
+    """Return the live table for a terminal, plain lines for anything else."""
     return LiveBoard(console) if console.is_terminal else PlainBoard(console)
 
 
 def table(instances: Sequence[Instance]) -> Table:
-    """Draw the instances: name, address, state, and for how long."""
+    """Return the table: name, address, state and time of each instance."""
     drawn = Table("Instance", "Address")
     drawn.add_column("State", min_width=32)  # wide enough for most states, so that the table does not jump
     drawn.add_column("Time", justify="right")
@@ -93,19 +93,19 @@ def table(instances: Sequence[Instance]) -> Table:
 
 
 def summary(instances: Sequence[Instance]) -> list[str]:
-    """Say who migrated, what the others did, and where to look now."""
+    """Return the lines of the summary: which instance migrated, and the addresses."""
     ready = [instance for instance in instances if instance.report.ready]
     if not ready:
         return ["", "No instance became ready."]
     addresses = [f"  {instance.name}  {instance.url}/docs" for instance in ready]
-    knows = f"  What each one knows about its migration: {ready[0].url}/health/migrations"
+    knows = f"  The state of the migration: {ready[0].url}/health/migrations"
     return ["", _who_migrated(ready), "", *addresses, "", knows]
 
 
 def _who_migrated(ready: Sequence[Instance]) -> str:
     migrators = [instance for instance in ready if instance.migrated]
     if not migrators:
-        return "The schema was at head already: nobody had to migrate."
+        return "The schema was already at head: no instance migrated."
     told = _listed([one.name + (f" ({one.run})" if one.run else "") for one in migrators])
     others = [instance.name for instance in ready if instance not in migrators]
     return f"{told} migrated the database" + (f"; {_listed(others)} waited and saw it finish." if others else ".")
@@ -116,5 +116,5 @@ def _listed(names: Sequence[str]) -> str:
 
 
 def console() -> Console:
-    """The console of this command, on standard output."""
+    """Return the console on standard output."""
     return Console(file=sys.stdout)

@@ -1,4 +1,4 @@
-"""The database of `./dev up`: the one DATABASE_URL names, else an embedded PostgreSQL whose data stay between runs."""
+"""The database of `./dev up`: DATABASE_URL, or an embedded PostgreSQL whose data stay between runs."""
 
 import hashlib
 import secrets
@@ -19,12 +19,12 @@ SETTINGS = {"unix_socket_directories": "", "max_connections": "300", "shared_buf
 
 
 class UsageError(Exception):
-    """What was asked for contradicts itself; the message says what to change."""
+    """Contradictory arguments; the message says what to change."""
 
 
 @dataclass(frozen=True)
 class Database:
-    """Where the instances connect to, and how to call it on the screen."""
+    """The database of the instances, and its description for the screen."""
 
     url: str
     description: str
@@ -32,17 +32,19 @@ class Database:
 
 @contextmanager
 def open_database(folder: Path, environment: Mapping[str, str], *, fresh: bool) -> Iterator[Database]:
-    """Yield the database to use; an embedded one is started, and stopped at the end.
+    """Yield the database; start the embedded one, and stop it at the end.
 
     Raises:
-        UsageError: `fresh` would have to destroy a database that is not ours.
+        UsageError: `fresh` with a DATABASE_URL.
         PostgresError: the embedded server did not start.
     """
     given = environment.get("DATABASE_URL")
     if given and fresh:
-        raise UsageError("--fresh starts over the embedded database only; unset DATABASE_URL, or empty yours yourself")
+        raise UsageError(
+            "--fresh empties only the embedded database. To fix: unset DATABASE_URL, or empty that database yourself"
+        )
     if given:
-        yield Database(given, "the one DATABASE_URL names")
+        yield Database(given, "from DATABASE_URL")
         return
     with _embedded(folder, fresh=fresh) as database:
         yield database
@@ -68,7 +70,7 @@ def _embedded(folder: Path, *, fresh: bool) -> Iterator[Database]:
 
 
 def _initialise(postgres: Postgres) -> str:
-    """Make the data directory with a password of its own: other accounts of this machine reach the port as well."""
+    """Create the data directory with a random password, because other accounts of this machine can reach the port."""
     password = postgres.home / "password"
     postgres.home.mkdir(parents=True, exist_ok=True)
     if not (postgres.data / "PG_VERSION").exists():
@@ -84,11 +86,7 @@ def _write_private(path: Path, text: str) -> None:
 
 
 def home_for(wanted: Path, account: Account) -> Path:
-    """Choose where the server lives: `wanted`, unless `account` cannot get there.
-
-    Root in a project below a closed folder such as /root: opening that folder to everybody is not ours to do, so the
-    data go to a folder of the system, one for each project.
-    """
+    """Return the server's folder: `wanted`, or a folder below /var/lib if `account` cannot reach it, as below /root."""
     wanted.parent.mkdir(parents=True, exist_ok=True)
     if account.reaches(wanted.parent):
         return wanted
@@ -97,7 +95,7 @@ def home_for(wanted: Path, account: Account) -> Path:
 
 
 def stop_orphan(data: Path) -> None:
-    """Stop the server that a killed run left behind in `data`; it would keep the next one from starting."""
+    """Stop the server that a killed run left in `data`, because it would prevent the next start."""
     note = data / "postmaster.pid"
     try:
         orphan = psutil.Process(int(note.read_text().splitlines()[0]))
@@ -105,7 +103,7 @@ def stop_orphan(data: Path) -> None:
             orphan.send_signal(signal.SIGINT)
             orphan.wait(STOP_SECONDS)
         else:
-            # the pid belongs to somebody else by now, and PostgreSQL would take that one for its predecessor
+            # another process has this pid now, and PostgreSQL would refuse to start beside it
             note.unlink()
     except (FileNotFoundError, psutil.NoSuchProcess):
         return

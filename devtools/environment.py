@@ -1,6 +1,6 @@
-"""`./dev python`: makes .venv from requirements-dev.txt, again only when the requirements change.
+"""`./dev python`: creates .venv from requirements-dev.txt, and again if the requirements change.
 
-It runs before anything is installed, with any Python from 3.11 up: standard library only.
+Uses only the standard library, because it runs before anything is installed.
 """
 
 import fcntl
@@ -16,28 +16,28 @@ REQUIREMENTS = ("requirements.txt", "requirements-dev.txt")
 
 
 def fingerprint(project: Path) -> str:
-    """What an environment depends on: the pinned packages, this Python's version, and the folder its scripts name."""
+    """Return a digest of the pinned packages, this Python's version, and the folder, which the scripts contain."""
     contents = [(project / name).read_bytes() for name in REQUIREMENTS]
     return hashlib.sha256(b"\0".join([bytes(project), bytes(sys.version_info[:2]), *contents])).hexdigest()
 
 
 def is_current(project: Path) -> bool:
-    """Whether .venv was made completely, here, from these requirements."""
+    """Return whether .venv is complete and belongs to this folder and these requirements."""
     stamp = project / ".venv" / "stamp"
     python = project / ".venv" / "bin" / "python"
     return python.exists() and stamp.exists() and stamp.read_text() == fingerprint(project)
 
 
 def build(project: Path) -> None:
-    """Make .venv anew; the stamp comes last, so an interrupted attempt is made again.
+    """Create .venv; the stamp comes last, so that an interrupted attempt is repeated.
 
     Raises:
-        SystemExit: this Python cannot make environments, or a package could not be installed.
+        SystemExit: this Python cannot create environments, or a package could not be installed.
     """
     if find_spec("ensurepip") is None:
-        raise SystemExit(f"dev: {sys.executable} cannot make environments; try: apt-get install python3-venv")
+        raise SystemExit(f"dev: {sys.executable} cannot create environments. To fix: apt-get install python3-venv")
     version = ".".join(map(str, sys.version_info[:3]))
-    print(f"dev: making .venv with Python {version} (once, less than a minute)", file=sys.stderr, flush=True)
+    print(f"dev: creating .venv with Python {version} (once, less than a minute)", file=sys.stderr, flush=True)
     folder = project / ".venv"
     venv.create(folder, clear=True, with_pip=True, symlinks=True)
     pip = [
@@ -50,12 +50,12 @@ def build(project: Path) -> None:
         "--no-input",
     ]
     if subprocess.run([*pip, "-r", str(project / "requirements-dev.txt")]).returncode != 0:
-        raise SystemExit("dev: the packages could not be installed; pip says why above")
+        raise SystemExit("dev: the packages could not be installed; see the lines of pip above")
     (folder / "stamp").write_text(fingerprint(project))
 
 
 def ensure(project: Path) -> None:
-    """Make .venv unless it is current; when several start at once, one makes it and the others wait for that."""
+    """Create .venv unless it is current; of several processes, one creates it and the others wait."""
     if is_current(project):
         return
     with (project / ".venv.lock").open("w") as lock:

@@ -1,4 +1,4 @@
-"""All instances of `./dev up`: started at once, watched together, stopped together, and judged."""
+"""All instances of `./dev up`: starts, watches and stops them together, and reports problems."""
 
 import asyncio
 import socket
@@ -22,11 +22,11 @@ class Fleet:
         self.instances = [Instance(f"api-{number}", next(listeners), logs) for number in range(1, scale + 1)]
 
     async def start(self, environment: Mapping[str, str]) -> None:
-        """Start all of them at the same moment."""
+        """Start all instances at once."""
         await asyncio.gather(*(instance.start(environment) for instance in self.instances))
 
     async def watch(self, show: Callable[[Sequence[Instance]], None], budget_seconds: float) -> None:
-        """Look at all of them and `show` what was seen until nothing more will change, or the budget is used up."""
+        """Poll and `show` all instances until each has its final state, or the budget ends."""
         deadline = time.monotonic() + budget_seconds
         show(self.instances)
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
@@ -38,7 +38,7 @@ class Fleet:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def serve(self, lost: Callable[[Instance], None]) -> None:
-        """Return when every process has ended; tell `lost` about each that ends."""
+        """Return when every process has exited; call `lost` for each that exits."""
         running = [instance for instance in self.instances if instance.report.phase != "exited"]
         async with httpx.AsyncClient(timeout=ANSWER_SECONDS, trust_env=False) as client:
             while running:
@@ -49,12 +49,12 @@ class Fleet:
                 await asyncio.sleep(LOOK_SECONDS)
 
     async def stop(self) -> None:
-        """Stop those that run, together."""
+        """Stop the running instances at once."""
         await asyncio.gather(*(instance.stop() for instance in self.instances))
 
 
 def problems(instances: Iterable[Instance], budget_seconds: float) -> list[str]:
-    """Say what keeps this start from being a good one: an instance that is not ready, or a second migrator."""
+    """Return a message for each instance that is not ready, and for several instances that migrated."""
     instances = list(instances)
     found = [_unready(instance, budget_seconds) for instance in instances if not instance.report.ready]
     migrators = [instance.name for instance in instances if instance.migrated]

@@ -1,4 +1,4 @@
-"""One instance of the service: a uvicorn process, its log, and what it last said about its migration."""
+"""One instance of the service: a uvicorn process, its log, and its last report about the migration."""
 
 import asyncio
 import socket
@@ -12,7 +12,7 @@ import httpx
 from devtools.report import Report, Run, exited, last_run, read
 
 MARK = "Running migrations"
-"""What the one instance that migrates writes to its log, and no other ever does."""
+"""Only the instance that migrates logs this."""
 
 STOP_SECONDS = 10.0
 TAIL_LINES = 8
@@ -22,11 +22,11 @@ class Instance:
     """One process from start to stop.
 
     Attributes:
-        name: what it calls itself, as in `api-1`.
-        url: where it answers.
-        report: what the last look saw.
-        run: the migration it told about when it became ready.
-        seconds: from its start to the moment nothing more would change, or to the last look.
+        name: for example `api-1`.
+        url: its address.
+        report: the result of the last poll.
+        run: the migration that it reported.
+        seconds: from its start to its final state, or to the last poll.
     """
 
     def __init__(self, name: str, listener: socket.socket, logs: Path) -> None:
@@ -43,18 +43,18 @@ class Instance:
 
     @property
     def migrated(self) -> bool:
-        """Whether this instance ran the migrations: its log says so."""
+        """Whether this instance ran the migrations, according to its log."""
         return MARK in self._text()
 
     @property
     def last_words(self) -> list[str]:
-        """The end of its log, without the probes we sent ourselves."""
+        """The last lines of its log, without our own probes."""
         lines = (line for line in self._text().splitlines() if line.strip())
         return [line for line in lines if "GET /health/" not in line][-TAIL_LINES:]
 
     async def start(self, environment: Mapping[str, str]) -> None:
-        """Start the process with `environment`; its output goes to its log, emptied first."""
-        # It is handed the port as a socket that listens already: nobody can take it while the process starts.
+        """Start the process with `environment`, and an empty log for its output."""
+        # The process inherits a listening socket, so no other process can bind the port while it starts.
         socket_number = self._listener.fileno()
         command = ["-m", "uvicorn", "api.main:app", "--fd", str(socket_number)]
         own = {"MIGRATION_INSTANCE": self.name, "PYTHONUNBUFFERED": "1"}
@@ -66,12 +66,12 @@ class Instance:
                 stdout=log,
                 stderr=log,
                 pass_fds=[socket_number],
-                start_new_session=True,  # Ctrl-C in the terminal reaches only us, and we stop everything in order
+                start_new_session=True,  # Ctrl-C reaches only this process, which stops the instances
             )
         self._started = time.monotonic()
 
     async def look(self, client: httpx.AsyncClient) -> None:
-        """Update `report`; an instance that is ready is only watched for its end."""
+        """Update `report`; for a ready instance only check that its process runs."""
         code = self._process.returncode if self._process else None
         if code is not None:
             self._note(exited(code))
@@ -79,7 +79,7 @@ class Instance:
             await self._ask(client)
 
     async def stop(self) -> None:
-        """End the process: first politely, and after 10 s without asking."""
+        """Stop the process with SIGTERM, and after 10 s with SIGKILL."""
         if self._process is None or self._process.returncode is not None:
             return
         self._process.terminate()
@@ -94,7 +94,7 @@ class Instance:
             answer = await client.get(f"{self.url}/health/migrations")
             body = answer.json()
         except (httpx.HTTPError, ValueError):
-            # it does not answer yet, or it has just ended: the next look will tell
+            # it does not answer yet, or has just exited; the next poll shows which
             self._note(self.report)
             return
         self._note(read(answer.status_code, body))

@@ -1,8 +1,8 @@
-"""`./dev lock`: resolves what pyproject.toml asks for and pins all of it, transitive packages included.
+"""`./dev lock`: resolves the dependencies of pyproject.toml and pins them, with their own dependencies.
 
-Two files come out: requirements.txt (what the service runs on) and requirements-dev.txt (the first, plus the tools).
-Both come from one resolution, so that a package has one version in both. It is made with the oldest Python the project
-supports, whose backports the newer ones can install as well.
+It writes requirements.txt (the service) and requirements-dev.txt (the service and the tools) from one resolution, so
+that a package has one version in both. It runs with the oldest Python that the project supports, because newer Pythons
+can install that one's backports.
 """
 
 import json
@@ -18,10 +18,10 @@ HEADER = "# Made by `./dev lock` from pyproject.toml; the whole resolution, so t
 
 
 def resolve(requirements: Iterable[str], *options: str) -> dict[str, str]:
-    """Ask pip which package versions satisfy `requirements`, as lower-case name to exact version.
+    """Return the package versions that pip chooses for `requirements`, as lower-case name to exact version.
 
     Raises:
-        subprocess.CalledProcessError: the requirements contradict one another, or the package index is out of reach.
+        subprocess.CalledProcessError: the requirements contradict one another, or the package index is unreachable.
     """
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
     answer = subprocess.run([*command, *options, *requirements], check=True, stdout=subprocess.PIPE)
@@ -30,12 +30,12 @@ def resolve(requirements: Iterable[str], *options: str) -> dict[str, str]:
 
 
 def pins(versions: dict[str, str]) -> str:
-    """Write `versions` as the lines of a requirements file."""
+    """Return `versions` as the lines of a requirements file."""
     return "".join(f"{name}=={version}\n" for name, version in sorted(versions.items()))
 
 
 def oldest_supported(requires_python: str) -> tuple[int, ...]:
-    """Read `>=3.11` as (3, 11)."""
+    """Return `>=3.11` as (3, 11)."""
     return tuple(int(part) for part in requires_python.removeprefix(">=").split("."))
 
 
@@ -49,7 +49,9 @@ def lock(folder: Path) -> None:
     oldest = oldest_supported(project["requires-python"])
     if sys.version_info[:2] != oldest:
         wanted = ".".join(map(str, oldest))
-        raise SystemExit(f"dev: locking needs Python {wanted}, the oldest; try DEV_PYTHON=python{wanted} ./dev lock")
+        raise SystemExit(
+            f"dev: lock needs Python {wanted}, the oldest supported. To fix: DEV_PYTHON=python{wanted} ./dev lock"
+        )
     extras = project["optional-dependencies"]
     extra = extras.pop("dev")
     # the service of this repository runs on each database and with each strategy

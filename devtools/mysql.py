@@ -1,10 +1,8 @@
-"""`python3 -m devtools.mysql`: unpacks a real MySQL server for the tests into .data/mysql, once; it installs nothing.
+"""`python3 -m devtools.mysql`: unpacks a MySQL server for the tests into .data/mysql, once; installs nothing.
 
-Debian has MySQL in its unstable suite only. Its packages are fetched from the mirror that apt's own sources name, by an
-apt with state and cache of its own, together with every library they need, the C library too. The server runs through
-the unpacked dynamic loader, so the system's libraries stay as they are.
-
-It runs before anything is installed: standard library only.
+Debian has MySQL only in unstable. An apt with its own state and cache downloads the packages from the mirror of the
+system's sources, with all libraries, including the C library. The server runs through the unpacked dynamic loader, so
+the system's libraries do not change. This module uses only the standard library.
 """
 
 import shutil
@@ -16,7 +14,7 @@ from pathlib import Path
 from devtools.account import Account
 
 UNPACKED = Path(__file__).resolve().parent.parent / ".data" / "mysql"
-"""Remove it to have a newer server unpacked."""
+"""Remove it to unpack a newer server."""
 PACKAGE = "mysql-server-core"
 KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 SMALL = [
@@ -28,25 +26,25 @@ SMALL = [
 
 
 def server_command(unpacked: Path, account: Account) -> list[str]:
-    """The words that start the `mysqld` in `unpacked` as `account`; the caller appends the data folder and the rest."""
+    """Return the command that starts `mysqld` as `account`; the caller appends the data folder and other options."""
     [loader] = (unpacked / "usr/lib").glob("*/ld-linux*.so.*")
     server = [str(unpacked / "usr/sbin/mysqld"), "--no-defaults"]
     folders = [f"--lc-messages-dir={unpacked}/usr/share/mysql", f"--plugin-dir={unpacked}/usr/lib/mysql/plugin"]
-    # it drops root's rights by itself: the folder may be one that only root can reach
+    # mysqld drops root's rights by itself, because only root may be able to reach the folder
     user = [f"--user={account.identity['user']}"] if account.identity else []
     return [str(loader), "--library-path", str(loader.parent), *server, *folders, *user]
 
 
 def data_folder(unpacked: Path) -> Path:
-    """A data folder with nothing but the system's tables and a `root` without a password, to be copied."""
+    """Return a data folder to copy: it has the system tables and a `root` without a password."""
     return unpacked / "data"
 
 
 def fetch(unpacked: Path) -> None:
-    """Fetch, unpack and initialise the server, unless that was done; the folder appears when it is complete.
+    """Download, unpack and initialise the server unless the folder exists; it appears when it is complete.
 
     Raises:
-        SystemExit: apt names no Debian mirror, or a program failed; its own words are above.
+        SystemExit: apt has no Debian mirror, or a program failed; its output is above.
     """
     if unpacked.exists():
         return
@@ -60,7 +58,7 @@ def fetch(unpacked: Path) -> None:
 
 
 def _download(folder: Path) -> list[Path]:
-    """Let apt fetch the package and all that it needs, for a system on which nothing is installed."""
+    """Download the package and all its dependencies, as for a system without packages."""
     for needed in ("lists/partial", "archives/partial"):
         (folder / needed).mkdir(parents=True)
     (folder / "status").touch()
@@ -77,7 +75,7 @@ def _download(folder: Path) -> list[Path]:
     apt = ["apt-get", "-qq", *(f"--option={name}={value}" for name, value in options.items())]
     _run(*apt, "update")
     _run(*apt, "install", "--yes", "--download-only", "--no-install-recommends", PACKAGE)
-    # the server's scripts are written in Perl, the server is not
+    # only the server's scripts need Perl
     return [path for path in (folder / "archives").glob("*.deb") if not path.name.startswith(("perl", "libperl"))]
 
 
@@ -87,7 +85,7 @@ def _mirror() -> str:
     targets = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     found = [line.split(" ")[-1] for line in targets if line.startswith("Debian Debian main ")]
     if not found:
-        raise SystemExit("devtools.mysql: apt knows no Debian mirror. To fix: on Debian, run apt-get update first")
+        raise SystemExit("devtools.mysql: apt has no Debian mirror. To fix: on Debian, run apt-get update first")
     return found[0]
 
 
@@ -103,7 +101,7 @@ def _run(*command: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode != 0:
         print(done.stdout, done.stderr, sep="\n", file=sys.stderr)
-        raise SystemExit(f"devtools.mysql: {Path(command[0]).name} failed with {done.returncode}; its words are above")
+        raise SystemExit(f"devtools.mysql: {Path(command[0]).name} failed with {done.returncode}; its output is above")
 
 
 if __name__ == "__main__":

@@ -10,16 +10,15 @@ HIGHEST = 65535
 
 
 FIRST, IN_A_SHARE, SHARES = 10_000, 5_000, 4
-"""Below the range out of which the system gives ports to clients: one of those may take it before the server starts."""
+"""Below the range of client ports, because a client could bind the port before the server starts."""
 
 _given: set[int] = set()
 
 
 def free_port() -> int:
-    """A port nobody listens on, and that this process has not been given before.
+    """Return a port on which no process listens and which this process has not used before.
 
-    Each of the processes on which tests run at once has a share of its own: until its server listens, a port that one
-    of them was given is free to the others.
+    Each parallel test process has its own share, because a port stays free until its server listens.
     """
     first = FIRST + IN_A_SHARE * (int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % SHARES)
     while True:
@@ -30,7 +29,7 @@ def free_port() -> int:
 
 
 def is_free(port: int) -> bool:
-    """Whether a server could listen on `port` right now."""
+    """Return whether a server could listen on `port` now."""
     listener = _listen(port)
     if listener:
         listener.close()
@@ -38,13 +37,13 @@ def is_free(port: int) -> bool:
 
 
 def listeners_from(first: int) -> Iterator[socket.socket]:
-    """Sockets that listen on the ports from `first` upwards that nobody has; each is ours from when it is asked for."""
+    """Yield sockets that listen on the free ports from `first` upwards; each is bound when it is requested."""
     return (listener for port in range(first, HIGHEST + 1) if (listener := _listen(port)))
 
 
 def _listen(port: int) -> socket.socket | None:
     try:
-        # it sets SO_REUSEADDR, so a connection in TIME_WAIT does not count as taken
+        # sets SO_REUSEADDR, so a port with a connection in TIME_WAIT counts as free
         return socket.create_server((HOST, port))
     except OSError:
         return None

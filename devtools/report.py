@@ -1,4 +1,4 @@
-"""What one look at an instance says, in the words people read on the screen; pure."""
+"""Reads the answers of an instance and words them for the screen; pure functions."""
 
 import signal
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-WORDS = {"verifying": "verifying the schema", "checking": "looking at the schema", "off": "migrations are off"}
+WORDS = {"verifying": "verifying the schema", "checking": "reading the schema", "off": "migrations are off"}
 
 
 @dataclass(frozen=True)
@@ -16,8 +16,8 @@ class Report:
     Attributes:
         phase: the instance's own phase, or `starting` before it answers and `exited` after its process has ended.
         words: what to show for it.
-        ready: whether it takes traffic.
-        over: nothing will change any more without somebody's help.
+        ready: whether it serves requests.
+        over: whether its state is final.
     """
 
     phase: str = "starting"
@@ -28,7 +28,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Run:
-    """The last migration an instance knows of: how many revisions in how many seconds."""
+    """The last migration that an instance reports: how many revisions in how many seconds."""
 
     revisions: int
     seconds: float
@@ -38,7 +38,7 @@ class Run:
 
 
 def exited(code: int) -> Report:
-    """The report about a process that has ended with `code`; a negative one is the signal that ended it."""
+    """Return the report of a process that exited with `code`; a negative code is the number of the signal."""
     cause = f"ended by {signal.Signals(-code).name}" if code < 0 else f"exited with code {code}"
     return Report("exited", cause, over=True)
 
@@ -55,7 +55,7 @@ def read(status_code: int, body: Mapping[str, Any]) -> Report:
 
 
 def last_run(body: Mapping[str, Any]) -> Run | None:
-    """Read the migration that /health/migrations tells about, if it tells when it began and ended."""
+    """Return the last migration in the answer of /health/migrations, if that has its start and end."""
     run = _mapping(body, "last_run")
     started, finished = run.get("started_at"), run.get("finished_at")
     if not started or not finished:

@@ -1,4 +1,4 @@
-"""`./dev up`: starts N instances of the service at once and shows that exactly one of them migrates."""
+"""Start N instances of the service at once and show that exactly one of them migrates."""
 
 import argparse
 import asyncio
@@ -25,7 +25,7 @@ DATA = PROJECT / ".data"
 FIRST_PORT = 8000
 MOST_INSTANCES = 32
 MARGIN_SECONDS = 30.0
-"""What an instance may take beyond its own budget for waiting: to start, and to say that it gave up."""
+"""How long an instance may take beyond its wait budget: to start, and to report that it failed."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -34,11 +34,11 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     """Read the command line.
 
     Raises:
-        SystemExit: it makes no sense; argparse has said why.
+        SystemExit: it is invalid; argparse has printed why.
     """
     parser = argparse.ArgumentParser(prog="./dev up", description=__doc__)
     parser.add_argument("--scale", type=_scale, default=3, metavar="N", help="how many instances (default 3)")
-    parser.add_argument("--fresh", action="store_true", help="start over with an empty embedded database")
+    parser.add_argument("--fresh", action="store_true", help="start with an empty embedded database")
     parser.add_argument(
         "--check", action="store_true", help="stop once all are ready; exit 1 unless exactly one migrated"
     )
@@ -47,36 +47,32 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 def _scale(text: str) -> int:
     if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_INSTANCES:
-        raise argparse.ArgumentTypeError(f"a number from 1 to {MOST_INSTANCES}, not {text!r}")
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_INSTANCES}, not {text!r}")
     return int(text)
 
 
 @contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Hold this folder for one `./dev up`: a second one would share its logs and its database's data.
-
-    Raises:
-        UsageError: another one runs.
-    """
+    """Lock this folder, because a second `./dev up` would share the logs and the database. Raises `UsageError`."""
     folder.mkdir(exist_ok=True)
     with (folder / "up.lock").open("w") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as exc:
-            raise UsageError("another ./dev up runs in this folder; stop it first") from exc
+            raise UsageError("another ./dev up runs in this folder. To fix: stop it") from exc
         yield
 
 
 def wait_budget_seconds() -> float:
-    """How long the instances may take, from the setting they read themselves."""
+    """Return how long the instances may take, from their own setting."""
     try:
         return float(os.environ.get("MIGRATION_WAIT_SECONDS") or 300) + MARGIN_SECONDS
     except ValueError:
-        return MARGIN_SECONDS  # the instances will say that this setting is malformed, and exit
+        return MARGIN_SECONDS  # the instances report the malformed setting and exit
 
 
 async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -> int:
-    """Start the fleet, show it, and serve until a signal or, with `check`, until it can be judged; the exit code."""
+    """Start the fleet and show it until a signal or, with `check`, until the result is known; return the exit code."""
     budget = wait_budget_seconds()
     try:
         await fleet.start({**os.environ, "DATABASE_URL": database_url})
@@ -90,7 +86,7 @@ async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -
 
 
 async def _serve(fleet: Fleet, screen: Console) -> int:
-    """Serve until somebody stops us, which is how this is meant to end; that nobody serves any more is not."""
+    """Serve until a signal stops the command; it fails if all instances have exited."""
     _tell(screen, ["", f"Logs: {DATA / 'logs'}. Ctrl-C stops all of them."])
     try:
         await fleet.serve(lambda lost: _tell(screen, [f"{lost.name} {lost.report.words}", *_indented(lost)]))
@@ -110,7 +106,7 @@ def _tell(screen: Console, lines: Sequence[str]) -> None:
 
 
 async def until_stopped(work: Callable[[], Coroutine[None, None, int]]) -> int:
-    """Do `work`; SIGINT and SIGTERM cancel it, and it cleans up."""
+    """Run `work`; SIGINT and SIGTERM cancel it, and it cleans up."""
     task = asyncio.create_task(work())
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -122,9 +118,9 @@ async def until_stopped(work: Callable[[], Coroutine[None, None, int]]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit code."""
+    """Run the command and return its exit code."""
     options = parse(arguments)
-    # what is started before the event loop runs has to be stopped on SIGTERM as well
+    # until the event loop handles SIGTERM, it must stop the database server
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return _run(options, console())

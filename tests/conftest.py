@@ -1,4 +1,4 @@
-"""Fixtures every test can ask for: a real PostgreSQL, databases on it, and the other servers a test may need."""
+"""Fixtures for all tests: a real PostgreSQL, databases on it, and the other servers that a test may need."""
 
 import fcntl
 import os
@@ -31,22 +31,22 @@ _numbers = count(1)
 
 
 def fresh_name() -> str:
-    """A database name no other test run on the same server uses."""
+    """Return a database name that no other test run uses on the same server."""
     return f"test_{os.getpid()}_{next(_numbers)}"
 
 
 def pytest_configure() -> None:
-    """End on SIGTERM as on Ctrl-C, with the fixtures torn down, so that no server outlives its run."""
+    """Let SIGTERM interrupt the run as Ctrl-C does, so that the fixtures stop their servers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def pytest_report_header() -> str:
-    """Say by how much the limits of this run are longer than on an idle machine."""
+    """Return the factor by which the limits of this run are longer than on an idle machine."""
     return f"pace: limits are scaled by {factor():g}"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put one of the two files that need `ports_from_8000` behind the other acceptance tests: it would only wait."""
+    """Move test_dev_up, which would wait for `ports_from_8000`, behind the other acceptance tests."""
     late = [item for item in items if item.path.name == "test_dev_up.py"]
     others = [item for item in items if item not in late]
     end = next((n for n, item in enumerate(others) if item.path.parent.name != "acceptance"), len(others))
@@ -55,7 +55,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """In CI everything is installed, so a skip means that something went missing: fail instead."""
+    """Turn a skip into a failure in CI, where everything that a test needs is installed."""
     report = yield
     if IN_CI and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"
@@ -65,7 +65,7 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
 
 @pytest.fixture(autouse=True)
 def _settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Hide the caller's database settings: a test names its database, or it must fail."""
+    """Hide the caller's database settings: a test that does not name its database must fail."""
     for name in list(os.environ):
         if name == "DATABASE_URL" or name.startswith("MIGRATION_"):
             monkeypatch.delenv(name)
@@ -73,7 +73,7 @@ def _settings_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def ports_from_8000() -> Iterator[None]:
-    """The ports that `./dev up` and the compose file publish, which others on this machine leave alone meanwhile."""
+    """Reserve the ports that `./dev up` and the compose file publish for this test run."""
     with (Path(tempfile.gettempdir()) / "migrations-tests-8000.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield
@@ -81,7 +81,7 @@ def ports_from_8000() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def server() -> Iterator[Server]:
-    """The server of this run: the one TEST_DATABASE_URL names, else an embedded one."""
+    """Yield the server of this run: that of TEST_DATABASE_URL, else an embedded one."""
     given = os.environ.get("TEST_DATABASE_URL")
     if given:
         yield Server(given)
@@ -92,14 +92,14 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def database_url(server: Server) -> Iterator[str]:
-    """An empty database of the test's own."""
+    """Yield the URL of an empty database for this test."""
     with server.database(fresh_name()) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def template(server: Server) -> Iterator[str]:
-    """The name of a database at head, made once: copying it takes a tenth of migrating."""
+    """Yield the name of a database at head, migrated once: a copy takes a tenth of a migration's time."""
     name = fresh_name()
     with server.database(name) as url:
         command = [sys.executable, "-m", "api.migrations", "upgrade"]
@@ -113,81 +113,81 @@ def template(server: Server) -> Iterator[str]:
 
 @pytest.fixture
 def ledger_url(server: Server, template: str) -> Iterator[str]:
-    """A database at head of the test's own."""
+    """Yield the URL of a database at head for this test."""
     with server.database(fresh_name(), template=template) as url:
         yield url
 
 
 @pytest.fixture(scope="session")
 def debian_postgres() -> Iterator[Server]:
-    """A server that speaks TLS, and nothing but TLS, on its port."""
+    """Yield a server that accepts TCP connections only with TLS."""
     with tls_postgres() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDB]:
-    """The MariaDB of this run; a test that stops or freezes a server starts one of its own."""
+    """Yield the MariaDB of this run; a test that stops or freezes a server starts its own."""
     with running_mariadb() as started:
         yield started
 
 
 @pytest.fixture
 def mariadb_url(mariadb: MariaDB) -> Iterator[str]:
-    """An empty database of the test's own on MariaDB."""
+    """Yield the URL of an empty MariaDB database for this test."""
     with mariadb.database(fresh_name()) as url:
         yield url
 
 
 @pytest.fixture
 def mariadb_place(mariadb: MariaDB, mariadb_url: str) -> MariaDBPlace:
-    """An empty database on MariaDB."""
+    """Return an empty database on MariaDB."""
     return MariaDBPlace(mariadb, mariadb_url)
 
 
 @pytest.fixture(scope="session")
 def mysql() -> Iterator[MySQL]:
-    """The MySQL of this run."""
+    """Yield the MySQL of this run."""
     with running_mysql() as started:
         yield started
 
 
 @pytest.fixture(params=["mariadb", "mysql"])
 def each_mysql(request: pytest.FixtureRequest) -> MariaDB:
-    """MariaDB, then MySQL."""
+    """Return MariaDB, then MySQL."""
     server: MariaDB = request.getfixturevalue(request.param)
     return server
 
 
 @pytest.fixture
 def each_mysql_place(each_mysql: MariaDB) -> Iterator[MariaDBPlace]:
-    """An empty database on MariaDB, then on MySQL."""
+    """Yield an empty database on MariaDB, then on MySQL."""
     with each_mysql.database(fresh_name()) as url:
         yield MariaDBPlace(each_mysql, url, each_mysql.kind)
 
 
 @pytest.fixture
 def mysql_place(mysql: MySQL) -> Iterator[MariaDBPlace]:
-    """An empty database on MySQL."""
+    """Yield an empty database on MySQL."""
     with mysql.database(fresh_name()) as url:
         yield MariaDBPlace(mysql, url, mysql.kind)
 
 
 @pytest.fixture
 def sqlite_place(tmp_path_factory: pytest.TempPathFactory) -> SqlitePlace:
-    """A SQLite file that is not there yet."""
+    """Return a SQLite file that does not exist yet."""
     return SqlitePlace(tmp_path_factory.mktemp("sqlite") / "shop.db")
 
 
 @pytest.fixture
 def postgresql_place(database_url: str) -> PostgresPlace:
-    """An empty database on PostgreSQL."""
+    """Return an empty database on PostgreSQL."""
     return PostgresPlace(database_url)
 
 
 @pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """An empty database, on each that is not PostgreSQL."""
+    """Return an empty database on each kind but PostgreSQL."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
 
@@ -213,25 +213,25 @@ def redis_servers() -> Iterator[Callable[..., RedisServer]]:
 
 @pytest.fixture
 def redis_server(redis_servers: Callable[..., RedisServer]) -> RedisServer:
-    """A Redis of the test's own, that it may kill."""
+    """Return a Redis that this test may kill."""
     return redis_servers()
 
 
 @pytest.fixture
 def redis_referee(redis_server: RedisServer) -> RedisReferee:
-    """A Redis that says who may try to migrate."""
+    """Return a Redis that elects the migrating instance."""
     return RedisReferee(redis_server)
 
 
 @pytest.fixture
 def kubernetes_referee(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LeaseReferee]:
-    """An API of Leases that says who may try to migrate."""
+    """Yield a Lease API that elects the migrating instance."""
     with lease_api(tmp_path_factory.mktemp("kubernetes")) as api:
         yield LeaseReferee(api)
 
 
 @pytest.fixture
 def referee_and_place(request: pytest.FixtureRequest) -> tuple[Referee, Place]:
-    """What elects and a database, by the parameter that names both: `redis-mariadb`."""
+    """Return an elector's service and a database, by the parameter that names both: `redis-mariadb`."""
     referee, place = request.param.split("-")
     return request.getfixturevalue(f"{referee}_referee"), request.getfixturevalue(f"{place}_place")

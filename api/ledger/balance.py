@@ -1,4 +1,4 @@
-"""The rule that makes it double entry, free of any database."""
+"""The rule of double entry, without a database."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from .errors import CurrencyMismatch, Unbalanced, UnknownPostingAccount
 
 
 class Entry(Protocol):
-    """What the rule needs to know of a posting; `amount` is in the currency's smallest unit."""
+    """A posting; `amount` is in the currency's smallest unit."""
 
     @property
     def account_id(self) -> int:
-        """The account posted to."""
+        """The account of the posting."""
         ...
 
     @property
@@ -29,7 +29,7 @@ class Entry(Protocol):
 
 
 def excess(entries: Iterable[Entry]) -> dict[str, int]:
-    """What is left over in each currency that does not sum to zero; empty when the entries balance."""
+    """Return the sum of each currency that does not sum to zero; empty if the entries balance."""
     totals: defaultdict[str, int] = defaultdict(int)
     for entry in entries:
         totals[entry.currency] += entry.amount
@@ -37,11 +37,7 @@ def excess(entries: Iterable[Entry]) -> dict[str, int]:
 
 
 def require_balanced(entries: Iterable[Entry]) -> None:
-    """Refuse entries that do not sum to zero in each currency.
-
-    Raises:
-        Unbalanced: with what is left over, by currency.
-    """
+    """Raise `Unbalanced`, with the sums, if the entries do not sum to zero in each currency."""
     left_over = excess(entries)
     if left_over:
         raise Unbalanced(left_over)

@@ -1,6 +1,6 @@
 """Opaque page cursors: the id of the last transaction shown.
 
-They are encoded so that nobody computes them; the version in front lets a later release change what is inside.
+They are encoded, so that no client computes them; the version in front lets a later release change the content.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ _LARGEST_ID = 2**63 - 1
 
 
 def encode(last_id: int) -> str:
-    """The cursor that continues below the transaction `last_id`."""
+    """Return the cursor that continues below the transaction `last_id`."""
     return urlsafe_b64encode(b"1:%d" % last_id).rstrip(b"=").decode("ascii")
 
 
 def decode(cursor: str) -> int:
-    """The id that `encode` was given.
+    """Return the id in a cursor.
 
     Raises:
         CursorMalformed: `encode` never returns this text.
@@ -31,7 +31,7 @@ def decode(cursor: str) -> int:
         raise CursorMalformed(cursor) from None
     match = _CONTENT.fullmatch(content)
     last_id = int(match[1]) if match else 0
-    # base64 skips letters it does not know: only what encodes back to itself is a cursor of ours
+    # base64 ignores unknown letters, so the cursor must equal the encoding of its id
     if not 0 < last_id <= _LARGEST_ID or encode(last_id) != cursor:
         raise CursorMalformed(cursor)
     return last_id

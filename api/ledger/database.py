@@ -17,7 +17,7 @@ from .outages import means_away, means_deadlock, reason
 
 
 class Database:
-    """Hands out transactions; connects at the first one, not before."""
+    """Provides transactions; connects at the first one."""
 
     def __init__(
         self,
@@ -40,16 +40,16 @@ class Database:
 
     @asynccontextmanager
     async def sessions(self, *, writing: bool = False) -> AsyncIterator[AsyncSession]:
-        """A session in one transaction: committed on leaving the block, rolled back if it raises.
+        """Yield a session in one transaction, which the end of the block commits and an exception rolls back.
 
         Args:
-            writing: whether it is going to write, which SQLite, with its one writer, has to know beforehand.
+            writing: whether the transaction writes, which SQLite must know beforehand.
 
-        It is a block of the service's and not a FastAPI dependency, because a dependency commits after the handler
-        has made its answer: the client would read 201 before, or without, the commit.
+        It is not a FastAPI dependency, because a dependency commits after the handler has created its answer: the
+        client would read 201 before, or without, the commit.
 
         Raises:
-            Deadlocked: nothing was written, and trying again at once may succeed.
+            Deadlocked: nothing was written, and an immediate retry may succeed.
             DatabaseUnavailable: no connection in time, or it was lost; a commit may or may not have happened.
             sqlalchemy.exc.IntegrityError: a constraint refused what was written.
         """
@@ -63,5 +63,5 @@ class Database:
             raise kind(reason(error)) from error
 
     async def dispose(self) -> None:
-        """Close every connection; those in use when they come back."""
+        """Close every connection; those in use when they are returned."""
         await self._engine.dispose()

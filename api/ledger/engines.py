@@ -1,4 +1,4 @@
-"""An engine for each database: the same promises to the ledger, whatever each does by default."""
+"""An engine for each database, configured so that the ledger behaves the same on all of them."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from api.migrations.urls.database_url import DatabaseURL
 
 NAME = "ledger"
 
-# The server closes what has been idle for twice as long as a connection is used at most: none is found dead.
+# The server closes idle connections only after twice the time for which the pool keeps them.
 _RECYCLE_SECONDS = 270
 _IDLE_SECONDS = 2 * _RECYCLE_SECONDS
 
-# TRADITIONAL refuses what does not fit instead of cutting it. It also ends modes that the server's owner may have set
-# and the driver, which puts values into statements itself, does not reckon with: NO_BACKSLASH_ESCAPES, ANSI_QUOTES.
+# TRADITIONAL refuses values that are too long instead of truncating them. It also switches off NO_BACKSLASH_ESCAPES and
+# ANSI_QUOTES, which the driver does not support, because it puts values into statements itself.
 _ON_MYSQL = (
     "SET SESSION sql_mode = 'TRADITIONAL', time_zone = '+00:00', "
     "wait_timeout = {idle_seconds}, innodb_lock_wait_timeout = {lock_seconds}"
@@ -63,9 +63,8 @@ def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> Asy
     return create_async_engine(
         url.sqlalchemy(),
         connect_args={**url.connect_args(), **arguments},
-        # As on PostgreSQL. Under REPEATABLE READ, the default here, a transaction goes on looking at what its first
-        # statement saw: one that lost the race for a key could not see what it lost to. The ledger begins anew to look,
-        # but no later change should have to know.
+        # As on PostgreSQL. Under REPEATABLE READ, MySQL's default, a transaction that lost the race for a key could not
+        # see the winner's row. The ledger reads it in a new transaction, but later changes should not depend on that.
         isolation_level="READ COMMITTED",
         pool_recycle=_RECYCLE_SECONDS,
         **pool,
@@ -73,7 +72,7 @@ def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> Asy
 
 
 def _sqlite(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
-    # isolation_level=None: Python's module otherwise begins by itself, late, and only before some statements
+    # isolation_level=None, because Python's module otherwise begins transactions late, and only before some statements
     arguments = {**url.connect_args(), "isolation_level": None, "timeout": command_timeout_seconds}
     engine = create_async_engine(url.sqlalchemy(), connect_args=arguments, **pool)
     event.listen(engine.sync_engine, "connect", _check_foreign_keys)
@@ -86,7 +85,7 @@ def _check_foreign_keys(connection: Any, _record: object) -> None:
 
 
 def _begin(connection: Connection) -> None:
-    # Who reads first and then writes cannot wait for a lock: two of them would wait for one another, so SQLite refuses
-    # the second at once. A transaction that is going to write therefore takes its turn before it reads.
+    # Two transactions that read and then write would deadlock, so SQLite refuses the second at once. A transaction that
+    # writes therefore acquires the write lock before it reads.
     writing = connection.get_execution_options().get(WRITING)
     connection.exec_driver_sql("BEGIN IMMEDIATE" if writing else "BEGIN")

@@ -1,4 +1,4 @@
-"""What a request to the ledger can get wrong, each with its HTTP status and the value at fault.
+"""The errors of requests to the ledger, each with its HTTP status and the invalid value.
 
 The text of an error is the `detail` of the problem document; `problems` turns one into the other.
 """
@@ -12,13 +12,13 @@ _SHOWN_CHARACTERS = 80
 
 
 def shown(value: object) -> str:
-    """A value as messages quote it: short, and with nothing unprintable left in it."""
+    """Return a value for a message: short, with escapes for unprintable characters."""
     text = ascii(value)
     return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]}…"
 
 
 class LedgerError(Exception):
-    """Any request the ledger refuses. Never raised itself."""
+    """The base of all errors; not raised itself."""
 
     status: ClassVar[int] = 422
     kind: ClassVar[str]
@@ -26,7 +26,7 @@ class LedgerError(Exception):
 
 
 class UnknownAccount(LedgerError):
-    """The account asked for does not exist."""
+    """The requested account does not exist."""
 
     status = 404
     kind = "unknown-account"
@@ -115,7 +115,7 @@ class KeyReused(LedgerError):
 
 
 class CursorMalformed(LedgerError):
-    """The page cursor is not one this service gave out."""
+    """The page cursor is not from this service."""
 
     status = 400
     kind = "malformed-cursor"
@@ -129,7 +129,7 @@ class CursorMalformed(LedgerError):
 
 
 class DatabaseUnavailable(LedgerError):
-    """The database cannot be reached or cannot take this now; whether a commit went through is then unknown."""
+    """The database is unreachable or refuses work for now; it is unknown whether a commit succeeded."""
 
     status = 503
     kind = "database-unavailable"
@@ -144,4 +144,4 @@ class DatabaseUnavailable(LedgerError):
 
 
 class Deadlocked(DatabaseUnavailable):
-    """The database undid the transaction to let others go on; at once it may succeed."""
+    """The database rolled back the transaction because of a deadlock; an immediate retry may succeed."""

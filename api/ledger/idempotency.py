@@ -18,7 +18,7 @@ _BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
 
 
 def parse_key(header: str | None) -> str:
-    """The key in a header value.
+    """Return the key in a header value.
 
     The draft wants a quoted string; most clients send the bare key, which means the same one here.
 

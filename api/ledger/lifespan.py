@@ -1,4 +1,4 @@
-"""When the pool lives: from after the schema is ready until shutdown."""
+"""The life of the pool: from the verified schema to shutdown."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from .database import Database
 
 @asynccontextmanager
 async def ledger_lifespan(app: FastAPI) -> AsyncIterator[None]:
-    """Give the app its `state.ledger_database`, from `state.settings.database_url`; no I/O until the first request.
+    """Set `app.state.ledger_database` from `state.settings.database_url`; no I/O before the first request.
 
     Raises:
-        api.migrations.errors.ConfigurationError: the URL cannot be read.
+        api.migrations.errors.ConfigurationError: the URL is malformed.
     """
     database = Database(DatabaseURL.parse(app.state.settings.database_url.get_secret_value()))
     app.state.ledger_database = database

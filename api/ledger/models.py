@@ -1,7 +1,7 @@
-"""The tables. `alembic/versions` creates them; `alembic check` proves that both say the same.
+"""The tables, which `alembic/versions` creates; `alembic check` compares both.
 
-They are the same on PostgreSQL, MySQL, MariaDB and SQLite; what has to differ is in `types`. Names come from one
-convention, so that a migration can always say which constraint it means.
+They are the same on PostgreSQL, MySQL, MariaDB and SQLite; `types` has the differences. Names follow one convention, so
+that a migration can name each constraint.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ metadata = MetaData(
     }
 )
 
-# whatever the defaults of server and database are: foreign keys, and names in any script
+# independent of the server's defaults: foreign keys, and names in any script
 ON_MYSQL = {"mysql_engine": "InnoDB", "mysql_charset": "utf8mb4"}
 
 
@@ -47,10 +47,10 @@ class Base(DeclarativeBase):
 
 
 class Account(Base):
-    """Something that holds one currency."""
+    """An account in one currency."""
 
     __tablename__ = "accounts"
-    # the target of the foreign key that ties a posting to its account's currency
+    # target of the foreign key from a posting to its account and currency
     __table_args__ = (UniqueConstraint("id", "currency"), ON_MYSQL)
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
@@ -60,7 +60,7 @@ class Account(Base):
 
 
 class Transaction(Base):
-    """Postings that balance, and the request that made them. Never updated."""
+    """A transaction whose postings balance, and its request. Never updated."""
 
     __tablename__ = "transactions"
     __table_args__ = ON_MYSQL
@@ -70,10 +70,10 @@ class Transaction(Base):
     request_digest: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
-    # MySQL takes an expression as a default only in parentheses
+    # MySQL accepts an expression as default only in parentheses
     booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))
 
-    # a lazy load would be I/O at an attribute, which asyncio cannot do: whoever wants postings asks for them
+    # asyncio cannot load an attribute lazily, so queries load postings explicitly
     postings: Mapped[list[Posting]] = relationship(order_by="Posting.position", lazy="raise")
 
 
@@ -84,7 +84,7 @@ class Posting(Base):
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "currency"], ["accounts.id", "accounts.currency"]),
         CheckConstraint("amount <> 0", name="amount_not_zero"),
-        # covers SUM(amount) of an account, so that a balance never reads the table
+        # covers SUM(amount) of an account, so that a balance reads only the index
         Index(None, "account_id", "amount"),
         ON_MYSQL,
     )

@@ -1,4 +1,4 @@
-"""Which errors say that the database cannot serve us now, as opposed to: we asked for nonsense."""
+"""Which errors mean that the database cannot serve for now, and not that the statement is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 _CLASSES = frozenset({"08", "28", "3D", "53", "57"})
 _STATES = frozenset({"25006", "40001", "40P01", "55P03"})
 
-# MySQL and MariaDB; their SQLSTATE is mostly HY000, so it is the number that tells.
+# MySQL and MariaDB, by number, because their SQLSTATE is mostly HY000.
 _NUMBERS = frozenset(
     {
         *{1040, 1203, 1226, 1129, 1015, 1021, 1037, 1038, 1041, 1114, 1206},  # out of connections, disk or memory
@@ -24,13 +24,13 @@ _NUMBERS = frozenset(
     }
 )
 
-# SQLite, without what the extended code adds: busy, locked, no memory, read only, I/O, full, cannot open, protocol.
-# By number, because a Python without SQLite serves the others.
+# SQLite, primary codes: busy, locked, no memory, read only, I/O, full, cannot open, protocol.
+# By number, because a Python without SQLite must serve the other databases.
 _RESULTS = frozenset({5, 6, 7, 8, 10, 13, 14, 15})
 
 
 def means_away(error: DBAPIError | PoolTimeout | OSError) -> bool:
-    """Whether the same request may succeed a little later."""
+    """Return whether the same request may succeed later."""
     if not isinstance(error, DBAPIError) or error.connection_invalidated:
         return True
     original = error.orig
@@ -44,13 +44,13 @@ def means_away(error: DBAPIError | PoolTimeout | OSError) -> bool:
 
 
 def means_deadlock(error: BaseException) -> bool:
-    """Whether the database undid the transaction because others and it waited for one another."""
+    """Return whether the database rolled back the transaction because of a deadlock."""
     original = getattr(error, "orig", None)
     return _number(original) == 1213 or _sqlstate(original) == "40P01"
 
 
 def reason(error: BaseException) -> str:
-    """The error as logs name it: the database's own code, else what kind of error it is."""
+    """Return the error for logs: the database's code, or the name of the exception."""
     original = getattr(error, "orig", None)
     number = _number(original)
     code = getattr(original, "sqlite_errorname", None) or (f"MySQL {number}" if number else _sqlstate(original))
@@ -58,7 +58,7 @@ def reason(error: BaseException) -> str:
 
 
 def _number(original: BaseException | None) -> int | None:
-    """The number in an error of MySQL's; asyncpg's and SQLite's begin with text."""
+    """Return the number of a MySQL error; None for errors of asyncpg and SQLite, which begin with text."""
     first = original.args[0] if original is not None and original.args else None
     return first if isinstance(first, int) else None
 

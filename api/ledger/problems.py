@@ -1,7 +1,7 @@
-"""Every refusal as RFC 9457 `application/problem+json`.
+"""Errors as RFC 9457 `application/problem+json`.
 
-A route class and not exception handlers of the app: the router brings it along wherever it is included, and
-changes nothing for the app's other routes.
+A route class instead of exception handlers of the app, so that the router works in every app and does not change the
+app's other routes.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 _RETRY_AFTER_SECONDS = 1
 
-# Several times the largest transaction allowed; more is not read into memory.
+# several times the largest valid transaction
 _LARGEST_BODY_BYTES = 256 * 1024
 
 
@@ -35,10 +35,10 @@ class ProblemResponse(JSONResponse):
 
 
 class ProblemRoute(APIRoute):
-    """A route whose refusals, its own and FastAPI's, are problem documents."""
+    """A route whose errors, and FastAPI's, are problem documents."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        """FastAPI's handler, with its exceptions answered here."""
+        """Return FastAPI's handler, with its exceptions turned into answers."""
         handle = super().get_route_handler()
 
         async def answer(request: Request) -> Response:
@@ -55,7 +55,7 @@ class ProblemRoute(APIRoute):
 
 
 def _limited(receive: Receive) -> Receive:
-    """`receive` up to a size. Not FastAPI's `max_body_size`: Starlette answers that one with plain text."""
+    """Return `receive` with a size limit. Starlette answers FastAPI's `max_body_size` with plain text."""
     received = 0
 
     async def receive_limited() -> Message:
@@ -63,7 +63,7 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         received += len(message.get("body", b""))
         if received > _LARGEST_BODY_BYTES:
-            # FastAPI lets this class alone through while it reads a body
+            # the only exception that FastAPI passes on while it reads a body
             raise HTTPException(413, f"The body is larger than {_LARGEST_BODY_BYTES} bytes.")
         return message
 
@@ -99,8 +99,8 @@ def _invalid(errors: Sequence[Mapping[str, Any]]) -> ProblemResponse:
 
 
 def _fault(error: Mapping[str, Any]) -> dict[str, str]:
-    """One entry of `errors`: where (`body/postings/0/amount`), and what is wrong with which value."""
-    # without a member there is no value; pydantic would show the whole body in its place
+    """Return an entry of `errors`: the place (`body/postings/0/amount`), the error and the value."""
+    # a missing member has no value; pydantic would show the whole body
     value = "" if error["type"] == "missing" else f", not {shown(error['input'])}"
     return {"at": "/".join(str(part) for part in error["loc"]), "detail": f"{error['msg']}{value}"}
 

@@ -1,4 +1,4 @@
-"""The ledger's endpoints: HTTP in and out, nothing decided here."""
+"""The ledger's endpoints, without any logic of the ledger."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .schemas import LARGEST_PAGE, AccountView, NewAccount, NewTransaction, Tran
 from .service import Ledger
 
 _PROBLEM: dict[str, Any] = {
-    "description": "What is wrong, and with which value",
+    "description": "The error and the invalid value",
     "content": {ProblemResponse.media_type: {}},
 }
 
@@ -49,7 +49,7 @@ async def open_account(body: NewAccount, ledger: _Ledger, request: Request, resp
 
 @router.get("/accounts/{account_id}")
 async def read_account(account_id: _AccountId, ledger: _Ledger) -> AccountView:
-    """An account with its balance."""
+    """Read an account and its balance."""
     return await ledger.account(account_id)
 
 
@@ -68,5 +68,5 @@ async def post_transaction(body: NewTransaction, key: _Key, ledger: _Ledger, res
 
 @router.get("/transactions")
 async def list_transactions(ledger: _Ledger, limit: _Limit = 50, cursor: _Cursor = None) -> TransactionPage:
-    """Transactions, newest first."""
+    """List transactions, newest first."""
     return await ledger.page(limit, cursor)

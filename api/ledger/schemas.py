@@ -1,4 +1,4 @@
-"""What the endpoints take and give. Nothing is coerced: an amount of 1.0, "1" or true is refused."""
+"""The requests and answers of the endpoints. No value is coerced: an amount of 1.0, "1" or true is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _not_zero(amount: int) -> int:
 
 
 def _in_utc(moment: datetime) -> datetime:
-    # MySQL and SQLite hand back what was stored, without its zone
+    # MySQL and SQLite return the stored time without its zone
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
@@ -28,13 +28,13 @@ Amount = Annotated[
     Field(strict=True, ge=-(2**63), le=2**63 - 1, description="In the currency's smallest unit; positive is debit."),
     AfterValidator(_not_zero),
 ]
-# Control characters have no place in a name, and PostgreSQL cannot store NUL.
+# no control characters in names; PostgreSQL cannot store NUL
 Text = Annotated[str, Field(pattern=r"^\P{Cc}*$")]
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 
 class _Request(BaseModel):
-    # an unknown member is a typing error: better refused than ignored where money moves
+    # an unknown member is probably a typing error, which must not be ignored where money moves
     model_config = ConfigDict(extra="forbid")
 
 

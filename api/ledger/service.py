@@ -1,4 +1,4 @@
-"""What the ledger does, one method for each endpoint; each is one database transaction."""
+"""The operations of the ledger: one method for each endpoint, each in one database transaction."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .types import exact_sum
 
 @dataclass(frozen=True)
 class Posted:
-    """The transaction of a key, and whether an earlier request made it."""
+    """The transaction of a key, and whether an earlier request posted it."""
 
     transaction: TransactionView
     replayed: bool
@@ -42,7 +42,7 @@ class Ledger:
         return _account_view(account, 0)
 
     async def account(self, account_id: int) -> AccountView:
-        """An account and its balance, both of one snapshot.
+        """Return an account and its balance, from one snapshot.
 
         Raises:
             UnknownAccount: there is none with this id.
@@ -65,7 +65,7 @@ class Ledger:
         try:
             transaction = await self._insert(request, key)
         except IntegrityError:
-            # The insert waited for whoever else was using the key, so theirs is committed and a new snapshot shows it.
+            # The insert waited for the request with the same key: that one is committed, and a new snapshot shows it.
             original = await self._find(key)
             if original is None:
                 raise
@@ -75,7 +75,7 @@ class Ledger:
         return Posted(TransactionView.model_validate(transaction), replayed=False)
 
     async def page(self, limit: int, after: str | None) -> TransactionPage:
-        """Up to `limit` transactions below the cursor `after`, newest first.
+        """Return up to `limit` transactions below the cursor `after`, newest first.
 
         Raises:
             CursorMalformed: `after` is not a cursor.
@@ -84,7 +84,7 @@ class Ledger:
         if after is not None:
             newest_first = newest_first.where(Transaction.id < cursor.decode(after))
         async with self._database.sessions() as session:
-            # one more than asked for: whether it is there tells whether a page follows
+            # one more than requested: if it exists, another page follows
             found = (await session.scalars(newest_first.limit(limit + 1))).all()
         shown = found[:limit]
         return TransactionPage(
@@ -96,8 +96,8 @@ class Ledger:
         try:
             return await self._try_insert(request, key)
         except Deadlocked:
-            # Where several wait for a key and its holder gives up, MySQL lets one have it and undoes the others. By now
-            # they meet a holder again, whom they can wait for.
+            # If several requests wait for a key and its transaction rolls back, MySQL gives the key to one of them and
+            # rolls back the others. At the second attempt they wait for that one.
             return await self._try_insert(request, key)
 
     async def _try_insert(self, request: NewTransaction, key: str) -> Transaction:
@@ -114,7 +114,7 @@ class Ledger:
 
 
 async def _currencies(session: AsyncSession, postings: list[NewPosting]) -> dict[int, str]:
-    """The currency of each account named. No lock: accounts are not deleted and do not change currency."""
+    """Return the currency of each account. No lock: accounts are not deleted and do not change currency."""
     named = {posting.account_id for posting in postings}
     rows = await session.execute(select(Account.id, Account.currency).where(Account.id.in_(named)))
     return {account_id: currency for account_id, currency in rows}
@@ -123,7 +123,7 @@ async def _currencies(session: AsyncSession, postings: list[NewPosting]) -> dict
 def _transaction(request: NewTransaction, key: str, now: datetime) -> Transaction:
     return Transaction(
         idempotency_key=key,
-        # of the request as sent: a replay after midnight still leaves booked_on out
+        # of the request as sent, because a replay after midnight still omits booked_on
         request_digest=fingerprint(request),
         description=request.description,
         booked_on=request.booked_on or now.date(),

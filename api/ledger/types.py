@@ -1,4 +1,4 @@
-"""Columns that each database needs said differently, so that the ledger answers the same from all of them."""
+"""Column types that differ by database, so that the ledger answers the same on all of them."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from sqlalchemy.types import DateTime, TypeEngine
 
 from .idempotency import LONGEST_KEY
 
-# SQLite numbers rows by itself only in a column declared INTEGER.
+# SQLite generates ids only in a column of type INTEGER.
 RowId = BigInteger().with_variant(Integer, "sqlite")
 
-# MySQL keeps whole seconds unless told otherwise, and a replay would answer with another moment than the original.
+# By default MySQL stores whole seconds, and a replay would return another time than the original answer.
 Moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 
 # MySQL's usual comparison ignores case, and a posting in "eur" would be one in its account's currency.
@@ -24,31 +24,31 @@ Currency = String(3).with_variant(mysql.VARCHAR(3, charset="ascii", collation="a
 
 
 class Key(TypeDecorator[str]):
-    """An Idempotency-Key, equal to none but itself.
+    """An Idempotency-Key, compared byte by byte.
 
-    On MySQL and MariaDB a column of bytes: every collation the two share takes "a" and "a " for the same key.
+    On MySQL and MariaDB the column has bytes, because every collation that both have treats "a" and "a " as equal.
     """
 
     impl = String(LONGEST_KEY)
     cache_ok = True
 
     def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        """The column's type in this database."""
+        """Return the column's type in this database."""
         on_mysql = dialect.name in ("mysql", "mariadb")
         return dialect.type_descriptor(mysql.VARBINARY(LONGEST_KEY) if on_mysql else String(LONGEST_KEY))
 
     def process_bind_param(self, value: str | None, dialect: Dialect) -> Any:
-        """The key as it is sent."""
+        """Return the key for the database."""
         on_mysql = dialect.name in ("mysql", "mariadb")
         return value.encode() if on_mysql and value is not None else value
 
     def process_result_value(self, value: Any, dialect: Dialect) -> str | None:
-        """The key as it was given."""
+        """Return the key from the database."""
         return value.decode() if isinstance(value, bytes) else value
 
 
 class now_in_utc(FunctionElement[Any]):  # noqa: N801 - used like SQLAlchemy's own `func.now()`
-    """The default of a moment: MySQL stores what the session's clock shows, without its zone."""
+    """The current time in UTC; MySQL stores the session's time without its zone."""
 
     inherit_cache = True
 

@@ -1,51 +1,49 @@
-"""Migrations for a service of many instances: one migrates, the others see it finish, none is ready before.
+"""Database migrations at the start of a service: one of many instances migrates, and the others wait for the schema.
 
     app = FastAPI(lifespan=lifespan_with_migrations)
 
-Who is authoritative
-    The version table in the database says where the schema is; nothing else does. The database's own lock says who may
-    change it: an advisory lock of PostgreSQL's, GET_LOCK of MySQL's, a lock file beside SQLite's. The history table
-    explains: who tried what, when, and how it ended. An instance's own memory counts for nothing: whatever it believes,
-    it reads again under the lock and, after migrating, on a fresh connection.
+What is authoritative
+    The version table in the database says where the schema is. The database's own lock decides which session may
+    change it: a PostgreSQL advisory lock, MySQL's GET_LOCK, or a lock file beside an SQLite database. The history table
+    records each attempt: revision, instance, time, result. An instance never relies on its memory: it reads the
+    version again under the lock, and after migrating on a new connection.
 
 What an instance does
-    Read the version. At head: ready, without a lock. Behind: ask env.py, by executing it with nothing run, which
-    version table it means, and whether it can run on a connection that is given to it. Then try the lock. Got it: read
-    again, run the revisions on the very session that holds the lock, verify on a new connection, unlock, notify. Did
-    not get it: watch the version, woken by the notification or by a jittered poll, and try the lock again each time,
-    because the holder may have died. Every revision is a transaction of its own.
+    1. Read the version. At head, it is ready and acquires no lock.
+    2. Execute env.py without running revisions, to learn its version table and whether it uses the given connection.
+    3. Try the lock. If it acquires the lock, it reads the version again, runs the revisions on the session that holds
+       the lock, each in its own transaction, verifies on a new connection, releases the lock and notifies the waiters.
+    4. If another session holds the lock, watch the version, and try the lock at each look, because the lock holder may
+       have died. A notification or a jittered poll wakes the waiter.
 
-When something happens
-    The holder is killed: its session ends, and lock and open transaction end with it. The next one that tries
-    continues at the revision that was rolled back.
-    The holder is stopped (SIGSTOP, a frozen host): the server ends its session after MIGRATION_IDLE_SECONDS without a
-    statement, and with it the lock; when it wakes up, its next statement fails.
-    Somebody else holds a table's lock: the revision asks briefly, is rolled back, and asks again, until the run's
-    budget ends; log and health say who is in the way.
-    A revision fails: it is rolled back and recorded. Instances that were there at the time fail with the same error
-    instead of running it again in turn; a later start tries again, each time later.
-    The connection is lost while a revision runs: the instance tries again. Lost again by the same order in the same
-    revision, that revision has failed: it may end its own session, or crash the server for everyone. One that rolls
-    back its own transaction has failed too: what follows would be committed, and counted as the whole.
-    A revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and nobody
-    goes on before a person has looked, unless the revision declares `idempotent = True`. The message names its last
-    kind of statement and the INVALID indexes that it left.
-    The database is away: everyone waits, with backoff, within the wait budget.
-    The budget ends: the instance fails. A timeout never means "start anyway". A run's end is recorded before it is
-    cancelled, because its lock may go with the connection; what was committed by then is not called failed.
-    The database is newer than the build: it serves with a warning if the history proves that its own head is an
-    ancestor of what is there, and refuses otherwise. Nothing is ever downgraded by itself.
-    Redis or Kubernetes decides who tries (strategies `redis`, `kubernetes`): the database's own lock is taken as well
-    and still decides who runs. When that hold is lost the run is cancelled, and nothing is committed after it.
-    The database cannot roll DDL back (MySQL): a revision that does not finish is half applied from its first DDL on.
-    A pooler in transaction mode is in between: one transaction carries lock and revisions; a revision that cannot
-    run in one is refused by name. One that does not get a table lock is rolled back with the lock, and tried again by
-    whoever gets that next; so may be one that ran out of time, for its record comes after the end of its transaction.
+What happens if
+    the lock holder is killed: its session ends, which releases the lock and rolls back the open transaction. The next
+    instance that acquires the lock continues with that revision.
+    the lock holder is stopped (SIGSTOP, a frozen host): after MIGRATION_IDLE_SECONDS without a statement the server
+    terminates its session, which releases the lock. When the process resumes, its next statement fails.
+    another session holds a table lock: the revision waits briefly, is rolled back and retried until the run budget
+    ends. Log and health name the blocking session.
+    a revision fails: it is rolled back and recorded. The instances that are running fail with the same error instead
+    of running it again. Instances that start later retry it, each time after a longer pause.
+    the connection is lost while a revision runs: the instance retries once. If the same request loses it in the same
+    revision again, that revision has failed. So has a revision that rolls back its own transaction and continues.
+    a revision that commits in the middle (`autocommit_block`) does not finish: the schema is `dirty`, and no instance
+    continues before a person repairs it, unless the revision declares `idempotent = True`.
+    the database is unreachable: the instances wait with backoff until the wait budget ends.
+    a budget ends: the instance fails. A timeout never starts the service on the old schema. The result of a run is
+    recorded before the run is cancelled, because its lock may end with its connection.
+    the database is newer than the build: the instance serves with a warning if the history proves that the build's
+    head is an ancestor of the database's revision. Otherwise it refuses. No downgrade is automatic.
+    Redis or Kubernetes elects an instance: the elected instance also acquires the database's lock. If it loses its
+    hold, the run is cancelled and commits nothing more.
+    the database cannot roll back DDL (MySQL): an unfinished revision is half applied from its first DDL statement on.
+    the connection goes through a transaction pooler: one transaction has the lock and all revisions, and a revision
+    that cannot run in a transaction is refused by name. If a revision cannot acquire a table lock, or times out, its
+    rollback releases the lock too, and the next lock holder retries it.
 
 What is not promised
-    That a revision runs fast, or that it is compatible with the release that is still serving. That advisory locks
-    hold across a failover with two primaries: they are not replicated. That a notification arrives: it only makes
-    waking faster. That anything is undone: a downgrade is a person's decision.
+    That a revision is fast, or compatible with the release that still serves. That advisory locks hold across a
+    failover with two primaries: they are not replicated. That a notification arrives: it only wakes waiters sooner.
 """
 
 from .settings import MigrationSettings

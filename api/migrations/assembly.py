@@ -1,4 +1,4 @@
-"""The composition root: from settings to a coordinator that is ready to run."""
+"""The composition root: builds a coordinator from the settings."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Assembly:
-    """Everything one instance needs, built once from its settings."""
+    """The objects of one instance or command, built from its settings."""
 
     settings: MigrationSettings
     database: Backend
@@ -48,13 +48,13 @@ class Assembly:
     schedule: LockRetrySchedule
     elector: Callable[[], Elector] | None
     further: tuple[Assembly, ...] = ()
-    """The assemblies of the further version tables, where env.py runs the revisions for several."""
+    """The assemblies of the other version tables, if env.py runs the revisions for several."""
     inspected: bool = False
-    """Whether env.py was asked which version table it is."""
+    """Whether env.py was executed to learn its version tables."""
 
     @property
     def hold(self) -> str | None:
-        """The name of the elected instance's key or Lease; None where the database's lock decides alone."""
+        """The name of the key or Lease; None if the database's lock decides alone."""
         return hold_name(self.settings, self.choice.strategy, self.database.url)
 
     @classmethod
@@ -69,19 +69,19 @@ class Assembly:
         only: Pass | None = None,
         own_connection: bool = False,
     ) -> Assembly:
-        """Read the revisions and check the settings; touches no database.
+        """Read the revisions and check the settings, without a database.
 
         Args:
-            settings: of the instance, or of the command.
-            tracker: where progress and outcome are shown; a new one if None.
-            ambiguous: whether several heads are accepted where one is meant, as by a command that only reads.
-            may_be_empty: whether a build without revisions is accepted, as it always is with MIGRATION_STRATEGY=off.
-            revisions: those that were read before; read from the settings' Alembic configuration if None.
-            only: the pass of env.py that this is about, where it makes several.
+            settings: of the instance or the command.
+            tracker: receives progress and result; default: a new one.
+            ambiguous: whether to accept several heads if the target is `head`.
+            may_be_empty: whether to accept a build without revisions; MIGRATION_STRATEGY=off always does.
+            revisions: default: read from the settings' Alembic configuration.
+            only: the pass of env.py that this assembly is for, if env.py makes several.
             own_connection: whether env.py opens a connection of its own for the revisions.
 
         Raises:
-            ConfigurationError: a setting, Alembic's configuration or a file of the build is not usable.
+            ConfigurationError: a setting, Alembic's configuration or a file of the build is invalid.
         """
         url = settings.url()
         database = backend_of(settings, url)
@@ -106,16 +106,16 @@ class Assembly:
         return cls(settings, database, choice, revisions, runner, tracker, policy, schedule, elector)
 
     async def inspect(self, *, create_file: bool = False, ambiguous: bool = False) -> Assembly:
-        """What this is once env.py has said which version tables it runs the revisions for.
+        """Execute env.py and return this assembly for the version tables that env.py names.
 
         Args:
-            create_file: whether a missing SQLite file is created, should env.py execute something.
-            ambiguous: whether several heads will do where one is meant.
+            create_file: whether to create a missing SQLite file if env.py executes statements.
+            ambiguous: as in `build`.
 
         Raises:
-            ForeignConnection: it would migrate on another connection, or in a transaction of its own.
-            ConfigurationError: it fails by itself, contradicts a setting, or says what cannot be composed.
-            MigrationError: it reads from the database, which could not be reached.
+            ForeignConnection: env.py would migrate on another connection, or in its own transaction.
+            ConfigurationError: env.py fails, contradicts a setting, or names options that cannot be merged.
+            MigrationError: env.py reads from the database, which is unreachable.
         """
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
@@ -138,33 +138,33 @@ class Assembly:
 
     @property
     def each(self) -> dict[str, Assembly]:
-        """The assembly of each version table alone, by its schema, or by its own name where it has none."""
+        """One assembly for each version table, by schema, or by table name if it has no schema."""
         every = (replace(self, further=()), *self.further)
         return {one.settings.version_table_schema or one.settings.version_table: one for one in every}
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> OperatorSession:
-        """A new session, not yet connected; its name says that it waits, or another `role`."""
+        """Return a new, unconnected session; its application name contains `role`."""
         return self.database.session(self.runner, self.schedule, role, backup, create_file=role != "reading")
 
     def locking_session(self, backup: Backup | None = None, *, create_file: bool = True) -> MigrationSession:
-        """A new session that acquires the lock as the strategy says; `create_file` creates a missing SQLite file."""
+        """Return a new session that acquires the lock; `create_file` allows it to create a missing SQLite file."""
         if self.elector is None:
             return self.database.session(self.runner, self.schedule, "waiting", backup, create_file=create_file)
         elector = self.elector()
+        # the run is synchronous and may be in another thread
         runner = self.runner.fenced(lambda: wait_on_loop(elector.confirm))
         session = self.database.session(runner, self.schedule, "waiting", backup, create_file=create_file)
         return ElectedSession(session, elector)
 
     def backup(self, folder: str | None = None) -> Backup:
-        """An object that takes backups into `folder`, or into the folder of the settings.
+        """Return a backup into `folder` (default: MIGRATION_BACKUP_DIR).
 
-        Raises:
-            ConfigurationError: this package takes no backups of this database.
+        Raises `ConfigurationError` if this package makes no backups of this database.
         """
         return backup_of(self.database, folder, self.runner.history, self.runner.author)
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
-        """The coordinator of this instance; its wait budget starts now. A `backup` comes before any change."""
+        """Return a coordinator, whose wait budget starts now; it makes the `backup` before it changes anything."""
         policy = policy or self.policy
 
         async def inspect() -> list[Scope]:
@@ -182,17 +182,17 @@ class Assembly:
         for name, one in self.each.items():
             sessions = partial(one.locking_session, backup, create_file=policy.may_migrate)
             scopes.append(Scope(sessions, one.revisions.code, name if self.further else None))
-            # the first run's is of the whole database
+            # one backup contains all schemas
             backup = None
         return scopes
 
     def operator_coordinator(self) -> Coordinator:
-        """A coordinator for what a person orders, who may also where the instances may not."""
+        """Return a coordinator for an operator's command, which may migrate with strategy `job` too."""
         return self.coordinator(replace(self.policy, may_migrate=True))
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:
-    """A tracker that knows who this is."""
+    """Return a tracker with the instance, release and strategy of the settings."""
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
 
 

@@ -1,12 +1,12 @@
-"""What `alembic/env.py` calls, so that it stays three lines and every path to DDL takes the lock.
+"""The function that `alembic/env.py` calls, so that each command that changes the schema acquires the lock.
 
     from api.ledger.models import Base
     from api.migrations.environment import run_env
 
     run_env(Base.metadata)
 
-Given a connection (start-up, `migrate.sh`), it uses that. Typed by hand, `alembic upgrade`, `downgrade` and `stamp`
-take the same lock and write the same history; reading commands take none. `--sql` connects to nothing.
+At start-up and under `migrate.sh` it runs on the given connection. If a person types `alembic upgrade`, `downgrade` or
+`stamp`, it acquires the same lock and writes the same history. Commands that only read acquire no lock.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import asyncpg
@@ -25,7 +26,7 @@ from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
 from .core.protocols import Kind, MigrationRequest
-from .core.schema import Schema, compare_with_build, explain
+from .core.schema import explain
 from .databases.sql_store import shape
 from .errors import MigrationError, SchemaRefused
 from .execution.env_options import VersionTable, agreed, merged, named
@@ -33,6 +34,7 @@ from .execution.env_script import GIVEN
 from .execution.error_translation import translate
 from .execution.steps import Steps
 from .execution.table_shape import refuse_history, refuse_version
+from .inspection import read_schema, read_session
 from .logs import PlainFormatter, bind_log_context, to_json
 from .runtime.dns import run
 from .runtime.streams import occupy
@@ -46,12 +48,12 @@ _KINDS: dict[str, Kind] = {"upgrade": "upgrade", "downgrade": "downgrade", "do_s
 
 
 def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
-    """Configure Alembic and run what was asked for.
+    """Configure Alembic and run the command.
 
     Args:
         target_metadata: the models' metadata, for `alembic check` and autogenerate.
-        options: any further arguments of `context.configure`. They count as in any env.py: the version table that they
-            name is the one that everything looks at, filters and hooks are called beside the package's own.
+        options: further arguments of `context.configure`. A version table named here is used everywhere; filters and
+            hooks are called in addition to the package's own.
     """
     if GIVEN in context.config.attributes and not context.is_offline_mode():
         settings, _, options = _composed(target_metadata, options)
@@ -73,7 +75,7 @@ def _composed(
     table = agreed(named(options, default, None), options, settings.about_the_version_table)
     composed = {
         "target_metadata": target_metadata,
-        # SQLite can change a column only by copying its table; what is generated says so
+        # SQLite can change a column only by copying its table
         "render_as_batch": _dialect(settings) == "sqlite",
         **options,
         "include_name": _hide(settings.history_of(table.name), options.get("include_name")),
@@ -97,20 +99,18 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
 
 def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     occupy()
-    # configured without a connection, Alembic tells what it was asked to do
+    # configured without a connection, Alembic only says which command runs
     context.configure(dialect_name=_dialect(settings))
-    # a copy: each attempt configures again, and Alembic writes what it is given into its own
+    # a copy, because each attempt configures again and Alembic changes its own
     asked = dict(context.get_context().opts)
-    if not logging.getLogger().handlers:
-        level = (settings.log_level or "info").upper()
-        handler = logging.StreamHandler()
-        handler.setFormatter(PlainFormatter("%(levelname)-7s %(message)s"))
-        logging.basicConfig(level=level, handlers=[handler])
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(levelname)-7s %(message)s"))
+    logging.basicConfig(level=(settings.log_level or "info").upper(), handlers=[handler])
     if settings.log_format == "json":
         to_json(new_tracker(settings))
     warn_of_unread_settings()
     changes = "destination_rev" in asked
-    # the first revision is made in a project that has none
+    # `alembic revision` makes the first revision of a project
     assembly = Assembly.build(settings, may_be_empty=not changes)
     assembly.revisions.directory.version_locations = list(context.script.version_locations)
     assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
@@ -119,13 +119,13 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
 
 @contextmanager
 def _failing_in_one_line() -> Iterator[None]:
-    # a traceback through Alembic's command line would bury the one line that helps
+    # without a traceback through Alembic's command line
     try:
         yield
     except MigrationError as error:
-        shape = MigrationSettings.load_partial("log_format", "instance", "release")
-        if shape.log_format == "json":
-            to_json(new_tracker(shape))
+        log_settings = MigrationSettings.load_partial("log_format", "instance", "release")
+        if log_settings.log_format == "json":
+            to_json(new_tracker(log_settings))
             log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
             raise SystemExit(1) from None
         raise SystemExit(printable(f"{type(error).__name__}: {error}")) from None
@@ -144,7 +144,7 @@ async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[s
 
 async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:
     settings = assembly.settings
-    # the first revision is generated from what a new, empty database lacks
+    # autogenerate compares the models with a new, empty database
     create_file = asked["fn"].__name__ == "retrieve_migrations"
     version = {"version_table": settings.version_table, "version_table_schema": settings.version_table_schema}
     try:
@@ -154,8 +154,8 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
         raise translate(error, "connecting") from error
     except CommandError as error:
-        # Alembic's own words, "Can't locate revision", do not say what to deploy
-        schema = await _judged(assembly)
+        # Alembic's message, "Can't locate revision", does not say which release to deploy
+        schema = await read_session(assembly, partial(read_schema, assembly))
         if schema.unknown:
             raise SchemaRefused(explain(schema)) from error
         raise
@@ -168,23 +168,14 @@ def _refuse_other_tables(connection: sa.Connection, tables: tuple[sa.Table, sa.T
     connection.rollback()
 
 
-async def _judged(assembly: Assembly) -> Schema:
-    session = assembly.session("reading")
-    try:
-        await session.open()
-        return compare_with_build(await session.store.observe(), assembly.revisions.code, await session.store.lineage())
-    finally:
-        await session.close()
-
-
 def _dialect(settings: MigrationSettings) -> str:
-    # a script for `--sql` needs no database
+    # `--sql` needs no database
     has_url = settings.migration_database_url or settings.database_url
     return settings.url().dialect if has_url else "postgresql"
 
 
 def _hide(history_table: str, theirs: Any) -> Any:
-    # the project's own filter counts too, and never lets the history table through: autogenerate would drop it
+    # otherwise autogenerate would drop the history table
     def include_name(name: str | None, kind: str, parents: Any) -> bool:
         return not (kind == "table" and name == history_table) and (theirs is None or theirs(name, kind, parents))
 

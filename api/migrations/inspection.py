@@ -1,4 +1,4 @@
-"""What is asked without changing anything: where the database stands, and who is elected to migrate it."""
+"""Read-only questions: where the database stands, and which instance is elected to migrate it."""
 
 from __future__ import annotations
 
@@ -17,11 +17,7 @@ T = TypeVar("T")
 
 
 async def read_session(assembly: Assembly, look: Callable[[OperatorSession], Awaitable[T]]) -> T:
-    """What `look` finds with a session of its own, which only reads.
-
-    Raises:
-        MigrationError: there is no such session, or `look` raised it.
-    """
+    """Return the result of `look` on a new session that only reads. Raises `MigrationError` if it cannot be opened."""
     session = assembly.session("reading")
     try:
         await session.open()
@@ -31,10 +27,10 @@ async def read_session(assembly: Assembly, look: Callable[[OperatorSession], Awa
 
 
 async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
-    """Where the database stands, seen from this build."""
+    """Compare the database with this build."""
     observed = await session.store.observe()
     if observed.half_applied and (await session.lock_status()).holder is not None:
-        # somebody is at it right now: that is progress, not an accident
+        # the lock holder runs that revision now
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
     lineage = await session.store.lineage() if observed.revisions - code.parents.keys() else {}
@@ -42,7 +38,7 @@ async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
 
 
 async def leader(assembly: Assembly) -> str | None:
-    """Who is elected to migrate, as far as it is known; who cannot be asked is no reason to fail."""
+    """Return the elected instance; None if there is none, or Redis or Kubernetes does not answer in time."""
     if assembly.elector is None:
         return None
     with suppress(MigrationError, TimeoutError):

@@ -1,12 +1,11 @@
-"""The shape of log lines: for people on a console, or one JSON object each for a collector.
+"""The format of log lines: text for people on a console, or one JSON object each for a collector.
 
-In console mode an application that configured logging keeps what it has; only where nobody did the package gets a
-handler, or nobody would see who migrates. In JSON mode every handler that writes to standard output or error, of the
-root logger, the package, Alembic and uvicorn, gets the formatter of this file; files and other handlers are left alone.
+In console mode the package adds a handler only if the application did not configure logging. In JSON mode each handler
+of the root logger, the package, Alembic and uvicorn that writes to standard output or error gets `JsonFormatter`; files
+and other handlers keep theirs.
 
-Who speaks is a context variable, set where an instance or command begins to work: two applications in one process
-share their loggers, as Python's logging has it, and each line still says whose it is. Lines from outside that work, as
-uvicorn's access log, carry the name of the application that was configured last.
+A context variable says which instance a line belongs to, because two applications in one process share their loggers.
+Lines from outside an instance's work, such as uvicorn's access log, name the application that was configured last.
 """
 
 from __future__ import annotations
@@ -26,20 +25,21 @@ SHAPED = ("", __package__ or "", "alembic", "uvicorn", "uvicorn.error", "uvicorn
 """The loggers whose handlers change in JSON mode; the first is the root."""
 
 _NOT_EXTRA = {*vars(logging.makeLogRecord({})), "message", "asctime", "color_message"}
-"""What every record has, and uvicorn's second copy of the message with colours in it."""
+"""The attributes of every record, and uvicorn's second copy of the message, with colours."""
 
 _speaker: ContextVar[Tracker | None] = ContextVar("migrations_speaker", default=None)
 
 
 def bind_log_context(tracker: Tracker) -> None:
-    """From here on, in this task and those it starts, lines are about this instance."""
+    """From now on, lines of this task and of the tasks that it starts name this instance."""
     _speaker.set(tracker)
 
 
 class JsonFormatter(logging.Formatter):
-    """One line, one object: time, level, logger, message, who, the record's own fields, and the exception if any.
+    """Formats a record as one JSON object: time, level, logger, message, instance, the record's fields, exception.
 
-    `tracker` is for lines from outside any instance's work. For `uvicorn --log-config` and `dictConfig` as well.
+    `tracker` names the instance of lines from outside an instance's work. `uvicorn --log-config` and `dictConfig` may
+    use this class too.
     """
 
     def __init__(self, tracker: Tracker | None = None) -> None:
@@ -47,7 +47,7 @@ class JsonFormatter(logging.Formatter):
         self._tracker = tracker
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line; it never raises, whatever a record carries."""
+        """Return the line; never raises."""
         fields = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -55,10 +55,10 @@ class JsonFormatter(logging.Formatter):
             "message": _message(record),
         }
         extra = {name: value for name, value in vars(record).items() if name not in _NOT_EXTRA}
-        # first for their place in the line, last because nobody may take them
-        return _dumped({**fields, **self._who(), **extra, **self._trace(record), **fields})
+        # first for their place in the line, last because no extra field may replace them
+        return _dump({**fields, **self._instance(), **extra, **self._trace(record), **fields})
 
-    def _who(self) -> dict[str, Any]:
+    def _instance(self) -> dict[str, Any]:
         speaker = _speaker.get()
         tracker = speaker or self._tracker
         if tracker is None:
@@ -81,36 +81,31 @@ class JsonFormatter(logging.Formatter):
 
 
 class PlainFormatter(logging.Formatter):
-    """A line for people without control characters, whoever chose the names and messages in it."""
+    """Formats a record for people, with control characters as escapes."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line before any traceback."""
+        """Return the line without a traceback."""
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """The traceback, of several lines."""
+        """Return the traceback, in several lines."""
         return printable(super().formatException(ei), keep="\n")
 
 
 class ConsoleFormatter(PlainFormatter):
-    """A line for people; at its end the instance, by the name that the others' lines give the one they wait for."""
+    """Formats a record for people, with the instance's name at the end."""
 
     def __init__(self) -> None:
         super().__init__("%(asctime)s %(levelname)s %(name)s: %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
-        """The line before any traceback."""
+        """Return the line without a traceback."""
         speaker = _speaker.get()
         return super().formatMessage(record) + (printable(f" [{speaker.status.instance}]") if speaker else "")
 
 
 def configure(settings: MigrationSettings, tracker: Tracker) -> None:
-    """Give an instance's lines the shape that the settings ask for. May be repeated.
-
-    Args:
-        settings: `log_format` and `log_level`.
-        tracker: who speaks where nobody else is known to.
-    """
+    """Apply `log_format` and `log_level`; may be repeated. Lines of no known instance name the one of `tracker`."""
     package = logging.getLogger(__package__)
     unheard = not package.hasHandlers()
     if settings.log_format == "json":
@@ -126,10 +121,10 @@ def configure(settings: MigrationSettings, tracker: Tracker) -> None:
 
 
 def to_json(tracker: Tracker) -> None:
-    """From here on, logging and `warnings` write JSON to the standard output and error of the process."""
+    """From now on, logging and `warnings` write JSON to the standard output and error of the process."""
     root, formatter = logging.getLogger(), JsonFormatter(tracker)
     if not root.handlers:
-        # without one a library's warnings go to logging's last resort, which has no shape
+        # without a handler, warnings go to logging's last resort, which has no formatter
         root.addHandler(logging.StreamHandler())
     for name in SHAPED:
         for handler in logging.getLogger(name).handlers:
@@ -141,19 +136,19 @@ def to_json(tracker: Tracker) -> None:
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception:  # arguments that do not fit: somebody's bug, and still worth its words
-        return f"{_worded(record.msg)} {_worded(record.args)}"
+    except Exception:  # the arguments do not fit the message
+        return f"{_as_text(record.msg)} {_as_text(record.args)}"
 
 
-def _dumped(fields: dict[str, Any]) -> str:
+def _dump(fields: dict[str, Any]) -> str:
     try:
         return json.dumps(fields, default=str, allow_nan=False)
     except Exception:
-        # keys that are no strings, not-a-number, a circle, a broken __str__: words are better than no line
-        return json.dumps({str(name): _worded(value) for name, value in fields.items()})
+        # keys that are not strings, NaN, a circular reference, a broken __str__
+        return json.dumps({str(name): _as_text(value) for name, value in fields.items()})
 
 
-def _worded(value: object) -> str:
+def _as_text(value: object) -> str:
     try:
         return value if isinstance(value, str) else repr(value)
     except Exception:

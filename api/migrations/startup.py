@@ -1,4 +1,4 @@
-"""What an instance does at start, in the migration thread: bring the schema to head, or see that it is there."""
+"""The start of an instance, in the migration thread: migrate to head, or wait until another instance has."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ log = logging.getLogger(__name__)
 async def migrate_at_startup(
     settings: MigrationSettings, tracker: Tracker, problem: ConfigurationError | None = None
 ) -> None:
-    """What an instance does at start: return once the schema is verified, and the tracker says `ready` or `off`.
+    """Return once the schema is verified and the tracker says `ready` or `off`.
 
     Args:
-        settings: whose database and policy.
-        tracker: where progress and outcome are shown.
-        problem: why the settings could not be read, in which case nothing else is tried.
+        settings: the instance's settings.
+        tracker: receives progress and result.
+        problem: why the settings could not be read; then it is raised, and the database is not contacted.
 
     Raises:
         MigrationError: the schema could not be verified; the tracker says `failed` and why.

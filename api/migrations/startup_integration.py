@@ -1,7 +1,7 @@
-"""The lifespan: `app = FastAPI(lifespan=lifespan_with_migrations)` is all a service needs.
+"""The lifespan: `app = FastAPI(lifespan=lifespan_with_migrations)`.
 
-In mode `gate` the server is up before the migration: uvicorn binds its socket only after the lifespan's start, and
-awaited there nothing could answer the probes. In mode `block` the start waits.
+uvicorn listens only after the lifespan's start. In mode `gate` the start therefore returns at once, so that probes are
+answered during the migration. In mode `block` it waits for the schema.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ log = logging.getLogger(__name__)
 Service = AbstractAsyncContextManager[Mapping[str, Any] | None]
 
 CANCEL_SECONDS = 1.5
-"""How long shutdown waits for a run to roll back; after that the process goes, and the server rolls back."""
-
+"""How long shutdown waits for a run to roll back; after that the process exits, and the server rolls back."""
 
 _WRAPPED = (
     "The lifespan of this application runs inside %s, which may read the schema as soon as lifespan_with_migrations "
@@ -52,10 +51,10 @@ _NEVER_STARTED = (
 
 
 class MigrationLifespan:
-    """A lifespan that makes the service ready only on a verified schema.
+    """A lifespan that lets the service serve only on a verified schema.
 
-    Use it as it is, or `lifespan_with_migrations.then(yours)`, or `lifespan_with_migrations(settings=…, then=yours)`;
-    yours starts after the schema is ready.
+    Use it as it is, or `lifespan_with_migrations.then(yours)`, or `lifespan_with_migrations(settings=…, then=yours)`.
+    Your lifespan starts after the schema is verified.
     """
 
     def __init__(self, settings: MigrationSettings | None = None, then: Lifespan | None = None) -> None:
@@ -65,13 +64,13 @@ class MigrationLifespan:
     def __call__(
         self, app: Any = None, *, settings: MigrationSettings | None = None, then: Lifespan | None = None
     ) -> Any:
-        """With an application: its lifespan context. Without: a lifespan with these settings and successor."""
+        """Return the lifespan context of `app`; without `app`, a lifespan with these settings and this successor."""
         if app is not None:
             return _lifespan(app, self, self._settings, self._then)
         return type(self)(settings or self._settings, then or self._then)
 
     def then(self, lifespan: Lifespan) -> Self:
-        """This lifespan with `lifespan` after it."""
+        """Return this lifespan with `lifespan` after it."""
         return type(self)(self._settings, lifespan)
 
 
@@ -79,10 +78,10 @@ lifespan_with_migrations = MigrationLifespan()
 
 
 def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
-    """Where MIGRATION_LOG_FORMAT=json, begin now: a server writes its first lines before it enters the lifespan."""
-    shape = settings or MigrationSettings.load_partial("log_format", "log_level", "instance", "release")
-    if shape.log_format == "json":
-        logs.configure(shape, new_tracker(shape))
+    """If MIGRATION_LOG_FORMAT=json, log in JSON from now on: a server logs lines before it enters the lifespan."""
+    log_settings = settings or MigrationSettings.load_partial("log_format", "log_level", "instance", "release")
+    if log_settings.log_format == "json":
+        logs.configure(log_settings, new_tracker(log_settings))
 
 
 @asynccontextmanager
@@ -90,11 +89,11 @@ async def _lifespan(
     app: Starlette, ours: MigrationLifespan, settings: MigrationSettings | None, then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
     streams.occupy()
-    shape = settings or MigrationSettings.load_partial("log_format", "log_level")
+    log_settings = settings or MigrationSettings.load_partial("log_format", "log_level")
     given = settings is not None
     settings, problem = _settled(settings)
     tracker = new_tracker(settings)
-    logs.configure(shape, tracker)
+    logs.configure(log_settings, tracker)
     logs.bind_log_context(tracker)
     if not given:
         warn_of_unread_settings()
@@ -116,18 +115,23 @@ async def _started(
         stop = asyncio.Event()
         async with _in_background(_serve_when_ready(tracker, gate, thread, service, settings, stop), gate, stop):
             yield None
-    elif await _succeeds(thread, tracker, settings):
+        return
+    try:
+        await _outcome(thread, tracker)
+    except MigrationError:
+        if settings.on_failure == "exit":
+            raise
+        yield None
+    else:
         async with service as state:
             yield state
-    else:
-        yield None
 
 
 @asynccontextmanager
 async def _service(
     app: Starlette, gate: Gate, lifespans: Sequence[Lifespan], settings: MigrationSettings
 ) -> AsyncIterator[Mapping[str, Any] | None]:
-    # what starts on a verified schema; requests pass once all of it has
+    # requests pass only after all lifespans have started
     async with together(app, lifespans) as state:
         _refuse_for_mounted(app, settings)
         gate.open()
@@ -142,14 +146,14 @@ async def _serve_when_ready(
     settings: MigrationSettings,
     stop: asyncio.Event,
 ) -> None:
-    # one task for the whole of the service's life: what it enters must be left in the same task
+    # one task for the service's whole life, because a context must be left in the task that entered it
     try:
         await _outcome(thread, tracker)
         async with service as state:
             gate.late_state = dict(state or {})
             await stop.wait()
     except Exception as error:
-        # a migration that failed has said so itself
+        # the failure of the migration is already logged
         known = isinstance(error, MigrationError)
         ours = known and thread.outcome.exception() is not None
         if not ours:
@@ -162,16 +166,15 @@ async def _serve_when_ready(
 
 
 def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, ConfigurationError | None]:
-    # a wrong setting is a failed start like any other: shown by the probes, one line in the log, no traceback
+    # an invalid setting is a failed start like any other: the probes show it, and the log has one line
     try:
         return settings or MigrationSettings.load(), None
     except ConfigurationError as error:
-        # who it is and how it is to fail count all the same
         return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
 
 
 def _suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSettings:
-    # in mode `block` what they start after ours finds the new schema; held unready, it would find the old one
+    # in mode `block` the other lifespans' later steps find the new schema; with `hold` they would find the old one
     suited = settings.model_copy(update={"startup_mode": "block", "on_failure": "exit"})
     if not names or settings.strategy == "off" or suited == settings:
         return settings
@@ -180,28 +183,18 @@ def _suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSe
 
 
 def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
-    # only now: what starts before the gate opens may have run their lifespans
+    # not earlier, because a lifespan that starts before the gate opens may have run the mounted one's
     for path, below in mounted(app.routes):
         merged = leaves(below.router.lifespan_context)
         ours = next((leaf for leaf in merged if isinstance(leaf, MigrationLifespan)), None)
         theirs = settings if ours is None else _settled(ours._settings)[0]
-        # with the same settings, the gate of the application around it has waited for its schema
+        # with the same settings, this application's gate has waited for the schema
         if theirs != settings and not hasattr(below.state, "migrations"):
             message = _NEVER_STARTED.format(path=path)
             log.error(message, extra={"event": "lifespan_never_started"})
             tracker = new_tracker(theirs)
             tracker.move(Phase.FAILED, message=message)
             install(below, tracker, theirs)
-
-
-async def _succeeds(thread: MigrationThread, tracker: Tracker, settings: MigrationSettings) -> bool:
-    try:
-        await _outcome(thread, tracker)
-    except MigrationError:
-        if settings.on_failure == "exit":
-            raise
-        return False
-    return True
 
 
 async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
@@ -212,18 +205,14 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         raise
     except BaseException as error:
         if not thread.outcome.done() or error is not thread.outcome.exception():
-            raise  # whoever waits here was cancelled
-        raise _unexpected(error, tracker) from error
-
-
-def _unexpected(error: BaseException, tracker: Tracker) -> MigrationError:
-    # fails as a migration does, or the instance would stand in the phase that it died in for ever
-    log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
-    message = f"unexpected: {describe(error)}"
-    tracker.note(message=message)
-    with suppress(IllegalMove):
-        tracker.move(Phase.FAILED)
-    return MigrationError(message)
+            raise  # this task was cancelled
+        log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
+        message = f"unexpected: {describe(error)}"
+        tracker.note(message=message)
+        # or the instance would stay in its last phase for ever
+        with suppress(IllegalMove):
+            tracker.move(Phase.FAILED)
+        raise MigrationError(message) from error
 
 
 @asynccontextmanager
@@ -243,7 +232,7 @@ async def _in_background(work: Awaitable[None], gate: Gate, stop: asyncio.Event)
     try:
         yield
     finally:
-        # once it serves it is asked, not cancelled: what a lifespan does after its yield needs no try/finally
+        # a task that serves is not cancelled: a lifespan's code after its yield needs no try/finally
         stop.set()
         if not gate.is_open:
             task.cancel()

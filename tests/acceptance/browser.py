@@ -42,7 +42,7 @@ onload = () => {{
   document.title = JSON.stringify([needed, getComputedStyle(inside.body).backgroundColor]);
 }}
 </script>"""
-"""The only script here: it measures a page that has none."""
+"""A script that measures a page; the page itself has no script."""
 
 
 class Chromium:

@@ -28,7 +28,7 @@ if given is None:
 else:
     run(given)
 """
-"""It connects by itself for a manual `alembic`, and uses the given connection when there is one."""
+"""It uses the given connection, and opens its own for a manual `alembic`."""
 
 RUN_ENV = """
 from sqlalchemy import MetaData

@@ -85,7 +85,7 @@ def let_go(ini: Path) -> None:
 
 
 @contextmanager
-def somebody_in_the_way(place: Place, table: str = "marks") -> Iterator[None]:
+def another_session_blocks(place: Place, table: str = "marks") -> Iterator[None]:
     """Hold a lock in another session: on SQLite on the whole file, elsewhere on `table`."""
     if isinstance(place, SqlitePlace):
         other = sqlite3.connect(place.path, isolation_level=None)

@@ -106,7 +106,7 @@ def test_instances_refuse_a_revision_without_proof_that_it_is_newer(diverged: st
             assert (body["status"], body["state"]) == ("fail", "diverged")
             assert STRANGER in body["message"]
             assert HEAD in body["message"]
-            assert "deploy the release that has it" in body["message"]
+            assert "deploy the release that contains it" in body["message"]
         assert_readable(logs(instances))
     assert evidence.versions(diverged) == [STRANGER]
 
@@ -119,7 +119,7 @@ def test_a_command_names_both_revisions_of_a_diverged_database(diverged: str, co
     assert len(output.splitlines()) == 1
     assert STRANGER in output
     assert HEAD in output
-    assert "deploy the release that has it" in output
+    assert "deploy the release that contains it" in output
     assert_readable(output)
 
 

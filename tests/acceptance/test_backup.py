@@ -262,7 +262,7 @@ async def test_a_lost_lock_terminates_pg_dump(ledger_url: str, tmp_path: Path) -
             await lunch.execute("ROLLBACK")
             code, output = finish(upgrade)
     assert code == 0, output
-    assert "at work without the lock" not in output, "it had to be ended by the next"
+    assert "they migrate without holding the lock" not in output, "it had to be ended by the next"
     assert len(backed_up(ledger_url)) == 1
     assert len(list(folder.iterdir())) == 2
     assert evidence.applied(ledger_url)[-1:] == ["quick"]
@@ -279,12 +279,12 @@ def test_old_backups_are_deleted(ledger_url: str, tmp_path: Path) -> None:
     notes = [row["note"].rpartition("/")[2] for row in backed_up(ledger_url)]
     assert kept == sorted(name for note in notes[1:] for name in (note, f"{note}.sha256"))
     code, output = migrate("upgrade", "--backup", url=ledger_url, ini=ini, **settings)
-    assert (code, "nothing was pending, so no backup was taken" in output) == (0, True), output
+    assert (code, "nothing was pending, so no backup was made" in output) == (0, True), output
     assert backups.files(folder) == kept
     assert len(backed_up(ledger_url)) == 3
 
 
 def test_a_folder_without_a_backup_is_refused(ledger_url: str) -> None:
-    """`upgrade --to` without --backup would take no backup, so the command exits with 2 and proposes --backup."""
+    """`upgrade --to` without --backup would create no backup, so the command exits with 2 and proposes --backup."""
     code, output = migrate("upgrade", "--to", "there", url=ledger_url)
     assert (code, "add --backup" in output) == (2, True), output

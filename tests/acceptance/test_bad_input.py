@@ -50,7 +50,7 @@ def url(text: str) -> dict[str, str]:
 NOWHERE = url(f"postgresql://someone:{SECRET}@127.0.0.1:1/nowhere")
 HERE = url("postgresql://postgres@{server}/{database}")
 BRIEFLY = ("upgrade", "--timeout", LIMIT)
-GAVE_UP = f"gave up after MIGRATION_WAIT_SECONDS={LIMIT}"
+GAVE_UP = f"timed out after MIGRATION_WAIT_SECONDS={LIMIT}"
 
 SETTINGS = {
     "no DATABASE_URL": Bad("DATABASE_URL is not set. To fix: set it to postgresql://"),
@@ -65,7 +65,7 @@ SETTINGS = {
         {**url(f"postgresql://someone:{SECRET}@127.0.0.1/name?sslmode=verify-full"), "HOME": "{folder}"},
     ),
     "its own URL is malformed": Bad("MIGRATION_DATABASE_URL is not a", {**NOWHERE, "MIGRATION_DATABASE_URL": SECRET}),
-    "a database in memory": Bad("each connection would have a database of its own", url("sqlite://")),
+    "a database in memory": Bad("each connection would have its own", url("sqlite://")),
     "another database": Bad("is not a database URL", url("oracle://scott:tiger@127.0.0.1/ledger")),
     "an unknown strategy": Bad("MIGRATION_STRATEGY='hope' is invalid: ", {**NOWHERE, "MIGRATION_STRATEGY": "hope"}),
     "Redis without its URL": Bad("needs MIGRATION_REDIS_URL", {**NOWHERE, "MIGRATION_STRATEGY": "redis"}),

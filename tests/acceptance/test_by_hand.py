@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_fleet import EXTRA, assert_applied_once
 from tests.support import evidence, project
+from tests.support.extra_revisions import EXTRA, assert_applied_once
 from tests.support.fleet import MARK, alembic, finish, fleet, migrate, start_alembic, start_migrate, until_all_ready
 from tests.support.waiting import wait_until
 

@@ -141,6 +141,6 @@ async def test_a_waiter_times_out_and_never_serves(ledger_url: str, tmp_path: Pa
     async with phase.hold(ledger_url, tmp_path) as stage:
         with fleet(1, stage.url, ini=stage.ini, first=1, **BUDGET) as (instance,):
             assert instance.wait() == 143
-            assert f"Not ready: gave up after MIGRATION_WAIT_SECONDS={LIMIT}" in instance.log()
+            assert f"Not ready: timed out after MIGRATION_WAIT_SECONDS={LIMIT}" in instance.log()
             assert "Traceback" not in instance.log()
     assert_clean(ledger_url, phase, phase.late)

@@ -71,7 +71,7 @@ def test_a_downgrade_prints_what_it_undoes(ledger_url: str) -> None:
     assert f"Undid {ALL[-2]} (2 of 2)" in output
 
 
-def test_check_tells_head_from_behind(ledger_url: str) -> None:
+def test_check_exits_with_3_if_revisions_are_pending(ledger_url: str) -> None:
     """`check` exits with 0 at head, and with 3 and the command to run if revisions are pending; it changes nothing."""
     assert "at head" in done("check", url=ledger_url)
     done("stamp", ALL[-3], url=ledger_url)
@@ -94,7 +94,7 @@ def test_stamp_sets_the_version_and_runs_no_revision(database_url: str) -> None:
     assert evidence.versions(database_url) == []
 
 
-def until_there(instance: str, url: str) -> None:
+def until_connected(instance: str, url: str) -> None:
     """Wait until the instance has a session in the database."""
     there = lambda: any(instance in name for name in evidence.sessions(url))  # noqa: E731
     wait_until(there, f"a session of {instance}", seconds=WAIT_SECONDS)
@@ -104,7 +104,7 @@ def test_wait_never_migrates(database_url: str) -> None:
     """No process migrates: `wait` times out with exit code 4, says that no session holds the lock, and runs nothing."""
     code, output = migrate("wait", "--timeout", f"{scaled(1):g}", url=database_url)
     assert code == 4, output
-    assert f"{len(ALL)} pending; nobody holds the lock" in output
+    assert f"{len(ALL)} pending; no session holds the lock" in output
     assert MARK not in output
     assert evidence.versions(database_url) == []
 
@@ -112,7 +112,7 @@ def test_wait_never_migrates(database_url: str) -> None:
 def test_wait_returns_when_another_process_has_migrated(database_url: str) -> None:
     """Another process migrates while `wait` runs: `wait` exits with 0 at head and runs no revision itself."""
     with start_migrate("wait", url=database_url, MIGRATION_INSTANCE="patient") as waiting:
-        until_there("patient", database_url)
+        until_connected("patient", database_url)
         done("upgrade", url=database_url)
         code, output = finish(waiting)
     assert (code, MARK in output) == (0, False), output
@@ -209,7 +209,7 @@ def test_status_names_the_lock_holder_and_the_waiter(ledger_url: str, tmp_path: 
     ):
         runs = "the revision runs"
         wait_until(lambda: evidence.executing(ledger_url, "pg_sleep"), runs, seconds=WAIT_SECONDS)
-        until_there("second", ledger_url)
+        until_connected("second", ledger_url)
         status = answer("status", url=ledger_url, ini=ini)
         assert (status["state"], status["pending"]) == ("behind", ["held, Made by a test"])
         assert status["lock"]["holder"]["instance"] == "first"

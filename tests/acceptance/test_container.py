@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from devtools.ports import free_port
-from tests.acceptance.test_compose import docker_client, exit_codes, is_ready, run, strategy
 from tests.support import evidence, project
+from tests.support.docker import docker_client, exit_codes, is_ready, run, strategy
 from tests.support.fleet import MARK, WAIT_SECONDS
 from tests.support.manifests import KUBERNETES, Document, container, pod, read
 from tests.support.waiting import wait_until

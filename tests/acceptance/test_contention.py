@@ -107,7 +107,7 @@ async def test_a_blocked_revision_names_its_blocker_and_lets_readers_pass(ledger
             for times in (1, 2, 3):
                 until_retried(ledger_url, CONTENDED.id, times)
                 assert await read(ledger_url) == 0
-            said = "contended did not get its lock"
+            said = "contended did not acquire its table lock"
             migrator.until(lambda: said in migrator.message(), "says what it waits for")
             assert blocker.is_in_transaction(), "all that happened while it was in the way"
             await blocker.close()
@@ -236,6 +236,6 @@ async def test_the_command_prints_the_blocking_session(ledger_url: str, tmp_path
     assert code == 0, output
     who = f"pid {pid} ({NAME}, user postgres, idle in transaction for"
     assert who in output
-    assert "in the way of AccessExclusiveLock on accounts; next try in" in output
+    assert "blocks AccessExclusiveLock on accounts; retry in" in output
     assert evidence.outcomes(ledger_url, CONTENDED.id)[-1] == "applied"
     assert [tuple(row) for row in await fetch(ledger_url, "SELECT * FROM shown")] == [("300ms",)]

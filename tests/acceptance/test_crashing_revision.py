@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.test_pooler import StartPooler, through, until_unlocked
 from tests.support import evidence
 from tests.support.fleet import MARK, alembic, fleet, migrate
+from tests.support.pooler import StartPooler, through
 from tests.support.project import Revision, head, make_history, quick
 from tests.support.servers import Server, optional
 from tests.support.waiting import wait_until
@@ -106,7 +106,7 @@ def test_a_pooled_crashing_revision_is_recorded_once(pgbouncer: StartPooler, led
         ("crashing", "failed")
     ]
     assert evidence.versions(ledger_url) == [head()]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 HELPER = """
@@ -136,6 +136,6 @@ def test_an_autocommit_helper_is_refused_when_pooled(pgbouncer: StartPooler, led
     assert "set MIGRATION_DATABASE_URL to the database's direct endpoint" in output
     assert evidence.outcomes(ledger_url, "helped") == ["failed"]
     assert (evidence.marks(ledger_url), evidence.versions(ledger_url)) == ([], [head()])
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
     code, output = migrate("upgrade", url=ledger_url, ini=ini)
     assert (code, evidence.marks(ledger_url)) == (0, ["helped", "quick"]), output

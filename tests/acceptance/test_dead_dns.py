@@ -40,7 +40,7 @@ def deaf(tmp_path: Path) -> Iterator[list[str]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as nobody:
         nobody.bind((NOBODY, 53))
         yield ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/resolv.conf && exec "$@"', str(resolver)]
-        # the resolver was asked, so it was the lookup that hung
+        # the process sent its query to the resolver, so the lookup is what hangs
         nobody.setblocking(False)
         assert b"database" in nobody.recv(512)
 

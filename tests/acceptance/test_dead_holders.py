@@ -171,7 +171,7 @@ def test_a_new_lock_holder_waits_for_an_orphaned_session(ledger_url: str, tmp_pa
                 evidence.let_go(ledger_url)
             until_all_ready([instance])
             log.info("ready %.1f s after it got the lock; the orphan %s", time.monotonic() - held, expected)
-            assert ("at work without the lock" in instance.log()) is (expected == "ended")
+            assert ("they migrate without holding the lock" in instance.log()) is (expected == "ended")
         assert fate.result(FOREVER_SECONDS) == expected
     assert evidence.marks(ledger_url) == ["watched"], "another mark says that it ran beside the orphan"
     assert evidence.outcomes(ledger_url, "watched") == ["applied"]

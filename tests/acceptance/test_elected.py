@@ -71,11 +71,11 @@ def test_a_stopped_leader_commits_nothing_after_it_lost_its_hold(game: Game) -> 
             assert not game.place.lock_is_free()
             assert outcomes(game.place, "held") == ["running"]
             assert said(others) == [0, 0]
-            # so none of the others tries to acquire the hold, which would be of no use to it
+            # so no waiter tries to acquire the hold, because it could not migrate with it
             looked = game.referee.reads()
             wait_until(lambda: game.referee.reads() >= looked + LOOKS, "a few more looks", seconds=30)
             assert game.referee.writes() == written
-        if game.place.kind == "sqlite":  # and keeps it: nothing else would stop it from continuing
+        if game.place.kind == "sqlite":  # it keeps the file lock until it runs again and detects the loss of its hold
             first.kill(signal.SIGCONT)
         second = game.until_succeeded(first)
         if game.place.kind != "sqlite":

@@ -72,7 +72,7 @@ def test_the_leader_rolls_back_when_the_api_fails_for_20_seconds(
         game.referee.fall_silent()
         over = time.monotonic() + 20
         assert first.wait() == 143
-        assert "the run was stopped, and what was not committed is rolled back" in first.log()
+        assert "the run was cancelled, and its uncommitted work is rolled back" in first.log()
         wait_until(lambda: time.monotonic() > over, "the end of 20 s", seconds=20)
         assert said(others) == [0, 0]
         assert not any(instance.ready() for instance in others)
@@ -124,7 +124,7 @@ def test_a_leader_that_lost_its_hold_leaves_no_statement_behind(
         wait_until(lambda: referee.leader() == "script", "its hold", seconds=10)
         referee.rob("thief")
         code, output = finish(upgrade)
-    assert (code, "the run was stopped, and what was not committed is rolled back" in output) == (6, True), output
+    assert (code, "the run was cancelled, and its uncommitted work is rolled back" in output) == (6, True), output
     assert place.lock_is_free()
     portable.let_go(game.ini)
     code, output = game.migrate("upgrade")
@@ -218,7 +218,7 @@ def test_upgrade_times_out_if_the_elector_never_answers(
     for game, (code, output) in zip(games, ended, strict=True):
         assert code == 4, output
         assert game.referee.called in output.splitlines()[-1]
-        assert f"WaitTimeout: gave up after MIGRATION_WAIT_SECONDS={2 * TTL_SECONDS}" in output
+        assert f"WaitTimeout: timed out after MIGRATION_WAIT_SECONDS={2 * TTL_SECONDS}" in output
         assert "To fix: make sure that " in output
     assert not sqlite_place.has("marks")
 
@@ -241,7 +241,7 @@ def test_a_refusal_by_the_elector_ends_the_command(
 
 
 @pytest.mark.parametrize("referee_and_place", ["redis-mariadb", "kubernetes-postgresql"], indirect=True)
-def test_typed_commands_respect_the_election(game: Game) -> None:
+def test_manual_commands_respect_the_election(game: Game) -> None:
     """While one process leads, `status`, `doctor` and `unlock` name it, and a manual `alembic upgrade` waits for it."""
     with game.at_work() as upgrade:
         by_hand = {**game.settings, "MIGRATION_INSTANCE": "by-hand"}

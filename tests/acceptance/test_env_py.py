@@ -109,7 +109,7 @@ def tenants_url(url: str) -> str:
 
 
 def logged(url: str) -> list[str]:
-    """Return which revision ran for which tenant; an entry that is there twice is a revision that ran twice."""
+    """Return which revision ran for which tenant; a revision that ran twice has two entries."""
     return sorted(f"{row[0]} {row[1]}" for row in fetch_sync(url, "SELECT tenant, revision FROM public.log"))
 
 

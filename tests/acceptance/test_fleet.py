@@ -8,6 +8,7 @@ import pytest
 
 from tests.acceptance import holders
 from tests.support import evidence, project
+from tests.support.extra_revisions import EXTRA, assert_applied_once
 from tests.support.fleet import (
     MARK,
     Instance,
@@ -20,24 +21,12 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.acceptance
 
 LEDGER = "/accounts/1"
-EXTRA = (project.slow(), project.held(), project.concurrent_index())
 
 
 @pytest.fixture
 def ini(tmp_path: Path) -> Path:
     """Create the project's history plus a slow revision, a held one, and an index that is built concurrently."""
     return project.make_history(tmp_path, *EXTRA)
-
-
-def assert_applied_once(url: str, ini: Path) -> None:
-    """Assert that one instance applied every revision once, and no INVALID index or lock is left."""
-    assert evidence.applied(url) == project.revisions(ini)
-    assert {row["outcome"] for row in evidence.history(url)} == {"applied"}
-    assert len(evidence.appliers(url)) == 1
-    assert evidence.versions(url) == [project.head(ini)]
-    assert evidence.marks(url) == ["held", "slow"]
-    assert evidence.invalid_indexes(url) == []
-    assert evidence.advisory_locks(url) == 0
 
 
 def assert_one_migrated(instances: Sequence[Instance], url: str) -> None:

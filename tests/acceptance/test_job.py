@@ -78,7 +78,7 @@ def test_the_job_migrates_and_the_instances_only_verify(database_url: str, tmp_p
     """Three instances wait for the job and serve after it; a second run of the job finds head and exits with 0."""
     ini = project.make_history(tmp_path, project.held(), project.concurrent_index())
     with fleet(3, database_url, ini=ini, **SAME) as instances:
-        until_all_say(instances, "nobody holds the lock")
+        until_all_say(instances, "no session holds the lock")
         assert_they_wait(instances)
         assert (evidence.history(database_url), evidence.advisory_locks(database_url)) == ([], 0)
         with start_job(database_url, ini) as job:
@@ -117,7 +117,7 @@ def test_a_failed_job_keeps_the_instances_unready(ledger_url: str, tmp_path: Pat
     failing = project.failing()
     ini = project.make_history(tmp_path, failing)
     with fleet(3, ledger_url, ini=ini, **SAME) as instances:
-        until_all_say(instances, "nobody holds the lock")
+        until_all_say(instances, "no session holds the lock")
         code, output = run_job(ledger_url, ini)
         assert (code, "RevisionFailed: revision failing" in output) == (1, True), output
         until_all_say(instances, "the last attempt failed: revision failing")
@@ -141,7 +141,7 @@ def test_the_instances_time_out_with_the_error_of_the_job(ledger_url: str, tmp_p
         assert [instance.wait() for instance in instances] == [143] * 3
         for instance in instances:
             (line,) = (line for line in instance.log().splitlines() if "Not ready: " in line)
-            assert f"gave up after MIGRATION_WAIT_SECONDS={limit}" in line
+            assert f"timed out after MIGRATION_WAIT_SECONDS={limit}" in line
             assert "the last attempt failed: revision failing" in line
             assert "secret-word" not in instance.log()
         assert_they_only_verified(instances, ledger_url)
@@ -156,7 +156,7 @@ def test_the_next_job_finishes_a_killed_one(ledger_url: str, tmp_path: Path) -> 
             wait_until(lambda: holders.all_see_the_held_one(instances), "three that look on", seconds=60)
             job.kill()
             assert finish(job)[0] == 128 + signal.SIGKILL
-        until_all_say(instances, "nobody holds the lock")
+        until_all_say(instances, "no session holds the lock")
         assert_they_wait(instances)
         assert evidence.advisory_locks(ledger_url) == 0
         evidence.let_go(ledger_url)
@@ -175,7 +175,7 @@ def test_the_next_job_finishes_a_stopped_one(ledger_url: str, tmp_path: Path) ->
         with start_job(ledger_url, ini, "stopped", MIGRATION_IDLE_SECONDS=f"{scaled(2):g}") as job:
             wait_until(lambda: holders.all_see_the_held_one(instances), "three that look on", seconds=60)
             job.send_signal(signal.SIGSTOP)
-            until_all_say(instances, "nobody holds the lock")
+            until_all_say(instances, "no session holds the lock")
             assert_they_wait(instances)
             evidence.let_go(ledger_url)
             code, output = run_job(ledger_url, ini)

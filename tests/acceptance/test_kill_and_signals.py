@@ -133,7 +133,7 @@ def test_a_half_applied_revision_waits_for_a_repair(ledger_url: str, tmp_path: P
 
 
 @pytest.mark.parametrize("repair", ["--rerun", "--stamp"])
-def test_repair_leaves_a_running_revision_alone(ledger_url: str, tmp_path: Path, repair: str) -> None:
+def test_repair_refuses_a_running_revision(ledger_url: str, tmp_path: Path, repair: str) -> None:
     """`repair` starts while the revision still runs: it waits for the lock, exits with 1 and changes nothing."""
     ini = project.make_history(tmp_path, project.half_applied(), project.quick())
     with start_migrate("upgrade", url=ledger_url, ini=ini) as migrator:

@@ -38,7 +38,7 @@ BUDGETS = ("MIGRATION_RUN_SECONDS", "MIGRATION_WAIT_SECONDS")
 
 @pytest.fixture(params=["mariadb", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """Return an empty database of each kind; MySQL only where a test names it, because its fleets take long."""
+    """Return an empty database of each kind; MySQL only if a test names it, because its fleets are slow."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
     return found
 
@@ -174,8 +174,8 @@ def test_a_blocked_revision_is_retried(place: Place, tmp_path: Path) -> None:
     ini = portable.make_history(tmp_path, portable.noted())
     assert migrate("upgrade", "ground", url=place.url, ini=ini, **place.settings)[0] == 0
     with start_migrate("upgrade", url=place.url, ini=ini, **place.settings) as upgrade:
-        with portable.somebody_in_the_way(place):
-            wait_for(upgrade, "did not get its lock (attempt 2)")
+        with portable.another_session_blocks(place):
+            wait_for(upgrade, "did not acquire its table lock (attempt 2)")
         code, output = finish(upgrade)
     assert code == 0, output
     assert_once(place, ini)
@@ -186,11 +186,11 @@ def test_a_blocked_revision_times_out(place: Place, tmp_path: Path) -> None:
     ini = portable.make_history(tmp_path, portable.noted())
     assert migrate("upgrade", "ground", url=place.url, ini=ini, **place.settings)[0] == 0
     limits = dict.fromkeys(BUDGETS, f"{scaled(3):g}")
-    with portable.somebody_in_the_way(place):
+    with portable.another_session_blocks(place):
         code, output = migrate("upgrade", url=place.url, ini=ini, **place.settings, **limits)
         assert code == 4, output
         assert "revision noted was cancelled and rolled back" in output
-        assert "noted did not get its lock" in output
+        assert "noted did not acquire its table lock" in output
         assert place.lock_is_free()
     assert marks(place) == ["ground"]
     assert migrate("upgrade", url=place.url, ini=ini, **place.settings)[0] == 0

@@ -1,4 +1,4 @@
-"""The runbook works as written: each command of a section runs on a database in the state that the section is about."""
+"""The runbook works as written: each command runs on a database in the state that its section describes."""
 
 import os
 import re
@@ -128,7 +128,7 @@ def test_an_upgrade_replaces_a_job_that_never_ran(ledger_url: str, tmp_path: Pat
     ini = project.make_history(tmp_path, project.quick())
     with fleet(2, ledger_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
         until_phase(instances, "waiting")
-        assert "nobody holds the lock" in instances[0].health()["message"]
+        assert "no session holds the lock" in instances[0].health()["message"]
         works(upgrade, ledger_url, ini)
         until_all_ready(instances)
 
@@ -239,7 +239,7 @@ def test_an_index_needs_the_direct_url(pgbouncer: Callable[..., PgBouncer], ledg
 
 
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_platform_s_command_runs_migrate_sh(ledger_url: str, tmp_path: Path, number: int) -> None:
+def test_the_platform_s_command_runs_migrate_sh(ledger_url: str, tmp_path: Path, number: int) -> None:
     """The runbook's line runs with a stand-in for the platform's client: its command runs here and reports head."""
     line = commands("On a platform")[number]
     client, inside = line.split()[0], line.index("./migrate.sh")

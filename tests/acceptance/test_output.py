@@ -73,7 +73,7 @@ def in_a_shell(command: str, env: dict[str, str]) -> tuple[int, str, str]:
 
 
 @contextmanager
-def a_reader_that_has_left() -> Iterator[int]:
+def pipe_without_a_reader() -> Iterator[int]:
     """Yield the writing end of a pipe that has no reader."""
     reading, writing = os.pipe()
     os.close(reading)
@@ -83,7 +83,7 @@ def a_reader_that_has_left() -> Iterator[int]:
         os.close(writing)
 
 
-def test_json_is_one_document_whatever_prints(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+def test_json_output_is_one_document_even_if_a_revision_prints(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
     """env.py, a revision, its loggers and its child processes print: `upgrade --json` still prints one document."""
     env = settings(sqlite_place, tree(tmp_path, LOUD + BELOW, env=LOUD_ENV), MIGRATION_WIAT_SECONDS="geh3im")
     code, out, err = run("upgrade", "--json", env=env)
@@ -128,7 +128,7 @@ def test_a_reader_that_leaves_changes_no_exit_code(sqlite_place: SqlitePlace, tm
     sqlite_place.path.touch()
     expected = run(*arguments, env=settings(sqlite_place, ini))
     assert expected[0] == {"check": 3, "stamp": 2}.get(arguments[0], 0)
-    with a_reader_that_has_left() as nobody:
+    with pipe_without_a_reader() as nobody:
         code, _, err = run(*arguments, env=settings(sqlite_place, ini), out=nobody)
     assert (code, err) == (expected[0], expected[2])
 
@@ -156,7 +156,7 @@ def test_an_error_that_cannot_be_written_keeps_its_exit_code(sqlite_place: Sqlit
 def test_a_revision_whose_output_is_lost_is_applied(sqlite_place: SqlitePlace, tmp_path: Path, log_format: str) -> None:
     """A revision prints into a pipe without a reader, as in `upgrade 2>&1 | head -1`: it is still applied."""
     env = settings(sqlite_place, tree(tmp_path, PRINTS), MIGRATION_LOG_FORMAT=log_format)
-    with a_reader_that_has_left() as nobody:
+    with pipe_without_a_reader() as nobody:
         code, _, _ = run("upgrade", env=env, out=nobody, err=nobody)
     assert code == 0
     assert versions(sqlite_place) == ["r1"]

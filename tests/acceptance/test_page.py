@@ -10,15 +10,15 @@ import pytest
 from api.migrations.core.status import Blocker
 from api.migrations.web.status_page.page import render
 from tests.acceptance.browser import Chromium
-from tests.acceptance.test_seeing import BLOCKED, NAME, roles
 from tests.support import evidence, project
 from tests.support.fakes import in_the_way
-from tests.support.fleet import Instance, fleet, until_all_ready, until_one_migrates
+from tests.support.fleet import Instance, fleet, roles, until_all_ready, until_one_migrates
+from tests.support.statuses import STATUS
 from tests.support.waiting import wait_until
-from tests.unit.web.test_health import STATUS
 
 pytestmark = pytest.mark.acceptance
 
+NAME = "nightly-report"
 PATH = "/health/migrations"
 PHONE, DESK = (360, 740), (780, 1530)
 LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
@@ -43,7 +43,7 @@ def chromium() -> Chromium:
 
 async def test_the_page_shows_what_blocks_the_fleet(ledger_url: str, tmp_path: Path, chromium: Chromium) -> None:
     """The page names blocking session, lock holder and waiters; the browser logs no error and loads nothing else."""
-    ini = project.make_history(tmp_path, BLOCKED, project.quick("after"))
+    ini = project.make_history(tmp_path, project.contended("blocked"), project.quick("after"))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", NAME) as blocker:
         with fleet(3, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
             migrator = until_one_migrates(instances)

@@ -15,11 +15,11 @@ pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
 
-# a migration that the data is not fit for until an operator corrects the data: here, until `let_go`
+# the revision fails until an operator corrects the data: here, until `let_go`
 POISON = project.Revision("poison", f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'")
 DEADLY = project.Revision("deadly", "import os\nmark()\nos.kill(os.getpid(), 9)")
 FAILURES = 7
-PAUSED = re.compile(r"nobody holds the lock; waited \d+ s; the next try is in \d+ s; ")
+PAUSED = re.compile(r"no session holds the lock; waited \d+ s; the next attempt is in \d+ s; ")
 
 
 def until_paused(instances: Sequence[Instance], why: str) -> None:
@@ -84,7 +84,7 @@ def test_a_changed_revision_is_attempted_at_once(ledger_url: str, poisoned: Path
     project.revision_file(poisoned, mended).write_text(mended.source(project.revisions()[-1]))
     with fleet(2, ledger_url, ini=poisoned) as instances:
         until_all_ready(instances)
-        assert not any("the next try is in" in instance.log() for instance in instances)
+        assert not any("the next attempt is in" in instance.log() for instance in instances)
     assert evidence.outcomes(ledger_url, POISON.id) == ["failed"] * FAILURES + ["applied"]
 
 
@@ -94,7 +94,7 @@ def test_an_upgrade_by_an_operator_ignores_the_pause(ledger_url: str, poisoned: 
         until_paused(instances, "the data is not fit")
         evidence.let_go(ledger_url)
         code, output = migrate("upgrade", url=ledger_url, ini=poisoned)
-        assert (code, "the next try is in" in output) == (0, False), output
+        assert (code, "the next attempt is in" in output) == (0, False), output
         until_all_ready(instances)
     rows = evidence.history(ledger_url, extra_only=True)
     assert [row["outcome"] for row in rows] == ["failed"] * FAILURES + ["applied"]
@@ -105,7 +105,7 @@ def test_each_upgrade_by_an_operator_is_an_attempt(ledger_url: str, poisoned: Pa
     """The data is still wrong: each `./migrate.sh upgrade` attempts the revision at once and exits with 1."""
     for _ in range(2):
         code, output = migrate("upgrade", url=ledger_url, ini=poisoned)
-        assert (code, "the next try is in" in output) == (1, False), output
+        assert (code, "the next attempt is in" in output) == (1, False), output
     assert evidence.outcomes(ledger_url, POISON.id) == ["failed"] * (FAILURES + 2)
 
 
@@ -118,6 +118,6 @@ def test_a_revision_that_kills_its_process_is_counted(ledger_url: str, tmp_path:
         assert evidence.outcomes(ledger_url, DEADLY.id) == expected
     evidence.repeat_first(ledger_url, DEADLY.id, FAILURES)
     with fleet(2, ledger_url, ini=ini) as instances:
-        until_paused(instances, "the last attempts did not end: their processes died or lost the connection")
+        until_paused(instances, "the processes of the last attempts died or lost the connection")
         assert evidence.outcomes(ledger_url, DEADLY.id) == ["interrupted"] * FAILURES + ["running"]
     assert evidence.marks(ledger_url) == []

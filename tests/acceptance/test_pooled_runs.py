@@ -5,19 +5,20 @@ from signal import SIGKILL
 
 import pytest
 
-from tests.acceptance.test_pooler import StartPooler, marks_in_logs, through, until_unlocked
 from tests.support import evidence
 from tests.support.fakes import in_the_way
 from tests.support.fleet import (
     WAIT_SECONDS,
     Instance,
     fleet,
+    marks_in_logs,
     migrate,
     until_all_ready,
     until_one_migrates,
     until_phase,
 )
 from tests.support.pace import scaled
+from tests.support.pooler import StartPooler, through
 from tests.support.project import Revision, failing, head, held, make_history, quick, slow
 from tests.support.waiting import wait_until
 
@@ -41,7 +42,7 @@ def test_a_failure_rolls_back_the_whole_run_and_is_recorded(
     assert [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)] == [
         ("failing", "failed")
     ]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def test_another_instance_restarts_the_pooled_run_of_a_killed_one(
@@ -62,7 +63,7 @@ def test_another_instance_restarts_the_pooled_run_of_a_killed_one(
         assert killed.name not in {row["instance"] for row in evidence.history(ledger_url, extra_only=True)}
     assert evidence.marks(ledger_url) == ["held", "quick"]
     assert evidence.applied(ledger_url)[-2:] == ["quick", "held"]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def blockers(instance: Instance) -> list[int]:
@@ -88,7 +89,7 @@ async def test_a_blocked_pooled_revision_is_retried(pgbouncer: StartPooler, ledg
     assert set(evidence.outcomes(ledger_url, "contended")) == {"retried", "applied"}
     assert evidence.applied(ledger_url)[-2:] == ["quick", "contended"]
     assert evidence.marks(ledger_url) == ["contended", "quick"]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 SHORT = f"{scaled(6):g}"
@@ -120,7 +121,7 @@ def test_the_failure_that_ends_a_pooled_run_names_its_revision(
     assert evidence.marks(ledger_url) == []
     rows = [(row["revision"], row["outcome"]) for row in evidence.history(ledger_url, extra_only=True)]
     assert rows == [("bad", "failed")]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 async def test_the_wait_budget_ends_pooled_retries(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
@@ -130,4 +131,4 @@ async def test_the_wait_budget_ends_pooled_retries(pgbouncer: StartPooler, ledge
         code, output = migrate("upgrade", "--timeout", SHORT, url=through(pgbouncer(), ledger_url), ini=ini)
     assert code == 4, output
     assert "revision contended" in output
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)

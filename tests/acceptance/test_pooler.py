@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,38 +16,20 @@ from tests.support import evidence
 from tests.support.fleet import (
     MARK,
     WAIT_SECONDS,
-    Instance,
     fleet,
+    marks_in_logs,
     migrate,
     until_all_ready,
     until_one_migrates,
     until_phase,
 )
-from tests.support.pooler import PgBouncer
+from tests.support.pooler import StartPooler, through
 from tests.support.project import concurrent_index, head, held, make_history, quick, slow
 from tests.support.servers import Server
-from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
 log = logging.getLogger(__name__)
-
-StartPooler = Callable[..., PgBouncer]
-
-
-def through(pooler: PgBouncer, url: str) -> str:
-    """Return the URL of the same database through the pooler."""
-    return pooler.url(urlsplit(url).path[1:])
-
-
-def marks_in_logs(instances: list[Instance]) -> int:
-    """Return how often the instances have logged that they migrate."""
-    return sum(instance.log().count(MARK) for instance in instances)
-
-
-def until_unlocked(url: str) -> None:
-    """Wait until the server, asked directly, has no advisory lock in this database."""
-    wait_until(lambda: evidence.advisory_locks(url) == 0, "no advisory lock", seconds=WAIT_SECONDS)
 
 
 @pytest.mark.parametrize("pool_mode", ["transaction", "session"])
@@ -63,7 +45,7 @@ def test_three_instances_migrate_once(pgbouncer: StartPooler, ledger_url: str, t
     assert evidence.marks(ledger_url) == ["one", "three", "two"]
     assert evidence.applied(ledger_url)[-3:] == ["one", "two", "three"]
     assert evidence.versions(ledger_url) == ["three"]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def test_a_pooled_run_holds_one_lock_and_the_others_name_it(
@@ -83,7 +65,7 @@ def test_a_pooled_run_holds_one_lock_and_the_others_name_it(
         evidence.let_go(ledger_url)
         until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["held"]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def assert_refused(message: str) -> None:
@@ -108,7 +90,7 @@ def test_a_revision_that_needs_autocommit_is_refused_by_name(
         assert marks_in_logs(instances) == 0
     assert evidence.marks(ledger_url) == []
     assert evidence.versions(ledger_url) == [head()]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def test_a_migration_with_a_direct_url_bypasses_the_pooler(
@@ -128,7 +110,7 @@ def test_a_migration_with_a_direct_url_bypasses_the_pooler(
     assert evidence.marks(database_url) == ["slow"]
     assert evidence.versions(database_url) == ["concurrent"]
     assert evidence.invalid_indexes(database_url) == []
-    until_unlocked(database_url)
+    evidence.until_unlocked(database_url)
 
 
 @pytest.mark.parametrize("pool_mode", ["direct", "session", "transaction", "statement"])
@@ -146,7 +128,7 @@ def test_only_a_direct_connection_builds_an_index(
     remedy = "set MIGRATION_DATABASE_URL to the database's direct endpoint"
     assert direct or (remedy in output and output.count("\n") == 1), output
     assert evidence.versions(ledger_url) == (["concurrent"] if direct else [head()])
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 def test_in_statement_mode_an_instance_never_migrates(pgbouncer: StartPooler, ledger_url: str, tmp_path: Path) -> None:
@@ -159,7 +141,7 @@ def test_in_statement_mode_an_instance_never_migrates(pgbouncer: StartPooler, le
     with fleet(1, url) as instances:
         until_all_ready(instances)
     assert evidence.versions(ledger_url) == [head()]
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)
 
 
 async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -209,4 +191,4 @@ def test_a_plain_proxy_is_not_taken_for_a_pooler(server: Server, ledger_url: str
         assert marks_in_logs(both) == 1
     assert evidence.applied(ledger_url)[-2:] == ["marks", "concurrent"]
     assert evidence.invalid_indexes(ledger_url) == []
-    until_unlocked(ledger_url)
+    evidence.until_unlocked(ledger_url)

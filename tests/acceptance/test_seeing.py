@@ -7,7 +7,7 @@ import pytest
 
 from tests.support import evidence, project
 from tests.support.fakes import in_the_way
-from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates
+from tests.support.fleet import Instance, fleet, migrate, roles, until_all_ready, until_one_migrates
 from tests.support.servers import fetch_sync
 from tests.support.waiting import wait_until
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.acceptance
 NAME = "nightly-report"
 BLOCKED = project.contended("blocked")
 SOON_SECONDS = 10.0
-"""Within this many seconds an operator must be told which session blocks."""
+"""How many seconds may pass until an operator can read which session blocks."""
 
 # a build gets as far as the row that the test allows: every snapshot sees the current value of a sequence
 GATED_ROWS = (
@@ -34,11 +34,6 @@ def percent(instance: Instance) -> float | None:
     """Return how far the scan of an index build is by the health of an instance, or None while it shows none."""
     statement = (instance.health().get("progress") or {}).get("statement") or {}
     return statement["percent"] if statement.get("phase") == SCANNING else None
-
-
-def roles(instance: Instance) -> list[tuple[str, str]]:
-    """Return role and name of each member of the fleet, as an instance shows it."""
-    return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
 
 
 def test_each_instance_shows_the_whole_fleet(ledger_url: str, tmp_path: Path) -> None:
@@ -73,7 +68,7 @@ async def test_the_blocking_session_is_shown_everywhere(ledger_url: str, tmp_pat
             code, output = migrate("status", url=ledger_url, ini=ini)
             assert code == 0, output
             assert f"{way}" in output
-            assert "in the way of AccessExclusiveLock on accounts" in output
+            assert "blocks AccessExclusiveLock on accounts" in output
             await blocker.close()
             until_all_ready(instances)
     assert evidence.marks(ledger_url) == ["blocked"]
@@ -107,7 +102,7 @@ async def test_the_blocking_session_is_shown_between_two_attempts(ledger_url: st
             code, output = migrate("status", url=ledger_url, ini=ini)
             assert code == 0, output
             assert f"held by {migrator.name} (pid " in output
-            assert ": attempt 1 did not get its lock, the next one is in " in output
+            assert ": attempt 1 did not acquire its table lock, the next one is in " in output
             assert way in output
             code, output = migrate("history", url=ledger_url, ini=ini)
             assert "blocked_by" not in output

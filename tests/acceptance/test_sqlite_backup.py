@@ -12,6 +12,8 @@ import pytest
 from tests.support import backups, project
 from tests.support.fleet import migrate
 
+pytestmark = pytest.mark.acceptance
+
 NATIVE = "advisory_lock"
 """The tests name the strategy, because `auto` refuses a SQLite file in a container's own file system."""
 BELOW = project.revisions()[-2]

@@ -1,4 +1,4 @@
-"""`./migrate.sh unlock` terminates a stopped lock holder, and leaves one that makes progress alone."""
+"""`./migrate.sh unlock` terminates a stopped lock holder, and refuses to terminate one that makes progress."""
 
 import signal
 from pathlib import Path
@@ -44,7 +44,9 @@ def test_unlock_terminates_a_stopped_lock_holder(ledger_url: str, tmp_path: Path
 
 
 @pytest.mark.parametrize("how", ["in one long statement", "in many short ones"])
-def test_unlock_leaves_a_lock_holder_that_makes_progress(ledger_url: str, tmp_path: Path, how: str) -> None:
+def test_unlock_refuses_to_terminate_a_lock_holder_that_makes_progress(
+    ledger_url: str, tmp_path: Path, how: str
+) -> None:
     """The holder runs a statement: `unlock` exits with 1 and says so; `--force` terminates it and another finishes."""
     long = how == "in one long statement"
     ini = project.make_history(tmp_path, holders.in_the_server("work") if long else project.held("work"))
@@ -64,7 +66,9 @@ def test_unlock_leaves_a_lock_holder_that_makes_progress(ledger_url: str, tmp_pa
     assert evidence.marks(ledger_url) == ["work"]
 
 
-async def test_unlock_leaves_a_lock_holder_that_pauses_before_a_retry(ledger_url: str, tmp_path: Path) -> None:
+async def test_unlock_refuses_to_terminate_a_lock_holder_that_pauses_before_a_retry(
+    ledger_url: str, tmp_path: Path
+) -> None:
     """The holder executes nothing for 60 s between two attempts: `unlock` exits with 1 and leaves it running."""
     ini = project.make_history(tmp_path, project.contended(pause_seconds=60))
     async with in_the_way(ledger_url, "SELECT count(*) FROM accounts", "nightly-report"):

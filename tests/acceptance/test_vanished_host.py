@@ -58,7 +58,7 @@ def url(served: Server) -> Iterator[str]:
 
 
 @contextmanager
-def one_that_vanishes(
+def upgrade_on_a_vanishing_host(
     host: Namespace, url: str, ini: Path, inside: Callable[[], bool]
 ) -> "Iterator[subprocess.Popen[str]]":
     """Run an upgrade whose host vanishes when it is `inside` the revision, until a successor has finished."""
@@ -105,7 +105,7 @@ def assert_it_does_nothing(vanished: "subprocess.Popen[str]", revision: str) -> 
 def test_a_holder_that_vanishes_between_statements_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
     """The holder's host vanishes while its transaction is idle: a waiter finishes; later the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_python(tmp_path), project.quick("after"))
-    with one_that_vanishes(host, url, ini, (tmp_path / "asleep").exists) as vanished:
+    with upgrade_on_a_vanishing_host(host, url, ini, (tmp_path / "asleep").exists) as vanished:
         (tmp_path / "wake").touch()
         assert_it_does_nothing(vanished, "in_python")
     assert_applied_once(url, ini, "in_python")
@@ -114,7 +114,7 @@ def test_a_holder_that_vanishes_between_statements_is_replaced(url: str, host: N
 def test_a_holder_that_vanishes_inside_a_statement_is_replaced(url: str, host: Namespace, tmp_path: Path) -> None:
     """The holder's host vanishes in a statement: the server ends it, a waiter finishes, the holder runs nothing."""
     ini = project.make_history(tmp_path, holders.in_the_server(), project.quick("after"))
-    with one_that_vanishes(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
+    with upgrade_on_a_vanishing_host(host, url, ini, lambda: evidence.executing(url, "pg_sleep(300)")) as vanished:
         assert_it_does_nothing(vanished, "in_the_server")
     assert_applied_once(url, ini, "in_the_server")
 

@@ -58,7 +58,7 @@ def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_pat
         assert not parent.ready()
         portable.let_go(ini)
         assert until_said(parent, "Ready: the database is at head", WORKERS) == names
-        # whichever worker answers
+        # any of the workers may answer
         assert {parent.ready() for _ in range(5 * WORKERS)} == {True}
         assert parent.log().count(MARK) == 1
     assert applied(sqlite_place) == project.revisions(ini)

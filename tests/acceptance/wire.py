@@ -94,7 +94,7 @@ class _Relay(socketserver.BaseRequestHandler):
             self.swallows = True
 
     def _pass_on(self, upstream: socket.socket) -> None:
-        # an error means that one side has gone
+        # an error means that one side has disconnected
         with suppress(OSError):
             while (data := upstream.recv(65536)) and not self.swallows:
                 self.request.sendall(data)

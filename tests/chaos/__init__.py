@@ -1,1 +1,1 @@
-"""`./dev chaos`: real fleets on a real PostgreSQL, with real faults; the database is asked what happened."""
+"""`./dev chaos`: real fleets on a real PostgreSQL suffer real faults, and the database shows what happened."""

@@ -22,7 +22,7 @@ from tests.simulation.world import simulate
 
 
 def main() -> int:
-    """Run what was asked for; 1 if a promise was broken."""
+    """Run the requested rounds; return 1 if a promise was broken."""
     parser = argparse.ArgumentParser(prog="./dev chaos", description="Break things, and ask the database afterwards.")
     parser.add_argument("--rounds", type=int, default=10, metavar="N", help="rounds with real processes (default 10)")
     parser.add_argument("--simulate", type=int, metavar="N", help="N simulated schedules instead, in virtual time")
@@ -46,7 +46,7 @@ def _recipe(scenarios: Sequence[Scenario]) -> int:
         outcomes.append(outcome)
         print(f"{outcome.seconds:5.1f} s  {outcome.scenario.name}", flush=True)
     console = Console()
-    # in a log a line should not be broken more often than on a wide screen
+    # a log has no width: break lines as on a wide screen
     console.width = console.width if console.is_terminal else 140
     console.print(table(outcomes), highlight=False)
     print(f"{len(outcomes)} scenarios in {(time.monotonic() - began) / 60:.1f} min")

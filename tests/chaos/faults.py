@@ -1,4 +1,4 @@
-"""What is done to a fleet while it migrates. Each fault returns once it has been done; some are undone later."""
+"""The faults that a fleet suffers while it migrates; each returns once it happened, and some are undone later."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from tests.support.fleet import Instance
 from tests.support.servers import fetch_sync
 
 STOPPED_SECONDS = (1.0, 4.0)
-"""Shorter and longer than the idle limit of the fleet, at which the server ends the session of the one that stopped."""
+"""Shorter and longer than the fleet's idle limit, at which the server terminates a stopped instance's session."""
 
 CUT_SECONDS = (2.0, 6.0, 20.0)
 """Shorter and longer than what the server waits for a client that does not acknowledge (15 s)."""
 
 
 def kill_holder(scene: Scene) -> None:
-    """SIGKILL the one that migrates; a supervisor starts another."""
+    """Kill the lock holder with SIGKILL; a supervisor starts another instance."""
     scene.replace(scene.holder(), SIGKILL)
 
 
 def kill_waiter(scene: Scene) -> None:
-    """SIGKILL one that waits; a supervisor starts another."""
+    """Kill a waiter with SIGKILL; a supervisor starts another instance."""
     scene.replace(scene.waiter(), SIGKILL)
 
 
 def end_holder(scene: Scene) -> None:
-    """SIGTERM to the one that migrates, as in a deploy; a supervisor starts another."""
+    """Send the lock holder SIGTERM, as a deploy does; a supervisor starts another instance."""
     scene.replace(scene.holder(), SIGTERM)
 
 
 def stop_holder(scene: Scene) -> None:
-    """SIGSTOP the one that migrates, SIGCONT it later."""
+    """Stop the lock holder with SIGSTOP, and continue it later."""
     _stop(scene, scene.holder())
 
 
 def stop_waiter(scene: Scene) -> None:
-    """SIGSTOP one that waits, SIGCONT it later."""
+    """Stop a waiter with SIGSTOP, and continue it later."""
     _stop(scene, scene.waiter())
 
 
@@ -48,12 +48,12 @@ def _stop(scene: Scene, instance: Instance) -> None:
 
 
 def cut_off_holder(scene: Scene) -> None:
-    """Drop every packet between the server and the host of the one that migrates, for a while."""
+    """Drop every packet between the server and the lock holder's host for a while."""
     _cut_off(scene, scene.holder())
 
 
 def cut_off_waiter(scene: Scene) -> None:
-    """Drop every packet between the server and the host of one that waits, for a while."""
+    """Drop every packet between the server and a waiter's host for a while."""
     _cut_off(scene, scene.waiter())
 
 
@@ -65,12 +65,12 @@ def _cut_off(scene: Scene, instance: Instance) -> None:
 
 
 def terminate_holder(scene: Scene) -> None:
-    """End the migrating session from the server's side."""
+    """Terminate the lock holder's session in the server."""
     _terminate(scene, "migrating")
 
 
 def terminate_waiters(scene: Scene) -> None:
-    """End every waiting session from the server's side."""
+    """Terminate every waiter's session in the server."""
     _terminate(scene, "waiting")
 
 
@@ -83,12 +83,12 @@ def _terminate(scene: Scene, role: str) -> None:
 
 
 def restart_server(scene: Scene) -> None:
-    """Stop the server in order and start it again."""
+    """Stop the server with a fast shutdown and start it again."""
     scene.server.restart("fast")
 
 
 def crash_server(scene: Scene) -> None:
-    """Let the server leave at once, as in a crash, and start it again."""
+    """Stop the server immediately, like a crash, and start it again."""
     scene.server.restart("immediate")
 
 
@@ -106,4 +106,4 @@ FAULTS: tuple[Fault, ...] = (
     crash_server,
 )
 NETWORK_FAULTS: tuple[Fault, ...] = (cut_off_holder, cut_off_waiter)
-"""Only where every instance has a network of its own."""
+"""Possible only if every instance has its own network."""

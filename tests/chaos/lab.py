@@ -1,4 +1,4 @@
-"""Where it is all played: one server, and hosts of their own that can be cut off from it."""
+"""The setting of the rounds: one server, and hosts that can be cut off from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Lab:
     hosts: tuple[Namespace, ...] = ()
 
     def host(self, number: int) -> Namespace | None:
-        """Where the instance of that number runs: on each host in turn; None where there are no hosts."""
+        """Return the host of the instance of that number, in turn; None if there are no hosts."""
         return self.hosts[number % len(self.hosts)] if self.hosts else None
 
 
@@ -37,7 +37,7 @@ def laboratory(hosts: int = 0, **settings: str) -> Iterator[Lab]:
 
 
 def why_no_hosts() -> str | None:
-    """What this machine lacks to make hosts; None if it can."""
+    """Return what this machine lacks to make hosts; None if it lacks nothing."""
     try:
         with namespace():
             return None

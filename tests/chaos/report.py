@@ -12,7 +12,7 @@ from tests.chaos.rounds import PROMISES, Verdict
 
 
 def summary(verdicts: Mapping[int, Verdict], took_seconds: float) -> Table:
-    """What was done in all rounds, by their seeds, and what broke."""
+    """Return a table of the faults in all rounds and of the promises that were broken."""
     drawn = Table(title=f"{len(verdicts)} rounds, seeds {min(verdicts)} to {max(verdicts)}")
     drawn.add_column("what")
     drawn.add_column("how often", justify="right")

@@ -1,4 +1,4 @@
-"""One round: a fresh database, a fleet, a few faults, and what the database says afterwards."""
+"""One round: a fresh database, a fleet, a few faults, and the checks of the database afterwards."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ LONGEST_DELAY_SECONDS = 1.2
 
 @dataclass
 class Verdict:
-    """What a round has shown; every list should be empty."""
+    """The result of a round; every list should be empty."""
 
     faults: Counter[str] = field(default_factory=Counter)
     applied_twice: list[str] = field(default_factory=list)
@@ -41,7 +41,7 @@ class Verdict:
 
     @property
     def broken(self) -> dict[str, list[str]]:
-        """The promises that were not kept, with what broke them."""
+        """The promises that were broken, with what broke them."""
         return {name: value for name, value in vars(self).items() if isinstance(value, list) and value}
 
 
@@ -49,7 +49,7 @@ PROMISES = [name for name, value in vars(Verdict()).items() if isinstance(value,
 
 
 def draw(lab: Lab, chance: random.Random) -> Sequence[Fault]:
-    """One to three of the faults that are possible here."""
+    """Return one to three of the faults that are possible here."""
     possible = FAULTS + (NETWORK_FAULTS if lab.hosts else ())
     return chance.choices(possible, k=chance.randint(1, 3))
 
@@ -65,8 +65,8 @@ def play(lab: Lab, name: str, chance: random.Random, faults: Sequence[Fault]) ->
         scene.start(INSTANCES)
         try:
             _break(scene, faults, verdict)
-        except AssertionError as nobody_migrates:
-            verdict.stuck_instances.append(str(nobody_migrates))
+        except AssertionError as no_migration:
+            verdict.stuck_instances.append(str(no_migration))
         finally:
             scene.calm()
         _recover(scene, verdict)
@@ -77,8 +77,8 @@ def play(lab: Lab, name: str, chance: random.Random, faults: Sequence[Fault]) ->
 
 def _break(scene: Scene, faults: Sequence[Fault], verdict: Verdict) -> None:
     for fault in faults:
-        scene.until_somebody_migrates(RECOVERY_SECONDS)
-        # the moment is what chance decides here; there is no condition to wait for
+        scene.until_an_instance_migrates(RECOVERY_SECONDS)
+        # chance decides the moment: no condition exists to wait for
         threading.Event().wait(scene.chance.uniform(0, LONGEST_DELAY_SECONDS))
         fault(scene)
         verdict.faults[fault.__name__] += 1
@@ -86,7 +86,7 @@ def _break(scene: Scene, faults: Sequence[Fault], verdict: Verdict) -> None:
 
 
 def _recover(scene: Scene, verdict: Verdict) -> None:
-    # those who are late are in the verdict
+    # the verdict lists the instances that are late
     with suppress(AssertionError):
         wait_until(lambda: scene.all_ready() and not scene.lingering(), "all ready", seconds=RECOVERY_SECONDS)
     verdict.stuck_instances += [f"{i.name}: {i.health()}" for i in scene.living() if not i.ready()]

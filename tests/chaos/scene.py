@@ -1,4 +1,4 @@
-"""A fleet in the middle of a migration: who does what in it, and what will be undone when."""
+"""A fleet in the middle of a migration, with the faults that are to be undone later."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.servers import Server
 from tests.support.waiting import wait_until
 
 SETTINGS = {
-    # shorter than some stops last, so that the server ends the session of whoever was stopped
+    # shorter than some stops, so that the server terminates the session of a stopped instance
     "MIGRATION_IDLE_SECONDS": f"{scaled(2):g}",
     "MIGRATION_WAIT_SECONDS": f"{scaled(120):g}",
     "MIGRATION_RUN_SECONDS": f"{scaled(60):g}",
@@ -30,7 +30,7 @@ SETTINGS = {
 
 @dataclass
 class Scene:
-    """The instances of a round, each on a host of its own where there are hosts.
+    """The instances of a round, each on its own host if there are hosts.
 
     Attributes:
         stack: ends everything that is started.
@@ -49,11 +49,11 @@ class Scene:
 
     @property
     def server(self) -> Server:
-        """The server everybody is connected to."""
+        """The server of all instances."""
         return self.lab.server
 
     def start(self, number: int = 1) -> None:
-        """Start further instances."""
+        """Start more instances."""
         for _ in range(number):
             first = len(self.watches) + 1
             self.watches.append(Watch(self.stack.enter_context(self._instance(first))[0]))
@@ -66,15 +66,15 @@ class Scene:
         return one_on(host, f"api-{number}", self.url, self.ini, **SETTINGS)
 
     def living(self) -> list[Instance]:
-        """Those that run, and that nobody asked to end."""
+        """Return the instances that run and were not told to exit."""
         return [i for i in self._kept() if i.process.poll() is None]
 
     def ended(self) -> list[Instance]:
-        """Those that ended although nobody asked them to."""
+        """Return the instances that exited without being told to."""
         return [i for i in self._kept() if i.process.poll() is not None]
 
     def lingering(self) -> list[Instance]:
-        """Those that were asked to end and have not."""
+        """Return the instances that were told to exit and still run."""
         gone = (w.instance for w in self.watches if w.instance.name in self._dismissed)
         return [i for i in gone if i.process.poll() is None]
 
@@ -82,18 +82,18 @@ class Scene:
         return [w.instance for w in self.watches if w.instance.name not in self._dismissed]
 
     def holder(self) -> Instance:
-        """The instance that migrates, by its session's name; the first that lives if nobody does."""
+        """Return the lock holder by its session's name; without one, the first running instance."""
         names = {name.rpartition(":")[2] for name in sessions(self.url) if ":migrating:" in name}
         living = self.living()
         return next((i for i in living if i.name in names), living[0])
 
     def waiter(self) -> Instance:
-        """Any other."""
+        """Return an instance other than the lock holder, if there is one."""
         holder = self.holder()
         return self.chance.choice([i for i in self.living() if i is not holder] or [holder])
 
     def replace(self, instance: Instance, number: Signals) -> None:
-        """Signal an instance to end, and start another as a supervisor would."""
+        """Send an instance a signal that ends it, and start another one as a supervisor does."""
         self._dismissed.add(instance.name)
         instance.kill(number)
         if number is SIGKILL:
@@ -113,16 +113,16 @@ class Scene:
             timer.join()
 
     def all_ready(self) -> bool:
-        """Whether everybody who lives has said that it is ready."""
+        """Return whether every running instance has been ready."""
         living = {i.name for i in self.living()}
         return all(w.ready_at for w in self.watches if w.instance.name in living)
 
-    def until_somebody_migrates(self, seconds: float) -> None:
-        """Wait for a revision to be run, or until it is all over: then a fault hits a fleet that serves."""
-        wait_until(lambda: bool(running(self.url)) or self.all_ready(), "somebody migrates", seconds=seconds)
+    def until_an_instance_migrates(self, seconds: float) -> None:
+        """Wait until a revision runs, or until all instances are ready: then a fault hits a fleet that serves."""
+        wait_until(lambda: bool(running(self.url)) or self.all_ready(), "an instance migrates", seconds=seconds)
 
     def keep(self) -> Path:
-        """Keep what everybody and the server have written, for a person to look at; returns the folder."""
+        """Keep the logs of all instances and of the server, and return their folder."""
         folder = Path(tempfile.mkdtemp(prefix="chaos-kept-"))
         for watch in self.watches:
             (folder / f"{watch.instance.name}.log").write_text(watch.instance.log())

@@ -1,4 +1,4 @@
-"""Two rounds of `./dev chaos`, so that the command keeps working."""
+"""Two rounds of `./dev chaos` pass, so that the command keeps working."""
 
 import random
 
@@ -7,16 +7,16 @@ from tests.chaos.lab import laboratory
 from tests.chaos.rounds import INSTANCES, play
 
 
-def test_a_round_keeps_every_promise() -> None:
-    """The holder is stopped, and then the one that migrates is killed."""
+def test_a_round_with_a_stopped_and_a_killed_holder_keeps_every_promise() -> None:
+    """The lock holder is stopped, and then the lock holder is killed: the round keeps every promise."""
     with laboratory() as lab:
         verdict = play(lab, "chaos_round", random.Random(1), [stop_holder, kill_holder])
     assert not verdict.broken, verdict
     assert set(verdict.faults) == {"stop_holder", "kill_holder"}
 
 
-def test_a_round_without_a_network_keeps_every_promise() -> None:
-    """Whoever migrates is cut off from the server: by the seed for 6 s, longer than the idle limit of the fleet."""
+def test_a_round_with_a_cut_off_holder_keeps_every_promise() -> None:
+    """The lock holder is cut off for 6 s, longer than the fleet's idle limit: the round keeps every promise."""
     with laboratory(hosts=INSTANCES) as lab:
         verdict = play(lab, "chaos_cut", random.Random(8), [cut_off_holder])
     assert not verdict.broken, verdict

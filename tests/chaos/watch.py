@@ -1,4 +1,4 @@
-"""Asking an instance all the time whether it is ready: to say so before the schema is there breaks a promise."""
+"""A watch on an instance's readiness: readiness before the schema is at head breaks a promise."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ EVERY_SECONDS = 0.1
 
 
 class Watch:
-    """Asks one instance until it is ready or has ended, in a thread of its own: one that is stopped answers late.
+    """Requests one instance's readiness in a thread until it is ready or has exited.
 
     Attributes:
         ready_at: when its first "ready" had arrived; None before.

@@ -1,4 +1,4 @@
-"""The ledger over each of its three databases, at head."""
+"""Fixtures that provide the ledger on each of its three databases, at head."""
 
 import asyncio
 import shutil
@@ -16,7 +16,7 @@ from tests.support.mariadb import MariaDB
 
 @pytest.fixture(scope="session")
 def mariadb_template(mariadb: MariaDB) -> Iterator[str]:
-    """The name of a MariaDB database at head, made once."""
+    """Create one MariaDB database at head for the whole session, and return its name."""
     name = fresh_name()
     with mariadb.database(name) as url:
         migrate(url)
@@ -25,14 +25,14 @@ def mariadb_template(mariadb: MariaDB) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite database at head, made once."""
+    """Create one SQLite database at head for the whole session."""
     path = tmp_path_factory.mktemp("template") / "ledger.db"
     migrate(f"sqlite:///{path}")
     return path
 
 
 def migrate(url: str) -> None:
-    """Bring a database to head; in a thread, because the caller's thread may run a loop already."""
+    """Bring a database to head, in a thread, because the caller's thread may already run an event loop."""
 
     async def upgrade() -> None:
         schema = schema_of(url)
@@ -45,14 +45,14 @@ def migrate(url: str) -> None:
 
 @pytest.fixture
 def mariadb_ledger_url(mariadb: MariaDB, mariadb_template: str) -> Iterator[str]:
-    """A MariaDB database at head of the test's own."""
+    """Yield a MariaDB database at head that only this test uses."""
     with mariadb.database(fresh_name(), template=mariadb_template) as url:
         yield url
 
 
 @pytest.fixture
 def sqlite_ledger_url(sqlite_template: Path, tmp_path: Path) -> str:
-    """An SQLite database at head of the test's own."""
+    """Return a SQLite database at head that only this test uses."""
     return f"sqlite:///{shutil.copy(sqlite_template, tmp_path / 'ledger.db')}"
 
 
@@ -60,20 +60,20 @@ def sqlite_ledger_url(sqlite_template: Path, tmp_path: Path) -> str:
     params=["ledger_url", "mariadb_ledger_url", "sqlite_ledger_url"], ids=["postgresql", "mariadb", "sqlite"]
 )
 def each_ledger_url(request: pytest.FixtureRequest) -> str:
-    """A database at head on PostgreSQL, then on MariaDB, then on SQLite."""
+    """Return a database at head on PostgreSQL, MariaDB and SQLite in turn."""
     url: str = request.getfixturevalue(request.param)
     return url
 
 
 @pytest.fixture
 async def client(ledger_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over PostgreSQL: enough for what is refused before any database is asked."""
+    """Yield a client of the ledger on PostgreSQL, for requests that are refused before any database is used."""
     async with ledger_client(ledger_url) as client:
         yield client
 
 
 @pytest.fixture
 async def each_client(each_ledger_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over each database in turn."""
+    """Yield a client of the ledger on each database in turn."""
     async with ledger_client(each_ledger_url) as client:
         yield client

@@ -1,4 +1,4 @@
-"""Lease electors for tests that make the API server fail: a short lease, and a server of the test's own."""
+"""Lease electors with a short Lease, and an API server for one test, for tests that make the API server fail."""
 
 import asyncio
 import math
@@ -26,7 +26,7 @@ Make = Callable[..., LeaseElector]
 
 @contextmanager
 def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]:
-    """A server of the test's own, whatever the environment says."""
+    """Start an API server for this test, and ignore the cluster that the environment names."""
     with lease_api(folder) as started:
         monkeypatch.setenv("KUBECONFIG", str(started.kubeconfig))
         yield started
@@ -34,7 +34,7 @@ def serving(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]
 
 @asynccontextmanager
 async def making(api: LeaseApi) -> AsyncIterator[Make]:
-    """Makes electors, and releases them at the end."""
+    """Yield a function that makes electors, and release all of them at the end."""
     made = []
 
     def elector(instance: str = "first", **settings: Any) -> LeaseElector:
@@ -50,7 +50,7 @@ async def making(api: LeaseApi) -> AsyncIterator[Make]:
 
 
 async def renewed(api: LeaseApi) -> None:
-    """Return after the next renewal that was answered."""
+    """Wait until the API server has accepted one more renewal."""
     before = len(api.requests)
 
     async def again() -> bool:
@@ -60,12 +60,12 @@ async def renewed(api: LeaseApi) -> None:
 
 
 def assert_discreet(error: MigrationError, api: LeaseApi) -> None:
-    """It shows neither where nor with what it asked."""
+    """Assert that the error contains neither the server's address nor the token."""
     assert [secret for secret in ("t0ken", str(api.port), "127.0.0.1", "http") if secret in str(error)] == []
 
 
 async def reason(elector: LeaseElector) -> str:
-    """Why it lost its hold; `confirm` says the same."""
+    """Wait until the elector loses its hold; return the reason, and assert that `confirm` raises the same one."""
     lost = await asyncio.wait_for(elector.lost(), FOREVER_SECONDS)
     with pytest.raises(HoldLost) as raised:
         await elector.confirm()

@@ -1,4 +1,4 @@
-"""The ledger's router in an app of its own, with a client that speaks to it as other services do."""
+"""The ledger's router in an app of its own, and an HTTP client for it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -20,14 +20,14 @@ _keys = count(1)
 
 @dataclass(frozen=True)
 class LedgerSettings:
-    """As much of the service's settings as the ledger reads."""
+    """The part of the service's settings that the ledger reads."""
 
     database_url: SecretStr
 
 
 @dataclass(frozen=True)
 class LedgerClient:
-    """Shorthand over `http`; `post` uses a fresh key unless one is given."""
+    """Shorthand over `http`; `post` uses a fresh key unless the caller gives one."""
 
     http: httpx.AsyncClient
 
@@ -43,36 +43,36 @@ class LedgerClient:
         return await self.open("left", currency), await self.open("right", currency)
 
     async def post(self, body: object, key: str | None = None) -> httpx.Response:
-        """Post `body` to /transactions, whatever it is."""
+        """Post `body`, valid or not, to /transactions."""
         header = {"Idempotency-Key": key or f'"key-{next(_keys)}"'}
         return await self.http.post("/transactions", json=body, headers=header)
 
     async def move(self, source: int, target: int, amount: int = 1) -> dict[str, Any]:
-        """Post a transfer and return the transaction made."""
+        """Post a transfer and return the transaction that it made."""
         response = await self.post(transfer(source, target, amount))
         assert response.status_code == 201, response.text
         made: dict[str, Any] = response.json()
         return made
 
     async def balance(self, account_id: int) -> int:
-        """The balance the service gives."""
+        """Return the balance that the service reports."""
         balance: int = (await self.http.get(f"/accounts/{account_id}")).json()["balance"]
         return balance
 
 
 def line(account_id: int, amount: object, currency: str = "EUR") -> dict[str, object]:
-    """A posting as JSON; `amount` may be anything a test wants refused."""
+    """Return a posting as JSON; `amount` may be invalid."""
     return {"account_id": account_id, "currency": currency, "amount": amount}
 
 
 def transfer(source: int, target: int, amount: int = 1) -> dict[str, Any]:
-    """A transaction as JSON that moves `amount` from one account to another."""
+    """Return a transaction as JSON that moves `amount` from one account to another."""
     return {"postings": [line(source, -amount), line(target, amount)]}
 
 
 @asynccontextmanager
 async def ledger_client(url: str) -> AsyncIterator[LedgerClient]:
-    """A client of the ledger over the database `url`, between the lifespan's start and its end."""
+    """Yield a client of the ledger on the database `url`; the ledger's lifespan runs meanwhile."""
     app = FastAPI()
     app.state.settings = LedgerSettings(SecretStr(url))
     app.include_router(router)
@@ -93,7 +93,7 @@ def refusal(response: httpx.Response, status: int, kind: str) -> str:
 
 
 def sessions_of_ledger(url: str, *, waiting_for_a_lock: bool = False) -> int:
-    """How many sessions of the ledger's pool the database of `url` has."""
+    """Return how many sessions of the ledger's pool the database of `url` has."""
     only = " AND wait_event_type = 'Lock'" if waiting_for_a_lock else ""
     sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ledger'"
     number: int = fetch_sync(url, sql + only)[0][0]
@@ -101,7 +101,7 @@ def sessions_of_ledger(url: str, *, waiting_for_a_lock: bool = False) -> int:
 
 
 async def until_sessions(url: str, number: int, *, waiting_for_a_lock: bool = False) -> None:
-    """Return when the ledger has `number` such sessions; the service goes on running meanwhile."""
+    """Wait, without blocking the service, until the ledger has `number` such sessions."""
 
     def reached() -> bool:
         return sessions_of_ledger(url, waiting_for_a_lock=waiting_for_a_lock) == number

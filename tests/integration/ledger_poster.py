@@ -1,6 +1,6 @@
-"""A process of its own that posts one transaction several times at once: `python -m tests.integration.ledger_poster`.
+"""A process that posts one transaction several times at once: `python -m tests.integration.ledger_poster`.
 
-It says "ready", waits for a line, and answers with what each request got.
+It prints "ready", waits for a line, and prints the answer to each request.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ from tests.integration.ledger_client import ledger_client
 
 
 async def main(url: str, key: str, body: str, times: int) -> None:
-    """Post when told to, and print status and answer of each request as JSON."""
+    """Post when a line arrives, and print status and text of each answer as JSON."""
     async with ledger_client(url) as client:
         await client.http.get("/transactions")
         sys.stdout.write("ready\n")

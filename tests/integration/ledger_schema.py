@@ -1,4 +1,4 @@
-"""The ledger's revisions on a connection of the test's own, on any of the three databases."""
+"""The ledger's revisions on a connection of the test, on any of the three databases."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -26,28 +26,28 @@ REVISIONS = [script.revision for script in SCRIPTS.walk_revisions()][::-1]
 
 @dataclass(frozen=True)
 class Schema:
-    """A database to bring to any revision."""
+    """A database that a test can bring to any revision."""
 
     engine: AsyncEngine
 
     async def upgrade(self, revision: str) -> None:
-        """Up to `revision`, one transaction for each where the database has any."""
+        """Upgrade to `revision`, with one transaction for each step if the database has transactional DDL."""
         await self.run(lambda connection: _migrate(connection, SCRIPTS._upgrade_revs, revision))
 
     async def downgrade(self, revision: str) -> None:
-        """Down to `revision`."""
+        """Downgrade to `revision`."""
         await self.run(lambda connection: _migrate(connection, SCRIPTS._downgrade_revs, revision))
 
     async def differences(self) -> list[Any]:
-        """What autogenerate would put into a next revision."""
+        """Return what autogenerate would write into the next revision."""
         return await self.run(lambda connection: compare_metadata(MigrationContext.configure(connection), metadata))
 
     async def shape(self) -> dict[str, list[str]]:
-        """Columns, keys, indexes and checks of each of the ledger's tables, as SQLAlchemy finds them."""
+        """Return columns, keys, indexes and checks of each of the ledger's tables, as SQLAlchemy reads them."""
         return await self.run(_shape)
 
     async def rows(self, sql: str, **parameters: object) -> Sequence[Any]:
-        """Run one statement in a transaction of its own and return the rows, if it has any."""
+        """Run one statement in a transaction of its own and return its rows, if it has any."""
         async with self.engine.begin() as connection:
             result = await connection.execute(sa.text(sql), parameters)
             return result.all() if result.returns_rows else []
@@ -59,7 +59,7 @@ class Schema:
 
 
 def schema_of(url: str) -> Schema:
-    """The schema of the database `url`; on SQLite DDL is in the transaction, and foreign keys are not checked."""
+    """Return the schema of `url`; on SQLite DDL is transactional and foreign keys are not checked."""
     parsed = DatabaseURL.parse(url)
     arguments = parsed.connect_args() | ({"isolation_level": None} if parsed.dialect == "sqlite" else {})
     engine = create_async_engine(parsed.sqlalchemy(), connect_args=arguments, poolclass=NullPool)

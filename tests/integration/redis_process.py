@@ -1,4 +1,4 @@
-"""Processes that want the key: `python -m tests.integration.redis_process hold|race <url> <key> <ttl> …`."""
+"""Processes that acquire a key: `python -m tests.integration.redis_process hold|race <url> <key> <ttl> …`."""
 
 import asyncio
 import os
@@ -13,18 +13,18 @@ from tests.support.waiting import until
 
 
 def command(work: str, url: str, key: str, ttl_seconds: float, *more: object) -> list[str]:
-    """What starts such a process."""
+    """Return the command that starts such a process."""
     return [sys.executable, "-m", "tests.integration.redis_process", work, url, key, str(ttl_seconds), *map(str, more)]
 
 
 def say(line: str) -> None:
-    """Tell the test."""
+    """Print a line for the test."""
     sys.stdout.write(f"{line}\n")
     sys.stdout.flush()
 
 
 async def hold(url: str, key: str, ttl_seconds: float) -> int:
-    """Take the key, say so, and say it when it is lost; returns the exit code of the loss."""
+    """Acquire the key, print "held", print the reason when the hold is lost; return the loss's exit code."""
     elector = RedisElector(url, key, "process", ttl_seconds)
     assert await elector.try_acquire()
     say("held")
@@ -39,7 +39,7 @@ async def hold(url: str, key: str, ttl_seconds: float) -> int:
 
 
 async def race(url: str, key: str, ttl_seconds: float, folder: str, first: str, count: str) -> int:
-    """So many electors, each of which has to have the key once; alone, or the file is there already."""
+    """Let `count` electors acquire the key once each; fail if two of them hold it at the same time."""
     await asyncio.gather(*(_turn(url, key, ttl_seconds, Path(folder), int(first) + n) for n in range(int(count))))
     return 0
 
@@ -56,7 +56,7 @@ async def _turn(url: str, key: str, ttl_seconds: float, folder: Path, number: in
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run one of them."""
+    """Run `hold` or `race`."""
     work, url, key, ttl_seconds, *more = arguments
     if work == "race":
         return asyncio.run(race(url, key, float(ttl_seconds), *more))

@@ -1,4 +1,4 @@
-"""An application driven as a server drives it, without one: its lifespan, its requests."""
+"""An application without a server: the test runs its lifespan and sends its requests."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -18,7 +18,7 @@ from tests.support.waiting import wait_until
 
 
 class Served:
-    """The server's side: it starts the lifespan, copies its state into requests, and stops it."""
+    """The server's part: start the lifespan, copy its state into requests, and stop it."""
 
     def __init__(self, app: FastAPI) -> None:
         self.app = app
@@ -38,7 +38,7 @@ class Served:
         await self._task
 
     async def get(self, path: str) -> httpx.Response:
-        """One request."""
+        """Send one request."""
 
         async def with_state(scope: Scope, receive: Receive, send: Send) -> None:
             await self.app({**scope, "state": dict(self.state)}, receive, send)
@@ -47,7 +47,7 @@ class Served:
             return await client.get(path)
 
     async def opened(self) -> None:
-        """Return as soon as requests pass."""
+        """Wait until the gate lets requests pass."""
         gate = self.app.middleware_stack
         assert isinstance(gate, Gate)
         await asyncio.to_thread(wait_until, lambda: gate.is_open, "the gate open", seconds=FOREVER_SECONDS)
@@ -58,7 +58,7 @@ class Served:
 
 
 class Pool:
-    """A service's own lifespan, which notes when and in which task it is entered and left."""
+    """A service's own lifespan, which records when, and in which task, it is entered and left."""
 
     def __init__(self) -> None:
         self.may_start = asyncio.Event()
@@ -80,7 +80,7 @@ class Pool:
 
 
 def service(lifespan: MigrationLifespan) -> FastAPI:
-    """An application with one route, which shows the state that requests get."""
+    """Return an application with one route, which returns the state that requests receive."""
     app = FastAPI(lifespan=lifespan)
 
     @app.get("/{path:path}")
@@ -91,6 +91,6 @@ def service(lifespan: MigrationLifespan) -> FastAPI:
 
 
 def settings(url: str, ini: Path, **values: Any) -> MigrationSettings:
-    """Settings that keep the process alive whatever happens."""
+    """Return settings with which a failed instance stays up."""
     common = {"on_failure": "hold", "poll_seconds": 0.05, "lock_timeout_seconds": 0, "instance": "one"}
     return MigrationSettings.load(database_url=url, alembic_config=str(ini), **{**common, **values})

@@ -1,4 +1,4 @@
-"""Runs on MariaDB and SQLite without a service: one session, one order, and what another connection sees of it."""
+"""Runs on MariaDB, MySQL and SQLite without a service: one session, one request, and the result on a new connection."""
 
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ MARK = "op.execute(\"INSERT INTO marks VALUES ('{}')\")\n"
 
 
 def session_in(place: Place, ini: Path, instance: str = "one", **settings: Any) -> OperatorSession:
-    """A session, not yet open."""
+    """Return a session that is not open yet."""
     return assembled(place.url, ini, instance, strategy="advisory_lock", **settings).session()
 
 
 async def run_request(place: Place, ini: Path, order: MigrationRequest = HEAD, **settings: Any) -> None:
-    """One order on a session of its own."""
+    """Run one request on a session of its own."""
     session = session_in(place, ini, **settings)
     await session.open()
     try:
@@ -35,14 +35,14 @@ async def run_request(place: Place, ini: Path, order: MigrationRequest = HEAD, *
 
 
 async def failure(place: Place, ini: Path, **settings: Any) -> str:
-    """The message of a run that must fail."""
+    """Run the history, assert that a revision fails, and return the message."""
     with pytest.raises(RevisionFailed) as raised:
         await run_request(place, ini, **settings)
     return str(raised.value)
 
 
-async def look(place: Place, ini: Path) -> Observed:
-    """What a new session sees."""
+async def observe(place: Place, ini: Path) -> Observed:
+    """Return what a new session reads from the database."""
     session = session_in(place, ini)
     await session.open()
     try:
@@ -52,5 +52,5 @@ async def look(place: Place, ini: Path) -> Observed:
 
 
 def outcomes(place: Place) -> list[tuple[str, str]]:
-    """The attempts, oldest first."""
+    """Return revision and outcome of each attempt, oldest first."""
     return [(row[0], row[1]) for row in place.rows(f"SELECT revision, outcome FROM {HISTORY} ORDER BY id")]

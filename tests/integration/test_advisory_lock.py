@@ -1,4 +1,4 @@
-"""The advisory lock on a real server: one session has it, its settings hold, and it goes when the session goes."""
+"""PostgreSQL's advisory lock: one session holds it, with the settings of the migration, until that session ends."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -37,7 +37,7 @@ CONCURRENTLY = 'with op.get_context().autocommit_block():\n    op.execute("CREAT
 
 @pytest.fixture
 async def connections(database_url: str) -> AsyncIterator[list[asyncpg.Connection]]:
-    """Two connections as the migrations open them."""
+    """Yield two connections that are opened like those of a migration."""
     url = DatabaseURL.parse(database_url)
     opened = [await connect(url, LIMITS, application_name(KEY, "waiting", name)) for name in ("one", "two")]
     yield opened
@@ -46,20 +46,20 @@ async def connections(database_url: str) -> AsyncIterator[list[asyncpg.Connectio
 
 
 async def holding(url: str, ini: Path) -> OperatorSession:
-    """A session that has the lock; nothing limits how long its statements wait."""
+    """Return a session that holds the lock and has no lock timeout."""
     session = assembled(url, ini, lock_timeout_seconds=0).session()
     await session.open()
     assert await session.try_lock()
     return session
 
 
-async def work(session: OperatorSession) -> None:
-    """Upgrade to the head."""
+async def run_to_head(session: OperatorSession) -> None:
+    """Upgrade to head."""
     await asyncio.wait_for(session.run(HEAD, ProgressReporter(Tracker())), FOREVER_SECONDS)
 
 
-async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Connection]) -> None:
-    """The other one gets it as soon as it is given back."""
+async def test_one_of_two_sessions_acquires_the_lock(connections: list[asyncpg.Connection]) -> None:
+    """Two sessions try the lock: the second acquires it only after the first has released it."""
     one, two = (SessionLock(KEY, connection, PACE) for connection in connections)
     assert await one.try_lock()
     assert not await two.try_lock()
@@ -67,8 +67,8 @@ async def test_of_two_sessions_one_gets_the_lock(connections: list[asyncpg.Conne
     assert await two.try_lock()
 
 
-async def test_giving_back_what_one_does_not_hold_is_noticed(connections: list[asyncpg.Connection]) -> None:
-    """Neither the lock of nobody nor that of another."""
+async def test_unlock_without_the_lock_raises_hold_lost(connections: list[asyncpg.Connection]) -> None:
+    """A session that does not hold the lock calls `unlock`: it raises HoldLost, and the holder keeps the lock."""
     one, two = (SessionLock(KEY, connection, PACE) for connection in connections)
     with pytest.raises(HoldLost, match="0x0fdeb4c6e0529396"):
         await one.unlock()
@@ -82,7 +82,7 @@ async def test_giving_back_what_one_does_not_hold_is_noticed(connections: list[a
 async def test_pg_locks_shows_the_two_halves_of_the_key(
     connections: list[asyncpg.Connection], database_url: str
 ) -> None:
-    """An operator finds the lock by the numbers that the key prints."""
+    """The lock holder's row in pg_locks has the classid and objid that the key's text shows to an operator."""
     await SessionLock(KEY, connections[0], PACE).try_lock()
     (row,) = await fetch(database_url, HELD)
     assert tuple(row) == (connections[0].get_server_pid(), KEY.high, KEY.low, 1, True)
@@ -90,8 +90,8 @@ async def test_pg_locks_shows_the_two_halves_of_the_key(
 
 
 @pytest.mark.parametrize("value", [-(2**63), -1, 0, 1, 2**31, 2**32 - 1, 2**63 - 1])
-async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connection], value: int) -> None:
-    """Both halves are unsigned in pg_locks."""
+async def test_lock_status_finds_a_key_of_any_sign(connections: list[asyncpg.Connection], value: int) -> None:
+    """`lock_status` finds the lock holder for negative and for large keys, whose halves pg_locks shows unsigned."""
     one, two = connections
     key = LockKey(value)
     assert (await lock_status(key, two)).holder is None
@@ -101,10 +101,10 @@ async def test_a_key_of_any_sign_is_found_again(connections: list[asyncpg.Connec
     assert (found.instance, found.pid, found.state) == ("one", one.get_server_pid(), "idle")
 
 
-async def test_the_lock_of_another_database_does_not_count(
+async def test_the_same_key_in_another_database_is_another_lock(
     connections: list[asyncpg.Connection], database_url: str
 ) -> None:
-    """Advisory locks are per database, and so is the look for the holder."""
+    """Another database's session holds the same key: this database has no holder, and a session acquires the lock."""
     elsewhere = await asyncpg.connect(database_url.rpartition("/")[0] + "/postgres")
     await elsewhere.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
     assert (await lock_status(KEY, connections[0])).holder is None
@@ -113,7 +113,7 @@ async def test_the_lock_of_another_database_does_not_count(
 
 
 async def settings_of(connection: asyncpg.Connection) -> dict[str, str]:
-    """The settings of a migration session that are in force, in milliseconds or seconds as the server counts them."""
+    """Return the settings in force in a migration session, in the units in which the server stores them."""
     names = [*LIMITS.server_settings(), "transaction_timeout", "application_name"]
     rows = await connection.fetch(
         "SELECT name, setting || coalesce(unit, '') FROM pg_settings WHERE name = ANY($1)", names
@@ -121,8 +121,10 @@ async def settings_of(connection: asyncpg.Connection) -> dict[str, str]:
     return dict(rows)
 
 
-async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Connection], database_url: str) -> None:
-    """Whatever a DBA gave the database as its defaults, and also after DISCARD ALL."""
+async def test_the_session_settings_override_the_database_defaults(
+    connections: list[asyncpg.Connection], database_url: str
+) -> None:
+    """The session's settings override the defaults of the database, and DISCARD ALL restores those of the connect."""
     name = database_url.rpartition("/")[2]
     for setting in ("lock_timeout", "statement_timeout", "idle_session_timeout", "client_connection_check_interval"):
         await fetch(database_url, f"ALTER DATABASE \"{name}\" SET {setting} = '17s'")
@@ -149,15 +151,15 @@ async def test_the_session_s_settings_are_in_force(connections: list[asyncpg.Con
     await connection.close()
 
 
-async def test_those_who_wait_hold_no_snapshot(database_url: str, tmp_path: Path) -> None:
-    """A concurrent index of the holder would wait for it, and each for the other."""
+async def test_waiters_hold_no_snapshot(database_url: str, tmp_path: Path) -> None:
+    """Waiters are idle without a snapshot, so the lock holder's CREATE INDEX CONCURRENTLY does not wait for them."""
     ini = tree(tmp_path, 'op.execute("CREATE TABLE t (a int)")', STOPS, CONCURRENTLY)
     holds = await holding(database_url, ini)
     fleet = [assembled(database_url, ini, f"w{n}", poll_seconds=0.05).coordinator().become_ready() for n in range(3)]
     waiting = asyncio.gather(*fleet)
     ours = f"FROM pg_stat_activity WHERE starts_with(application_name, '{KEY.label}waiting:w')"
     async with barrier(database_url) as reached:
-        run = asyncio.create_task(work(holds))
+        run = asyncio.create_task(run_to_head(holds))
         await reached()
         await eventually(database_url, f"SELECT count(*) = 3 {ours}", "three sessions waiting")
         for _ in range(10):
@@ -170,18 +172,18 @@ async def test_those_who_wait_hold_no_snapshot(database_url: str, tmp_path: Path
     assert await fetch(database_url, "SELECT 1 FROM pg_index WHERE NOT indisvalid") == []
 
 
-async def test_the_lock_is_gone_after_close(database_url: str, tmp_path: Path) -> None:
-    """Without an unlock."""
+async def test_close_releases_the_lock(database_url: str, tmp_path: Path) -> None:
+    """The lock holder closes its session without `unlock`: the lock is free."""
     session = await holding(database_url, tree(tmp_path, "pass"))
     await session.close()
     await eventually(database_url, FREE, "the lock free")
 
 
-async def test_a_cancelled_run_leaves_neither_lock_nor_version(database_url: str, tmp_path: Path) -> None:
-    """Nor the table that the revision had created."""
+async def test_a_cancelled_run_leaves_no_lock_version_or_table(database_url: str, tmp_path: Path) -> None:
+    """A run is cancelled inside a statement: the lock is free, no version is recorded, and no table is left."""
     session = await holding(database_url, tree(tmp_path, STOPS))
     async with barrier(database_url) as reached:
-        run = asyncio.create_task(work(session))
+        run = asyncio.create_task(run_to_head(session))
         await reached()
         run.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -192,11 +194,11 @@ async def test_a_cancelled_run_leaves_neither_lock_nor_version(database_url: str
     assert (await fetch(database_url, "SELECT to_regclass('u')"))[0][0] is None
 
 
-async def test_the_terminated_holder_frees_the_lock_and_notices(database_url: str, tmp_path: Path) -> None:
-    """In the middle of a statement, and in the next one after that."""
+async def test_a_terminated_lock_holder_loses_the_lock_and_raises(database_url: str, tmp_path: Path) -> None:
+    """pg_terminate_backend ends the holder: the lock is free, and this and its next statement raise an error."""
     session = await holding(database_url, tree(tmp_path, STOPS))
     async with barrier(database_url) as reached:
-        run = asyncio.create_task(work(session))
+        run = asyncio.create_task(run_to_head(session))
         await reached()
         await fetch(database_url, f"SELECT pg_terminate_backend(pid) FROM ({HELD}) held")
         with pytest.raises(DatabaseUnreachable):
@@ -215,21 +217,21 @@ async def test_the_terminated_holder_frees_the_lock_and_notices(database_url: st
     ],
     ids=["pg_advisory_unlock_all", "DISCARD ALL"],
 )
-async def test_a_revision_that_drops_the_lock_is_rolled_back(database_url: str, tmp_path: Path, body: str) -> None:
-    """Another instance may be migrating by now."""
+async def test_a_revision_that_releases_the_lock_is_rolled_back(database_url: str, tmp_path: Path, body: str) -> None:
+    """A revision releases the lock, so another instance may migrate: the run raises HoldLost and is rolled back."""
     session = await holding(database_url, tree(tmp_path, body))
-    with pytest.raises(HoldLost, match="in mid-run"):
-        await work(session)
+    with pytest.raises(HoldLost, match="during the run"):
+        await run_to_head(session)
     await session.close()
     assert await fetch(database_url, "SELECT * FROM alembic_version") == []
     assert (await fetch(database_url, "SELECT to_regclass('u')"))[0][0] is None
 
 
-async def test_a_cancelled_statement_keeps_the_lock(database_url: str, tmp_path: Path) -> None:
-    """`pg_cancel_backend` fails the revision; the session still says how it ended."""
+async def test_a_cancelled_statement_fails_the_revision_and_keeps_the_lock(database_url: str, tmp_path: Path) -> None:
+    """pg_cancel_backend fails the revision: its session still holds the lock and records the failure."""
     session = await holding(database_url, tree(tmp_path, STOPS))
     async with barrier(database_url) as reached:
-        run = asyncio.create_task(work(session))
+        run = asyncio.create_task(run_to_head(session))
         await reached()
         await fetch(database_url, f"SELECT pg_cancel_backend(pid) FROM ({HELD}) held")
         with pytest.raises(RevisionFailed, match="57014"):

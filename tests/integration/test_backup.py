@@ -1,4 +1,4 @@
-"""When there is no backup, nothing is changed and nothing is left; and how pg_dump gets where the session is."""
+"""A PostgreSQL backup that fails changes nothing and leaves no file; pg_dump connects like the migration's session."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ import pytest
 from api.migrations.assembly import Assembly
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.backups import pg_dump as dump
-from api.migrations.databases.backups.libpq import environment
+from api.migrations.databases.backups.pg_dump import environment
 from api.migrations.databases.postgres.connection import connect
 from api.migrations.errors import BackupFailed, DirectConnectionNeeded, MigrationError
 from api.migrations.execution.limits import Limits
@@ -31,14 +31,14 @@ NEXT = 'op.execute("CREATE TABLE u (a int)")'
 
 @pytest.fixture(autouse=True)
 def _programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Only the embedded server's programs are there, unless a test puts others before them."""
+    """Hide all PostgreSQL programs but those of the test server, unless a test puts others before them on PATH."""
     monkeypatch.setattr(dump, "INSTALLED", tmp_path / "none")
     monkeypatch.setenv("PATH", backups.path())
 
 
 @pytest.fixture
 def plain_url(server: Server, database_url: str) -> Iterator[str]:
-    """The database as a role with a difficult password sees it, which may create tables and is no superuser."""
+    """Yield the URL of a role that may create tables, is no superuser and has a password of special characters."""
     name = database_url.rpartition("/")[2]
     server.execute(f"CREATE ROLE {name}_plain LOGIN PASSWORD '{PASSWORD.replace(chr(39), chr(39) * 2)}'")
     server.execute(f"GRANT CREATE ON SCHEMA public TO {name}_plain", database=name)
@@ -48,13 +48,13 @@ def plain_url(server: Server, database_url: str) -> Iterator[str]:
 
 
 async def migrated(url: str, folder: Path, **settings: Any) -> Assembly:
-    """What an operator's command builds, for a database at r1 where r2 is pending."""
+    """Bring a database to r1, and return the assembly of an operator's command with r2 pending."""
     await assembled(url, tree(folder, CREATE)).coordinator().become_ready()
     return assembled(url, tree(folder, CREATE, NEXT), backup_dir=str(folder / "backups"), **settings)
 
 
 async def refused(assembly: Assembly, url: str, *words: str) -> MigrationError:
-    """`upgrade --backup` must fail saying `words`, with nothing changed, no file left, and the lock free."""
+    """Assert that `upgrade --backup` fails with `words`, changes nothing, leaves no file, and frees the lock."""
     before = await fetch(url, "SELECT * FROM alembic_version_history")
     with pytest.raises(MigrationError) as raised:
         await assembly.coordinator(backup=assembly.backup()).become_ready()
@@ -73,18 +73,20 @@ async def refused(assembly: Assembly, url: str, *words: str) -> MigrationError:
     return raised.value
 
 
-async def test_missing_programs(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It says how to install them, with the server's version."""
+async def test_a_backup_without_pg_dump_says_how_to_install_it(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump is not on PATH: the backup fails and names the package to install, with the server's version."""
     assembly = await migrated(database_url, tmp_path)
     monkeypatch.setenv("PATH", str(tmp_path))
     await refused(assembly, database_url, "not installed", "apt-get install postgresql-client-")
 
 
 @pytest.mark.parametrize("installed", [False, True])
-async def test_old_programs(
+async def test_an_old_pg_dump_is_refused_or_replaced_by_an_installed_one(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool
 ) -> None:
-    """Refused by name and number; a newer one that is installed, but not on PATH, is taken instead."""
+    """pg_dump is older than the server: the backup uses a newer one that is installed, or fails with both versions."""
     assembly = await migrated(database_url, tmp_path)
     monkeypatch.setenv("PATH", str(backups.old(tmp_path / "old")))
     if not installed:
@@ -98,8 +100,8 @@ async def test_old_programs(
 
 
 @pytest.mark.parametrize("name", ["file", "file/backups", "link"])
-def test_a_folder_that_is_none(tmp_path: Path, name: str) -> None:
-    """A file or a link to nowhere has its name, or one above it has; the message has the option and the setting."""
+def test_a_backup_path_that_is_no_folder_is_refused(tmp_path: Path, name: str) -> None:
+    """A file or a dangling link is in the backup's path: the command refuses it and names option and setting."""
     (tmp_path / "file").write_text("keep me")
     (tmp_path / "link").symlink_to(tmp_path / "gone")
     assembly = assembled("postgresql://nobody@127.0.0.1:1/nowhere", tree(tmp_path, CREATE))
@@ -111,15 +113,17 @@ def test_a_folder_that_is_none(tmp_path: Path, name: str) -> None:
     assert (tmp_path / "file").read_text() == "keep me"
 
 
-async def test_a_folder_that_cannot_be_made(database_url: str, tmp_path: Path) -> None:
-    """Not even root makes one there; it names the option and the setting."""
+async def test_a_backup_folder_that_cannot_be_created_is_refused(database_url: str, tmp_path: Path) -> None:
+    """Not even root can create the backup folder: the command fails and names the option and the setting."""
     assembly = await migrated(database_url, tmp_path)
     into = assembly.settings.model_copy(update={"backup_dir": "/proc/backups"})
     await refused(Assembly.build(into), database_url, "/proc/backups", "--to", "MIGRATION_BACKUP_DIR")
 
 
-async def test_what_pg_dump_may_not_read(database_url: str, plain_url: str, tmp_path: Path) -> None:
-    """Its own first line, from a real refusal."""
+async def test_a_table_that_pg_dump_cannot_read_fails_the_backup(
+    database_url: str, plain_url: str, tmp_path: Path
+) -> None:
+    """pg_dump has no permission for a table: the backup fails with the first line of pg_dump's error."""
     assembly = await migrated(plain_url, tmp_path)
     await fetch(database_url, "CREATE TABLE payroll (salary int)")
     error = await refused(assembly, database_url, "pg_dump failed (1)", "permission denied for table payroll")
@@ -130,22 +134,24 @@ async def test_what_pg_dump_may_not_read(database_url: str, plain_url: str, tmp_
     ("body", "words"),
     [
         ('echo "cannot: $PGPASSWORD" >&2; echo more >&2; exit 3', "pg_dump failed (3): cannot: …"),
-        ("exit 4", "pg_dump failed (4): it did not say why"),
+        ("exit 4", "pg_dump failed (4): it gave no reason"),
         ("exit 0", "pg_restore failed (1)"),
         ('for last; do :; done; echo rubbish > "${last#--file=}"', "pg_restore failed (1)"),
         ('exec $real --schema-only "$@"', "has no data of alembic_version"),
     ],
 )
-async def test_a_dump_that_is_none(
+async def test_a_failed_or_unreadable_dump_fails_the_backup(
     plain_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, body: str, words: str
 ) -> None:
-    """It failed, or it said that it had not, and its file is none; a password is left out of its words."""
+    """pg_dump fails or writes an unusable file: the backup fails with the reason, and without the password."""
     monkeypatch.setenv("PATH", backups.path(backups.stand_in(tmp_path / "bin", body)))
     await refused(await migrated(plain_url, tmp_path), plain_url, words)
 
 
-async def test_a_dump_that_takes_too_long(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its own budget ends it, child and all."""
+async def test_a_backup_that_times_out_ends_pg_dump(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """pg_dump exceeds MIGRATION_BACKUP_SECONDS: the backup fails and pg_dump is terminated."""
     monkeypatch.setenv("PATH", backups.path(backups.held(tmp_path / "bin")))
     assembly = await migrated(database_url, tmp_path, backup_seconds=scaled(2))
     await refused(assembly, database_url, f"MIGRATION_BACKUP_SECONDS={scaled(2):g}", "nothing was changed")
@@ -154,10 +160,10 @@ async def test_a_dump_that_takes_too_long(database_url: str, tmp_path: Path, mon
 
 
 @pytest.mark.parametrize("mode", ["transaction", "session"])
-async def test_a_pooler_is_refused(
+async def test_a_backup_through_a_pooler_is_refused(
     database_url: str, pgbouncer: Callable[..., PgBouncer], tmp_path: Path, mode: str
 ) -> None:
-    """With the remedy, although pg_dump might get through it."""
+    """The URL leads through PgBouncer: the backup is refused and the error names MIGRATION_DATABASE_URL."""
     await migrated(database_url, tmp_path)
     through = pgbouncer(pool_mode=mode).url(database_url.rpartition("/")[2])
     ini = tmp_path / "alembic.ini"
@@ -166,16 +172,16 @@ async def test_a_pooler_is_refused(
     assert isinstance(error, DirectConnectionNeeded)
 
 
-async def test_an_empty_database_has_a_backup_too(database_url: str, tmp_path: Path) -> None:
-    """There is nothing in it to list, and the first upgrade goes on."""
+async def test_an_empty_database_is_backed_up(database_url: str, tmp_path: Path) -> None:
+    """`upgrade --backup` on an empty database takes a backup and then migrates."""
     assembly = assembled(database_url, tree(tmp_path, CREATE), backup_dir=str(tmp_path / "backups"))
     backup = assembly.backup()
     await assembly.coordinator(backup=backup).become_ready()
     assert ["@base@" in made.path for made in backup.made] == [True]
 
 
-async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None:
-    """Parents, failures and half-applied revisions are read as if it were not there; downgrading goes on as before."""
+async def test_a_backup_is_not_counted_as_an_attempt(database_url: str, tmp_path: Path) -> None:
+    """The history has a backup's row: attempts and lineage ignore it, and upgrade and downgrade still work."""
     assembly = await migrated(database_url, tmp_path)
     session = assembly.session()
     await session.open()
@@ -191,8 +197,8 @@ async def test_a_backup_is_no_attempt(database_url: str, tmp_path: Path) -> None
     await assembled(database_url, tmp_path / "alembic.ini").coordinator().execute(MigrationRequest("downgrade", "base"))
 
 
-async def test_the_child_is_where_the_session_is(server: Server, plain_url: str, tmp_path: Path) -> None:
-    """By URL with several hosts, by socket, with settings in the URL: the same role, database, server and settings."""
+async def test_pg_dump_connects_where_the_session_is_connected(server: Server, plain_url: str, tmp_path: Path) -> None:
+    """By host list, socket or URL settings, a child process gets the session's role, database, server and settings."""
     name, user = plain_url.rpartition("/")[2], plain_url.split("//")[1].partition(":")[0]
     dead = plain_url.replace("127.0.0.1", f"127.0.0.1:{free_port()},127.0.0.1")
     urls = [plain_url, dead, f"{plain_url}?sslmode=disable&work_mem=77MB&search_path=%22a+b%5Cc%22"]

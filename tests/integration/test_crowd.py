@@ -1,4 +1,4 @@
-"""Three times as many instances as the server has connections."""
+"""Three hundred instances start at once on a server with a hundred connections."""
 
 import asyncio
 import logging
@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 
 @pytest.fixture
 def crowd_url(server: Server, database_url: str) -> Iterator[str]:
-    """The database as a plain role sees it: the connections reserved for superusers are not for it."""
+    """Yield the URL of a role that cannot use the connections reserved for superusers."""
     name = urlsplit(database_url).path[1:]
     server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
     server.execute(f'ALTER DATABASE "{name}" OWNER TO {ROLE}')
@@ -41,7 +41,7 @@ def crowd_url(server: Server, database_url: str) -> Iterator[str]:
 
 @asynccontextmanager
 async def most_connections(url: str) -> AsyncIterator[list[int]]:
-    """Count the server's clients from a superuser's connection until the end; yields all that was counted."""
+    """Count the server's clients from a superuser's connection while the block runs; yield the counts."""
     samples: list[int] = []
     ended = asyncio.Event()
 
@@ -64,8 +64,10 @@ async def most_connections(url: str) -> AsyncIterator[list[int]]:
         await task
 
 
-async def test_everybody_becomes_ready(crowd_url: str, database_url: str, tmp_path: Path) -> None:
-    """300 at once against 100 connections: one migrates undisturbed, nobody fails, a superuser always finds room."""
+async def test_three_hundred_instances_become_ready_on_a_hundred_connections(
+    crowd_url: str, database_url: str, tmp_path: Path
+) -> None:
+    """300 instances start at once: one migrates undisturbed, none fails, and a superuser can always connect."""
     limit = int((await fetch(database_url, "SHOW max_connections"))[0][0])
     ini = tree(tmp_path, SLOW)
     crowd: list[Assembly] = [

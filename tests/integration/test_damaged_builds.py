@@ -1,4 +1,4 @@
-"""A build without revisions or with a damaged file is refused in one line that names it, without any database."""
+"""A build without revisions or with a damaged file is refused in one line that names the file, without a database."""
 
 import os
 import py_compile
@@ -15,12 +15,12 @@ from tests.support.places import nobody
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/nowhere"
 APPLE_DOUBLE = b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X"
-"""How macOS begins the files that it puts beside others in an archive."""
+"""The first bytes of the files that macOS adds to an archive."""
 LATIN1 = "x = 'Größe'\n".encode("latin-1")
 
 
 def refused(ini: Path, *words: str, **settings: str) -> None:
-    """These files are refused in one line that has all words in it."""
+    """Assert that the build is refused with exit code 2 in one line that contains all `words`."""
     with pytest.raises(ConfigurationError) as raised:
         assembled(NOWHERE, ini, **settings)
     text = str(raised.value)
@@ -31,21 +31,21 @@ def refused(ini: Path, *words: str, **settings: str) -> None:
 
 
 def locations(ini: Path, *folders: str, recursive: bool = False) -> None:
-    """Name the folders of revisions in `ini`, relative to its own."""
+    """Write the folders of revisions, relative to the ini, into `ini`."""
     named = os.pathsep.join(f"%(here)s/{folder}" for folder in folders)
     with ini.open("a") as file:
         file.write(f"version_locations = {named}\nrecursive_version_locations = {str(recursive).lower()}\n")
 
 
 def test_a_folder_without_revisions_is_refused(tmp_path: Path) -> None:
-    """The message has the absolute folder, where that came from, and the setting of a project that has none yet."""
+    """The folder has no revisions: the error names it, the setting it comes from, and MIGRATION_STRATEGY=off."""
     ini = tree(tmp_path)
     where = f"no revision files in {tmp_path}/versions (script_location in {ini})"
     refused(ini, "this build has no revisions", where, "MIGRATION_STRATEGY=off")
 
 
 def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
-    """An image whose Dockerfile forgot to copy it."""
+    """The folder of revisions does not exist or is a file, as after a wrong COPY in a Dockerfile: the error says so."""
     ini = tree(tmp_path)
     (tmp_path / "versions").rmdir()
     refused(ini, "this build has no revisions", f"{tmp_path}/versions does not exist (script_location in {ini})")
@@ -53,8 +53,8 @@ def test_a_folder_that_does_not_exist_is_refused(tmp_path: Path) -> None:
     refused(ini, f"{tmp_path}/versions is not a folder")
 
 
-def test_revisions_one_folder_deeper_are_pointed_out(tmp_path: Path) -> None:
-    """They are not searched for, unless the setting that the message names says so."""
+def test_revisions_in_a_subfolder_are_refused_with_the_setting(tmp_path: Path) -> None:
+    """Revisions are only in a subfolder: the error names recursive_version_locations, and with it they are found."""
     ini = tree(tmp_path)
     revision(tmp_path / "versions" / "2024", "r1", "pass")
     (tmp_path / "versions" / "2024" / "versions" / "r1.py").rename(tmp_path / "versions" / "2024" / "r1.py")
@@ -65,14 +65,14 @@ def test_revisions_one_folder_deeper_are_pointed_out(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("others", [(), ("versions",)], ids=["alone", "beside a good one"])
 def test_a_misspelt_version_location_is_refused(tmp_path: Path, others: tuple[str, ...]) -> None:
-    """Also beside a good one: the revisions of the other folder would be missing without a word."""
+    """A folder in version_locations does not exist: the build is refused, even if another folder has revisions."""
     ini = tree(tmp_path, "pass")
     locations(ini, *others, "verions")
     refused(ini, f"{tmp_path}/verions does not exist (version_locations in {ini})")
 
 
-def test_a_project_without_revisions_says_so(tmp_path: Path) -> None:
-    """MIGRATION_STRATEGY=off accepts a folder that is empty, and no file that is damaged."""
+def test_strategy_off_accepts_a_build_without_revisions(tmp_path: Path) -> None:
+    """With MIGRATION_STRATEGY=off a build without revisions is accepted, and one with a damaged file is refused."""
     ini = tree(tmp_path)
     assert assembled(NOWHERE, ini, strategy="off").revisions.code.heads == set()
     (tmp_path / "versions" / "r1.py").write_bytes(LATIN1)
@@ -90,8 +90,8 @@ run_env()
 MENTIONS = "# version_locations are in alembic.ini\n" + THREE_LINES
 
 
-async def test_folders_that_env_py_chooses_count(tmp_path: Path) -> None:
-    """A build is without revisions only after env.py was asked, where its text leaves that open."""
+async def test_version_locations_that_env_py_sets_are_used(tmp_path: Path) -> None:
+    """env.py sets version_locations: the build reads the revisions there and is not called empty."""
     ini = tree(tmp_path, env=CHOOSES)
     revision(tmp_path, "r1", "pass")
     (tmp_path / "versions").rename(tmp_path / "more")
@@ -104,23 +104,23 @@ async def test_folders_that_env_py_chooses_count(tmp_path: Path) -> None:
     [(CHOOSES, "/more does not exist (version_locations in env.py)"), (MENTIONS, "no revision files in")],
     ids=["misspelt", "a comment"],
 )
-async def test_a_start_asks_env_py_before_the_database(tmp_path: Path, env: str, words: str) -> None:
-    """Where that leads to no revisions either, the start fails; an empty database is not at head."""
+async def test_a_start_reads_env_py_before_it_connects(tmp_path: Path, env: str, words: str) -> None:
+    """env.py names no folder with revisions: the start fails before it connects to the database."""
     assembly = assembled(NOWHERE, tree(tmp_path, env=env), wait_seconds=5, run_seconds=5)
     with pytest.raises(ConfigurationError) as raised:
         await assembly.coordinator().become_ready()
     assert words in str(raised.value)
 
 
-def directory(path: Path) -> None:
-    """Put a folder there."""
+def replace_by_folder(path: Path) -> None:
+    """Replace the file by a folder."""
     path.unlink()
     path.mkdir()
 
 
 ENV: dict[str, tuple[Callable[[Path], object], str]] = {
     "missing": (Path.unlink, "does not exist"),
-    "a folder": (directory, "Is a directory"),
+    "a folder": (replace_by_folder, "Is a directory"),
     "undecodable": (lambda path: path.write_bytes(LATIN1), "codec can't decode"),
     "null bytes": (lambda path: path.write_bytes(APPLE_DOUBLE), "null bytes"),
     "a syntax error": (lambda path: path.write_text("run_env(\n"), "line 1"),
@@ -129,14 +129,14 @@ ENV: dict[str, tuple[Callable[[Path], object], str]] = {
 
 @pytest.mark.parametrize(("damage", "words"), ENV.values(), ids=ENV)
 def test_an_env_py_that_cannot_be_run_is_refused(tmp_path: Path, damage: Callable[[Path], object], words: str) -> None:
-    """By whatever builds from these files: start-up and every command."""
+    """env.py is missing, unreadable as text or has a syntax error: the build is refused and the error names it."""
     ini = tree(tmp_path, "pass")
     damage(tmp_path / "env.py")
     refused(ini, f"{tmp_path}/env.py ", words)
 
 
-def test_a_compiled_env_py_is_enough(tmp_path: Path) -> None:
-    """Alembic runs that of a build without sources."""
+def test_a_compiled_env_py_is_accepted(tmp_path: Path) -> None:
+    """A build without sources has only a compiled env.py: it is accepted, because Alembic runs it."""
     ini = tree(tmp_path, "pass")
     py_compile.compile(str(tmp_path / "env.py"))
     (tmp_path / "env.py").unlink()
@@ -164,21 +164,21 @@ FILES = {
 
 @pytest.mark.parametrize(("name", "content", "words"), FILES.values(), ids=FILES)
 def test_a_damaged_revision_is_refused_by_name(tmp_path: Path, name: str, content: bytes, words: str) -> None:
-    """Alembic only warns of two that have one id, and raises a KeyError for a missing parent."""
+    """A revision file cannot be loaded, or has a wrong id or parent: the build is refused with the file's name."""
     ini = tree(tmp_path, "pass")
     (tmp_path / "versions" / name).write_bytes(content)
     refused(ini, f"{tmp_path}/versions/{name}", words)
 
 
-def test_a_file_that_is_only_a_link_is_named(tmp_path: Path) -> None:
-    """What it leads to was not copied."""
+def test_a_dangling_link_is_refused_by_name(tmp_path: Path) -> None:
+    """A revision file is a link whose target was not copied: the build is refused and the error names the target."""
     ini = tree(tmp_path, "pass")
     (tmp_path / "versions" / "r2.py").symlink_to(tmp_path / "gone.py")
     refused(ini, "gone.py does not load")
 
 
 def test_a_cycle_is_refused_with_its_files(tmp_path: Path) -> None:
-    """And with those only: the rest of the history is sound."""
+    """Three revisions are ancestors of one another: the build is refused and the error names their files."""
     ini = tree(tmp_path, "pass")
     for name, after in (("c1", "c3"), ("c2", "c1"), ("c3", "c2")):
         revision(tmp_path, name, "pass", after=after)
@@ -186,8 +186,8 @@ def test_a_cycle_is_refused_with_its_files(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["versions/r1.py", "versions", "env.py"])
-def test_what_may_not_be_read_is_named(name: str) -> None:
-    """As a file that root copied into an image with a narrow umask; root itself may read everything."""
+def test_a_file_without_read_permission_is_refused_by_name(name: str) -> None:
+    """A plain user has no permission to read a file of the build: the build is refused and the error names it."""
     with TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         ini = tree(Path(folder), "pass")

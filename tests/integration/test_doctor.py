@@ -1,19 +1,18 @@
-"""The surroundings, each made wrong once on a real server: what the doctor says, and that it changes nothing."""
+"""`doctor` on a real server with one fault at a time: it reports the fault and changes nothing."""
 
 import os
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
 
-from api.migrations.cli.doctor import examine
 from api.migrations.databases.backend import Verdict
 from api.migrations.databases.postgres import diagnostics as server_checks
 from tests.integration.lease_electors import LEASE_SECONDS, NAME, making, serving
+from tests.support.doctor_findings import found
 from tests.support.fakes import assembled, in_the_way, tree
 from tests.support.pooler import PgBouncer
 from tests.support.redis_server import RedisServer
@@ -32,13 +31,8 @@ with engine.connect() as connection:
 """
 
 
-async def found(url: str, ini: Path, **settings: Any) -> dict[str, tuple[Verdict, str]]:
-    """What it finds, by check."""
-    return {each.check: (each.verdict, each.message) for each in await examine(assembled(url, ini, **settings))}
-
-
 async def upgraded(url: str, folder: Path) -> Path:
-    """A history of one revision, applied."""
+    """Create a history of one revision and apply it."""
     ini = tree(folder, CREATE)
     await assembled(url, ini).coordinator().become_ready()
     return ini
@@ -46,7 +40,7 @@ async def upgraded(url: str, folder: Path) -> Path:
 
 @pytest.fixture
 def plain_url(server: Server, database_url: str) -> Iterator[str]:
-    """The database as a role sees it that owns nothing there."""
+    """Yield the URL of a role that owns nothing in the database."""
     name = urlsplit(database_url).path[1:]
     server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
     yield server.url(name, user=ROLE, password="secret")
@@ -54,8 +48,8 @@ def plain_url(server: Server, database_url: str) -> Iterator[str]:
     server.execute(f"DROP ROLE {ROLE}")
 
 
-async def test_a_healthy_database_has_nothing_wrong(database_url: str, tmp_path: Path) -> None:
-    """Every check is ok, and looking has created nothing, at head as on an empty database."""
+async def test_doctor_finds_no_fault_in_a_healthy_database(database_url: str, tmp_path: Path) -> None:
+    """On an empty database and at head every check is ok, and `doctor` creates no table."""
     relations = "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace ORDER BY 1"
     for ini in (tree(tmp_path, CREATE), await upgraded(database_url, tmp_path)):
         before = await fetch(database_url, relations)
@@ -66,8 +60,10 @@ async def test_a_healthy_database_has_nothing_wrong(database_url: str, tmp_path:
         assert findings["server"][1] == f"PostgreSQL {number // 10000}.{number % 10000}"
 
 
-async def test_a_misspelt_variable(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is named with what it was meant to be."""
+async def test_doctor_names_a_misspelt_variable(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An environment variable is misspelt: `doctor` warns and proposes the right name."""
     monkeypatch.setenv("MIGRATION_WIAT_SECONDS", "600")
     verdict, message = (await found(database_url, tree(tmp_path, CREATE)))["variables"]
     assert verdict is Verdict.WARN
@@ -75,8 +71,8 @@ async def test_a_misspelt_variable(database_url: str, tmp_path: Path, monkeypatc
     assert "did you mean MIGRATION_WAIT_SECONDS?" in message
 
 
-async def test_old_and_prepared_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Both keep what they have locked; the first is named by its session, the second by its id."""
+async def test_doctor_names_old_and_prepared_transactions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` warns of an old transaction, by its session, and of a prepared one, by its id."""
     monkeypatch.setattr(server_checks, "OLD_SECONDS", 0.0)
     with embedded_postgres(max_prepared_transactions="2") as server, server.database("patient") as url:
         ini = await upgraded(url, tmp_path)
@@ -97,8 +93,8 @@ async def test_old_and_prepared_transactions(tmp_path: Path, monkeypatch: pytest
         await fetch(url, "ROLLBACK PREPARED 'left'")
 
 
-async def test_an_invalid_index(database_url: str, tmp_path: Path) -> None:
-    """With the statement that removes it."""
+async def test_doctor_shows_how_to_drop_an_invalid_index(database_url: str, tmp_path: Path) -> None:
+    """An index is INVALID: `doctor` warns and prints the DROP INDEX statement."""
     ini = await upgraded(database_url, tmp_path)
     await fetch(database_url, "INSERT INTO t VALUES (1), (1)")
     with pytest.raises(asyncpg.UniqueViolationError):
@@ -107,16 +103,16 @@ async def test_an_invalid_index(database_url: str, tmp_path: Path) -> None:
     assert (verdict, "DROP INDEX CONCURRENTLY i" in message) == (Verdict.WARN, True)
 
 
-async def test_a_half_applied_revision_is_a_failure(database_url: str, tmp_path: Path) -> None:
-    """The one finding that stops every instance."""
+async def test_doctor_fails_on_a_half_applied_revision(database_url: str, tmp_path: Path) -> None:
+    """A revision is half applied, which stops every instance: `doctor` fails that check and names `repair --rerun`."""
     ini = await upgraded(database_url, tmp_path)
     await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
     verdict, message = (await found(database_url, ini))["schema"]
     assert (verdict, "repair --rerun" in message) == (Verdict.FAIL, True)
 
 
-async def test_what_somebody_is_at_is_no_failure(database_url: str, tmp_path: Path) -> None:
-    """A revision that commits by itself looks half applied while it runs."""
+async def test_doctor_accepts_a_half_applied_revision_that_still_runs(database_url: str, tmp_path: Path) -> None:
+    """A lock holder exists, so the half-applied revision may still run: `doctor` accepts it until the lock is free."""
     ini = await upgraded(database_url, tmp_path)
     await fetch(database_url, "UPDATE alembic_version_history SET outcome = 'half_applied'")
     holder = assembled(database_url, ini, "other").session()
@@ -129,8 +125,8 @@ async def test_what_somebody_is_at_is_no_failure(database_url: str, tmp_path: Pa
     assert (await found(database_url, ini))["schema"][0] is Verdict.FAIL
 
 
-async def test_a_role_that_lacks_something(database_url: str, plain_url: str, tmp_path: Path) -> None:
-    """First it may not create, then it does not own, then it does not see; each time the statement that helps."""
+async def test_doctor_names_the_privilege_that_a_role_lacks(database_url: str, plain_url: str, tmp_path: Path) -> None:
+    """The role may not create, does not own tables, or sees no other sessions: `doctor` prints the right GRANT."""
     ini = await upgraded(database_url, tmp_path)
     missing = []
     for grant in (
@@ -151,8 +147,10 @@ async def test_a_role_that_lacks_something(database_url: str, plain_url: str, tm
     assert (await found(plain_url, ini))["privileges"][0] is Verdict.OK
 
 
-async def test_a_service_that_cannot_read_the_version(database_url: str, plain_url: str, tmp_path: Path) -> None:
-    """Its own role is tried with its own URL; one GRANT helps."""
+async def test_doctor_tries_the_service_role_on_the_version_table(
+    database_url: str, plain_url: str, tmp_path: Path
+) -> None:
+    """The service's own role may not read the version table: `doctor` warns, and the GRANT that it prints helps."""
     ini = await upgraded(database_url, tmp_path)
     urls = {"database_url": plain_url, "migration_database_url": database_url}
     verdict, message = (await found(plain_url, ini, **urls))["service"]
@@ -162,17 +160,17 @@ async def test_a_service_that_cannot_read_the_version(database_url: str, plain_u
     assert (await found(plain_url, ini, **urls))["service"][0] is Verdict.OK
 
 
-async def test_an_env_that_opens_its_own_connection(database_url: str, tmp_path: Path) -> None:
-    """Found without migrating anything, with the lines to put there."""
+async def test_doctor_fails_on_an_env_py_with_its_own_connection(database_url: str, tmp_path: Path) -> None:
+    """env.py opens its own connection: `doctor` fails that check, names `run_env`, and migrates nothing."""
     verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=OWN_ENGINE)))["env"]
     assert (verdict, "run_env" in message) == (Verdict.FAIL, True)
     assert await fetch(database_url, "SELECT to_regclass('alembic_version')") == [(None,)]
 
 
-async def test_a_pooler_and_what_it_lets_through(
+async def test_doctor_warns_of_a_pooler_and_of_timeouts_behind_it(
     pgbouncer: Callable[..., PgBouncer], database_url: str, tmp_path: Path
 ) -> None:
-    """A timeout that a direct connection would outdo at its start counts behind a pooler."""
+    """Behind PgBouncer `doctor` warns of the pooler and of a session timeout; on a direct connection of neither."""
     ini = await upgraded(database_url, tmp_path)
     name = urlsplit(database_url).path[1:]
     await fetch(database_url, f"ALTER DATABASE \"{name}\" SET idle_session_timeout = '5min'")
@@ -183,8 +181,8 @@ async def test_a_pooler_and_what_it_lets_through(
     assert "idle_session_timeout = 300000ms" in pooled["timeouts"][1]
 
 
-async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one cannot be migrated, and every other look at it works; the other one says how far that is behind."""
+async def test_doctor_fails_on_a_standby_and_warns_of_its_lag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a standby `doctor` fails only the server check; on the primary it warns when the standby is behind."""
     with embedded_postgres(REPLICATION) as primary, standby_of(primary) as standby:
         ini = await upgraded(primary.url("postgres"), tmp_path)
         replayed = "SELECT pg_last_wal_replay_lsn() >= $1::text::pg_lsn"
@@ -198,7 +196,7 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
         assert {name: text for name, (verdict, text) in findings.items() if verdict is Verdict.FAIL} == {
             "server": findings["server"][1]
         }
-        assert ", but a standby: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
+        assert ", but a standby. To fix: point MIGRATION_DATABASE_URL at the primary" in findings["server"][1]
         assert (await found(primary.superuser_url, ini))["replication"][0] is Verdict.OK
 
         monkeypatch.setattr(server_checks, "LAG_SECONDS", 0.5)
@@ -212,11 +210,13 @@ async def test_a_standby_and_its_primary(tmp_path: Path, monkeypatch: pytest.Mon
             return seen[-1][0] is Verdict.WARN
 
         await until(behind, "a standby that is behind", seconds=30)
-        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration makes it worse", seen[-1][1])
+        assert re.match(r"standbys are behind \(walreceiver \d+ s\): a migration increases the lag", seen[-1][1])
 
 
-async def test_a_lease_is_left_alone(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is elected by it, where there is no Lease and where another leads: writes are tried without effect."""
+async def test_doctor_does_not_change_a_lease(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`doctor` tries its rights on the Lease without effect: no Lease is created, and a leader keeps its hold."""
     ini = await upgraded(database_url, tmp_path)
     values = {"strategy": "kubernetes", "lease_name": NAME}
     with serving(tmp_path, monkeypatch) as api:
@@ -234,10 +234,10 @@ async def test_a_lease_is_left_alone(database_url: str, tmp_path: Path, monkeypa
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
 @pytest.mark.parametrize("there", [True, False], ids=["a Lease", "no Lease"])
-async def test_a_right_on_the_lease_that_is_missing(
+async def test_doctor_names_a_missing_right_on_the_lease(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verb: str, there: bool
 ) -> None:
-    """It is named before the first migration needs it, whether there is a Lease or not."""
+    """The Role lacks a verb on Leases: `doctor` fails and names it, whether the Lease exists or not."""
     ini = tree(tmp_path, CREATE)
     with serving(tmp_path, monkeypatch) as api:
         if there:
@@ -251,8 +251,10 @@ async def test_a_right_on_the_lease_that_is_missing(
         assert api.spec(NAME) == before
 
 
-async def test_a_namespace_that_is_missing(database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A Lease that is not found there may be created nowhere."""
+async def test_doctor_names_a_missing_namespace(
+    database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The namespace of the Lease does not exist: `doctor` fails and names it."""
     ini = tree(tmp_path, CREATE)
     with serving(tmp_path, monkeypatch):
         values = {"strategy": "kubernetes", "lease_namespace": "elsewhere", "lease_seconds": LEASE_SECONDS}
@@ -260,8 +262,8 @@ async def test_a_namespace_that_is_missing(database_url: str, tmp_path: Path, mo
     assert (verdict, "has no namespace elsewhere" in message) == (Verdict.FAIL, True), message
 
 
-async def test_redis_is_left_alone(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
-    """No key is written for a moment; one that does not answer, or takes no writes, is a failure."""
+async def test_doctor_writes_nothing_to_redis(database_url: str, redis_server: RedisServer, tmp_path: Path) -> None:
+    """`doctor` writes no key to Redis; it fails if Redis is down, is a replica, or lacks a permission."""
     ini = await upgraded(database_url, tmp_path)
     values = {"strategy": "redis", "redis_url": redis_server.url}
     written = redis_server.info("persistence")["rdb_changes_since_last_save"]

@@ -1,4 +1,4 @@
-"""What an operator is told where the election, and not the database, keeps the others waiting."""
+"""`unlock` and `status` while Redis, and not the database's lock, keeps the other instances waiting."""
 
 from argparse import Namespace
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ UNLOCK = Namespace(force=False)
 
 @pytest.fixture(params=["postgresql", "sqlite"])
 def assembly(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path: Path) -> Assembly:
-    """Of an instance that is elected by Redis."""
+    """Return the assembly of an instance that Redis elects."""
     place: PostgresPlace | SqlitePlace = request.getfixturevalue(f"{request.param}_place")
     if isinstance(place, SqlitePlace):
         place.need_volume()
@@ -29,14 +29,14 @@ def assembly(request: pytest.FixtureRequest, redis_server: RedisServer, tmp_path
 
 
 async def elected_in(assembly: Assembly) -> Mapping[str, str] | None:
-    """Who is elected, as `status` reports it."""
+    """Return the leader that `status` reports."""
     report = await commands.status(assembly, Namespace())
     assert isinstance(report, StatusReport)
     return report.elected
 
 
-async def test_unlock_names_who_is_elected(assembly: Assembly) -> None:
-    """A dead leader's hold in Redis is no lock in the database, and ends by itself: it says when."""
+async def test_unlock_names_the_elected_leader(assembly: Assembly) -> None:
+    """A leader holds its key but no lock: `unlock` frees nothing and says when the leader's hold expires."""
     assert assembly.elector is not None
     elector = assembly.elector()
     assert await elector.try_acquire()
@@ -48,14 +48,14 @@ async def test_unlock_names_who_is_elected(assembly: Assembly) -> None:
     assert (await commands.unlock(assembly, UNLOCK)).message == "no session holds the lock, so there is nothing to do"
 
 
-async def test_unlock_does_without_redis(assembly: Assembly, redis_server: RedisServer) -> None:
-    """What cannot be asked is no reason to fail."""
+async def test_unlock_works_without_redis(assembly: Assembly, redis_server: RedisServer) -> None:
+    """Redis is down: `unlock` still reports that no session holds the lock."""
     redis_server.kill()
     assert (await commands.unlock(assembly, UNLOCK)).message == "no session holds the lock, so there is nothing to do"
 
 
-async def test_status_names_who_is_elected(assembly: Assembly, redis_server: RedisServer) -> None:
-    """With what it holds; without an answer it says nothing of it, and does not fail."""
+async def test_status_names_the_elected_leader(assembly: Assembly, redis_server: RedisServer) -> None:
+    """`status` names the leader and its key; if Redis is down, `status` leaves the leader out and succeeds."""
     assert assembly.elector is not None
     elector = assembly.elector()
     assert await elector.try_acquire()

@@ -1,4 +1,4 @@
-"""What env.py executes by itself before it configures Alembic: read when it is asked, done when revisions run."""
+"""Statements that env.py executes before it configures Alembic: a check only reads, and the run executes them."""
 
 from pathlib import Path
 
@@ -29,8 +29,8 @@ HARMLESS = {
 
 
 @EACH
-async def test_it_is_not_executed_before_the_lock(place: Place, tmp_path: Path) -> None:
-    """Asking env.py reads and changes nothing, on a database that may not be there yet; the run executes it all."""
+async def test_statements_of_env_py_write_only_under_the_lock(place: Place, tmp_path: Path) -> None:
+    """env.py creates a table: inspecting env.py creates nothing, and the run under the lock creates it."""
     env = EXECUTES.format(statement=HARMLESS[place.kind])
     ini = tree(tmp_path, "op.execute('INSERT INTO made_by_env VALUES (1)')", env=env)
     assembly = assembled(place.url, ini, strategy="advisory_lock")
@@ -42,8 +42,8 @@ async def test_it_is_not_executed_before_the_lock(place: Place, tmp_path: Path) 
     assert applied(place) == ["r1"]
 
 
-async def test_a_function_cannot_write_either(database_url: str, tmp_path: Path) -> None:
-    """A SELECT that writes fails in the server: env.py is asked in a read-only transaction."""
+async def test_a_select_of_env_py_cannot_write_before_the_lock(database_url: str, tmp_path: Path) -> None:
+    """env.py calls a function that writes: the inspection fails, because it uses a read-only transaction."""
     env = EXECUTES.format(statement="SELECT lo_create(0)")
     assembly = assembled(database_url, tree(tmp_path, "pass", env=env))
     with pytest.raises(Exception, match=r"env.py failed.*read-only.*env\.py:7"):

@@ -1,4 +1,4 @@
-"""Several starts in one process: `alembic.context` is one for all of them, and each must find its own there."""
+"""Several starts in one process share `alembic.context`: each of them finds its own context there."""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -28,14 +28,14 @@ assert context.config.attributes["whose"] == "{whose}"
 
 
 def start(url: str, folder: Path, whose: str) -> Assembly:
-    """A start whose env.py and revision make sure that Alembic's context is their own."""
+    """Return a start whose env.py and revision assert that Alembic's context is their own."""
     folder.mkdir()
     ini = tree(folder, USES_CONTEXT.format(whose=whose), env=ENV.format(whose=whose))
     return assembled(url, ini, whose)
 
 
 async def test_two_databases_are_migrated_in_two_threads(server: Server, tmp_path: Path) -> None:
-    """One waits for its turn: each revision finds its own context, and both are applied once."""
+    """Two threads migrate two databases: each revision finds its own context, and both are applied once."""
     with server.database(fresh_name()) as one, server.database(fresh_name()) as two, ThreadPoolExecutor(2) as threads:
         starts = [start(one, tmp_path / "one", "one"), start(two, tmp_path / "two", "two")]
         each = [threads.submit(asyncio.run, begun.coordinator().become_ready()) for begun in starts]
@@ -44,8 +44,8 @@ async def test_two_databases_are_migrated_in_two_threads(server: Server, tmp_pat
         assert (applied(one), applied(two)) == (["r1"], ["r1"])
 
 
-async def test_env_py_is_asked_while_a_revision_is_suspended(database_url: str, tmp_path: Path) -> None:
-    """Five starts in one event loop: those that wait ask env.py in the middle of the run, which finds its own again."""
+async def test_env_py_is_inspected_while_a_revision_is_suspended(database_url: str, tmp_path: Path) -> None:
+    """Five starts share an event loop: waiters inspect env.py in mid-run, and the run keeps its own context."""
     first, *others = [start(database_url, tmp_path / f"{number}", "one") for number in range(5)]
     run = asyncio.create_task(first.coordinator().become_ready())
     await asyncio.to_thread(wait_until, lambda: running(database_url) == ["r1"], "the run")

@@ -1,4 +1,4 @@
-"""A holder that is stopped in the middle of telling the server what to execute loses its session to whoever waits."""
+"""A lock holder that stops between sending a statement and executing it loses its session to a waiter."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ SILENT = (
 
 @asynccontextmanager
 async def holding(url: str) -> AsyncIterator[asyncpg.Connection]:
-    """A session that has the lock."""
+    """Yield a session that holds the lock."""
     connection = await asyncpg.connect(url, statement_cache_size=0)
     try:
         assert await connection.fetchval("SELECT pg_try_advisory_lock($1)", KEY.value)
@@ -34,12 +34,14 @@ async def holding(url: str) -> AsyncIterator[asyncpg.Connection]:
 
 
 async def until_silent(url: str, holder: asyncpg.Connection) -> None:
-    """Wait until the server has waited for the rest for longer than the limit."""
+    """Wait until the server has waited for the lock holder's next message for longer than the limit."""
     await eventually(url, SILENT.format(pid=holder.get_server_pid()), "a silent holder")
 
 
-async def test_whoever_waits_ends_it(database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A statement that is prepared and not executed is no work; who may migrate does, after the limit."""
+async def test_a_waiter_terminates_a_frozen_lock_holder(
+    database_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The holder prepares a statement and stops: after the idle limit a waiter ends its session and migrates."""
     ini = tree(tmp_path, "pass")
     async with holding(database_url) as holder:
         await holder.prepare("SELECT 1")
@@ -51,8 +53,8 @@ async def test_whoever_waits_ends_it(database_url: str, tmp_path: Path, caplog: 
     assert "frozen_holder_ended" in [getattr(record, "event", None) for record in caplog.records]
 
 
-async def test_who_only_looks_ends_nothing(database_url: str, tmp_path: Path) -> None:
-    """`status` reads; it says of the holder that it executes nothing."""
+async def test_reading_the_lock_status_terminates_no_session(database_url: str, tmp_path: Path) -> None:
+    """A frozen lock holder exists: `status` reports that it executes nothing, and its session stays alive."""
     assembly = assembled(database_url, tree(tmp_path, "pass"), idle_seconds=LIMIT)
     async with holding(database_url) as holder:
         await holder.prepare("SELECT 1")
@@ -66,8 +68,8 @@ async def test_who_only_looks_ends_nothing(database_url: str, tmp_path: Path) ->
     assert seen.statement is None
 
 
-async def test_a_slow_copy_is_work(database_url: str, tmp_path: Path) -> None:
-    """Its rows come one by one for as long as they like."""
+async def test_a_slow_copy_is_not_taken_for_a_frozen_holder(database_url: str, tmp_path: Path) -> None:
+    """The lock holder sends rows of a COPY slowly: the session counts as working and the COPY finishes."""
     await fetch(database_url, "CREATE TABLE t (a text)")
     go_on = asyncio.Event()
 

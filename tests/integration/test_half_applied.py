@@ -1,4 +1,4 @@
-"""What MariaDB and MySQL cannot roll back: when a revision is half applied, when it is not, and how it goes on."""
+"""MariaDB and MySQL cannot roll back DDL: which revisions are half applied, which are not, and how they continue."""
 
 import asyncio
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import HalfApplied
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
-from tests.integration.sql_runs import GROUND, HEAD, MARK, failure, look, outcomes, run_request
+from tests.integration.sql_runs import GROUND, HEAD, MARK, failure, observe, outcomes, run_request
 from tests.support.fakes import FOREVER_SECONDS, assembled, revision, tree
 from tests.support.mariadb import USER, MariaDB
 from tests.support.pace import scaled
@@ -32,22 +32,22 @@ EACH = [("mariadb", name) for name in PARTLY] + [("mysql", name) for name in PAR
 
 
 @pytest.mark.parametrize(("each_mysql", "name"), EACH, indirect=["each_mysql"])
-async def test_what_is_partly_there_is_not_called_rolled_back(
+async def test_a_failed_statement_with_committed_ddl_is_half_applied(
     each_mysql_place: MariaDBPlace, tmp_path: Path, name: str
 ) -> None:
-    """However the DDL came about, and although the statement itself was refused."""
+    """A statement fails after it committed DDL: the revision is recorded as half applied, not as rolled back."""
     body, kind = PARTLY[name]
     ground = GROUND + '\nop.execute("CREATE TABLE extra (a int)")\n' + PROCEDURE.strip()
     ini = tree(tmp_path, ground, body)
     assert "failed after it had committed a part of its work" in await failure(each_mysql_place, ini)
     assert outcomes(each_mysql_place)[-1] == ("r2", "half_applied")
-    assert [half.statement for half in (await look(each_mysql_place, ini)).half_applied] == [kind]
+    assert [half.statement for half in (await observe(each_mysql_place, ini)).half_applied] == [kind]
 
 
-async def test_a_second_statement_in_one_is_refused_with_the_first(
+async def test_two_statements_in_one_string_are_refused_on_mysql(
     each_mysql_place: MariaDBPlace, tmp_path: Path
 ) -> None:
-    """Nobody would look at what becomes of it: the server takes one at a time, and a trigger's body is one."""
+    """Two statements in one string: the server executes neither; a trigger's body counts as one statement."""
     both = 'op.execute("ALTER TABLE marks ADD COLUMN b int; ALTER TABLE nowhere ADD COLUMN c int")'
     ini = tree(tmp_path, GROUND, both)
     assert "failed and was rolled back" in await failure(each_mysql_place, ini)
@@ -58,8 +58,8 @@ async def test_a_second_statement_in_one_is_refused_with_the_first(
     assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
 
 
-async def test_a_session_that_was_ended_writes_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """MySQL answers 4031 where it has ended an idle session: the lock is gone, and nobody writes without it."""
+async def test_a_disconnected_session_writes_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """MySQL's error 4031 means that the session and its lock are lost: the run stops and records nothing."""
     idle = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 4031, MESSAGE_TEXT = 'disconnected because of inactivity'"
     trigger = f"CREATE TRIGGER t BEFORE INSERT ON extra FOR EACH ROW {idle}"
     ground = f'{GROUND}\nop.execute("CREATE TABLE extra (a int)")\nop.execute("{trigger}")'
@@ -70,8 +70,8 @@ async def test_a_session_that_was_ended_writes_nothing(each_mysql_place: MariaDB
     assert marks(each_mysql_place) == []
 
 
-async def test_an_error_in_any_language_is_recorded(each_mysql: MariaDB, tmp_path: Path) -> None:
-    """Also in a database whose tables are Latin-1: the history brings its own character set."""
+async def test_an_error_with_any_letters_is_recorded_in_a_latin1_database(each_mysql: MariaDB, tmp_path: Path) -> None:
+    """The database's default is latin1: the history table has its own character set and stores the error."""
     each_mysql.query(f"CREATE DATABASE latin CHARACTER SET latin1; GRANT ALL ON latin.* TO `{USER}`@`%`")
     place = MariaDBPlace(each_mysql, each_mysql.url("latin"))
     try:
@@ -82,34 +82,34 @@ async def test_an_error_in_any_language_is_recorded(each_mysql: MariaDB, tmp_pat
         each_mysql.query("DROP DATABASE latin")
 
 
-async def test_a_statement_that_took_too_long_is_not_tried_again(
-    each_mysql_place: MariaDBPlace, tmp_path: Path
-) -> None:
-    """MySQL's 3024 is a limit that somebody set, and nobody's lock."""
+async def test_a_statement_timeout_is_not_retried(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """MySQL's error 3024 is a statement timeout and no lock timeout: the revision fails without a retry."""
     limit = "SIGNAL SQLSTATE 'HY000' SET MYSQL_ERRNO = 3024, MESSAGE_TEXT = 'maximum execution time exceeded'"
     ini = tree(tmp_path, GROUND, f'op.execute("{limit}")')
     with pytest.raises(RevisionFailed, match="error 3024"):
         await asyncio.wait_for(run_request(each_mysql_place, ini), FOREVER_SECONDS)
 
 
-async def test_ddl_that_is_refused_has_applied_nothing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """The first statement of a revision fails: nothing is half, so it may simply run again."""
+async def test_refused_ddl_in_the_first_statement_is_rolled_back(
+    each_mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
+    """The server refuses the first statement of a revision: the revision failed and is not half applied."""
     ini = tree(tmp_path, GROUND, 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
     assert "failed and was rolled back: ProgrammingError (error 1146): Table `" in await failure(each_mysql_place, ini)
     assert outcomes(each_mysql_place) == [("r1", "applied"), ("r2", "failed")]
-    assert (await look(each_mysql_place, ini)).half_applied == ()
+    assert (await observe(each_mysql_place, ini)).half_applied == ()
 
 
-async def test_ddl_that_is_refused_commits_what_went_before(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It ends the transaction before it begins, so a part of the revision is there."""
+async def test_refused_ddl_after_an_insert_is_half_applied(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The server refuses DDL, which first committed the INSERT before it: the revision is half applied."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("ALTER TABLE nowhere ADD COLUMN b int")')
     assert "failed after it had committed a part of its work" in await failure(each_mysql_place, ini)
     assert marks(each_mysql_place) == ["r2"]
-    assert (await look(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
+    assert (await observe(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "ALTER TABLE"),)
 
 
-async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It has done nothing yet, so nothing is half."""
+async def test_ddl_that_waits_for_a_lock_is_retried(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Another session locks the table: the DDL times out without effect, and the retry applies the revision."""
     ini = tree(tmp_path, GROUND)
     await run_request(each_mysql_place, ini)
     revision(tmp_path, "r2", 'op.execute("ALTER TABLE marks ADD COLUMN b int")', after="r1")
@@ -117,10 +117,10 @@ async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBP
     with each_mysql_place.server.holding("LOCK TABLES marks READ", database=each_mysql_place.database):
         task = asyncio.create_task(upgrade.coordinator().become_ready())
 
-        async def was_sent_away() -> bool:
+        async def was_retried() -> bool:
             return ("r2", "retried") in outcomes(each_mysql_place)
 
-        await until(was_sent_away, "an attempt without its lock", seconds=FOREVER_SECONDS)
+        await until(was_retried, "an attempt without its lock", seconds=FOREVER_SECONDS)
     await asyncio.wait_for(task, FOREVER_SECONDS)
     assert outcomes(each_mysql_place)[-1] == ("r2", "applied")
     assert {outcome for _, outcome in outcomes(each_mysql_place)} == {"applied", "retried"}
@@ -129,15 +129,15 @@ async def test_ddl_that_lacks_its_lock_is_tried_again(each_mysql_place: MariaDBP
 @pytest.mark.parametrize(
     "order", [MigrationRequest("repair", "head"), MigrationRequest("stamp", "r2")], ids=["rerun", "stamp"]
 )
-async def test_what_is_half_applied_waits_for_a_person(
+async def test_a_half_applied_revision_is_refused_until_a_repair(
     each_mysql_place: MariaDBPlace, tmp_path: Path, order: MigrationRequest
 ) -> None:
-    """A revision that fails after DDL is not run again before it was repaired or declared applied."""
+    """A revision fails after DDL: every instance refuses to run it until an operator repairs or stamps it."""
     create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
     ini = tree(tmp_path, GROUND, create + MARK.format("r2") + "raise ValueError('boom')")
     message = await failure(each_mysql_place, ini)
     assert "failed after it had committed a part of its work: ValueError: boom" in message
-    assert (await look(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
+    assert (await observe(each_mysql_place, ini)).half_applied == (HalfApplied("r2", "INSERT"),)
     assert each_mysql_place.has("u")
     assert marks(each_mysql_place) == []
     coordinator = assembled(each_mysql_place.url, ini, "two").coordinator()
@@ -145,14 +145,14 @@ async def test_what_is_half_applied_waits_for_a_person(
         await coordinator.become_ready()
     assert refused.value.exit_code == 7
     await run_request(each_mysql_place, ini, order)
-    assert (await look(each_mysql_place, ini)).half_applied == ()
+    assert (await observe(each_mysql_place, ini)).half_applied == ()
     revision(tmp_path, "r2", create + MARK.format("r2"), after="r1")
     await assembled(each_mysql_place.url, ini, "two").coordinator().become_ready()
     assert marks(each_mysql_place) == (["r2"] if order.kind == "repair" else [])
 
 
-async def test_what_is_idempotent_runs_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It says so itself, and nobody has to look."""
+async def test_a_half_applied_idempotent_revision_is_run_again(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """An idempotent revision is half applied: the next instance runs it again without a repair."""
     create = 'op.execute("CREATE TABLE IF NOT EXISTS u (a int)")\n'
     ini = tree(tmp_path, GROUND)
     revision(tmp_path, "r2", create + "raise ValueError('boom')", after="r1", extra="idempotent = True")
@@ -163,8 +163,10 @@ async def test_what_is_idempotent_runs_again(each_mysql_place: MariaDBPlace, tmp
     assert marks(each_mysql_place) == ["r2"]
 
 
-async def test_a_temporary_table_is_no_ddl(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """It commits nothing, so the revision is rolled back whole."""
+async def test_a_temporary_table_does_not_commit_the_transaction(
+    each_mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
+    """A revision creates a temporary table and fails: it is rolled back as a whole."""
     steps = 'op.execute("CREATE TEMPORARY TABLE tmp (a int)")\nop.execute("DROP TEMPORARY TABLE tmp")\n'
     ini = tree(tmp_path, GROUND, MARK.format("r2") + steps + "raise ValueError('boom')")
     assert "failed and was rolled back" in await failure(each_mysql_place, ini)

@@ -1,21 +1,18 @@
-"""The history table tells what happened, also what nobody could say any more: it is asked from another connection."""
+"""The history table records every attempt, even after its instance was lost; another connection reads it."""
 
 import asyncio
 from pathlib import Path
-from typing import Any
 
 import pytest
 from alembic import command
 from alembic.config import Config
 
-from api.migrations.core.protocols import MigrationRequest, OperatorSession
-from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.status import Tracker
+from api.migrations.core.protocols import MigrationRequest
 from api.migrations.errors import DatabaseUnreachable, RevisionFailed, SchemaRefused
 from tests.support.fakes import STOP, assembled, barrier, revision, tree
+from tests.support.postgres_runs import history, locked, run
 from tests.support.servers import fetch
 
-HEAD = MigrationRequest("upgrade", "head")
 CREATE = 'op.execute("CREATE TABLE t (a int)")'
 STOPS = f'{CREATE}\nop.execute("{STOP}")'
 IN_A_BLOCK = 'with op.get_context().autocommit_block():\n    op.execute("{}")'
@@ -29,30 +26,8 @@ run_env(metadata)
 """
 
 
-async def locked(url: str, ini: Path, instance: str = "one", **settings: Any) -> OperatorSession:
-    """A session that holds the lock."""
-    session = assembled(url, ini, instance, lock_timeout_seconds=0, **settings).session()
-    await session.open()
-    assert await session.try_lock()
-    return session
-
-
-async def run(url: str, ini: Path, order: MigrationRequest = HEAD, instance: str = "one", **settings: Any) -> None:
-    """Carry out one order."""
-    session = await locked(url, ini, instance, **settings)
-    try:
-        await session.run(order, ProgressReporter(Tracker()))
-    finally:
-        await session.close()
-
-
-async def history(url: str, columns: str = "revision, outcome") -> list[tuple[Any, ...]]:
-    """The attempts, oldest first, as another connection sees them."""
-    return [tuple(row) for row in await fetch(url, f"SELECT {columns} FROM alembic_version_history ORDER BY id")]
-
-
 async def test_an_attempt_is_visible_while_the_revision_runs(database_url: str, tmp_path: Path) -> None:
-    """Committed before the step, so that a crash leaves a trace."""
+    """An attempt is committed before its revision runs, so another connection sees it and a crash leaves a row."""
     ini = tree(tmp_path, STOPS)
     async with barrier(database_url) as reached:
         task = asyncio.create_task(run(database_url, ini, release="v7"))
@@ -67,7 +42,7 @@ async def test_an_attempt_is_visible_while_the_revision_runs(database_url: str, 
 
 
 async def test_applied_is_written_by_the_transaction_that_writes_the_version(database_url: str, tmp_path: Path) -> None:
-    """The two can never disagree; a row's xmin names the transaction that wrote it."""
+    """One transaction writes the version and the outcome `applied`, so the two never disagree."""
     ini = tree(tmp_path, CREATE)
     for head in ("r1", "r2"):
         await run(database_url, ini)
@@ -77,8 +52,8 @@ async def test_applied_is_written_by_the_transaction_that_writes_the_version(dat
         revision(tmp_path, "r2", "pass", after="r1")
 
 
-async def test_a_commit_in_the_middle_is_marked_by_that_very_commit(database_url: str, tmp_path: Path) -> None:
-    """Inside the autocommit block the mark is already there; at the end it becomes applied."""
+async def test_a_commit_in_an_autocommit_block_records_half_applied(database_url: str, tmp_path: Path) -> None:
+    """The commit of an autocommit_block's table also records `half_applied`; at the end that becomes `applied`."""
     unseen = f'with op.get_context().autocommit_block():\n    op.get_bind().connection.cursor().execute("{STOP}")'
     ini = tree(tmp_path, f"{CREATE}\n{unseen}")
     async with barrier(database_url) as reached:
@@ -91,8 +66,8 @@ async def test_a_commit_in_the_middle_is_marked_by_that_very_commit(database_url
     assert await history(database_url) == [("r1", "applied")]
 
 
-async def test_what_runs_outside_a_transaction_is_written_down_before(database_url: str, tmp_path: Path) -> None:
-    """While it runs the history has its kind, and not its text; what is applied needs no such note."""
+async def test_a_statement_outside_a_transaction_is_recorded_before_it_runs(database_url: str, tmp_path: Path) -> None:
+    """While a statement runs in autocommit the history has its kind; once the revision is applied it has none."""
     ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + f'\n    op.execute("{STOP}")')
     async with barrier(database_url) as reached:
         task = asyncio.create_task(run(database_url, ini))
@@ -102,8 +77,8 @@ async def test_what_runs_outside_a_transaction_is_written_down_before(database_u
     assert await history(database_url, "outcome, statement") == [("applied", None)]
 
 
-async def test_a_table_of_an_older_version_gets_what_it_lacks(database_url: str, tmp_path: Path) -> None:
-    """Its rows stay, and a half-applied revision in it stops the fleet as before."""
+async def test_a_history_table_of_an_older_version_gets_its_missing_columns(database_url: str, tmp_path: Path) -> None:
+    """The history table lacks columns: a run adds them, keeps the rows, and refuses the half-applied revision."""
     ini = tree(tmp_path, CREATE, IN_A_BLOCK.format("CREATE TABLE u (a int)"))
     await run(database_url, ini, MigrationRequest("upgrade", "r1"))
     await fetch(database_url, "ALTER TABLE alembic_version_history DROP COLUMN statement, DROP COLUMN invalid_before")
@@ -119,8 +94,10 @@ async def test_a_table_of_an_older_version_gets_what_it_lacks(database_url: str,
 
 
 @pytest.mark.parametrize(("direction", "outcome"), [("backup", "backed_up"), ("unlock", "unlocked")])
-async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path, direction: str, outcome: str) -> None:
-    """What was INVALID before the first try is still known after somebody ended it, or took a backup."""
+async def test_a_backup_or_unlock_row_does_not_hide_an_attempt(
+    database_url: str, tmp_path: Path, direction: str, outcome: str
+) -> None:
+    """An `unlock` or a backup is recorded after an attempt: that attempt's list of INVALID indexes is still found."""
     ini = tree(tmp_path, CREATE)
     await run(database_url, ini)
     table = "alembic_version_history"
@@ -135,8 +112,8 @@ async def test_a_note_in_between_hides_no_try(database_url: str, tmp_path: Path,
     await session.close()
 
 
-async def test_a_half_applied_revision_stops_the_fleet(database_url: str, tmp_path: Path) -> None:
-    """Nobody goes on before a person has looked."""
+async def test_a_half_applied_revision_stops_every_instance(database_url: str, tmp_path: Path) -> None:
+    """A revision fails after it committed a part: the next instance refuses to start and adds no attempt."""
     ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + '\nraise ValueError("boom")')
     with pytest.raises(RevisionFailed, match="committed a part of its work"):
         await run(database_url, ini)
@@ -146,8 +123,8 @@ async def test_a_half_applied_revision_stops_the_fleet(database_url: str, tmp_pa
     assert await history(database_url) == [("r1", "half_applied")]
 
 
-async def test_a_commit_that_fails_leaves_the_half_that_is_there(database_url: str, tmp_path: Path) -> None:
-    """The version row and "applied" went with the last transaction; what the block committed did not."""
+async def test_a_failed_commit_after_an_autocommit_block_is_half_applied(database_url: str, tmp_path: Path) -> None:
+    """The last COMMIT fails after an autocommit_block: the revision is half applied and no version is written."""
     block = IN_A_BLOCK.format("CREATE TABLE u (a int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
     ini = tree(tmp_path, block + '\nop.execute("INSERT INTO u VALUES (1), (1)")')
     with pytest.raises(RevisionFailed, match="after it had committed a part of its work: UniqueViolationError"):
@@ -157,7 +134,7 @@ async def test_a_commit_that_fails_leaves_the_half_that_is_there(database_url: s
 
 
 async def test_an_idempotent_revision_is_run_again(database_url: str, tmp_path: Path) -> None:
-    """It declared that an interruption does no harm; the first attempt is closed as interrupted."""
+    """An idempotent revision is half applied: the next instance records it as interrupted and runs it again."""
     ini = tree(tmp_path)
     block = IN_A_BLOCK.format("CREATE TABLE IF NOT EXISTS u (a int)")
     revision(tmp_path, "r1", block + '\nraise ValueError("boom")', extra="idempotent = True\n")
@@ -168,8 +145,8 @@ async def test_an_idempotent_revision_is_run_again(database_url: str, tmp_path: 
     assert await history(database_url) == [("r1", "interrupted"), ("r1", "applied")]
 
 
-async def test_an_attempt_of_a_dead_session_is_interrupted(database_url: str, tmp_path: Path) -> None:
-    """The next holder of the lock closes it: under the lock nobody else can be running."""
+async def test_the_next_lock_holder_records_a_lost_attempt_as_interrupted(database_url: str, tmp_path: Path) -> None:
+    """A session is terminated in mid-revision: the next lock holder records its attempt as interrupted."""
     ini = tree(tmp_path, STOPS)
     async with barrier(database_url) as reached:
         task = asyncio.create_task(run(database_url, ini))
@@ -186,7 +163,7 @@ async def test_an_attempt_of_a_dead_session_is_interrupted(database_url: str, tm
 
 
 async def test_a_stamp_records_the_whole_lineage(database_url: str, tmp_path: Path) -> None:
-    """An older build must be able to prove that this database is ahead of it."""
+    """`stamp` records each ancestor, so that an older build can prove that the database is newer."""
     ini = tree(tmp_path, CREATE, "pass", "pass")
     await run(database_url, ini, MigrationRequest("stamp", "r2"))
     rows = await history(database_url, "revision, parents, direction, outcome")
@@ -197,7 +174,7 @@ async def test_a_stamp_records_the_whole_lineage(database_url: str, tmp_path: Pa
 
 
 async def test_a_failed_attempt_is_recorded_without_values(database_url: str, tmp_path: Path) -> None:
-    """Name, SQLSTATE and place, and neither the statement nor what was in it."""
+    """A failure is recorded with its SQLSTATE and place, without the statement and the value in it."""
     ini = tree(tmp_path, CREATE, "op.execute(\"INSERT INTO t VALUES ('geh3im')\")")
     with pytest.raises(RevisionFailed) as failed:
         await run(database_url, ini)
@@ -212,8 +189,8 @@ async def test_a_failed_attempt_is_recorded_without_values(database_url: str, tm
     assert '(SQLSTATE 22P02): invalid input syntax for type integer: "…", at r2.py:' in error
 
 
-async def test_a_downgrade_is_recorded_as_one(database_url: str, tmp_path: Path) -> None:
-    """With the revision that was undone, and its parents."""
+async def test_a_downgrade_is_recorded(database_url: str, tmp_path: Path) -> None:
+    """`downgrade` records the revision that it undid, with its parents."""
     ini = tree(tmp_path, CREATE, "pass")
     await run(database_url, ini)
     await run(database_url, ini, MigrationRequest("downgrade", "-1"))
@@ -221,8 +198,8 @@ async def test_a_downgrade_is_recorded_as_one(database_url: str, tmp_path: Path)
     assert rows[2:] == [("r2", "r1", "downgrade", "applied")]
 
 
-async def test_repair_settles_what_was_half_applied(database_url: str, tmp_path: Path) -> None:
-    """A person has put it in order; the next upgrade runs the revision again."""
+async def test_repair_records_a_half_applied_revision_as_interrupted(database_url: str, tmp_path: Path) -> None:
+    """An operator runs `repair`: the half-applied attempt is recorded as interrupted."""
     ini = tree(tmp_path, IN_A_BLOCK.format("CREATE TABLE u (a int)") + '\nraise ValueError("boom")')
     with pytest.raises(RevisionFailed):
         await run(database_url, ini)
@@ -231,10 +208,10 @@ async def test_repair_settles_what_was_half_applied(database_url: str, tmp_path:
 
 
 @pytest.mark.parametrize("name", [None, "log of migrations"])
-async def test_autogenerate_does_not_see_the_history_table(
+async def test_alembic_check_ignores_the_history_table(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str | None
 ) -> None:
-    """`alembic check` would propose to drop it."""
+    """`alembic check` finds no difference, so autogenerate does not propose to drop the history table."""
     ini = tree(tmp_path, CREATE, env=ENV_OF_MODELS)
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("MIGRATION_ALEMBIC_CONFIG", str(ini))

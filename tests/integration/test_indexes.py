@@ -1,4 +1,4 @@
-"""INVALID indexes on a real server: found, named with the way out, and dropped where that is wanted."""
+"""INVALID indexes on PostgreSQL: they are found, reported with the statement that helps, and dropped on request."""
 
 import asyncio
 import logging
@@ -21,12 +21,12 @@ with op.get_context().autocommit_block():
     op.execute("CREATE UNIQUE INDEX CONCURRENTLY IF NOT EXISTS wanted ON t (a)")
 """
 IDEMPOTENT = "idempotent = True\n"
-NAMED = "INVALID wanted: a concurrent build did not finish; DROP INDEX CONCURRENTLY wanted;"
+NAMED = "INVALID wanted: a concurrent build did not finish. To fix: DROP INDEX CONCURRENTLY wanted;"
 
 
 @pytest.fixture
 async def url(database_url: str) -> str:
-    """A table with a duplicate, on which no unique index can be built, and an INVALID one of somebody else's."""
+    """Create a table whose duplicate prevents a unique index, and another INVALID index outside the history."""
     for table in ("t", "other"):
         await fetch(database_url, f"CREATE TABLE {table} AS SELECT 1 AS a FROM generate_series(1, 2)")
     with pytest.raises(asyncpg.UniqueViolationError):
@@ -35,34 +35,34 @@ async def url(database_url: str) -> str:
 
 
 def building(folder: Path, extra: str = "") -> Path:
-    """A history of one revision, which builds an index."""
+    """Create a history of one revision, which builds an index."""
     ini = tree(folder)
     revision(folder, "r1", BUILD, extra=extra)
     return ini
 
 
 async def fail(url: str, ini: Path, **settings: Any) -> str:
-    """Run into the duplicate; returns what the run said."""
+    """Run until the duplicate fails the build; return the message."""
     with pytest.raises(RevisionFailed) as raised:
         await assembled(url, ini, **settings).coordinator().become_ready()
     return str(raised.value)
 
 
-async def mend_the_data(url: str) -> None:
+async def correct_the_data(url: str) -> None:
     """Remove the duplicate."""
     await fetch(url, "DELETE FROM t WHERE ctid = (SELECT min(ctid) FROM t)")
 
 
 async def start(url: str, ini: Path, **settings: Any) -> Assembly:
-    """An instance that becomes ready."""
+    """Start an instance and assert that it becomes ready."""
     instance = assembled(url, ini, "later", **settings)
     await instance.coordinator().become_ready()
     assert instance.tracker.status.phase is Phase.READY
     return instance
 
 
-async def test_the_failure_names_the_new_one(url: str, tmp_path: Path) -> None:
-    """With the statement that removes it and both ways to go on; the next start says the same."""
+async def test_a_failed_build_names_its_invalid_index(url: str, tmp_path: Path) -> None:
+    """A build fails: the error and the next start name its INVALID index, the DROP statement and `repair --rerun`."""
     ini = building(tmp_path)
     message = await fail(url, ini)
     assert "committed a part of its work" in message
@@ -76,27 +76,27 @@ async def test_the_failure_names_the_new_one(url: str, tmp_path: Path) -> None:
     assert "Not Ours" not in message + str(raised.value)
 
 
-async def test_what_was_left_behind_is_dropped_where_that_is_wanted(url: str, tmp_path: Path) -> None:
-    """Before it runs again; without that IF NOT EXISTS would keep it. Somebody else's stays, and is reported."""
+async def test_an_invalid_index_is_dropped_before_the_rerun(url: str, tmp_path: Path) -> None:
+    """With drop_invalid_indexes a rerun drops its own INVALID index, keeps another one, and reports that one."""
     ini = building(tmp_path, IDEMPOTENT)
     for _ in range(2):
         await fail(url, ini, drop_invalid_indexes=True, release=None)
         assert invalid_indexes(url) == ['"Not Ours"', "wanted"]
         revision(tmp_path, "r1", BUILD, extra=f"{IDEMPOTENT}# another release: tried at once\n")
-    await mend_the_data(url)
+    await correct_the_data(url)
     revision(tmp_path, "r1", BUILD, extra=f"{IDEMPOTENT}# and another\n")
     instance = await start(url, ini, drop_invalid_indexes=True)
     assert invalid_indexes(url) == ['"Not Ours"']
     assert instance.tracker.status.invalid_indexes == ('"Not Ours"',)
 
 
-async def test_nothing_is_dropped_unless_it_is_wanted(
+async def test_an_invalid_index_is_kept_and_reported_by_default(
     url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The revision is applied with an INVALID index, and log and status say so."""
+    """By default the rerun keeps its INVALID index and is applied; log and status report the index once."""
     ini = building(tmp_path, IDEMPOTENT)
     await fail(url, ini)
-    await mend_the_data(url)
+    await correct_the_data(url)
     revision(tmp_path, "r1", BUILD, extra=f"{IDEMPOTENT}# another release: tried at once\n")
     caplog.clear()
     with caplog.at_level(logging.WARNING):
@@ -108,22 +108,22 @@ async def test_nothing_is_dropped_unless_it_is_wanted(
     assert events.count("invalid_indexes") == 1, "found before the run, and still there after it: said once"
 
 
-async def test_a_person_repairs_and_it_runs_again(url: str, tmp_path: Path) -> None:
-    """`repair --rerun` and an upgrade; what the first try left is dropped before the second."""
+async def test_a_repaired_revision_drops_its_invalid_index_and_runs_again(url: str, tmp_path: Path) -> None:
+    """After `repair` and a corrected table the next start drops the INVALID index and builds it again."""
     ini = building(tmp_path)
     await fail(url, ini)
-    await mend_the_data(url)
+    await correct_the_data(url)
     await assembled(url, ini).coordinator().execute(MigrationRequest("repair", "r1"))
     revision(tmp_path, "r1", BUILD, extra="# another release: tried at once\n")
     await start(url, ini, drop_invalid_indexes=True)
     assert invalid_indexes(url) == ['"Not Ours"']
 
 
-async def test_a_build_in_progress_is_not_taken_for_a_broken_one(url: str, tmp_path: Path) -> None:
-    """It is INVALID too until it is done; `status` and a waiting instance must not tell anybody to drop it."""
+async def test_a_build_in_progress_is_not_reported_as_invalid(url: str, tmp_path: Path) -> None:
+    """An index is INVALID until its build is done: meanwhile `status` and a waiter do not report it."""
     ini = building(tmp_path)
     session = assembled(url, ini).session()
-    await mend_the_data(url)
+    await correct_the_data(url)
     old = await asyncpg.connect(url)
     transaction = old.transaction()
     await transaction.start()

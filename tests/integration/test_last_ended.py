@@ -1,4 +1,4 @@
-"""When a run last succeeded and last failed: read from the history with the schema, for those who were not there."""
+"""The times of the last success and the last failure, which an instance reads from the history."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -19,7 +19,7 @@ TABLE = "alembic_version_history"
 
 @pytest.fixture
 async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSession]:
-    """An open session on an empty database, with a tree of one revision."""
+    """Yield an open session on an empty database, with a history of one revision."""
     opened = assembled(database_url, tree(tmp_path, "pass")).session()
     await opened.open()
     yield opened
@@ -27,7 +27,7 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSe
 
 
 async def run_request(session: OperatorSession, order: MigrationRequest = HEAD) -> None:
-    """Do it under the lock, and leave."""
+    """Run one request under the lock, and open the session again."""
     await session.open()
     try:
         assert await session.try_lock()
@@ -38,27 +38,27 @@ async def run_request(session: OperatorSession, order: MigrationRequest = HEAD) 
 
 
 async def ended(session: OperatorSession) -> tuple[float | None, float | None]:
-    """The last success and the last failure, as a look finds them."""
+    """Return the last success and the last failure, as a session reads them."""
     observed = await session.store.observe()
     return observed.last_success, observed.last_failure
 
 
 async def moment(url: str, column: str, outcome: str) -> float:
-    """The time in the newest row with that outcome."""
+    """Return the time in the newest row with that outcome."""
     sql = f"SELECT extract(epoch FROM {column})::float8 FROM {TABLE} WHERE outcome = $1 ORDER BY id DESC LIMIT 1"
     seconds: float = (await fetch(url, sql, outcome))[0][0]
     return seconds
 
 
-async def test_a_database_without_a_history_knows_of_nothing(session: OperatorSession, database_url: str) -> None:
-    """Neither an empty one nor one that plain Alembic has migrated."""
+async def test_a_database_without_a_history_has_no_last_run(session: OperatorSession, database_url: str) -> None:
+    """Without a history table, on an empty database or after plain Alembic, both times are None."""
     assert await ended(session) == (None, None)
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert await ended(session) == (None, None)
 
 
-async def test_stamped_and_undone_are_successes(session: OperatorSession, database_url: str) -> None:
-    """The newest of them counts, by the database's clock."""
+async def test_a_stamp_and_a_downgrade_count_as_successes(session: OperatorSession, database_url: str) -> None:
+    """A stamp and then a downgrade: the last success is the time of the newest, by the database's clock."""
     await run_request(session, MigrationRequest("stamp", "r1"))
     stamped = await moment(database_url, "finished_at", "stamped")
     assert await ended(session) == (stamped, None)
@@ -68,8 +68,8 @@ async def test_stamped_and_undone_are_successes(session: OperatorSession, databa
     assert undone > stamped
 
 
-async def test_a_failure_stays_the_last_word_until_something_is_applied(database_url: str, tmp_path: Path) -> None:
-    """The one who failed is gone; the next one mends it."""
+async def test_the_last_failure_stays_after_a_later_success(database_url: str, tmp_path: Path) -> None:
+    """One instance fails and another one succeeds later: both times are kept, and the success is later."""
     ini = tree(tmp_path, "pass", 'raise ValueError("boom")')
     with pytest.raises(RevisionFailed):
         await run_request(assembled(database_url, ini).session())
@@ -86,8 +86,10 @@ async def test_a_failure_stays_the_last_word_until_something_is_applied(database
     await mended.close()
 
 
-async def test_an_interrupted_attempt_failed_when_it_began(session: OperatorSession, database_url: str) -> None:
-    """It is closed by whoever comes next; that is no moment of a failure, and must not outlast the success after it."""
+async def test_an_interrupted_attempt_counts_as_failed_at_its_start(
+    session: OperatorSession, database_url: str
+) -> None:
+    """A later lock holder closes an interrupted attempt: the failure's time is the attempt's start, not its end."""
     await run_request(session)
     before = await ended(session)
     closed = "clock_timestamp() + interval '1 hour'"
@@ -96,8 +98,8 @@ async def test_an_interrupted_attempt_failed_when_it_began(session: OperatorSess
     assert before[1] is None
 
 
-async def test_half_applied_is_a_failure_once_it_has_ended(database_url: str, tmp_path: Path) -> None:
-    """Until then somebody may well be at work; the repair by stamp settles it."""
+async def test_a_half_applied_attempt_counts_as_failed_once_it_has_ended(database_url: str, tmp_path: Path) -> None:
+    """A half-applied attempt counts as a failure only with an end; a stamp after it is the last success."""
     session = assembled(database_url, tree(tmp_path, HALF + 'raise ValueError("boom")')).session()
     with pytest.raises(RevisionFailed):
         await run_request(session)

@@ -1,4 +1,4 @@
-"""Whom the API server lets do what: tokens, verbs, certificates, and what is said where it does not."""
+"""Access of the Lease elector to the API server: tokens, verbs and certificates, and the error for each refusal."""
 
 import asyncio
 import logging
@@ -24,20 +24,20 @@ RBAC = Path(__file__).resolve().parents[2] / "deploy" / "kubernetes" / "leader-e
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]:
-    """A server of the test's own."""
+    """Yield an API server for this test."""
     with serving(tmp_path, monkeypatch) as started:
         yield started
 
 
 @pytest.fixture
 async def make(api: LeaseApi) -> AsyncIterator[Make]:
-    """Makes electors, and releases them at the end."""
+    """Yield a function that makes electors, and release them at the end."""
     async with making(api) as elector:
         yield elector
 
 
-async def test_a_token_that_is_rotated_is_read_again(api: LeaseApi, make: Make) -> None:
-    """The kubelet replaces the file, the old token ends, and the hold goes on."""
+async def test_a_rotated_token_is_read_again(api: LeaseApi, make: Make) -> None:
+    """The kubelet replaces the token file and the old token expires: the lock holder keeps its hold."""
     first = make()
     assert await first.try_acquire()
     api.token_file.write_text("fresh")
@@ -46,15 +46,15 @@ async def test_a_token_that_is_rotated_is_read_again(api: LeaseApi, make: Make) 
     await first.confirm()
 
 
-async def test_a_token_that_ends_before_the_next_one_is_mounted(api: LeaseApi, make: Make) -> None:
-    """The holder and an instance that waits are refused meanwhile; both go on with the file that was replaced."""
+async def test_an_expired_token_is_retried_until_the_next_one_is_mounted(api: LeaseApi, make: Make) -> None:
+    """The token expires before the next one is mounted: holder and waiter are refused, retry and continue."""
     first, second = make(lease_seconds=9), make("second", lease_seconds=30)
     assert await first.try_acquire()
     api.granted = {"fresh": api.granted["t0ken"]}
     waiting = asyncio.create_task(second.try_acquire())
 
     async def refused() -> bool:
-        # each request twice: the client reads the file again by itself
+        # each request twice, because the client reads the token file again by itself
         verbs = [each.verb for each in api.requests if each.status == 401]
         return min(verbs.count("get"), verbs.count("update")) >= 2
 
@@ -67,7 +67,7 @@ async def test_a_token_that_ends_before_the_next_one_is_mounted(api: LeaseApi, m
 
 @pytest.mark.parametrize("verb", ["get", "create", "update"])
 async def test_a_verb_that_is_not_granted_is_named(api: LeaseApi, make: Make, verb: str) -> None:
-    """With the manifest that grants it, once it has been refused for a while."""
+    """The Role lacks a verb: after a few attempts the elector fails and names the verb and the manifest."""
     if verb == "update":
         other = make("other")
         assert await other.try_acquire()
@@ -90,18 +90,18 @@ async def test_a_verb_that_is_not_granted_is_named(api: LeaseApi, make: Make, ve
         ({"lease_namespace": "elsewhere"}, None, "no namespace elsewhere.*MIGRATION_LEASE_NAMESPACE"),
     ],
 )
-async def test_what_stays_refused(
+async def test_a_lasting_refusal_names_what_to_correct(
     api: LeaseApi, make: Make, settings: dict[str, str], status: int | None, words: str
 ) -> None:
-    """It is said what to correct."""
+    """The API server refuses every request: the elector fails and names the credentials or the setting to correct."""
     api.fault = Fault(status=status, verbs=frozenset({"create"})) if status else None
     with pytest.raises(AccessRefused, match=words) as raised:
         await make(**settings).try_acquire()
     assert_discreet(raised.value, api)
 
 
-async def test_the_role_grants_what_is_used_and_no_more(api: LeaseApi, make: Make) -> None:
-    """A whole life of a Lease, and the verbs of the Role; all but create for this one only."""
+async def test_the_role_grants_exactly_the_verbs_in_use(api: LeaseApi, make: Make) -> None:
+    """An elector creates, renews, reads and releases a Lease: the manifest's Role grants just those verbs."""
     first = make()
     assert await first.try_acquire()
     await renewed(api)
@@ -116,7 +116,7 @@ async def test_the_role_grants_what_is_used_and_no_more(api: LeaseApi, make: Mak
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: LeaseApi) -> Path:
-    """The same server with TLS, found as a pod finds it."""
+    """Start the API server again with TLS, and set the environment and files of a pod."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
     certificate, key = self_signed(program("openssl", "apt-get install openssl"), tmp_path)
@@ -131,14 +131,14 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: LeaseApi) -> P
 
 
 def in_pod(account: Path) -> LeaseElector:
-    """An elector of a pod."""
+    """Return the elector of a pod."""
     config, tempo = cluster_config(str(account)), LeaseTimings(LEASE_SECONDS)
     address = LeaseAddress(config, config.namespace, NAME, tempo.request_seconds, tempo.lease_seconds)
     return LeaseElection("pod", address, tempo).elector()
 
 
-async def test_a_pod_leads_by_its_service_account(api: LeaseApi, account: Path) -> None:
-    """By TLS, in its own namespace, and with the next token once that is mounted."""
+async def test_a_pod_acquires_the_lease_with_its_service_account(api: LeaseApi, account: Path) -> None:
+    """A pod acquires the Lease over TLS in its own namespace, and renews it with the next token."""
     elector = in_pod(account)
     assert await elector.try_acquire()
     (account / "token").write_text("fresh")
@@ -149,8 +149,8 @@ async def test_a_pod_leads_by_its_service_account(api: LeaseApi, account: Path) 
     await elector.release()
 
 
-async def test_a_certificate_of_somebody_else(api: LeaseApi, account: Path, tmp_path: Path) -> None:
-    """It is no server of ours, and trying again cannot help."""
+async def test_a_certificate_that_does_not_verify_is_refused(api: LeaseApi, account: Path, tmp_path: Path) -> None:
+    """The server's certificate does not verify: the elector fails at once, because a retry cannot help."""
     (tmp_path / "other").mkdir()
     certificate, _ = self_signed(program("openssl", "apt-get install openssl"), tmp_path / "other")
     (account / "ca.crt").write_text(certificate.read_text())
@@ -162,7 +162,7 @@ async def test_a_certificate_of_somebody_else(api: LeaseApi, account: Path, tmp_
 
 
 async def test_no_request_is_logged(api: LeaseApi, make: Make, caplog: pytest.LogCaptureFixture) -> None:
-    """Renewals go on for as long as a migration, and each line would show where the API server is."""
+    """The elector logs no request, because each line would show the address of the API server."""
     caplog.set_level(logging.INFO)
     first = make()
     assert await first.try_acquire()

@@ -1,4 +1,4 @@
-"""What the Lease elector makes of an API server that fails, hangs or is cut off."""
+"""The Lease elector while the API server fails, does not answer, or closes the connection."""
 
 import asyncio
 import time
@@ -26,20 +26,20 @@ from tests.support.waiting import until
 
 UPDATES = frozenset({"update"})
 REFUSED = 2
-"""So many requests are refused before the API server knows better; less than it takes to believe it."""
+"""How many requests a restarted API server refuses: fewer than the elector needs to give up."""
 TEMPO = LeaseTimings(LEASE_SECONDS)
 
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]:
-    """A server of the test's own."""
+    """Yield an API server for this test."""
     with serving(tmp_path, monkeypatch) as started:
         yield started
 
 
 @pytest.fixture
 async def make(api: LeaseApi) -> AsyncIterator[Make]:
-    """Makes electors, and releases them at the end."""
+    """Yield a function that makes electors, and release them at the end."""
     async with making(api) as elector:
         yield elector
 
@@ -57,10 +57,10 @@ HICCUPS = {
 
 
 async def confirmed(elector: LeaseElector) -> bool:
-    """Whether the hold is certain for long enough; not yet where the server's answer to the renewal is on its way.
+    """Return whether the hold is confirmed; False while the answer to a renewal is on its way.
 
     Raises:
-        HoldLost: it is lost.
+        HoldLost: the hold is lost.
     """
     try:
         await elector.confirm()
@@ -71,8 +71,8 @@ async def confirmed(elector: LeaseElector) -> bool:
     return True
 
 
-async def test_a_renewal_that_fails_once_loses_nothing(api: LeaseApi, make: Make) -> None:
-    """Whichever way it fails: the next one comes before the deadline, and finds that an unheard one was done."""
+async def test_a_renewal_that_fails_once_keeps_the_hold(api: LeaseApi, make: Make) -> None:
+    """One renewal fails, in each possible way: the next one comes before the deadline and the hold is kept."""
     first = make()
     assert await first.try_acquire()
     taken = api.spec(NAME)
@@ -85,8 +85,8 @@ async def test_a_renewal_that_fails_once_loses_nothing(api: LeaseApi, make: Make
     assert [name for name in taken if taken[name] != now[name]] == ["renewTime"]
 
 
-async def test_the_api_is_away_for_less_than_the_deadline(api: LeaseApi, make: Make) -> None:
-    """All its answers are 500 for a while: the hold is kept, and can be confirmed meanwhile."""
+async def test_an_outage_shorter_than_the_deadline_keeps_the_hold(api: LeaseApi, make: Make) -> None:
+    """The API answers 500 for less than the renew deadline: the hold is kept and can be confirmed meanwhile."""
     first = make(lease_seconds=2 * LEASE_SECONDS)
     assert await first.try_acquire()
     api.fault = Fault(status=500)
@@ -102,8 +102,8 @@ async def test_the_api_is_away_for_less_than_the_deadline(api: LeaseApi, make: M
 
 
 @pytest.mark.parametrize("down", [False, True], ids=["500", "refused"])
-async def test_the_api_is_away_for_longer(api: LeaseApi, make: Make, down: bool) -> None:
-    """The leader gives up by its own clock, and before anybody else gets in by theirs."""
+async def test_an_outage_longer_than_the_deadline_ends_the_hold(api: LeaseApi, make: Make, down: bool) -> None:
+    """The API is down past the deadline: the leader gives up by its own clock before a successor acquires the Lease."""
     first, second = make(), make("second")
     assert await first.try_acquire()
     assert not await second.try_acquire()
@@ -116,7 +116,7 @@ async def test_the_api_is_away_for_longer(api: LeaseApi, make: Make, down: bool)
     if down:
         api.start()
     api.fault = None
-    # a renewal may have come between that look and the fault
+    # the leader may have renewed once more before the fault
     assert not await second.try_acquire()
     seen = seen if api.spec(NAME)["renewTime"] == changed else time.monotonic()
     await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
@@ -137,8 +137,10 @@ AWAY = {
 
 
 @pytest.mark.parametrize(("fault", "words"), AWAY.values(), ids=AWAY)
-async def test_who_gets_no_answer_tries_again(api: LeaseApi, make: Make, fault: Fault | None, words: str) -> None:
-    """It is transient, one request long, and nothing is left to hinder the next try."""
+async def test_an_elector_without_an_answer_can_retry(
+    api: LeaseApi, make: Make, fault: Fault | None, words: str
+) -> None:
+    """The API gives no usable answer: the elector raises a transient error, and its next attempt succeeds."""
     first = make()
     if fault is None:
         api.stop()
@@ -155,8 +157,8 @@ async def test_who_gets_no_answer_tries_again(api: LeaseApi, make: Make, fault: 
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_refusal_that_passes_is_waited_out(api: LeaseApi, make: Make, status: int) -> None:
-    """A restarted API server refuses everything at first: reading, acquiring and releasing go on once it does not."""
+async def test_a_temporary_refusal_is_retried(api: LeaseApi, make: Make, status: int) -> None:
+    """A restarted API server refuses its first requests: the elector still acquires, reads and releases."""
 
     def restarted() -> None:
         api.stop()
@@ -174,8 +176,8 @@ async def test_a_refusal_that_passes_is_waited_out(api: LeaseApi, make: Make, st
 
 
 @pytest.mark.parametrize("status", [401, 403])
-async def test_a_renewal_that_is_refused_throughout(api: LeaseApi, make: Make, status: int) -> None:
-    """The hold lasts to its deadline, a confirmation included; then the reason is what the API answered."""
+async def test_refused_renewals_end_the_hold_at_its_deadline(api: LeaseApi, make: Make, status: int) -> None:
+    """Every renewal is refused: the hold lasts to its deadline, and the reason names the API server's answer."""
     first = make()
     assert await first.try_acquire()
     await first.confirm()
@@ -189,8 +191,8 @@ async def test_a_renewal_that_is_refused_throughout(api: LeaseApi, make: Make, s
     assert api.count(status) >= 2
 
 
-async def test_a_grant_that_nobody_heard_of(api: LeaseApi, make: Make) -> None:
-    """Its answer was cut off: it does not count, is not lost to the one that asked, and goes with a release."""
+async def test_a_grant_whose_answer_was_lost_does_not_count(api: LeaseApi, make: Make) -> None:
+    """The answer to a grant is lost: the elector has no hold, its next attempt finds the grant, a release ends it."""
     first, second = make(), make("second")
     api.fault = Fault(cut="after", verbs=frozenset({"create"}), times=1)
     with pytest.raises(ElectorUnreachable):
@@ -207,8 +209,8 @@ async def test_a_grant_that_nobody_heard_of(api: LeaseApi, make: Make) -> None:
     await second.confirm()
 
 
-async def test_a_release_without_an_answer_ends(api: LeaseApi, make: Make) -> None:
-    """It raises nothing and leaves the Lease to run out."""
+async def test_a_release_without_an_answer_returns(api: LeaseApi, make: Make) -> None:
+    """The API server does not answer a release: `release` returns without an error and the Lease expires."""
     first = make()
     assert await first.try_acquire()
     api.fault = Fault(delay_seconds=9)

@@ -1,4 +1,4 @@
-"""The Lease elector against an API server: the tests' own, or the real one that TEST_KUBECONFIG or KUBECONFIG names."""
+"""The Lease elector against the tests' API server, or the real one that TEST_KUBECONFIG or KUBECONFIG names."""
 
 import asyncio
 import math
@@ -28,7 +28,7 @@ LEASE_SECONDS = math.ceil(scaled(3))
 
 
 class LeaseArena:
-    """One Lease with a name of its own; what electors see of it they keep for themselves."""
+    """A Lease with a name of its own; each elector keeps its own view of it."""
 
     ttl_seconds = float(LEASE_SECONDS)
 
@@ -37,16 +37,16 @@ class LeaseArena:
         self.idle_seconds = scaled(2)
 
     def leases(self, instance: str = "test") -> LeaseElection:
-        """What the electors of an instance share."""
+        """Return what the electors of one instance share."""
         values = {"lease_name": self.name, "lease_seconds": LEASE_SECONDS, "idle_seconds": self.idle_seconds}
         return LeaseElection.build(MigrationSettings.load(instance=instance, **values), "unnamed")
 
     def make_elector(self, instance: str) -> LeaseElector:
-        """A new elector of that instance."""
+        """Return a new elector of that instance."""
         return self.leases(instance).elector()
 
     async def take_away(self) -> None:
-        """As `kubectl edit` does it: with the newest resourceVersion."""
+        """Let another client take the Lease, with the newest resourceVersion, like `kubectl edit`."""
         client = self.leases().address.client()
 
         async def written() -> bool:
@@ -58,7 +58,7 @@ class LeaseArena:
         await client.close()
 
     async def read(self) -> StoredLease:
-        """The Lease as it is."""
+        """Return the stored Lease."""
         client = self.leases().address.client()
         found = await client.get()
         await client.close()
@@ -66,19 +66,19 @@ class LeaseArena:
         return found
 
     def delete(self) -> None:
-        """Leave nothing behind in somebody's cluster."""
+        """Delete the Lease from the cluster."""
         address = self.leases().address
         with closing(Client(address.config, namespace=address.namespace)) as client, suppress(ApiError):
             client.delete(Lease, self.name)
 
     async def record(self) -> LeaseRecord:
-        """What it says."""
+        """Return the record in the Lease."""
         return (await self.read()).record
 
 
 @pytest.fixture
 def _cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """The API server of this test."""
+    """Set KUBECONFIG to the API server of this test."""
     if GIVEN:
         monkeypatch.setenv("KUBECONFIG", GIVEN)
         yield
@@ -90,7 +90,7 @@ def _cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def lease(_cluster: None) -> Iterator[LeaseArena]:
-    """A Lease that nobody has created yet."""
+    """Yield a Lease that does not exist yet."""
     made = LeaseArena()
     yield made
     made.delete()
@@ -98,16 +98,16 @@ def lease(_cluster: None) -> Iterator[LeaseArena]:
 
 @pytest.fixture
 def arena(lease: LeaseArena) -> Arena:
-    """The same, as the contract knows it."""
+    """Return the Lease as the arena of the contract."""
     return lease
 
 
 class TestContract(LeaseContract):
-    """What every elector does."""
+    """The contract of every elector, on a Lease."""
 
 
-async def test_what_the_record_says(lease: LeaseArena) -> None:
-    """Its holder and how long it lasts; a renewal keeps since when and how many, a release ends it at once."""
+async def test_the_record_names_holder_duration_and_transitions(lease: LeaseArena) -> None:
+    """The record names holder, duration and transitions: a renewal keeps them, a release clears the holder."""
     first, second = lease.make_elector("first"), lease.make_elector("second")
     assert await first.try_acquire()
     taken = await lease.record()
@@ -129,8 +129,8 @@ async def test_what_the_record_says(lease: LeaseArena) -> None:
     await first.release()
 
 
-async def test_what_was_seen_outlives_the_elector(lease: LeaseArena) -> None:
-    """A follower that makes a new elector for each look takes over all the same, and not before it is time."""
+async def test_a_new_elector_for_each_attempt_takes_over_in_time(lease: LeaseArena) -> None:
+    """A follower makes a new elector for each attempt: it acquires a dead leader's Lease once that has expired."""
     client = lease.leases().address.client()
     assert await client.create(LeaseRecord.first("dead_0", LEASE_SECONDS))
     follower, looks = lease.leases("follower"), 0
@@ -152,8 +152,8 @@ async def test_what_was_seen_outlives_the_elector(lease: LeaseArena) -> None:
     await client.close()
 
 
-async def test_a_revision_that_computes_keeps_the_hold(lease: LeaseArena) -> None:
-    """Its loop stands still for longer than a hold lasts, and less than it may: nobody else gets in."""
+async def test_a_blocked_event_loop_keeps_the_hold(lease: LeaseArena) -> None:
+    """The leader's event loop is blocked for longer than the Lease: its renewals continue and it keeps the hold."""
     lease.idle_seconds = 60
     second = lease.make_elector("second")
     with Elsewhere(lease.make_elector("first")).running() as first:
@@ -171,8 +171,8 @@ async def test_a_revision_that_computes_keeps_the_hold(lease: LeaseArena) -> Non
     await second.release()
 
 
-def test_a_stopped_process_is_succeeded(lease: LeaseArena) -> None:
-    """SIGSTOP, a successor, SIGCONT: it finds out by its own clock, and gives back nothing that is not its own."""
+def test_a_stopped_leader_loses_the_lease_to_a_successor(lease: LeaseArena) -> None:
+    """SIGSTOP outlasts the Lease: a successor leads; after SIGCONT the first raises HoldLost and releases nothing."""
     one = candidate("one", lease.name, LEASE_SECONDS)
     two = candidate("two", lease.name, LEASE_SECONDS)
     with one as first, two as second:
@@ -188,8 +188,8 @@ def test_a_stopped_process_is_succeeded(lease: LeaseArena) -> None:
         assert not first.leads()
 
 
-def test_a_pod_that_restarts_is_somebody_else(lease: LeaseArena) -> None:
-    """SIGKILL, and a process with the same host name: it waits like everybody, and takes over in time."""
+def test_a_restarted_pod_waits_for_its_old_lease(lease: LeaseArena) -> None:
+    """A leader is killed and starts again under the same host name: it waits until its old Lease expires."""
     with candidate("pod-0", lease.name, LEASE_SECONDS) as first:
         wait_until(first.leads, "the first leads", seconds=FOREVER_SECONDS)
         before = asyncio.run(lease.record())
@@ -200,8 +200,8 @@ def test_a_pod_that_restarts_is_somebody_else(lease: LeaseArena) -> None:
     assert (after.holder != before.holder, after.transitions) == (True, before.transitions + 1)
 
 
-def test_of_two_that_race_one_leads(lease: LeaseArena) -> None:
-    """Twenty times at the same moment, in two processes; the winner confirms, the loser cannot."""
+def test_one_of_two_racing_electors_acquires_the_lease(lease: LeaseArena) -> None:
+    """Two processes try the Lease at the same moment 20 times: one acquires and confirms it, the other cannot."""
     one = candidate("one", lease.name, LEASE_SECONDS)
     two = candidate("two", lease.name, LEASE_SECONDS)
     with one as first, two as second:

@@ -1,4 +1,4 @@
-"""What the Lease elector makes of others who write the same Lease: robbers, people, and clocks that are wrong."""
+"""Other clients that write the same Lease: another instance, a person, and an instance whose clock is wrong."""
 
 import math
 import time
@@ -17,21 +17,21 @@ from tests.support.waiting import until
 
 @pytest.fixture
 def api(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LeaseApi]:
-    """A server of the test's own."""
+    """Yield an API server for this test."""
     with serving(tmp_path, monkeypatch) as started:
         yield started
 
 
 @pytest.fixture
 async def make(api: LeaseApi) -> AsyncIterator[Make]:
-    """Makes electors, and releases them at the end."""
+    """Yield a function that makes electors, and release them at the end."""
     async with making(api) as elector:
         yield elector
 
 
 @pytest.mark.parametrize("hours", [-1, 1])
-async def test_a_clock_that_is_an_hour_wrong_is_not_robbed(api: LeaseApi, make: Make, hours: int) -> None:
-    """As long as it renews; and when it does not, it is succeeded as soon as anybody else."""
+async def test_a_leader_with_a_wrong_clock_keeps_its_lease(api: LeaseApi, make: Make, hours: int) -> None:
+    """A leader's clock is an hour wrong: it keeps the Lease while it renews, and is succeeded in time when it stops."""
     follower, duration = make(), math.ceil(scaled(1))
 
     def now() -> str:
@@ -52,30 +52,30 @@ async def test_a_clock_that_is_an_hour_wrong_is_not_robbed(api: LeaseApi, make: 
     assert api.spec(NAME)["leaseTransitions"] == 8
 
 
-def robbed(api: LeaseApi) -> None:
-    """Somebody else was faster: the next renewal is answered with 409."""
+def taken_by_another(api: LeaseApi) -> None:
+    """Let another client take the Lease, so that the next renewal is answered with 409."""
     api.store.edit(KEY, holderIdentity="thief")
 
 
 def cleared(api: LeaseApi) -> None:
-    """A person has emptied it."""
+    """Remove the holder, as a person may."""
     api.store.edit(KEY, holderIdentity="")
 
 
 def deleted(api: LeaseApi) -> None:
-    """A person has deleted it."""
+    """Delete the Lease, as a person may."""
     api.store.delete(KEY)
 
 
 def recreated(api: LeaseApi) -> None:
-    """Deleted and created by another client before this instance looked."""
+    """Delete the Lease and create it for another client before the instance reads it."""
     body = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": NAME}}
     api.store.delete(KEY)
     api.store.create(KEY, {**body, "spec": {"holderIdentity": "thief"}})
 
 
 def recreated_and_released(api: LeaseApi) -> None:
-    """Another instance had it meanwhile."""
+    """Delete the Lease, and create it without a holder."""
     recreated(api)
     cleared(api)
 
@@ -83,17 +83,17 @@ def recreated_and_released(api: LeaseApi) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (robbed, "is now held by thief"),
+        (taken_by_another, "is now held by thief"),
         (recreated, "was deleted and created again, and is now held by thief"),
         (recreated_and_released, "was deleted and created again, and names no holder any more"),
         (cleared, "names no holder any more"),
         (deleted, "was deleted"),
     ],
 )
-async def test_what_others_do_to_it_is_a_loss(
+async def test_a_lease_that_another_client_changes_is_lost(
     api: LeaseApi, make: Make, change: Callable[[LeaseApi], None], words: str
 ) -> None:
-    """At once, with who or what it was; the loser writes nothing after it."""
+    """Another client takes, clears or deletes the Lease: the leader loses its hold at once and writes nothing more."""
     first = make()
     assert await first.try_acquire()
     change(api)
@@ -104,8 +104,8 @@ async def test_what_others_do_to_it_is_a_loss(
     assert api.spec(NAME) == before
 
 
-async def test_what_others_add_to_it_is_kept(api: LeaseApi, make: Make) -> None:
-    """An annotation makes the next renewal a 409, takes nothing away, and is still there afterwards."""
+async def test_an_annotation_of_another_client_is_kept(api: LeaseApi, make: Make) -> None:
+    """Another client annotates the Lease: the renewal gets one 409, the hold is kept and so is the annotation."""
     first = make()
     assert await first.try_acquire()
     api.store.annotate(KEY, team="shop")

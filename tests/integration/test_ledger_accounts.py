@@ -1,4 +1,4 @@
-"""Accounts over HTTP, against each database."""
+"""Accounts of the ledger over HTTP, on each database."""
 
 from collections.abc import AsyncIterator
 from datetime import datetime
@@ -8,8 +8,8 @@ import pytest
 from tests.integration.ledger_client import LedgerClient, line, refusal
 
 
-async def test_an_account_opens_at_zero_and_is_found_where_it_says(each_client: LedgerClient) -> None:
-    """201 names the new account in Location, and reading it there gives the same account."""
+async def test_a_new_account_has_balance_zero_and_a_location(each_client: LedgerClient) -> None:
+    """A client opens an account: the answer is 201 with balance 0, and its Location returns the same account."""
     opened = await each_client.http.post("/accounts", json={"name": "Kasse Ö", "currency": "EUR"})
     assert opened.status_code == 201
     account = opened.json()
@@ -23,15 +23,15 @@ async def test_an_account_opens_at_zero_and_is_found_where_it_says(each_client: 
 
 
 async def test_a_balance_is_the_sum_of_the_accounts_postings(each_client: LedgerClient) -> None:
-    """Of its own, from all transactions, and never of another account's."""
+    """The balance of an account is the sum of its own postings in all transactions."""
     left, right = await each_client.pair()
     await each_client.move(left, right, 700)
     await each_client.move(right, left, 50)
     assert [await each_client.balance(account) for account in (left, right)] == [-650, 650]
 
 
-async def test_a_balance_may_outgrow_an_amount(each_client: LedgerClient) -> None:
-    """Amounts have 64 bits; their sum has as many as it needs."""
+async def test_a_balance_may_exceed_64_bits(each_client: LedgerClient) -> None:
+    """An amount has 64 bits: the sum of three largest amounts is still exact."""
     left, right = await each_client.pair()
     largest = 2**63 - 1
     for _ in range(3):
@@ -39,8 +39,8 @@ async def test_a_balance_may_outgrow_an_amount(each_client: LedgerClient) -> Non
     assert await each_client.balance(right) == 3 * largest
 
 
-async def test_one_posting_may_name_an_account_twice(each_client: LedgerClient) -> None:
-    """Two lines on one account are two postings, both in the balance."""
+async def test_a_transaction_may_name_an_account_twice(each_client: LedgerClient) -> None:
+    """A transaction has two postings on one account: both are in its balance."""
     left, right = await each_client.pair()
     posted = await each_client.post({"postings": [line(left, -5), line(right, 2), line(right, 3)]})
     assert posted.status_code == 201
@@ -48,14 +48,14 @@ async def test_one_posting_may_name_an_account_twice(each_client: LedgerClient) 
 
 
 async def test_an_unknown_account_is_404_and_named(each_client: LedgerClient) -> None:
-    """The message repeats the id asked for."""
+    """A client reads an unknown account: the answer is 404 and names the id."""
     detail = refusal(await each_client.http.get("/accounts/4711"), 404, "unknown-account")
     assert "4711" in detail
 
 
 @pytest.mark.parametrize("account_id", ["0", "-1", "abc", "1.5", str(2**63)])
-async def test_an_id_no_account_can_have_is_refused(client: LedgerClient, account_id: str) -> None:
-    """It never reaches the database, where 2^63 would be an error of the driver's."""
+async def test_an_impossible_account_id_is_refused(client: LedgerClient, account_id: str) -> None:
+    """No account can have this id: the answer is 422, and the id never reaches the database."""
     detail = refusal(await client.http.get(f"/accounts/{account_id}"), 422, "invalid-request")
     assert account_id in detail
 
@@ -76,15 +76,15 @@ async def test_an_id_no_account_can_have_is_refused(client: LedgerClient, accoun
         (["cash", "EUR"], "body"),
     ],
 )
-async def test_a_wrong_account_is_refused_with_the_place(client: LedgerClient, body: object, place: str) -> None:
-    """Each fault says where it is, so that a form can show it there."""
+async def test_an_invalid_account_is_refused_with_the_place(client: LedgerClient, body: object, place: str) -> None:
+    """An account has an invalid member: the answer is 422 and names the place of the error."""
     response = await client.http.post("/accounts", json=body)
     refusal(response, 422, "invalid-request")
     assert [fault["at"] for fault in response.json()["errors"]] == [place]
 
 
-async def test_half_a_character_is_refused_and_can_be_shown(client: LedgerClient) -> None:
-    """A lone surrogate is legal JSON and no text; the answer that quotes it is still valid JSON."""
+async def test_a_lone_surrogate_is_refused_and_quoted(client: LedgerClient) -> None:
+    """A name contains a lone surrogate: the answer is 422 and quotes it in valid JSON."""
     body = b'{"name": "\\ud800", "currency": "EUR"}'
     response = await client.http.post("/accounts", content=body, headers={"Content-Type": "application/json"})
     assert "\\ud800" in refusal(response, 422, "invalid-request")
@@ -94,13 +94,13 @@ async def test_half_a_character_is_refused_and_can_be_shown(client: LedgerClient
     ("body", "kind"), [(b'{"name": ', "malformed-body"), (b'{"name": "\xff"}', "http"), (b"1" * 5000, "http")]
 )
 async def test_a_body_that_is_not_json_is_400(client: LedgerClient, body: bytes, kind: str) -> None:
-    """Cut off, not UTF-8, or a number Python will not read."""
+    """The body is cut off, not UTF-8, or a number that Python does not parse: the answer is 400."""
     response = await client.http.post("/accounts", content=body, headers={"Content-Type": "application/json"})
     refusal(response, 400, kind)
 
 
-async def test_a_huge_body_is_not_read(client: LedgerClient) -> None:
-    """Nor taken apart: 413, whether its length is announced or not."""
+async def test_a_huge_body_is_refused_unread(client: LedgerClient) -> None:
+    """The body is too large, with or without a Content-Length: the answer is 413."""
 
     async def endless() -> AsyncIterator[bytes]:
         yield b'{"name": "'
@@ -112,8 +112,8 @@ async def test_a_huge_body_is_not_read(client: LedgerClient) -> None:
         refusal(response, 413, "http")
 
 
-async def test_many_faults_are_all_listed_and_the_first_ones_told(client: LedgerClient) -> None:
-    """The sentence stays readable; the list is complete."""
+async def test_all_errors_are_listed_and_the_first_ones_are_in_the_detail(client: LedgerClient) -> None:
+    """A body has five errors: the list has all of them, the sentence the first three."""
     response = await client.http.post("/accounts", json={"a": 1, "b": 2, "c": 3})
     assert refusal(response, 422, "invalid-request").endswith("; and 2 more.")
     assert len(response.json()["errors"]) == 5

@@ -1,4 +1,4 @@
-"""The pool under the ledger: lazy, clean behind poolers, and honest when the database is away."""
+"""The ledger's connection pool: no connection at start-up, no state behind poolers, and 503 without a database."""
 
 import logging
 from collections.abc import Callable
@@ -24,12 +24,12 @@ from tests.support.servers import Server, fetch
 
 
 async def answers(client: LedgerClient) -> bool:
-    """Whether a request that needs the database gets through."""
+    """Return whether a request that needs the database succeeds."""
     return (await client.http.get("/transactions")).status_code == 200
 
 
-async def test_nothing_connects_before_the_first_request(ledger_url: str) -> None:
-    """Start-up makes no connection, the first request one under the ledger's name, and shutdown closes it."""
+async def test_the_pool_connects_at_the_first_request(ledger_url: str) -> None:
+    """Start-up opens no connection, the first request opens one named `ledger`, and shutdown closes it."""
     async with ledger_client(ledger_url) as client:
         assert sessions_of_ledger(ledger_url) == 0
         assert await answers(client)
@@ -37,8 +37,8 @@ async def test_nothing_connects_before_the_first_request(ledger_url: str) -> Non
     await until_sessions(ledger_url, 0)
 
 
-async def test_a_block_that_raises_leaves_nothing_behind(ledger_url: str) -> None:
-    """The transaction is rolled back and the connection is back in the pool, outside any transaction."""
+async def test_an_exception_rolls_back_and_returns_the_connection(ledger_url: str) -> None:
+    """A block raises: its transaction is rolled back and the connection is usable again."""
     database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0)
     try:
         with pytest.raises(ZeroDivisionError):
@@ -52,7 +52,7 @@ async def test_a_block_that_raises_leaves_nothing_behind(ledger_url: str) -> Non
 
 
 async def test_no_prepared_statement_stays_on_the_server(ledger_url: str) -> None:
-    """A named one would be missing, or somebody else's, on the server connection a pooler gives next."""
+    """A session leaves no prepared statement, which another server connection behind a pooler would lack."""
     database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0)
     try:
         for _ in range(3):
@@ -64,7 +64,7 @@ async def test_no_prepared_statement_stays_on_the_server(ledger_url: str) -> Non
 
 
 async def test_a_column_may_change_its_type_under_a_pooled_connection(ledger_url: str) -> None:
-    """Another instance migrates while this one serves: no statement of before is used after."""
+    """Another instance changes a column's type: the pooled connections of this one still read and write."""
     async with ledger_client(ledger_url) as client:
         left, right = await client.pair()
         made = await client.move(left, right)
@@ -76,7 +76,7 @@ async def test_a_column_may_change_its_type_under_a_pooled_connection(ledger_url
 
 
 async def test_a_connection_ended_by_the_server_is_replaced(ledger_url: str) -> None:
-    """A failover between two requests costs none of them."""
+    """The server terminates the pool's connection between two requests: the next request succeeds."""
     async with ledger_client(ledger_url) as client:
         assert await answers(client)
         await fetch(
@@ -88,8 +88,8 @@ async def test_a_connection_ended_by_the_server_is_replaced(ledger_url: str) -> 
         assert await answers(client)
 
 
-async def test_a_database_that_is_away_is_503(caplog: pytest.LogCaptureFixture) -> None:
-    """With Retry-After, without the address in the answer, and logged once with the reason."""
+async def test_an_unreachable_database_is_503(caplog: pytest.LogCaptureFixture) -> None:
+    """The database is down: the answer is 503 with Retry-After and no address, and one log line has the reason."""
     async with ledger_client(f"postgresql://postgres:secret@127.0.0.1:{free_port()}/postgres") as client:
         with caplog.at_level(logging.WARNING):
             response = await client.http.get("/accounts/1")
@@ -101,7 +101,7 @@ async def test_a_database_that_is_away_is_503(caplog: pytest.LogCaptureFixture) 
 
 
 async def test_a_database_that_does_not_exist_is_503(server: Server) -> None:
-    """A refusal at log-in is told by its SQLSTATE."""
+    """The database does not exist: the error has the SQLSTATE 3D000."""
     database = Database(DatabaseURL.parse(server.url("no_such_database")))
     try:
         with pytest.raises(DatabaseUnavailable) as refused:
@@ -112,8 +112,8 @@ async def test_a_database_that_does_not_exist_is_503(server: Server) -> None:
         await database.dispose()
 
 
-async def test_an_exhausted_pool_is_503_and_not_a_hang(ledger_url: str) -> None:
-    """Whoever finds no free connection in time is told so."""
+async def test_an_exhausted_pool_is_503(ledger_url: str) -> None:
+    """All connections of the pool are in use: a request fails after the pool's timeout instead of waiting forever."""
     database = Database(DatabaseURL.parse(ledger_url), pool_size=1, max_overflow=0, pool_timeout_seconds=0.1)
     try:
         async with AsyncExitStack() as held:
@@ -125,8 +125,8 @@ async def test_an_exhausted_pool_is_503_and_not_a_hang(ledger_url: str) -> None:
         await database.dispose()
 
 
-async def test_a_mistake_in_a_statement_is_no_outage(ledger_url: str) -> None:
-    """A missing table is a defect of ours and stays visible as one."""
+async def test_a_missing_table_is_not_reported_as_an_outage(ledger_url: str) -> None:
+    """A statement names a missing table: the error is not DatabaseUnavailable."""
     database = Database(DatabaseURL.parse(ledger_url))
     try:
         with pytest.raises(Exception, match="no_such_table") as failed:
@@ -138,8 +138,10 @@ async def test_a_mistake_in_a_statement_is_no_outage(ledger_url: str) -> None:
 
 
 @pytest.mark.parametrize("pool_mode", ["session", "transaction"])
-async def test_it_works_behind_pgbouncer(pgbouncer: Callable[..., PgBouncer], ledger_url: str, pool_mode: str) -> None:
-    """Through a pooler that gives every transaction another server connection, and replays on top."""
+async def test_the_ledger_works_behind_pgbouncer(
+    pgbouncer: Callable[..., PgBouncer], ledger_url: str, pool_mode: str
+) -> None:
+    """Behind PgBouncer, in both pool modes, the ledger posts transactions and answers replays."""
     pooler = pgbouncer(pool_mode=pool_mode, pool_size=2 if pool_mode == "transaction" else 10)
     async with ledger_client(pooler.url(ledger_url.rpartition("/")[2])) as client:
         body = transfer(*await client.pair(), 7)
@@ -148,7 +150,7 @@ async def test_it_works_behind_pgbouncer(pgbouncer: Callable[..., PgBouncer], le
         assert await client.balance(body["postings"][1]["account_id"]) == 21
 
 
-async def test_it_works_over_a_unix_socket(server: Server, ledger_url: str) -> None:
-    """A libpq URL that SQLAlchemy itself would refuse."""
+async def test_the_ledger_connects_over_a_unix_socket(server: Server, ledger_url: str) -> None:
+    """The URL is one of libpq with a socket, which SQLAlchemy would refuse: a request succeeds."""
     async with ledger_client(server.socket_url(ledger_url.rpartition("/")[2])) as client:
         assert await answers(client)

@@ -1,4 +1,4 @@
-"""What PostgreSQL, MariaDB and SQLite do differently by themselves, and the ledger's answers do not show."""
+"""Differences between PostgreSQL, MariaDB and SQLite that the ledger's answers must not show."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description
 
 
 async def test_keys_that_differ_in_case_or_in_a_space_are_different_keys(each_client: LedgerClient) -> None:
-    """The usual comparison of MySQL takes all four for one."""
+    """Four keys differ only in case or a space, which MySQL's collation ignores: four transactions are made."""
     body = transfer(*await each_client.pair(), 7)
     answers = [await each_client.post(body, key=key) for key in ('"a"', '"A"', '"a "', '" a"')]
     assert [answer.status_code for answer in answers] == [201] * 4
@@ -34,7 +34,7 @@ async def test_keys_that_differ_in_case_or_in_a_space_are_different_keys(each_cl
 
 
 async def test_any_text_comes_back_as_it_was_sent(each_client: LedgerClient) -> None:
-    """Characters outside the first plane, quotes, backslashes, placeholders, and spaces at the end."""
+    """A description with emoji, quotes, backslashes, placeholders and final spaces is returned unchanged."""
     description = "rent 🏠 'a' \"b\" \\ \\' %s %(x)s :y ; -- ½  "
     body = {**transfer(*await each_client.pair()), "description": description}
     posted = await each_client.post(body)
@@ -44,7 +44,7 @@ async def test_any_text_comes_back_as_it_was_sent(each_client: LedgerClient) -> 
 
 
 async def test_the_database_refuses_a_currency_that_differs_in_case(each_ledger_url: str) -> None:
-    """The composite foreign key compares letters, whoever writes past the service."""
+    """A posting bypasses the service with a currency in another case: the composite foreign key refuses it."""
     async with ledger_client(each_ledger_url) as client:
         left, right = await client.pair()
         made = await client.move(left, right)
@@ -58,8 +58,8 @@ async def test_the_database_refuses_a_currency_that_differs_in_case(each_ledger_
         await database.dispose()
 
 
-async def test_a_moment_that_the_database_gives_is_in_utc(each_ledger_url: str) -> None:
-    """The default of created_at, as the service reads it, is not the local time of whoever inserted."""
+async def test_the_default_of_created_at_is_in_utc(each_ledger_url: str) -> None:
+    """A session in another time zone inserts a transaction: the default of created_at is in UTC."""
     async with ledger_client(each_ledger_url) as client:
         before = await client.move(*await client.pair())
         database = Database(DatabaseURL.parse(each_ledger_url))
@@ -71,13 +71,13 @@ async def test_a_moment_that_the_database_gives_is_in_utc(each_ledger_url: str) 
                 await session.execute(text(INSERT), {"digest": ""})
         given, _ = (await client.http.get("/transactions")).json()["transactions"]
         after = await client.move(*await client.pair())
-    # SQLite's own clock has whole seconds
+    # SQLite's CURRENT_TIMESTAMP has whole seconds
     assert before["created_at"][:19] <= given["created_at"][:19] <= after["created_at"][:19]
     assert given["created_at"].endswith("Z")
 
 
 async def test_many_processes_that_post_one_key_make_one_transaction(each_ledger_url: str) -> None:
-    """Three processes, five requests each, all at once: one 201, and everybody gets the same transaction."""
+    """Three processes post one key five times each: one answer is 201, and all have the same transaction."""
     async with ledger_client(each_ledger_url) as client:
         left, right = await client.pair()
     posters = [await poster(each_ledger_url, json.dumps(transfer(left, right, 7))) for _ in range(3)]
@@ -99,17 +99,17 @@ async def test_many_processes_that_post_one_key_make_one_transaction(each_ledger
 
 
 async def poster(url: str, body: str) -> asyncio.subprocess.Process:
-    """A process that is going to post `body` five times."""
+    """Start a process that will post `body` five times."""
     command = [sys.executable, "-m", "tests.integration.ledger_poster", url, "once", body, "5"]
     pipe = asyncio.subprocess.PIPE
     return await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdin=pipe, stdout=pipe)
 
 
 @pytest.mark.parametrize(("kept", "statuses"), [(True, [200] * 3), (False, [200, 200, 201])])
-async def test_on_mariadb_requests_wait_for_the_one_that_holds_their_key(
+async def test_mariadb_requests_wait_for_the_holder_of_their_key(
     mariadb: MariaDB, mariadb_ledger_url: str, kept: bool, statuses: list[int]
 ) -> None:
-    """Frozen between insert and commit: all get that transaction, or if it is given up, that of one among them."""
+    """Another session holds the key: requests wait, then get its transaction or, after a rollback, their own."""
     holder = Database(DatabaseURL.parse(mariadb_ledger_url))
     async with ledger_client(mariadb_ledger_url) as client:
         body = transfer(*await client.pair())
@@ -129,13 +129,13 @@ async def test_on_mariadb_requests_wait_for_the_one_that_holds_their_key(
 
 
 def waiting(mariadb: MariaDB) -> int:
-    """How many wait for a row; `innodb_trx` would not say, as it stays as it is while it is polled."""
+    """Return how many sessions wait for a row; `innodb_trx` would not change while it is polled."""
     [[_, number]] = mariadb.query("SHOW GLOBAL STATUS LIKE 'Innodb_row_lock_current_waits'")
     return int(number)
 
 
-async def test_on_sqlite_who_does_not_get_its_turn_is_told_so_and_readers_go_on(sqlite_ledger_url: str) -> None:
-    """Another process writes for longer than a request may take: 503 to the writer, 200 to the reader."""
+async def test_a_sqlite_writer_times_out_while_readers_continue(sqlite_ledger_url: str) -> None:
+    """Another session writes past the timeout: a second writer gets SQLITE_BUSY, and a reader succeeds."""
     url = DatabaseURL.parse(sqlite_ledger_url)
     holder, hasty = Database(url), Database(url, command_timeout_seconds=scaled(0.3))
     try:
@@ -152,8 +152,8 @@ async def test_on_sqlite_who_does_not_get_its_turn_is_told_so_and_readers_go_on(
         await hasty.dispose()
 
 
-def test_the_service_needs_no_driver_but_its_databases() -> None:
-    """With PostgreSQL neither of the others has to be installed, and is not imported if it is."""
+def test_the_service_needs_only_the_driver_of_its_database() -> None:
+    """The drivers of MySQL and SQLite are missing: a PostgreSQL URL works and a SQLite URL is refused."""
     script = (
         "import sys; sys.modules['asyncmy'] = sys.modules['aiosqlite'] = None;"
         "from api.ledger.database import Database; import api.main;"

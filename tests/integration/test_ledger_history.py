@@ -1,4 +1,4 @@
-"""The ledger's own revisions: up and down one by one, with rows, on PostgreSQL."""
+"""The ledger's own revisions on PostgreSQL: each upgrade and downgrade, with rows."""
 
 import asyncio
 import io
@@ -26,7 +26,7 @@ CHECKED, VALIDATED, HEAD = "6cf7366f0127", "c1e581bee4c1", "097ced08409f"
 
 INDEX = "ix_postings_account_id_amount"
 
-# The shape of the ledger's own tables; whatever else lives in the database is not this history's business.
+# Constraints, indexes and columns of the ledger's own tables.
 SHAPE = """
 SELECT format('%s %s %s', conrelid::regclass, conname, pg_get_constraintdef(oid)) FROM pg_constraint
 WHERE conrelid = ANY (SELECT to_regclass(name) FROM unnest($1::text[]) AS name)
@@ -42,7 +42,7 @@ WHERE attrelid = ANY (SELECT to_regclass(name) FROM unnest($1::text[]) AS name) 
 
 
 def configuration(connection: Connection | None = None, output: io.StringIO | None = None) -> Config:
-    """Alembic's configuration without an ini; a script goes to `output`."""
+    """Return Alembic's configuration without an ini; `output` receives an offline script."""
     config = Config(output_buffer=output)
     config.set_main_option("script_location", str(ALEMBIC))
     if connection is not None:
@@ -51,13 +51,13 @@ def configuration(connection: Connection | None = None, output: io.StringIO | No
 
 
 def history() -> list[Script]:
-    """The revisions from the oldest to the newest."""
+    """Return the revisions from the oldest to the newest."""
     return list(ScriptDirectory.from_config(configuration()).walk_revisions())[::-1]
 
 
 @dataclass(frozen=True)
 class Migrated:
-    """An empty database and Alembic's commands on it."""
+    """A database, empty at first, and Alembic's commands on it."""
 
     url: str
     engine: AsyncEngine
@@ -68,32 +68,32 @@ class Migrated:
             await connection.run_sync(lambda sync: action(configuration(sync)))
 
     async def upgrade(self, revision: str) -> None:
-        """As `alembic upgrade`."""
+        """Run `alembic upgrade`."""
         await self.run(lambda config: command.upgrade(config, revision))
 
     async def downgrade(self, revision: str) -> None:
-        """As `alembic downgrade`."""
+        """Run `alembic downgrade`."""
         await self.run(lambda config: command.downgrade(config, revision))
 
     async def shape(self) -> set[str]:
-        """Columns, constraints and indexes of the ledger's tables, as PostgreSQL writes them."""
+        """Return columns, constraints and indexes of the ledger's tables, as PostgreSQL writes them."""
         return {row[0] for row in await fetch(self.url, SHAPE, list(metadata.tables))}
 
     async def add(self, key: str, columns: str = "", values: str = "") -> None:
-        """Insert a transaction as the release before booked_on does, or with more columns."""
+        """Insert a transaction without booked_on, like the previous release, or with further columns."""
         named = f"idempotency_key, request_digest, description{columns}"
         await fetch(self.url, f"INSERT INTO transactions ({named}) VALUES ($1, '', ''{values})", key)
 
 
 @pytest.fixture
 async def database(database_url: str) -> AsyncIterator[Migrated]:
-    """An empty database, to be brought to any revision."""
+    """Yield an empty database that a test can bring to any revision."""
     engine = create_async_engine(database_url.replace("postgresql:", "postgresql+asyncpg:", 1), poolclass=NullPool)
     yield Migrated(database_url, engine)
     await engine.dispose()
 
 
-def test_the_history_is_one_line_in_dated_files() -> None:
+def test_the_revisions_are_linear_and_named_by_date() -> None:
     """The order of the file names is the order of the revisions, and the last one is the head."""
     revisions = history()
     names = [Path(script.path).name for script in revisions]
@@ -105,15 +105,15 @@ def test_the_history_is_one_line_in_dated_files() -> None:
         assert script.longdoc != script.doc, f"{name} does not say why it is done this way"
 
 
-def test_only_the_concurrent_index_leaves_the_transaction() -> None:
-    """Every other revision is applied entirely or not at all; that one says that it may be run again."""
+def test_only_the_concurrent_index_runs_outside_a_transaction() -> None:
+    """Only the revision with the concurrent index uses an autocommit_block, and it declares itself idempotent."""
     leaving = [s.revision for s in history() if "autocommit_block" in Path(s.path).read_text()]
     repeatable = [s.revision for s in history() if getattr(s.module, "idempotent", False)]
     assert leaving == repeatable == [INDEXED]
 
 
-async def test_every_step_down_undoes_its_step_up(database: Migrated) -> None:
-    """Base to head, back to base and up again: at each revision the tables have the same shape each time."""
+async def test_each_downgrade_undoes_its_upgrade(database: Migrated) -> None:
+    """From base to head, back and up again each revision has the same tables each time."""
     shapes = {"base": await database.shape()}
     steps = ["base"]
     for script in history():
@@ -127,14 +127,14 @@ async def test_every_step_down_undoes_its_step_up(database: Migrated) -> None:
     assert await database.shape() == shapes[HEAD]
 
 
-async def test_head_is_what_the_models_say(database: Migrated) -> None:
-    """`alembic check` finds nothing to generate."""
+async def test_alembic_check_finds_no_difference_at_head(database: Migrated) -> None:
+    """At head `alembic check` finds no difference between the tables and the models."""
     await database.upgrade("head")
     await database.run(command.check)
 
 
-async def test_head_is_what_the_models_would_create(database: Migrated) -> None:
-    """Check constraints, defaults and names included, which `alembic check` does not compare."""
+async def test_the_models_create_the_same_tables_as_the_revisions(database: Migrated) -> None:
+    """The models create the tables of head, with the checks, defaults and names that `alembic check` ignores."""
     await database.upgrade("head")
     migrated = await database.shape()
     await database.downgrade("base")
@@ -144,15 +144,15 @@ async def test_head_is_what_the_models_would_create(database: Migrated) -> None:
 
 
 async def test_no_index_is_invalid_at_head(database: Migrated) -> None:
-    """CREATE INDEX CONCURRENTLY is the one statement that can leave half a result."""
+    """At head no index is INVALID and the concurrent one exists."""
     await database.upgrade("head")
     [row] = await fetch(database.url, "SELECT count(*) FILTER (WHERE NOT indisvalid), count(*) FROM pg_index")
     assert row[0] == 0
     assert await fetch(database.url, "SELECT 1 FROM pg_class WHERE relname = $1", INDEX)
 
 
-async def test_the_backfill_takes_the_day_in_utc_in_several_batches(database: Migrated) -> None:
-    """Rows with gaps between their ids, more than two batches hold, in a database that lives in another zone."""
+async def test_the_backfill_sets_the_day_in_utc_in_several_batches(database: Migrated) -> None:
+    """The database has another time zone and rows for several batches: the backfill sets each day in UTC."""
     await database.upgrade(CREATED)
     await fetch(database.url, f"ALTER DATABASE {database.url.rpartition('/')[2]} SET timezone = 'Pacific/Kiritimati'")
     await fetch(
@@ -166,8 +166,8 @@ async def test_the_backfill_takes_the_day_in_utc_in_several_batches(database: Mi
     assert [tuple(row) for row in days] == [("2026-01-31", 11000)]
 
 
-async def test_the_backfill_leaves_given_days_alone(database: Migrated) -> None:
-    """A new release may already have written its own day."""
+async def test_the_backfill_keeps_given_days(database: Migrated) -> None:
+    """A newer release has written a day: the backfill keeps it and fills only missing ones."""
     await database.upgrade(ADDED)
     await database.add("given", ", booked_on", ", '1999-12-31'")
     await database.add("missing", ", booked_on", ", NULL")
@@ -176,8 +176,8 @@ async def test_the_backfill_leaves_given_days_alone(database: Migrated) -> None:
     assert [row[0] for row in days] == [True, False]
 
 
-async def test_the_previous_release_goes_on_writing_at_every_step(database: Migrated) -> None:
-    """It does not know booked_on, and during a rolling deploy it is still running."""
+async def test_the_previous_release_can_write_at_each_revision(database: Migrated) -> None:
+    """During a rolling deployment the previous release inserts rows without booked_on: each revision accepts them."""
     revisions = [script.revision for script in history()]
     for revision in revisions[revisions.index(CREATED) :]:
         await database.upgrade(revision)
@@ -197,14 +197,14 @@ async def test_the_previous_release_goes_on_writing_at_every_step(database: Migr
 async def test_a_missing_day_is_refused_from_the_check_on(
     database: Migrated, revision: str, refusal: type[Exception]
 ) -> None:
-    """NOT VALID already binds new rows; NOT NULL takes over at head."""
+    """From the check constraint on, at each revision, a row without a day is refused."""
     await database.upgrade(revision)
     with pytest.raises(refusal):
         await database.add("dayless", ", booked_on", ", NULL")
 
 
-async def test_validation_finds_a_row_the_backfill_missed(database: Migrated) -> None:
-    """The revision fails as a whole and the database stays where it was."""
+async def test_validation_fails_on_a_row_that_the_backfill_missed(database: Migrated) -> None:
+    """A row has no day: the validating revision fails and the version stays."""
     await database.upgrade(BACKFILLED)
     await database.add("dayless", ", booked_on", ", NULL")
     await database.upgrade(CHECKED)
@@ -213,8 +213,8 @@ async def test_validation_finds_a_row_the_backfill_missed(database: Migrated) ->
     assert [row[0] for row in await fetch(database.url, "SELECT version_num FROM alembic_version")] == [CHECKED]
 
 
-async def test_the_index_revision_replaces_what_an_interrupted_run_left(database: Migrated) -> None:
-    """An INVALID index of the same name, and no version row: running it again makes a valid one."""
+async def test_the_index_revision_replaces_an_invalid_index(database: Migrated) -> None:
+    """An interrupted run left an INVALID index: the revision replaces it by a valid one."""
     await database.upgrade(CREATED)
     await database.add("once")
     await fetch(database.url, "INSERT INTO accounts (name, currency) VALUES ('cash', 'EUR')")
@@ -228,10 +228,10 @@ async def test_the_index_revision_replaces_what_an_interrupted_run_left(database
 
 
 async def test_the_offline_script_makes_the_same_schema(database: Migrated) -> None:
-    """`alembic upgrade head --sql`, run statement by statement by somebody else, ends at the same shape."""
+    """The output of `alembic upgrade head --sql` creates the same schema, statement by statement."""
     script = io.StringIO()
     config = configuration(output=script)
-    # in a thread, as it may start an event loop of its own
+    # in a thread, because the command may start an event loop
     await asyncio.to_thread(command.upgrade, config, "head", sql=True)
     connection = await asyncpg.connect(database.url)
     try:

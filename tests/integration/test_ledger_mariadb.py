@@ -1,4 +1,4 @@
-"""The ledger on a MariaDB, and where a test says so on a MySQL, that has its own ideas, refuses, or goes away."""
+"""The ledger on a MariaDB or MySQL server that has unusual defaults, refuses a login, or crashes."""
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.mariadb import MariaDB, running_mariadb
 from tests.support.mysql import running_mysql
 from tests.support.servers import program, self_signed, temporary_home
 
-# Modes in which the driver's own quoting would be wrong, or values be cut; a zone; limits of a day.
+# SQL modes in which the driver would quote wrongly or the server would cut values, and other unusual defaults.
 STRANGE = {
     "sql-mode": "NO_BACKSLASH_ESCAPES,ANSI_QUOTES",
     "default-time-zone": "+05:00",
@@ -28,7 +28,7 @@ STRANGE = {
 
 @pytest.fixture(scope="module")
 def certificate() -> Iterator[Path]:
-    """A certificate that the server shows and that one may trust, its key beside it."""
+    """Yield the self-signed certificate of the server; its key is beside it."""
     account = Account.unprivileged()
     with temporary_home(account) as folder:
         made = self_signed(program("openssl", "apt-get install openssl"), folder)
@@ -38,7 +38,7 @@ def certificate() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def strange(request: pytest.FixtureRequest, certificate: Path) -> Iterator[MariaDB]:
-    """A server with other defaults than ours, that speaks TLS and may be killed."""
+    """Yield a server that has unusual defaults, uses TLS, and may be killed."""
     settings = {**STRANGE, "ssl-cert": str(certificate), "ssl-key": str(certificate.with_suffix(".key"))}
     on_mysql = getattr(request, "param", "") == "mysql"
     with running_mysql(**settings) if on_mysql else running_mariadb(**settings) as server:
@@ -47,7 +47,7 @@ def strange(request: pytest.FixtureRequest, certificate: Path) -> Iterator[Maria
 
 @pytest.fixture
 def strange_url(strange: MariaDB) -> Iterator[str]:
-    """A database at head on it."""
+    """Yield a database at head on that server."""
     with strange.database("strange") as url:
         migrate(url)
         yield url
@@ -55,17 +55,17 @@ def strange_url(strange: MariaDB) -> Iterator[str]:
 
 @pytest.fixture
 async def client(strange_url: str) -> AsyncIterator[LedgerClient]:
-    """The ledger over it."""
+    """Yield a client of the ledger on that database."""
     async with ledger_client(strange_url) as client:
         yield client
 
 
-# MySQL has dropped the first name, MariaDB has the second since 11.1
+# MySQL no longer has tx_isolation; MariaDB has transaction_isolation since 11.1
 @pytest.mark.parametrize(
     ("strange", "isolation"), [("mariadb", "tx_isolation"), ("mysql", "transaction_isolation")], indirect=["strange"]
 )
-async def test_the_servers_defaults_are_not_the_ledgers(client: LedgerClient, strange_url: str, isolation: str) -> None:
-    """Zone, isolation and modes are those the ledger asks for, and quotes and backslashes are only text."""
+async def test_the_ledger_overrides_the_server_defaults(client: LedgerClient, strange_url: str, isolation: str) -> None:
+    """The server has another time zone, isolation and SQL mode: the ledger sets its own, and quotes stay text."""
     posted = await client.post({**transfer(*await client.pair()), "description": "\\' OR 1=1 -- \\\\ \" 🏠"})
     assert (await client.http.get("/transactions")).json()["transactions"] == [posted.json()]
     database = Database(DatabaseURL.parse(strange_url))
@@ -80,7 +80,7 @@ async def test_the_servers_defaults_are_not_the_ledgers(client: LedgerClient, st
 
 
 async def test_a_connection_ended_by_the_server_is_replaced(client: LedgerClient, strange: MariaDB) -> None:
-    """A failover between two requests costs none of them."""
+    """The server kills the pool's connection between two requests: the next request succeeds."""
     account = await client.open()
     [[number]] = strange.query("SELECT id FROM information_schema.processlist WHERE db = 'strange'")
     strange.query(f"KILL {number}")
@@ -88,7 +88,7 @@ async def test_a_connection_ended_by_the_server_is_replaced(client: LedgerClient
 
 
 async def test_a_server_that_crashes_is_503_until_it_is_back(client: LedgerClient, strange: MariaDB) -> None:
-    """And what it had committed is there."""
+    """The server crashes: the answer is 503 until it runs again, and committed rows are kept."""
     left, right = await client.pair()
     made = await client.move(left, right)
     strange.kill()
@@ -110,9 +110,9 @@ async def test_a_server_that_crashes_is_503_until_it_is_back(client: LedgerClien
 async def test_a_refused_log_in_is_503_with_the_servers_number(
     strange_url: str, change: tuple[str, str], reason: str
 ) -> None:
-    """The number tells whom to ask; the server's sentence would name account and host."""
+    """The server refuses the login: the reason is only its error number, because its text names account and host."""
     with pytest.raises(DatabaseUnavailable) as refused:
-        await ask(strange_url.replace(*change), "SELECT 1")
+        await first_row(strange_url.replace(*change), "SELECT 1")
     assert refused.value.reason == reason
 
 
@@ -121,32 +121,32 @@ async def test_a_refused_log_in_is_503_with_the_servers_number(
     ("query", "encrypted"),
     [("", False), ("?ssl-mode=REQUIRED", True), ("?sslmode=verify-full&sslrootcert={ca}", True)],
 )
-async def test_tls_is_used_where_the_url_asks_for_it(
+async def test_tls_is_used_if_the_url_requires_it(
     strange_url: str, certificate: Path, query: str, encrypted: bool
 ) -> None:
-    """The server says with which cipher."""
-    row = await ask(strange_url + query.format(ca=certificate), "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
+    """The URL requires TLS, or does not: the server reports a cipher, or none."""
+    row = await first_row(strange_url + query.format(ca=certificate), "SHOW SESSION STATUS LIKE 'Ssl_cipher'")
     assert bool(row[1]) is encrypted
 
 
 async def test_a_server_whose_certificate_is_not_trusted_is_503(strange_url: str) -> None:
-    """Self-signed, and the system knows no such authority."""
+    """The URL verifies a self-signed certificate without its CA: the database is unavailable."""
     with pytest.raises(DatabaseUnavailable):
-        await ask(f"{strange_url}?ssl-mode=VERIFY_CA", "SELECT 1")
+        await first_row(f"{strange_url}?ssl-mode=VERIFY_CA", "SELECT 1")
 
 
-async def test_a_password_of_any_characters_logs_in(strange: MariaDB, strange_url: str) -> None:
-    """Also of those that the driver's own encoding does not have."""
+async def test_a_password_with_any_characters_is_accepted(strange: MariaDB, strange_url: str) -> None:
+    """A password has a character outside the driver's own encoding: the login succeeds."""
     strange.query("CREATE USER guarded IDENTIFIED BY '€ @ö'; GRANT ALL ON strange.* TO guarded")
     try:
-        row = await ask(strange.url("strange", user="guarded", password="€ @ö"), "SELECT user()")
+        row = await first_row(strange.url("strange", user="guarded", password="€ @ö"), "SELECT user()")
     finally:
         strange.query("DROP USER guarded")
     assert row[0].startswith("guarded@")
 
 
-async def ask(url: str, sql: str) -> Any:
-    """The first row, through the ledger's own pool."""
+async def first_row(url: str, sql: str) -> Any:
+    """Return the first row of a query through the ledger's own pool."""
     database = Database(DatabaseURL.parse(url))
     try:
         async with database.sessions() as session:

@@ -1,4 +1,4 @@
-"""The ledger's own revisions on MariaDB, MySQL and SQLite; `test_ledger_history` has them on PostgreSQL."""
+"""The ledger's own revisions on MariaDB, MySQL and SQLite; `test_ledger_history` covers PostgreSQL."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,7 +15,7 @@ INDEX = "ix_postings_account_id_amount"
 
 @pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Schema]:
-    """An empty database, to be brought to any revision."""
+    """Yield an empty database that a test can bring to any revision."""
     on_file = request.param == "sqlite"
     place = None if on_file else request.getfixturevalue(f"{request.param}_place")
     schema = schema_of(place.url if place else f"sqlite:///{tmp_path}/ledger.db")
@@ -24,7 +24,7 @@ async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
 
 
 async def fill(schema: Schema) -> None:
-    """Two accounts and a transaction between them, as the first release writes them."""
+    """Insert two accounts and a transaction between them, like the first release."""
     await schema.rows("INSERT INTO accounts (id, name, currency) VALUES (1, 'left', 'EUR'), (2, 'right', 'EUR')")
     await schema.rows(
         "INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at)"
@@ -33,8 +33,8 @@ async def fill(schema: Schema) -> None:
     await schema.rows("INSERT INTO postings VALUES (7, 0, 1, 'EUR', -5), (7, 1, 2, 'EUR', 5)")
 
 
-async def test_every_step_down_undoes_its_step_up_and_keeps_the_rows(schema: Schema) -> None:
-    """Base to head, down to where the tables are made, and up again, with rows that point at one another."""
+async def test_each_downgrade_undoes_its_upgrade_and_keeps_the_rows(schema: Schema) -> None:
+    """Each downgrade restores the earlier tables, and the rows with their foreign keys are kept."""
     shapes = {}
     for revision in REVISIONS:
         await schema.upgrade(revision)
@@ -53,8 +53,8 @@ async def test_every_step_down_undoes_its_step_up_and_keeps_the_rows(schema: Sch
     assert await schema.shape() == {}
 
 
-async def test_head_is_what_the_models_say(schema: Schema) -> None:
-    """Autogenerate finds nothing to do, and creating from the models ends at the same tables, names included."""
+async def test_the_models_match_the_tables_at_head(schema: Schema) -> None:
+    """At head autogenerate finds no difference, and the models create the same tables and names."""
     await schema.upgrade("head")
     assert await schema.differences() == []
     migrated = await schema.shape()
@@ -64,8 +64,8 @@ async def test_head_is_what_the_models_say(schema: Schema) -> None:
     assert await schema.shape() == migrated
 
 
-async def test_the_backfill_takes_the_day_in_several_batches(schema: Schema) -> None:
-    """More rows than one batch holds, with gaps between their ids; a day that was given stays."""
+async def test_the_backfill_sets_the_day_in_several_batches(schema: Schema) -> None:
+    """The backfill sets the day of more rows than one batch holds, and keeps a day that was given."""
     await schema.upgrade(REVISIONS[REVISIONS.index(BACKFILLED) - 1])
     await schema.rows(
         "INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at, booked_on)"
@@ -78,8 +78,8 @@ async def test_the_backfill_takes_the_day_in_several_batches(schema: Schema) -> 
     assert [(str(row[0]), row[1]) for row in days] == [("1999-12-31", 1), ("2026-01-31", 5183)]
 
 
-async def test_the_previous_release_goes_on_writing_at_every_step(schema: Schema) -> None:
-    """It does not know booked_on, and during a rolling deploy it is still running."""
+async def test_the_previous_release_can_write_at_each_revision(schema: Schema) -> None:
+    """During a rolling deployment the previous release inserts rows without booked_on: each revision accepts them."""
     for revision in REVISIONS[REVISIONS.index(CREATED) :]:
         await schema.upgrade(revision)
         await schema.rows(
@@ -90,8 +90,8 @@ async def test_the_previous_release_goes_on_writing_at_every_step(schema: Schema
     assert row[0] == len(REVISIONS) - 1
 
 
-async def test_a_row_the_backfill_missed_keeps_the_column_nullable(schema: Schema) -> None:
-    """The revision fails and the version stays; nothing is filled in behind anybody's back."""
+async def test_a_row_that_the_backfill_missed_fails_the_last_revision(schema: Schema) -> None:
+    """A row has no day: the last revision fails, the tables and the version stay, and the row is not filled."""
     await schema.upgrade(REVISIONS[-2])
     await schema.rows(
         "INSERT INTO transactions (idempotency_key, request_digest, description, booked_on) VALUES ('x', '', '', NULL)"
@@ -103,8 +103,8 @@ async def test_a_row_the_backfill_missed_keeps_the_column_nullable(schema: Schem
     assert await schema.rows("SELECT version_num FROM alembic_version") == [(REVISIONS[-2],)]
 
 
-async def test_the_index_revision_may_find_its_index(schema: Schema) -> None:
-    """As a run leaves it that ended between an index that commits by itself and the version row."""
+async def test_the_index_revision_replaces_an_existing_index(schema: Schema) -> None:
+    """A run stopped between the index and the version row: the revision replaces the index."""
     await schema.upgrade(CREATED)
     await schema.rows(f"CREATE INDEX {INDEX} ON postings (amount)")
     await schema.upgrade(INDEXED)

@@ -1,4 +1,4 @@
-"""Posting transactions over HTTP, against each database: the rules, the key, and races for it."""
+"""Posting transactions over HTTP, on each database: validation, idempotency keys and races."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -23,7 +23,7 @@ from tests.support.servers import fetch
 
 
 async def rows(url: str, table: str) -> int:
-    """How many rows a table has, as another connection sees it."""
+    """Return how many rows a table has, as another connection reads it."""
     database = Database(DatabaseURL.parse(url))
     try:
         async with database.sessions() as session:
@@ -32,8 +32,8 @@ async def rows(url: str, table: str) -> int:
         await database.dispose()
 
 
-async def test_a_transaction_comes_back_as_posted(each_client: LedgerClient) -> None:
-    """With the postings in the order they were sent, and the day that was given."""
+async def test_a_transaction_is_returned_as_posted(each_client: LedgerClient) -> None:
+    """The answer has the postings in the order that was sent, the description and the day."""
     left, right = await each_client.pair()
     body = {**transfer(left, right, 7), "description": "rent ½", "booked_on": "2026-02-28"}
     posted = await each_client.post(body)
@@ -43,14 +43,14 @@ async def test_a_transaction_comes_back_as_posted(each_client: LedgerClient) -> 
 
 
 async def test_the_day_is_today_in_utc_unless_given(each_client: LedgerClient) -> None:
-    """A request without booked_on counts for the day it arrived."""
+    """A client gives no booked_on: the day is today in UTC."""
     before = datetime.now(UTC).date()
     made = await each_client.move(*await each_client.pair())
     assert made["booked_on"] in {str(before), str(datetime.now(UTC).date())}
 
 
-async def test_two_currencies_balance_each_on_its_own(each_client: LedgerClient) -> None:
-    """A conversion is four postings: two that cancel out in each currency."""
+async def test_each_currency_balances_separately(each_client: LedgerClient) -> None:
+    """A conversion has two postings in each of two currencies: it is accepted."""
     euro, euro_exchange = await each_client.pair("EUR")
     dollar, dollar_exchange = await each_client.pair("USD")
     lines = [line(euro, -100), line(euro_exchange, 100)]
@@ -59,8 +59,8 @@ async def test_two_currencies_balance_each_on_its_own(each_client: LedgerClient)
     assert await each_client.balance(dollar) == 117
 
 
-async def test_an_unbalanced_transaction_leaves_nothing_behind(each_client: LedgerClient, each_ledger_url: str) -> None:
-    """Only the currency that is off is named, and no row is written."""
+async def test_an_unbalanced_transaction_is_refused(each_client: LedgerClient, each_ledger_url: str) -> None:
+    """One currency does not balance: the answer is 422 and names only that one, and no row is written."""
     left, right = await each_client.pair("EUR")
     dollar = await each_client.open(currency="USD")
     lines = [line(left, -5), line(right, 5), line(dollar, 3, "USD")]
@@ -70,8 +70,8 @@ async def test_an_unbalanced_transaction_leaves_nothing_behind(each_client: Ledg
     assert await rows(each_ledger_url, "transactions") == 0
 
 
-async def test_a_posting_to_no_account_is_refused(each_client: LedgerClient, each_ledger_url: str) -> None:
-    """422, as it is the body that is wrong, with the posting's place and the account's id."""
+async def test_a_posting_to_an_unknown_account_is_refused(each_client: LedgerClient, each_ledger_url: str) -> None:
+    """A posting names an unknown account: the answer is 422 with the posting's place and the id."""
     left = await each_client.open()
     detail = refusal(await each_client.post(transfer(left, 4711)), 422, "unknown-posting-account")
     assert detail == "postings[1] names account 4711, which does not exist."
@@ -79,14 +79,14 @@ async def test_a_posting_to_no_account_is_refused(each_client: LedgerClient, eac
 
 
 async def test_a_posting_in_another_currency_than_its_account_is_refused(each_client: LedgerClient) -> None:
-    """Even if the transaction as a whole balances."""
+    """A posting has another currency than its account: the answer is 422, even if the transaction balances."""
     left, dollar = await each_client.open(), await each_client.open(currency="USD")
     detail = refusal(await each_client.post(transfer(left, dollar)), 422, "currency-mismatch")
     assert f"account {dollar} is kept in USD" in detail
 
 
 async def test_the_database_refuses_a_wrong_currency_too(client: LedgerClient, ledger_url: str) -> None:
-    """Whoever writes past the service meets the composite foreign key."""
+    """A posting with a wrong currency bypasses the service: the composite foreign key refuses it."""
     left, right = await client.pair()
     made = await client.move(left, right)
     with pytest.raises(asyncpg.ForeignKeyViolationError):
@@ -94,8 +94,8 @@ async def test_the_database_refuses_a_wrong_currency_too(client: LedgerClient, l
 
 
 @pytest.mark.parametrize("amount", [0, 1.0, 1.5, "1", True, None, 2**63, -(2**63) - 1, 10**30])
-async def test_an_amount_is_a_whole_number_of_64_bits_and_not_zero(client: LedgerClient, amount: object) -> None:
-    """Nothing is rounded, parsed or cut to fit."""
+async def test_an_amount_that_is_not_a_nonzero_64_bit_integer_is_refused(client: LedgerClient, amount: object) -> None:
+    """An amount is zero, too large or no integer: the answer is 422, and the amount is not rounded or parsed."""
     response = await client.post({"postings": [line(1, amount), line(2, -1)]})
     refusal(response, 422, "invalid-request")
     assert [fault["at"] for fault in response.json()["errors"]] == ["body/postings/0/amount"]
@@ -113,29 +113,29 @@ async def test_an_amount_is_a_whole_number_of_64_bits_and_not_zero(client: Ledge
         ({"currency": "EUR"}, "body/currency"),
     ],
 )
-async def test_a_wrong_transaction_is_refused_with_the_place(
+async def test_an_invalid_transaction_is_refused_with_the_place(
     client: LedgerClient, change: dict[str, Any], place: str
 ) -> None:
-    """Too few postings, too many, or a member that is not what it should be."""
+    """A transaction has too few or too many postings or an invalid member: the answer is 422 with the place."""
     response = await client.post(transfer(1, 2) | change)
     refusal(response, 422, "invalid-request")
     assert [fault["at"] for fault in response.json()["errors"]] == [place]
 
 
-async def test_the_key_is_required(client: LedgerClient) -> None:
-    """400, as the draft says, with an example to copy."""
+async def test_a_request_without_a_key_is_refused(client: LedgerClient) -> None:
+    """A request has no Idempotency-Key: the answer is 400 with an example."""
     response = await client.http.post("/transactions", json=transfer(1, 2))
     assert "Idempotency-Key: " in refusal(response, 400, "idempotency-key-missing")
 
 
-async def test_a_malformed_key_is_shown(client: LedgerClient) -> None:
-    """The message repeats what arrived."""
+async def test_a_malformed_key_is_refused_and_quoted(client: LedgerClient) -> None:
+    """The Idempotency-Key is malformed: the answer is 400 and quotes it."""
     detail = refusal(await client.post(transfer(1, 2), key="two words"), 400, "idempotency-key-malformed")
     assert "'two words'" in detail
 
 
 async def test_a_replay_returns_the_original(each_client: LedgerClient, each_ledger_url: str) -> None:
-    """200 instead of 201, the same transaction, and nothing new in the books; quoted or not, it is one key."""
+    """A client repeats a request, with a quoted and a plain key: the second answer is 200 with the same transaction."""
     body = transfer(*await each_client.pair(), 7)
     first, second = await each_client.post(body, key='"once"'), await each_client.post(body, key="once")
     assert (first.status_code, second.status_code) == (201, 200)
@@ -144,7 +144,7 @@ async def test_a_replay_returns_the_original(each_client: LedgerClient, each_led
 
 
 async def test_a_key_with_another_payload_is_refused(each_client: LedgerClient) -> None:
-    """422, naming the key and the transaction it belongs to; the original stays as it is."""
+    """A key is used with another payload: the answer is 422 with key and transaction, and the original is kept."""
     left, right = await each_client.pair()
     first = (await each_client.post(transfer(left, right, 7), key="once")).json()
     detail = refusal(await each_client.post(transfer(left, right, 8), key="once"), 422, "idempotency-key-reused")
@@ -153,8 +153,8 @@ async def test_a_key_with_another_payload_is_refused(each_client: LedgerClient) 
     assert await each_client.balance(right) == 7
 
 
-async def test_a_refused_transaction_does_not_use_up_its_key(each_client: LedgerClient) -> None:
-    """Whoever mended the payload may send it under the same key."""
+async def test_a_refused_transaction_leaves_its_key_unused(each_client: LedgerClient) -> None:
+    """A transaction is refused: the client may post a corrected one with the same key."""
     left, right = await each_client.pair()
     refusal(await each_client.post(transfer(left, 4711), key="once"), 422, "unknown-posting-account")
     assert (await each_client.post(transfer(left, right), key="once")).status_code == 201
@@ -163,7 +163,7 @@ async def test_a_refused_transaction_does_not_use_up_its_key(each_client: Ledger
 async def test_many_identical_requests_at_once_make_one_transaction(
     each_client: LedgerClient, each_ledger_url: str
 ) -> None:
-    """One gets 201, the others 200, all of them the same transaction."""
+    """Twenty identical requests at once: one answer is 201, the others are 200, with one transaction."""
     body = transfer(*await each_client.pair(), 7)
     answers = await asyncio.gather(*(each_client.post(body, key="once") for _ in range(20)))
     assert sorted(answer.status_code for answer in answers) == [200] * 19 + [201]
@@ -172,10 +172,10 @@ async def test_many_identical_requests_at_once_make_one_transaction(
 
 
 @pytest.mark.parametrize(("ending", "status"), [("COMMIT", 200), ("ROLLBACK", 201)])
-async def test_a_request_waits_for_the_one_that_holds_its_key(
+async def test_a_request_waits_for_the_holder_of_its_key(
     client: LedgerClient, ledger_url: str, ending: str, status: int
 ) -> None:
-    """Frozen between insert and commit: the second gets the first's transaction, or its own if the first gives up."""
+    """Another session holds the key: the request waits, then gets its transaction or, after a rollback, a new one."""
     body = transfer(*await client.pair())
     holder = await asyncpg.connect(ledger_url)
     try:
@@ -196,8 +196,8 @@ async def test_a_request_waits_for_the_one_that_holds_its_key(
     assert (answer.json()["id"] == held) is (ending == "COMMIT")
 
 
-async def test_opposite_transfers_at_once_all_arrive(each_client: LedgerClient) -> None:
-    """No deadlock between posters of the same two accounts, no lost amount."""
+async def test_opposite_transfers_at_once_all_succeed(each_client: LedgerClient) -> None:
+    """Forty opposite transfers between two accounts at once: none deadlocks and no amount is lost."""
     left, right = await each_client.pair()
     there = [each_client.move(left, right, 3) for _ in range(20)]
     back = [each_client.move(right, left, 2) for _ in range(20)]

@@ -1,4 +1,4 @@
-"""The lifespan in a real application, driven as a server drives it: what is answered when, and what is left behind."""
+"""The lifespan in an application without a server: its answers before, during and after the migration."""
 
 import asyncio
 import logging
@@ -21,10 +21,10 @@ CREATE = 'op.execute("CREATE TABLE t (a int)")'
 STOPS = f'op.execute("{STOP}")'
 
 
-async def test_one_line_is_all_a_service_needs(
+async def test_one_line_adds_the_migration_to_a_service(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`FastAPI(lifespan=lifespan_with_migrations)`, and the settings come from the environment."""
+    """A service sets only the lifespan: settings come from the environment, the database is migrated, health passes."""
     monkeypatch.setenv("DATABASE_URL", database_url)
     monkeypatch.setenv("MIGRATION_ALEMBIC_CONFIG", str(tree(tmp_path, CREATE)))
     async with Served(service(lifespan_with_migrations)) as served:
@@ -36,8 +36,8 @@ async def test_one_line_is_all_a_service_needs(
     assert [row[0] for row in await fetch(database_url, "SELECT version_num FROM alembic_version")] == ["r1"]
 
 
-async def test_while_it_migrates_only_the_probes_answer(database_url: str, tmp_path: Path) -> None:
-    """The server is up; a route that takes every path does not swallow the probes."""
+async def test_only_probes_are_answered_during_the_migration(database_url: str, tmp_path: Path) -> None:
+    """During the migration the probes answer and every other route is 503, even with a route for all paths."""
     app = service(lifespan_with_migrations(settings=settings(database_url, tree(tmp_path, STOPS))))
     async with barrier(database_url) as reached, Served(app) as served:
         await reached()
@@ -51,8 +51,8 @@ async def test_while_it_migrates_only_the_probes_answer(database_url: str, tmp_p
 
 
 @pytest.mark.parametrize("mode", ["gate", "block"])
-async def test_what_follows_starts_on_a_verified_schema(database_url: str, tmp_path: Path, mode: str) -> None:
-    """Its state reaches the requests, and it is left at shutdown in the task that entered it."""
+async def test_the_next_lifespan_starts_on_a_verified_schema(database_url: str, tmp_path: Path, mode: str) -> None:
+    """The next lifespan starts after the migration, its state reaches requests, and one task enters and leaves it."""
     pool = Pool()
     values = settings(database_url, tree(tmp_path, CREATE), startup_mode=mode)
     async with Served(service(lifespan_with_migrations(settings=values).then(pool.lifespan))) as served:
@@ -63,8 +63,8 @@ async def test_what_follows_starts_on_a_verified_schema(database_url: str, tmp_p
     assert entered[2] is left[2]
 
 
-async def test_readiness_waits_for_what_follows(database_url: str, tmp_path: Path) -> None:
-    """A load balancer must not send requests to a gate that is still shut."""
+async def test_readiness_waits_for_the_next_lifespan(database_url: str, tmp_path: Path) -> None:
+    """The next lifespan has not started yet: `/health/ready` answers 503, because the gate is still closed."""
     pool = Pool()
     pool.may_start.clear()
     values = settings(database_url, tree(tmp_path, CREATE))
@@ -77,7 +77,7 @@ async def test_readiness_waits_for_what_follows(database_url: str, tmp_path: Pat
 
 
 async def test_a_failure_in_mode_gate_stays_visible(database_url: str, tmp_path: Path) -> None:
-    """With MIGRATION_ON_FAILURE=hold the process lives, unready, and what follows never starts."""
+    """With MIGRATION_ON_FAILURE=hold a failed instance stays up unready, and the next lifespan never starts."""
     pool = Pool()
     values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'))
     async with Served(service(lifespan_with_migrations(settings=values, then=pool.lifespan))) as served:
@@ -92,7 +92,7 @@ async def test_a_failure_in_mode_gate_stays_visible(database_url: str, tmp_path:
 
 
 async def test_a_failure_in_mode_block_fails_the_start(database_url: str, tmp_path: Path) -> None:
-    """The server gets the error itself."""
+    """A revision fails in mode `block`: the start raises that error to the server."""
     values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'), startup_mode="block", on_failure="exit")
     with pytest.raises(RevisionFailed, match="boom"):
         async with Served(service(lifespan_with_migrations(settings=values))):
@@ -103,7 +103,7 @@ BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
 
 
 def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A start that ends in mid-run with what the package has no name for."""
+    """Make the start raise `bug` in mid-run."""
 
     async def migrate_at_startup(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
         tracker.move(Phase.CHECKING)
@@ -115,10 +115,10 @@ def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)
 @pytest.mark.parametrize("mode", ["gate", "block"])
-async def test_a_bug_of_the_package_is_a_failure_too(
+async def test_an_unexpected_error_is_reported_as_a_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str, bug: BaseException
 ) -> None:
-    """It is shown and called what it is; the instance does not seem to migrate for ever, nor the service to blame."""
+    """The package raises an unexpected error: the instance is failed, the health names the error, and it is logged."""
     broken_by(bug, monkeypatch)
     values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode=mode)
     async with Served(service(lifespan_with_migrations(settings=values))) as served:
@@ -132,10 +132,10 @@ async def test_a_bug_of_the_package_is_a_failure_too(
     assert events == ["bug"]
 
 
-async def test_a_bug_of_the_package_fails_the_start_in_mode_block(
+async def test_an_unexpected_error_fails_the_start_in_mode_block(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """MIGRATION_ON_FAILURE=exit holds for it as for any failure."""
+    """With MIGRATION_ON_FAILURE=exit and mode `block` an unexpected error fails the start."""
     broken_by(KeyError("bug"), monkeypatch)
     values = settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode="block", on_failure="exit")
     with pytest.raises(MigrationError, match="unexpected: KeyError"):
@@ -143,8 +143,8 @@ async def test_a_bug_of_the_package_fails_the_start_in_mode_block(
             pytest.fail("it must not start")
 
 
-async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
-    """Neither lock nor version, and what follows was never entered."""
+async def test_a_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_path: Path) -> None:
+    """The server stops in mid-revision: no session, version or table is left, and the next lifespan never started."""
     pool = Pool()
     values = settings(database_url, tree(tmp_path, f"{CREATE}\n{STOPS}"))
     async with barrier(database_url) as reached:
@@ -157,8 +157,8 @@ async def test_shutdown_in_mid_run_leaves_nothing_behind(database_url: str, tmp_
     assert pool.notes == []
 
 
-async def test_metrics_pass_the_gate_and_do_not_outrun_it(database_url: str, tmp_path: Path) -> None:
-    """While it migrates they say so; ready is what serves, as in the health endpoints."""
+async def test_metrics_are_served_during_the_migration(database_url: str, tmp_path: Path) -> None:
+    """During the migration `/metrics` answers: the phase is `migrating`, the lock is held and ready is 0."""
     app = service(lifespan_with_migrations(settings=settings(database_url, tree(tmp_path, STOPS))))
     async with barrier(database_url) as reached, Served(app) as served:
         await reached()
@@ -169,8 +169,8 @@ async def test_metrics_pass_the_gate_and_do_not_outrun_it(database_url: str, tmp
         assert "migration_ready 0.0" in answer.text
 
 
-async def test_an_application_keeps_its_own_metrics() -> None:
-    """Its route was there first, and wins."""
+async def test_an_application_keeps_its_own_metrics_route() -> None:
+    """An application has its own `/metrics` route: the package does not replace it."""
     app = FastAPI(lifespan=lifespan_with_migrations(settings=MigrationSettings.load(strategy="off")))
     app.add_api_route("/metrics", lambda: "mine")
     async with Served(app) as served:
@@ -178,8 +178,8 @@ async def test_an_application_keeps_its_own_metrics() -> None:
         assert (await served.get("/metrics")).json() == "mine"
 
 
-async def test_without_the_client_there_are_no_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything else is as it is with it."""
+async def test_metrics_are_404_without_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    """prometheus_client is not installed: `/metrics` is 404 and the instance becomes ready."""
     monkeypatch.setitem(sys.modules, "prometheus_client", None)
     app = FastAPI(lifespan=lifespan_with_migrations(settings=MigrationSettings.load(strategy="off")))
     async with Served(app) as served:
@@ -188,8 +188,8 @@ async def test_without_the_client_there_are_no_metrics(monkeypatch: pytest.Monke
     assert answers == [404, 200]
 
 
-async def test_off_serves_without_a_database() -> None:
-    """MIGRATION_STRATEGY=off: nothing is checked, and it says so."""
+async def test_strategy_off_serves_without_a_database() -> None:
+    """With MIGRATION_STRATEGY=off an instance serves without a database, and its phase is `off`."""
     values = MigrationSettings.load(strategy="off")
     async with Served(service(lifespan_with_migrations(settings=values))) as served:
         await served.opened()
@@ -197,17 +197,17 @@ async def test_off_serves_without_a_database() -> None:
         assert (await served.get("/health/migrations")).json()["phase"] == "off"
 
 
-async def test_the_lifespan_is_a_value() -> None:
-    """`then` and settings make a new one; the one that everybody imports stays as it is."""
+async def test_then_returns_a_new_lifespan() -> None:
+    """`then` returns a new lifespan and leaves the imported one unchanged."""
     other = lifespan_with_migrations.then(Pool().lifespan)
     assert other is not lifespan_with_migrations
     assert vars(lifespan_with_migrations) == vars(MigrationLifespan())
 
 
-async def test_the_service_s_logging_is_untouched(
+async def test_the_service_s_logging_is_unchanged(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No logger is disabled, and a root without handlers stays so: only the package gets one of its own."""
+    """A start changes no logger of the service; only the package's logger gets a handler."""
     root, theirs, ours = (logging.getLogger(name) for name in (None, "theirs", "api.migrations"))
     theirs.setLevel(logging.WARNING)
     with monkeypatch.context() as patch:
@@ -219,14 +219,14 @@ async def test_the_service_s_logging_is_untouched(
             await served.opened()
         assert (root.handlers, theirs.handlers, theirs.level, theirs.disabled) == ([], [], logging.WARNING, False)
         assert (len(ours.handlers), ours.getEffectiveLevel()) == (1, logging.INFO)
-    ours.setLevel(ours.level)  # clears what the loggers remember of it
+    ours.setLevel(ours.level)  # clears the loggers' cache of levels
 
 
 @pytest.mark.parametrize("given", [False, True])
-async def test_a_misspelt_variable_is_warned_of_at_start(
+async def test_a_misspelt_variable_is_logged_once_at_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, given: bool
 ) -> None:
-    """Once, by its name; nothing is said where the settings are given in code."""
+    """A variable is misspelt: the start logs one warning with its name, or none if the settings are given in code."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIGRATION_STRATEGY", "off")
     monkeypatch.setenv("MIGRATION_STATEGY", "geh3im")

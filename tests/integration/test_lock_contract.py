@@ -1,4 +1,4 @@
-"""The lock contract, on each database."""
+"""The contract of the lock, on each database."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,36 +18,36 @@ RELEASE = "DO RELEASE_ALL_LOCKS()"
 
 
 def name_of(url: str) -> str:
-    """The database's name."""
+    """Return the database's name."""
     return urlsplit(url).path[1:]
 
 
 async def unlock_on_postgres(session: PostgresSession) -> None:
-    """As a revision might."""
+    """Release the lock behind the session's back, as a revision might."""
     await session._connection.execute(UNLOCK)
 
 
 async def release_on_mariadb(session: SqlSession) -> None:
-    """As a revision might."""
+    """Release the lock behind the session's back, as a revision might."""
     await session._connection.exec_driver_sql(RELEASE)
 
 
 class TestSessionLock(SessionLockContract):
-    """PostgreSQL's advisory lock."""
+    """The contract on PostgreSQL's advisory lock of a session."""
 
     @pytest.fixture
     def arena(self, server: Server, database_url: str) -> Iterator[Arena]:
-        """Two databases on one server."""
+        """Yield two databases on one server."""
         with server.database(f"{name_of(database_url)}_other") as other:
             yield Arena(database_url, other, unlock_on_postgres, f'op.execute("{UNLOCK}")')
 
 
 class TestTransactionLock(LockContract):
-    """The same behind a transaction pooler."""
+    """The contract on PostgreSQL's advisory lock of a transaction, behind a transaction pooler."""
 
     @pytest.fixture
     def arena(self, server: Server, database_url: str, pgbouncer: Callable[..., PgBouncer]) -> Iterator[Arena]:
-        """Two databases behind one pooler, which has a connection for each of the sessions."""
+        """Yield two databases behind one pooler that has a connection for each session."""
         pooler = pgbouncer(pool_size=15)
         name = name_of(database_url)
         with server.database(f"{name}_other"):
@@ -55,11 +55,11 @@ class TestTransactionLock(LockContract):
 
 
 class TestNamedLock(SessionLockContract):
-    """`GET_LOCK` on MariaDB and MySQL."""
+    """The contract on `GET_LOCK` of MariaDB and MySQL."""
 
     @pytest.fixture
     def arena(self, each_mysql_place: MariaDBPlace) -> Iterator[Arena]:
-        """Two databases on one server."""
+        """Yield two databases on one server."""
         place = each_mysql_place
         with place.server.database(f"{place.database}_other") as other:
             losing = f'op.execute("{RELEASE}")'
@@ -67,11 +67,11 @@ class TestNamedLock(SessionLockContract):
 
 
 class TestFileLock(SessionLockContract):
-    """`flock` beside SQLite."""
+    """The contract on `flock` of a file beside the SQLite database."""
 
     @pytest.fixture
     def arena(self, sqlite_place: SqlitePlace) -> Arena:
-        """Two files in one folder."""
+        """Return two files in one folder."""
         lock = sqlite_place.lock_file
 
         async def remove(session: SqlSession) -> None:
@@ -80,10 +80,10 @@ class TestFileLock(SessionLockContract):
         other = f"sqlite:///{sqlite_place.path.with_name('other.db')}"
         return Arena(sqlite_place.url, other, remove, f"from pathlib import Path; Path({str(lock)!r}).unlink()")
 
-    async def test_a_link_leads_to_the_same_lock(
+    async def test_a_link_to_the_database_uses_the_same_lock(
         self, sessions: Sessions, sqlite_place: SqlitePlace, tmp_path: Path
     ) -> None:
-        """Two instances may know one file by two names."""
+        """A second instance opens the database through a link: it cannot acquire the holder's lock."""
         link = tmp_path / "link.db"
         link.symlink_to(sqlite_place.path)
         await sessions.holder()

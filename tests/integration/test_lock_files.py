@@ -1,4 +1,4 @@
-"""The lock file beside a SQLite database: whose it is, who may lock it, and what becomes of one that cannot be."""
+"""The lock file beside a SQLite database: its owner and mode, which users can lock it, and files that cannot be one."""
 
 import asyncio
 import errno
@@ -22,7 +22,7 @@ from tests.support.places import nobody
 
 @pytest.fixture
 def database() -> Iterator[Path]:
-    """A database in a folder that is open to everybody, as a volume that an image's user shares with root."""
+    """Yield a database in a folder that every user can write to, such as a shared volume."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o777)
@@ -33,12 +33,12 @@ def database() -> Iterator[Path]:
 
 
 def file_lock(database: Path) -> FileLock:
-    """The lock beside it."""
+    """Return the lock beside the database."""
     return FileLock(database.with_suffix(".lock"), database, LockRetrySchedule(lambda _: Limits()), "one")
 
 
 def lockable(database: Path) -> bool:
-    """Whether who asks could lock it now."""
+    """Return whether the current user can lock the file now."""
     file = open_lock(database.with_suffix(".lock"), database)
     try:
         return locked(file, fcntl.LOCK_EX)
@@ -47,18 +47,18 @@ def lockable(database: Path) -> bool:
 
 
 def owner(path: Path) -> tuple[int, int]:
-    """User and group."""
+    """Return user and group of a file."""
     there = path.stat()
     return there.st_uid, there.st_gid
 
 
 def open_descriptors() -> set[str]:
-    """Of this process."""
+    """Return the open descriptors of this process."""
     return {file.name for file in Path("/proc/self/fd").iterdir() if file.is_symlink()}
 
 
-async def test_root_makes_it_for_whom_the_database_belongs_to(database: Path) -> None:
-    """So a command that root gives does not lock the service out."""
+async def test_root_creates_the_lock_file_for_the_database_s_owner(database: Path) -> None:
+    """Root creates the lock file: it belongs to the database's owner, who can lock it after root."""
     Account.unprivileged().own(database)
     lock = file_lock(database)
     assert await lock.try_lock()
@@ -70,8 +70,8 @@ async def test_root_makes_it_for_whom_the_database_belongs_to(database: Path) ->
     assert owner(database.with_suffix(".lock")) == owner(database)
 
 
-def test_it_has_the_mode_of_the_database(database: Path) -> None:
-    """Whatever the umask is."""
+def test_the_lock_file_has_the_mode_of_the_database(database: Path) -> None:
+    """The lock file gets the mode of the database, whatever the umask is."""
     before = os.umask(0o077)
     try:
         os.close(open_lock(database.with_suffix(".lock"), database))
@@ -80,22 +80,22 @@ def test_it_has_the_mode_of_the_database(database: Path) -> None:
     assert stat.S_IMODE(database.with_suffix(".lock").stat().st_mode) == 0o640
 
 
-def test_who_may_only_read_it_can_lock_it(database: Path) -> None:
-    """As one that root made before it gave them away."""
+def test_a_user_who_may_only_read_the_lock_file_can_lock_it(database: Path) -> None:
+    """A user may only read the lock file: that user can still lock it."""
     database.with_suffix(".lock").touch(0o444)
     with nobody():
         assert lockable(database)
 
 
-def test_who_may_not_read_it_is_told_what_to_do(database: Path) -> None:
-    """Not that the folder cannot be written, which it can."""
+def test_an_unreadable_lock_file_is_refused_with_the_remedy(database: Path) -> None:
+    """A user may not read the lock file: the error says to give it the database's owner and mode."""
     database.with_suffix(".lock").touch(0o000)
     with nobody(), pytest.raises(PrivilegeMissing, match=r"give it the owner and the mode of shop\.db"):
         lockable(database)
 
 
-async def test_nobody_is_named_who_has_given_it_back(database: Path) -> None:
-    """The next holder may not be able to write down a name of its own."""
+async def test_a_released_lock_file_names_no_holder(database: Path) -> None:
+    """A holder releases the lock and another process locks the file without a name: the holder is `unknown`."""
     lock = file_lock(database)
     assert await lock.try_lock()
     await lock.unlock()
@@ -110,7 +110,7 @@ async def test_nobody_is_named_who_has_given_it_back(database: Path) -> None:
 async def test_a_file_that_cannot_be_locked_is_closed(
     database: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
-    """However often it is tried; and a file system without locks is no trouble that passes."""
+    """`flock` fails: the attempt closes the file, and a file system without locks is a wrong setting."""
 
     def refuse(*_: int) -> None:
         raise OSError(number, os.strerror(number))
@@ -135,8 +135,8 @@ OTHERS: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("put", OTHERS.values(), ids=OTHERS)
-def test_what_is_no_lock_file_is_refused(database: Path, put: Callable[[Path], object]) -> None:
-    """At once, with its path and what to do; it is neither emptied nor written, and nothing waits for it."""
+def test_a_path_that_is_no_lock_file_is_refused(database: Path, put: Callable[[Path], object]) -> None:
+    """Another file, a folder, a pipe or a link has the lock file's name: it is refused at once and not changed."""
     database.write_text("a database")
     path = database.with_suffix(".lock")
     put(path)
@@ -152,8 +152,8 @@ def test_what_is_no_lock_file_is_refused(database: Path, put: Callable[[Path], o
 @pytest.mark.parametrize(
     "content", [b"", b"{}", b"\0\0\0", b'{"instance": "one", "pid": 1, "since": 1.5}', b'{"instance": "o']
 )
-async def test_what_a_holder_left_is_taken_over(database: Path, content: bytes) -> None:
-    """Also where its host went down in the middle of a word."""
+async def test_a_lock_file_of_an_earlier_holder_is_reused(database: Path, content: bytes) -> None:
+    """An earlier holder left the lock file, perhaps half written: the next one acquires the lock."""
     database.with_suffix(".lock").write_bytes(content)
     lock = file_lock(database)
     assert await lock.try_lock()

@@ -1,4 +1,4 @@
-"""The database's lock is held outside the election: instances that wait look at it, and do not ask for the hold."""
+"""Another process holds the database's lock outside the election: waiters read it and do not try to be elected."""
 
 import asyncio
 from pathlib import Path
@@ -18,7 +18,7 @@ PAIRS = ["kubernetes-postgresql", "redis-postgresql", "redis-mariadb", "redis-sq
 
 
 def elected(referee: Referee, place: Place, ini: Path, instance: str) -> Assembly:
-    """An instance that is elected, and looks often."""
+    """Return an instance that is elected and polls often."""
     settings = {
         name.removeprefix("MIGRATION_").lower(): value
         for name, value in referee.settings.items()
@@ -28,10 +28,10 @@ def elected(referee: Referee, place: Place, ini: Path, instance: str) -> Assembl
 
 
 @pytest.mark.parametrize("referee_and_place", PAIRS, indirect=True)
-async def test_a_fleet_leaves_the_hold_alone(
+async def test_waiters_do_not_elect_while_the_database_lock_is_held(
     referee_and_place: tuple[Referee, Place], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Eight instances look five times each and write nothing to what elects; once the lock is free, one migrates."""
+    """Eight waiters poll five times each and write nothing to the elector; once the lock is free, one migrates."""
     referee, place = referee_and_place
     if isinstance(referee, LeaseReferee):
         monkeypatch.setenv("KUBECONFIG", str(referee.api.kubeconfig))
@@ -63,10 +63,10 @@ async def test_a_fleet_leaves_the_hold_alone(
     assert referee.leader() == ""
 
 
-async def test_a_refusal_that_lasts_ends_a_waiter(
+async def test_a_waiter_without_the_right_to_read_the_lease_fails(
     kubernetes_referee: LeaseReferee, postgresql_place: PostgresPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may not read the Lease: it does not wait for the lock to learn that, and names the missing right."""
+    """A waiter may not read the Lease: it fails and names the missing right before the lock is free."""
     api = kubernetes_referee.api
     monkeypatch.setenv("KUBECONFIG", str(api.kubeconfig))
     ini = tree(tmp_path, CREATE)

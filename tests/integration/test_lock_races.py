@@ -1,4 +1,4 @@
-"""Everybody else who has a hand in the lock: strangers, cancellation, exceptions, and a role's isolation level."""
+"""The lock against other sessions, cancellations, exceptions, and the isolation level of a role."""
 
 import asyncio
 import logging
@@ -32,13 +32,13 @@ TRIES, AT_ONCE, SEED = 1_500, 10, 4242
 
 
 async def assert_nothing_left(url: str) -> None:
-    """Neither a lock nor a session; both end a moment after their connection."""
+    """Assert that, within a moment, no session and no lock is left."""
     await eventually(url, NO_SESSION, "every session gone")
     await eventually(url, NO_LOCK, "no lock left")
 
 
-async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> None:
-    """Another session's unlock says false, and the holder goes on to the end, its hold checked for each revision."""
+async def test_another_session_cannot_release_the_lock(database_url: str, tmp_path: Path) -> None:
+    """Another session calls each unlock function: it gets false, and the lock holder finishes both revisions."""
     session = assembled(database_url, tree(tmp_path, STOPS, 'op.execute("CREATE TABLE v (a int)")')).session()
     await session.open()
     assert await session.try_lock()
@@ -57,8 +57,8 @@ async def test_a_stranger_frees_nothing(database_url: str, tmp_path: Path) -> No
     assert [tuple(row) for row in rows] == [("r1", "applied"), ("r2", "applied")]
 
 
-async def one_try(session: OperatorSession, seconds: float) -> str:
-    """Connect and take the lock, cancelled after so many seconds; whatever happened, close. Returns how it ended."""
+async def attempt_lock(session: OperatorSession, seconds: float) -> str:
+    """Connect and try the lock, cancelled after `seconds`; close the session, and return the outcome."""
     try:
         async with asyncio.timeout(seconds):
             await session.open()
@@ -69,9 +69,9 @@ async def one_try(session: OperatorSession, seconds: float) -> str:
         await session.close()
 
 
-async def test_cancelling_races_the_grant(database_url: str, tmp_path: Path) -> None:
-    """1,500 tries cancelled at any moment, while connecting, asking or preparing: no lock or session is stranded."""
-    # a lock each, so that every try is granted unless it is cancelled first
+async def test_a_cancelled_attempt_leaves_no_lock_or_session(database_url: str, tmp_path: Path) -> None:
+    """1,500 attempts are cancelled while they connect or acquire the lock: no lock and no session is left."""
+    # one lock for each instance, so that every attempt acquires it unless it is cancelled first
     ini = tree(tmp_path, "pass")
     fleet = [assembled(database_url, ini, lock_name=f"lock-{number}") for number in range(AT_ONCE)]
     chance, ended = random.Random(SEED), {"granted": 0, "refused": 0, "cancelled": 0}
@@ -80,9 +80,9 @@ async def test_cancelling_races_the_grant(database_url: str, tmp_path: Path) -> 
     async def worker(assembly: Assembly) -> None:
         takes = 0.1
         for _ in range(TRIES // AT_ONCE):
-            end = await one_try(assembly.session(), chance.uniform(0, takes))
+            end = await attempt_lock(assembly.session(), chance.uniform(0, takes))
             ended[end] += 1
-            # about half of them are granted, however fast the machine is
+            # keeps about half of the attempts successful on any machine
             takes *= 1.1 if end == "cancelled" else 0.9
 
     await asyncio.gather(*map(worker, fleet))
@@ -120,8 +120,8 @@ RAISES = {
 
 
 @pytest.mark.parametrize(("env", "body"), RAISES.values(), ids=RAISES)
-async def test_whatever_raises_leaves_no_lock(database_url: str, tmp_path: Path, env: str, body: str) -> None:
-    """The instance fails with an error of the package, and neither lock nor session nor version is there after it."""
+async def test_an_exception_in_any_place_leaves_no_lock(database_url: str, tmp_path: Path, env: str, body: str) -> None:
+    """env.py, a revision, a statement or COMMIT raises: the instance fails, and no lock or session is left."""
     assembly = assembled(database_url, tree(tmp_path, body, env=env))
     with pytest.raises(MigrationError) as raised:
         await assembly.coordinator().become_ready()
@@ -132,7 +132,7 @@ async def test_whatever_raises_leaves_no_lock(database_url: str, tmp_path: Path,
 
 @pytest.fixture(params=["read committed", "repeatable read", "serializable"])
 def isolated_url(server: Server, database_url: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The database as a role whose every transaction has this isolation level, unless it says otherwise."""
+    """Yield the URL of a role with each default isolation level in turn."""
     name = urlsplit(database_url).path[1:]
     server.execute(f"CREATE ROLE {name} LOGIN SUPERUSER PASSWORD 'p'")
     server.execute(f"ALTER ROLE {name} SET default_transaction_isolation = '{request.param}'")
@@ -141,11 +141,10 @@ def isolated_url(server: Server, database_url: str, request: pytest.FixtureReque
     server.execute(f"DROP ROLE {name}")
 
 
-async def test_what_is_read_after_the_wait_is_fresh(isolated_url: str, database_url: str, tmp_path: Path) -> None:
-    """Whatever isolation the role has, those who waited see the end of the other's run, and run nothing again.
-
-    Meanwhile none of them stands in a lock's queue or holds a snapshot.
-    """
+async def test_waiters_read_the_new_schema_at_any_isolation_level(
+    isolated_url: str, database_url: str, tmp_path: Path
+) -> None:
+    """At any isolation level waiters queue for no lock, hold no snapshot, and find head once the holder is done."""
     ini = tree(tmp_path, STOPS, 'op.execute("CREATE TABLE v (a int)")')
     fleet = [assembled(isolated_url, ini, f"w{number}", poll_seconds=0.05) for number in range(4)]
     waiting = f"{OURS} AND application_name LIKE '%:waiting:%'"

@@ -1,4 +1,4 @@
-"""A connection lost twice in one revision, where the database is not PostgreSQL; and how the failure is recorded."""
+"""A revision that loses its connection twice on another database than PostgreSQL, and the record of that failure."""
 
 import asyncio
 from pathlib import Path
@@ -17,8 +17,10 @@ op.get_bind().execute(sa.text("INSERT INTO marks VALUES (:text)"), {"text": "x" 
 
 
 @pytest.mark.parametrize("body", ['op.execute("KILL CONNECTION_ID()")', LARGE], ids=["kill", "max_allowed_packet"])
-async def test_it_has_failed_after_the_second_time(mariadb_place: MariaDBPlace, tmp_path: Path, body: str) -> None:
-    """Rows alone are rolled back each time; the message names the revision and what usually is the cause."""
+async def test_a_revision_fails_after_it_lost_its_connection_twice(
+    mariadb_place: MariaDBPlace, tmp_path: Path, body: str
+) -> None:
+    """A revision loses its connection twice: both attempts are rolled back, and the error names the usual cause."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + body)
     coordinator = assembled(mariadb_place.url, ini, strategy="advisory_lock").coordinator()
     with pytest.raises(RevisionFailed, match=r"revision r2, Do r2 failed: .*lost twice .*max_allowed_packet"):
@@ -30,10 +32,10 @@ async def test_it_has_failed_after_the_second_time(mariadb_place: MariaDBPlace, 
 
 @pytest.mark.parametrize("place", ["postgresql", "mariadb", "sqlite"], indirect=True)
 @pytest.mark.parametrize(("age_seconds", "outcome"), [(60, "failed"), (-5, "interrupted")], ids=["its own", "older"])
-async def test_the_next_holder_may_have_closed_the_attempt(
+async def test_an_attempt_that_the_next_holder_closed_is_still_failed(
     place: Place, tmp_path: Path, age_seconds: float, outcome: str
 ) -> None:
-    """The lock ended with the connection; the attempt is failed all the same, but not one of an earlier process."""
+    """The next lock holder closed the attempt: its own process records it as failed, a later process does not."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
     await run_request(place, ini)
     place.rows(f"UPDATE {HISTORY} SET outcome = 'interrupted' WHERE revision = 'r2'")

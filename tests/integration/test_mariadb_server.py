@@ -1,4 +1,4 @@
-"""The MariaDB under the tests is what the tests take it for."""
+"""The MariaDB server of the tests behaves as the other tests assume."""
 
 from collections.abc import Iterator
 
@@ -11,13 +11,13 @@ from tests.support.mariadb import PASSWORD, USER, MariaDB, MariaDBError, running
 
 @pytest.fixture(scope="module")
 def own() -> Iterator[MariaDB]:
-    """A server that may be killed."""
+    """Yield a server that may be killed."""
     with running_mariadb() as server:
         yield server
 
 
 async def answer(server: MariaDB, database: str, *, password: str = PASSWORD) -> tuple[object, ...]:
-    """Who one is over TCP, and where."""
+    """Connect over TCP; return database, character set and port."""
     where = {"host": "127.0.0.1", "port": server.port, "database": database}
     connection = await asyncmy.connect(**where, user=USER, password=password)
     try:
@@ -29,8 +29,8 @@ async def answer(server: MariaDB, database: str, *, password: str = PASSWORD) ->
         await connection.ensure_closed()
 
 
-async def test_a_database_is_empty_and_takes_every_character(mariadb: MariaDB, mariadb_url: str) -> None:
-    """Reached over TCP by an account that needs its password."""
+async def test_a_new_database_is_empty_and_uses_utf8mb4(mariadb: MariaDB, mariadb_url: str) -> None:
+    """A new database has no table and the character set utf8mb4, and a wrong password is refused."""
     name = mariadb_url.rpartition("/")[2]
     assert await answer(mariadb, name) == (name, "utf8mb4", mariadb.port)
     assert mariadb.query("SHOW TABLES", database=name) == []
@@ -39,8 +39,8 @@ async def test_a_database_is_empty_and_takes_every_character(mariadb: MariaDB, m
 
 
 @pytest.mark.parametrize("end", ["stop", "kill"])
-def test_what_was_committed_outlives_the_server(own: MariaDB, end: str) -> None:
-    """On the same port, whether it was shut down or crashed."""
+def test_committed_rows_survive_a_restart(own: MariaDB, end: str) -> None:
+    """The server is stopped or killed and started again: the port is the same and the committed row is kept."""
     with own.database("kept"):
         own.query("CREATE TABLE t (n INT); INSERT INTO t VALUES (7)", database="kept")
         before = own.pid

@@ -1,4 +1,4 @@
-"""What real servers say about values that do not fit, and what is shown of it: the cause, and never the value."""
+"""Errors of real servers about wrong values: the package shows the cause and never the value."""
 
 import uuid
 from collections.abc import AsyncIterator
@@ -53,7 +53,7 @@ POSTGRESQL = {
     f"SELECT '{SECRET}\n{SECRET}": '42601): unterminated quoted string at or near "…"',
     f"SELECT 1 {SECRET} {SECRET}": '42601): syntax error at or near "…"',
 }
-"""Statements, and what is shown behind `SQLSTATE`."""
+"""Statements, and the text that is shown after `SQLSTATE`."""
 
 ARGUMENTS: list[tuple[str, Any, str]] = [
     ("text", NUMBER, "expected str, got int"),
@@ -91,7 +91,7 @@ NARROW = """
 
 @pytest.fixture
 async def postgresql(database_url: str) -> AsyncIterator[AsyncConnection]:
-    """As a revision has it: SQLAlchemy over asyncpg, here in autocommit."""
+    """Yield SQLAlchemy's connection over asyncpg, like that of a revision but in autocommit."""
     raw = await asyncpg.connect(database_url, statement_cache_size=0)
     await raw.execute("CREATE SEQUENCE counter MAXVALUE 5")
     await raw.execute(
@@ -103,38 +103,38 @@ async def postgresql(database_url: str) -> AsyncIterator[AsyncConnection]:
     await raw.close()
 
 
-async def said(connection: AsyncConnection, sql: str, *arguments: Any) -> str:
-    """What is shown of the server's answer to a statement that must fail."""
+async def shown_error(connection: AsyncConnection, sql: str, *arguments: Any) -> str:
+    """Run a statement that must fail, and return the text that the package shows."""
     with pytest.raises(DBAPIError) as raised:
         await connection.exec_driver_sql(sql, tuple(arguments) or None)
     return describe(raised.value)
 
 
-async def test_postgresql_says_why(postgresql: AsyncConnection) -> None:
-    """Each cause is shown behind its SQLSTATE, and no value of any of the statements."""
-    shown = {sql: await said(postgresql, sql) for sql in POSTGRESQL}
+async def test_a_postgresql_error_is_shown_without_values(postgresql: AsyncConnection) -> None:
+    """PostgreSQL refuses each statement: the text has SQLSTATE and cause, on one line and without a value."""
+    shown = {sql: await shown_error(postgresql, sql) for sql in POSTGRESQL}
     assert {sql: text for sql, text in shown.items() if f"(SQLSTATE {POSTGRESQL[sql]}" not in text} == {}
     assert [text for text in shown.values() if SECRET[:4] in text or str(NUMBER) in text or "\n" in text] == []
 
 
-async def test_asyncpg_says_why(postgresql: AsyncConnection) -> None:
-    """An argument that cannot be encoded never reaches the server; which one it is, and of which type, is shown."""
-    shown = [(kind, await said(postgresql, f"SELECT $1::{kind}", value)) for kind, value, _ in ARGUMENTS]
+async def test_an_asyncpg_argument_error_is_shown_without_values(postgresql: AsyncConnection) -> None:
+    """Asyncpg cannot encode an argument: the text has its number and the cause, and not the value."""
+    shown = [(kind, await shown_error(postgresql, f"SELECT $1::{kind}", value)) for kind, value, _ in ARGUMENTS]
     expected = [(kind, f"DataError (SQLSTATE 22000): query argument $1: {why}") for kind, _, why in ARGUMENTS]
     assert shown == expected
     assert not any(SECRET in text or str(NUMBER) in text for _, text in shown)
 
 
-async def test_an_argument_of_many_is_counted(postgresql: AsyncConnection) -> None:
-    """In `executemany` the row is named too."""
+async def test_an_executemany_error_names_the_row(postgresql: AsyncConnection) -> None:
+    """One row of an `executemany` has a wrong argument: the text names argument and row."""
     rows = [(uuid.uuid4(),), (SECRET,)]
     with pytest.raises(DBAPIError) as raised:
         await postgresql.exec_driver_sql("SELECT $1::uuid", rows)
     assert 'query argument $1 in element #1: invalid UUID "…": …' in describe(raised.value)
 
 
-async def test_mysql_says_why(each_mysql_place: MariaDBPlace) -> None:
-    """Names of columns and keys stay, on MariaDB as on MySQL."""
+async def test_a_mysql_error_is_shown_without_values(each_mysql_place: MariaDBPlace) -> None:
+    """MariaDB or MySQL refuses each statement: the text has error number, column and cause, and no value."""
     url = DatabaseURL.parse(each_mysql_place.url)
     arguments = url.connect_args()
     engine = create_async_engine(url.sqlalchemy(), connect_args=arguments, isolation_level="AUTOCOMMIT")
@@ -142,7 +142,7 @@ async def test_mysql_says_why(each_mysql_place: MariaDBPlace) -> None:
     async with engine.connect() as connection:
         await connection.execute(sa.text(NARROW))
         for sql in MYSQL:
-            shown[sql] = await said(connection, sql)
+            shown[sql] = await shown_error(connection, sql)
     await engine.dispose()
     assert {sql: text for sql, text in shown.items() if f"({MYSQL[sql]}" not in text} == {}
     assert [text for text in shown.values() if SECRET in text or str(NUMBER) in text] == []

@@ -1,4 +1,4 @@
-"""A strategy or a database whose client is not installed: one line that says what to install."""
+"""A strategy or a database whose client is not installed: one line names the package to install."""
 
 import subprocess
 import sys
@@ -43,14 +43,14 @@ PACKAGES = pytest.mark.parametrize(
 
 
 def hidden(package: str, **settings: str) -> "subprocess.CompletedProcess[str]":
-    """An upgrade where a package is not installed."""
+    """Run `upgrade` in a process that cannot import `package`."""
     command = [sys.executable, "-c", WITHOUT.format(package=package)]
     return subprocess.run(command, cwd=PROJECT, env=settings, capture_output=True, text=True, timeout=FOREVER_SECONDS)
 
 
 @PACKAGES
 def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url: str, strategy: str) -> None:
-    """Before anything is connected to: the package, the extra that has it, and a code of wrong settings."""
+    """A client is not installed: `upgrade` exits with 2 before it connects, and names the package and the extra."""
     settings = {
         "DATABASE_URL": url,
         "MIGRATION_STRATEGY": strategy,
@@ -67,16 +67,16 @@ def test_a_missing_client_is_named(tmp_path: Path, package: str, extra: str, url
     assert "Traceback" not in done.stderr
 
 
-def test_a_system_without_file_locks_cannot_have_sqlite() -> None:
-    """As Windows; it is said before anything is opened."""
+def test_sqlite_is_refused_on_a_system_without_file_locks() -> None:
+    """The operating system has no `fcntl`, such as Windows: a SQLite URL is refused in one line."""
     done = hidden("fcntl", DATABASE_URL="sqlite:////nowhere/none.db", MIGRATION_STRATEGY="advisory_lock")
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
     assert "a lock that this operating system does not have" in line
 
 
-def test_sqlite_has_no_schemas() -> None:
-    """Its file would have to be attached under that name."""
+def test_a_schema_setting_is_refused_on_sqlite() -> None:
+    """A version table schema is set for SQLite: `upgrade` exits with 2 and says to unset it."""
     done = hidden(
         "none",
         DATABASE_URL="sqlite:////nowhere/none.db",
@@ -85,12 +85,12 @@ def test_sqlite_has_no_schemas() -> None:
     )
     assert done.returncode == 2, done.stderr
     [line] = done.stderr.splitlines()
-    assert "leave MIGRATION_VERSION_TABLE_SCHEMA unset" in line
+    assert "unset MIGRATION_VERSION_TABLE_SCHEMA" in line
 
 
 @pytest.mark.parametrize("package", ["_sqlite3", "fcntl"])
 def test_a_postgresql_service_needs_nothing_of_sqlite(package: str) -> None:
-    """It gets as far as asking the server, and the service can be imported."""
+    """Python has no sqlite3 or fcntl: a PostgreSQL `upgrade` tries to connect and the service can be imported."""
     settings = {
         "DATABASE_URL": "postgresql://nobody@127.0.0.1:9/none",
         "MIGRATION_WAIT_SECONDS": f"{scaled(0.5):g}",

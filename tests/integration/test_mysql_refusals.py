@@ -1,7 +1,6 @@
-"""What MariaDB and MySQL answer instead of letting a migration through, each asked for in earnest.
+"""Real refusals by MariaDB and MySQL: a refused login ends the start, a server that is closed for now is retried.
 
-A login that is refused ends the start at once; a server that takes nobody in for now is waited for. Either way the
-exit code is 5, so that a Job tries again.
+Either way the exit code is 5, so that a Job retries.
 """
 
 import asyncio
@@ -25,13 +24,13 @@ MARIADB, MYSQL = "mariadb", "mysql"
 
 
 def instance(url: str, ini: Path, **settings: float) -> Assembly:
-    """An instance that looks often."""
+    """Return an instance that polls often."""
     return assembled(url, ini, "one", strategy="advisory_lock", poll_seconds=0.1, **settings)
 
 
 @contextmanager
 def account(place: MariaDBPlace, option: str) -> Iterator[str]:
-    """The URL of an account that may do everything in the place, were it not for the option."""
+    """Yield the URL of an account that has every right in the database and this account option."""
     place.server.query(f"CREATE USER guest IDENTIFIED BY 'pw'; GRANT ALL ON `{place.database}`.* TO guest")
     try:
         place.server.query(f"ALTER USER guest {option}")
@@ -42,7 +41,7 @@ def account(place: MariaDBPlace, option: str) -> Iterator[str]:
 
 @contextmanager
 def globally(server: MariaDB, variable: str) -> Iterator[None]:
-    """With the server's variable on."""
+    """Set a global variable of the server to 1 while the block runs."""
     server.query(f"SET GLOBAL {variable} = 1")
     try:
         yield
@@ -51,7 +50,7 @@ def globally(server: MariaDB, variable: str) -> Iterator[None]:
 
 
 async def refusal(url: str, ini: Path, kind: type[MigrationError]) -> str:
-    """What a start is refused with, which happens once and names neither user nor host."""
+    """Assert that a start is refused at once, without user and host in the message; return the message."""
     with pytest.raises(kind) as raised:
         await asyncio.wait_for(instance(url, ini).coordinator().become_ready(), FOREVER_SECONDS)
     message = str(raised.value)
@@ -74,10 +73,10 @@ async def refusal(url: str, ini: Path, kind: type[MigrationError]) -> str:
     ],
     indirect=["each_mysql"],
 )
-async def test_an_account_is_refused_with_its_cause(
+async def test_a_refused_account_is_reported_with_number_and_remedy(
     each_mysql_place: MariaDBPlace, tmp_path: Path, option: str, number: int, remedy: str
 ) -> None:
-    """The message has the server's number and what to do about it; the exit code is that of a refused login."""
+    """The server refuses the account: the error has the server's number and the remedy, and the exit code is 5."""
     with account(each_mysql_place, option) as url:
         message = await refusal(url, tree(tmp_path, GROUND), AccessRefused)
     assert f"error {number} while connecting: " in message
@@ -86,8 +85,8 @@ async def test_an_account_is_refused_with_its_cause(
     assert not each_mysql_place.has(HISTORY)
 
 
-async def test_an_account_that_failed_to_log_in_too_often(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """MySQL blocks it for days, and the right password does not help any more."""
+async def test_a_blocked_account_is_reported(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """MySQL has blocked the account after failed logins: the error says so, even with the right password."""
     ini = tree(tmp_path, GROUND)
     with account(mysql_place, "FAILED_LOGIN_ATTEMPTS 1 PASSWORD_LOCK_TIME 2") as url:
         for each in (url.replace(":pw@", ":wrong@"), url):
@@ -95,16 +94,18 @@ async def test_an_account_that_failed_to_log_in_too_often(mysql_place: MariaDBPl
             assert "error 3955 while connecting: the account is blocked after failed logins" in message
 
 
-async def test_a_database_that_does_not_exist(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """To an account that may use every database, the server says so."""
+async def test_a_database_that_does_not_exist_is_reported(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """An account with rights on every database names one that does not exist: the error 1049 says so."""
     with account(each_mysql_place, "ACCOUNT UNLOCK") as url:
         each_mysql_place.server.query("GRANT SELECT ON *.* TO guest")
         message = await refusal(url.rpartition("/")[0] + "/nowhere", tree(tmp_path, GROUND), AccessRefused)
     assert "error 1049 while connecting: the database in the URL does not exist" in message
 
 
-async def test_a_server_that_requires_tls(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """The parameter that the message names is enough to be let in."""
+async def test_a_server_that_requires_tls_is_reported_with_the_parameter(
+    mysql_place: MariaDBPlace, tmp_path: Path
+) -> None:
+    """The server requires TLS: the error names the URL parameter, and with it the instance migrates."""
     ini = tree(tmp_path, GROUND)
     with globally(mysql_place.server, "require_secure_transport"):
         message = await refusal(mysql_place.url, ini, AccessRefused)
@@ -123,7 +124,7 @@ CLOSED = [
 
 
 @pytest.mark.parametrize(("each_mysql", "variable", "number", "remedy"), CLOSED, indirect=["each_mysql"])
-async def test_a_server_that_takes_nothing_for_now_is_waited_for(
+async def test_an_instance_waits_for_a_closed_server(
     each_mysql_place: MariaDBPlace,
     tmp_path: Path,
     caplog: pytest.LogCaptureFixture,
@@ -131,7 +132,7 @@ async def test_a_server_that_takes_nothing_for_now_is_waited_for(
     number: int,
     remedy: str,
 ) -> None:
-    """It says why meanwhile, announces no run, and migrates once the server is open again."""
+    """The server is offline or read-only for now: the instance says why, starts no run, and migrates later."""
     await instance(each_mysql_place.url, tree(tmp_path, GROUND)).coordinator().become_ready()
     caplog.set_level("INFO")
     caplog.clear()
@@ -151,8 +152,8 @@ async def test_a_server_that_takes_nothing_for_now_is_waited_for(
     assert each_mysql_place.rows(f"SELECT outcome FROM {HISTORY}") == [["applied"], ["applied"]]
 
 
-async def test_a_server_that_stays_closed_is_given_up(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """At the end of the wait budget, with a code that lets a Job try again."""
+async def test_an_instance_times_out_on_a_closed_server(mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The server stays offline: the instance times out after MIGRATION_WAIT_SECONDS with exit code 5."""
     with globally(mysql_place.server, "offline_mode"), pytest.raises(DatabaseUnreachable, match="error 3032") as raised:
         stays = instance(mysql_place.url, tree(tmp_path, GROUND), wait_seconds=scaled(1), run_seconds=scaled(1))
         await stays.coordinator().become_ready()
@@ -168,10 +169,10 @@ async def test_a_server_that_stays_closed_is_given_up(mysql_place: MariaDBPlace,
     ],
     indirect=["each_mysql"],
 )
-async def test_what_a_setting_makes_read_only_is_refused(
+async def test_a_read_only_setting_is_refused_at_once(
     each_mysql_place: MariaDBPlace, tmp_path: Path, number: int, read_only: str, writable: str
 ) -> None:
-    """No failover ends that, so the start does not wait."""
+    """A setting makes every transaction read-only, which no failover ends: the start is refused without a retry."""
     name = each_mysql_place.database
     each_mysql_place.server.query(read_only.format(name))
     try:

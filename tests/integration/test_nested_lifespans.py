@@ -1,4 +1,4 @@
-"""Lifespans of included routers and around ours, in applications driven as a server drives them."""
+"""Lifespans of included routers and wrappers of the package's lifespan, in applications without a server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -24,13 +24,13 @@ NOTED = f"{__name__}.Notes.lifespan.<locals>.noted"
 
 
 class Notes:
-    """Lifespans that note when they are entered and left."""
+    """Lifespans that record when they are entered and left."""
 
     def __init__(self) -> None:
         self.said: list[str] = []
 
     def lifespan(self, name: str) -> Any:
-        """Its state has its name, and says who was the last to set `last`."""
+        """Return a lifespan that yields its name as state, also under the key `last`."""
 
         @asynccontextmanager
         async def noted(app: FastAPI) -> AsyncIterator[dict[str, str]]:
@@ -42,7 +42,7 @@ class Notes:
 
 
 def application(notes: Notes, values: MigrationSettings) -> FastAPI:
-    """An application with a lifespan; routers: one inside another, both with one; one with a handler; a plain one."""
+    """Return an application with nested routers that have lifespans, one with a handler, and a plain one."""
     inner = APIRouter(lifespan=notes.lifespan("inner"))
     outer = APIRouter(lifespan=notes.lifespan("outer"))
     outer.include_router(inner)
@@ -54,8 +54,8 @@ def application(notes: Notes, values: MigrationSettings) -> FastAPI:
 
 
 @MODES
-async def test_they_start_again_with_each_start(mode: str) -> None:
-    """In FastAPI's order, within the application's own, and each once for a start; the outermost state wins."""
+async def test_router_lifespans_start_once_with_each_start(mode: str) -> None:
+    """At each start router lifespans are entered once in FastAPI's order, and the outermost state wins."""
     notes = Notes()
     app = application(notes, OFF.model_copy(update={"startup_mode": mode}))
     for _ in range(2):
@@ -69,8 +69,8 @@ async def test_they_start_again_with_each_start(mode: str) -> None:
 
 
 @MODES
-async def test_they_never_start_where_the_start_fails(tmp_path: Path, mode: str) -> None:
-    """The instance is held unready, and none of them finds the old schema."""
+async def test_router_lifespans_never_start_after_a_failure(tmp_path: Path, mode: str) -> None:
+    """The start fails: the instance stays up unready, and no router lifespan is entered."""
     notes = Notes()
     app = application(notes, settings("sqlite:////nowhere.db", tmp_path / "none.ini", startup_mode=mode))
     async with Served(app) as served:
@@ -81,18 +81,18 @@ async def test_they_never_start_where_the_start_fails(tmp_path: Path, mode: str)
 
 
 class Instrument:
-    """What a library puts around a lifespan."""
+    """A wrapper that a library puts around a lifespan."""
 
     def __init__(self, within: Lifespan) -> None:
         self.within = within
 
     def __call__(self, app: Any) -> Any:
-        """The lifespan's context."""
+        """Return the lifespan's context."""
         return self.within(app)
 
 
-def test_what_cannot_be_deferred_is_named() -> None:
-    """Callables of every kind; a router without a lifespan, and what FastAPI puts inside ours, is not among them."""
+def test_wrappers_of_the_lifespan_are_named() -> None:
+    """Callables of each kind wrap the lifespan: each is named, and FastAPI's own merge of lifespans is not."""
     notes, ours = Notes(), lifespan_with_migrations
     merged = FastAPI(lifespan=ours)
     merged.include_router(APIRouter(lifespan=notes.lifespan("router")))
@@ -103,8 +103,8 @@ def test_what_cannot_be_deferred_is_named() -> None:
     assert wrappers(notes.lifespan("by hand"), ours) == [NOTED]
 
 
-def test_ours_on_a_router_starts_after_the_application_s() -> None:
-    """FastAPI has entered that by then: it is named. Without one there is nothing to name."""
+def test_the_application_s_lifespan_is_named_if_ours_is_on_a_router() -> None:
+    """The package's lifespan is on a router: the application's lifespan starts earlier and is named."""
     notes = Notes()
     for own, expected in ((None, []), (notes.lifespan("app"), [NOTED])):
         app = FastAPI(lifespan=own)

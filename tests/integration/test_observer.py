@@ -1,4 +1,4 @@
-"""Who is in the way, as the server tells it from the side, and what becomes of the migration when it does not."""
+"""The session that blocks a revision, as a second connection reads it, and the migration without that connection."""
 
 import asyncio
 import os
@@ -30,8 +30,8 @@ ALTER = 'op.execute("ALTER TABLE t ADD COLUMN b int")'
 UPDATE = 'op.execute("UPDATE t SET a = 2")'
 
 
-class Heard(ProgressReporter):
-    """Keeps what was said about each attempt that did not get its lock."""
+class BlockerReporter(ProgressReporter):
+    """A reporter that keeps each report of a blocked attempt."""
 
     def __init__(self) -> None:
         super().__init__(Tracker())
@@ -39,7 +39,7 @@ class Heard(ProgressReporter):
         self.attempts: asyncio.Queue[int] = asyncio.Queue()
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
-        """Keep it."""
+        """Keep the report."""
         super().contended(revision, attempt, seconds, blockers)
         self.blockers.extend(blockers)
         self.attempts.put_nowait(attempt)
@@ -47,14 +47,14 @@ class Heard(ProgressReporter):
 
 @pytest.fixture
 async def table_url(database_url: str) -> str:
-    """A database with a table of one row."""
+    """Return a database with a table of one row."""
     await fetch(database_url, "CREATE TABLE t AS SELECT 1 AS a")
     return database_url
 
 
 @pytest.fixture
 def plain_role(server: Server, table_url: str) -> Iterator[str]:
-    """The URL of a role that owns the table, and sees no more of other roles than anybody."""
+    """Yield the URL of a role that owns the table and cannot see other roles' sessions."""
     name = urlsplit(table_url).path[1:]
     server.execute(f"CREATE ROLE {ROLE} LOGIN PASSWORD 'secret'")
     server.execute(f"ALTER TABLE t OWNER TO {ROLE}", database=name)
@@ -65,8 +65,8 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
-    """Somebody who runs the revisions; at the end they must all be there."""
+async def migrating(url: str, ini: Path, heard: BlockerReporter) -> AsyncIterator[None]:
+    """Run the revisions while the block runs, and assert at the end that all are applied."""
     session: OperatorSession = assembled(url, ini, lock_timeout_seconds=2).session()
     try:
         await session.open()
@@ -80,9 +80,9 @@ async def migrating(url: str, ini: Path, heard: Heard) -> AsyncIterator[None]:
         await session.close()
 
 
-async def test_it_names_the_session(table_url: str, tmp_path: Path) -> None:
-    """Process id, name, user, state, age of the transaction, table and lock; and again for each attempt."""
-    heard = Heard()
+async def test_each_blocked_attempt_names_the_blocking_session(table_url: str, tmp_path: Path) -> None:
+    """A table lock blocks three attempts: each report has the session's pid, name, user, state, table and lock."""
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(table_url, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
@@ -94,9 +94,9 @@ async def test_it_names_the_session(table_url: str, tmp_path: Path) -> None:
     assert f"pid {pid} ({NAME}, user postgres, idle in transaction for " in str(seen)
 
 
-async def test_a_row_that_somebody_changed_has_no_table(table_url: str, tmp_path: Path) -> None:
-    """A revision that waits for a row waits for the other's transaction; the session is named all the same."""
-    heard = Heard()
+async def test_a_row_lock_names_the_blocking_session_without_a_table(table_url: str, tmp_path: Path) -> None:
+    """Another session changed a row: the report names that session, and no table."""
+    heard = BlockerReporter()
     changed = in_the_way(table_url, "UPDATE t SET a = 3", NAME)
     async with changed as blocker, migrating(table_url, tree(tmp_path, UPDATE), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
@@ -105,9 +105,11 @@ async def test_a_row_that_somebody_changed_has_no_table(table_url: str, tmp_path
     assert "None" not in str(heard.blockers[-1])
 
 
-async def test_a_plain_role_learns_the_process_id(table_url: str, plain_role: str, tmp_path: Path) -> None:
-    """What it may not see of another role's session is left out, and nothing fails for it."""
-    heard = Heard()
+async def test_a_plain_role_reads_the_pid_of_the_blocking_session(
+    table_url: str, plain_role: str, tmp_path: Path
+) -> None:
+    """A role without rights on other sessions is blocked: the report has the pid and says that the state is hidden."""
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         pid = blocker.get_server_pid()
@@ -118,12 +120,12 @@ async def test_a_plain_role_learns_the_process_id(table_url: str, plain_role: st
     assert "state hidden" in str(seen)
 
 
-async def test_without_a_connection_to_spare_it_goes_on(
+async def test_a_role_with_one_connection_migrates_without_naming_the_blocker(
     server: Server, table_url: str, plain_role: str, tmp_path: Path
 ) -> None:
-    """The role may have one connection, and the migration has it: nobody is named, and the revision is applied."""
+    """The role may open one connection: no blocking session is named, and the revision is applied."""
     server.execute(f"ALTER ROLE {ROLE} CONNECTION LIMIT 1")
-    heard = Heard()
+    heard = BlockerReporter()
     async with in_the_way(table_url, LOOK, NAME) as blocker, migrating(plain_role, tree(tmp_path, ALTER), heard):
         assert [await heard.attempts.get() for _ in range(3)] == [1, 2, 3]
         await blocker.close()
@@ -133,8 +135,8 @@ async def test_without_a_connection_to_spare_it_goes_on(
 @pytest.mark.parametrize(
     "error", [ConnectionRefusedError, TimeoutError, asyncpg.TooManyConnectionsError, asyncpg.InternalClientError]
 )
-async def test_whatever_becomes_of_its_connection(database_url: str, error: type[Exception]) -> None:
-    """A failure of the one that watches is never one of the one that works."""
+async def test_an_observer_that_cannot_connect_does_not_fail_the_run(database_url: str, error: type[Exception]) -> None:
+    """The observer's connection fails: the observed statement finishes and no session is named."""
     asked = asyncio.Event()
 
     async def refuse() -> asyncpg.Connection:

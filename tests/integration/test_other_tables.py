@@ -1,4 +1,4 @@
-"""A setting that names a table of the application's own is refused, on every database, before anything is written."""
+"""A setting that names a table of the application is refused, on every database, before anything is written."""
 
 import argparse
 from pathlib import Path
@@ -35,7 +35,7 @@ MYSQL = {"mariadb", "mysql"}
 
 @pytest.fixture(params=["postgresql", "mariadb", "mysql", "sqlite"])
 def place(request: pytest.FixtureRequest) -> Place:
-    """A database with a table of the application's own, and a view of it."""
+    """Return a database with tables of the application and a view."""
     found: Place = request.getfixturevalue(f"{request.param}_place")
     found.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
     found.rows("INSERT INTO accounts VALUES (1, 'Ada')")
@@ -45,7 +45,7 @@ def place(request: pytest.FixtureRequest) -> Place:
 
 
 def columns(place: Place, table: str) -> int:
-    """How many it has."""
+    """Return how many columns a table has."""
     if place.kind == "sqlite":
         return len(place.rows(f"PRAGMA table_info({table})"))
     where = "table_schema = database()" if place.kind in MYSQL else "table_schema = 'public'"
@@ -54,12 +54,12 @@ def columns(place: Place, table: str) -> int:
 
 
 def built(place: Place, folder: Path, *bodies: str, **settings: Any) -> Any:
-    """What an instance builds."""
+    """Return the assembly of an instance."""
     return assembled(place.url, tree(folder, *(bodies or (GROUND,))), strategy="advisory_lock", **settings)
 
 
-def untouched(place: Place) -> None:
-    """Nothing was written anywhere, and the lock is free."""
+def assert_unchanged(place: Place) -> None:
+    """Assert that nothing was written and the lock is free."""
     assert place.rows("SELECT * FROM accounts") == [["1", "Ada"]]
     assert (columns(place, "accounts"), columns(place, "papers")) == (2, 2)
     assert [name for name in ("marks", "alembic_version", HISTORY) if place.has(name)] == []
@@ -76,16 +76,16 @@ CASES = {
 
 
 @pytest.mark.parametrize(("settings", "setting", "words"), CASES.values(), ids=CASES)
-async def test_a_start_refuses_a_table_that_is_not_ours(
+async def test_a_start_refuses_a_table_of_the_application(
     place: Place, tmp_path: Path, settings: dict[str, str], setting: str, words: str
 ) -> None:
-    """One error names the table, what is wrong with it and the setting; exit code 2."""
+    """A setting names the application's table: start and `doctor` name the table, the reason and the setting."""
     assembly = built(place, tmp_path, **settings)
     with pytest.raises(ConfigurationError) as raised:
         await assembly.coordinator().become_ready()
     [table] = settings.values()
     assert all(word in str(raised.value) for word in (table, setting, words, "It was not changed")), raised.value
-    untouched(place)
+    assert_unchanged(place)
     [finding] = [each for each in await examine(assembly) if each.check == "schema"]
     assert (finding.verdict, setting in finding.message) == (Verdict.FAIL, True), finding
 
@@ -98,19 +98,19 @@ async def test_a_start_refuses_a_table_that_is_not_ours(
     ],
     ids=["history", "version"],
 )
-async def test_no_command_reads_it(
+async def test_no_command_reads_a_table_of_the_application(
     place: Place, tmp_path: Path, settings: dict[str, str], reading: list[commands.Command]
 ) -> None:
-    """Its rows are shown by none of them, and its columns are not taken for a database without revisions."""
+    """A setting names the application's table: each reading command refuses it."""
     assembly = built(place, tmp_path, **settings)
     for command in reading:
         with pytest.raises(ConfigurationError, match="accounts cannot be the"):
             await command(assembly, argparse.Namespace(limit=50, rerun=True))
-    untouched(place)
+    assert_unchanged(place)
 
 
-async def test_also_at_head(place: Place, tmp_path: Path) -> None:
-    """A database that is at head is refused as well, where the history table turns out to be another one."""
+async def test_a_table_of_the_application_is_refused_at_head(place: Place, tmp_path: Path) -> None:
+    """The database is at head and the history setting names the application's table: the start is refused."""
     await built(place, tmp_path).coordinator().become_ready()
     with pytest.raises(ConfigurationError, match="accounts cannot be the history table"):
         await built(place, tmp_path, history_table="accounts").coordinator().become_ready()
@@ -118,7 +118,7 @@ async def test_also_at_head(place: Place, tmp_path: Path) -> None:
 
 
 async def test_a_view_of_the_history_is_refused_under_the_lock(place: Place, tmp_path: Path) -> None:
-    """It reads like the table, so only the look under the lock finds it; the pending revision does not run."""
+    """A view of the history table reads like it: the check under the lock refuses it, and no revision runs."""
     await built(place, tmp_path).coordinator().become_ready()
     place.rows(f"CREATE VIEW told AS SELECT * FROM {HISTORY}")
     with pytest.raises(ConfigurationError, match="told cannot be the history table: it is a view"):
@@ -127,8 +127,8 @@ async def test_a_view_of_the_history_is_refused_under_the_lock(place: Place, tmp
     assert place.lock_is_free()
 
 
-async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> None:
-    """A column that operators have added to Alembic's table does no harm: its rows are revisions."""
+async def test_a_version_table_with_a_further_column_is_accepted(place: Place, tmp_path: Path) -> None:
+    """Operators have added a column to Alembic's table: it is still accepted and read."""
     await built(place, tmp_path).coordinator().become_ready()
     place.rows("ALTER TABLE alembic_version ADD COLUMN remark varchar(40)")
     await built(place, tmp_path, GROUND, "pass").coordinator().become_ready()
@@ -139,8 +139,8 @@ async def test_a_version_table_may_be_wider(place: Place, tmp_path: Path) -> Non
     assert report.state is SchemaState.AHEAD
 
 
-async def test_the_oldest_history_table_is_recognised(place: Place, tmp_path: Path) -> None:
-    """That of the first release gets the columns that it lacks."""
+async def test_the_oldest_history_table_is_accepted_and_extended(place: Place, tmp_path: Path) -> None:
+    """The history table is that of the first release: a run accepts it and adds the missing columns."""
     oldest = OLDEST.format(auto=AUTO[place.kind])
     place.rows(f"CREATE TABLE {HISTORY} ({oldest.replace(chr(34), '`') if place.kind in MYSQL else oldest})")
     await built(place, tmp_path).coordinator().become_ready()
@@ -148,7 +148,7 @@ async def test_the_oldest_history_table_is_recognised(place: Place, tmp_path: Pa
 
 
 async def test_a_foreign_table_is_refused(postgresql_place: Place, tmp_path: Path) -> None:
-    """Its rows are another server's."""
+    """The history setting names a foreign table, whose rows are on another server: it is refused."""
     postgresql_place.rows("CREATE FOREIGN DATA WRAPPER nothing")
     postgresql_place.rows("CREATE SERVER elsewhere FOREIGN DATA WRAPPER nothing")
     postgresql_place.rows("CREATE FOREIGN TABLE far (id integer) SERVER elsewhere")
@@ -163,8 +163,8 @@ async def test_a_foreign_table_is_refused(postgresql_place: Place, tmp_path: Pat
 ENV = "from api.migrations.environment import run_env\n\nrun_env(version_table={!r})\n"
 
 
-async def test_what_env_py_names_counts(place: Place, tmp_path: Path) -> None:
-    """Another table with the default's name does no harm where env.py names its own; and what it names is looked at."""
+async def test_the_table_that_env_py_names_is_checked(place: Place, tmp_path: Path) -> None:
+    """env.py names its own version table: that one is checked, and a table with the default name is ignored."""
     place.rows("CREATE TABLE alembic_version (id integer PRIMARY KEY, version_num varchar(40))")
     ini = tree(tmp_path, GROUND, env=ENV.format("shop_version"))
     await assembled(place.url, ini, strategy="advisory_lock").coordinator().become_ready()
@@ -176,16 +176,16 @@ async def test_what_env_py_names_counts(place: Place, tmp_path: Path) -> None:
     assert columns(place, "accounts") == 2
 
 
-async def test_a_table_without_columns_is_a_table(postgresql_place: Place, tmp_path: Path) -> None:
-    """PostgreSQL allows one; it is not taken for a table that does not exist."""
+async def test_a_table_without_columns_is_refused(postgresql_place: Place, tmp_path: Path) -> None:
+    """The history setting names a PostgreSQL table without columns: it is refused as an existing table."""
     postgresql_place.rows("CREATE TABLE bare ()")
     with pytest.raises(ConfigurationError, match="bare cannot be the history table: it has no column"):
         await built(postgresql_place, tmp_path, history_table="bare").coordinator().become_ready()
     assert columns(postgresql_place, "bare") == 0
 
 
-def test_typed_by_hand_too(postgresql_place: Place, tmp_path: Path) -> None:
-    """`./migrate.sh` ends with 2; `alembic`, whether it reads or writes, with 1 and the same line."""
+def test_manual_commands_refuse_a_table_of_the_application(postgresql_place: Place, tmp_path: Path) -> None:
+    """A setting names the application's table: `./migrate.sh` exits with 2, `alembic` with 1 and the same line."""
     postgresql_place.rows("CREATE TABLE accounts (id integer PRIMARY KEY, owner varchar(40))")
     ini = tree(tmp_path, GROUND)
     code, output = migrate("upgrade", url=postgresql_place.url, ini=ini, MIGRATION_HISTORY_TABLE="accounts")

@@ -1,4 +1,4 @@
-"""A run that is out of time: nobody repeats it in turn, and what it had committed by then is not called failed."""
+"""A run that exceeds MIGRATION_RUN_SECONDS: no other instance repeats it, and committed work is not called failed."""
 
 import asyncio
 from pathlib import Path
@@ -24,14 +24,14 @@ LONG = {
     "mysql": "SELECT SLEEP(60)",
     "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n",
 }
-# what is done about a failure takes its time, as on a server that is far away
+# recording a failure takes 0.3 s, as on a distant server
 SLOW_RECORD = f"""
 op.execute("CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS "
            "'BEGIN PERFORM pg_sleep(0.3); RETURN NEW; END'")
 op.execute("CREATE TRIGGER dawdle BEFORE UPDATE ON {HISTORY} FOR EACH ROW "
            "WHEN (NEW.outcome = 'failed') EXECUTE FUNCTION dawdle()")
 """
-# a COMMIT that inserts into t takes longer than the budget
+# the COMMIT of an insert into t outlasts the run's budget
 SLOW_COMMIT = f"""
 op.execute("CREATE TABLE t (i int)")
 op.execute("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
@@ -39,7 +39,7 @@ op.execute("CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
 op.execute("CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED "
            "FOR EACH ROW EXECUTE FUNCTION slow()")
 """
-# after a sign it commits a part of its work
+# once the file exists, the revision commits a part of its work
 HALF = """
 from pathlib import Path
 while not Path({go!r}).exists():
@@ -48,7 +48,7 @@ op.execute("CREATE TABLE half (i int)")
 op.execute("SELECT SLEEP(60)")
 """
 INSERT = 'op.execute("INSERT INTO t VALUES (1)")'
-# env.py has something to do on the connection when its run is over
+# env.py executes a long statement after the last revision
 GOES_ON = """
 from alembic import context
 from api.migrations.execution.env_script import GIVEN
@@ -57,7 +57,7 @@ given = context.config.attributes.get(GIVEN)
 if given is not None and given.in_transaction() is False and context.get_context()._migrations_fn.__name__ == "steps":
     given.exec_driver_sql("{long}")
 """
-# as by default, the wait budget is over when the run's is
+# the wait budget ends with the run budget, as by default
 BUDGET: dict[str, Any] = {"run_seconds": SECONDS, "wait_seconds": SECONDS, "strategy": "advisory_lock"}
 PATIENT = pytest.mark.usefixtures("patient")
 EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqlite"], indirect=True)
@@ -65,25 +65,25 @@ EACH = pytest.mark.parametrize("place", ["postgresql", "mariadb", "mysql", "sqli
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run whose budget has ended may last as long as it takes to record that, however slow the machine is."""
-    monkeypatch.setattr(overrun, "FOREWARN_SECONDS", FOREVER_SECONDS)
+    """Let a run that has timed out record that for as long as a slow machine needs."""
+    monkeypatch.setattr(overrun, "RECORD_SECONDS", FOREVER_SECONDS)
 
 
-async def ending(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
-    """What an instance becomes ready with."""
+async def start_error(place: Place, ini: Path, instance: str = "one", **settings: float) -> BaseException | None:
+    """Start an instance; return the error that it ends with, or None."""
     start = assembled(place.url, ini, instance, **{**BUDGET, **settings}).coordinator().become_ready()
     return (await asyncio.gather(start, return_exceptions=True))[0]
 
 
 @EACH
-async def test_nobody_repeats_it_in_turn(place: Place, tmp_path: Path) -> None:
-    """The lock is free at once, but its holder's failure was recorded before: everybody learns of it, one ran."""
+async def test_a_timed_out_revision_is_not_repeated_by_the_waiters(place: Place, tmp_path: Path) -> None:
+    """A run times out: its failure is recorded before the lock is free, so all seven waiters fail without a retry."""
     before = SLOW_RECORD if place.kind == "postgresql" else "pass"
     long = f'op.execute("{LONG[place.kind]}")'
-    assert await ending(place, tree(tmp_path, before), "before", wait_seconds=300, run_seconds=300) is None
+    assert await start_error(place, tree(tmp_path, before), "before", wait_seconds=300, run_seconds=300) is None
     ini = tree(tmp_path, before, long)
     polls = {"wait_seconds": 300, "poll_seconds": 0.05}
-    ended = await asyncio.gather(*(ending(place, ini, f"api-{number}", **polls) for number in range(INSTANCES)))
+    ended = await asyncio.gather(*(start_error(place, ini, f"api-{number}", **polls) for number in range(INSTANCES)))
     told = [str(error) for error in ended if isinstance(error, AlreadyFailed)]
     [failure] = [error for error in ended if not isinstance(error, AlreadyFailed)]
     assert isinstance(failure, RevisionFailed)
@@ -94,49 +94,55 @@ async def test_nobody_repeats_it_in_turn(place: Place, tmp_path: Path) -> None:
 
 
 @PATIENT
-async def test_a_commit_under_way_is_no_failure(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
-    """It came to its end a moment later, and with it everything: the instance is ready, and nothing says failed."""
+async def test_a_run_that_times_out_during_its_last_commit_succeeds(
+    postgresql_place: PostgresPlace, tmp_path: Path
+) -> None:
+    """The last COMMIT outlasts the run's budget: the instance becomes ready and no attempt is failed."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT)
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one")]
 
 
 @PATIENT
-async def test_the_rest_is_left_to_the_next_start(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
-    """What was committed stays; no revision is called failed, for none was at work."""
+async def test_a_timeout_during_a_commit_leaves_later_revisions_pending(
+    postgresql_place: PostgresPlace, tmp_path: Path
+) -> None:
+    """A COMMIT outlasts the budget: its revision stays, none is failed, and the next start applies the rest."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT, INSERT, "pass")
-    failure = await ending(place, ini)
+    failure = await start_error(place, ini)
     assert isinstance(failure, RevisionFailed)
-    assert "2 of 3 steps are committed and stay, and the next start goes on from there" in str(failure)
-    assert await ending(place, ini, "two") is None
+    assert "2 of 3 steps are committed, and the next start continues from there" in str(failure)
+    assert await start_error(place, ini, "two") is None
     assert history(place) == [("r1", "applied", "one"), ("r2", "applied", "one"), ("r3", "applied", "two")]
 
 
 @EACH
-async def test_what_comes_after_the_last_revision_is_cut_off(
+async def test_env_py_is_cancelled_after_the_last_revision(
     place: Place, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """`env.py` would go on for a minute; the schema is what counts."""
+    """env.py keeps working after the last revision: it is cancelled at the timeout and the instance becomes ready."""
     ini = tree(tmp_path, "pass", env=THREE_LINES + GOES_ON.format(long=LONG[place.kind]))
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     assert history(place) == [("r1", "applied", "one")]
     assert place.lock_is_free()
     assert "run_ended_late" in [getattr(record, "event", None) for record in caplog.records]
 
 
 @PATIENT
-async def test_a_downgrade_that_was_committed_is_no_failure(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
-    """The same the other way."""
+async def test_a_downgrade_that_times_out_during_its_commit_succeeds(
+    postgresql_place: PostgresPlace, tmp_path: Path
+) -> None:
+    """The COMMIT of a downgrade outlasts the budget: the command succeeds and the downgrade is recorded."""
     place, ini = postgresql_place, tree(tmp_path, SLOW_COMMIT)
     revision(tmp_path, "r2", "pass", after="r1", down=INSERT)
-    assert await ending(place, ini) is None
+    assert await start_error(place, ini) is None
     await assembled(place.url, ini, "two", **BUDGET).coordinator().execute(MigrationRequest("downgrade", "r1"))
     assert versions(place) == ["r1"]
     assert history(place, "revision, direction, outcome")[-1] == ("r2", "downgrade", "applied")
 
 
-async def test_a_stamp_that_stamped_nothing_has_not_succeeded(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
-    """Somebody has the version table for longer than the budget; what the looks before showed was no run of its own."""
+async def test_a_stamp_that_times_out_on_a_locked_table_fails(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """Another session locks the version table past the budget: `stamp` fails and writes no version."""
     place, ini = postgresql_place, tree(tmp_path, "pass")
     place.rows("CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     stamp = assembled(place.url, ini, **BUDGET).coordinator().execute(MigrationRequest("stamp", "r1"))
@@ -147,22 +153,22 @@ async def test_a_stamp_that_stamped_nothing_has_not_succeeded(postgresql_place: 
 
 
 @PATIENT
-async def test_what_the_run_writes_meanwhile_stands(
+async def test_a_late_record_does_not_replace_half_applied(
     each_mysql_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It commits a part of its work between the look at its attempt and the note about it: half applied it stays."""
+    """The run commits a part while its failure is being recorded: the outcome stays `half_applied`."""
 
-    class FarAway(SqlStore):
-        """What it writes arrives late."""
+    class SlowStore(SqlStore):
+        """A store whose writes arrive late."""
 
         async def _write(self, *statements: sa.Executable) -> None:
             (tmp_path / "go").touch()
             await asyncio.to_thread(wait_until, lambda: each_mysql_place.has("half"), "what the run commits")
             await super()._write(*statements)
 
-    monkeypatch.setattr("api.migrations.databases.sql_session.SqlStore", FarAway)
+    monkeypatch.setattr("api.migrations.databases.sql_session.SqlStore", SlowStore)
     ini = tree(tmp_path, HALF.format(go=str(tmp_path / "go")))
-    failure = await ending(each_mysql_place, ini)
+    failure = await start_error(each_mysql_place, ini)
     assert "was cancelled after it had committed a part of its work" in str(failure)
     assert each_mysql_place.has("half")
     assert outcomes(each_mysql_place, "r1") == ["half_applied"]

@@ -1,4 +1,4 @@
-"""A revision that ends the transaction it was given: what it rolled back must not count as applied."""
+"""A revision that ends the transaction it was given: work that it rolled back must not count as applied."""
 
 from pathlib import Path
 
@@ -37,14 +37,14 @@ with op.get_context().autocommit_block():
 
 
 def rows(place: Place) -> list[str]:
-    """What is in the table."""
+    """Return the rows of the table."""
     return [row[0] for row in place.rows("SELECT a FROM t ORDER BY a")]
 
 
 @EACH
 @pytest.mark.parametrize("body", [SESSION.format(options="", first=INSERT), ON_THE_BIND], ids=["session", "bind"])
 async def test_a_swallowed_rollback_fails_the_revision(place: Place, tmp_path: Path, body: str) -> None:
-    """By name and with the way out; nothing of it is there, and it is not called applied."""
+    """A revision rolls back its transaction and continues: it fails by name with the remedy, and no row is left."""
     message = await failure(place, tree(tmp_path, TABLE, body))
     assert "revision r2, Do r2 failed and was rolled back" in message
     assert "rolled back its own transaction" in message
@@ -54,8 +54,8 @@ async def test_a_swallowed_rollback_fails_the_revision(place: Place, tmp_path: P
 
 
 @EACH
-async def test_after_a_commit_in_the_middle_it_is_half_applied(place: Place, tmp_path: Path) -> None:
-    """What the block committed stays, what came after it is lost."""
+async def test_a_rollback_after_an_autocommit_block_is_half_applied(place: Place, tmp_path: Path) -> None:
+    """A revision rolls back after an autocommit_block: the block's rows stay and it is half applied."""
     message = await failure(place, tree(tmp_path, TABLE, AFTER_A_BLOCK))
     assert "failed after it had committed a part of its work" in message
     assert outcomes(place) == [("r1", "applied"), ("r2", "half_applied")]
@@ -64,10 +64,10 @@ async def test_after_a_commit_in_the_middle_it_is_half_applied(place: Place, tmp
 
 @pytest.mark.parametrize("place", ["postgresql", "sqlite"], indirect=True)
 @pytest.mark.parametrize(("word", "left"), [("COMMIT", ["1"]), ("ROLLBACK", [])])
-async def test_ended_past_sqlalchemy_it_is_half_applied(
+async def test_a_transaction_ended_on_the_driver_is_half_applied(
     place: Place, tmp_path: Path, word: str, left: list[str]
 ) -> None:
-    """By which of the two is not known, so a person must look; the version row is not changed."""
+    """A revision ends its transaction on the driver's connection: it is half applied and no version is written."""
     message = await failure(place, tree(tmp_path, TABLE, PAST_SQLALCHEMY.format(word)))
     assert "ended its own transaction on the driver's connection" in message
     assert outcomes(place) == [("r1", "applied"), ("r2", "half_applied")]
@@ -84,8 +84,10 @@ async def test_ended_past_sqlalchemy_it_is_half_applied(
     ],
     ids=["nothing was written", "savepoint", "block at the end"],
 )
-async def test_what_loses_nothing_is_applied(place: Place, tmp_path: Path, body: str, there: list[str]) -> None:
-    """A rollback of reads, a rollback to a savepoint, and the commit of an autocommit_block."""
+async def test_a_revision_that_loses_no_work_is_applied(
+    place: Place, tmp_path: Path, body: str, there: list[str]
+) -> None:
+    """A revision rolls back only reads or a savepoint, or ends with an autocommit_block: it is applied."""
     await run_request(place, tree(tmp_path, TABLE, body))
     assert outcomes(place) == [("r1", "applied"), ("r2", "applied")]
     assert (rows(place), versions(place)) == (there, ["r2"])

@@ -1,4 +1,4 @@
-"""What a session sees of the database, in whatever state that is, and how it waits and leaves."""
+"""A session on PostgreSQL: what it reads in each state of the database, and how it waits and disconnects."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -25,7 +25,7 @@ HALF = 'with op.get_context().autocommit_block():\n    op.execute("CREATE TABLE 
 
 @pytest.fixture
 async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSession]:
-    """An open session on an empty database, with a tree of one revision."""
+    """Yield an open session on an empty database, with a history of one revision."""
     opened = assembled(database_url, tree(tmp_path, CREATE)).session()
     await opened.open()
     yield opened
@@ -33,7 +33,7 @@ async def session(database_url: str, tmp_path: Path) -> AsyncIterator[OperatorSe
 
 
 async def migrate(session: OperatorSession) -> None:
-    """Upgrade to the head under the lock."""
+    """Upgrade to head under the lock."""
     await session.open()
     assert await session.try_lock()
     await session.run(HEAD, ProgressReporter(Tracker()))
@@ -41,7 +41,7 @@ async def migrate(session: OperatorSession) -> None:
 
 
 async def test_an_empty_database_has_no_revisions(session: OperatorSession) -> None:
-    """Neither table is there, which is no error."""
+    """Neither table exists: the session reads no revision and no attempt, and raises no error."""
     assert await session.store.observe() == Observed()
     assert await session.store.lineage() == {}
     assert await session.store.attempts(["r1"]) == []
@@ -49,8 +49,8 @@ async def test_an_empty_database_has_no_revisions(session: OperatorSession) -> N
     assert await session.store.runs(10) == []
 
 
-async def test_looking_creates_nothing_and_leaves_no_transaction(session: OperatorSession, database_url: str) -> None:
-    """A look must be harmless, or it could not be repeated every second."""
+async def test_reading_creates_no_table_and_leaves_no_transaction(session: OperatorSession, database_url: str) -> None:
+    """A session reads an empty database: it creates no table and its connection is idle outside a transaction."""
     await session.store.observe()
     tables = await fetch(database_url, "SELECT tablename FROM pg_tables WHERE schemaname = 'public'")
     states = await fetch(database_url, "SELECT state FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'")
@@ -58,31 +58,29 @@ async def test_looking_creates_nothing_and_leaves_no_transaction(session: Operat
 
 
 async def test_a_version_table_without_a_history_is_read(session: OperatorSession, database_url: str) -> None:
-    """A database that plain Alembic has migrated so far."""
+    """Plain Alembic migrated the database: the session reads its revisions without a history table."""
     await fetch(database_url, "CREATE TABLE alembic_version (version_num varchar(32) PRIMARY KEY)")
     assert await session.store.observe() == Observed()
     await fetch(database_url, "INSERT INTO alembic_version VALUES ('r1'), ('other')")
     assert await session.store.observe() == Observed(frozenset({"r1", "other"}))
 
 
-async def test_a_history_without_a_version_table_is_an_empty_database(
-    session: OperatorSession, database_url: str
-) -> None:
-    """Somebody dropped the table by hand: nothing is applied, as far as anybody can tell."""
+async def test_a_missing_version_table_means_no_revisions(session: OperatorSession, database_url: str) -> None:
+    """The version table was dropped and the history exists: the session reads no revision."""
     await migrate(session)
     await fetch(database_url, "DROP TABLE alembic_version")
     assert await session.store.observe() == Observed()
 
 
-async def test_both_tables_are_read_in_one_look(session: OperatorSession) -> None:
-    """After a run by this package."""
+async def test_both_tables_are_read_after_a_run(session: OperatorSession) -> None:
+    """After a run the session reads the revision and the lineage from the two tables."""
     await migrate(session)
     assert await session.store.observe() == Observed(frozenset({"r1"}))
     assert await session.store.lineage() == {"r1": frozenset()}
 
 
-async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path) -> None:
-    """With its version row missing, and the error in the history."""
+async def test_a_half_applied_revision_is_read(database_url: str, tmp_path: Path) -> None:
+    """A revision is half applied: the session reads its last statement, its error and its age."""
     session = assembled(database_url, tree(tmp_path, HALF)).session()
     with pytest.raises(RevisionFailed):
         await migrate(session)
@@ -104,8 +102,8 @@ async def test_a_half_applied_revision_is_seen(database_url: str, tmp_path: Path
         {"version_table": "v" * 55, "history_table": "h" * 63},
     ],
 )
-async def test_any_identifier_works(database_url: str, tmp_path: Path, names: dict[str, Any]) -> None:
-    """Quoted everywhere: at the first run, at the next one, and in every look."""
+async def test_any_table_and_schema_name_works(database_url: str, tmp_path: Path, names: dict[str, Any]) -> None:
+    """Table and schema names have quotes, spaces or 63 letters: runs and reads use them, quoted."""
     if schema := names.get("version_table_schema", "").replace('"', '""'):
         await fetch(database_url, f'CREATE SCHEMA "{schema}"')
     ini = tree(tmp_path, CREATE)
@@ -122,8 +120,8 @@ async def test_any_identifier_works(database_url: str, tmp_path: Path, names: di
     assert expected in [tuple(row) for row in made if row[0] not in {"pg_catalog", "information_schema"}]
 
 
-async def test_unlocking_notifies(database_url: str, tmp_path: Path) -> None:
-    """The holder says when it is done, on the channel that the others listen on."""
+async def test_unlock_notifies_the_waiters(database_url: str, tmp_path: Path) -> None:
+    """The lock holder unlocks: a waiter's pause ends at once, and the waiter acquires the lock."""
     ini = tree(tmp_path, CREATE)
     holds, waits = (assembled(database_url, ini, name).session() for name in ("holds", "waits"))
     await holds.open()
@@ -140,12 +138,12 @@ async def test_unlocking_notifies(database_url: str, tmp_path: Path) -> None:
 
 
 async def connected(url: str) -> asyncpg.Connection:
-    """One more connection, of somebody else's service."""
+    """Open a connection of another service."""
     return await asyncpg.connect(url)
 
 
-async def test_a_crowded_server_is_left_while_waiting(server: Server, database_url: str, tmp_path: Path) -> None:
-    """Those who wait must crowd out neither the holder nor the old release."""
+async def test_a_waiter_disconnects_from_a_crowded_server(server: Server, database_url: str, tmp_path: Path) -> None:
+    """Half of the server's connections are in use: a waiter disconnects during its pause."""
     session = assembled(database_url, tree(tmp_path, CREATE)).session()
     await session.open()
     limit = int((await fetch(database_url, "SHOW max_connections"))[0][0])
@@ -162,8 +160,8 @@ async def test_a_crowded_server_is_left_while_waiting(server: Server, database_u
     await session.close()
 
 
-async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path) -> None:
-    """By role and instance, the oldest first; who only looks is left out."""
+async def test_lock_status_lists_the_fleet_by_role_and_name(database_url: str, tmp_path: Path) -> None:
+    """`lock_status` lists waiters and lock holder, oldest first, and leaves out sessions that only read."""
     ini = tree(tmp_path, CREATE)
     sessions = [assembled(database_url, ini, name).session() for name in ("one", "two")]
     sessions.append(assembled(database_url, ini, "three").session("reading"))
@@ -182,8 +180,8 @@ async def test_the_fleet_is_known_by_its_names(database_url: str, tmp_path: Path
         await one.close()
 
 
-async def test_close_may_be_repeated_and_open_comes_back(session: OperatorSession) -> None:
-    """The coordinator closes in `finally`, whatever happened before."""
+async def test_a_session_can_be_closed_twice_and_opened_again(session: OperatorSession) -> None:
+    """A session is closed twice: reading raises an error until the session is opened again."""
     await session.close()
     await session.close()
     with pytest.raises(DatabaseUnreachable):
@@ -193,7 +191,7 @@ async def test_close_may_be_repeated_and_open_comes_back(session: OperatorSessio
 
 
 async def test_a_unix_socket_and_a_list_of_hosts_connect(server: Server, database_url: str, tmp_path: Path) -> None:
-    """As platforms hand them out: the first host that answers is taken."""
+    """The URL names a socket, or several hosts of which the first is down: the session connects and locks."""
     ini, name = tree(tmp_path, CREATE), database_url.rpartition("/")[2]
     several = (
         f"postgres://postgres@127.0.0.1:{free_port()},127.0.0.1:{server.port}/{name}?target_session_attrs=read-write"
@@ -205,8 +203,8 @@ async def test_a_unix_socket_and_a_list_of_hosts_connect(server: Server, databas
         await session.close()
 
 
-async def test_nobody_there_is_unreachable_and_a_refusal_is_final(server: Server, tmp_path: Path) -> None:
-    """One is worth another try, the other is not; neither shows the URL."""
+async def test_no_server_is_unreachable_and_a_refused_login_is_final(server: Server, tmp_path: Path) -> None:
+    """No server listens: the error is transient; a refused login is final; neither error shows the URL."""
     ini = tree(tmp_path, CREATE)
     wrong = [
         (f"postgresql://u:geh3im@127.0.0.1:{free_port()}/d", DatabaseUnreachable),
@@ -220,8 +218,8 @@ async def test_nobody_there_is_unreachable_and_a_refusal_is_final(server: Server
         assert "127.0.0.1" not in str(raised.value)
 
 
-async def test_a_locked_version_table_is_waited_for(database_url: str, tmp_path: Path) -> None:
-    """VACUUM FULL, or somebody's own LOCK TABLE: the look gives up, says why, and is repeated until it can be read."""
+async def test_an_instance_waits_for_a_locked_version_table(database_url: str, tmp_path: Path) -> None:
+    """Another session locks the version table: the instance says why, retries, and becomes ready afterwards."""
     assembly = assembled(database_url, tree(tmp_path, CREATE), lock_timeout_seconds=0.3)
     await assembly.coordinator().become_ready()
     late = assembled(database_url, tree(tmp_path, CREATE), "late", lock_timeout_seconds=0.3)
@@ -234,8 +232,8 @@ async def test_a_locked_version_table_is_waited_for(database_url: str, tmp_path:
     await asyncio.wait_for(task, FOREVER_SECONDS)
 
 
-async def test_a_session_that_may_not_be_ended_is_named(server: Server, database_url: str, tmp_path: Path) -> None:
-    """Another role's, which seems to migrate without the lock: nothing runs beside it, and the message says which."""
+async def test_an_orphaned_session_of_another_role_is_named(server: Server, database_url: str, tmp_path: Path) -> None:
+    """Another role's session seems to migrate without the lock: the error names it, and no run starts beside it."""
     name = database_url.rpartition("/")[2]
     server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
     server.execute(f'ALTER DATABASE "{name}" OWNER TO {name}')
@@ -253,10 +251,10 @@ async def test_a_session_that_may_not_be_ended_is_named(server: Server, database
     server.execute(f"DROP ROLE {name}")
 
 
-async def test_a_role_without_privileges_is_told_what_to_grant(
+async def test_a_role_without_privileges_fails_with_the_grant(
     server: Server, database_url: str, tmp_path: Path
 ) -> None:
-    """It may not create the version table."""
+    """A role may not create the version table: the error contains the GRANT that it needs."""
     name = database_url.rpartition("/")[2]
     server.execute(f"CREATE ROLE {name} LOGIN PASSWORD 'p'")
     session = assembled(server.url(name, user=name, password="p"), tree(tmp_path, CREATE)).session()

@@ -1,4 +1,4 @@
-"""What a Redis can do to a hold, each on a real server: the holder finds out in time, and nothing is stranded."""
+"""A hold in Redis while the server restarts, freezes, evicts or fails over: the holder detects it in time."""
 
 import asyncio
 import logging
@@ -24,7 +24,7 @@ TRIES, SEED = 200, 4242
 Servers = Callable[..., RedisServer]
 
 
-class Made:
+class ElectorFactory:
     """Makes electors for any server, and releases them all at the end of the test."""
 
     def __init__(self) -> None:
@@ -39,47 +39,47 @@ class Made:
         ttl_seconds: float = TTL,
         clock: Callable[[], float] = time.monotonic,
     ) -> RedisElector:
-        """A new elector for that server."""
+        """Return a new elector for that server."""
         self._made.append(RedisElector(url or server.url, KEY, instance, ttl_seconds, clock))
         return self._made[-1]
 
     async def release(self) -> None:
-        """Release them all."""
+        """Release all electors."""
         for elector in self._made:
             await elector.release()
 
 
 @pytest.fixture
-async def made() -> AsyncIterator[Made]:
-    """Makes electors."""
-    made = Made()
+async def made() -> AsyncIterator[ElectorFactory]:
+    """Yield a function that makes electors."""
+    made = ElectorFactory()
     yield made
     await made.release()
 
 
 @pytest.fixture
-def electors(made: Made, redis_server: RedisServer) -> Electors:
-    """Makes electors for the test's own server."""
+def electors(made: ElectorFactory, redis_server: RedisServer) -> Electors:
+    """Return a function that makes electors for this test's server."""
     return Electors(lambda instance: made(redis_server, instance))
 
 
 def expires_at(server: RedisServer) -> float:
-    """When the key ends, by the clock of the server's host, which is ours."""
+    """Return when the key expires, by the clock of this host."""
     return float(server.execute("PEXPIRETIME", KEY)) / 1000
 
 
 def has_key(server: RedisServer) -> bool:
-    """Whether somebody's token stands in the key."""
+    """Return whether the key exists."""
     return bool(server.execute("EXISTS", KEY))
 
 
 def events(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """The event keys that were logged as warnings."""
+    """Return the event keys of the logged warnings."""
     return [str(getattr(r, "event", r.message)) for r in caplog.records if r.levelno >= logging.WARNING]
 
 
-async def test_a_restart_that_remembers_is_survived(redis_server: RedisServer, made: Made) -> None:
-    """The key is there again in time, and the hold goes on."""
+async def test_a_restart_that_keeps_the_data_keeps_the_hold(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """Redis restarts with its data: the holder confirms its hold and another elector cannot acquire it."""
     first, second = made(redis_server, ttl_seconds=LONG), made(redis_server, "second")
     assert await first.try_acquire()
     redis_server.restart(keep=True)
@@ -87,8 +87,8 @@ async def test_a_restart_that_remembers_is_survived(redis_server: RedisServer, m
     assert not await second.try_acquire()
 
 
-async def test_a_confirmation_outlasts_a_restart(redis_server: RedisServer, made: Made) -> None:
-    """It is asked again while the hold can be counted on."""
+async def test_a_confirmation_is_retried_during_a_restart(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """Redis restarts during a confirmation: the elector retries it within the hold and succeeds."""
     first = made(redis_server, ttl_seconds=LONG)
     assert await first.try_acquire()
     redis_server.kill()
@@ -99,8 +99,8 @@ async def test_a_confirmation_outlasts_a_restart(redis_server: RedisServer, made
     await soon(confirmed)
 
 
-async def test_a_restart_that_forgot_ends_the_hold(redis_server: RedisServer, electors: Electors) -> None:
-    """Even before anybody else has taken it."""
+async def test_a_restart_without_data_ends_the_hold(redis_server: RedisServer, electors: Electors) -> None:
+    """Redis restarts without its data: `confirm` raises HoldLost, and a release deletes no other elector's key."""
     first, second = await electors.leader(), electors("second")
     redis_server.restart(keep=False)
     with pytest.raises(HoldLost, match="no longer holds the key"):
@@ -110,15 +110,15 @@ async def test_a_restart_that_forgot_ends_the_hold(redis_server: RedisServer, el
     assert has_key(redis_server)
 
 
-async def test_a_restart_that_forgot_is_noticed_without_asking(redis_server: RedisServer, electors: Electors) -> None:
-    """By the next renewal."""
+async def test_a_renewal_detects_a_restart_without_data(redis_server: RedisServer, electors: Electors) -> None:
+    """Redis restarts without its data: the next renewal reports the loss, without a confirmation."""
     first = await electors.leader()
     redis_server.restart(keep=False)
     assert "no longer holds the key" in await soon(first.lost())
 
 
 async def test_an_evicted_key_ends_the_hold(redis_server: RedisServer, electors: Electors) -> None:
-    """A cache drops what it likes."""
+    """Redis evicts the key: `confirm` raises HoldLost and names the eviction."""
     first = await electors.leader()
     redis_server.execute("CONFIG", "SET", "maxmemory-policy", "allkeys-random", "maxmemory", 1)
     wait_until(lambda: not has_key(redis_server), "the key evicted", seconds=FOREVER_SECONDS)
@@ -127,10 +127,10 @@ async def test_an_evicted_key_ends_the_hold(redis_server: RedisServer, electors:
 
 
 @pytest.mark.parametrize("fault", [RedisServer.freeze, RedisServer.kill])
-async def test_the_holder_gives_up_before_its_key_ends(
-    redis_server: RedisServer, made: Made, fault: Callable[[RedisServer], None]
+async def test_the_holder_gives_up_before_its_key_expires(
+    redis_server: RedisServer, made: ElectorFactory, fault: Callable[[RedisServer], None]
 ) -> None:
-    """With Redis silent or gone it lets go while nobody else can have the key, and for good, were Redis back or not."""
+    """Redis is frozen or killed: the holder gives up before its key expires, even if Redis comes back later."""
     first = made(redis_server, ttl_seconds=scaled(6))
     assert await first.try_acquire()
     lost, ends = asyncio.create_task(first.lost()), expires_at(redis_server)
@@ -144,10 +144,10 @@ async def test_the_holder_gives_up_before_its_key_ends(
         await first.confirm()
 
 
-async def test_the_release_of_a_hold_that_redis_cannot_take_back(
+async def test_a_release_without_an_answer_returns_and_warns(
     redis_server: RedisServer, electors: Electors, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It comes back, says so in one line, and the key ends by itself."""
+    """Redis is frozen: `release` returns with one warning, and the key expires."""
     first, second = await electors.leader(), electors("second")
     redis_server.freeze()
     await soon(first.release())
@@ -156,10 +156,10 @@ async def test_the_release_of_a_hold_that_redis_cannot_take_back(
     await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
 
 
-async def test_the_release_of_what_is_lost_is_no_news(
+async def test_the_release_of_a_lost_hold_logs_nothing(
     redis_server: RedisServer, electors: Electors, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The run has failed with that reason already."""
+    """The hold is already lost: `release` logs no second warning."""
     first = await electors.leader()
     redis_server.kill()
     await soon(first.lost())
@@ -167,8 +167,8 @@ async def test_the_release_of_what_is_lost_is_no_news(
     assert events(caplog) == []
 
 
-async def unanswered(server: RedisServer, first: RedisElector) -> None:
-    """Its SET is on the way while the server is frozen, and is carried out when that goes on."""
+async def leave_set_unanswered(server: RedisServer, first: RedisElector) -> None:
+    """Leave a SET without an answer on a frozen server, which executes it once it continues."""
     assert await first.leader() is None
     server.freeze()
     with pytest.raises(ElectorUnreachable, match="did not answer in time"):
@@ -177,10 +177,10 @@ async def unanswered(server: RedisServer, first: RedisElector) -> None:
     wait_until(lambda: has_key(server), "the SET carried out", seconds=FOREVER_SECONDS)
 
 
-async def test_a_set_without_answer_is_recognised(redis_server: RedisServer, made: Made) -> None:
-    """The token stands in the key, and the next try of the same elector finds it there."""
+async def test_a_retry_finds_its_unanswered_set(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """The answer to a SET is lost: the next attempt of the same elector finds its token and holds the key."""
     first = made(redis_server, ttl_seconds=scaled(6))
-    await unanswered(redis_server, first)
+    await leave_set_unanswered(redis_server, first)
     with pytest.raises(HoldLost):
         await first.confirm()
     assert await first.try_acquire()
@@ -189,16 +189,16 @@ async def test_a_set_without_answer_is_recognised(redis_server: RedisServer, mad
     assert not has_key(redis_server)
 
 
-async def test_a_set_without_answer_is_taken_back(redis_server: RedisServer, made: Made) -> None:
-    """By the release, though nobody knew that there was anything to release."""
+async def test_a_release_deletes_the_key_of_an_unanswered_set(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """The answer to a SET is lost: `release` deletes the key."""
     first = made(redis_server, ttl_seconds=scaled(6))
-    await unanswered(redis_server, first)
+    await leave_set_unanswered(redis_server, first)
     await first.release()
     assert not has_key(redis_server)
 
 
-async def test_a_set_that_nobody_could_take_back_ends(redis_server: RedisServer, electors: Electors) -> None:
-    """The elector gave up while Redis was frozen; the key is stranded for no longer than the ttl."""
+async def test_the_key_of_an_abandoned_set_expires(redis_server: RedisServer, electors: Electors) -> None:
+    """An elector gives up while Redis is frozen: its key expires and another elector acquires it."""
     first, second = electors("first"), electors("second")
     assert await first.leader() is None
     redis_server.freeze()
@@ -209,8 +209,8 @@ async def test_a_set_that_nobody_could_take_back_ends(redis_server: RedisServer,
     await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
 
 
-async def test_cancelling_races_the_grant(redis_server: RedisServer, made: Made) -> None:
-    """A try is cut off at any moment, while connecting, asking or being told: after the release no key is left."""
+async def test_a_cancelled_attempt_leaves_no_key(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """200 attempts are cancelled at any moment: after the release no key is left."""
     chance, ended = random.Random(SEED), {"granted": 0, "cancelled": 0}
     takes = 0.01
     for _ in range(TRIES):
@@ -219,7 +219,7 @@ async def test_cancelling_races_the_grant(redis_server: RedisServer, made: Made)
             async with asyncio.timeout(chance.uniform(0, takes)):
                 assert await first.try_acquire()
             ended["granted"] += 1
-            takes *= 0.9  # about half of them are granted, however fast the machine is
+            takes *= 0.9  # keeps about half of the attempts successful on any machine
         except TimeoutError:
             ended["cancelled"] += 1
             takes *= 1.1
@@ -228,8 +228,8 @@ async def test_cancelling_races_the_grant(redis_server: RedisServer, made: Made)
     assert min(ended.values()) > TRIES // 20, ended
 
 
-async def test_an_answer_that_came_too_late_is_not_counted(redis_server: RedisServer, made: Made) -> None:
-    """The process stood still between question and answer; the next try asks anew."""
+async def test_an_answer_that_comes_too_late_grants_nothing(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """A process stood still while Redis answered: the grant does not count, and the next attempt succeeds."""
     moments = iter([0.0, 1000.0])
     first = made(redis_server, ttl_seconds=30, clock=lambda: next(moments, 1000.0))
     assert not await first.try_acquire()
@@ -240,8 +240,8 @@ async def test_an_answer_that_came_too_late_is_not_counted(redis_server: RedisSe
     assert not has_key(redis_server)
 
 
-async def test_a_renewal_that_breaks_is_a_loss(redis_server: RedisServer, made: Made) -> None:
-    """Whatever ended it, nobody renews any more."""
+async def test_an_unexpected_error_in_a_renewal_ends_the_hold(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """The renewal task raises an unexpected error: the hold is lost, because it is not renewed any more."""
     broken = asyncio.Event()
 
     def clock() -> float:
@@ -257,8 +257,8 @@ async def test_a_renewal_that_breaks_is_a_loss(redis_server: RedisServer, made: 
         await first.confirm()
 
 
-class Deaf(RedisElector):
-    """Its renewals drop a cancellation, as `asyncio.wait_for` may before Python 3.12."""
+class UncancellableElector(RedisElector):
+    """An elector whose renewals ignore a cancellation, as `asyncio.wait_for` may before Python 3.12."""
 
     def __init__(self, url: str) -> None:
         super().__init__(url, KEY, "deaf", scaled(2))
@@ -272,17 +272,17 @@ class Deaf(RedisElector):
         return renewed
 
 
-async def test_a_renewal_that_is_deaf_does_not_keep_its_hold(redis_server: RedisServer) -> None:
-    """The release comes to its end, and the key is free."""
-    elector = Deaf(redis_server.url)
+async def test_a_renewal_that_ignores_its_cancellation_does_not_keep_the_key(redis_server: RedisServer) -> None:
+    """A renewal ignores its cancellation: `release` still returns and the key is free."""
+    elector = UncancellableElector(redis_server.url)
     assert await elector.try_acquire()
     await soon(elector.renewing.wait())
     await soon(elector.release())
     assert not redis_server.execute("EXISTS", KEY)
 
 
-async def test_a_redis_that_is_down_is_asked_again(redis_server: RedisServer, electors: Electors) -> None:
-    """The very same elector gets the key once it is up."""
+async def test_an_elector_retries_while_redis_is_down(redis_server: RedisServer, electors: Electors) -> None:
+    """Redis is down: the attempt raises a transient error without the port, and succeeds once Redis is up."""
     first = electors("first")
     redis_server.kill()
     with pytest.raises(ElectorUnreachable, match="no connection to Redis") as raised:
@@ -293,8 +293,8 @@ async def test_a_redis_that_is_down_is_asked_again(redis_server: RedisServer, el
     assert await first.try_acquire()
 
 
-async def test_a_replica_grants_nothing_until_it_is_promoted(redis_servers: Servers, made: Made) -> None:
-    """A URL that leads to one says so, and gets the key after the failover."""
+async def test_a_replica_grants_nothing_until_it_is_promoted(redis_servers: Servers, made: ElectorFactory) -> None:
+    """The URL leads to a replica: the error says so, and the elector acquires the key after a promotion."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)
     first = made(replica)
@@ -304,8 +304,8 @@ async def test_a_replica_grants_nothing_until_it_is_promoted(redis_servers: Serv
     assert await first.try_acquire()
 
 
-async def test_a_full_redis_is_asked_again(redis_server: RedisServer, electors: Electors) -> None:
-    """Somebody has to make room, and then it goes on."""
+async def test_an_elector_retries_while_redis_is_full(redis_server: RedisServer, electors: Electors) -> None:
+    """Redis is at maxmemory: the attempt raises a transient error, and succeeds once there is room."""
     first = electors("first")
     redis_server.execute("CONFIG", "SET", "maxmemory", 1)
     with pytest.raises(ElectorUnreachable, match="maxmemory"):
@@ -314,8 +314,10 @@ async def test_a_full_redis_is_asked_again(redis_server: RedisServer, electors: 
     assert await first.try_acquire()
 
 
-async def test_a_redis_without_free_connections_is_asked_again(redis_servers: Servers, made: Made) -> None:
-    """Its limit is reached by others, who leave."""
+async def test_an_elector_retries_while_redis_has_no_free_connection(
+    redis_servers: Servers, made: ElectorFactory
+) -> None:
+    """Redis is at maxclients: the attempt raises a transient error, and succeeds once a client has left."""
     server = redis_servers(maxclients="1")
     other, first = made(server, "other"), made(server)
     assert await other.leader() is None
@@ -332,8 +334,8 @@ async def test_a_redis_without_free_connections_is_asked_again(redis_servers: Se
 
 
 @pytest.mark.parametrize("password", ["wr0ng", None])
-async def test_a_wrong_password_is_final(redis_servers: Servers, made: Made, password: str | None) -> None:
-    """The message says what to correct, and shows neither password nor host."""
+async def test_a_wrong_password_is_final(redis_servers: Servers, made: ElectorFactory, password: str | None) -> None:
+    """The password is wrong or missing: the error is final, names the setting, and shows no password or host."""
     server = redis_servers(requirepass="s3cret")
     first = made(server, url=server.url_with(password))
     with pytest.raises(AccessRefused, match="MIGRATION_REDIS_URL") as raised:
@@ -341,8 +343,8 @@ async def test_a_wrong_password_is_final(redis_servers: Servers, made: Made, pas
     assert [word for word in ("s3cret", "wr0ng", "127.0.0.1", str(server.port)) if word in str(raised.value)] == []
 
 
-async def test_a_user_with_just_the_permissions_of_the_message(redis_server: RedisServer, made: Made) -> None:
-    """Without them the answer is final; with what it lists all works, advice aside."""
+async def test_the_permissions_in_the_error_are_sufficient(redis_server: RedisServer, made: ElectorFactory) -> None:
+    """A Redis user lacks commands: the error is final, and the commands that it lists are enough."""
     rights = ["SETUSER", "app", "on", ">pw", "resetkeys", "~fastapi-migrations:*", "nocommands"]
     redis_server.execute("ACL", *rights)
     first = made(redis_server, url=redis_server.url_with("pw", "app"))
@@ -357,10 +359,10 @@ async def test_a_user_with_just_the_permissions_of_the_message(redis_server: Red
 
 
 @pytest.mark.parametrize(("policy", "warned"), [("volatile-lru", ["redis_evicts"]), ("noeviction", [])])
-async def test_a_policy_that_evicts_is_warned_of(
-    redis_servers: Servers, made: Made, caplog: pytest.LogCaptureFixture, policy: str, warned: list[str]
+async def test_an_evicting_policy_is_logged_once(
+    redis_servers: Servers, made: ElectorFactory, caplog: pytest.LogCaptureFixture, policy: str, warned: list[str]
 ) -> None:
-    """Once, by the one that got the key."""
+    """Redis may evict the key: the elector that acquired it logs one warning, and the other one none."""
     server = redis_servers(maxmemory="100mb", maxmemory_policy=policy)
     first, second = made(server), made(server, "second")
     assert await first.try_acquire()
@@ -369,13 +371,13 @@ async def test_a_policy_that_evicts_is_warned_of(
     assert events(caplog) == warned
 
 
-async def test_a_replica_that_does_not_follow_is_warned_of(
-    redis_servers: Servers, made: Made, caplog: pytest.LogCaptureFixture
+async def test_a_replica_that_does_not_follow_is_logged(
+    redis_servers: Servers, made: ElectorFactory, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """And one that does has the key, and is not."""
+    """A replica does not acknowledge the key: the elector logs a warning; it logs none while the replica follows."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)
-    # long enough that a busy machine does not count as a replica that does not follow
+    # long enough that a slow machine is not taken for a replica that does not follow
     first = made(primary, ttl_seconds=LONG)
     assert await first.try_acquire()
     wait_until(lambda: has_key(replica), "the key on the replica", seconds=FOREVER_SECONDS)
@@ -387,8 +389,8 @@ async def test_a_replica_that_does_not_follow_is_warned_of(
     await first.confirm()
 
 
-async def test_a_failover_that_lost_the_key_ends_the_hold(redis_servers: Servers, made: Made) -> None:
-    """Two may try for a moment, which is why the database decides; the first one gives up all the same."""
+async def test_a_failover_that_lost_the_key_ends_the_hold(redis_servers: Servers, made: ElectorFactory) -> None:
+    """A failover loses the key: the first elector loses its hold, and the database's lock covers the overlap."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)
     first, second = made(primary), made(replica, "second")

@@ -1,4 +1,4 @@
-"""The hold in Redis keeps the contract on a real server, alone, in a crowd of processes, and when one is killed."""
+"""The hold in Redis keeps its contract on a real server, among many processes, and after a process is killed."""
 
 import asyncio
 import os
@@ -34,23 +34,23 @@ class OnRedis:
         self.server = server
 
     def make_elector(self, instance: str) -> RedisElector:
-        """One more who wants the key."""
+        """Return a new elector for the key."""
         return RedisElector(self.server.url, KEY, instance, self.ttl_seconds)
 
     async def take_away(self) -> None:
-        """A stranger's token stands in the key."""
+        """Write another client's token into the key."""
         self.server.execute("SET", KEY, f"{STRANGER}:x")
 
 
 @pytest.fixture
 def arena(redis_server: RedisServer) -> Arena:
-    """A server of the test's own."""
+    """Return the arena on this test's server."""
     return OnRedis(redis_server)
 
 
 @contextmanager
 def holding(server: RedisServer) -> Iterator["subprocess.Popen[str]"]:
-    """A process that has the key."""
+    """Yield a process that holds the key."""
     arguments = command("hold", server.url, KEY, TTL)
     with Process(arguments, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as process:
         try:
@@ -62,10 +62,12 @@ def holding(server: RedisServer) -> Iterator["subprocess.Popen[str]"]:
 
 
 class TestOnRedis(LeaseContract):
-    """All of it, and what only real processes show."""
+    """The contract of every elector on Redis, and what only real processes show."""
 
-    async def test_release_leaves_nothing(self, redis_server: RedisServer, electors: Electors) -> None:
-        """Neither the key, nor a task, nor a connection."""
+    async def test_release_leaves_no_key_task_or_connection(
+        self, redis_server: RedisServer, electors: Electors
+    ) -> None:
+        """The holder releases its hold: no key, task or connection is left."""
         first = await electors.leader()
         assert redis_server.info("clients")["connected_clients"] >= 2
         await first.release()
@@ -77,8 +79,10 @@ class TestOnRedis(LeaseContract):
 
         await until(alone, "every connection closed", seconds=FOREVER_SECONDS)
 
-    async def test_a_killed_holder_is_succeeded(self, redis_server: RedisServer, electors: Electors) -> None:
-        """Its key is there until the ttl ends, and names it."""
+    async def test_a_killed_holder_is_replaced_after_its_ttl(
+        self, redis_server: RedisServer, electors: Electors
+    ) -> None:
+        """SIGKILL ends the holder: its key names it until the TTL ends, then another elector acquires the key."""
         second = electors("second")
         with holding(redis_server) as process:
             process.kill()
@@ -87,8 +91,10 @@ class TestOnRedis(LeaseContract):
             assert await second.leader() == "process"
             await until(second.try_acquire, "a successor", seconds=FOREVER_SECONDS)
 
-    async def test_a_stopped_process_wakes_up_and_knows(self, redis_server: RedisServer, electors: Electors) -> None:
-        """It was succeeded meanwhile; it ends with the exit code of a loss, and its successor goes on."""
+    async def test_a_stopped_holder_detects_its_loss_when_it_continues(
+        self, redis_server: RedisServer, electors: Electors
+    ) -> None:
+        """SIGSTOP outlasts the TTL: a successor holds the key; after SIGCONT the first exits with a loss's code."""
         second = electors("second")
         with holding(redis_server) as process:
             os.kill(process.pid, signal.SIGSTOP)
@@ -101,8 +107,8 @@ class TestOnRedis(LeaseContract):
         assert await second.leader() == "second"
 
 
-def test_never_two_of_a_crowd_at_once(redis_server: RedisServer, tmp_path: Path) -> None:
-    """200 electors in four processes; each has its turn, and whoever is not alone in it fails."""
+def test_two_of_200_electors_never_hold_the_key_at_once(redis_server: RedisServer, tmp_path: Path) -> None:
+    """200 electors in four processes each acquire the key once, and no two of them hold it at the same time."""
     crowd = [
         Process(
             command("race", redis_server.url, KEY, 30, tmp_path, number * RACERS, RACERS),

@@ -1,4 +1,4 @@
-"""Alembic on the session that holds the lock: which env.py it accepts, and what one statement may wait for."""
+"""Alembic on the session that holds the lock: the env.py files that it accepts, and the limits of a statement."""
 
 import asyncio
 import gc
@@ -109,7 +109,7 @@ run_env(on_version_apply=FORM)
 
 
 async def upgrade(url: str, ini: Path, **settings: Any) -> Any:
-    """Upgrade to the head under the lock; returns the `attributes` of Alembic's configuration."""
+    """Upgrade to head under the lock; return the `attributes` of Alembic's configuration."""
     assembly = assembled(url, ini, **settings)
     session = assembly.session()
     await session.open()
@@ -122,14 +122,16 @@ async def upgrade(url: str, ini: Path, **settings: Any) -> Any:
 
 
 async def relations(url: str) -> set[str]:
-    """The tables and indexes that there are."""
+    """Return the names of all tables and indexes."""
     rows = await fetch(url, "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace")
     return {row[0] for row in rows}
 
 
 @pytest.mark.parametrize("env", [COOKBOOK, SEARCH_PATH], ids=["cookbook", "search_path"])
-async def test_an_env_that_uses_the_given_connection_works(database_url: str, tmp_path: Path, env: str) -> None:
-    """Without a word about transactions: each revision is one of its own all the same."""
+async def test_an_env_py_that_uses_the_given_connection_is_accepted(
+    database_url: str, tmp_path: Path, env: str
+) -> None:
+    """env.py uses the given connection and sets no transactions: each revision still has its own."""
     ini = tree(tmp_path, CREATE, "op.execute(\"CREATE TABLE u (a int)\")\nraise ValueError('boom')", env=env)
     with pytest.raises(RevisionFailed, match="boom") as failed:
         await upgrade(database_url, ini)
@@ -141,7 +143,7 @@ async def test_an_env_that_uses_the_given_connection_works(database_url: str, tm
 
 
 async def refusal(url: str, ini: Path) -> str:
-    """The line that refuses an env.py; the error itself, with all its frames, is gone when this returns."""
+    """Return the line that refuses an env.py; the error and its frames are freed when this returns."""
     with pytest.raises(ForeignConnection) as refused:
         await upgrade(url, ini)
     return str(refused.value)
@@ -169,20 +171,20 @@ async def refusal(url: str, ini: Path) -> str:
         "none",
     ],
 )
-async def test_any_other_env_is_refused_before_anything_runs(
+async def test_any_other_env_py_is_refused_before_a_revision_runs(
     database_url: str, tmp_path: Path, env: str, word: str
 ) -> None:
-    """With the three lines that would be right."""
+    """env.py opens a connection, wraps all revisions, or runs none: it is refused with the right lines."""
     line = await refusal(database_url, tree(tmp_path, CREATE, env=env))
-    gc.collect()  # what the refused env.py left unawaited is finished here, not under the next test
+    gc.collect()  # finalises the coroutines of the refused env.py here and not in the next test
     assert word in line
     assert "api.migrations.environment import run_env" in line
     assert await relations(database_url) == set()
 
 
 @pytest.mark.parametrize("form", ["heard", "[heard]", "(heard,)"])
-async def test_the_user_s_own_callback_is_kept(database_url: str, tmp_path: Path, form: str) -> None:
-    """`on_version_apply` of their env.py is called for each revision, whatever form it is given in."""
+async def test_a_callback_in_env_py_is_called(database_url: str, tmp_path: Path, form: str) -> None:
+    """env.py passes `on_version_apply` in any form: it is called for each revision."""
     attributes = await upgrade(database_url, tree(tmp_path, CREATE, "pass", env=CALLBACK.replace("FORM", form)))
     assert attributes["heard"] == ["r1", "r2"]
     assert len(await fetch(database_url, "SELECT 1 FROM alembic_version_history WHERE outcome = 'applied'")) == 2
@@ -190,7 +192,7 @@ async def test_the_user_s_own_callback_is_kept(database_url: str, tmp_path: Path
 
 @pytest.mark.parametrize("statement", ["CREATE INDEX CONCURRENTLY i ON t (a)", "REINDEX TABLE CONCURRENTLY t"])
 async def test_a_concurrent_build_outwaits_the_lock_timeout(database_url: str, tmp_path: Path, statement: str) -> None:
-    """It waits for older transactions, and stalls nobody; right after it the limit is back."""
+    """CREATE INDEX CONCURRENTLY waits for older transactions past the lock timeout, which then applies again."""
     shown = "op.execute(\"CREATE TABLE shown AS SELECT current_setting('lock_timeout')\")"
     ini = tree(tmp_path, f'{CREATE}\nop.create_index("j", "t", ["a"])')
     await upgrade(database_url, ini)
@@ -212,8 +214,8 @@ async def test_a_concurrent_build_outwaits_the_lock_timeout(database_url: str, t
     assert [tuple(row) for row in await fetch(database_url, "SELECT * FROM shown")] == [("300ms",)]
 
 
-async def test_other_ddl_asks_again_for_its_lock(database_url: str, tmp_path: Path) -> None:
-    """Briefly each time, so that a long read does not stall everybody behind the revision; the history has each try."""
+async def test_blocked_ddl_is_retried_and_recorded(database_url: str, tmp_path: Path) -> None:
+    """A long read blocks DDL: each attempt times out briefly and is recorded, and the last one is applied."""
     await upgrade(database_url, tree(tmp_path, CREATE))
     ini = tree(tmp_path, CREATE, 'op.execute("ALTER TABLE t ADD COLUMN b int")')
     reader = await asyncpg.connect(database_url)
@@ -228,15 +230,15 @@ async def test_other_ddl_asks_again_for_its_lock(database_url: str, tmp_path: Pa
     assert [row["outcome"] for row in rows][-1] == "applied"
 
 
-async def test_a_statement_over_its_timeout_fails_the_revision(database_url: str, tmp_path: Path) -> None:
-    """MIGRATION_STATEMENT_TIMEOUT_SECONDS."""
+async def test_a_statement_timeout_fails_the_revision(database_url: str, tmp_path: Path) -> None:
+    """A statement exceeds MIGRATION_STATEMENT_TIMEOUT_SECONDS: its revision fails."""
     ini = tree(tmp_path, 'op.execute("SELECT pg_sleep(60)")')
     with pytest.raises(RevisionFailed, match="SQLSTATE 57014"):
         await upgrade(database_url, ini, statement_timeout_seconds=scaled(0.5))
 
 
-async def test_a_revision_may_have_limits_of_its_own(database_url: str, tmp_path: Path) -> None:
-    """`lock_timeout_seconds` and `statement_timeout_seconds` in its file count for it, and not for the next one."""
+async def test_a_revision_can_set_its_own_limits(database_url: str, tmp_path: Path) -> None:
+    """A revision file sets its own timeouts: they apply to it and not to the next revision."""
     shown = "op.execute(\"CREATE TABLE {} AS SELECT current_setting('statement_timeout')\")"
     ini = tree(tmp_path)
     revision(tmp_path, "r1", shown.format("own"), extra="statement_timeout_seconds = 7.5\n")
@@ -255,14 +257,14 @@ async def test_a_revision_may_have_limits_of_its_own(database_url: str, tmp_path
         await upgrade(database_url, ini)
 
 
-async def test_several_statements_in_one_go_are_refused_by_the_driver(database_url: str, tmp_path: Path) -> None:
-    """The line says what the driver says; psycopg would take them."""
+async def test_several_statements_in_one_string_are_refused(database_url: str, tmp_path: Path) -> None:
+    """A string has two statements: asyncpg refuses it and the error quotes the driver."""
     with pytest.raises(RevisionFailed, match="multiple commands"):
         await upgrade(database_url, tree(tmp_path, 'op.execute("SELECT 1; SELECT 2")'))
 
 
-async def test_a_file_that_is_not_there_is_no_lost_connection(database_url: str, tmp_path: Path) -> None:
-    """An operating system's error of the revision's own: failed once, with its place, and recorded."""
+async def test_a_missing_file_fails_the_revision(database_url: str, tmp_path: Path) -> None:
+    """A revision opens a missing file: it fails with that error and place, and not as a lost connection."""
     ini = tree(tmp_path, 'open("/nonexistent/seed.csv")')
     with pytest.raises(RevisionFailed, match=r"FileNotFoundError: No such file or directory, at r1\.py:\d+"):
         await upgrade(database_url, ini)
@@ -272,7 +274,7 @@ async def test_a_file_that_is_not_there_is_no_lost_connection(database_url: str,
 
 @pytest.mark.parametrize("words", ["COMMIT", "-- done\\nEND", "ROLLBACK"])
 async def test_a_revision_may_not_end_its_transaction(database_url: str, tmp_path: Path, words: str) -> None:
-    """What it has done is rolled back, nothing is half applied, and the line says what to use instead."""
+    """A revision executes COMMIT or ROLLBACK: it is rolled back, and the error names autocommit_block."""
     ini = tree(tmp_path, f'{CREATE}\nop.execute("{words}")')
     with pytest.raises(RevisionFailed, match=r"failed and was rolled back: InvalidRequestError: .*autocommit_block"):
         await upgrade(database_url, ini)
@@ -288,16 +290,18 @@ async def test_a_revision_may_not_end_its_transaction(database_url: str, tmp_pat
     ],
     ids=["too few arguments", "wrong type", "missing value"],
 )
-async def test_a_mistake_in_a_revision_is_a_failed_revision(database_url: str, tmp_path: Path, body: str) -> None:
-    """The driver notices it without asking the server; trying again would repeat it until the budget ends."""
+async def test_a_wrong_argument_fails_the_revision_without_a_retry(
+    database_url: str, tmp_path: Path, body: str
+) -> None:
+    """A revision passes a wrong argument: it fails without a retry and without the value."""
     with pytest.raises(MigrationError) as failed:
         await upgrade(database_url, tree(tmp_path, body))
     assert "geh3im" not in str(failed.value)
     assert type(failed.value) is RevisionFailed
 
 
-async def test_at_head_nothing_is_written(database_url: str, tmp_path: Path) -> None:
-    """A second run leaves no trace in the history."""
+async def test_a_run_at_head_writes_nothing(database_url: str, tmp_path: Path) -> None:
+    """A second run at head adds no row to the history."""
     for ini in (tree(tmp_path, CREATE), tree(tmp_path, CREATE)):
         await upgrade(database_url, ini)
     assert len(await fetch(database_url, "SELECT 1 FROM alembic_version_history")) == 1

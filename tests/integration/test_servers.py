@@ -1,4 +1,4 @@
-"""The servers under the tests are what the tests take them for."""
+"""The servers of the tests behave as the other tests assume."""
 
 import ssl
 from collections.abc import Callable
@@ -15,15 +15,15 @@ from tests.support.servers import Server, fetch
 from tests.support.waiting import wait_until
 
 
-async def test_a_database_is_empty_and_its_own(server: Server, database_url: str) -> None:
-    """Each test gets a database without tables, on a server that keeps deadlock_timeout at its default."""
+async def test_each_test_gets_an_empty_database(server: Server, database_url: str) -> None:
+    """Each test gets a database without tables, on a server with the default deadlock_timeout."""
     tables = await fetch(database_url, "SELECT 1 FROM pg_class WHERE relnamespace = 'public'::regnamespace")
     assert tables == []
     assert [tuple(row) for row in server.execute("SHOW deadlock_timeout")] == [("1s",)]
 
 
 async def test_a_wrong_password_is_refused(server: Server, database_url: str) -> None:
-    """Only the superuser comes in without a password."""
+    """A role with a wrong password is refused; only the superuser needs none."""
     server.execute("CREATE ROLE guarded LOGIN PASSWORD 'right@%'")
     try:
         database = database_url.rpartition("/")[2]
@@ -36,22 +36,22 @@ async def test_a_wrong_password_is_refused(server: Server, database_url: str) ->
 
 
 async def test_the_socket_reaches_the_same_server(server: Server) -> None:
-    """A unix socket is another way to the same postmaster."""
+    """The socket's URL leads to the same postmaster."""
     started = "SELECT pg_postmaster_start_time()"
     assert await fetch(server.socket_url("postgres"), started) == server.execute(started)
 
 
 @pytest.mark.parametrize("mode", ["fast", "immediate"])
 async def test_a_restart_keeps_port_and_data(server: Server, database_url: str, mode: str) -> None:
-    """The same URL answers afterwards, from another postmaster."""
+    """The server restarts: the same URL leads to a new postmaster with the database."""
     started = "SELECT pg_postmaster_start_time()"
     before = await fetch(database_url, started)
     server.restart(mode)
     assert await fetch(database_url, started) != before
 
 
-async def test_the_tls_server_takes_no_plain_connection(debian_postgres: Server) -> None:
-    """A test that reaches it has used TLS."""
+async def test_the_tls_server_refuses_a_plain_connection(debian_postgres: Server) -> None:
+    """The TLS server refuses a connection without TLS, and an unknown CA does not verify it."""
     rows = await fetch(debian_postgres.superuser_url, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
     assert rows[0]["ssl"] is True
     with pytest.raises(asyncpg.InvalidAuthorizationSpecificationError):
@@ -61,10 +61,10 @@ async def test_the_tls_server_takes_no_plain_connection(debian_postgres: Server)
 
 
 @pytest.mark.parametrize("pool_mode", ["session", "transaction"])
-async def test_the_pooler_answers_with_a_backend_of_its_own(
+async def test_the_pooler_reports_another_pid_than_the_backend(
     pgbouncer: Callable[..., PgBouncer], database_url: str, pool_mode: str
 ) -> None:
-    """Through PgBouncer the pid in the protocol is not the backend's: this is how it gives itself away."""
+    """Through PgBouncer the pid of the protocol differs from the backend's, which reveals the pooler."""
     pooler = pgbouncer(pool_mode=pool_mode)
     url = pooler.url(database_url.rpartition("/")[2])
     connection = await asyncpg.connect(url, statement_cache_size=0)
@@ -75,15 +75,15 @@ async def test_the_pooler_answers_with_a_backend_of_its_own(
 
 
 @pytest.mark.parametrize("keep", [True, False])
-def test_a_restarted_redis_has_its_keys_or_not(redis_server: RedisServer, keep: bool) -> None:
-    """The same URL answers afterwards."""
+def test_a_restarted_redis_keeps_its_keys_only_on_request(redis_server: RedisServer, keep: bool) -> None:
+    """Redis restarts with or without its data: the key is kept or gone."""
     redis_server.execute("SET", "k", "v")
     redis_server.restart(keep=keep)
     assert redis_server.execute("GET", "k") == ("v" if keep else None)
 
 
-def test_a_frozen_redis_is_silent_and_then_answers(redis_server: RedisServer) -> None:
-    """It takes the connection all the same."""
+def test_a_frozen_redis_answers_once_it_is_thawed(redis_server: RedisServer) -> None:
+    """A frozen Redis accepts a connection and does not answer; after the thaw it answers."""
     redis_server.freeze()
     with pytest.raises(redis.TimeoutError):
         redis_server.execute("PING")
@@ -91,8 +91,8 @@ def test_a_frozen_redis_is_silent_and_then_answers(redis_server: RedisServer) ->
     assert redis_server.execute("PING")
 
 
-def test_a_replica_follows_and_takes_no_writes(redis_servers: Callable[..., RedisServer]) -> None:
-    """Until it is promoted."""
+def test_a_replica_follows_and_refuses_writes(redis_servers: Callable[..., RedisServer]) -> None:
+    """A replica copies the key and refuses writes until it is promoted."""
     primary = redis_servers()
     replica = redis_servers(replica_of=primary)
     primary.execute("SET", "k", "v")
@@ -103,8 +103,8 @@ def test_a_replica_follows_and_takes_no_writes(redis_servers: Callable[..., Redi
     assert replica.execute("SET", "k", "w")
 
 
-def test_a_redis_with_a_password_asks_for_it(redis_servers: Callable[..., RedisServer]) -> None:
-    """The URL of the server has it in it."""
+def test_a_redis_with_a_password_refuses_a_wrong_one(redis_servers: Callable[..., RedisServer]) -> None:
+    """Redis requires a password: the server's URL has it, and a wrong one is refused."""
     server = redis_servers(requirepass="s3cret")
     assert server.execute("PING")
     with (

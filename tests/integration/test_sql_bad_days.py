@@ -1,4 +1,4 @@
-"""MariaDB and SQLite on a bad day: what comes back is waited for, what says no is believed at once."""
+"""MariaDB, MySQL and SQLite that are down, frozen or restarted, which is retried, or that refuse, which is final."""
 
 import asyncio
 import os
@@ -43,14 +43,14 @@ while not Path({folder!r}, "let_go").exists():
 
 @pytest.fixture(scope="module")
 def own(request: pytest.FixtureRequest) -> Iterator[MariaDB]:
-    """A server that may be stopped and killed: MariaDB unless a test says MySQL."""
+    """Yield a server that may be stopped and killed: MariaDB, or MySQL if the test names it."""
     with running_mysql() if getattr(request, "param", "") == "mysql" else running_mariadb() as server:
         yield server
 
 
 @pytest.fixture
 def own_place(own: MariaDB, request: pytest.FixtureRequest) -> Iterator[MariaDBPlace]:
-    """A database on it."""
+    """Yield a database on that server."""
     if own._process is None:
         own.start()
     with own.database(f"bad_{abs(hash(request.node.name))}") as url:
@@ -58,12 +58,12 @@ def own_place(own: MariaDB, request: pytest.FixtureRequest) -> Iterator[MariaDBP
 
 
 def instance(url: str, ini: Path, name: str = "one", **settings: Any) -> Assembly:
-    """An instance that looks often."""
+    """Return an instance that polls often."""
     return assembled(url, ini, name, strategy="advisory_lock", poll_seconds=0.1, **settings)
 
 
 async def refused(url: str, ini: Path, error: type[MigrationError], *words: str) -> str:
-    """It must fail with `error`, saying `words`; returns the message."""
+    """Assert that a start fails with `error` and `words`; return the message."""
     with pytest.raises(error) as raised:
         await asyncio.wait_for(instance(url, ini).coordinator().become_ready(), FOREVER_SECONDS)
     assert type(raised.value) is error
@@ -71,8 +71,10 @@ async def refused(url: str, ini: Path, error: type[MigrationError], *words: str)
     return str(raised.value)
 
 
-async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
-    """And the migration begins once it is up."""
+async def test_an_instance_waits_for_a_server_that_is_down(
+    own: MariaDB, own_place: MariaDBPlace, tmp_path: Path
+) -> None:
+    """The server is down: the instance says that it waits, without the address, and migrates once it is up."""
     waiting = instance(own_place.url, tree(tmp_path, GROUND))
     own.stop()
     task = asyncio.create_task(waiting.coordinator().become_ready())
@@ -89,10 +91,12 @@ async def test_a_server_that_is_down_is_waited_for(own: MariaDB, own_place: Mari
     assert own_place.has("marks")
 
 
-async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: MariaDBPlace, tmp_path: Path) -> None:
-    """At the end of the budget, with a code of its own."""
+async def test_an_instance_times_out_on_a_server_that_stays_down(
+    own: MariaDB, own_place: MariaDBPlace, tmp_path: Path
+) -> None:
+    """The server stays down: the instance times out after MIGRATION_WAIT_SECONDS with exit code 5."""
     own.stop()
-    with pytest.raises(DatabaseUnreachable, match=f"gave up after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
+    with pytest.raises(DatabaseUnreachable, match=f"timed out after MIGRATION_WAIT_SECONDS={SECONDS:g}") as raised:
         await (
             instance(own_place.url, tree(tmp_path, GROUND), wait_seconds=SECONDS, run_seconds=SECONDS)
             .coordinator()
@@ -102,10 +106,10 @@ async def test_a_server_that_stays_down_is_given_up(own: MariaDB, own_place: Mar
     await asyncio.to_thread(own.start)
 
 
-async def test_a_frozen_server_hangs_nobody(
+async def test_an_instance_waits_for_a_frozen_server(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes the connection and says nothing; the look ends by itself, and the migration begins once it thaws."""
+    """The server accepts and never answers: each attempt times out, and the instance migrates after the thaw."""
     monkeypatch.setattr(sql_session, "ANSWER_SECONDS", scaled(1))
     waiting = instance(own_place.url, tree(tmp_path, GROUND))
     os.kill(own.pid, signal.SIGSTOP)
@@ -122,10 +126,10 @@ async def test_a_frozen_server_hangs_nobody(
     assert own_place.has("marks")
 
 
-async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
+async def test_a_run_on_a_server_that_freezes_times_out(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The run ends with its budget although neither its statement nor its session can be ended."""
+    """The server freezes in mid-revision: the run ends with its budget, and the next instance finishes."""
     ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
     upgrade = instance(own_place.url, ini, run_seconds=scaled(3), wait_seconds=scaled(3))
     usual = ANSWER_SECONDS
@@ -137,7 +141,7 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
 
     try:
         freezing = asyncio.create_task(asyncio.to_thread(freeze))
-        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and what became of it is not known"):
+        with pytest.raises(DatabaseUnreachable, match="r2 was cancelled, and its outcome is unknown"):
             await asyncio.wait_for(upgrade.coordinator().become_ready(), FOREVER_SECONDS)
         await freezing
     finally:
@@ -151,12 +155,12 @@ async def test_a_server_that_freezes_in_mid_migration_hangs_nobody(
 @pytest.mark.parametrize(
     ("own", "end"), [("mariadb", "stop"), ("mariadb", "kill"), ("mysql", "stop"), ("mysql", "kill")], indirect=["own"]
 )
-async def test_the_server_goes_in_mid_migration(
+async def test_a_restart_in_mid_migration_is_survived(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path, end: str
 ) -> None:
-    """The one that migrates and the one that waits both go on when it is back, and the revision is applied once."""
+    """The server stops or crashes in mid-revision: lock holder and waiter finish, and it is applied once."""
     ini = tree(tmp_path / "tree", GROUND, HELD.format(folder=str(tmp_path)))
-    # in one thread only one of them can be in Python's part of a revision, and that is the first
+    # both instances share a thread, so only the first can be in the Python code of the revision
     both = [instance(own_place.url, ini, name) for name in ("one", "two")]
 
     def restart() -> None:
@@ -179,7 +183,7 @@ async def test_the_server_goes_in_mid_migration(
     indirect=["each_mysql"],
 )
 async def test_a_wrong_password_is_tried_once(each_mysql_place: MariaDBPlace, tmp_path: Path, counter: str) -> None:
-    """Nobody is locked out for it, and the message says what to check and shows nothing."""
+    """The password is wrong: the instance connects once, so that no account is blocked, and shows no password."""
     server = each_mysql_place.server
 
     def refusals() -> int:
@@ -193,13 +197,13 @@ async def test_a_wrong_password_is_tried_once(each_mysql_place: MariaDBPlace, tm
     assert refusals() == before + 1
 
 
-async def test_an_unknown_database_is_named_as_such(each_mysql: MariaDB, tmp_path: Path) -> None:
-    """To a user who may do nothing there, the server says that he may not."""
+async def test_an_unknown_database_is_reported(each_mysql: MariaDB, tmp_path: Path) -> None:
+    """The account has no rights on an unknown database: the error 1044 says that it does not exist or is denied."""
     await refused(each_mysql.url("nowhere"), tree(tmp_path, GROUND), AccessRefused, "error 1044", "does not exist")
 
 
-async def test_a_privilege_is_missing(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """A user who may only read."""
+async def test_a_missing_privilege_is_reported(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The account may only read: the error 1142 says to GRANT the missing right."""
     server, name = each_mysql_place.server, each_mysql_place.database
     server.query(f"CREATE USER reader@`%` IDENTIFIED BY 'pw'; GRANT SELECT ON `{name}`.* TO reader@`%`")
     try:
@@ -209,8 +213,8 @@ async def test_a_privilege_is_missing(each_mysql_place: MariaDBPlace, tmp_path: 
         server.query("DROP USER reader@`%`")
 
 
-async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """Its folder does not exist, or nobody may write to it, or the file is something else."""
+async def test_a_sqlite_file_that_cannot_be_opened_is_refused(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """The folder is missing or read-only, or the file is no database: the start is refused with what to check."""
     ini = tree(tmp_path, GROUND)
     sqlite_place.path.write_text("I am a letter, and a rather long one; somebody has taken me for a database.\n" * 20)
     for url in ("sqlite:////nowhere/shop.db", "sqlite:////sys/shop.db", sqlite_place.url):
@@ -220,7 +224,7 @@ async def test_a_file_cannot_be_there(sqlite_place: SqlitePlace, tmp_path: Path)
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder where everybody may look."""
+    """Yield a folder that every user can read."""
     with TemporaryDirectory() as name:
         folder = Path(name)
         folder.chmod(0o755)
@@ -228,33 +232,33 @@ def open_folder() -> Iterator[Path]:
 
 
 @pytest.fixture
-async def open_house(open_folder: Path) -> tuple[SqlitePlace, Path]:
-    """A database in it, and a history with one revision more; all is imported that their use needs."""
+async def shared_database(open_folder: Path) -> tuple[SqlitePlace, Path]:
+    """Return a database in that folder and a history with one pending revision."""
     place = SqlitePlace(open_folder / "shop.db")
     await instance(place.url, tree(open_folder, GROUND)).coordinator().become_ready()
     return place, tree(open_folder, GROUND, "pass")
 
 
-async def test_the_folder_takes_no_lock_file(open_house: tuple[SqlitePlace, Path]) -> None:
-    """The database may be written, its folder not."""
-    place, ini = open_house
+async def test_a_folder_without_write_permission_is_refused(shared_database: tuple[SqlitePlace, Path]) -> None:
+    """The process may write the database and not its folder: the error says that the lock file needs it."""
+    place, ini = shared_database
     place.path.chmod(0o666)
     place.lock_file.unlink()
     with nobody():
-        await refused(place.url, ini, PrivilegeMissing, "must be able to write the database's folder")
+        await refused(place.url, ini, PrivilegeMissing, "let this process write the database's folder")
 
 
-async def test_the_file_is_read_only(open_house: tuple[SqlitePlace, Path]) -> None:
-    """The lock may be taken, the database not be written."""
-    place, ini = open_house
+async def test_a_read_only_sqlite_file_is_refused(shared_database: tuple[SqlitePlace, Path]) -> None:
+    """The process can lock the file and not write the database: the error says to make it writable."""
+    place, ini = shared_database
     place.path.chmod(0o444)
     place.lock_file.chmod(0o666)
     with nobody():
         await refused(place.url, ini, ReadOnlyServer, "make the file and its folder writable")
 
 
-async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """Somebody has the lock and does nothing."""
+async def test_a_waiter_times_out_and_names_the_lock_holder(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """The lock holder keeps the lock: the waiter times out and names the holder and its pid."""
     ini = tree(tmp_path, GROUND)
     holder = instance(sqlite_place.url, ini, "api-7").session()
     await holder.open()
@@ -265,7 +269,7 @@ async def test_who_waits_too_long_names_the_holder(sqlite_place: SqlitePlace, tm
     await holder.close()
 
 
-async def test_tls_that_the_server_does_not_have(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """Asked for and not there, it is a refusal: nobody waits for it."""
+async def test_tls_on_a_server_without_tls_is_refused(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """The URL requires TLS and the server has none: the start is refused without a retry."""
     with pytest.raises(AccessRefused, match="does not support TLS"):
         await instance(f"{mariadb_place.url}?ssl-mode=REQUIRED", tree(tmp_path, GROUND)).coordinator().become_ready()

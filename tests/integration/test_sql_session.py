@@ -1,4 +1,4 @@
-"""What a session sees and writes on MariaDB, MySQL and SQLite, asked from another connection."""
+"""A session on MariaDB, MySQL and SQLite: what it reads and writes, as another connection sees it."""
 
 import asyncio
 import logging
@@ -11,7 +11,7 @@ import pytest
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import Observed
 from api.migrations.errors import MigrationError
-from tests.integration.sql_runs import GROUND, MARK, failure, look, outcomes, run_request, session_in
+from tests.integration.sql_runs import GROUND, MARK, failure, observe, outcomes, run_request, session_in
 from tests.support.fakes import FOREVER_SECONDS, revision, tree
 from tests.support.mariadb import MariaDB
 from tests.support.pace import scaled
@@ -22,7 +22,7 @@ SECRET = "secret-word"
 
 
 async def test_an_empty_database_has_no_revisions(place: Place, tmp_path: Path) -> None:
-    """Neither table is there, which is no error, and looking makes none."""
+    """Neither table exists: the session reads no revision, raises no error, and creates no table."""
     session = session_in(place, tree(tmp_path, GROUND))
     await session.open()
     assert await session.store.observe() == Observed()
@@ -34,8 +34,8 @@ async def test_an_empty_database_has_no_revisions(place: Place, tmp_path: Path) 
     assert not place.has("alembic_version")
 
 
-async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
-    """Versions, parents, moments with their zone, and how long each step took."""
+async def test_a_run_records_revisions_parents_times_and_durations(place: Place, tmp_path: Path) -> None:
+    """A run records each revision with parents, release, times in UTC and duration."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
     began = time.time()
     await run_request(place, ini, release="v7")
@@ -62,23 +62,23 @@ async def test_what_a_run_leaves_behind(place: Place, tmp_path: Path) -> None:
     assert all(began - 0.002 <= moment.timestamp() <= ended + 0.002 for moment in moments)
 
 
-async def test_the_server_may_live_in_any_zone(
+async def test_times_are_utc_in_any_server_time_zone(
     each_mysql: MariaDB, each_mysql_place: MariaDBPlace, tmp_path: Path
 ) -> None:
-    """Moments are written and read as UTC, whatever the sessions' time zone is."""
+    """The server has another time zone: times are written and read as UTC."""
     ini = tree(tmp_path, GROUND)
     each_mysql.query("SET GLOBAL time_zone = '+05:30'")
     try:
         began = time.time()
         await run_request(each_mysql_place, ini)
-        seen = await look(each_mysql_place, ini)
+        seen = await observe(each_mysql_place, ini)
     finally:
         each_mysql.query("SET GLOBAL time_zone = 'SYSTEM'")
     assert began <= (seen.last_success or 0) <= time.time()
 
 
-async def test_attempts_say_how_long_ago_they_were(place: Place, tmp_path: Path) -> None:
-    """By the database's clock, newest first, without those that only lacked a lock."""
+async def test_attempts_have_their_age_by_the_database_clock(place: Place, tmp_path: Path) -> None:
+    """Attempts are read newest first with their age by the database's clock, without retried ones."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + "raise ValueError('boom')")
     for instance in ("one", "two"):
         await failure(place, ini, instance=instance)
@@ -98,7 +98,7 @@ async def test_attempts_say_how_long_ago_they_were(place: Place, tmp_path: Path)
 
 
 async def test_a_failed_revision_is_rolled_back_on_sqlite(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """All three statements of it, DDL too, and what went before it stays."""
+    """A revision with DDL fails on SQLite: all its statements are rolled back, and the revision before it stays."""
     create, alter = 'op.execute("CREATE TABLE u (a int)")\n', 'op.execute("ALTER TABLE marks ADD COLUMN b int")\n'
     ini = tree(tmp_path, GROUND, create + MARK.format("r2") + alter + "op.execute('SELECT * FROM nowhere')")
     message = await failure(sqlite_place, ini)
@@ -106,13 +106,13 @@ async def test_a_failed_revision_is_rolled_back_on_sqlite(sqlite_place: SqlitePl
     assert not sqlite_place.has("u")
     assert len(sqlite_place.rows("SELECT * FROM pragma_table_info('marks')")) == 1
     assert outcomes(sqlite_place) == [("r1", "applied"), ("r2", "failed")]
-    seen = await look(sqlite_place, ini)
+    seen = await observe(sqlite_place, ini)
     assert (seen.revisions, seen.half_applied) == (frozenset({"r1"}), ())
     assert seen.last_failure is not None
 
 
 async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_path: Path) -> None:
-    """And the next start runs it again, as often as it takes."""
+    """A revision without DDL fails and is rolled back; the next start runs the corrected one."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + "raise ValueError('boom')")
     assert "failed and was rolled back: ValueError: boom, at r2.py:" in await failure(place, ini)
     assert marks(place) == []
@@ -122,8 +122,8 @@ async def test_a_failed_revision_without_ddl_is_rolled_back(place: Place, tmp_pa
     assert outcomes(place) == [("r1", "applied"), ("r2", "failed"), ("r2", "applied")]
 
 
-async def test_a_cancellation_that_nobody_asked_for_is_a_failure(place: Place, tmp_path: Path) -> None:
-    """What a revision raises by itself is recorded and told as its error; taken for a shutdown it would be silence."""
+async def test_a_cancelled_error_raised_by_a_revision_is_a_failure(place: Place, tmp_path: Path) -> None:
+    """A revision raises CancelledError itself: it is recorded as failed, and not taken for a shutdown."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + "import asyncio\nraise asyncio.CancelledError('by r2')")
     assert "revision r2, Do r2 failed and was rolled back: CancelledError: by r2, at" in await failure(place, ini)
     assert marks(place) == []
@@ -131,15 +131,17 @@ async def test_a_cancellation_that_nobody_asked_for_is_a_failure(place: Place, t
 
 
 async def test_a_revision_that_closes_its_connection_fails_with_its_own_error(place: Place, tmp_path: Path) -> None:
-    """Not with what that did to the record, which the next attempt closes."""
+    """A revision closes its connection and raises: the error that is reported is its own."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + "op.get_bind().close()\nraise ValueError('boom')")
     assert "revision r2, Do r2 failed and was rolled back: ValueError: boom, at" in await failure(place, ini)
     assert marks(place) == []
 
 
 @pytest.mark.parametrize(("before", "after"), [("running", "failed"), ("half_applied", "half_applied")])
-async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, before: str, after: str) -> None:
-    """When the session that ran it is gone; what is half applied stays that."""
+async def test_another_session_records_an_attempt_as_failed(
+    place: Place, tmp_path: Path, before: str, after: str
+) -> None:
+    """Another session records the failure of a lost one: `running` becomes `failed`, `half_applied` stays."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
     await run_request(place, ini)
     place.rows(f"UPDATE {HISTORY} SET outcome = '{before}', finished_at = NULL WHERE revision = 'r2'")
@@ -152,8 +154,8 @@ async def test_an_attempt_is_failed_from_outside(place: Place, tmp_path: Path, b
     assert run["finished_at"] is not None
 
 
-async def test_an_attempt_that_left_no_trace_is_written_down(place: Place, tmp_path: Path) -> None:
-    """With its parents; but neither twice, nor where it was applied after all."""
+async def test_a_failure_without_an_attempt_adds_one_row(place: Place, tmp_path: Path) -> None:
+    """No row exists for a failure: one is added with its parents, never a second, and none after it was applied."""
     ini = tree(tmp_path, GROUND, MARK.format("r2"))
     await run_request(place, ini, MigrationRequest("upgrade", "r1"))
     session = session_in(place, ini)
@@ -195,10 +197,10 @@ QUOTING = {
 
 
 @pytest.mark.parametrize(("kind", "sql"), [(kind, sql) for kind, each in QUOTING.items() for sql in each])
-async def test_no_value_is_ever_shown(
+async def test_no_value_is_shown_in_error_history_or_log(
     request: pytest.FixtureRequest, caplog: pytest.LogCaptureFixture, tmp_path: Path, kind: str, sql: str
 ) -> None:
-    """Neither in the error, nor in the history, nor in the log, where the driver would put the server's warnings."""
+    """A statement with a secret fails: the secret is in no error, history row or log line."""
     place: Place = request.getfixturevalue(f"{kind}_place")
     typed = "integer" if kind != "sqlite" else "integer CHECK (typeof(n) = 'integer')"
     tables = [f"CREATE TABLE numbers (n {typed})", "CREATE TABLE names (n varchar(40) PRIMARY KEY)"]
@@ -213,18 +215,18 @@ async def test_no_value_is_ever_shown(
     assert "Error" in message
 
 
-async def test_a_statement_has_a_limit_on_mariadb(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
-    """Which the server ends, and says so."""
+async def test_a_statement_timeout_applies_on_mariadb(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """A statement exceeds the timeout on MariaDB: the server ends it with error 1969."""
     ini = tree(tmp_path, 'op.execute("SELECT SLEEP(60) FROM (SELECT 1 UNION SELECT 2) t")')
     message = await failure(mariadb_place, ini, statement_timeout_seconds=scaled(0.5))
     assert "(error 1969)" in message
 
 
 @pytest.mark.parametrize(("place", "name"), [("sqlite", "SQLite"), ("mysql", "MySQL")], indirect=["place"])
-async def test_the_others_say_that_they_have_no_such_limit(
+async def test_a_statement_timeout_is_logged_as_unsupported_elsewhere(
     place: Place, name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A setting that does nothing is not passed over in silence; by default nothing is said."""
+    """MySQL or SQLite cannot apply a statement timeout: one warning says so, and by default none."""
     await run_request(place, tree(tmp_path, GROUND))
     assert not [record for record in caplog.records if getattr(record, "event", "") == "no_statement_timeout"]
     await run_request(place, tree(tmp_path, GROUND, MARK.format("r2")), statement_timeout_seconds=5)
@@ -232,35 +234,35 @@ async def test_the_others_say_that_they_have_no_such_limit(
     assert f"Revision r2: {name} has no statement timeout" in warned.getMessage()
 
 
-async def test_a_downgrade_leaves_its_trace(place: Place, tmp_path: Path) -> None:
-    """Under the lock, and in the history."""
+async def test_a_downgrade_is_recorded(place: Place, tmp_path: Path) -> None:
+    """`downgrade` runs under the lock, undoes the revision, and adds a row to the history."""
     ini = tree(tmp_path, GROUND)
     revision(tmp_path, "r2", MARK.format("r2"), after="r1", down='op.execute("DELETE FROM marks")')
     await run_request(place, ini)
     await run_request(place, ini, MigrationRequest("downgrade", "r1"))
-    assert (await look(place, ini)).revisions == frozenset({"r1"})
+    assert (await observe(place, ini)).revisions == frozenset({"r1"})
     assert outcomes(place) == [("r1", "applied"), ("r2", "applied"), ("r2", "applied")]
     assert marks(place) == []
 
 
-async def test_an_end_of_transaction_in_a_revision_is_refused(place: Place, tmp_path: Path) -> None:
-    """It would commit what is not finished."""
+async def test_a_commit_in_a_revision_is_refused(place: Place, tmp_path: Path) -> None:
+    """A revision executes COMMIT: it fails and no row is left."""
     ini = tree(tmp_path, GROUND, MARK.format("r2") + 'op.execute("COMMIT")')
     assert "a revision may not end its own transaction" in await failure(place, ini)
     assert marks(place) == []
 
 
-async def test_two_statements_in_one_are_refused(place: Place, tmp_path: Path) -> None:
-    """Neither database takes them here, so nothing is executed that was not looked at."""
+async def test_two_statements_in_one_string_are_refused(place: Place, tmp_path: Path) -> None:
+    """A string has two statements: the revision fails and neither is executed."""
     ini = tree(tmp_path, GROUND, 'op.execute("INSERT INTO marks VALUES (1); COMMIT")')
     with pytest.raises(MigrationError):
         await run_request(place, ini)
     assert marks(place) == []
 
 
-async def test_however_often_it_is_cancelled_the_statement_ends(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """Ctrl-C twice: the second one must not keep the first from ending the session, which has the lock."""
-    # not SLEEP, which looks after its client every few seconds; what computes does not
+async def test_a_repeated_cancellation_still_ends_the_statement(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """Ctrl-C comes again and again: the session's statement is still terminated and the lock is free."""
+    # not SLEEP, which checks every few seconds whether its client is still connected
     ini = tree(tmp_path, "op.execute(\"SELECT BENCHMARK(1000000000, SHA2('x', 512))\")")
     run = asyncio.create_task(run_request(each_mysql_place, ini))
 

@@ -1,4 +1,4 @@
-"""One application object whose lifespan is started more than once, as test suites do."""
+"""One application object whose lifespan is started more than once, as in test suites."""
 
 import asyncio
 from functools import partial
@@ -22,8 +22,8 @@ ORDERS = [("failed", "ready"), ("off", "failed"), ("ready", "failed", "off"), ("
 
 @pytest.mark.parametrize("phases", ORDERS, ids="-".join)
 @pytest.mark.parametrize("mode", ["gate", "block"])
-async def test_an_application_may_be_started_again(tmp_path: Path, mode: str, phases: tuple[str, ...]) -> None:
-    """As test suites do: gate, health and metrics tell of the start that is going on, and nothing is piled up."""
+async def test_an_application_can_be_started_again(tmp_path: Path, mode: str, phases: tuple[str, ...]) -> None:
+    """An application is started again: gate, health and metrics show the new start, and no layer is added."""
     url, ini = f"sqlite:///{tmp_path / 'again.db'}", tree(tmp_path, CREATE)
     starts = {
         "ready": settings(url, ini, startup_mode=mode, strategy="advisory_lock"),
@@ -45,21 +45,21 @@ async def test_an_application_may_be_started_again(tmp_path: Path, mode: str, ph
 
 
 def settled(app: FastAPI) -> bool:
-    """Whether the start has come to its end."""
+    """Return whether the start has ended."""
     gate = app.middleware_stack
     return app.state.migrations.status.phase == "failed" or (isinstance(gate, Gate) and gate.is_open)
 
 
 def depth(app: FastAPI) -> int:
-    """How many applications are wrapped in one another."""
+    """Return how many applications are nested in one another."""
     layer, layers = app.middleware_stack, 0
     while layer is not None:
         layer, layers = getattr(layer, "app", None), layers + 1
     return layers
 
 
-async def test_what_was_wrapped_around_the_gate_stays() -> None:
-    """Instruments may take the gate's place between two starts; the second start finds it below them."""
+async def test_a_middleware_around_the_gate_is_kept() -> None:
+    """A middleware wraps the gate between two starts: the second start finds the gate and keeps the middleware."""
     values = MigrationSettings.load(strategy="off")
     app = service(lifespan_with_migrations(settings=values))
     async with Served(app) as served:
@@ -73,8 +73,8 @@ async def test_what_was_wrapped_around_the_gate_stays() -> None:
     assert app.middleware_stack is around
 
 
-async def test_the_state_of_the_first_start_is_forgotten() -> None:
-    """Also where what was wrapped around its gate does not show what it wraps."""
+async def test_a_second_start_does_not_keep_the_first_state() -> None:
+    """A middleware hides the gate: the second start does not serve the state of the first one."""
     start = lifespan_with_migrations(settings=MigrationSettings.load(strategy="off"))
     app = service(start.then(Pool().lifespan))
     async with Served(app) as served:

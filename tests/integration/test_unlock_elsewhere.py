@@ -1,4 +1,4 @@
-"""`unlock` on MariaDB, MySQL and SQLite ends nobody: it says what would."""
+"""`unlock` on MariaDB, MySQL and SQLite terminates no session: it prints what would."""
 
 from argparse import Namespace
 from pathlib import Path
@@ -16,22 +16,22 @@ from tests.support.places import MariaDBPlace, Place, SqlitePlace
 from tests.support.waiting import until
 
 
-async def test_unlock_says_what_would_free_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """The statement that it quotes does, as it stands there."""
+async def test_unlock_prints_the_statement_that_frees_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """A session holds the lock on MariaDB or MySQL: `unlock` prints a KILL statement, which frees the lock."""
     holder = session_in(each_mysql_place, tree(tmp_path, GROUND), "other")
     await holder.open()
     assert await holder.try_lock()
     asking = assembled(each_mysql_place.url, tree(tmp_path, GROUND), "asking")
     with pytest.raises(LockHeld, match=r"run '(KILL \d+;)' on the server") as told:
         await commands.unlock(asking, Namespace(force=False))
-    assert "its process connects again" in str(told.value)
+    assert "Its process then connects" in str(told.value)
     each_mysql_place.rows(str(told.value).split("'")[1])
-    await wait_free(each_mysql_place)
+    await until_free(each_mysql_place)
     await holder.close()
 
 
-async def wait_free(place: Place) -> None:
-    """Until nobody has the lock."""
+async def until_free(place: Place) -> None:
+    """Wait until the lock is free."""
 
     async def free() -> bool:
         return place.lock_is_free()
@@ -48,10 +48,10 @@ async def wait_free(place: Place) -> None:
         (None, "end instance vm (on its host"),
     ],
 )
-async def test_unlock_never_tells_to_end_a_foreign_process(
+async def test_unlock_never_names_a_process_of_another_host(
     sqlite_place: SqlitePlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pid: int | None, words: str
 ) -> None:
-    """The number of a container's first process, or none, would be another one's on the host."""
+    """`unlock` names the holder's host, and its pid unless that is a container's 1, and never says `kill`."""
 
     async def held(_: OperatorSession) -> LockStatus:
         return LockStatus(Holder("vm", pid))

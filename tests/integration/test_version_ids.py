@@ -1,4 +1,4 @@
-"""Revision ids that the version table cannot hold: refused before the lock, unless the column is, or gets, wider."""
+"""Revision ids that the version table cannot hold are refused before the lock, unless the column is made wider."""
 
 from pathlib import Path
 
@@ -8,10 +8,10 @@ from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.backend import Verdict
 from api.migrations.errors import ConfigurationError, RevisionFailed
 from tests.integration.sql_runs import outcomes, run_request
-from tests.integration.test_doctor import found
-from tests.integration.test_history import history, run
+from tests.support.doctor_findings import found
 from tests.support.fakes import THREE_LINES, assembled, revision, tree
 from tests.support.places import HISTORY, MariaDBPlace, Place, SqlitePlace
+from tests.support.postgres_runs import history, run
 from tests.support.servers import fetch
 
 LONG = "r2_add_the_table_of_accounts_and_its_indexes"
@@ -33,14 +33,14 @@ class Wide(PostgresqlImpl):
 
 
 def long_tree(folder: Path, first: str = "pass", env: str = THREE_LINES) -> Path:
-    """A revision r1 that does what is given, and one with a long id."""
+    """Create a history of r1, with a given body, and a revision with a long id."""
     ini = tree(folder, first, env=env)
     revision(folder, LONG, "pass", after="r1")
     return ini
 
 
 async def refusal(url: str, ini: Path) -> str:
-    """What a start says that must refuse."""
+    """Start an instance that must be refused with exit code 2, and return the message."""
     with pytest.raises(ConfigurationError) as raised:
         await assembled(url, ini, strategy="advisory_lock").coordinator().become_ready()
     assert raised.value.exit_code == 2
@@ -48,7 +48,7 @@ async def refusal(url: str, ini: Path) -> str:
 
 
 async def test_a_long_id_is_refused_before_the_lock(database_url: str, tmp_path: Path) -> None:
-    """With both ways out, on an empty database and on one that has the table; nothing was executed."""
+    """A revision's id is too long for the version table: the start is refused, and the printed ALTER TABLE helps."""
     ini = long_tree(tmp_path)
     said = await refusal(database_url, ini)
     assert said.startswith(f"revision id {LONG} has {len(LONG)} characters, and alembic_version.version_num will be")
@@ -62,8 +62,8 @@ async def test_a_long_id_is_refused_before_the_lock(database_url: str, tmp_path:
     assert await history(database_url) == [("r1", "applied"), (LONG, "applied")]
 
 
-async def test_the_table_that_the_message_creates_is_taken(database_url: str, tmp_path: Path) -> None:
-    """The statement of the message, as it is, is a way out."""
+async def test_the_create_table_of_the_message_is_sufficient(database_url: str, tmp_path: Path) -> None:
+    """An operator runs the printed CREATE TABLE: the next start applies the long id."""
     ini = long_tree(tmp_path)
     await fetch(database_url, (await refusal(database_url, ini)).rpartition(": ")[2])
     await assembled(database_url, ini).coordinator().become_ready()
@@ -75,10 +75,10 @@ async def test_the_table_that_the_message_creates_is_taken(database_url: str, tm
     [("pass", THREE_LINES, "text"), (WIDEN, THREE_LINES, "varchar(32)"), (WIDEN, THREE_LINES, None)],
     ids=["any length", "a revision widens it", "a revision widens the new one"],
 )
-async def test_a_wider_column_is_left_alone(
+async def test_a_wider_column_accepts_a_long_id(
     database_url: str, tmp_path: Path, first: str, env: str, table: str | None
 ) -> None:
-    """Whoever wrote the long id has seen to it."""
+    """The column is wide enough, or a revision widens it: the long id is applied."""
     if table is not None:
         await fetch(database_url, f"CREATE TABLE alembic_version (version_num {table} NOT NULL PRIMARY KEY)")
     await assembled(database_url, long_tree(tmp_path, first, env)).coordinator().become_ready()
@@ -87,9 +87,9 @@ async def test_a_wider_column_is_left_alone(
 
 
 @pytest.mark.parametrize("where", ["env.py", "a module"])
-async def test_an_env_that_widens_it_is_left_alone(database_url: str, tmp_path: Path, where: str) -> None:
-    """Alembic lets an implementation of one's own say how the table looks; env.py, or what it imports, registers it."""
-    from alembic.ddl.impl import _impls  # the registry is the process's, and the other tests need it unchanged
+async def test_an_env_py_that_widens_the_column_is_accepted(database_url: str, tmp_path: Path, where: str) -> None:
+    """env.py or its import registers an Alembic implementation with a wider column: the long id is applied."""
+    from alembic.ddl.impl import _impls  # the registry is global, so the test restores it
 
     (tmp_path / "impl.py").write_text(IMPL)
     imported = f"import runpy\n\nrunpy.run_path({str(tmp_path / 'impl.py')!r})\n"
@@ -103,8 +103,8 @@ async def test_an_env_that_widens_it_is_left_alone(database_url: str, tmp_path: 
     assert await history(database_url) == [("r1", "applied"), (LONG, "applied")]
 
 
-async def test_only_what_is_written_counts(database_url: str, tmp_path: Path) -> None:
-    """An order that stops below the long id is carried out, back too; a stamp at it is refused."""
+async def test_only_ids_that_a_request_writes_are_checked(database_url: str, tmp_path: Path) -> None:
+    """A request ends before the long id: it runs; a stamp at the long id is refused."""
     ini = long_tree(tmp_path)
     for order in (
         MigrationRequest("upgrade", "r1"),
@@ -117,8 +117,8 @@ async def test_only_what_is_written_counts(database_url: str, tmp_path: Path) ->
     assert await fetch(database_url, "SELECT version_num FROM alembic_version") == [("r1",)]
 
 
-async def test_doctor_finds_it(database_url: str, tmp_path: Path) -> None:
-    """As long as it is pending."""
+async def test_doctor_fails_on_a_pending_long_id(database_url: str, tmp_path: Path) -> None:
+    """The long id is pending: `doctor` fails that check until the column is wider."""
     ini = long_tree(tmp_path)
     verdict, message = (await found(database_url, ini))["version_ids"]
     assert (verdict, "To fix: shorten the id" in message) == (Verdict.FAIL, True)
@@ -126,8 +126,8 @@ async def test_doctor_finds_it(database_url: str, tmp_path: Path) -> None:
     assert (await found(database_url, ini))["version_ids"][0] is Verdict.OK
 
 
-async def test_one_that_fails_all_the_same_is_explained(database_url: str, tmp_path: Path) -> None:
-    """A revision that only mentions the column does not widen it: the server's refusal names the cause and ways out."""
+async def test_a_long_id_that_the_server_refuses_is_explained(database_url: str, tmp_path: Path) -> None:
+    """A revision only mentions the column: the server refuses the id, and the error names cause and remedy."""
     ini = long_tree(tmp_path, '"of version_num"')
     with pytest.raises(RevisionFailed) as raised:
         await run(database_url, ini)
@@ -136,8 +136,8 @@ async def test_one_that_fails_all_the_same_is_explained(database_url: str, tmp_p
     assert await history(database_url) == [("r1", "applied"), (LONG, "failed")]
 
 
-async def test_mysql_refuses_it_before_the_lock(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
-    """Where it would have been half applied; the statements of the messages are ways out."""
+async def test_a_long_id_is_refused_before_the_lock_on_mysql(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """A long id on MariaDB or MySQL is refused before DDL can half apply it, and the printed ALTER TABLE helps."""
     ini = long_tree(tmp_path)
     said = await refusal(each_mysql_place.url, ini)
     assert "will be created by Alembic and hold 32" in said
@@ -150,10 +150,10 @@ async def test_mysql_refuses_it_before_the_lock(each_mysql_place: MariaDBPlace, 
     assert outcomes(each_mysql_place) == [("r1", "applied"), (LONG, "applied")]
 
 
-async def test_mysql_refuses_a_character_outside_the_table_s_encoding(
+async def test_a_character_outside_the_encoding_is_refused_on_mysql(
     each_mysql_place: MariaDBPlace, tmp_path: Path
 ) -> None:
-    """The version table is made in the character set of the database."""
+    """An id has a letter that the database's character set lacks: the start is refused until the set is changed."""
     ini = tree(tmp_path, "pass")
     path = tmp_path / "versions" / "r1.py"
     path.write_text(path.read_text().replace("revision = 'r1'", "revision = 'первая'"))
@@ -164,8 +164,8 @@ async def test_mysql_refuses_a_character_outside_the_table_s_encoding(
     assert outcomes(each_mysql_place) == [("первая", "applied")]
 
 
-async def test_sqlite_takes_any_length(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """It enforces none."""
+async def test_sqlite_accepts_an_id_of_any_length(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
+    """SQLite enforces no column length: the long id is applied."""
     place: Place = sqlite_place
     await run_request(place, long_tree(tmp_path))
     assert outcomes(place) == [("r1", "applied"), (LONG, "applied")]

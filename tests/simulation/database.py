@@ -1,7 +1,8 @@
-"""A database server as far as the coordinator can tell: backends with a life of their own, one lock, a version table.
+"""A simulated database server: its backends outlive their clients, and it has one lock and a version table.
 
-A backend outlives its client the way PostgreSQL's does: idle, it notices at once that the connection is gone; inside
-a statement, when the statement ends or at the next check of the connection, if the server makes such checks.
+A backend outlives its client as PostgreSQL's does. An idle backend notices at once that the connection has ended. A
+backend that executes a statement notices it at the statement's end, or at the next check of the connection if the
+server makes such checks.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ LOSSES_OF_AN_ORDER = 2
 
 
 class Violation(AssertionError):
-    """Something happened that must never happen."""
+    """A promise that was broken."""
 
 
 @dataclass
@@ -36,29 +37,29 @@ class Row:
 
 @dataclass
 class Database:
-    """The server. What it holds is what was committed."""
+    """The server, with what was committed."""
 
     max_connections: int = 100
     revisions: set[str] = field(default_factory=set)
     history: list[Row] = field(default_factory=list)
     applied: list[str] = field(default_factory=list)
     half_applied: set[str] = field(default_factory=set)
-    """Of which a part was committed, or may have been, and not the rest; whatever the history says."""
+    """The revisions of which a part is committed, or may be, whatever the history says."""
     begun_again: int = 0
-    """How often a half-applied revision was, as its release allows."""
+    """How often a half-applied revision was run again, as its release allows."""
     losses: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """How often a revision has ended its own session, by instance and revision."""
+    """How often a revision ended its own session, by instance and revision."""
     up: bool = True
     lock_owner: Backend | None = None
     backends: set[Backend] = field(default_factory=set)
     notified: asyncio.Event = field(default_factory=asyncio.Event)
 
     def now(self) -> float:
-        """The server's clock in seconds."""
+        """Return the server's time in seconds."""
         return asyncio.get_running_loop().time()
 
     def connect(self, instance: str) -> Backend:
-        """A backend for a client of `instance`."""
+        """Return a backend for a client of `instance`."""
         if not self.up or len(self.backends) >= self.max_connections:
             raise DatabaseUnreachable("the server is away or full")
         backend = Backend(self, instance)
@@ -66,12 +67,12 @@ class Database:
         return backend
 
     def restart(self) -> None:
-        """Every session ends at once; what was not committed is gone."""
+        """End every session at once and roll back what it did not commit."""
         for backend in list(self.backends):
             backend.die()
 
     def lose(self, backend: Backend, revision: str, *, crash: bool) -> None:
-        """The revision ends the session of `backend`, or crashes the server and ends every session."""
+        """End the session of `backend` by its revision, or crash the server and end every session."""
         self.losses[backend.instance, revision] += 1
         if self.losses[backend.instance, revision] > LOSSES_OF_AN_ORDER:
             raise Violation(f"{backend.instance} began {revision} again, in which it had lost its session twice")
@@ -81,12 +82,12 @@ class Database:
             backend.die()
 
     def notify(self) -> None:
-        """Wake everybody who listens."""
+        """Wake every listener."""
         self.notified.set()
         self.notified = asyncio.Event()
 
     def begin(self, row: Row, idempotent: frozenset[str]) -> None:
-        """The history row of an attempt, committed before it."""
+        """Commit the history row of an attempt before the attempt."""
         unfinished = self.half_applied - idempotent
         if unfinished:
             raise Violation(
@@ -96,7 +97,7 @@ class Database:
         self.history.append(row)
 
     def commit(self, backend: Backend, revision: str, parents: frozenset[str]) -> None:
-        """The version row and the history row of a finished revision."""
+        """Commit the version row and the history row of a finished revision."""
         if revision in self.applied:
             raise Violation(f"{revision} was applied twice, now by {backend.instance}")
         self.applied.append(revision)
@@ -115,17 +116,17 @@ class Backend:
         self.alive = True
         self.migrating: str | None = None
         self.check_interval_seconds: float | None = CHECK_INTERVAL_SECONDS
-        """How soon a statement notices that its client is gone; None: it goes on to its end."""
+        """The seconds until a statement notices that its client has gone; None means at its end."""
         self._client_there = True
         self._statement: asyncio.Future[None] | None = None
 
     async def execute(self, seconds: float) -> None:
-        """A statement that takes `seconds` in the server, whatever becomes of the client."""
+        """Execute a statement that takes `seconds` in the server, even if its client disappears."""
         self.check()
         loop = asyncio.get_running_loop()
         self._statement = statement = loop.create_future()
         loop.call_later(seconds, self._finish, statement)
-        # the server goes on with it whatever becomes of the client's task
+        # the server finishes the statement even if the client's task is cancelled
         await asyncio.shield(statement)
         self.check()
 
@@ -142,12 +143,12 @@ class Backend:
             raise DatabaseUnreachable("the session is gone")
 
     def check_hold(self, owner: Backend) -> None:
-        """Raise unless the lock is still that of `owner`."""
+        """Raise HoldLost unless `owner` holds the lock."""
         if self.database.lock_owner is not owner:
-            raise HoldLost("the lock is somebody else's")
+            raise HoldLost("another session holds the lock")
 
     def client_gone(self) -> None:
-        """The connection's other end is gone: killed, cut off or closed."""
+        """End the client's side of the connection: killed, cut off or closed."""
         self._client_there = False
         if self._statement is None or self._statement.done():
             self.die()
@@ -155,7 +156,7 @@ class Backend:
             asyncio.get_running_loop().call_later(self.check_interval_seconds, self.die)
 
     def die(self) -> None:
-        """The session ends: rolled back, lock freed."""
+        """End the session: roll back and release its lock."""
         self.alive, self.migrating = False, None
         self.database.backends.discard(self)
         if self.database.lock_owner is self:

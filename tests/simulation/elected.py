@@ -1,4 +1,4 @@
-"""Sessions behind an elector whose holds end by time, on a service that goes silent now and then."""
+"""An elector whose hold expires, on a service that sometimes does not answer."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARGIN_SECONDS = 1.0
 
 
 class Holds:
-    """The service: one hold, and when it ends by its own clock."""
+    """The service: one hold, with its end by the service's own clock."""
 
     def __init__(self) -> None:
         self.silent = False
@@ -22,7 +22,7 @@ class Holds:
         self.ends_at = 0.0
 
     def take(self, elector: LeasedElector) -> bool:
-        """Take or renew the hold for `elector` if it is free or its own."""
+        """Acquire or renew the hold for `elector` if it is free or its own; return whether it has the hold."""
         if self.silent:
             raise ElectorUnreachable("no answer of the election")
         now = asyncio.get_running_loop().time()
@@ -33,7 +33,7 @@ class Holds:
 
 
 class LeasedElector:
-    """One elector of one process; it may be stopped with it, and then wakes up without its hold."""
+    """The elector of one process; if the process is stopped, it may continue without its hold."""
 
     def __init__(self, holds: Holds, process: Process, chance: random.Random) -> None:
         self.holds = holds
@@ -44,7 +44,7 @@ class LeasedElector:
         self._renewing: asyncio.Task[None] | None = None
 
     async def try_acquire(self) -> bool:
-        """Lead if nobody does."""
+        """Lead if there is no leader."""
         if not await self._take():
             return False
         self._reason = asyncio.get_running_loop().create_future()
@@ -52,7 +52,7 @@ class LeasedElector:
         return True
 
     async def confirm(self) -> None:
-        """Ask; silence is a loss once the time is over."""
+        """Check the hold; without an answer it is lost once its time is over."""
         with suppress(ElectorUnreachable):
             if self._reason is not None and not self._reason.done() and await self._take():
                 return
@@ -61,23 +61,23 @@ class LeasedElector:
             raise HoldLost("the hold is not ours any more")
 
     async def lost(self) -> str:
-        """Return once it is lost."""
+        """Return the reason once the hold is lost."""
         assert self._reason is not None
         return await asyncio.shield(self._reason)
 
     async def ask(self) -> str | None:
-        """Whoever holds it."""
+        """Return the leader."""
         return await self.leader()
 
     async def rehearse(self) -> None:
-        """Nothing."""
+        """Do nothing."""
 
     async def leader(self) -> str | None:
-        """Whoever holds it."""
+        """Return the leader."""
         return self.holds.holder.process.name if self.holds.holder else None
 
     async def release(self) -> None:
-        """Give it back, if the service answers."""
+        """Release the hold if the service answers."""
         renewing, self._renewing, self._reason = self._renewing, None, None
         if renewing is not None:
             renewing.cancel()

@@ -1,6 +1,6 @@
-"""The session behind a transaction pooler: one transaction carries lock and revisions, and table locks are contended.
+"""The session behind a transaction pooler: one transaction has lock and revisions, and table locks are contended.
 
-What is rolled back takes the lock with it, so another instance may come in between two tries.
+A rollback also releases the lock, so another instance may acquire it between two attempts.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from tests.simulation.database import Backend
 from tests.simulation.session import Session
 
 CONTENDED = 0.2
-"""How often a revision does not get its table lock."""
+"""The probability that a revision does not acquire its table lock."""
 
 
 class PooledSession(Session):
-    """Everything is committed at the end, or nothing is."""
+    """A session that commits all revisions in one transaction or none."""
 
-    may_run_out_of_time = True  # each try begins with the first revision again
+    may_run_out_of_time = True  # each attempt starts with the first revision again
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Apply what is pending; commit it in one."""
+        """Apply the pending revisions and commit them together."""
         pending = self.release.code.pending(self.seen)
         listener.planned(pending, "Applied")
         backend = await self._query()
@@ -46,7 +46,7 @@ class PooledSession(Session):
         self.database.notify()
 
     async def pause(self, seconds: float) -> None:
-        """Without a connection: behind a pooler nobody listens."""
+        """Wait without a connection and without notifications."""
         await self.close()
         await asyncio.sleep(seconds)
         await self._step()
@@ -58,7 +58,7 @@ class PooledSession(Session):
         if self.chance.random() < CONTENDED:
             await backend.execute(self.chance.choice([0.3, 0.6, 2.0]))
             self._roll_back(backend)
-            error = LockContended(f"{revision} did not get its lock", revision)
+            error = LockContended(f"{revision} did not acquire its table lock", revision)
             error.pause_seconds = self.chance.uniform(0, 2)
             raise error
         await backend.execute(self.release.seconds[revision])

@@ -1,6 +1,6 @@
-"""The session on a database whose DDL commits by itself: what does not finish stays half applied.
+"""The session on a database whose DDL commits by itself: an interrupted revision stays half applied.
 
-There a statement goes on when its client is gone, and keeps the lock until it ends; those who wait are not notified.
+A statement continues without its client and keeps the lock until its end, and waiters are not notified.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from tests.simulation.session import Session
 
 
 class SelfCommittingSession(Session):
-    """Each revision is two statements: rows or DDL, then DDL."""
+    """A session in which each revision consists of two statements: rows or DDL, then DDL."""
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Apply what is pending; who cancels it ends the statement in the server, too."""
+        """Apply the pending revisions; a cancellation also ends the statement in the server."""
         try:
             await super().run(request, listener)
         except asyncio.CancelledError:
@@ -26,7 +26,7 @@ class SelfCommittingSession(Session):
             raise
 
     async def pause(self, seconds: float) -> None:
-        """Without a connection: nobody is notified."""
+        """Wait without a connection and without notifications."""
         await self.close()
         await asyncio.sleep(seconds)
         await self._step()
@@ -45,7 +45,7 @@ class SelfCommittingSession(Session):
         await backend.execute(seconds)
         self._may_lose(revision, backend)
         if first_fails and revision in self.release.fails:
-            # DDL is carried out whole or not at all, and rows are rolled back
+            # DDL is atomic, and rows are rolled back
             self.database.half_applied.discard(revision)
             await self._may_fail(revision, row, backend)
         await self._query()

@@ -1,4 +1,4 @@
-"""A `MigrationSession` on the simulated server, with every awaited step delayed by the schedule."""
+"""A `MigrationSession` on the simulated server, in which the schedule delays every awaited step."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ class Release:
     commits_inside: frozenset[str] = frozenset()
     fails: frozenset[str] = frozenset()
     loses: frozenset[str] = frozenset()
-    """Those that end their own session, or crash the server, every time."""
+    """Revisions that always end their own session or crash the server."""
 
 
 @dataclass
 class Process:
-    """An operating system's process: it may be stopped, and once killed nothing it does has an effect."""
+    """A process of the operating system; after it is killed, nothing it does has an effect."""
 
     name: str
     running: asyncio.Event = field(default_factory=asyncio.Event)
@@ -42,7 +42,7 @@ class Process:
     backends: list[Backend] = field(default_factory=list)
 
     def kill(self) -> None:
-        """SIGKILL: the connections end, the server learns of it in its own time."""
+        """Kill the process with SIGKILL; the server notices later that its connections have ended."""
         self.killed = True
         for backend in self.backends:
             backend.client_gone()
@@ -65,7 +65,7 @@ class Session:
 
     @property
     def store(self) -> Session:
-        """The tables: it is its own store."""
+        """The tables: the session is its own store."""
         return self
 
     async def open(self) -> None:
@@ -75,19 +75,19 @@ class Session:
             self.backend = self._connect()
 
     async def observe(self) -> Observed:
-        """The version table."""
+        """Return the version table and the half-applied revisions."""
         await self._query()
         self.seen = frozenset(self.database.revisions)
         half = tuple(HalfApplied(row.revision) for row in self.database.history if row.outcome == "half_applied")
         return Observed(self.seen, half)
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents from the history."""
+        """Return the parents of revisions, from the history."""
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
     async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
-        """The newest attempts at any of `pending`."""
+        """Return the newest attempts at any of `pending`."""
         await self._query()
         now = self.database.now()
         return [
@@ -97,10 +97,10 @@ class Session:
         ][:10]
 
     async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Any id fits."""
+        """Accept every id."""
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free; the grant may have happened although the answer is late."""
+        """Acquire the lock if it is free; the grant may precede an answer that is late or lost."""
         backend = await self._query()
         if self.database.lock_owner is None:
             self.database.lock_owner = self._lock_backend(backend)
@@ -109,22 +109,22 @@ class Session:
         return self.database.lock_owner is self._lock_backend(backend)
 
     async def lock_is_held(self) -> bool:
-        """Look at the lock without taking it."""
+        """Return whether the lock is held."""
         await self._query()
         return self.database.lock_owner is not None
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """No backup is asked for."""
+        """Do nothing: no backup is requested."""
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Apply what the last look showed to be pending, one transaction each."""
+        """Apply the revisions that were pending at the last read, one transaction each."""
         pending = self.release.code.pending(self.seen)
         listener.planned(pending, "Applied")
         for revision in pending:
             await self._apply(revision, listener)
 
     async def record_timeout(self, error: str) -> None:
-        """Mark this process's open attempt as failed, while another session is at it."""
+        """Mark this process's open attempt as failed, on a second session."""
         await self.open()
         await self.record_failure(error, None, 0)
 
@@ -142,14 +142,14 @@ class Session:
             self._failed(revision, error)
 
     async def unlock(self) -> None:
-        """Give the lock back, and notify."""
+        """Release the lock and notify the waiters."""
         backend = await self._query()
         backend.check_hold(self._lock_backend(backend))
         self.database.lock_owner = None
         self.database.notify()
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the lock."""
+        """Return the lock holder."""
         await self._query()
         owner = self.database.lock_owner
         return LockStatus() if owner is None else LockStatus(Holder(owner.instance, 1))
@@ -230,7 +230,7 @@ class Session:
         await backend.execute(self.release.seconds[revision] / 2)
 
     def _commit_a_part(self, row: Row) -> None:
-        # the mark goes into the transaction that is committed
+        # the committed transaction contains the mark
         row.outcome = "half_applied"
         self.database.half_applied.add(row.revision)
 
@@ -257,5 +257,5 @@ class Session:
         await asyncio.sleep(self.chance.expovariate(1 / 0.003))
         await self.process.running.wait()
         if self.process.killed:
-            # the task goes on existing in the simulation only
+            # the task of a killed process exists only in the simulation
             raise asyncio.CancelledError

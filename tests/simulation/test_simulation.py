@@ -1,4 +1,4 @@
-"""Thousands of schedules of a fleet with crashes, pauses, lost connections and racing releases."""
+"""The coordinator keeps its promises in thousands of schedules with crashes, pauses, lost connections and releases."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -20,10 +20,10 @@ SEEDS = 2000
 
 
 def test_no_schedule_breaks_a_promise() -> None:
-    """Whatever the seed, nothing runs twice, nobody is ready early, and everybody ends with a schema or a reason.
+    """No schedule applies a revision twice, starts serving early, or leaves an instance without an outcome.
 
-    What is half applied stops everybody, unless the release says that it may be begun again. A revision that ends its
-    own session or crashes the server every time does so at most twice by one order.
+    A half-applied revision stops every instance, unless the release declares the revision idempotent. A revision that
+    always ends its own session or crashes the server does so at most twice in one run.
     """
     faults: Counter[str] = Counter()
     half_applied = begun_again = lost = lost_again = 0
@@ -42,7 +42,7 @@ def test_no_schedule_breaks_a_promise() -> None:
 
 
 def test_a_seed_replays_exactly() -> None:
-    """The same seed gives the same faults, the same history and the same ending."""
+    """The same seed gives the same faults, the same history and the same outcomes."""
 
     def ending(world: World) -> object:
         return world.faults, world.database.history, [(i.ended, str(i.error)) for i in world.instances]
@@ -51,9 +51,9 @@ def test_a_seed_replays_exactly() -> None:
 
 
 class _NoSecondLook(Coordinator):
-    """The bug: what was read before the lock is believed under the lock."""
+    """A bug: the schema that was read before the lock was acquired is used under the lock."""
 
-    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
+    async def _migrate_if_needed(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
         await self._migrate(session, MigrationRequest("upgrade", "head"))
         schema = await self._verify()
         await session.unlock()
@@ -61,7 +61,7 @@ class _NoSecondLook(Coordinator):
 
 
 class _LockBeside(Session):
-    """The bug: a second connection holds the lock, and the revisions run on this one."""
+    """A bug: one connection holds the lock, and another one runs the revisions."""
 
     beside: Backend | None = None
 
@@ -77,14 +77,14 @@ class _LockBeside(Session):
 
 
 class _NeverVerified(Coordinator):
-    """The bug: Alembic's word is taken for the schema."""
+    """A bug: the schema is not verified after Alembic reports success."""
 
     async def _verify(self) -> Schema:
         return Schema(SchemaState.AT_HEAD)
 
 
 class _AppliesNothing(Session):
-    """Alembic on a connection that is in a transaction already: success, and nothing applied."""
+    """Alembic on a connection that is already in a transaction: it reports success and applies nothing."""
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         if self.chance.random() > 0.1:
@@ -92,7 +92,7 @@ class _AppliesNothing(Session):
 
 
 class _OnlyElected(Session):
-    """The bug: who is elected migrates, and the database's own lock is neither looked at nor asked for."""
+    """A bug: the elected instance migrates without checking or acquiring the database's lock."""
 
     async def lock_is_held(self) -> bool:
         return False
@@ -103,7 +103,7 @@ class _OnlyElected(Session):
 
 
 class _ForgetsLosses(Session):
-    """The bug: a lost session is only a lost session, whatever ran in it."""
+    """A bug: a lost connection is not attributed to the revision that was running."""
 
     @contextmanager
     def _running(self, revision: str) -> Iterator[None]:
@@ -111,14 +111,14 @@ class _ForgetsLosses(Session):
 
 
 class _HidesHalfApplied(SelfCommittingSession):
-    """The bug: only the version table is looked at."""
+    """A bug: only the version table is read."""
 
     async def observe(self) -> Observed:
         return Observed((await super().observe()).revisions)
 
 
 class _MarksTooLate(SelfCommittingSession):
-    """The bug: the mark is left to the revision's end, and DDL commits without it."""
+    """A bug: the half-applied mark is written at the end of the revision, after its DDL has committed."""
 
     def _commit_a_part(self, row: Row) -> None:
         self.database.half_applied.add(row.revision)
@@ -145,15 +145,15 @@ def _first_violation(**classes: Any) -> Violation | None:
         ({"coordinator": _NeverVerified, "session": _AppliesNothing}, "ready with a schema that is"),
     ],
 )
-def test_the_simulation_bites(classes: dict[str, Any], found: str) -> None:
-    """Bugs of the kinds that people ship are found, each within the schedules of one test run."""
+def test_the_simulation_finds_each_of_seven_bugs(classes: dict[str, Any], found: str) -> None:
+    """Each of seven typical bugs breaks a promise within the schedules of one test run."""
     violation = _first_violation(**classes)
     assert violation is not None
     assert found in str(violation)
 
 
-def test_an_alembic_that_applied_nothing_ends_in_an_error() -> None:
-    """With the verification in place the same fault never ends in readiness."""
+def test_an_alembic_that_applied_nothing_does_not_make_an_instance_ready() -> None:
+    """Alembic reports success and applies nothing: the instance fails instead of becoming ready."""
     found = _first_violation(session=_AppliesNothing)
     assert found is not None
     assert "Alembic reported success" in str(found)

@@ -1,4 +1,4 @@
-"""An event loop whose time is virtual: a sleep of five minutes takes none, and a schedule replays exactly."""
+"""An event loop on virtual time: a sleep of five minutes takes no time, and a schedule replays exactly."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ T = TypeVar("T")
 
 
 class Stuck(AssertionError):
-    """Every task waits for something that nobody will do."""
+    """Every task waits, and no timer is due."""
 
 
 class _Jumping(selectors.SelectSelector):
-    """Instead of waiting until the next timer is due, moves the clock there."""
+    """A selector that moves the clock to the next timer instead of waiting for it."""
 
     now = 0.0
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Let the time pass; nothing outside the loop is ever waited for."""
+        """Advance the time; no event outside the loop is ever waited for."""
         if timeout is None:
             raise Stuck("no timer is due and no task can go on")
         self.now += max(0.0, timeout)

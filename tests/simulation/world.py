@@ -1,4 +1,4 @@
-"""A fleet on a simulated server, driven by a seed: who starts when, and what goes wrong.
+"""A fleet on a simulated server: the seed decides which instances start when and which faults happen.
 
 `simulate(seed)` raises `Violation` if a promise is broken; the same seed does the same again.
 """
@@ -28,12 +28,12 @@ from tests.simulation.virtual import VirtualClock, run
 
 FAULTS_UNTIL_SECONDS = 40.0
 GRACE_SECONDS = 30.0
-"""What giving up may take beyond the wait budget: the answer that is being waited for."""
+"""How many seconds an instance may take beyond its wait budget: it still waits for an answer then."""
 
 
 @dataclass
 class Instance:
-    """One start of one process, and how it ended."""
+    """One start of one process, with its outcome."""
 
     process: Process
     release: Release
@@ -48,14 +48,14 @@ class Instance:
 class World:
     """One schedule.
 
-    `session` and `coordinator` are the classes under test, so that a test can put a broken one in.
+    `session` and `coordinator` are the classes under test, so that a test can replace them by a broken one.
     """
 
     seed: int
     session: type[Session] = Session
     coordinator: type[Coordinator] = Coordinator
     holds: Holds | None = None
-    """Where the sessions are elected, if they are."""
+    """The service that elects sessions; None without an election."""
     faults: Counter[str] = field(default_factory=Counter)
     instances: list[Instance] = field(default_factory=list)
 
@@ -66,7 +66,7 @@ class World:
         self.releases = _releases(self.chance)
 
     async def play(self) -> None:
-        """Start everybody, break things for a while, and judge how it ended."""
+        """Start all instances, cause faults for a while, and check the outcomes."""
         self.database.max_connections = self.chance.choice([3, 10, 100])
         for number in range(self.chance.randint(2, 6)):
             await asyncio.sleep(self.chance.choice([0, 0, 0.01, 2]))
@@ -93,7 +93,7 @@ class World:
         policy = replace(self.policy, release=release.name)
         coordinator = self.coordinator([Scope(sessions, release.code)], tracker, policy, VirtualClock())
         instance.task = asyncio.create_task(self._live(instance, coordinator))
-        # one violation is told; asyncio would write the others into the log
+        # one violation is reported; asyncio would log the others
         instance.task.add_done_callback(lambda task: task.cancelled() or task.exception())
         self.instances.append(instance)
 
@@ -117,7 +117,7 @@ class World:
     def _victim(self) -> Instance:
         owner = self.database.lock_owner
         holding = [i for i in self.instances if owner and i.process.name == owner.instance and not i.process.killed]
-        # faults that hit the one that migrates are the ones that matter
+        # faults of the lock holder matter most
         return (
             self.chance.choice(holding or self.instances)
             if self.chance.random() < 0.7
@@ -128,7 +128,7 @@ class World:
         victim.process.kill()
         assert victim.task is not None
         victim.task.cancel()
-        # a supervisor starts it again
+        # a supervisor restarts it
         again = sum(instance.process.name.rstrip("'") == victim.process.name.rstrip("'") for instance in self.instances)
         self._start(victim.process.name.rstrip("'") + "'" * again, victim.release)
 
@@ -174,17 +174,17 @@ class World:
     def _excused(self, instance: Instance) -> bool:
         if self.holds is not None and isinstance(instance.error, HoldLost):
             return True
-        # a release without the revision cannot know that it may be begun again
+        # a release without the revision cannot know that it is idempotent
         if isinstance(instance.error, SchemaRefused) and self.database.begun_again:
             return True
         recorded = any(row.error is not None or row.outcome == "half_applied" for row in self.database.history)
-        out_of_time = self.session.may_run_out_of_time and "gave up after MIGRATION_WAIT_SECONDS" in str(instance.error)
+        timed_out = "timed out after MIGRATION_WAIT_SECONDS" in str(instance.error)
         # each instance may be left waiting for a next try that comes later and later
-        return out_of_time or recorded or bool(self.database.losses)
+        return (self.session.may_run_out_of_time and timed_out) or recorded or bool(self.database.losses)
 
 
 class _Watched(Tracker):
-    """Judges readiness in the moment it is declared."""
+    """A tracker that checks the schema at the moment of readiness."""
 
     def __init__(self, world: World, release: Release) -> None:
         super().__init__()

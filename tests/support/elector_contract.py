@@ -1,6 +1,6 @@
-"""What every `Elector` must do, whatever it asks: Redis, the Kubernetes API, or a twin in memory.
+"""The tests that every `Elector` must pass: on Redis, on the Kubernetes API, and in memory.
 
-A test module subclasses `ElectorContract`, or `LeaseContract` where a hold ends by time, and has a fixture `arena`:
+A test module subclasses `ElectorContract`, or `LeaseContract` if its hold expires, and has a fixture `arena`:
 
     class TestRedis(LeaseContract):
         \"\"\"Against a real server.\"\"\"
@@ -22,7 +22,7 @@ from api.migrations.errors import HoldLost
 from tests.support import waiting
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
-"""Longer than anything takes: a wait of this length means a hang."""
+"""No operation takes this long: a wait of this length means a hang."""
 
 STRANGER = "stranger"
 """The leader after `Arena.take_away`."""
@@ -36,7 +36,7 @@ class Arena(Protocol):
     """Where electors compete, empty at the start of each test."""
 
     ttl_seconds: float
-    """How many seconds the hold of a dead instance lasts; small, and ignored where no hold ends by time."""
+    """How many seconds the hold of a dead instance lasts; small, and ignored if no hold expires."""
 
     def make_elector(self, instance: str) -> Elector:
         """Make an elector of that instance for the one hold of this arena; does no I/O."""
@@ -175,7 +175,7 @@ class ElectorContract:
         second = electors("second")
         assert (await second.leader(), await second.ask()) == (None, None)
         first = await electors.leader("host:8000-17")
-        told = {await who.leader() for who in (first, second)} | {await who.ask() for who in (first, second)}
+        told = {await each.leader() for each in (first, second)} | {await each.ask() for each in (first, second)}
         assert told == {"host:8000-17"}
         await first.release()
         assert (await second.leader(), await second.ask()) == (None, None)

@@ -1,10 +1,11 @@
-"""What the database says happened; the tests ask it and not a process."""
+"""What the database says happened: history, versions, marks, locks and sessions of a PostgreSQL database."""
 
 from typing import Any
 
 import asyncpg
 
 from tests.support.servers import fetch_sync
+from tests.support.waiting import wait_until
 
 HISTORY = "alembic_version_history"
 
@@ -26,7 +27,7 @@ def running(url: str) -> list[str]:
 
 
 def applied(url: str) -> list[str]:
-    """Return the revisions that upgrades applied, in order; a name that is there twice was applied twice."""
+    """Return the revisions that upgrades applied, in order; a name that occurs twice was applied twice."""
     rows = history(url)
     return [row["revision"] for row in rows if (row["direction"], row["outcome"]) == ("upgrade", "applied")]
 
@@ -81,6 +82,11 @@ def advisory_locks(url: str) -> int:
     rows = fetch_sync(url, f"SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND {in_here}")
     count: int = rows[0][0]
     return count
+
+
+def until_unlocked(url: str) -> None:
+    """Wait until the server, asked directly, has no advisory lock in this database."""
+    wait_until(lambda: advisory_locks(url) == 0, "no advisory lock")
 
 
 def executing(url: str, words: str) -> bool:

@@ -1,4 +1,4 @@
-"""Hand-written stand-ins: time that passes only in a sleep, a database in memory, small trees of revisions.
+"""Hand-written stand-ins: a clock that moves only during a sleep, a database in memory, small Alembic trees.
 
 The trees are real Alembic, and the integration tests run them on a real server.
 """
@@ -26,7 +26,7 @@ from tests.support import waiting
 from tests.support.servers import fetch_sync
 
 FOREVER_SECONDS = waiting.FOREVER_SECONDS
-"""Longer than anything takes: a wait of this length means a hang."""
+"""No operation takes this long: a wait of this length means a hang."""
 
 STOP = "SELECT pg_advisory_lock(777)"
 """A revision executes this to be held by a `barrier`."""
@@ -147,7 +147,7 @@ class FakeSession:
     async def unlock(self) -> None:
         """Release the lock."""
         if not self._holds:
-            raise HoldLost("the lock was gone before it was given back")
+            raise HoldLost("the lock was already released before unlock")
         self.database.holder = None
 
     async def lock_status(self) -> LockStatus:

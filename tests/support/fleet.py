@@ -24,7 +24,7 @@ from tests.support.waiting import FOREVER_SECONDS, wait_until
 from tests.support.warm import Process
 
 WAIT_SECONDS = FOREVER_SECONDS
-"""The limit for one thing to happen; nothing takes that long."""
+"""The time limit of one event in seconds; no event takes that long."""
 
 MARK = "Running migrations"
 """An instance that migrates logs this once; no other instance ever does."""
@@ -65,7 +65,7 @@ class Instance:
         self.host = host
         self.port = free_port()
         self._log = folder / f"{name}.log"
-        # without keep-alive: an open connection would be one more thing that can end at the wrong moment
+        # without keep-alive, because an open connection could end in the middle of a test
         limits = httpx.Limits(max_keepalive_connections=0)
         address, inside = (host.address, host.inside()) if host else (HOST, inside)
         url = f"http://{address}:{self.port}"
@@ -200,6 +200,16 @@ def until_all_ready(instances: Sequence[Instance], seconds: float = 2 * WAIT_SEC
         return all(instance.ready() for instance in instances)
 
     wait_until(all_ready, f"{len(instances)} ready instances", seconds=seconds)
+
+
+def marks_in_logs(instances: list[Instance]) -> int:
+    """Return how often the instances have logged that they migrate."""
+    return sum(instance.log().count(MARK) for instance in instances)
+
+
+def roles(instance: Instance) -> list[tuple[str, str]]:
+    """Return role and name of each member of the fleet, as an instance shows it."""
+    return sorted((member["role"], member["instance"]) for member in instance.health().get("fleet", []))
 
 
 def until_phase(instances: Sequence[Instance], phase: str, seconds: float = 2 * WAIT_SECONDS) -> None:

@@ -126,7 +126,7 @@ class LeaseStore:
 
 
 def decode(key: Key, raw: bytes) -> Object:
-    """Return the body of a request after the decoder's checks, before anything is looked up."""
+    """Return the parsed body of a request, after the checks of the decoder."""
     try:
         body: Object = json.loads(raw)
     except ValueError:

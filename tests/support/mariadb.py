@@ -22,7 +22,7 @@ from tests.support.waiting import FOREVER_SECONDS, wait_until
 REMEDY = "apt-get install mariadb-server"
 
 USER, PASSWORD = "ledger", "pa ss%/@word"
-"""An account that owns every database of the tests and nothing else; its password is one that has to be encoded."""
+"""An account that owns every database of the tests and nothing else; its password needs percent-encoding."""
 
 SMALL = [
     "--innodb-buffer-pool-size=16M",
@@ -191,7 +191,7 @@ class MariaDB:
     def _disconnect(self, name: str) -> None:
         # a session with an open transaction would block the DROP DATABASE
         for [number] in self.query(f"SELECT id FROM information_schema.processlist WHERE db = '{name}'"):
-            with suppress(MariaDBError):  # gone meanwhile
+            with suppress(MariaDBError):  # it has ended
                 self.query(f"KILL {number}")
 
     @property

@@ -217,7 +217,7 @@ def outcomes(place: Place, revision: str) -> list[str]:
 
 
 def applied(place: Place) -> list[str]:
-    """Return the revisions that upgrades applied, in order; a name that is there twice was applied twice."""
+    """Return the revisions that upgrades applied, in order; a name that occurs twice was applied twice."""
     rows = place.rows(f"SELECT revision FROM {HISTORY} WHERE direction = 'upgrade' AND outcome = 'applied' ORDER BY id")
     return [row[0] for row in rows]
 
@@ -228,5 +228,5 @@ def versions(place: Place) -> list[str]:
 
 
 def marks(place: Place) -> list[str]:
-    """Return the rows that revisions left behind; a name that is there twice was applied twice."""
+    """Return the rows that revisions left behind; a name that occurs twice was applied twice."""
     return sorted(row[0] for row in place.rows("SELECT revision FROM marks")) if place.has("marks") else []

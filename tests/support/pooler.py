@@ -1,10 +1,11 @@
-"""A real PgBouncer in front of a test server."""
+"""A real PgBouncer in front of a test server, and the URLs of databases through it."""
 
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from devtools.account import Account
 from devtools.ports import free_port
@@ -38,6 +39,15 @@ class PgBouncer:
     def url(self, database: str) -> str:
         """Return the URL of `database` through the pooler."""
         return f"postgresql://postgres@127.0.0.1:{self.port}/{database}"
+
+
+StartPooler = Callable[..., PgBouncer]
+"""The fixture `pgbouncer`: starts a pooler with these options."""
+
+
+def through(pooler: PgBouncer, url: str) -> str:
+    """Return the URL of the same database through the pooler."""
+    return pooler.url(urlsplit(url).path[1:])
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from tests.support.pace import scaled
 from tests.support.redis_server import RedisServer
 
 TTL_SECONDS = math.ceil(scaled(3))
-"""The shortest that the settings allow, on an idle machine."""
+"""The shortest duration that the settings allow, in seconds on an idle machine."""
 
 
 class Referee(Protocol):

@@ -23,7 +23,7 @@ from devtools.ports import free_port
 from devtools.postgres import Postgres, embedded_binaries
 
 ACCESS = """\
-# The superuser needs no password; everybody else does, so that a wrong one is refused.
+# The superuser needs no password; other roles do, so that the server refuses a wrong one.
 local all postgres trust
 host  all postgres 127.0.0.1/32 trust
 local all all scram-sha-256

@@ -41,7 +41,7 @@ class Namespace:
         return ["ip", "netns", "exec", self.name, *words]
 
     def there(self, url: str) -> str:
-        """Return the URL of a server on this machine, as it must be written inside."""
+        """Return a URL of this machine's server as a process inside must write it."""
         return url.replace(HOST, self.gateway)
 
     @contextmanager
@@ -98,7 +98,7 @@ def namespace(router: Namespace | None = None) -> Iterator[Namespace]:
         run(*made.inside("ip", "route", "add", "default", "via", gateway))
         yield made
     finally:
-        # the pair goes with either of its ends
+        # deleting one end deletes the pair
         subprocess.run(outside("ip", "link", "delete", here), capture_output=True)
         run("ip", "netns", "delete", name)
 

@@ -1,4 +1,4 @@
-"""Waiting for what another process does: the only place in the tests that sleeps, and always for a condition."""
+"""Waits for what another process does: the only place in the tests that sleeps, and always for a condition."""
 
 import asyncio
 import time
@@ -8,13 +8,13 @@ from tests.support.pace import scaled
 
 STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.5
 FOREVER_SECONDS = scaled(60)
-"""Longer than anything takes on this machine: a wait of this length means a hang."""
+"""No operation takes this long on this machine: a wait of this length means a hang."""
 
 
 def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 0) -> None:
     """Return as soon as `condition` holds; fail naming `what` if it does not within `FOREVER_SECONDS`.
 
-    `seconds` is for what may take even longer: a wait that ends early says nothing about the condition.
+    `seconds` makes the limit longer, never shorter: a wait that ends early says nothing about the condition.
     """
     limit = Limit(what, seconds)
     while not condition():
@@ -22,7 +22,7 @@ def wait_until(condition: Callable[[], bool], what: str, *, seconds: float = 0) 
 
 
 async def until(condition: Callable[[], Awaitable[bool]], what: str, *, seconds: float = 0) -> None:
-    """`wait_until` for a condition that is awaited, in the test's own loop."""
+    """Wait as `wait_until` does for a condition that is awaited, in the test's own loop."""
     limit = Limit(what, seconds)
     while not await condition():
         pause = limit.pause()

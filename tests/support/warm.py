@@ -1,8 +1,8 @@
-"""Python processes that start warm: forked from one that has imported what they import, which is most of a start.
+"""Python processes that start fast: they are forked from a process that has already imported their libraries.
 
-Each is a process of its own with its own memory, signals and end, and a child of the one that asked. One that runs in
-another folder, where another `api` may be, imports `api` itself; so does each with `api.main`, which reads settings.
-With TESTS_START_COLD=1, and where this is not Linux, everything starts cold, as people start it.
+Each is a process with its own memory and signals, and a child of the process that requested it. A process in another
+folder, which may have another `api`, imports `api` itself; so does one with `api.main`, which reads settings. With
+TESTS_START_COLD=1, and on systems other than Linux, every process starts without this, as people start it.
 """
 
 import atexit
@@ -91,7 +91,7 @@ def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
 
 
 class Warm:
-    """The process that forks, as the asking process uses it; it ends when that process does."""
+    """The process that forks, as seen by the requesting process; it exits when that process does."""
 
     def __init__(self, *packages: str) -> None:
         self._libc = ctypes.CDLL(None)
@@ -99,14 +99,14 @@ class Warm:
         self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with its:
             command = [sys.executable, "-m", "tests.support.warm", str(its.fileno()), *packages]
-            # libraries keep the sys.stdout that they find when they are imported, so it must be the right one then
+            # libraries keep the sys.stdout of their import, so it must be unbuffered then
             unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
             self._process = subprocess.Popen(
                 command, cwd=ROOT, env=unbuffered, pass_fds=[its.fileno()], start_new_session=True
             )
 
     def fork(self, order: dict[str, Any], streams: list[int]) -> int:
-        """Have a process forked, and adopted by this process as an orphan below it; return its pid."""
+        """Request a fork, which this process adopts as an orphan; return its pid."""
         with self._one_at_a_time:
             return self._fork(order, streams)
 
@@ -133,7 +133,7 @@ def _warm_one(here: bool) -> Warm:
 
 
 def fork_for(channel: socket.socket) -> dict[str, Any]:
-    """Fork a process for each order until the channel is closed; return in each of the forks, with its order."""
+    """Fork a process for each request until the channel is closed; return in each fork, with its request."""
     while True:
         message, streams, _, _ = socket.recv_fds(channel, LONGEST_MESSAGE, 3)
         if not message:
@@ -149,7 +149,7 @@ def fork_for(channel: socket.socket) -> dict[str, Any]:
                 return take(json.loads(message), streams)
             os.write(writing, str(pid).encode())
             os._exit(0)
-        # once the process between has ended, its child is adopted by the asking one
+        # the requesting process adopts the child once the intermediate process has exited
         os.waitpid(between, 0)
         os.close(writing)
         channel.send(os.read(reading, 64))
@@ -158,7 +158,7 @@ def fork_for(channel: socket.socket) -> dict[str, Any]:
 
 
 def take(order: dict[str, Any], streams: list[int]) -> dict[str, Any]:
-    """Become the process of the order."""
+    """Become the process that was requested."""
     for number, stream in zip(order["streams"], streams, strict=True):
         os.dup2(stream, number)
     for stream in streams:
@@ -171,7 +171,7 @@ def take(order: dict[str, Any], streams: list[int]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Import the libraries, fork, and in each fork run what was ordered."""
+    """Import the libraries, fork on request, and run the requested module in each fork."""
     channel = socket.socket(fileno=int(sys.argv[1]))
     for name in LIBRARIES:
         importlib.import_module(name)

@@ -1,4 +1,4 @@
-"""Log lines: one JSON object each where that is asked for, with who speaks; and nobody's own logging is touched."""
+"""Log lines are JSON objects on request and name their instance, and the application's own logging is not changed."""
 
 import asyncio
 import io
@@ -26,13 +26,13 @@ log = logging.getLogger(f"{PACKAGE}.test")
 
 @pytest.fixture(autouse=True)
 def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own .env must not decide."""
+    """Hide the developer's own .env."""
     monkeypatch.chdir(tmp_path)
 
 
 @contextmanager
 def unconfigured() -> Iterator[None]:
-    """Around a test: a process in which nobody has configured logging; afterwards it is as it was.
+    """Run a test as in a process without configured logging, and restore the logging afterwards.
 
     No fixture: pytest puts its own handlers in place after those.
     """
@@ -51,24 +51,24 @@ def unconfigured() -> Iterator[None]:
 
 
 def tracker(name: str = "api-1") -> Tracker:
-    """An instance that is at revision b."""
+    """Return the tracker of an instance that is at revision b."""
     return Tracker(instance=name, strategy="advisory_lock", release="v7", progress=Progress(0, 1, "b"))
 
 
 def settings(**values: Any) -> MigrationSettings:
-    """Settings without an environment."""
+    """Return settings without an environment."""
     return MigrationSettings.load(**values)
 
 
 def record(message: str = "hello %s", *arguments: object, name: str = PACKAGE, **extra: object) -> logging.LogRecord:
-    """A line that somebody logs."""
+    """Return a log record."""
     made = logging.makeLogRecord({"msg": message, "args": arguments or ("you",), "name": name, "levelname": "INFO"})
     vars(made).update(extra)
     return made
 
 
 def formatted(made: logging.LogRecord, speaker: Tracker | None = None) -> dict[str, Any]:
-    """What a collector reads of one line."""
+    """Return what a log collector parses from one line."""
     line = JsonFormatter(speaker).format(made)
     assert "\n" not in line
     read: dict[str, Any] = json.loads(line)
@@ -76,12 +76,12 @@ def formatted(made: logging.LogRecord, speaker: Tracker | None = None) -> dict[s
 
 
 def lines(text: str) -> list[dict[str, Any]]:
-    """Every line as JSON."""
+    """Return every line, parsed as JSON."""
     return [json.loads(line) for line in text.splitlines()]
 
 
 def test_a_line_has_its_fields_by_name() -> None:
-    """And whatever the caller added to it."""
+    """A JSON line has level, logger, message and time, and the fields that the caller added."""
     read = formatted(record(event="ready", revisions=("a", "b"), seconds=1.5))
     assert datetime.fromisoformat(read.pop("time")).utcoffset() is not None
     assert read == {
@@ -95,7 +95,7 @@ def test_a_line_has_its_fields_by_name() -> None:
 
 
 def test_an_exception_is_one_field() -> None:
-    """A traceback does not tear the line apart."""
+    """A traceback is one field of the JSON line."""
     try:
         raise ValueError("boom\nbang")
     except ValueError:
@@ -106,37 +106,37 @@ def test_an_exception_is_one_field() -> None:
 
 
 @pytest.mark.parametrize("odd", [float("nan"), {1: object()}, {("a",): 1}, b"\xff", "\udc80\u2028", Path("/x")])
-def test_any_value_makes_a_line(odd: object) -> None:
-    """Whatever a library attaches to its records."""
+def test_a_field_of_any_value_is_logged(odd: object) -> None:
+    """A field with a value that JSON cannot represent does not prevent the line."""
     assert formatted(record(odd=odd))["message"] == "hello you"
 
 
-def test_a_circle_makes_a_line() -> None:
-    """In words."""
+def test_a_field_that_contains_itself_is_logged() -> None:
+    """A list that contains itself is logged as text."""
     circle: list[object] = []
     circle.append(circle)
     assert formatted(record(circle=circle))["circle"] == "[[...]]"
 
 
-def test_arguments_that_do_not_fit_make_a_line() -> None:
-    """Somebody else's bug must not take the line away."""
+def test_a_message_with_wrong_arguments_is_logged() -> None:
+    """A message whose arguments do not fit its format is logged with both."""
     assert formatted(record("%d apples", "many"))["message"] == "%d apples ('many',)"
 
 
-def test_the_fixed_fields_cannot_be_taken() -> None:
-    """A library that calls a field of its own `level` or `time`."""
+def test_the_fixed_fields_cannot_be_overwritten() -> None:
+    """A caller's field named `level`, `time` or `logger` does not overwrite the fixed field."""
     read = formatted(record(level="mine", time="mine", logger="mine"))
     assert (read["level"], read["logger"]) == ("info", PACKAGE)
     assert read["time"] != "mine"
 
 
-def test_uvicorns_coloured_copy_is_left_out() -> None:
-    """The same words with escape sequences in them."""
+def test_uvicorn_s_coloured_copy_is_left_out() -> None:
+    """Uvicorn's copy of the message with escape sequences is not in the JSON line."""
     assert "color_message" not in formatted(record(color_message="\x1b[1mhello\x1b[0m"))
 
 
-async def test_a_line_says_who_speaks_and_about_what() -> None:
-    """Two applications in one process share their loggers, and each line is still its own instance's."""
+async def test_a_line_names_its_instance_and_revision() -> None:
+    """Two instances in one process log: each line names its own instance, revision, strategy and release."""
 
     async def says(who: Tracker) -> dict[str, Any]:
         bind_log_context(who)
@@ -148,19 +148,19 @@ async def test_a_line_says_who_speaks_and_about_what() -> None:
     assert {(one["strategy"], one["release"]) for one in said} == {("advisory_lock", "v7")}
 
 
-def test_a_line_from_outside_names_the_instance_only() -> None:
-    """A request that is served has no revision."""
+def test_a_line_of_another_logger_names_only_the_instance() -> None:
+    """A line of uvicorn's access log names the instance and no revision."""
     read = formatted(record(name="uvicorn.access"), tracker())
     assert (read["instance"], read["release"], "revision" in read) == ("api-1", "v7", False)
 
 
-def test_a_field_of_its_own_wins() -> None:
-    """The revision that a line is about, not the one that comes next."""
+def test_a_line_s_own_revision_wins() -> None:
+    """A revision that the caller names wins over the revision that the instance is at."""
     assert formatted(record(revision="a"), tracker())["revision"] == "a"
 
 
 async def test_the_console_names_the_instance_before_any_traceback() -> None:
-    """By the name that the others' lines give the one they wait for."""
+    """A console line ends with the instance's name in brackets, before any traceback."""
     bind_log_context(tracker())
     assert ConsoleFormatter().format(record()).endswith("INFO api.migrations: hello you [api-1]")
     with_trace = record(exc_text="Traceback: boom")
@@ -168,8 +168,8 @@ async def test_the_console_names_the_instance_before_any_traceback() -> None:
 
 
 @unconfigured()
-def test_where_nobody_configured_logging_the_package_is_heard(capsys: pytest.CaptureFixture[str]) -> None:
-    """And only the package."""
+def test_the_package_logs_to_stderr_if_logging_is_not_configured(capsys: pytest.CaptureFixture[str]) -> None:
+    """Logging is not configured: the package logs to standard error and leaves the root logger alone."""
     configure(settings(), tracker())
     log.info("heard")
     assert "INFO api.migrations.test: heard" in capsys.readouterr().err
@@ -177,8 +177,8 @@ def test_where_nobody_configured_logging_the_package_is_heard(capsys: pytest.Cap
 
 
 @unconfigured()
-def test_an_applications_own_logging_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """In console mode nothing of it changes: no handler, no formatter, no level."""
+def test_an_application_s_own_logging_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    """The application configured logging: console mode changes no handler, formatter or level of it."""
     handler = logging.StreamHandler(sys.stderr)
     logging.getLogger().addHandler(handler)
     configure(settings(), tracker())
@@ -189,8 +189,8 @@ def test_an_applications_own_logging_is_left_alone(capsys: pytest.CaptureFixture
 
 
 @unconfigured()
-def test_a_level_that_was_set_counts_for_the_package_alone(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whoever configured the handlers."""
+def test_a_level_in_the_settings_applies_only_to_the_package(capsys: pytest.CaptureFixture[str]) -> None:
+    """MIGRATION_LOG_LEVEL applies to the package's loggers and not to others."""
     logging.getLogger().addHandler(logging.StreamHandler(sys.stderr))
     configure(settings(log_level="error"), tracker())
     log.warning("not wanted")
@@ -199,8 +199,8 @@ def test_a_level_that_was_set_counts_for_the_package_alone(capsys: pytest.Captur
 
 
 @unconfigured()
-def test_in_json_mode_every_logger_that_writes_to_the_streams_is_shaped(capsys: pytest.CaptureFixture[str]) -> None:
-    """The package, uvicorn with its access log, Alembic, and libraries that only warn."""
+def test_json_mode_formats_every_handler_on_stdout_and_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    """In JSON mode the handlers of package, uvicorn, Alembic and libraries on stdout and stderr write JSON."""
     server, access = logging.StreamHandler(sys.stderr), logging.StreamHandler(sys.stdout)
     logging.getLogger("uvicorn").addHandler(server)
     logging.getLogger("uvicorn").propagate = False
@@ -224,8 +224,8 @@ def test_in_json_mode_every_logger_that_writes_to_the_streams_is_shaped(capsys: 
 
 
 @unconfigured()
-def test_in_json_mode_what_goes_elsewhere_is_left_alone(tmp_path: Path) -> None:
-    """Files and handlers that keep their text are read by somebody who knows their shape."""
+def test_json_mode_leaves_other_handlers_alone(tmp_path: Path) -> None:
+    """In JSON mode handlers that write to files or in-memory streams keep their formatters."""
     kept: list[logging.Handler] = [logging.FileHandler(tmp_path / "app.log"), logging.StreamHandler(io.StringIO())]
     for handler in kept:
         logging.getLogger().addHandler(handler)
@@ -235,8 +235,8 @@ def test_in_json_mode_what_goes_elsewhere_is_left_alone(tmp_path: Path) -> None:
 
 
 @unconfigured()
-def test_configured_twice_nothing_is_said_twice(capsys: pytest.CaptureFixture[str]) -> None:
-    """Once where the application is made and once in its lifespan; the latter knows more."""
+def test_logging_configured_twice_writes_each_line_once(capsys: pytest.CaptureFixture[str]) -> None:
+    """The application and its lifespan both configure logging: each line is written once, with the later instance."""
     configure(settings(log_format="json"), tracker("early"))
     configure(settings(log_format="json"), tracker("late"))
     log.info("once")
@@ -245,8 +245,10 @@ def test_configured_twice_nothing_is_said_twice(capsys: pytest.CaptureFixture[st
 
 @pytest.mark.parametrize(("format", "handlers"), [("json", 1), ("console", 0), ("xml", 0)])
 @unconfigured()
-def test_before_the_lifespan_only_json_is_begun(monkeypatch: pytest.MonkeyPatch, format: str, handlers: int) -> None:
-    """Importing an application must not change how its process logs, nor fail for a wrong setting."""
+def test_importing_the_application_configures_only_json_logging(
+    monkeypatch: pytest.MonkeyPatch, format: str, handlers: int
+) -> None:
+    """Importing an application configures JSON logging, changes nothing in console mode, and ignores wrong settings."""
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", format)
     monkeypatch.setenv("MIGRATION_WAIT_SECONDS", "not a number")
     json_logs_from_here()
@@ -255,8 +257,8 @@ def test_before_the_lifespan_only_json_is_begun(monkeypatch: pytest.MonkeyPatch,
 
 @pytest.mark.parametrize("quiet", [False, True])
 @unconfigured()
-def test_a_command_writes_json_lines_too(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
-    """Its complaint included; its result stays what it was."""
+def test_a_command_logs_json_lines(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    """A command logs its steps and its error as JSON lines to standard error, and only the error with `--quiet`."""
     output.log_to_stderr(settings(log_format="json", log_level="debug", instance="desk"), quiet=quiet)
     log.info("a step")
     output.complain(WaitTimeout("gave up"), as_json=False, logged=True)
@@ -267,8 +269,8 @@ def test_a_command_writes_json_lines_too(capsys: pytest.CaptureFixture[str], qui
     assert out == ""
 
 
-def test_some_settings_can_be_read_where_others_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
-    """And where those are wrong too, they are the defaults."""
+def test_some_settings_can_be_loaded_while_others_are_invalid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`load_partial` reads one setting while others are invalid, and uses the default of an invalid one."""
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "json")
     monkeypatch.setenv("MIGRATION_RUN_SECONDS", "-1")
     assert MigrationSettings.load_partial("log_format").log_format == "json"

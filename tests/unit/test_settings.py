@@ -1,4 +1,4 @@
-"""The settings: their defaults, which of them contradict one another, and that `.env.example` lists all of them."""
+"""The settings have documented defaults, contradictions are refused, and `.env.example` lists all of them."""
 
 import os
 import re
@@ -10,6 +10,7 @@ import pytest
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import OPEN_PATHS, MigrationSettings, default_instance
 from api.settings import Settings
+from tests.support.variables import variable
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 URL = "postgresql://u:geh3im@dbhost/d"
@@ -27,25 +28,20 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def variable(field: str) -> str:
-    """Return the environment variable of a field of `MigrationSettings`."""
-    return field.upper() if field.endswith("database_url") else f"MIGRATION_{field.upper()}"
-
-
 def test_the_defaults_are_those_of_the_documents() -> None:
-    """Only a URL must be set; a setting that is not listed here has no value."""
+    """The settings have the documented defaults, and a setting without a default has no value."""
     values = MigrationSettings.load().model_dump(exclude={"instance", "open_paths"})
     assert [f"{name}={value}".removesuffix(".0") for name, value in values.items() if value is not None] == DEFAULTS
     assert MigrationSettings.load().open_paths == OPEN_PATHS
 
 
 def test_an_instance_is_named_by_host_and_process() -> None:
-    """People can find the process that holds the lock."""
+    """The default name of an instance is its host and process, so that people find the lock holder."""
     assert MigrationSettings.load().instance == default_instance()
 
 
 def test_the_example_lists_every_setting_and_nothing_else() -> None:
-    """Every setting is in the example, and every variable of the example is a setting."""
+    """`.env.example` lists every setting once and nothing else."""
     shown = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
     ours = {variable(field) for field in MigrationSettings.model_fields}
     service = {field.upper() for field in Settings.model_fields}
@@ -54,22 +50,22 @@ def test_the_example_lists_every_setting_and_nothing_else() -> None:
 
 
 def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
-    """An unchanged copy of it means the defaults."""
+    """An unchanged copy of `.env.example` as `.env` gives the default settings."""
     (tmp_path / ".env").write_text(EXAMPLE.read_text())
     copied = MigrationSettings.load().model_dump(exclude={"database_url", "instance"})
     (tmp_path / ".env").unlink()
     assert copied == MigrationSettings.load().model_dump(exclude={"database_url", "instance"})
 
 
-def test_empty_lines_of_an_env_file_mean_the_default(tmp_path: Path) -> None:
-    """A template may leave values empty."""
+def test_empty_values_of_an_env_file_mean_the_defaults(tmp_path: Path) -> None:
+    """A `.env` with an empty value for each setting gives the defaults."""
     lines = [f"{variable(field)}=" for field in MigrationSettings.model_fields]
     (tmp_path / ".env").write_text("\n".join(lines))
     assert MigrationSettings.load().model_dump() == MigrationSettings.model_construct().model_dump()
 
 
 def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The caller's values win over both."""
+    """The environment wins over `.env`, and the caller's values win over both."""
     (tmp_path / ".env").write_text("MIGRATION_POLL_SECONDS=7\nMIGRATION_RUN_SECONDS=70\n")
     monkeypatch.setenv("MIGRATION_POLL_SECONDS", "8")
     settings = MigrationSettings.load(run_seconds=60)
@@ -96,7 +92,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
     ],
 )
 def test_a_contradiction_names_both_variables(values: dict[str, object], both: tuple[str, str]) -> None:
-    """One line says which two to compare, and how to fix it."""
+    """The error about two contradicting settings names both on one line, with a remedy."""
     with pytest.raises(ConfigurationError, match=r"^MIGRATION_.*\. To fix: .*$") as refused:
         MigrationSettings.load(**values)
     assert [name for name in both if name not in str(refused.value)] == []
@@ -135,7 +131,7 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
 def test_a_wrong_value_names_the_variable_and_what_it_may_be(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str, word: str
 ) -> None:
-    """One line replaces pydantic's validation report over five lines."""
+    """The error about a wrong value names its variable and the allowed values on one line."""
     monkeypatch.setenv(f"MIGRATION_{name}", value)
     with pytest.raises(ConfigurationError) as refused:
         MigrationSettings.load()
@@ -144,14 +140,14 @@ def test_a_wrong_value_names_the_variable_and_what_it_may_be(
     assert "\n" not in str(refused.value)
 
 
-def test_without_any_url_the_line_says_what_to_set() -> None:
-    """The error of a first start shows the form of a URL."""
+def test_the_error_without_a_url_says_what_to_set() -> None:
+    """The error without a database URL names DATABASE_URL and the form of a URL."""
     with pytest.raises(ConfigurationError, match=r"DATABASE_URL is not set.*postgresql://user:password@host"):
         MigrationSettings.load().url()
 
 
-def test_the_migrations_have_a_url_of_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The direct endpoint wins over the pooler's."""
+def test_migration_database_url_wins_over_database_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """MIGRATION_DATABASE_URL, such as a direct endpoint, wins over DATABASE_URL."""
     monkeypatch.setenv("DATABASE_URL", URL)
     assert MigrationSettings.load().url().dsn.endswith("@dbhost/d")
     monkeypatch.setenv("MIGRATION_DATABASE_URL", "postgres://owner@direct/d")
@@ -159,23 +155,23 @@ def test_the_migrations_have_a_url_of_their_own(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_both_urls_may_be_given_in_code() -> None:
-    """The arguments are the names of the variables in lower case."""
+    """Both URLs may be passed to `load` by their names in lower case."""
     app, owner = "postgresql://app@h/d", "postgresql://own@h/d"
     assert MigrationSettings.load(database_url=app, migration_database_url=owner).url().dsn == owner
     assert MigrationSettings.load(database_url=app).url().dsn == app
 
 
 @pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
-def test_a_malformed_url_is_blamed_on_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
-    """The error names the one of the two variables that is wrong."""
+def test_the_error_about_a_malformed_url_names_its_variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """The error about a malformed URL names the one of the two variables that has it."""
     monkeypatch.setenv("DATABASE_URL", URL)
     monkeypatch.setenv(name, "nonsense")
     with pytest.raises(ConfigurationError, match=f"^{name} is not a database URL"):
         MigrationSettings.load().url()
 
 
-def test_no_secret_is_shown() -> None:
-    """Neither the settings nor their URL show the password or the host."""
+def test_settings_show_no_secret() -> None:
+    """No text form of the settings and of their URLs shows a password or a host."""
     redis_url = "redis://u:geh3im@dbhost:1/0"
     settings = MigrationSettings.load(database_url=URL, migration_database_url=URL, redis_url=redis_url)
     shown = f"{settings} {settings!r} {settings.url()} {settings.model_dump()} {settings.model_dump_json()}"
@@ -189,8 +185,8 @@ def test_no_secret_is_shown() -> None:
     redis://h redis://:p%40ss@h:6379/0?ssl_cert_reqs=none rediss://user:pw@h.example:6380 unix:///run/redis.sock?db=1
     """.split(),
 )
-def test_a_redis_may_be_named_in_three_ways(url: str) -> None:
-    """By TCP, by TLS, and by its socket."""
+def test_a_redis_url_may_use_tcp_tls_or_a_socket(url: str) -> None:
+    """MIGRATION_REDIS_URL accepts the schemes redis, rediss and unix."""
     redis_url = MigrationSettings.load(redis_url=url).redis_url
     assert redis_url is not None
     assert redis_url.get_secret_value() == url
@@ -203,8 +199,8 @@ def test_a_redis_may_be_named_in_three_ways(url: str) -> None:
     redis://u:geh3#im@h:1/0 unix:// redis+geh3im://h redis://[geh3im
     """.split(),
 )
-def test_a_malformed_redis_url_is_refused_unseen(url: str) -> None:
-    """The line names the variable and the form, and quotes nothing of the value."""
+def test_a_malformed_redis_url_is_refused_without_being_shown(url: str) -> None:
+    """The error about a malformed Redis URL names the variable and quotes nothing of the value."""
     with pytest.raises(
         ConfigurationError, match=r"^MIGRATION_REDIS_URL is not the URL of a Redis\. To fix: "
     ) as refused:
@@ -213,13 +209,13 @@ def test_a_malformed_redis_url_is_refused_unseen(url: str) -> None:
 
 
 def test_the_history_table_is_named_after_the_version_table() -> None:
-    """Two services with two version tables have two histories."""
+    """The default name of the history table is that of the version table with `_history`."""
     assert MigrationSettings.load(version_table="v").history == "v_history"
     assert MigrationSettings.load(history_table="h").history == "h"
 
 
 def test_the_names_of_instance_and_release_can_be_shown_and_stored(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Every letter stays; control characters and bytes that are not UTF-8 are replaced; a long name is cut."""
+    """Control characters and invalid bytes in the names of instance and release are replaced, and long ones are cut."""
     monkeypatch.setenv("MIGRATION_INSTANCE", os.fsdecode("Имя 😀\x1b[2J".encode() + b"\xff"))
     monkeypatch.setenv("MIGRATION_RELEASE", "v" * 300)
     settings = MigrationSettings.load()

@@ -1,24 +1,22 @@
-"""The commands of `migrate.sh`; each returns a `Result`, or raises a `MigrationError`."""
+"""The commands of `migrate.sh`; each returns a `Result` or raises a `MigrationError`, and its docstring is its help."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from functools import partial, wraps
 from typing import TYPE_CHECKING, Any
 
 from ..assembly import Assembly
 from ..core.protocols import MigrationRequest, OperatorSession
-from ..core.schema import SchemaState, explain, invalid_index_advice
+from ..core.schema import Schema, SchemaState, explain, invalid_index_advice
 from ..databases.backend import Verdict
 from ..errors import ConfigurationError, MigrationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
-from ..text.encoding import restored
 from .doctor import examine
-from .results import Attempts, Backups, Findings, InEachSchema, Plan, Result, SchemaReport, StatusReport
+from .results import Attempts, Backups, Findings, InEachSchema, Plan, Result, SchemaReport, StatusReport, attempt
 
 if TYPE_CHECKING:
     from ..databases.backups.backup import Backup  # optional
@@ -27,7 +25,7 @@ Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
 
 
 def _in_each_schema(command: Command) -> Command:
-    """Run `command` for each version table that env.py names; most projects have one."""
+    """Make `command` run for each version table that env.py names; most projects have one."""
 
     @wraps(command)
     async def each(assembly: Assembly, arguments: argparse.Namespace) -> Result:
@@ -49,73 +47,68 @@ async def _in_schema(name: str, work: Awaitable[Result]) -> Result:
         raise
 
 
-_UNCLEAR = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
-
-
 async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Apply what is pending: to the head as an instance does at start, or to a revision."""
+    """Apply the pending revisions, up to the head or to a revision."""
     if arguments.to and not arguments.backup:
-        raise ConfigurationError("--to names the folder of a backup, and no backup was asked for. To fix: add --backup")
-    at_once = arguments.revision in {"head", "heads"} and not arguments.backup
-    assembly = assembly if at_once else await assembly.inspect(create_file=True)
+        raise ConfigurationError("--to is the folder of a backup and needs --backup. To fix: add --backup")
+    to_head = arguments.revision in {"head", "heads"}
+    if arguments.backup or not to_head:
+        assembly = await assembly.inspect(create_file=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
-    if arguments.revision in {"head", "heads"}:
-        policy = replace(assembly.policy, may_migrate=True, backs_off=False, target=arguments.revision)
+    policy = replace(assembly.policy, may_migrate=True)
+    if to_head:
+        policy = replace(policy, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy, saved).become_ready()
     else:
         request = MigrationRequest("upgrade", arguments.revision)
         if not request.relative:
             assembly.revisions.resolve(request.target)
-        await assembly.coordinator(replace(assembly.policy, may_migrate=True), saved).execute(request)
+        await assembly.coordinator(policy, saved).execute(request)
     return replace(_report(assembly), **(_backups(assembly, saved) if saved else {}))
 
 
 async def backup(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Back the database up under the lock, and print the command that restores it.
+    """Back up the database under the lock, and print the command that restores it.
 
-    PostgreSQL: with pg_dump. SQLite: a copy of the file. MySQL and MariaDB: refused, take one with mysqldump.
+    PostgreSQL: with pg_dump. SQLite: a copy of the file. MySQL and MariaDB: refused; use mysqldump.
     """
     assembly = await assembly.inspect()
-    saved = assembly.backup(arguments.to)
-    await assembly.coordinator(replace(assembly.policy, may_migrate=False), saved).execute(
-        MigrationRequest("backup", "")
-    )
+    saved, policy = assembly.backup(arguments.to), replace(assembly.policy, may_migrate=False)
+    await assembly.coordinator(policy, saved).execute(MigrationRequest("backup", ""))
     return SchemaReport(message=explain(assembly.tracker.status.schema), **_backups(assembly, saved))
 
 
 async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Plan:
-    """Find the revisions that a downgrade would undo; changes nothing."""
+    """Return the revisions that a downgrade would undo; changes nothing."""
     assembly = await assembly.inspect()
-    if not assembly.further:
-        return await _plan_downgrade(assembly, arguments)
-    if MigrationRequest("downgrade", arguments.revision).relative:
+    if assembly.further and MigrationRequest("downgrade", arguments.revision).relative:
         raise ConfigurationError(
-            f"{arguments.revision} counts from where each schema is, and env.py runs the revisions for "
+            f"{arguments.revision} is relative, but env.py runs the revisions for several schemas: "
             f"{', '.join(assembly.each)}. To fix: name the revision that stays"
         )
     plans = {name: await _plan_downgrade(one, arguments) for name, one in assembly.each.items()}
+    if not assembly.further:
+        return next(iter(plans.values()))
     return Plan(tuple(f"{name}: {step}" for name, plan in plans.items() for step in plan.steps), None)
 
 
 async def _plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Plan:
-    schema = await read_session(assembly, partial(read_schema, assembly))
-    if schema.state in _UNCLEAR:
-        raise SchemaRefused(explain(schema))
+    schema = await _known_schema(assembly)
     plan = assembly.runner.planned(MigrationRequest("downgrade", arguments.revision), schema.revisions)
     below = assembly.revisions.code.parents[plan[-1]] if plan else frozenset()
-    # what was confirmed is undone, wherever the database is by then; only a merge has no single revision below
+    # the run undoes what the person confirmed, even if the database changes meanwhile; below a merge there are several
     return Plan(plan, "base" if not below else next(iter(below)) if len(below) == 1 else None)
 
 
 async def downgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Undo revisions down to one that stays, or the last N (`-N`)."""
+    """Undo all revisions above the one that stays, or the last N (`-N`)."""
     assembly = await assembly.inspect()
     await assembly.coordinator().execute(MigrationRequest("downgrade", arguments.revision))
     return _report(assembly)
 
 
 async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Declare the database to be at a revision without running anything."""
+    """Set the database's revision without running anything."""
     assembly = await assembly.inspect(create_file=True)
     assembly.revisions.resolve(arguments.revision)
     await assembly.operator_coordinator().execute(MigrationRequest("stamp", arguments.revision))
@@ -124,16 +117,16 @@ async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @_in_each_schema
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Continue after a half-applied revision: run it again, or declare it done."""
+    """Repair a half-applied revision: allow it to run again, or declare it done."""
     half = await read_session(assembly, lambda session: session.store.half_applied())
     if half is None:
-        return Result(message="nothing is half applied, so there is nothing to repair")
+        return Result(message="no revision is half applied, so there is nothing to repair")
     if arguments.rerun:
         await assembly.coordinator().execute(MigrationRequest("repair", half["revision"], repairs=half["revision"]))
         return Result(message=f"{half['revision']} may run again: ./migrate.sh {half['direction']}")
     if half["direction"] == "downgrade" and " " in half["parents"]:
         raise ConfigurationError(
-            f"{half['revision']} joins several revisions. To fix: name the one that is left with './migrate.sh stamp'"
+            f"{half['revision']} merges several revisions. To fix: name the one that stays with './migrate.sh stamp'"
         )
     done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
     await assembly.coordinator().execute(MigrationRequest("stamp", done, repairs=half["revision"]))
@@ -141,7 +134,7 @@ async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 
 async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Block until the database is at head; never migrate."""
+    """Wait until the database is at head; never migrate."""
     await assembly.coordinator(replace(assembly.policy, may_migrate=False)).become_ready()
     return _report(assembly)
 
@@ -156,9 +149,7 @@ async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit with 0 at head, 3 if not, 7 if ahead, diverged or dirty."""
-    schema = await read_session(assembly, partial(read_schema, assembly))
-    if schema.state in _UNCLEAR:
-        raise SchemaRefused(explain(schema))
+    schema = await _known_schema(assembly)
     if schema.state is not SchemaState.AT_HEAD:
         raise NotAtHead(f"{explain(schema)}. To fix: run './migrate.sh upgrade'")
     return SchemaReport(state=schema.state, message=explain(schema))
@@ -166,27 +157,36 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @_in_each_schema
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Show attempts at revisions, newest first: revision, instance, time, duration and outcome."""
+    """Show attempts, newest first: revision, instance, time, duration and result."""
     rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit))
-    return Attempts(history=[_attempt(row, assembly.revisions.describe(row["revision"])) for row in rows])
+    return Attempts(history=[attempt(row, assembly.revisions.describe(row["revision"])) for row in rows])
 
 
 @_in_each_schema
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Terminate the session that holds the lock (break-glass); refuses while it makes progress, unless --force.
+    """Terminate the session that holds the lock, unless it makes progress (--force overrides).
 
     On MySQL, MariaDB and SQLite it terminates nothing: it prints which session or process holds the lock, and what
-    frees it.
+    releases the lock.
     """
     new_session, history = partial(assembly.session, "reading"), assembly.runner.tables[1]
     ended = await assembly.database.end_holder(new_session, history, force=arguments.force)
-    if ended is None:
-        return await _lock_is_free(assembly)
-    return Result(message=f"terminated session {ended.pid} of {ended.instance}; its open transaction is rolled back")
+    if ended is not None:
+        message = f"terminated session {ended.pid} of {ended.instance}; its open transaction is rolled back"
+    elif (elected := await leader(assembly)) is None:
+        message = "no session holds the lock, so there is nothing to do"
+    else:
+        settings, by_redis = assembly.settings, assembly.choice.strategy is Strategy.REDIS
+        seconds = settings.redis_ttl_seconds if by_redis else settings.lease_seconds
+        message = (
+            f"no session holds the database's lock, but {elected} is elected to acquire it; if that instance is dead, "
+            f"another one is elected within {seconds:g} s, so there is nothing to do"
+        )
+    return Result(message=message)
 
 
 async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Check the environment and say what to fix; exit with 1 if a check failed."""
+    """Check the environment and say what to fix; exit with 1 if a check fails."""
     findings = await examine(assembly)
     failed = sum(finding.verdict is Verdict.FAIL for finding in findings)
     warned = sum(finding.verdict is Verdict.WARN for finding in findings)
@@ -195,11 +195,11 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @_in_each_schema
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Show the revision of the database, what is pending, the lock holder, what blocks it, and the other instances."""
+    """Show the state of the database, the lock holder, what blocks it, and the other instances; changes nothing."""
 
     async def look(session: OperatorSession) -> Result:
         schema = await read_schema(assembly, session)
-        seen = await session.lock_status()
+        seen, elected = await session.lock_status(), await leader(assembly)
         return StatusReport(
             state=schema.state,
             message=explain(schema),
@@ -210,7 +210,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             statement=seen.statement,
             retry=seen.retry,
             blocked_by=seen.blocked_by,
-            elected=await _elected(assembly),
+            elected={"leader": elected, "hold": assembly.hold or ""} if elected else None,
             fleet=seen.fleet,
             grant=seen.grant,
             invalid_indexes=await session.store.invalid_indexes(),
@@ -219,30 +219,11 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return await read_session(assembly, look)
 
 
-async def _elected(assembly: Assembly) -> dict[str, str] | None:
-    elected = await leader(assembly)
-    return {"leader": elected, "hold": assembly.hold or ""} if elected else None
-
-
-async def _lock_is_free(assembly: Assembly) -> Result:
-    elected = await leader(assembly)
-    if elected is None:
-        return Result(message="no session holds the lock, so there is nothing to do")
-    settings = assembly.settings
-    by_redis = assembly.choice.strategy is Strategy.REDIS
-    seconds = settings.redis_ttl_seconds if by_redis else settings.lease_seconds
-    return Result(
-        message=f"no session holds the database's lock, but {elected} is elected to acquire it; if that instance is "
-        f"dead, another one is elected within {seconds:g} s, so there is nothing to do"
-    )
-
-
-def _attempt(row: Mapping[str, Any], description: str) -> dict[str, Any]:
-    began, ended = row["started_at"], row["finished_at"]
-    seconds = (ended - began).total_seconds() if ended else None
-    invalid = json.loads(row.get("invalid_before") or "[]")
-    legible = {name: restored(row[name]) for name in ("instance", "error", "note") if row.get(name)}
-    return {**row, **legible, "invalid_before": invalid, "seconds": seconds, "description": description}
+async def _known_schema(assembly: Assembly) -> Schema:
+    schema = await read_session(assembly, partial(read_schema, assembly))
+    if schema.state in {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}:
+        raise SchemaRefused(explain(schema))
+    return schema
 
 
 def _backups(assembly: Assembly, backup: Backup) -> dict[str, Any]:
@@ -251,8 +232,7 @@ def _backups(assembly: Assembly, backup: Backup) -> dict[str, Any]:
 
 
 def _report(assembly: Assembly) -> SchemaReport:
-    status = assembly.tracker.status
-    run = status.last_run
+    status, run = assembly.tracker.status, assembly.tracker.status.last_run
     invalid = [invalid_index_advice(status.invalid_indexes)] if status.invalid_indexes else []
     return SchemaReport(
         state=status.schema.state,

@@ -1,4 +1,4 @@
-"""`./migrate.sh doctor`: what around the migrations is not as it should be, and what to change. It changes nothing."""
+"""`./migrate.sh doctor`: checks the environment of the migrations and says what to fix; changes nothing."""
 
 from __future__ import annotations
 
@@ -16,10 +16,9 @@ from .results import Finding
 
 
 async def examine(assembly: Assembly) -> list[Finding]:
-    """Look at everything, with the migration role, and with the service's own where that is another one.
+    """Make all checks, with the migration role and, if it differs, with the service's role.
 
-    Raises:
-        MigrationError: there is no connection to look from.
+    Raises `MigrationError` if the database cannot be reached.
     """
     assembly, env = await _inspected(assembly)
     everywhere: dict[str, Check] = {
@@ -29,11 +28,11 @@ async def examine(assembly: Assembly) -> list[Finding]:
     }
     everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env), "variables": variables}
     async with assembly.database.checks(*assembly.runner.tables) as of_the_database:
-        return [await _made(name, check) for name, check in (everywhere | of_the_database).items()]
+        return [await _finding(name, check) for name, check in (everywhere | of_the_database).items()]
 
 
 async def strategy(assembly: Assembly) -> Answer:
-    """Which one it is, and whether what it needs answers and grants this instance the hold that it would ask for."""
+    """Check that Redis or the Kubernetes API answers and permits this instance to acquire the hold."""
     named = f"{assembly.choice.strategy}: {assembly.choice.why}"
     if assembly.elector is None:
         return Verdict.OK, named
@@ -47,7 +46,7 @@ async def strategy(assembly: Assembly) -> Answer:
 
 
 async def schema(assembly: Assembly) -> Answer:
-    """Where the database stands, whether this build knows where to, and whether the two tables are the right ones."""
+    """Check the state of the database, the heads of this build, and the version and history tables."""
 
     async def look(session: OperatorSession) -> Schema:
         await session.store.recognise()
@@ -59,18 +58,18 @@ async def schema(assembly: Assembly) -> Answer:
 
 
 async def version_ids(assembly: Assembly) -> Answer:
-    """Whether the version table can hold the ids of the revisions that are pending."""
+    """Check that the version table can store the ids of the pending revisions."""
 
     async def look(session: OperatorSession) -> None:
         request = MigrationRequest("upgrade", assembly.policy.target)
         await session.store.check_ids(request, (await session.store.observe()).revisions)
 
     await read_session(assembly, look)
-    return Verdict.OK, "the version table can hold the ids of all revisions that are pending"
+    return Verdict.OK, "the version table can store the ids of all pending revisions"
 
 
 async def _inspected(assembly: Assembly) -> tuple[Assembly, Answer]:
-    """What env.py says, and whether it would migrate on the session that holds the lock."""
+    """Check that env.py migrates on the session that holds the lock."""
     try:
         assembly = await assembly.inspect(ambiguous=True)
     except MigrationError as error:
@@ -84,14 +83,13 @@ async def _known(answer: Answer) -> Answer:
 
 
 async def variables() -> Answer:
-    """Whether each variable that looks like a setting, and each line of `.env`, is read."""
+    """Check that each variable that looks like a setting, and each line of `.env`, is read."""
     unread = unread_settings()
     return (Verdict.WARN, "; ".join(unread)) if unread else (Verdict.OK, "every MIGRATION_ variable is a setting")
 
 
-async def _made(name: str, check: Check) -> Finding:
+async def _finding(name: str, check: Check) -> Finding:
     try:
         return Finding(name, *await check())
     except Exception as error:
-        # a check that cannot be made is a finding too
         return Finding(name, Verdict.FAIL, str(translate(error, f"checking {name}")))

@@ -1,4 +1,4 @@
-"""`python -m api.migrations …`, which `./migrate.sh` runs: commands under the same lock, with the same history."""
+"""The command line of `./migrate.sh` (`python -m api.migrations`); it uses the lock and history of the instances."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ If Redis or Kubernetes does not answer, the command retries until the wait budge
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code. Standard output carries the result alone, to the end of the process."""
+    """Run one command and return its exit code. Only the result is written to standard output."""
     missing = streams.occupy()
     arguments = _parser().parse_args(_words(sys.argv[1:] if argv is None else argv))
     out = streams.claim_stdout()
@@ -53,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     except MigrationError as error:
         output.complain(error, **error_output)
         return 128 + stop.received if stop.received else error.exit_code
-    except KeyboardInterrupt:  # a run has its own handler: this is before it, or at the question
+    except KeyboardInterrupt:  # before the run, which has its own handler, or at the confirmation
         output.complain(Cancelled("stopped by SIGINT; nothing was changed"), **error_output)
         return 128 + signal.SIGINT
     written = output.show(result, as_json=arguments.json, out=out)
@@ -104,19 +104,19 @@ def _settings(arguments: argparse.Namespace) -> MigrationSettings:
     settings = MigrationSettings.load()
     if timeout is None:
         return settings
-    # not checked against the other settings: the person at the terminal waits no longer, whatever a hold may last
+    # not checked against the other settings: the operator may wait for less than a hold's ttl
     return settings.model_copy(update={"wait_seconds": timeout, "run_seconds": min(timeout, settings.run_seconds)})
 
 
 def _words(given: list[str]) -> list[str]:
-    """`help` and `help upgrade`, as many tools have them, are `--help` and `upgrade --help`."""
+    """Return the arguments with `help` and `help upgrade` as `--help` and `upgrade --help`."""
     return [*given[1:2], "--help"] if given[:1] == ["help"] else given
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = output.Parser(
         prog="migrate.sh",
-        description="Migrate the database under the same lock as the instances at start-up.",
+        description="Migrate the database under the lock that the instances use at start-up.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         # `downgrade -1` is an argument, and only `-h` may look like an option
@@ -131,14 +131,14 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--json", action="store_true", help="print the result as JSON")
         one.add_argument("-x", action="append", metavar="NAME=VALUE", help="for env.py: context.get_x_argument()")
         if waits:
-            limit = "wait budget, instead of MIGRATION_WAIT_SECONDS; it limits the run too"
+            limit = "limit of the wait, instead of MIGRATION_WAIT_SECONDS, and of the run"
             one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)
         one.set_defaults(command=command)
         return one
 
     up = add("upgrade", commands.upgrade, waits=True)
     up.add_argument("revision", nargs="?", default="head", help="the last revision to apply, or +N (default: head)")
-    up.add_argument("--backup", action="store_true", help="back the database up first, if anything is pending")
+    up.add_argument("--backup", action="store_true", help="make a backup first, if revisions are pending")
     for saving in (up, add("backup", commands.backup, waits=True)):
         saving.add_argument("--to", metavar="DIR", help="folder of the backup, instead of MIGRATION_BACKUP_DIR")
     down = add("downgrade", commands.downgrade, waits=True)
@@ -148,19 +148,19 @@ def _parser() -> argparse.ArgumentParser:
     add("history", commands.history).add_argument("--limit", type=_count, default=50, help="newest N (default 50)")
     add("status", commands.status)
     add("doctor", commands.doctor)
-    add("unlock", commands.unlock).add_argument("--force", action="store_true", help="even if it makes progress")
+    add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
-    add("stamp", commands.stamp, waits=True).add_argument("revision")
+    add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
     how = add("repair", commands.repair, waits=True).add_mutually_exclusive_group(required=True)
-    how.add_argument("--rerun", action="store_true", help="the half-applied revision runs again at the next upgrade")
-    how.add_argument("--stamp", action="store_true", help="the half-applied revision is declared done")
+    how.add_argument("--rerun", action="store_true", help="run the half-applied revision again at the next upgrade")
+    how.add_argument("--stamp", action="store_true", help="declare the half-applied revision done")
     return parser
 
 
 def _count(text: str) -> int:
     if not text.isdecimal() or not 0 < int(text) <= 10_000:
-        raise argparse.ArgumentTypeError("a number from 1 to 10000")
+        raise argparse.ArgumentTypeError("must be a number from 1 to 10000")
     return int(text)
 
 

@@ -1,4 +1,4 @@
-"""Output of `migrate.sh`: results on standard output (text or JSON), progress and questions on standard error."""
+"""Output of `migrate.sh`: results on standard output, as text or JSON; progress and questions on standard error."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 def show(result: Result, *, as_json: bool, out: TextIO | None = None) -> bool:
-    """Print a result to `out`, by default standard output; returns whether it could be written."""
+    """Print a result to `out` (default: standard output); return whether it could be written."""
     text = json.dumps(result.as_json(), default=_jsonable) if as_json else "\n".join(map(printable, result.lines()))
     error = deliver(text, out)
     if error is not None:
@@ -37,14 +37,14 @@ def show(result: Result, *, as_json: bool, out: TextIO | None = None) -> bool:
 def complain(
     error: Exception, *, as_json: bool, logged: bool = False, out: TextIO | None = None, no_stderr: bool = False
 ) -> None:
-    """Print an error: one line on standard error, or JSON on `out`, by default standard output.
+    """Print an error: one line on standard error, or JSON on `out` (default: standard output).
 
     Args:
-        error: what to print.
+        error: the error.
         as_json: whether the command prints JSON.
         logged: whether standard error has log lines in JSON; then the error is one of them.
         out: standard output, if not `sys.stdout`.
-        no_stderr: whether the command was started without a standard error; then the line goes to `out`.
+        no_stderr: whether the process has no standard error; then the line goes to `out`.
     """
     line = printable(f"{type(error).__name__}: {error}")
     document = json.dumps({"error": type(error).__name__, "message": str(error)})
@@ -65,7 +65,7 @@ def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool)
     """
     if not yes and not sys.stdin.isatty():
         raise ConfigurationError("downgrade needs confirmation and stdin is not a terminal. To fix: pass --yes")
-    print(f"This undoes {len(plan)} revision(s), and what they added to the data:", file=sys.stderr)
+    print(f"This undoes {len(plan)} revision(s) and may delete the data that they added:", file=sys.stderr)
     for revision in plan:
         print(printable(f"  {describe(revision)}"), file=sys.stderr)
     if not yes and _asked("Go on? [y/N] ").strip().lower() not in {"y", "yes"}:
@@ -74,7 +74,7 @@ def confirm(plan: tuple[str, ...], describe: Callable[[str], str], *, yes: bool)
 
 @contextmanager
 def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
-    """Show a progress bar on a terminal; elsewhere the log lines show progress. Yields a function that redraws it."""
+    """Show a progress bar if standard error is a terminal; yield the function that redraws it."""
     bar = None if quiet or not sys.stderr.isatty() else _bar()
     if bar is None:
         yield lambda: None
@@ -114,10 +114,10 @@ def log_to_stderr(settings: MigrationSettings, *, quiet: bool) -> None:
 
 
 class Parser(ArgumentParser):
-    """A parser whose help may be read by a program that stops in the middle."""
+    """A parser whose help may be cut off by its reader (`… --help | head -1`)."""
 
     def print_help(self, file: Any = None) -> None:
-        """Write it to `file`, by default standard output."""
+        """Write the help to `file` (default: standard output)."""
         error = deliver(self.format_help().rstrip("\n"), file)
         if error is not None:
             self.exit(1, f"The help could not be written to standard output: {error.strerror}\n")
@@ -126,7 +126,7 @@ class Parser(ArgumentParser):
 def _asked(question: str) -> str:
     try:
         return input(question)
-    except EOFError:  # Ctrl-D is no answer
+    except EOFError:  # Ctrl-D
         print(file=sys.stderr)
         return ""
 

@@ -1,7 +1,8 @@
-"""What commands return: values that render themselves as lines for people, and as JSON by their fields."""
+"""The results of commands: each renders itself as lines for people, and as JSON."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from ..core.schema import SchemaState, invalid_index_advice
 from ..core.status import Blocker, Holder, Member, Retry, Statement
 from ..databases.backend import Verdict
+from ..text.encoding import restored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +25,11 @@ class Result:
         return 0
 
     def lines(self) -> Iterator[str]:
-        """The result for people."""
+        """Yield the lines for people."""
         yield self.message
 
     def as_json(self) -> dict[str, Any]:
-        """The result for programs; optional fields that are None are left out."""
+        """Return the JSON object, without optional fields that are None."""
         optional = {each.name for each in fields(self) if each.default is None}
         values = {each.name: getattr(self, each.name) for each in fields(self)}
         return {name: value for name, value in values.items() if name not in optional or value is not None}
@@ -35,24 +37,24 @@ class Result:
 
 @dataclass(frozen=True, kw_only=True)
 class Backups:
-    """The backups that a command took: for each `path`, `bytes`, `sha256`, `revisions` and the `restore` command."""
+    """The backups that a command made: for each `path`, `bytes`, `sha256`, `revisions` and the `restore` command."""
 
     made: Sequence[Any]
     restores_into: str
 
     def lines(self) -> Iterator[str]:
-        """Each backup, and how to restore it."""
+        """Yield each backup and the command that restores it."""
         for backup in self.made:
             yield f"backup: {backup.path} ({backup.bytes} bytes, SHA-256 {backup.sha256})"
             yield f"to restore it {self.restores_into}:"
             yield f"  {backup.restore}"
         if not self.made:
-            yield "nothing was pending, so no backup was taken"
+            yield "nothing was pending, so no backup was made"
 
 
 @dataclass(frozen=True, kw_only=True)
 class SchemaReport(Result):
-    """Where the database stands, and what the command did: the steps that it ran, the backups that it took."""
+    """The state of the database, the steps that the command ran, and the backups that it made."""
 
     state: SchemaState | None = None
     revisions: Sequence[str] | None = None
@@ -61,20 +63,20 @@ class SchemaReport(Result):
     dialect: str | None = None
 
     def lines(self) -> Iterator[str]:
-        """The steps, the state, the backups."""
+        """Yield the steps, the state and the backups."""
         yield from (f"  {step}" for step in self.steps or ())
         yield self.message
         if self.backups is not None:
             yield from self.backups.lines()
 
     def as_json(self) -> dict[str, Any]:
-        """The backups as a list."""
+        """Return the fields, with the backups as a list."""
         return super().as_json() | ({} if self.backups is None else {"backups": self.backups.made})
 
 
 @dataclass(frozen=True)
 class Plan:
-    """The steps of a downgrade, newest first, and the revision that stays; None where only the target names it."""
+    """The steps of a downgrade, newest first, and the revision that stays; None below a merge, which has several."""
 
     steps: tuple[str, ...]
     stays: str | None
@@ -87,11 +89,11 @@ class Attempts(Result):
     history: Sequence[Mapping[str, Any]]
 
     def lines(self) -> Iterator[str]:
-        """One line for each attempt."""
-        yield from map(_attempt, self.history) if self.history else ("no history yet",)
+        """Yield one line for each attempt."""
+        yield from map(_attempt_line, self.history) if self.history else ("no history yet",)
 
     def as_json(self) -> dict[str, Any]:
-        """The rows alone."""
+        """Return the rows."""
         return {"history": self.history}
 
 
@@ -116,18 +118,18 @@ class Findings(Result):
         return int(any(finding.verdict is Verdict.FAIL for finding in self.findings))
 
     def as_json(self) -> dict[str, Any]:
-        """With the exit code."""
+        """Return the fields and the exit code."""
         return super().as_json() | {"exit_code": self.exit_code}
 
     def lines(self) -> Iterator[str]:
-        """One line for each check."""
+        """Yield one line for each check."""
         yield from (f"{finding.verdict:4}  {finding.check:12}  {finding.message}" for finding in self.findings)
         yield self.message
 
 
 @dataclass(frozen=True, kw_only=True)
 class StatusReport(Result):
-    """Where the database stands, what is pending, and what the sessions of this lock do."""
+    """The state of the database, the pending revisions, and the sessions that hold or want the lock."""
 
     state: SchemaState
     revisions: Sequence[str]
@@ -139,13 +141,13 @@ class StatusReport(Result):
     retry: Retry | None
     blocked_by: Sequence[Blocker]
     elected: Mapping[str, str] | None
-    """`leader` and the `hold` that makes it that."""
+    """`leader` and the name of its `hold`."""
     fleet: Sequence[Member]
     grant: str | None
     invalid_indexes: Sequence[str]
 
     def lines(self) -> Iterator[str]:
-        """The schema, the lock, the sessions."""
+        """Yield the state, the lock and the sessions."""
         yield self.message
         yield from (f"  pending: {revision}" for revision in self.pending)
         yield from self._lock()
@@ -161,38 +163,47 @@ class StatusReport(Result):
         yield from (f"  {blocker}" for blocker in self.blocked_by)
         yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in self.fleet)
         if self.grant:
-            yield f"  what the holder is doing is hidden from this role; a superuser may: {self.grant}"
+            yield f"  this role cannot see what the lock holder executes. To fix: as a superuser, run {self.grant}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class InEachSchema(Result):
-    """The results of a command that was run for each version table that env.py names."""
+    """The results of a command that ran for each version table that env.py names."""
 
     schemas: Mapping[str, Result]
 
     def lines(self) -> Iterator[str]:
-        """The lines of each schema, indented."""
+        """Yield the lines of each schema, indented."""
         for name, result in self.schemas.items():
             yield f"schema {name}:"
             yield from (f"  {line}" for line in result.lines())
 
     def as_json(self) -> dict[str, Any]:
-        """One object for each schema."""
+        """Return one object for each schema."""
         schemas = {name: result.as_json() for name, result in self.schemas.items()}
         return {"schemas": schemas, "message": self.message}
 
 
 def _known(holder: Holder, *, hidden: bool) -> str:
-    # only PostgreSQL has states, and keeps them from some roles
+    # only PostgreSQL has states, and hides them from some roles
     known = [f"pid {holder.pid}"] if holder.pid else []
     known += ["state hidden"] if hidden else [holder.state] if holder.state else []
     return f" ({', '.join(known)})" if known else ""
 
 
-def _attempt(row: Mapping[str, Any]) -> str:
+def attempt(row: Mapping[str, Any], description: str) -> dict[str, Any]:
+    """Return a row of the history table with its duration and its revision's description."""
+    began, ended = row["started_at"], row["finished_at"]
+    seconds = (ended - began).total_seconds() if ended else None
+    invalid = json.loads(row.get("invalid_before") or "[]")
+    legible = {name: restored(row[name]) for name in ("instance", "error", "note") if row.get(name)}
+    return {**row, **legible, "invalid_before": invalid, "seconds": seconds, "description": description}
+
+
+def _attempt_line(row: Mapping[str, Any]) -> str:
     started, finished = row["started_at"], row["finished_at"]
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
-    # a table of an older version has no notes, and the note of a retry is for the waiters
+    # an older history table has no notes; other notes are for waiters
     note = row.get("note") if row["direction"] == "backup" else None
     more = "".join(f"  {text}" for text in (row["error"], note) if text)
     user = f" ({row['database_user']})" if row["database_user"] else ""

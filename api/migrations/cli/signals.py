@@ -19,10 +19,7 @@ CANCEL_SECONDS = 1.5
 
 
 class Signals:
-    """Cancels the run at SIGINT and SIGTERM, which rolls it back; exits if that takes too long.
-
-    `received` is the signal's number, or 0.
-    """
+    """Cancels the run at SIGINT and SIGTERM; exits if the rollback exceeds CANCEL_SECONDS. `received`: signal or 0."""
 
     def __init__(self) -> None:
         self.received = 0
@@ -30,7 +27,7 @@ class Signals:
         self._thread: MigrationThread | None = None
 
     def cancelling(self, thread: MigrationThread) -> Signals:
-        """Cancel `thread`, for a `with`."""
+        """Return a context manager that cancels `thread` at a signal."""
         self._thread = thread
         return self
 
@@ -43,7 +40,7 @@ class Signals:
             signal.signal(number, signal.SIG_DFL if number == signal.SIGTERM else signal.default_int_handler)
 
     def enforce(self) -> None:
-        """End the process if the run does not end."""
+        """Exit if the run has not stopped in time after a signal."""
         if time.monotonic() > self._give_up:
             name = signal.Signals(self.received).name
             message = "Cancelled: stopped by %s; the run did not stop in time, the server rolls it back"
@@ -51,7 +48,7 @@ class Signals:
             os._exit(128 + self.received)
 
     def explain(self, error: BaseException) -> NoReturn:
-        """Say why the run ended without an error of its own."""
+        """Raise `Cancelled` if a signal stopped the run; report any other `error` as a bug of this package."""
         if self.received:
             name = signal.Signals(self.received).name
             raise Cancelled(f"stopped by {name}; what was not committed is rolled back, the lock is free") from None

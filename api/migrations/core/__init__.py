@@ -1,1 +1,1 @@
-"""Decides when an instance migrates, waits, serves or fails. Imports the standard library and `errors` only."""
+"""Decides when an instance migrates, waits, serves or fails; imports only the standard library and `errors`."""

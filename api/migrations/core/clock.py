@@ -1,4 +1,4 @@
-"""Time as a value: a clock that can be replaced, a deadline, and a jittered interval."""
+"""A clock that tests can replace, a deadline, jitter and backoff."""
 
 from __future__ import annotations
 
@@ -10,22 +10,20 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the waiting loop needs of time."""
+    """The time, as the waiting loop uses it."""
 
     def monotonic(self) -> float:
-        """Seconds since an arbitrary start; never goes backwards."""
-        ...
+        """Return the seconds since an arbitrary start; they never decrease."""
 
     async def sleep(self, seconds: float) -> None:
         """Return after `seconds`."""
-        ...
 
 
 class SystemClock:
     """The clock of this machine."""
 
     def monotonic(self) -> float:
-        """Seconds of `time.monotonic`."""
+        """Return `time.monotonic()`."""
         return time.monotonic()
 
     async def sleep(self, seconds: float) -> None:
@@ -42,20 +40,20 @@ class Deadline:
 
     @classmethod
     def after(cls, seconds: float, now: float) -> Deadline:
-        """The deadline `seconds` after `now`."""
+        """Return the deadline `seconds` after `now`."""
         return cls(now + seconds, seconds)
 
     def remaining(self, now: float) -> float:
-        """Seconds left at `now`, never negative."""
+        """Return the seconds left at `now`, never negative."""
         return max(0.0, self.at - now)
 
     def passed(self, now: float) -> bool:
-        """Whether the budget is used up at `now`."""
+        """Whether the deadline has passed at `now`."""
         return now >= self.at
 
 
 def jittered(seconds: float) -> float:
-    """`seconds`, give or take half: instances that start together must not poll together."""
+    """Return `seconds` plus or minus up to half, so that instances that start together do not poll together."""
     return seconds * random.uniform(0.5, 1.5)  # noqa: S311 - spreads load, guards nothing
 
 
@@ -63,14 +61,13 @@ def jittered(seconds: float) -> float:
 class Backoff:
     """Exponential backoff with full jitter; durations in seconds.
 
-    Full jitter (a draw between zero and the cap) is what empties a stampede fastest:
-    "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
+    Source: "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
     """
 
     first_seconds: float = 0.2
     longest_seconds: float = 3.0
 
     def delay(self, failures: int) -> float:
-        """Seconds to wait after the given number of failures in a row (at least 1)."""
+        """Return the seconds to wait after a number of consecutive failures (at least 1)."""
         cap = min(self.longest_seconds, self.first_seconds * 2.0 ** min(failures, 16))
         return random.uniform(self.first_seconds / 2, cap)  # noqa: S311 - spreads load, guards nothing

@@ -1,7 +1,6 @@
-"""Who migrates and who waits: the only loop. It knows the protocols and no backend.
+"""Reads the schema, tries the lock, reads again under it, migrates, and verifies on a fresh connection.
 
-Read, lock, read again, migrate, read on a fresh connection, then be ready. Those who do not get the lock watch the
-schema's version rather than the lock, and a timeout never means "start anyway".
+A waiter watches the schema's version, not the lock. A timeout never means "start anyway".
 """
 
 from __future__ import annotations
@@ -12,22 +11,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..errors import (
-    AlreadyFailed,
-    ConfigurationError,
-    ConnectionLost,
-    DatabaseUnreachable,
-    LockContended,
-    MigrationError,
-    RevisionFailed,
-    SchemaRefused,
-)
+from ..errors import ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
 from .clock import Clock
-from .decision import Action, AttemptHistory, Policy, assess_attempts, decide
+from .decision import Action, AttemptHistory, Policy, assess_attempts, decide, refusal, refuse_if_settled
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
-from .retries import Attempt, Retries, record
-from .run_timeout import ran_out_of_time, within_budget
+from .retries import Retries, record
+from .run_timeout import settle_timeout, within_budget
 from .schema import CodeRevisions, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
 from .status import LockStatus, Phase, Progress, Tracker
 from .wait_budget import WaitBudget
@@ -39,24 +29,18 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Scope:
-    """One version table: the sessions that look at it and migrate it, and this build's revisions for it."""
+    """One version table: its sessions, this build's revisions for it, and its schema if env.py has several."""
 
     sessions: Callable[[], MigrationSession]
     code: CodeRevisions
     schema: str | None = None
-    """The schema of the version table, where env.py runs the revisions for several; one after the other."""
 
 
 class Coordinator:
     """Brings one instance to a verified schema, whichever instance migrates.
 
-    Args:
-        scopes: the version tables. None of them, or one that the settings name and `inspect` may correct.
-        tracker: where progress and outcome are shown.
-        policy: the settings that decide.
-        clock: time.
-        inspect: asks env.py for the version tables. It is called once, before any lock, unless the scope of the
-            settings is found at head: nothing there can be run twice, and a start at head stays cheap.
+    `scopes` are the version tables: none, or the one that the settings name. `inspect` finds those of env.py, once and
+    before any lock; a start that finds the settings' scope at head stays fast without it.
     """
 
     def __init__(
@@ -71,53 +55,61 @@ class Coordinator:
         self._inspect = inspect
         self._tracker = tracker
         self._policy = policy
-        self._clock = clock
         self._reporter = ProgressReporter(tracker)
         self._wait_budget = WaitBudget(tracker, policy, clock)
-        self._retries = Retries(self._wait_budget, self._reporter, self._record)
+        self._retries = Retries(
+            self._wait_budget,
+            self._reporter,
+            lambda error, failure: self._with_session(
+                lambda session: record(session, error, failure, self._scope.code, tracker.status)
+            ),
+        )
         self._lineage: Mapping[str, frozenset[str]] = {}
 
     async def become_ready(self) -> None:
         """Return when the schema is verified; the tracker is then `ready`.
 
         Raises:
-            MigrationError: it cannot be, or was not within the wait budget; the tracker is then `failed`.
+            MigrationError: the schema was not verified within the wait budget; the tracker is then `failed`.
         """
-        await self._persist(self._reach_heads)
+        await self._retry(self._reach_heads)
 
     async def execute(self, request: MigrationRequest) -> None:
-        """Carry out `request` under the lock, waiting for the lock within the wait budget.
+        """Run `request` under the lock, and wait for the lock within the wait budget.
 
         Raises:
-            MigrationError: it was not carried out.
+            MigrationError: the request failed or did not run.
         """
-        await self._persist(lambda: self._execute_in_each(request))
+        await self._retry(lambda: self._execute_in_each(request))
 
-    async def _persist(self, attempt: Attempt) -> None:
+    async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
         self._tracker.move(Phase.CHECKING)
         try:
             await self._retries.until_done(attempt)
         except MigrationError as error:
-            if self._scopes and self._schema_name is not None:
-                error.name_schema(self._schema_name)
+            if self._scopes and self._scope.schema is not None:
+                error.name_schema(self._scope.schema)
             self._tracker.move(Phase.FAILED, message=str(error))
             raise
 
-    async def _with_session(self, attempt: Callable[[MigrationSession], Awaitable[T]]) -> T:
-        session = self._sessions()
+    @property
+    def _scope(self) -> Scope:
+        return self._scopes[0]
+
+    async def _with_session(self, use: Callable[[MigrationSession], Awaitable[T]]) -> T:
+        session = self._scope.sessions()
         try:
             await session.open()
-            return await attempt(session)
+            return await use(session)
         finally:
             await session.close()
 
-    async def _record(self, error: ConnectionLost, failure: RevisionFailed) -> None:
-        await self._with_session(lambda session: record(session, error, failure, self._code, self._tracker.status))
+    async def _verify(self) -> Schema:
+        return await self._with_session(self._read_schema)
 
     async def _reach_heads(self) -> None:
         while self._scopes or self._inspect is not None:
-            reached: bool = bool(self._scopes) and await self._with_session(self._reach_head)
-            if reached:
+            if bool(self._scopes) and await self._with_session(self._reach_head):
                 self._scopes.pop(0)
             elif self._inspect is not None:
                 # without a session: env.py's imports may take a minute
@@ -129,13 +121,12 @@ class Coordinator:
             self._scopes.pop(0)
 
     async def _reach_head(self, session: MigrationSession) -> bool:
-        """Return True at the end, or False where env.py has to be asked first."""
+        """Return whether head is reached; if not, env.py must be inspected first."""
         while True:
             try:
-                schema = await self._look(session)
+                schema = await self._read_schema(session)
             except ConfigurationError:
-                # the tables that the settings name are other ones; env.py may name the right ones
-                if self._inspect is None:
+                if self._inspect is None:  # otherwise env.py may name other version tables
                     raise
                 return False
             if schema.state is not SchemaState.AT_HEAD and self._inspect is not None:
@@ -146,14 +137,17 @@ class Coordinator:
             if action is Action.TRY_LOCK:
                 await session.store.check_ids(MigrationRequest("upgrade", self._policy.target), schema.revisions)
                 if await session.try_lock():
-                    schema, attempt_history, action = await self._take_charge(session)
-            if action not in {Action.TRY_LOCK, Action.WAIT}:
-                self._conclude(action, schema, attempt_history)
+                    schema, attempt_history, action = await self._migrate_if_needed(session)
+            if action is Action.SERVE:
+                self._serve(schema)
                 return True
+            if action not in {Action.TRY_LOCK, Action.WAIT}:
+                self._tracker.note(schema=schema)
+                raise refusal(action, schema, attempt_history)
             await self._wait_budget.wait(session, schema, attempt_history)
 
-    async def _take_charge(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
-        schema = await self._look(session)
+    async def _migrate_if_needed(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
+        schema = await self._read_schema(session)
         attempt_history = await self._attempt_history(session, schema)
         action = decide(schema, self._policy, locked=True, attempt_history=attempt_history)
         held = True
@@ -164,24 +158,22 @@ class Coordinator:
         if held:
             await session.unlock()
         else:
-            # it was closed with the lock, and whoever waits needs it
-            await session.open()
+            await session.open()  # `_migrate` has closed it
         return schema, attempt_history, action
 
     async def _execute(self, session: MigrationSession, request: MigrationRequest) -> None:
-        schema = await self._look(session)
+        schema = await self._read_schema(session)
         await session.store.check_ids(request, schema.revisions)
         while not await session.try_lock():
             await self._wait_budget.wait(session, schema, AttemptHistory())
-            schema = await self._look(session)
-        schema = await self._look(session)
+            schema = await self._read_schema(session)
+        schema = await self._read_schema(session)
         unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
         if schema.state in unclear and request.kind in {"upgrade", "downgrade"}:
             raise SchemaRefused(explain(schema))
         if request.repairs is not None:
-            await _refuse_if_settled(session, request.repairs)
-        # what the looks inferred is an upgrade to the heads, and somebody else's
-        self._tracker.note(progress=Progress())
+            refuse_if_settled(await session.store.observe(), request.repairs)
+        self._tracker.note(progress=Progress())  # the progress so far is that of another instance's run
         try:
             held = await self._migrate(session, request)
             schema = await self._verify()
@@ -191,30 +183,21 @@ class Coordinator:
             if not request.relative:
                 raise
             raise MigrationError(
-                f"{error}; it is not known whether the last step was committed, and the relative target "
-                f"{request.target} is not repeated. To fix: look with './migrate.sh status', then name the revision"
+                f"{error}. It is not known whether the last step was committed, so the relative target "
+                f"{request.target} is not repeated. To fix: run './migrate.sh status', then name the target revision"
             ) from error
         self._done(explain(schema))
 
-    async def _look(self, session: MigrationSession) -> Schema:
+    async def _read_schema(self, session: MigrationSession) -> Schema:
         await session.open()
-        observed = await session.store.observe()
-        if observed.revisions - self._code.parents.keys():
+        code, observed = self._scope.code, await session.store.observe()
+        if observed.revisions - code.parents.keys():
             self._lineage = await session.store.lineage()
-        schema = compare_with_build(observed, self._code, self._lineage)
-        seen = {"last_success": observed.last_success, "last_failure": observed.last_failure}
-        self._tracker.note(**seen, recent=observed.recent)
-        # half applied is shown only once the lock proves it: until then somebody may be at it
-        self._show(compare_with_build(replace(observed, half_applied=()), self._code, self._lineage))
+        # half applied is shown only when the lock proves it: the lock holder may still be running the revision
+        shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage)
+        self._reporter.schema_read(observed, shown, self._scope.schema)
         self._wait_budget.answered()
-        return schema
-
-    def _show(self, schema: Schema) -> None:
-        self._tracker.note(schema=schema, reachable=True)
-        if self._schema_name is not None:
-            self._tracker.note(schemas={**self._tracker.status.schemas, self._schema_name: schema})
-        if self._tracker.status.phase is not Phase.VERIFYING:
-            self._reporter.saw(schema)
+        return compare_with_build(observed, code, self._lineage)
 
     async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
         if not schema.pending:
@@ -223,76 +206,40 @@ class Coordinator:
         return assess_attempts(attempts, self._policy, self._wait_budget.lived_seconds)
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
-        """Carry it out; returns whether the lock is still held."""
+        """Run the request under the lock; return whether the lock is still held."""
         self._tracker.move(Phase.MIGRATING, message=None, lock_status=await session.lock_status())
-        beside = self._sessions()
+        second = self._scope.sessions()
         held = True
         try:
             await session.back_up_if_requested(request)
-            async with within_budget(beside, self._tracker, self._policy.run_seconds):
+            async with within_budget(second, self._tracker, self._policy.run_seconds):
                 await session.run(request, self._reporter)
-        except TimeoutError as error:
-            await self._overran(session, beside, request, error)
+        except TimeoutError:
+            await settle_timeout(
+                second, request, self._scope.code, self._tracker, self._reporter, self._policy.run_seconds
+            )
+            await session.close()
             held = False
         except (DatabaseUnreachable, LockContended) as error:
-            self._retries.broken_off(error, self._schema_name)
+            self._retries.count_interruption(error, self._scope.schema)
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))
-            # wakes those who wait, so that they learn of the failure now and do not repeat it
-            with suppress(MigrationError):
+            with suppress(MigrationError):  # it wakes the waiters, which then do not repeat the run
                 await session.unlock()
             raise
         finally:
-            await beside.close()
+            await second.close()
         self._reporter.ended("applied")
         self._tracker.move(Phase.VERIFYING, lock_status=LockStatus())
         return held
-
-    async def _overran(
-        self, session: MigrationSession, beside: MigrationSession, request: MigrationRequest, error: TimeoutError
-    ) -> None:
-        """Return with the session closed where all of it is committed; else raise what became of it."""
-        seconds = self._policy.run_seconds
-        trouble = await ran_out_of_time(beside, self._tracker.status, seconds, request, self._code)
-        if isinstance(trouble, DatabaseUnreachable):
-            self._reporter.interrupted()
-        elif trouble is not None:
-            self._reporter.ended("failed", str(trouble))
-        if trouble is not None:
-            raise trouble from error
-        words = "Everything was committed when the run was cancelled at the end of MIGRATION_RUN_SECONDS=%g"
-        log.warning(words, seconds, extra={"event": "run_ended_late"})
-        await session.close()
-
-    async def _verify(self) -> Schema:
-        session = self._sessions()
-        try:
-            return await self._look(session)
-        finally:
-            await session.close()
-
-    def _conclude(self, action: Action, schema: Schema, attempt_history: AttemptHistory) -> None:
-        if action is Action.SERVE:
-            return self._serve(schema)
-        failure = attempt_history.failure
-        if action is Action.GIVE_UP and failure is not None:
-            raise AlreadyFailed(
-                f"{failure.error} (on instance {failure.instance}, while this one waited; it is not run again here; "
-                "a later start tries again)",
-                revision=failure.revision,
-            )
-        if action is Action.REFUSE:
-            self._tracker.note(schema=schema)
-            raise SchemaRefused(explain(schema))
-        raise MigrationError(f"Alembic reported success, but {explain(schema)}; env.py does not run what it is given")
 
     def _serve(self, schema: Schema) -> None:
         ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
         warnings = ([explain(schema)] if ahead else []) + ([invalid_index_advice(invalid)] if invalid else [])
         self._done("; ".join(warnings) or None)
         if len(self._scopes) > 1:
-            log.info("Schema %s: %s", self._schema_name, explain(schema), extra={"event": "schema_verified"})
+            log.info("Schema %s: %s", self._scope.schema, explain(schema), extra={"event": "schema_verified"})
             return
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
 
@@ -300,24 +247,3 @@ class Coordinator:
         self._tracker.note(message=message, lock_status=LockStatus())
         if len(self._scopes) == 1:
             self._tracker.move(Phase.READY)
-
-    @property
-    def _sessions(self) -> Callable[[], MigrationSession]:
-        return self._scopes[0].sessions
-
-    @property
-    def _code(self) -> CodeRevisions:
-        return self._scopes[0].code
-
-    @property
-    def _schema_name(self) -> str | None:
-        return self._scopes[0].schema
-
-
-async def _refuse_if_settled(session: MigrationSession, revision: str) -> None:
-    # what looked half applied before the lock may have been at work
-    if revision not in {half.revision for half in (await session.store.observe()).half_applied}:
-        raise MigrationError(
-            f"revision {revision} is not half applied any more: whoever was at it has finished, or somebody repaired "
-            "it; nothing was changed; look with './migrate.sh status'"
-        )

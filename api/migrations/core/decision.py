@@ -1,4 +1,4 @@
-"""What to do next, decided from values alone: no clock, no database, nothing awaited."""
+"""Decides what an instance does next, from values alone: without a clock, a database or an await."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import takewhile
 
+from ..errors import AlreadyFailed, MigrationError, SchemaRefused
 from .protocols import PastAttempt
-from .schema import Schema, SchemaState
+from .schema import Observed, Schema, SchemaState, explain
 
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 300.0
@@ -36,29 +37,29 @@ class Policy:
     serve_ahead: bool = True
     may_migrate: bool = True
     backs_off: bool = True
-    """Leave a revision that failed alone for a while; an operator's command does not."""
+    """Whether to pause before a failed revision is retried; an operator's command does not pause."""
     target: str = "head"
     release: str | None = None
 
 
 @dataclass(frozen=True)
 class AttemptHistory:
-    """What earlier attempts at the next revision say."""
+    """The earlier attempts at the next revision."""
 
     failure: PastAttempt | None = None
     """The newest failure of this release, if any."""
     seen: bool = False
-    """It happened while this instance was there."""
+    """Whether it happened while this instance was running."""
     pause_seconds: float = 0.0
-    """How long to leave the revision alone."""
+    """The pause before the next attempt."""
 
 
 def assess_attempts(attempts: Sequence[PastAttempt], policy: Policy, lived_seconds: float) -> AttemptHistory:
-    """Judge the attempts, newest first, against this instance's release and age.
+    """Assess the attempts, newest first, by this instance's release and age.
 
-    A failure that this instance has seen is not repeated. One from before is tried again, but each time later
-    (10 s, doubling to 5 min), because each try takes the table's lock again. A process that died in an attempt is
-    replaced at once; if the next one dies too, it may be the revision that kills.
+    A failure during the instance's life is not repeated. An older one is retried after a pause (10 s, doubling to
+    5 min), because each attempt locks the table again. If a process died in an attempt, the next one starts at once;
+    if that one dies too, the revision may be the cause.
     """
     mine = list(takewhile(lambda past: past.release == policy.release and past.outcome not in _GOOD, attempts))
     failures = [past for past in mine if past.error is not None]
@@ -74,14 +75,7 @@ def assess_attempts(attempts: Sequence[PastAttempt], policy: Policy, lived_secon
 def decide(
     schema: Schema, policy: Policy, *, locked: bool = False, attempt_history: AttemptHistory = AttemptHistory()
 ) -> Action:
-    """The next action, from what is known right now.
-
-    Args:
-        schema: the database, judged against this build.
-        policy: the settings.
-        locked: this instance holds the lock.
-        attempt_history: what earlier attempts at the next revision say.
-    """
+    """Return the next action; `locked` says whether this instance holds the lock."""
     match schema.state:
         case SchemaState.AT_HEAD:
             return Action.SERVE
@@ -89,7 +83,7 @@ def decide(
             return Action.SERVE
         case SchemaState.AHEAD | SchemaState.DIVERGED:
             return Action.REFUSE
-        # a migration in progress looks like this too; only under the lock it means an accident
+        # a migration in progress is in this state too; only under the lock it is an accident
         case SchemaState.DIRTY:
             return Action.REFUSE if locked else Action.TRY_LOCK if policy.may_migrate else Action.WAIT
     if not policy.may_migrate:
@@ -99,3 +93,29 @@ def decide(
     if attempt_history.pause_seconds:
         return Action.WAIT
     return Action.MIGRATE if locked else Action.TRY_LOCK
+
+
+def refusal(action: Action, schema: Schema, attempt_history: AttemptHistory) -> MigrationError:
+    """Return the error for an action that ends the start without a verified schema."""
+    failure = attempt_history.failure
+    if action is Action.GIVE_UP and failure is not None:
+        return AlreadyFailed(
+            f"{failure.error} (on instance {failure.instance}, while this instance waited; it is not retried here: "
+            "correct the cause, then start again)",
+            revision=failure.revision,
+        )
+    if action is Action.REFUSE:
+        return SchemaRefused(explain(schema))
+    return MigrationError(
+        f"Alembic reported success, but {explain(schema)}. To fix: correct alembic/env.py, which does not run the "
+        "revisions that it is given"
+    )
+
+
+def refuse_if_settled(observed: Observed, revision: str) -> None:
+    """Raise `MigrationError` unless the revision is still half applied under the lock."""
+    if revision not in {half.revision for half in observed.half_applied}:
+        raise MigrationError(
+            f"revision {revision} is not half applied any more: the lock holder finished it, or an operator repaired "
+            "it. Nothing was changed. To fix: run './migrate.sh status' and decide again"
+        )

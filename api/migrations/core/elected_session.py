@@ -1,9 +1,8 @@
-"""A session behind an elector: the elector decides who tries, the database's own lock who runs.
+"""A session behind an elector: the elector decides which instance tries, the database's own lock which one runs.
 
-Without the elector's hold the database's lock is not even asked for; with it, it still has to be free. While another
-session holds that lock, the hold is not asked for either: it would be of no use, and a fleet that acquires and releases
-it at each look is load for what elects. The run asks the elector inside each revision's transaction, before COMMIT, and
-is cancelled when the hold is lost.
+The session tries the database's lock only with the elector's hold. While another session has that lock, it does not
+try to acquire the hold, which would only load the elector. The run confirms the hold inside each revision's
+transaction, before COMMIT, and is cancelled when the hold is lost.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from .status import Holder, LockStatus
 
 
 class ElectedSession:
-    """A `MigrationSession` whose lock is taken only with the elector's hold."""
+    """A `MigrationSession` that tries the lock only with the elector's hold."""
 
     def __init__(self, session: MigrationSession, elector: Elector) -> None:
         self._session = session
@@ -28,7 +27,7 @@ class ElectedSession:
 
     @property
     def store(self) -> SchemaStore:
-        """The tables; the elector is not asked."""
+        """The tables."""
         return self._session.store
 
     async def open(self) -> None:
@@ -36,7 +35,7 @@ class ElectedSession:
         await self._session.open()
 
     async def try_lock(self) -> bool:
-        """Take both, or neither. While the elector does not answer nobody may try, but somebody may still finish."""
+        """Acquire both, or neither; while the elector does not answer, no instance acquires the lock."""
         try:
             elected = await self._elected()
             self._unreachable = None
@@ -57,26 +56,26 @@ class ElectedSession:
         return await self._session.lock_is_held()
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """Secure what the order might lose, while the hold lasts."""
+        """Make the backup while the hold lasts."""
         await self._while_held(self._session.back_up_if_requested(request))
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Run the order while the hold lasts.
+        """Run the request while the hold lasts.
 
         Raises:
-            HoldLost: it was lost meanwhile; the revision that was under way is rolled back.
+            HoldLost: the hold was lost; the revision that was running is rolled back.
         """
         await self._while_held(self._session.run(request, listener))
 
     async def unlock(self) -> None:
-        """Give both back, the database's lock first: who is elected next finds it free."""
+        """Release both, the database's lock first, so that the next elected instance finds it free."""
         try:
             await self._session.unlock()
         finally:
             await self._elector.release()
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the database's lock, or else who is elected; why nobody may try."""
+        """Return the lock holder, or the elected instance, and why no instance can acquire the lock."""
         seen = await self._session.lock_status()
         if self._unreachable is not None:
             return replace(seen, problem=str(self._unreachable))
@@ -88,7 +87,7 @@ class ElectedSession:
         await self._session.pause(seconds)
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close the session and release the hold."""
         try:
             await self._session.close()
         finally:
@@ -97,7 +96,7 @@ class ElectedSession:
     async def _elected(self) -> bool:
         if not await self._session.lock_is_held():
             return await self._elector.try_acquire()
-        # how long a Lease has not changed is known only to those who look at it
+        # a Lease expires by the changes that an instance has observed, so it must read it
         await self._elector.ask()
         return False
 
@@ -109,17 +108,15 @@ class ElectedSession:
             if not task.done():
                 task.cancel()
                 await asyncio.wait({task})
-                _refuse_stopped(task, lost.result())
+                # a run that finished, or failed by itself, before it was cancelled keeps its result
+                error = None if task.cancelled() else task.exception()
+                if task.cancelled() or isinstance(error, DatabaseUnreachable):
+                    raise HoldLost(
+                        f"{lost.result()}; the run was cancelled, and its uncommitted work is rolled back"
+                    ) from error
             task.result()
         finally:
-            for one in (task, lost):
-                one.cancel()
-            # whatever they ended with is looked at, or asyncio would write it into the log
+            task.cancel()
+            lost.cancel()
+            # retrieves their exceptions, which asyncio would log otherwise
             await asyncio.gather(task, lost, return_exceptions=True)
-
-
-def _refuse_stopped(task: asyncio.Task[None], reason: str) -> None:
-    # what was done before it could be stopped is done, and an error of its own stays its own
-    error = None if task.cancelled() else task.exception()
-    if task.cancelled() or isinstance(error, DatabaseUnreachable):
-        raise HoldLost(f"{reason}; the run was stopped, and what was not committed is rolled back") from error

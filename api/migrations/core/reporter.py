@@ -1,4 +1,4 @@
-"""What a run reports while it goes: into the status for probes, into the log for people."""
+"""Reports the progress of a run: to the status for probes, and to the log for people."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .schema import Schema, SchemaState, invalid_index_advice
-from .status import Blocker, LastRun, LockStatus, Progress, Tracker
+from .schema import Observed, Schema, SchemaState, invalid_index_advice
+from .status import Blocker, LastRun, LockStatus, Phase, Progress, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -16,7 +16,7 @@ BLOCKED_EVERY_SECONDS = 10.0
 
 
 class ProgressReporter:
-    """Hears of the steps of this instance's own run, and infers those of another's from what it sees."""
+    """A `ProgressListener` of this instance's run; infers the progress of another instance's from the schema."""
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
@@ -29,7 +29,7 @@ class ProgressReporter:
         self._attempt: int | None = None
 
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
-        """The run begins, or goes on after a step that did not get its lock."""
+        """Report the start of the run, or its continuation after a contended step."""
         self._verb = verb
         done, before = len(self._applied), self._tracker.status.progress
         started = before.started_at if done else time.time()
@@ -39,75 +39,66 @@ class ProgressReporter:
             log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
 
     def started(self, revision: str) -> None:
-        """A step begins."""
+        """Report the start of a step."""
         self._step_started = time.monotonic()
         self._tracker.note(progress=replace(self._tracker.status.progress, current=revision))
 
     def finished(self, revision: str) -> None:
-        """A step is committed."""
+        """Report a committed step."""
         self._applied.append(revision)
         self._attempt = None
-        progress, lock_status = self._tracker.status.progress, self._tracker.status.lock_status
-        progress = replace(progress, applied=len(self._applied), current=None, attempt=None, next_try_at=None)
-        self._tracker.note(
-            message=None, lock_status=replace(lock_status, blocked_by=(), statement=None), progress=progress
-        )
-        seconds = time.monotonic() - self._step_started
-        tally = self._tracker.status.tally
-        self._tracker.note(tally=replace(tally, step_seconds=(*tally.step_seconds, seconds)))
+        seconds, status = time.monotonic() - self._step_started, self._tracker.status
         self._seconds.append(seconds)
-        log.info(
-            "%s %s (%d of %d) in %.2f s",
-            self._verb,
-            revision,
-            len(self._applied),
-            progress.total,
-            seconds,
-            extra={"event": "revision_applied", "revision": revision, "seconds": seconds},
+        done, total = len(self._applied), status.progress.total
+        self._tracker.note(
+            message=None,
+            lock_status=replace(status.lock_status, blocked_by=(), statement=None),
+            progress=replace(status.progress, applied=done, current=None, attempt=None, next_try_at=None),
+            counters=replace(status.counters, step_seconds=(*status.counters.step_seconds, seconds)),
         )
+        extra = {"event": "revision_applied", "revision": revision, "seconds": seconds}
+        log.info("%s %s (%d of %d) in %.2f s", self._verb, revision, done, total, seconds, extra=extra)
 
     def undone(self) -> None:
-        """What was finished is not there any more."""
+        """Report that all finished steps were rolled back."""
         self._applied.clear()
         self._seconds.clear()
         self._tracker.note(progress=replace(self._tracker.status.progress, applied=0))
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
-        """A step did not get its lock; it is tried again."""
-        who = "; ".join(map(str, blockers)) or "somebody who was not to be seen"
-        message = f"{revision} did not get its lock (attempt {attempt}): {who}; next try in {seconds:.1f} s"
+        """Report that a step did not acquire its table lock and is retried."""
+        blocking = "; ".join(map(str, blockers)) or "no blocking session was visible"
+        message = f"{revision} did not acquire its table lock (attempt {attempt}): {blocking}; retry in {seconds:.1f} s"
         self._attempt, status = attempt, self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
         lock_status = replace(status.lock_status, blocked_by=tuple(blockers), statement=None)
-        tally = replace(status.tally, contended=status.tally.contended + 1)
-        self._tracker.note(message=message, progress=progress, lock_status=lock_status, tally=tally)
+        counters = replace(status.counters, contended=status.counters.contended + 1)
+        self._tracker.note(message=message, progress=progress, lock_status=lock_status, counters=counters)
         log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
 
     def observed(self, lock_status: LockStatus) -> None:
-        """Seen while a statement lasts; who is in the way of it is said now and then."""
+        """Show the lock status during a statement, and log its blockers at most every 10 s."""
         self._tracker.note(lock_status=lock_status)
         now = time.monotonic()
         if lock_status.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
             self._blocked_logged = now
             current = self._tracker.status.progress.current
-            log.warning(
-                "%s waits: %s", current or "The run", lock_status, extra={"event": "blocked", "revision": current}
-            )
+            extra = {"event": "blocked", "revision": current}
+            log.warning("%s waits: %s", current or "The run", lock_status, extra=extra)
 
     def invalid(self, indexes: Sequence[str]) -> None:
-        """INVALID indexes before or after the run."""
+        """Report the INVALID indexes before or after the run."""
         if indexes and tuple(indexes) != self._tracker.status.invalid_indexes:
-            log.warning(
-                "%s", invalid_index_advice(indexes), extra={"event": "invalid_indexes", "indexes": tuple(indexes)}
-            )
+            extra = {"event": "invalid_indexes", "indexes": tuple(indexes)}
+            log.warning("%s", invalid_index_advice(indexes), extra=extra)
         self._tracker.note(invalid_indexes=tuple(indexes))
 
     def dropped(self, index: str) -> None:
-        """An INVALID index of an earlier try is gone."""
+        """Report that an INVALID index of an earlier attempt was dropped."""
         log.warning("Dropped the INVALID index %s", index, extra={"event": "invalid_index_dropped", "index": index})
 
     def ended(self, result: str, error: str | None = None) -> None:
-        """This instance's run is over."""
+        """Report the end of this instance's run."""
         status = self._tracker.status
         failed = status.progress.current if result == "failed" else None
         began, done = status.progress.started_at, tuple(self._applied)
@@ -116,11 +107,25 @@ class ProgressReporter:
         self._count(result)
 
     def interrupted(self) -> None:
-        """This instance's run lost its session, or gave the lock back; it is begun again, here or elsewhere."""
+        """Count a run that lost its session or released the lock; an instance retries it."""
         self._count("interrupted")
 
-    def saw(self, schema: Schema) -> None:
-        """Somebody else's run, as far as the version table shows it."""
+    def schema_read(self, observed: Observed, shown: Schema, name: str | None) -> None:
+        """Show what was read from the database; `name` is the schema's if env.py runs the revisions for several."""
+        status = self._tracker.status
+        self._tracker.note(
+            schema=shown,
+            schemas=status.schemas if name is None else {**status.schemas, name: shown},
+            reachable=True,
+            last_success=observed.last_success,
+            last_failure=observed.last_failure,
+            recent=observed.recent,
+        )
+        if status.phase is not Phase.VERIFYING:
+            self.infer_progress(shown)
+
+    def infer_progress(self, schema: Schema) -> None:
+        """Infer the progress of another instance's run from the version table."""
         progress = self._tracker.status.progress
         if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND}:
             total, current = max(progress.total, len(schema.pending)), schema.pending[0]
@@ -131,5 +136,5 @@ class ProgressReporter:
             self._tracker.note(progress=replace(progress, applied=progress.total, current=None))
 
     def _count(self, result: str) -> None:
-        tally = self._tracker.status.tally
-        self._tracker.note(tally=replace(tally, runs=(*tally.runs, result)))
+        counters = self._tracker.status.counters
+        self._tracker.note(counters=replace(counters, runs=(*counters.runs, result)))

@@ -1,8 +1,8 @@
-"""An attempt is made again until it succeeds, fails, or the wait budget ends.
+"""Retries a request until it succeeds, fails, or the wait budget ends.
 
-A connection that is lost while a revision runs may have been ended by anything, so the attempt is made again. When the
-same order loses it again in the same revision, that revision has failed: it may end its own session, or crash the
-server for everyone. The failure is recorded on a new connection, because the lock ended with the old one.
+A connection that is lost while a revision runs is retried, because the cause is unknown. If the same request loses it
+again in the same revision, the revision has failed: it may terminate its own session, or crash the server. The failure
+is recorded on a new connection, because the old one has released the lock.
 """
 
 from __future__ import annotations
@@ -21,39 +21,38 @@ from .wait_budget import WaitBudget
 
 log = logging.getLogger(__name__)
 
-Attempt = Callable[[], Awaitable[None]]
-Record = Callable[[ConnectionLost, RevisionFailed], Awaitable[None]]
+RecordFailure = Callable[[ConnectionLost, RevisionFailed], Awaitable[None]]
 
 
 class Retries:
-    """Those of one order; `record` does what this module's function of that name says, on a session of its own."""
+    """The retries of one request; `record` calls this module's `record` with a new session."""
 
-    def __init__(self, wait_budget: WaitBudget, reporter: ProgressReporter, record: Record) -> None:
+    def __init__(self, wait_budget: WaitBudget, reporter: ProgressReporter, record: RecordFailure) -> None:
         self._wait_budget = wait_budget
         self._reporter = reporter
         self._record = record
         self._losses: Counter[tuple[str | None, str]] = Counter()
 
-    async def until_done(self, attempt: Attempt) -> None:
-        """Make the attempt as often as it takes.
+    async def until_done(self, attempt: Callable[[], Awaitable[None]]) -> None:
+        """Retry the attempt until it succeeds.
 
         Raises:
-            RevisionFailed: among others, where the connection was lost in the same revision again.
-            MigrationError: it failed, or the wait budget has ended.
+            RevisionFailed: a revision failed, or the connection was lost in the same revision again.
+            MigrationError: the attempt failed, or the wait budget has ended.
         """
-        while not await self._survives(attempt):
+        while not await self._attempt(attempt):
             pass
 
-    def broken_off(self, error: DatabaseUnreachable | LockContended, schema: str | None = None) -> None:
-        """A run (in that schema, where there are several) ended without a result: count it, and a lost connection."""
+    def count_interruption(self, error: DatabaseUnreachable | LockContended, schema: str | None = None) -> None:
+        """Count a run without a result, and its lost connection; `schema` is set if there are several."""
         if isinstance(error, ConnectionLost):
             self._losses[schema, error.revision] += 1
             error.repeated = self._losses[schema, error.revision] > 1
         if not (isinstance(error, ConnectionLost) and error.repeated):
             self._reporter.interrupted()
 
-    async def _survives(self, attempt: Attempt) -> bool:
-        # by then what cannot go on is closed: it may hold the lock, or a connection that others need
+    async def _attempt(self, attempt: Callable[[], Awaitable[None]]) -> bool:
+        # the failed attempt has closed its session, which may have held the lock
         try:
             await attempt()
         except DatabaseUnreachable as error:
@@ -68,7 +67,7 @@ class Retries:
         return False
 
     async def _fail(self, error: ConnectionLost) -> None:
-        """Raise the failure of the revision, recorded if possible; return where it was committed after all."""
+        """Record the revision's failure if possible, and raise it; return if the revision was committed after all."""
         failure = _failure(error)
         try:
             await self.until_done(lambda: self._record(error, failure))
@@ -93,17 +92,17 @@ async def record(
     await session.store.record_failure(
         str(failure), error.revision if error.upgrade else None, age_seconds, error.error_class
     )
-    # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
+    # read after the record, which has waited for a COMMIT that was in progress
     if (error.revision in code.pending((await session.store.observe()).revisions)) is error.upgrade:
         raise failure
 
 
 def _failure(error: ConnectionLost) -> RevisionFailed:
     return RevisionFailed(
-        f"revision {error.name} failed: the connection was lost twice while it ran (last words: {error.last_words}). "
-        "Either the revision ends its own session, crashes the server or exceeds a limit (MIGRATION_IDLE_SECONDS "
+        f"revision {error.name} failed: the connection was lost twice while it ran (last error: {error.last_words}). "
+        "Either the revision terminates its own session, crashes the server or exceeds a limit (MIGRATION_IDLE_SECONDS "
         "between two statements, a timeout that it sets, max_allowed_packet), or the server was restarted both times. "
-        "To fix: read the server's log and correct the revision; if it was not the revision, start again (or run "
-        "'./migrate.sh upgrade')",
+        "To fix: read the server's log and correct the revision; if the server was only restarted, start again or run "
+        "'./migrate.sh upgrade'",
         revision=error.revision,
     )

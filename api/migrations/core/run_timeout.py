@@ -1,30 +1,34 @@
-"""A run whose budget has ended: it is written down, then cancelled, then the database is asked what became of it.
+"""The time limit of a run: the timeout is recorded, the run is cancelled, then its outcome is read from the database.
 
-In that order, for the lock may go with the connection that is cancelled, and those who wait must not begin the same.
+The record comes first, because the cancelled connection may release the lock, and a waiter must not start the same run.
 """
 
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from ..errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
 from .protocols import MigrationRequest, MigrationSession
+from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
 from .status import Status, Tracker
 
-FOREWARN_SECONDS = 2.0
-"""How much longer a run may last where the database does not take the note that it is about to be cancelled."""
+log = logging.getLogger(__name__)
+
+RECORD_SECONDS = 2.0
+"""How much longer a run may last if the database does not answer the record of its timeout."""
 
 
 @asynccontextmanager
 async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds: float) -> AsyncIterator[None]:
-    """`asyncio.timeout` for a run, whose end is first recorded on a `session` of its own.
+    """`asyncio.timeout` for a run, recorded on a second `session` before it cancels the run.
 
     Raises:
-        TimeoutError: the budget has ended, and the run was cancelled.
+        TimeoutError: the run was cancelled.
     """
     async with asyncio.timeout(None) as limit:
         end = asyncio.create_task(_end(limit, session, tracker, run_seconds), name="run-budget")
@@ -32,7 +36,7 @@ async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds
             yield
         finally:
             if not limit.expired():
-                # what has come to its end is not cancelled any more
+                # a finished run must not be cancelled
                 limit.reschedule(None)
             end.cancel()
             await asyncio.gather(end, return_exceptions=True)
@@ -41,28 +45,51 @@ async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds
 async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Tracker, run_seconds: float) -> None:
     await asyncio.sleep(run_seconds)
     if tracker.status.progress.current is not None:
-        # whatever becomes of the note, the budget has ended
+        # the run is cancelled even if the record fails
         with suppress(Exception):
-            async with asyncio.timeout(FOREWARN_SECONDS):
+            async with asyncio.timeout(RECORD_SECONDS):
                 await session.open()
                 await session.store.record_timeout(_cancelled(tracker.status, run_seconds, half=False))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
-async def ran_out_of_time(
+async def settle_timeout(
+    session: MigrationSession,
+    request: MigrationRequest,
+    code: CodeRevisions,
+    tracker: Tracker,
+    reporter: ProgressReporter,
+    run_seconds: float,
+) -> None:
+    """Return if the cancelled run committed everything; otherwise record its outcome on `session`, and raise it."""
+    failure = await outcome_of_timeout(session, tracker.status, run_seconds, request, code)
+    if failure is None:
+        message = "Everything was committed when the run was cancelled after MIGRATION_RUN_SECONDS=%g"
+        log.warning(message, run_seconds, extra={"event": "run_ended_late"})
+        return
+    if isinstance(failure, DatabaseUnreachable):
+        reporter.interrupted()
+    else:
+        reporter.ended("failed", str(failure))
+    raise failure
+
+
+async def outcome_of_timeout(
     session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest, code: CodeRevisions
 ) -> MigrationError | None:
-    """Record on a `session` of its own how the run ended, and return that; None where all of it is committed."""
+    """Record the outcome of the cancelled run on `session`, and return it; None if everything is committed."""
     progress, current = status.progress, status.progress.current
     if 0 < progress.total <= progress.applied:
         return None
     try:
         message, half, after = await _recorded(session, status, run_seconds, request)
     except MigrationError as error:
-        what = f"revision {current} was cancelled, and what became of it is not known ({error}): {_budget(run_seconds)}"
-        return DatabaseUnreachable(what) if isinstance(error, DatabaseUnreachable) else _failed(what, current)
+        unknown = f"revision {current} was cancelled, and its outcome is unknown ({error}): {_exceeded(run_seconds)}"
+        if isinstance(error, DatabaseUnreachable):
+            return DatabaseUnreachable(unknown)
+        return RevisionFailed(unknown, revision=current)
     if request.kind == "upgrade" and after.revisions - code.parents.keys():
-        # somebody went on from what this run committed: the next look judges that
+        # another instance continued from what this run committed; the next read assesses that
         return None
     pending = code.pending(after.revisions)
     undone = current is not None and (current in pending) is (request.kind == "upgrade")
@@ -70,8 +97,10 @@ async def ran_out_of_time(
     if 0 < progress.total <= applied or (request.kind == "upgrade" and not pending):
         return None
     if not undone:
-        return _failed(f"{_budget(run_seconds)}; {_stays(applied, progress.total)}", None)
-    # tried again and again, it was somebody's lock that took the time
+        steps = f"{applied} of {progress.total} steps are committed, and the next start continues from there"
+        outcome = steps if progress.total else "'./migrate.sh status' shows what it committed"
+        return RevisionFailed(f"the run was cancelled; {outcome}: {_exceeded(run_seconds)}", revision=None)
+    # after retries, the time was spent waiting for another session's table lock
     kind = TableLockTimeout if progress.attempt is not None and not half else RevisionFailed
     return kind(message, revision=current)
 
@@ -84,32 +113,23 @@ async def _recorded(
     half = current in {each.revision for each in (await session.store.observe()).half_applied}
     message = _cancelled(status, run_seconds, half=half)
     if current is not None:
-        # what was in the revision's way may be in the way of the record too, which changes nothing about what is there
         age_seconds = time.time() - (status.progress.started_at or 0.0)
+        # the session that blocked the revision may block the record too; the outcome is the same
         with suppress(MigrationError):
             await session.store.record_failure(message, current if request.kind == "upgrade" else None, age_seconds)
-    # COMMIT may have been under way; fail_attempt has waited for its end, whichever it was
+    # read after the record, which has waited for a COMMIT that was in progress
     return message, half, await session.store.observe()
 
 
-def _failed(message: str, revision: str | None) -> RevisionFailed:
-    return RevisionFailed(message, revision=revision)
-
-
 def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
-    how = "after it had committed a part of its work" if half else "and rolled back"
-    last = f"; last: {status.message}" if status.message else ""
-    return f"revision {status.progress.current} was cancelled {how}: {_budget(run_seconds)}{last}"
+    extent = "after it had committed a part of its work" if half else "and rolled back"
+    last = f" (last: {status.message})" if status.message else ""
+    repair = "; first repair the schema, as './migrate.sh status' says" if half else ""
+    return f"revision {status.progress.current} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
 
 
-def _stays(applied: int, total: int) -> str:
-    if not total:
-        return "what was committed by then stays: look with './migrate.sh status'"
-    return f"{applied} of {total} steps are committed and stay, and the next start goes on from there"
-
-
-def _budget(run_seconds: float) -> str:
+def _exceeded(run_seconds: float, last: str = "") -> str:
     return (
-        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}; raise it (and MIGRATION_WAIT_SECONDS), "
-        "or run './migrate.sh upgrade' before the release"
+        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}{last}. To fix: raise it (and "
+        "MIGRATION_WAIT_SECONDS), or run './migrate.sh upgrade' before the release"
     )

@@ -1,7 +1,6 @@
-"""Where a database stands, seen from one build: a pure decision with a direction.
+"""Compares a database with a build, in values alone.
 
-Alembic alone cannot tell "behind" from "ahead": both are "Can't locate revision" or "not at head".
-What the history table knows about parents of revisions decides.
+Alembic cannot distinguish "behind" from "ahead"; the parents of revisions in the history table can.
 """
 
 from __future__ import annotations
@@ -30,10 +29,10 @@ class CodeRevisions:
     parents: Mapping[str, frozenset[str]]
     heads: frozenset[str]
     idempotent: frozenset[str] = frozenset()
-    """Revisions that declare `idempotent = True`: running them again after an interruption is safe."""
+    """The revisions that declare `idempotent = True`: they may run again after an interruption."""
 
     def closure(self, revisions: frozenset[str], links: Mapping[str, frozenset[str]] | None = None) -> frozenset[str]:
-        """`revisions` and everything below them, through this build's graph and any further `links`."""
+        """Return `revisions` and their ancestors in this build's graph and in further `links`."""
         seen: set[str] = set()
         todo = list(revisions)
         while todo:
@@ -45,20 +44,25 @@ class CodeRevisions:
         return frozenset(seen)
 
     def pending(self, database: frozenset[str]) -> tuple[str, ...]:
-        """What an upgrade to the heads would apply to `database`, in order."""
+        """Return the revisions that an upgrade to the heads would apply to `database`, in order."""
         applied = self.closure(database)
         return tuple(revision for revision in self.parents if revision not in applied)
+
+    def stamped(self, before: frozenset[str], heads: frozenset[str]) -> dict[str, frozenset[str]]:
+        """Return the revisions that a stamp from `before` to `heads` declares applied, with their parents."""
+        stamped = self.closure(heads) - self.closure(before) or heads
+        return {revision: self.parents.get(revision, frozenset()) for revision in stamped}
 
 
 @dataclass(frozen=True)
 class HalfApplied:
-    """A revision that committed a part of its work and not the rest, as the history table records it."""
+    """A revision that committed only a part of its work, as the history table records it."""
 
     revision: str
     statement: str | None = None
     """The kind of its last statement."""
     invalid_indexes: tuple[str, ...] = ()
-    """Those that are INVALID now and were not before it, by their quoted names."""
+    """The quoted names of those that are INVALID now and were not before it."""
 
 
 @dataclass(frozen=True)
@@ -75,22 +79,22 @@ class Recorded:
 
 @dataclass(frozen=True)
 class Observed:
-    """What one look at the database found."""
+    """The state of the database at one moment."""
 
     revisions: frozenset[str] = frozenset()
     half_applied: tuple[HalfApplied, ...] = ()
-    # when is not what: two looks that found the same are equal
+    # not compared: states with the same revisions are equal
     last_success: float | None = field(default=None, compare=False)
-    """When a revision was last applied, undone or stamped, in epoch seconds; None where the history has no such row."""
+    """When a revision was last applied, undone or stamped, in epoch seconds; None without such a row."""
     last_failure: float | None = field(default=None, compare=False)
-    """When an attempt last failed; for one that was interrupted, when it began, for nobody knows when it ended."""
+    """When an attempt last failed; an interrupted one counts from its start, because its end is unknown."""
     recent: tuple[Recorded, ...] = field(default=(), compare=False)
     """The newest rows of the history, newest first."""
 
 
 @dataclass(frozen=True)
 class Schema:
-    """The decision: a state, what is pending, and which revisions this build does not know."""
+    """The result of the comparison; `unknown` are the revisions that this build does not contain."""
 
     state: SchemaState = SchemaState.UNKNOWN
     revisions: frozenset[str] = frozenset()
@@ -104,13 +108,13 @@ def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping
     """Compare the database with the build.
 
     Args:
-        observed: the look at the database; sets are compared, because several heads are legal.
+        observed: the state of the database; there may be several heads.
         code: this build's graph.
-        lineage: parents of revisions as the history table recorded them, for revisions of other builds.
+        lineage: the parents of other builds' revisions, from the history table.
     """
     unknown = observed.revisions - code.parents.keys()
     pending = () if unknown else code.pending(observed.revisions)
-    # an idempotent revision that is still to be applied is simply applied again
+    # a pending idempotent revision is applied again
     dirty = tuple(h for h in observed.half_applied if not (h.revision in code.idempotent and h.revision in pending))
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     return Schema(state, observed.revisions, code.heads, pending, unknown, dirty)
@@ -131,7 +135,7 @@ def _direction(
 
 
 def explain(schema: Schema) -> str:
-    """One line for people: where the database stands against this build, and what to do about it."""
+    """Return one line for people: the result of the comparison, and the remedy."""
     database, heads = _names(schema.revisions), _names(schema.heads)
     match schema.state:
         case SchemaState.AT_HEAD:
@@ -140,13 +144,14 @@ def explain(schema: Schema) -> str:
             return f"the database is at {database}, this build's head is {heads}: {len(schema.pending)} pending"
         case SchemaState.AHEAD:
             return (
-                f"the database is ahead: it is at {database}, which this build (head {heads}) does not know; "
-                f"deploy the release that contains {_names(schema.unknown)}"
+                f"the database is ahead: it is at {database}, which this build (head {heads}) does not know. "
+                f"To fix: deploy the release that contains {_names(schema.unknown)}"
             )
         case SchemaState.DIVERGED:
             return (
                 f"the database has diverged: it is at {database}, and nothing shows that this build's head {heads} "
-                f"is an ancestor of {_names(schema.unknown)}; deploy the release that has it, or check DATABASE_URL"
+                f"is an ancestor of {_names(schema.unknown)}. To fix: deploy the release that contains it, or correct "
+                "DATABASE_URL"
             )
         case SchemaState.DIRTY:
             return "; ".join(
@@ -157,19 +162,21 @@ def explain(schema: Schema) -> str:
 
 
 def repair_advice(half: HalfApplied) -> str:
-    """The rest of the line about a half-applied revision: what is known of it, and the commands to go on."""
+    """Return the end of a message about a half-applied revision: its last statement, and the remedy."""
     last = f" (last statement: {half.statement})" if half.statement else ""
-    invalid = f"; {invalid_index_advice(half.invalid_indexes)}" if half.invalid_indexes else ""
+    steps = "To fix: correct the schema"
+    if half.invalid_indexes:
+        steps = f"{invalid_index_advice(half.invalid_indexes)}. Correct the rest of the schema"
     return (
-        f"{last}{invalid}; look at what is there, put it in order by hand, then './migrate.sh repair --rerun' "
-        "(it runs again at the next upgrade) or './migrate.sh repair --stamp' (declares it applied)"
+        f"{last}. {steps} by hand, then run './migrate.sh repair --rerun' (the next upgrade runs the revision again) "
+        "or './migrate.sh repair --stamp' (the revision counts as applied)"
     )
 
 
 def invalid_index_advice(invalid_indexes: Sequence[str]) -> str:
-    """One line about INVALID indexes, with the statements that remove them."""
-    drops = " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
-    return f"INVALID {', '.join(invalid_indexes)}: a concurrent build did not finish; {drops} and build again"
+    """Return one line about INVALID indexes, with the statements that drop them."""
+    names, drops = ", ".join(invalid_indexes), " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
+    return f"INVALID {names}: a concurrent build did not finish. To fix: {drops} then build again"
 
 
 def _names(revisions: frozenset[str]) -> str:

@@ -1,4 +1,4 @@
-"""What this instance is doing: phases, the legal moves between them, and the one writer of the status."""
+"""The status of this instance: its phases, the legal moves between them, and the one writer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .schema import Recorded, Schema
 
 
 class Phase(StrEnum):
-    """What the instance is doing about the schema."""
+    """The phases of a start."""
 
     STARTING = "starting"
     CHECKING = "checking"
@@ -30,7 +30,7 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.WAITING: frozenset({Phase.MIGRATING, Phase.READY, Phase.FAILED}),
     Phase.MIGRATING: frozenset({Phase.VERIFYING, Phase.WAITING, Phase.FAILED}),
     Phase.VERIFYING: frozenset({Phase.READY, Phase.MIGRATING, Phase.WAITING, Phase.FAILED}),
-    # Readiness latches: whatever happens to the schema later, a ready instance stays ready.
+    # a ready instance stays ready, whatever happens to the schema later
     Phase.READY: frozenset(),
     Phase.FAILED: frozenset(),
     Phase.OFF: frozenset(),
@@ -38,27 +38,24 @@ MOVES: dict[Phase, frozenset[Phase]] = {
 
 
 class IllegalMove(AssertionError):
-    """A bug in this package: the table of moves does not allow it. Nothing was changed."""
+    """A bug in this package: `MOVES` does not allow the move. The status is unchanged."""
 
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds the lock, as any role may see it."""
+    """The holder of the lock, as any role may see it."""
 
     instance: str
     pid: int | None = None
-    """Of the server's process or connection; of the process itself where the lock is a file's."""
+    """The number of its server process or connection; of its own process if the lock is a file."""
     since: float | None = None
-    """Epoch seconds since when the holder's session is connected."""
+    """When its session connected, in epoch seconds."""
     state: str | None = None
 
 
 @dataclass(frozen=True)
 class Blocker:
-    """A session that is in the migration's way, as far as this role may see it.
-
-    `seconds` is the age of its transaction; `relation` and `mode` are what the migration waits for.
-    """
+    """A session that blocks the migration, as far as this role may see it; `seconds` is its transaction's age."""
 
     pid: int
     application: str | None = None
@@ -70,23 +67,20 @@ class Blocker:
 
     def __str__(self) -> str:
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        who = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
-        # a row that somebody changed, or an old snapshot, is waited for as their transaction, which has no table
-        what = f"of {self.mode} on {self.relation}" if self.relation else "until its transaction ends"
-        return f"pid {self.pid} ({who}) in the way {what}"
+        session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
+        # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table
+        blocked = f"{self.mode} on {self.relation}" if self.relation else "the migration until its transaction ends"
+        return f"pid {self.pid} ({session}) blocks {blocked}"
 
 
 @dataclass(frozen=True)
 class Statement:
-    """What the session that migrates is executing: its kind, never its text."""
+    """The lock holder's statement: its kind, never its text; `phase` and `percent` of a concurrent index build."""
 
     kind: str
     phase: str | None = None
-    """Of a concurrent index build, in PostgreSQL's words."""
     percent: float | None = None
-    """Of that phase."""
     seconds: float | None = None
-    """Since it began."""
 
     def __str__(self) -> str:
         phase = f", {self.phase}" if self.phase else ""
@@ -107,66 +101,62 @@ class Member:
 
 @dataclass(frozen=True)
 class Retry:
-    """A revision did not get its table lock and is tried again; until then its session does nothing."""
+    """The lock holder's pause of `seconds` after the contended `attempt` at a revision (the first is 1)."""
 
     attempt: int
-    """The number of the try that failed; the first is 1."""
     seconds: float
-    """Until the next one."""
 
     def __str__(self) -> str:
-        return f"attempt {self.attempt} did not get its lock, the next one is in {self.seconds:.0f} s"
+        return f"attempt {self.attempt} did not acquire its table lock, the next one is in {self.seconds:.0f} s"
 
 
 @dataclass(frozen=True)
 class LockStatus:
-    """One look at everybody who has to do with the lock."""
+    """The holder of the lock, the sessions that block it, and the waiters, at one moment."""
 
     holder: Holder | None = None
     statement: Statement | None = None
-    """What the holder executes; None between two statements, and where that is hidden."""
+    """What the holder executes; None between two statements, or if this role may not see it."""
     blocked_by: tuple[Blocker, ...] = ()
-    """Who is in the holder's way; between two tries, who was in the way of the last one."""
+    """The sessions that block the holder; between two attempts, those that blocked the last one."""
     fleet: tuple[Member, ...] = ()
     changed_at: float | None = None
-    """When the holder last began or ended a statement, in epoch seconds of the server's clock."""
+    """When the holder's last statement started or finished, in epoch seconds of the server's clock."""
     silent_seconds: float | None = None
-    """For how long the holder's client has left off in the middle of a statement's words; None where it has not."""
+    """How long ago the holder's client stopped in the middle of sending a statement; None if it did not."""
     grant: str | None = None
-    """What would show this role what the holder is doing; None where it sees that."""
+    """The GRANT that shows this role what the holder executes; None if it sees that."""
     problem: str | None = None
-    """Why nobody can take the lock now, though it may be free."""
+    """Why no session can acquire the lock now, although it may be free."""
     retry: Retry | None = None
-    """What the holder waits for, where it is between two tries."""
+    """The holder's pause, if it is between two attempts."""
 
     def __str__(self) -> str:
         problem = f"; {self.problem}" if self.problem else ""
         if self.holder is None:
-            return f"nobody holds the lock{problem}"
+            return f"no session holds the lock{problem}"
         does = f": {self.statement or self.retry}" if self.statement or self.retry else ""
-        ways = "".join(f"; {blocker}" for blocker in self.blocked_by)
-        pid = "" if self.holder.pid is None else f" (pid {self.holder.pid})"
-        # who is only elected has no session yet
-        has = "leads" if self.holder.pid is None else "holds the lock"
-        return f"{self.holder.instance}{pid} {has}{does}{ways}{problem}"
+        blockers = "".join(f"; {blocker}" for blocker in self.blocked_by)
+        # an instance that is only elected has no session yet
+        pid, has = ("", "leads") if self.holder.pid is None else (f" (pid {self.holder.pid})", "holds the lock")
+        return f"{self.holder.instance}{pid} {has}{does}{blockers}{problem}"
 
 
 @dataclass(frozen=True)
 class Progress:
-    """How far the migration is; `current` is the revision being applied, if any. Times in epoch seconds."""
+    """The progress: `current` is the revision that runs, `attempt` is set if it was retried. Times in epoch seconds."""
 
     applied: int = 0
     total: int = 0
     current: str | None = None
     started_at: float | None = None
     attempt: int | None = None
-    """How often the current revision has been tried, where it had to be tried again."""
     next_try_at: float | None = None
 
 
 @dataclass(frozen=True)
 class LastRun:
-    """The last attempt this instance made or saw. Times in epoch seconds."""
+    """This instance's last run; `seconds` are those of each revision in `applied`. Times in epoch seconds."""
 
     result: str
     instance: str
@@ -175,21 +165,19 @@ class LastRun:
     applied: tuple[str, ...] = ()
     error: str | None = None
     seconds: tuple[float, ...] = ()
-    """How long each of `applied` took."""
     failed: str | None = None
-    """The revision that was being applied when it failed."""
 
 
 @dataclass(frozen=True)
 class Counters:
-    """What this instance has counted since it started."""
+    """The counts of this instance since its start."""
 
     runs: tuple[str, ...] = ()
-    """How each run that it began has ended: "applied", "failed" or "interrupted"."""
+    """The result of each of its runs: "applied", "failed" or "interrupted"."""
     contended: int = 0
-    """How often a step of it did not get a table's lock and was rolled back."""
+    """How often a step did not acquire its table lock and was rolled back."""
     step_seconds: tuple[float, ...] = ()
-    """How long each step took that it ran to its end."""
+    """The time of each finished step."""
 
 
 @dataclass(frozen=True)
@@ -204,26 +192,25 @@ class Status:
     dialect: str = ""
     lock_key: str | None = None
     holder_kind: str = "session"
-    """What `Holder.pid` numbers: a database session, or a process."""
+    """What `Holder.pid` is the number of: "session" or "process"."""
     reachable: bool | None = None
     schema: Schema = Schema()
     schemas: Mapping[str, Schema] = field(default_factory=dict)
-    """Where each schema stands, by its name, where env.py runs the revisions for several."""
+    """Each schema by its name, if env.py runs the revisions for several."""
     progress: Progress = Progress()
     lock_status: LockStatus = LockStatus()
     invalid_indexes: tuple[str, ...] = ()
-    """Those that this instance's run has found or left, by their quoted names."""
+    """The quoted names of those that this instance's run found or left."""
     waiting_since: float | None = None
     last_run: LastRun | None = None
     last_success: float | None = None
-    """When a run of anybody last succeeded, as the last look found in the history table; epoch seconds."""
+    """When any instance's run last succeeded, in epoch seconds; like the next two, as last read from the history."""
     last_failure: float | None = None
-    """When an attempt of anybody last failed, likewise."""
     recent: tuple[Recorded, ...] = ()
-    """The newest rows of the history table at the last look, newest first."""
-    tally: Counters = Counters()
+    """The newest rows of the history table, newest first."""
+    counters: Counters = Counters()
     message: str | None = None
-    """One line for people: what it waits for, or why it failed."""
+    """One line for people: what the instance waits for, or why it failed."""
 
     @property
     def ready(self) -> bool:
@@ -231,7 +218,7 @@ class Status:
         return self.phase in {Phase.READY, Phase.OFF}
 
     def run_seconds(self, now: float) -> float | None:
-        """How long the run has lasted that this instance makes or watches, or lasted; None without one."""
+        """The duration so far, or in all, of the run that this instance makes or watches; None without one."""
         started, run = self.progress.started_at, self.last_run
         if started is None:
             return None
@@ -241,7 +228,7 @@ class Status:
 
 
 class Tracker:
-    """The one writer of the status; readers take `status`, which is replaced whole."""
+    """The one writer of the status; readers use `status`, which is replaced as a whole."""
 
     def __init__(self, **facts: Any) -> None:
         self.status = Status(**facts)
@@ -250,12 +237,12 @@ class Tracker:
         """Enter `phase` and record `facts` (fields of `Status`) with it.
 
         Raises:
-            IllegalMove: the table does not allow it; the status is unchanged.
+            IllegalMove: `MOVES` does not allow it; the status is unchanged.
         """
         if phase not in MOVES[self.status.phase]:
             raise IllegalMove(f"{self.status.phase} -> {phase}")
         self.status = replace(self.status, phase=phase, since=time.time(), **facts)
 
     def note(self, **facts: Any) -> None:
-        """Record `facts` without a change of phase."""
+        """Record `facts` in the same phase."""
         self.status = replace(self.status, **facts)

@@ -1,7 +1,4 @@
-"""Waiting within the budget: for whoever migrates, for a table that somebody has, for a database that is away.
-
-A timeout never means "start anyway": when the budget ends, waiting raises.
-"""
+"""Waits for the lock holder, a locked table or an unreachable database, until the wait budget ends with an error."""
 
 from __future__ import annotations
 
@@ -20,10 +17,12 @@ log = logging.getLogger(__name__)
 
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
+_START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
+_CHECK_DATABASE = "check that the database runs and that the URL names it, then start again"
 
 
 class WaitBudget:
-    """The wait budget of one instance, which begins with this object, and what is said while it lasts."""
+    """The wait budget of one instance, which begins with this object, and the messages of the wait."""
 
     def __init__(self, tracker: Tracker, policy: Policy, clock: Clock) -> None:
         self._tracker = tracker
@@ -36,15 +35,15 @@ class WaitBudget:
 
     @property
     def lived_seconds(self) -> float:
-        """Since the budget began."""
+        """The seconds since the budget began."""
         return self._clock.monotonic() - self._started
 
     def answered(self) -> None:
-        """The database has answered, so the next error is a first one."""
+        """Reset the backoff, because the database has answered."""
         self._errors_in_a_row = 0
 
     async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> None:
-        """Pause between two looks at the schema, and say who is waited for.
+        """Pause between two reads of the schema, and report the lock holder.
 
         Raises:
             WaitTimeout: the budget has ended.
@@ -57,36 +56,33 @@ class WaitBudget:
         message = self._waiting_message(schema, attempt_history, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
-            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {message}")
+            raise WaitTimeout(self._timed_out(message))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.info("Waiting: %s", message, extra={"event": "waiting"})
         await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
 
     async def wait_for_table(self, error: LockContended) -> None:
-        """Leave a table alone that somebody has, where the lock went with the transaction.
+        """Pause after a contended run whose rollback released the migration lock; another instance may continue.
 
         Raises:
             WaitTimeout: the budget has ended.
         """
-        # everything was rolled back, the lock too: whoever gets it next goes on
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise WaitTimeout(f"gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {error}")
+            raise WaitTimeout(self._timed_out(str(error)))
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
     async def wait_for_database(self, error: DatabaseUnreachable) -> None:
-        """Back off after a connection that failed or was lost.
+        """Pause after a connection that failed or was lost.
 
         Raises:
             DatabaseUnreachable: the budget has ended.
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise DatabaseUnreachable(
-                f"{error}; gave up after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}"
-            ) from error
+            raise DatabaseUnreachable(self._timed_out(str(error), _CHECK_DATABASE)) from error
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
@@ -97,26 +93,29 @@ class WaitBudget:
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
+    def _timed_out(self, reason: str, remedy: str = _START_AGAIN) -> str:
+        to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
+        return f"timed out after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {reason}{to_fix}"
+
     async def _read_lock_status(self, session: MigrationSession) -> None:
         lock_status, progress = await session.lock_status(), self._tracker.status.progress
-        if lock_status.retry is not None:
-            next_try_at = time.time() + lock_status.retry.seconds
-            progress = replace(progress, attempt=lock_status.retry.attempt, next_try_at=next_try_at)
+        if (retry := lock_status.retry) is not None:
+            progress = replace(progress, attempt=retry.attempt, next_try_at=time.time() + retry.seconds)
         else:
             progress = replace(progress, next_try_at=None)
         self._tracker.note(lock_status=lock_status, progress=progress)
 
     def _waiting_message(self, schema: Schema, attempt_history: AttemptHistory, now: float) -> str:
         lock_status = self._tracker.status.lock_status
-        # a revision that commits by itself looks half applied while somebody is at it
+        # a revision that commits by itself is recorded as half applied while the lock holder runs it
         schema = schema if lock_status.holder is None else self._tracker.status.schema
         if schema.state is SchemaState.DIRTY:
-            # nobody tries again before a person has repaired it, and the failure is what made it dirty
+            # no instance retries before a person has repaired it, and the failure is what made it dirty
             return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s"
-        # who holds the lock has begun the next try, whatever the attempts before it say
+        # a lock holder has started the next attempt already
         paused = attempt_history.pause_seconds and lock_status.holder is None
-        pause = f"; the next try is in {attempt_history.pause_seconds:.0f} s" if paused else ""
-        died = "; the last attempts did not end: their processes died or lost the connection" if paused else ""
+        pause = f"; the next attempt is in {attempt_history.pause_seconds:.0f} s" if paused else ""
+        died = "; the processes of the last attempts died or lost the connection" if paused else ""
         failed = f"; the last attempt failed: {attempt_history.failure.error}" if attempt_history.failure else died
         return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s{pause}{failed}"
 

@@ -1,4 +1,4 @@
-"""What each kind of database does in its own way: the one shape of `databases/<name>/backend.py`."""
+"""The interface of `databases/<name>/backend.py`: what differs between the databases."""
 
 from __future__ import annotations
 
@@ -33,33 +33,28 @@ class Verdict(StrEnum):
 
 
 Answer = tuple[Verdict, str]
-"""The verdict, and what was found and how to fix it."""
+"""The verdict, and a text: what was found, and how to fix it."""
 Check = Callable[[], Awaitable[Answer]]
 
 
 class Backend(ABC):
-    """The database of one URL. It opens nothing by itself.
+    """The database of one URL; it connects only when asked.
 
-    Args:
-        settings: of the instance, or of the command.
-        url: the database.
-
-    Raises:
-        ConfigurationError: the driver of the database is not installed.
+    Raises `ConfigurationError` if the driver of the database is not installed.
     """
 
     native_lock: ClassVar[str]
-    """The database's own lock, for people: the strategy `advisory_lock`."""
+    """Describes the database's own lock, the strategy `advisory_lock`, in messages."""
     why_redis: ClassVar[str | None] = None
-    """Why `auto` means Redis if a Redis URL is set; None where the native lock is enough."""
+    """Why `auto` prefers Redis if a Redis URL is set; None if it does not."""
     transactional_ddl: ClassVar[bool] = True
     """Whether the database can roll DDL back."""
     holder_kind: ClassVar[str] = "session"
-    """What holds the lock and has a number, for people."""
+    """What holds the lock and has a number, in messages."""
     second_connection: ClassVar[bool] = False
-    """Whether revisions may run on a connection that env.py opens, under a second lock."""
+    """Whether revisions may run on another connection than the lock's, under a second lock."""
     no_backup: ClassVar[str | None] = None
-    """Why this package takes no backups of this database, and what does."""
+    """Why this package takes no backups of this database, and what to do instead; None if it takes them."""
 
     def __init__(self, settings: MigrationSettings, url: DatabaseURL) -> None:
         self.settings = settings
@@ -67,12 +62,8 @@ class Backend(ABC):
         self.engine_url = url.sqlalchemy()
         self.limits = Limits(settings.lock_timeout_seconds, settings.statement_timeout_seconds, settings.idle_seconds)
 
-    def check_strategy(self) -> None:  # noqa: B027 - most databases are safe with each
-        """Refuse a strategy that is not safe with this database, whatever was asked for.
-
-        Raises:
-            ConfigurationError: the message names the row of the decision table.
-        """
+    def check_strategy(self) -> None:  # noqa: B027 - most databases need no check
+        """Raise `ConfigurationError` if the strategy of the settings is not safe with this database."""
 
     @property
     def key(self) -> LockKey:
@@ -85,52 +76,41 @@ class Backend(ABC):
 
     @property
     def lock_name(self) -> str:
-        """The name of the lock in the database, for people."""
+        """The name of the lock in the database, for messages."""
         return self.key.channel
 
     @abstractmethod
     def session(
-        self,
-        runner: Runner,
-        schedule: LockRetrySchedule,
-        role: str,
-        backup: Backup | None = None,
-        *,
-        create_file: bool = True,
+        self, runner: Runner, schedule: LockRetrySchedule, role: str, backup: Backup | None = None, *, create_file: bool
     ) -> OperatorSession:
-        """A new session, not yet connected.
+        """Return a new session, not yet connected.
 
         Args:
             runner: runs the revisions.
             schedule: the lock timeouts of each revision's attempts.
-            role: what the session's name says that it does: "waiting", "reading".
-            backup: takes the backup that was asked for.
-            create_file: whether a missing SQLite file is created.
+            role: "waiting" or "reading", for the session's name in PostgreSQL.
+            backup: takes the requested backup.
+            create_file: creates a missing SQLite file.
         """
 
     @abstractmethod
     def sql_connection(self, *, create_file: bool = False) -> AbstractAsyncContextManager[AsyncConnection]:
-        """An SQLAlchemy connection to read from, in transactions that are never committed.
+        """Open an SQLAlchemy connection to read from; its transactions are never committed.
 
-        Raises: whatever the driver raises.
+        `create_file` creates a missing SQLite file. The errors are the driver's.
         """
 
     @abstractmethod
     async def end_holder(
         self, new_session: Callable[[], OperatorSession], history: sa.Table, *, force: bool
     ) -> Holder | None:
-        """End the session that holds the lock, and record who did it; return it, or None if the lock is free.
+        """Terminate the lock holder's session and record that in `history`; return it, None if the lock is free.
 
-        Args:
-            new_session: makes a session with which the holder is looked up.
-            history: the history table.
-            force: end it even if it is making progress.
-
-        Raises:
-            LockHeld: it was not ended; the message says what frees the lock.
+        `force` terminates it even if it is making progress. Raises `LockHeld` if it was not terminated; the message
+        says what frees the lock.
         """
 
     @asynccontextmanager
     async def checks(self, version: sa.Table, history: sa.Table) -> AsyncIterator[dict[str, Check]]:
-        """Doctor's checks of the server, by name, on a connection that is open meanwhile."""
+        """Yield doctor's checks of the server by name; their connection stays open until the block ends."""
         yield {}

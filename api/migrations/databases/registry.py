@@ -1,4 +1,4 @@
-"""Finds what belongs to the database of a URL: its folder, and the module of its backups. Both may be missing."""
+"""Finds the backend of a URL's database, and the module of its backups. Both folders are optional."""
 
 from __future__ import annotations
 
@@ -21,14 +21,13 @@ _BACKENDS = {
     "mysql": ("mysql", "MySQLBackend"),
     "sqlite": ("sqlite", "SqliteBackend"),
 }
-"""The folder of a dialect, and the class in its `backend.py`."""
+"""By dialect: the folder, and the class in its `backend.py`."""
 
 
 def backend_of(settings: MigrationSettings, url: DatabaseURL) -> Backend:
-    """The backend of the database of `url`.
+    """Return the backend of the database of `url`.
 
-    Raises:
-        ConfigurationError: its folder was left out, or this operating system lacks the lock that it needs.
+    Raises `ConfigurationError` if its folder was left out, or this operating system lacks the lock that it needs.
     """
     folder, name = _BACKENDS[url.dialect]
     try:
@@ -37,17 +36,16 @@ def backend_of(settings: MigrationSettings, url: DatabaseURL) -> Backend:
         if error.name != "fcntl":
             raise
         raise ConfigurationError(
-            "SQLite's migrations take a lock that this operating system does not have (flock); use Linux or macOS "
-            "(also as WSL, or in a container), or another database"
+            "migrations of SQLite need a lock that this operating system does not have (flock). To fix: use Linux or "
+            "macOS (also as WSL, or in a container), or another database"
         ) from error
     return cast("Backend", getattr(module, name)(settings, url))
 
 
 def backup_of(backend: Backend, folder: str | None, history: History, author: RunAuthor) -> Backup:
-    """An object that takes backups into `folder`, or into the folder of the settings, and records them in `history`.
+    """Return what takes backups into `folder`, or that of the settings, and records them in `history`.
 
-    Raises:
-        ConfigurationError: this package takes no backups of this database, or the folder `backups` was left out.
+    Raises `ConfigurationError` if this package takes no backups of this database, or lacks the folder `backups`.
     """
     if backend.no_backup is not None:
         raise ConfigurationError(backend.no_backup)

@@ -1,4 +1,4 @@
-"""What the backends that are reached through SQLAlchemy alone have in common."""
+"""The common part of the backends that connect with SQLAlchemy alone: MySQL, MariaDB and SQLite."""
 
 from __future__ import annotations
 
@@ -29,29 +29,23 @@ class SqlBackend(Backend):
 
     @abstractmethod
     def platform(self, schedule: LockRetrySchedule, *, create_file: bool) -> Platform:
-        """How to connect to the database, and to lock it."""
+        """Return what connects to the database and locks it."""
 
     def session(
-        self,
-        runner: Runner,
-        schedule: LockRetrySchedule,
-        role: str,
-        backup: Backup | None = None,
-        *,
-        create_file: bool = True,
+        self, runner: Runner, schedule: LockRetrySchedule, role: str, backup: Backup | None = None, *, create_file: bool
     ) -> OperatorSession:
-        """A new session, not yet connected."""
+        """Return a new session, not yet connected."""
         platform = self.platform(schedule, create_file=create_file)
         return SqlSession(platform, schedule, runner, cast("SqliteBackup | None", backup))
 
     @abstractmethod
     def how_to_end(self, holder: Holder) -> str:
-        """How a person ends `holder`, and with it frees the lock."""
+        """Say how an operator terminates `holder`, which frees the lock."""
 
     async def end_holder(
         self, new_session: Callable[[], OperatorSession], history: sa.Table, *, force: bool
     ) -> Holder | None:
-        """Refuse to end the holder: nothing tells whether it is making progress, so a person decides."""
+        """Raise `LockHeld`: the database does not show progress, so an operator must decide."""
         session = new_session()
         try:
             await session.open()
@@ -59,14 +53,14 @@ class SqlBackend(Backend):
         finally:
             await session.close()
         if holder is not None:
-            raise LockHeld(f"{holder.instance} holds the lock; if it is stuck, {self.how_to_end(holder)}")
+            raise LockHeld(f"{holder.instance} holds the lock. To fix: if it is stuck, {self.how_to_end(holder)}")
         return None
 
     @asynccontextmanager
     async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:
-        """An SQLAlchemy connection to read from."""
+        """Open an SQLAlchemy connection to read from."""
         platform = self.platform(LockRetrySchedule(lambda _revision: self.limits), create_file=create_file)
-        # a server that accepts the connection and then does not answer would be waited for without end
+        # a server may accept the connection and never answer
         async with asyncio.timeout(ANSWER_SECONDS):
             connection = await platform.connect()
         try:

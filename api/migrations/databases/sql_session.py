@@ -1,16 +1,18 @@
-"""The migration session on MySQL, MariaDB and SQLite: one connection that looks, takes the lock and runs the revisions.
+"""The migration session on MySQL, MariaDB and SQLite: one connection that reads, holds the lock and runs the revisions.
 
-What differs between them is in a `Platform` and its lock; how a run goes is the same as on PostgreSQL. Nobody is
-notified here: those who wait connect, look and leave.
+A `Platform` and its lock have the differences between them. These databases send no notifications: a waiter connects,
+checks the lock and disconnects.
 """
 
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
+import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
@@ -19,8 +21,8 @@ from ..errors import DatabaseUnreachable, LockContended
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.lock_retry import LockRetrySchedule, retry_while_contended
+from ..execution.migration_lock import MigrationLock
 from ..execution.runner import Runner
-from ..execution.steps import MigrationLock
 from ..runtime.cancellation import to_the_end
 from .sql_store import SqlStore, answered
 
@@ -30,44 +32,67 @@ if TYPE_CHECKING:
 CLOSE_SECONDS = 1.0
 
 
-class ExclusiveLock(MigrationLock, Protocol):
+class ExclusiveLock(MigrationLock):
     """The database's own lock; it ends with the connection, or with the process."""
 
+    transaction_scoped = False
     isolation_level: str
-    """In which a run's transactions go."""
+    """Of a run's transactions."""
     knows_instances: bool
     """Whether `holder` names an instance; else only the connection."""
 
+    @abstractmethod
     async def try_lock(self) -> bool:
-        """Take it if it is free; never waits."""
+        """Acquire the lock if it is free, without waiting."""
 
+    @abstractmethod
     async def unlock(self) -> None:
-        """Give it back. Raises `HoldLost` if it was not ours any more."""
+        """Release the lock. Raises `HoldLost` if this session no longer held it."""
+
+    @abstractmethod
+    async def holder(self) -> Holder | None:
+        """Return the holder, as far as the database shows it."""
 
     async def held(self) -> bool:
-        """Whether any session holds it."""
-
-    async def holder(self) -> Holder | None:
-        """Who has it, as far as that can be known."""
+        """Return whether any session holds the lock."""
+        return await self.holder() is not None
 
     def forget(self) -> None:
-        """The connection is closed: leave nothing behind."""
+        """Release, after the connection was closed, what did not end with it."""
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Do nothing: no constraint is deferred."""
+
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return none: only PostgreSQL has INVALID indexes."""
+        return frozenset()
+
+    def roll_back(self, connection: sa.Connection) -> bool:
+        """Roll back a failed revision; a lost connection has lost the lock."""
+        if connection.invalidated:
+            return False
+        connection.rollback()
+        return True
+
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit the record that was written after `roll_back`."""
+        connection.commit()
 
 
 class Platform(Protocol):
-    """What a database needs to be connected to and locked."""
+    """Connects to a database, and locks it."""
 
     lock_ends_with_connection: bool
-    """Whether nobody has the lock any more once the connection is closed; else once it is given back or forgotten."""
+    """Whether closing the connection frees the lock; else `unlock` or `forget` does."""
 
     async def connect(self) -> AsyncConnection:
-        """A connection in autocommit, of which nobody else has a part. Raises whatever the driver raises."""
+        """Open a connection in autocommit. The errors are the driver's."""
 
     def lock(self, connection: AsyncConnection) -> ExclusiveLock:
-        """The lock, not yet taken, that goes with `connection`."""
+        """Return the lock for `connection`, not yet acquired."""
 
     async def abort(self) -> None:
-        """End whatever is at work on the connection made last, and all that would follow; it is closed after."""
+        """Stop the statement on the last connection, and any after it; the caller then closes the connection."""
 
 
 class SqlSession:
@@ -90,7 +115,7 @@ class SqlSession:
         self._lock: ExclusiveLock | None = None
 
     async def open(self) -> None:
-        """Connect, unless connected."""
+        """Connect if not connected."""
         if self._raw is not None and not self._raw.invalidated:
             return
         await self.close()
@@ -99,20 +124,20 @@ class SqlSession:
         self._lock = self._platform.lock(self._raw)
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free, and look at the tables."""
-        async with answered("taking the lock"):
+        """Acquire the lock if it is free, and check the tables."""
+        async with answered("acquiring the lock"):
             held = await self._held.try_lock()
         if held:
             await self.store.recognise()
         return held
 
     async def lock_is_held(self) -> bool:
-        """Whether any session holds the lock."""
-        async with answered("looking at the lock"):
+        """Return whether any session holds the lock."""
+        async with answered("checking the lock"):
             return await self._held.held()
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """Take the backup, if this session was given one and the order is going to change anything."""
+        """Take the requested backup, if any, unless an upgrade has nothing to do."""
         if self._backup is None:
             return
         revisions = (await self.store.observe()).revisions
@@ -121,10 +146,10 @@ class SqlSession:
                 await self._backup.take(self._connection, revisions)
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Run the order on this very connection."""
-        if request.kind == "backup":  # `back_up_if_requested` has done it
+        """Run the request on the connection that holds the lock."""
+        if request.kind == "backup":  # done by `back_up_if_requested`
             return
-        work = asyncio.ensure_future(self._persist(request, listener))
+        work = asyncio.ensure_future(self._run(request, listener))
         try:
             await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -132,28 +157,28 @@ class SqlSession:
             raise
 
     async def unlock(self) -> None:
-        """Give the lock back."""
-        async with answered("giving the lock back"):
+        """Release the lock."""
+        async with answered("releasing the lock"):
             await self._held.unlock()
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the lock."""
-        async with answered("looking for the lock's holder"):
+        """Return the lock holder."""
+        async with answered("reading the lock's holder"):
             holder = await self._held.holder()
         if holder is not None and not self._held.knows_instances:
-            # who is at a revision has written down its name
+            # a holder that runs a revision has recorded its name
             newest = await self.store.runs(1)
             if newest and newest[0]["outcome"] in OPEN:
                 holder = replace(holder, instance=newest[0]["instance"])
         return LockStatus(holder)
 
     async def pause(self, seconds: float) -> None:
-        """Wait `seconds` without a connection, which others may need."""
+        """Wait `seconds` without a connection, which other sessions may need."""
         await self.close()
         await asyncio.sleep(seconds)
 
     async def close(self) -> None:
-        """Close the connection, and with it everything the session held."""
+        """Close the connection, and free the lock."""
         await self._disconnect()
         lock, self._lock = self._lock, None
         if lock is not None:
@@ -163,7 +188,7 @@ class SqlSession:
         raw, self._raw = self._raw, None
         if raw is None:
             return
-        # the lock must outlive the work: where the connection does not close, until the process ends
+        # the lock must outlive the run: if the connection does not close, the lock stays until the process ends
         lock, self._lock = self._lock, None
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
@@ -172,15 +197,15 @@ class SqlSession:
 
     async def _break_off(self, work: asyncio.Future[None]) -> None:
         work.cancel()
-        # what it is at would go on in the server, or in the library; and it is in the way of the record
+        # otherwise the statement continues in the server or the library, and blocks the record of the failure
         with suppress(Exception):
             async with asyncio.timeout(CLOSE_SECONDS):
                 await self._platform.abort()
         await asyncio.wait({work}, timeout=ANSWER_SECONDS)
-        # a lock that outlives it is kept until it is recorded what became of the work
+        # a lock that outlives the connection is kept until the outcome is recorded
         await self._disconnect()
 
-    async def _persist(self, request: MigrationRequest, listener: ProgressListener) -> None:
+    async def _run(self, request: MigrationRequest, listener: ProgressListener) -> None:
         async with translated("migrating"):
             await retry_while_contended(
                 lambda: self._attempt(request, listener),
@@ -199,7 +224,7 @@ class SqlSession:
         except DatabaseUnreachable as error:
             if not (planned and error.__cause__ and contended(error.__cause__)):
                 raise
-            # in the way before the first revision began: SQLite has one lock for everything
+            # contention before the first revision began: SQLite has one lock for the whole file
             raise LockContended(str(error), planned[0]) from error
         finally:
             if not (connection.invalidated or connection.closed):
@@ -214,5 +239,5 @@ class SqlSession:
 
     @property
     def _held(self) -> ExclusiveLock:
-        assert self._lock is not None, "open comes first"
+        assert self._lock is not None, "call open first"
         return self._lock

@@ -1,6 +1,6 @@
-"""What the version and history tables say on a database other than PostgreSQL, in SQLAlchemy's own words.
+"""Reads the version and history tables of MySQL, MariaDB and SQLite with SQLAlchemy.
 
-The same questions as `postgres/store.py` answers with one statement of PostgreSQL's each; here they take a few.
+`postgres/store.py` needs one statement for each method; this module needs several.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ class SqlStore(OwnTables):
     """The store of a session.
 
     Args:
-        connection: gives the session's connection, which is in autocommit, or raises `DatabaseUnreachable`.
-        runner: whose tables and revisions these are.
-        lock_ends_with_connection: whether an attempt that is cancelled frees the lock before its end is recorded.
+        connection: returns the session's connection, in autocommit, or raises `DatabaseUnreachable`.
+        runner: has the tables and the revisions.
+        lock_ends_with_connection: whether a cancelled attempt frees the lock before its end is recorded.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class SqlStore(OwnTables):
         self._history = history
 
     async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Ask MySQL's catalog, if there is an id that may not fit; SQLite enforces no length."""
+        """Refuse revision ids that are too long for MySQL's column; SQLite enforces no length."""
         ids, dialect = self._runner.doubtful_ids(request, revisions), self._connection().dialect
         if ids and dialect.name == "mysql":
             sizes, encoding = await self._id_column()
@@ -56,31 +56,31 @@ class SqlStore(OwnTables):
             refuse(ids, IdColumn.of(table, "mysql", encoding, sizes))
 
     async def record_timeout(self, error: str) -> None:
-        """Record that this instance's attempt is about to be cancelled, where that frees the lock."""
+        """Record that this instance's attempt is about to be cancelled, if that frees the lock."""
         if self._lock_ends_with_connection:
             await self.record_failure(error, None)
 
     async def observe(self) -> Observed:
-        """The version table, what is half applied, the newest rows, the last success and failure."""
+        """Return the revisions, the half-applied ones, the newest rows, the last success and failure."""
         revisions = await self._versions()
         await self._recognise_unless_known(revisions)
         newest = await self._newest(RECENT_ROWS)
         if not newest:
             return Observed(revisions)
-        [ended] = await self._rows_if_there(self._ended())
-        half = await self._rows_if_there(self._half_applied().order_by(self._history.c.id))
+        [ended] = await self._rows(self._ended())
+        half = await self._rows(self._half_applied().order_by(self._history.c.id))
         known = tuple(HalfApplied(row.revision, row.statement) for row in half)
         recent = tuple(map(_recorded, newest))
         return Observed(revisions, known, epoch(ended.success), epoch(ended.failure), recent)
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of every revision in the history table."""
+        """Return the parents of every revision in the history table."""
         c = self._history.c
-        told = sa.select(c.revision, c.parents).where(c.direction.not_in(["backup", "unlock"])).distinct()
-        return {row.revision: frozenset(row.parents.split()) for row in await self._rows_if_there(told)}
+        parents = sa.select(c.revision, c.parents).where(c.direction.not_in(["backup", "unlock"])).distinct()
+        return {row.revision: frozenset(row.parents.split()) for row in await self._rows(parents)}
 
     async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
-        """The newest ten at any of `pending`."""
+        """Return the newest ten attempts at any of `pending`."""
         c = self._history.c
         tried = (
             sa.select(self._history, Now().label("now"))
@@ -88,48 +88,48 @@ class SqlStore(OwnTables):
             .order_by(c.id.desc())
             .limit(10)
         )
-        return [_past(row) for row in await self._rows_if_there(tried)]
+        return [_past(row) for row in await self._rows(tried)]
 
     async def runs(self, limit: int) -> list[dict[str, Any]]:
-        """The newest rows of the history table, newest first."""
+        """Return the newest rows of the history table, newest first."""
         return [_as_dict(row) for row in await self._newest(limit)]
 
     async def invalid_indexes(self) -> list[str]:
-        """None: only PostgreSQL has such."""
+        """Return none: only PostgreSQL has INVALID indexes."""
         return []
 
     async def half_applied(self) -> dict[str, Any] | None:
-        """The newest half-applied attempt, if any."""
-        rows = await self._rows_if_there(self._half_applied().order_by(self._history.c.id.desc()).limit(1))
+        """Return the newest half-applied attempt, if any."""
+        rows = await self._rows(self._half_applied().order_by(self._history.c.id.desc()).limit(1))
         return _as_dict(rows[0]) if rows else None
 
     async def record_failure(
         self, error: str, revision: str | None, age_seconds: float = 0.0, error_class: str = "TimeoutError"
     ) -> None:
         """Record this instance's attempt as failed, unless it was applied after all."""
-        # one that is half applied stays that; one that never came to be written down is now
+        # a half-applied attempt stays half applied; an attempt that was never recorded is inserted
         c, author = self._history.c, self._runner.author
         mine = sa.select(self._history, Now().label("now")).where(c.instance == author.instance).order_by(c.id.desc())
-        newest = next(iter(await self._rows_if_there(mine.limit(1))), None)
-        told: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": error_class}
+        newest = next(iter(await self._rows(mine.limit(1))), None)
+        values: dict[str, Any] = {"finished_at": Now(), "error": error, "error_class": error_class}
         this_one = _is_this_one(newest, revision, age_seconds)
-        # where its lock went with its connection, the next holder may have closed it
+        # if the lock ended with the connection, the next holder may have marked the attempt as interrupted
         endings = {*OPEN, Outcome.INTERRUPTED} if this_one else {*OPEN}
         if newest is not None and newest.outcome in endings:
-            told["outcome"] = sa.case((c.outcome == Outcome.HALF_APPLIED, c.outcome), else_=Outcome.FAILED)
-            # the attempt may still be at work: what it writes down meanwhile stands
+            values["outcome"] = sa.case((c.outcome == Outcome.HALF_APPLIED, c.outcome), else_=Outcome.FAILED)
+            # the attempt may still run: what it records meanwhile stands
             still_open = (c.id == newest.id) & c.outcome.in_(endings)
-            await self._write(sa.update(self._history).where(still_open).values(told))
+            await self._write(sa.update(self._history).where(still_open).values(values))
         elif revision is not None and not this_one:
-            told |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": author.instance}
+            values |= {"direction": "upgrade", "outcome": Outcome.FAILED, "instance": author.instance}
             parents = self._runner.revisions.code.parents.get(revision, frozenset())
-            told |= {"revision": revision, "parents": " ".join(sorted(parents)), "release": author.release}
-            await self._write(sa.insert(self._history).values(told))
+            values |= {"revision": revision, "parents": " ".join(sorted(parents)), "release": author.release}
+            await self._write(sa.insert(self._history).values(values))
 
     async def _id_column(self) -> tuple[list[int | None], str]:
-        """How many characters MySQL's `version_num` holds (empty where there is no such table), and its encoding."""
+        """Return how many characters MySQL's `version_num` holds, empty without a table, and its encoding."""
         version = self._version_table
-        [row] = await self._rows_if_there(
+        [row] = await self._rows(
             sa.text(
                 "SELECT c.column_name AS found, c.character_maximum_length AS size, "
                 "ifnull(c.character_set_name, @@character_set_database) AS encoding "
@@ -140,12 +140,13 @@ class SqlStore(OwnTables):
         return ([] if row.found is None else [row.size]), row.encoding
 
     async def _versions(self) -> frozenset[str]:
-        return frozenset(row[0] for row in await self._rows_if_there(self._version))
+        return frozenset(row[0] for row in await self._rows(self._version))
 
     async def _newest(self, limit: int) -> Sequence[sa.Row[Any]]:
-        return await self._rows_if_there(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
+        return await self._rows(sa.select(self._history).order_by(self._history.c.id.desc()).limit(limit))
 
-    async def _rows_if_there(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+    async def _rows(self, statement: sa.Executable) -> Sequence[sa.Row[Any]]:
+        # none if the table, or a column that older releases lack, does not exist
         async with answered("reading the revision"):
             try:
                 rows = (await self._connection().execute(statement)).all()
@@ -159,7 +160,7 @@ class SqlStore(OwnTables):
             return rows
 
     async def _shapes(self) -> tuple[Shape | None, Shape | None]:
-        async with answered("looking at the tables"):
+        async with answered("reading the tables"):
             version, history = [await self._connection().run_sync(shape, table) for table in self._runner.tables]
             await self._connection().rollback()
         return version, history
@@ -176,14 +177,14 @@ class SqlStore(OwnTables):
     def _ended(self) -> sa.Select[Any]:
         c = self._history.c
         success = sa.case((c.outcome.in_([Outcome.APPLIED, Outcome.STAMPED]), c.finished_at))
-        # when an interrupted one ended nobody knows
+        # when an interrupted attempt ended is not known
         ended = sa.case((c.outcome == Outcome.INTERRUPTED, c.started_at), else_=c.finished_at)
         failure = sa.case((c.outcome.in_(_FAILED), ended))
         return sa.select(sa.func.max(success).label("success"), sa.func.max(failure).label("failure"))
 
 
 def shape(connection: sa.Connection, table: sa.Table) -> Shape | None:
-    """What the database says of a table; None where it does not exist."""
+    """Return the shape of a table; None if it does not exist."""
     inspector, name, schema = sa.inspect(connection), table.name, table.schema
     if not inspector.has_table(name, schema=schema):
         return None
@@ -194,8 +195,8 @@ def shape(connection: sa.Connection, table: sa.Table) -> Shape | None:
 
 
 def _as_dict(row: sa.Row[Any]) -> dict[str, Any]:
-    told = dict(row._mapping)
-    return told | {name: aware(told[name]) for name in ("started_at", "finished_at")}
+    values = dict(row._mapping)
+    return values | {name: aware(values[name]) for name in ("started_at", "finished_at")}
 
 
 def _seconds(row: sa.Row[Any]) -> float | None:
@@ -209,7 +210,7 @@ def _recorded(row: sa.Row[Any]) -> Recorded:
 
 
 def _is_this_one(newest: sa.Row[Any] | None, revision: str | None, age_seconds: float) -> bool:
-    # a restarted process may have the name of the one before it
+    # a restarted process may have the name of its predecessor
     if newest is None or newest.revision != revision:
         return False
     return (epoch(newest.now) or 0.0) - (epoch(newest.started_at) or 0.0) < age_seconds + SLACK_SECONDS
@@ -222,6 +223,6 @@ def _past(row: sa.Row[Any]) -> PastAttempt:
 
 @asynccontextmanager
 async def answered(doing: str) -> AsyncIterator[None]:
-    """Raise each error of the block as a `MigrationError`; also that the database did not answer in time."""
+    """Raise each error of the block as a `MigrationError`, and limit the block to `ANSWER_SECONDS`."""
     async with translated(doing), asyncio.timeout(ANSWER_SECONDS):
         yield

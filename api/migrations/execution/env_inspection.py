@@ -34,7 +34,7 @@ from .env_script import (
 )
 from .env_search_path import chosen_schema
 from .revisions import Revisions
-from .statements import code, only_reads
+from .statements import only_reads, uncommented
 
 NOTHING = "SELECT 1 FROM (SELECT 1 AS a) t WHERE 1 = 0"
 
@@ -45,7 +45,7 @@ _NO_REVISIONS = {"destination_rev": "head", "fn": lambda heads, context: []}
 
 @dataclass(frozen=True)
 class Wanted:
-    """The version table and the options for Alembic that the settings ask for."""
+    """The version table and the options for Alembic that the settings name."""
 
     default: VersionTable
     """The version table if `env.py` names none."""
@@ -204,7 +204,7 @@ class _UnopenedConnection(sa.Connection):
         engine = create_async_engine(url, poolclass=sa.NullPool).sync_engine
         unopened: Any = SimpleNamespace(is_valid=False)
         super().__init__(engine, unopened)
-        # an invalidated connection asks its engine for another one at the next statement
+        # an invalidated connection gets another one from its engine at the next statement
         self.invalidate()
         setattr(engine, "raw_connection", partial(self._open, open_now))  # noqa: B010
         self._begun: sa.RootTransaction | None = None
@@ -231,5 +231,5 @@ class _UnopenedConnection(sa.Connection):
 def _leave_out_changes(
     _connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
 ) -> tuple[str, Any]:
-    reads = only_reads(statement) or code(statement)[:4].upper() == "WITH"
+    reads = only_reads(statement) or uncommented(statement)[:4].upper() == "WITH"
     return (statement, parameters) if reads else (NOTHING, ())

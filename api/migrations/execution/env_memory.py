@@ -13,7 +13,7 @@ from typing import Any
 
 from alembic.runtime.migration import MigrationContext
 
-from .steps import Plan, Step
+from .steps import AlembicStep, StepPlan
 
 
 class EnvMemory:
@@ -31,15 +31,15 @@ class EnvMemory:
         """Remove the entries since the last `keep`: their revisions were rolled back."""
         self._memo = deepcopy(self._committed)
 
-    def around(self, plan: Plan, *, each: bool) -> Plan:
+    def around(self, plan: StepPlan, *, each: bool) -> StepPlan:
         """Return the plan of one attempt with this memo; `each` says that every step is committed on its own."""
 
-        def steps(heads: Any, migration_context: MigrationContext | None) -> Iterator[Step]:
+        def steps(heads: Any, migration_context: MigrationContext | None) -> Iterator[AlembicStep]:
             assert migration_context is not None
             migration_context.impl.memo = self._memo
             for step in plan(heads, migration_context):
                 yield step
-                # Alembic asks for the next step after it has committed this one
+                # Alembic requests the next step after it has committed this one
                 if each:
                     self.keep()
 

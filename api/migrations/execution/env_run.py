@@ -14,7 +14,7 @@ from .env_options import Pass, merged, named
 from .env_script import begun_explicitly, execute, refuse_explicit_transaction, refuse_foreign, refuse_unusable
 from .env_search_path import chosen_schema
 from .revisions import Revisions
-from .steps import Plan
+from .steps import StepPlan
 
 
 class EnvRun:
@@ -32,7 +32,7 @@ class EnvRun:
         self._only = only
         self._skips = False
 
-    def run(self, plan: Plan, target: str) -> None:
+    def run(self, plan: StepPlan, target: str) -> None:
         """Run the plan's steps.
 
         Raises:
@@ -62,7 +62,7 @@ class OwnRun:
 
     options: dict[str, Any]
     """The package's options for `configure`."""
-    plan: Plan
+    plan: StepPlan
     fail: Callable[[BaseException], BaseException]
     """Records a failure, and returns what is raised instead."""
     end: Callable[[], None]

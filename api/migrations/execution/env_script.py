@@ -37,8 +37,8 @@ REMEDY = (
     "use context.config.attributes['connection'] in alembic/env.py, or replace its content with these three lines: "
     f"from {PACKAGE}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
 )
-TURN_SECONDS = 10.0
-_TURN = threading.RLock()
+ENV_LOCK_SECONDS = 10.0
+_ENV_LOCK = threading.RLock()
 _ENGINES = {"create_engine", "create_async_engine", "engine_from_config", "async_engine_from_config"}
 
 
@@ -104,11 +104,11 @@ def execute(
 
 
 def _pause() -> None:
-    time.sleep(TURN_SECONDS / 200)
+    time.sleep(ENV_LOCK_SECONDS / 200)
 
 
 def _pause_in_loop() -> None:
-    await_only(asyncio.sleep(TURN_SECONDS / 200))
+    await_only(asyncio.sleep(ENV_LOCK_SECONDS / 200))
 
 
 @contextmanager
@@ -121,11 +121,11 @@ def _installed(environment: EnvironmentContext, pause: Callable[[], None]) -> It
     Raises:
         DatabaseUnreachable: the run in the other thread did not finish in time; may be retried.
     """
-    deadline = time.monotonic() + TURN_SECONDS
-    while not _TURN.acquire(blocking=False):
+    deadline = time.monotonic() + ENV_LOCK_SECONDS
+    while not _ENV_LOCK.acquire(blocking=False):
         if time.monotonic() > deadline:
             raise DatabaseUnreachable(
-                f"another start in this process has been executing env.py or its revisions for {TURN_SECONDS:g} s"
+                f"another start in this process has been executing env.py or its revisions for {ENV_LOCK_SECONDS:g} s"
             )
         pause()
     suspended: EnvironmentContext | None = getattr(context, "_proxy", None)
@@ -135,7 +135,7 @@ def _installed(environment: EnvironmentContext, pause: Callable[[], None]) -> It
     finally:
         if suspended is not None:
             suspended.__enter__()
-        _TURN.release()
+        _ENV_LOCK.release()
 
 
 def refuse_foreign(connection: Any, given: sa.Connection) -> None:
@@ -220,8 +220,8 @@ class _Loggers:
 
     def __init__(self) -> None:
         known = [logging.getLogger(), *logging.Logger.manager.loggerDict.values()]
-        loggers = [one for one in known if isinstance(one, logging.Logger)]
-        self._states = [(one, one.disabled, one.level, one.propagate, one.handlers[:]) for one in loggers]
+        loggers = [logger for logger in known if isinstance(logger, logging.Logger)]
+        self._states = [(each, each.disabled, each.level, each.propagate, each.handlers[:]) for each in loggers]
 
     def restore(self) -> None:
         """Restore the state."""

@@ -28,34 +28,23 @@ from ..text.redaction import first_line, server_text, without_literals
 from . import driver_errors
 from .driver_errors import ErrorKind
 
-_LOST = (
-    OSError,  # includes ConnectionError, socket.gaierror and TimeoutError
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    asyncpg.PostgresConnectionError,
-)
+_LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
+"""`OSError` includes ConnectionError, socket.gaierror and TimeoutError."""
 _UNAVAILABLE = {
     "57P03": "the server is starting up or shutting down",
     "57P01": "the server terminated the session",
     "57P02": "the server crashed and is recovering",
     "53300": "the server has no free connection",
 }
-_TABLE_LOCKED = {
+_CONTENTION = {
     # outside a revision, only the version and the history table are queried
     "55P03": "another session has locked the version or the history table",
     "40P01": "deadlock with another session",
 }
-_CONTENTION = {"55P03", "40P01"}
-"""lock_not_available and deadlock_detected: another session was first, and a retry may succeed."""
-_MISSING = {"42P01", "42703"}
 _LOGIN_REFUSED = {
     "28P01": "password authentication failed. To fix: correct user and password in the URL",
     "28000": "the server does not accept this user from this host. To fix: create the role, or allow it in pg_hba.conf",
     "3D000": "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
-}
-_REMEDIES = {
-    "53100": "The server's disk is full. To fix: free or add disk space before the next attempt",
-    "53200": "The server has no memory left. To fix: give it more memory before the next attempt",
 }
 _BY_KIND: dict[ErrorKind, tuple[type[MigrationError], str]] = {
     ErrorKind.BUSY: (DatabaseUnreachable, "another session holds a conflicting lock"),
@@ -73,24 +62,8 @@ _BY_KIND: dict[ErrorKind, tuple[type[MigrationError], str]] = {
         PrivilegeMissing,
         "the user lacks a privilege. To fix: GRANT it, or set MIGRATION_DATABASE_URL to the user that owns the schema",
     ),
-    ErrorKind.READ_ONLY: (
-        ReadOnlyServer,
-        "the database is read-only. To fix: make the file and its folder writable",
-    ),
+    ErrorKind.READ_ONLY: (ReadOnlyServer, "the database is read-only. To fix: make the file and its folder writable"),
 }
-_TYPE_EXISTS = (
-    "An earlier revision probably created the type; Alembic remembers the types that it creates only within one "
-    "process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or create it with "
-    "checkfirst=True"
-)
-_LOCK_TABLE_FULL = (
-    "The server's lock table is full. To fix: raise max_locks_per_transaction and restart the server, or change fewer "
-    "tables in one revision"
-)
-_STATEMENT_BINLOG = (
-    "The server's binlog_format is STATEMENT, which cannot log row changes at READ COMMITTED. To fix: set it to ROW or "
-    "MIXED"
-)
 
 
 def sqlstate(error: BaseException) -> str | None:
@@ -98,7 +71,7 @@ def sqlstate(error: BaseException) -> str | None:
     if driver_errors.number(root(error)) is not None:
         return None
     original = getattr(error, "orig", None) or error
-    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)  # the second is psycopg2's
+    return getattr(original, "sqlstate", None) or getattr(original, "pgcode", None)  # psycopg2's name
 
 
 def root(error: BaseException) -> BaseException:
@@ -112,8 +85,8 @@ def lost(error: BaseException) -> bool:
     """Whether the connection was lost or is unusable for now, so that the outcome of the statement is unknown."""
     cause = root(error)
     by_driver = driver_errors.error_kind(cause) is ErrorKind.LOST
-    invalidated = isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated
-    return isinstance(cause, _LOST) or (sqlstate(error) or "") in _UNAVAILABLE or by_driver or invalidated
+    by_driver = by_driver or (isinstance(error, sqlalchemy.exc.DBAPIError) and error.connection_invalidated)
+    return by_driver or isinstance(cause, _LOST) or sqlstate(error) in _UNAVAILABLE
 
 
 def contended(error: BaseException) -> bool:
@@ -123,14 +96,11 @@ def contended(error: BaseException) -> bool:
 
 def missing(error: BaseException) -> bool:
     """Whether a table or column does not exist."""
-    return sqlstate(error) in _MISSING or driver_errors.error_kind(root(error)) is ErrorKind.MISSING
+    return sqlstate(error) in {"42P01", "42703"} or driver_errors.error_kind(root(error)) is ErrorKind.MISSING
 
 
 def translate(error: BaseException, doing: str) -> MigrationError:
-    """Return the `MigrationError` for an error; a `MigrationError` is returned as it is.
-
-    `doing` is a phrase for the message, such as "reading the revision".
-    """
+    """Return the `MigrationError` for an error; `doing` is a phrase for its message, such as "reading the revision"."""
     if isinstance(error, MigrationError):
         return error
     cause, code = root(error), sqlstate(error) or ""
@@ -165,8 +135,8 @@ def _from_server(error: BaseException, code: str, doing: str) -> MigrationError:
         return ReadOnlyServer(
             "the server is read-only, probably a standby. To fix: point MIGRATION_DATABASE_URL at the primary"
         )
-    if code in _TABLE_LOCKED:
-        return DatabaseUnreachable(f"no answer while {doing}: {_TABLE_LOCKED[code]}")
+    if code in _CONTENTION:
+        return DatabaseUnreachable(f"no answer while {doing}: {_CONTENTION[code]}")
     cause = root(error)
     number, explanation = driver_errors.code(cause), driver_errors.explanation(cause)
     if lost(error):
@@ -215,8 +185,7 @@ def _refused_by_type(cause: BaseException) -> MigrationError | None:
 def describe(error: BaseException, *, quotes: bool = False) -> str:
     """Describe an error in one line, without SQL text or values: its name, SQLSTATE and, if that is safe, its message.
 
-    Left out are DETAIL, the value in a message of class 22 (data exceptions), and every literal, unless `quotes` says
-    that the message cannot contain data.
+    DETAIL, values of class 22 (data exceptions) and literals are left out; `quotes`: the message cannot contain data.
     """
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
@@ -227,21 +196,35 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
     has_statement = isinstance(error, sqlalchemy.exc.StatementError)
     if has_statement and cause is error:
         return f"{name} (its text is left out because it quotes the statement)"
-    return f"{name}{_code_suffix(cause)}: {_message(cause, quotes=quotes and not has_statement)}"
+    number = driver_errors.code(cause)
+    suffix = f" ({number})" if number else ""
+    return f"{name}{suffix}: {_message(cause, quotes=quotes and not has_statement)}"
 
 
 def remedy(error: BaseException) -> str:
     """Return `. `, the cause and the remedy if the error's own message lacks them; else an empty string."""
     code, cause = sqlstate(error) or "", root(error)
     if code == "53200" and "shared memory" in str(cause):
-        return f". {_LOCK_TABLE_FULL}"
+        return (
+            ". The server's lock table is full. To fix: raise max_locks_per_transaction and restart the server, or "
+            "change fewer tables in one revision"
+        )
+    if code == "53200":
+        return ". The server has no memory left. To fix: give it more memory before the next attempt"
+    if code == "53100" or driver_errors.error_kind(cause) is ErrorKind.FULL:
+        return ". The server's disk is full. To fix: free or add disk space before the next attempt"
     if code == "42710" and str(cause).startswith("type "):
-        return f". {_TYPE_EXISTS}"
+        return (
+            ". An earlier revision probably created the type; Alembic remembers the types that it creates only within "
+            "one process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or "
+            "create it with checkfirst=True"
+        )
     if driver_errors.number(cause) == 1665:
-        return f". {_STATEMENT_BINLOG}"
-    if driver_errors.error_kind(cause) is ErrorKind.FULL:
-        code = "53100"
-    return f". {_REMEDIES[code]}" if code in _REMEDIES else ""
+        return (
+            ". The server's binlog_format is STATEMENT, which cannot log row changes at READ COMMITTED. To fix: set it "
+            "to ROW or MIXED"
+        )
+    return ""
 
 
 def where(error: BaseException, path: str | None) -> str:
@@ -266,8 +249,3 @@ def _message(error: BaseException, *, quotes: bool = False) -> str:
     if driver_errors.error_kind(error) is ErrorKind.SYNTAX:
         return "its text is left out because it quotes the statement"
     return first_line(text if quotes else without_literals(text))
-
-
-def _code_suffix(error: BaseException) -> str:
-    code = driver_errors.code(error)
-    return f" ({code})" if code else ""

@@ -184,6 +184,12 @@ class History:
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
 
+    def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
+        """Record the failure of an attempt, anew if its row was rolled back; the caller commits."""
+        if not self.mark(connection, attempt, error):
+            self.begin(connection, author, attempt)
+            self.mark(connection, attempt, error)
+
     def stamped(self, connection: sa.Connection, author: RunAuthor, revisions: Mapping[str, frozenset[str]]) -> None:
         """Record revisions that the operator declares applied, with their parents; the caller commits.
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from .statements import code
+from .statements import uncommented
 
 log = logging.getLogger(__name__)
 
@@ -79,10 +79,10 @@ class Limits:
 
 def blocks_no_session(statement: str) -> bool:
     """Whether no reader or writer queues behind the statement while it waits."""
-    return _BLOCKS_NO_SESSION.match(code(statement)) is not None
+    return _BLOCKS_NO_SESSION.match(uncommented(statement)) is not None
 
 
-def lift_limits_where_nobody_is_stalled(target: sa.Engine | sa.Connection) -> None:
+def lift_limits_where_no_session_is_blocked(target: sa.Engine | sa.Connection) -> None:
     """Disable `lock_timeout` and `statement_timeout` for concurrent index builds and VALIDATE CONSTRAINT.
 
     They wait for other transactions without blocking readers or writers, and may take long; a concurrent build that

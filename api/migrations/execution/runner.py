@@ -33,8 +33,9 @@ from .env_options import Pass
 from .env_run import EnvRun, OwnEnvRun, OwnRun
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import History, Outcome, RunAuthor
+from .migration_lock import MigrationLock, OwnLock
 from .revisions import Revisions, unknown
-from .steps import MigrationLock, OwnLock, Plan, Steps
+from .steps import StepPlan, Steps
 from .version_ids import WIDENS, doubtful, explained
 
 log = logging.getLogger(__name__)
@@ -71,12 +72,8 @@ class Runner:
         self._run_env: RunEnv = self._execute_env
         self._fence: Callable[[], None] = lambda: None
         self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
-
-    @property
-    def tables(self) -> tuple[sa.Table, sa.Table]:
+        self.tables = (sa.Table(version_table, sa.MetaData(schema=schema)), history.table)
         """The version table and the history table."""
-        name, schema = self._version["version_table"], self._version["version_table_schema"]
-        return sa.Table(name, sa.MetaData(schema=schema)), self.history.table
 
     def run(
         self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
@@ -147,7 +144,7 @@ class Runner:
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
         return Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
 
-    def surround(self, plan: Plan, steps: Steps) -> Plan:
+    def surround(self, plan: StepPlan, steps: Steps) -> StepPlan:
         """Return `plan` with the work around each step."""
         return self._memory.around(steps.surround(plan), each=not steps.lock.transaction_scoped)
 
@@ -173,10 +170,9 @@ class Runner:
         if request.kind not in {"upgrade", "downgrade"}:
             return ()
         try:
-            steps = list(self._plan(request)(tuple(database), None))
+            return tuple(step.info.up_revision_ids[0] for step in self._plan(request)(tuple(database), None))
         except CommandError as error:
             raise _unresolved(error, request) from error
-        return tuple(step.info.up_revision_ids[0] for step in steps)
 
     def doubtful_ids(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
         """Return the ids that may be too long for the version table if `request` writes them.
@@ -211,13 +207,11 @@ class Runner:
         plan = self.surround(self._plan(request), steps)
         EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request.target)
 
-    def _plan(self, request: MigrationRequest) -> Plan:
-        directory, target = self.revisions.directory, request.target
-        if request.kind == "upgrade":
-            return lambda heads, context: directory._upgrade_revs(target, heads)
-        if request.kind == "downgrade":
-            return lambda heads, context: directory._downgrade_revs(target, heads)
-        return lambda heads, context: directory._stamp_revs(target, heads)
+    def _plan(self, request: MigrationRequest) -> StepPlan:
+        directory: Any = self.revisions.directory
+        planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
+        planner = planners.get(request.kind, directory._stamp_revs)
+        return lambda heads, context: planner(request.target, heads)
 
     def _failed(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
         if isinstance(error, DirectConnectionNeeded) and steps.current is not None:
@@ -225,14 +219,16 @@ class Runner:
             _record(steps, str(error), type(error).__name__, Outcome.FAILED)
         if isinstance(error, MigrationError):
             return error
-        if _is_dead(steps.connection) or (lost(error) and not _may_be_the_revision_s_fault(error)):
+        # asyncpg raises InterfaceError for a lost connection and for wrong arguments, and a revision may open a file
+        # that does not exist: if the connection is not dead, the revision failed
+        ambiguous = isinstance(root(error), asyncpg.InterfaceError | OSError)
+        if _is_dead(steps.connection) or (lost(error) and not ambiguous):
             return self._connection_lost(error, request, steps)
         if steps.current is None:
             return _unresolved(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
-        path = self.revisions.path(steps.current)
+        name, path = self.revisions.describe(steps.current), self.revisions.path(steps.current)
         error_class = type(root(error)).__name__
         extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
-        name = self.revisions.describe(steps.current)
         message = f"revision {name} failed {extent}: {describe(error)}{where(error, path)}"
         if steps.half_applied:
             message += repair_advice(steps.left_behind())
@@ -267,12 +263,6 @@ def _record(steps: Steps, message: str, error_class: str, outcome: Outcome) -> N
         # revision cannot be recorded; the next attempt closes this one.
         if not contended(error):
             log.warning("Could not record the failure: %s", describe(error), extra={"event": "not_recorded"})
-
-
-def _may_be_the_revision_s_fault(error: BaseException) -> bool:
-    # asyncpg raises InterfaceError for a lost connection and for wrong arguments, and a revision may open a file that
-    # does not exist: if the connection is not dead, the revision failed
-    return isinstance(root(error), asyncpg.InterfaceError | OSError)
 
 
 def _is_dead(connection: sa.Connection) -> bool:

@@ -21,7 +21,7 @@ _OPAQUE = frozenset({"BEGIN", "CALL", "EXECUTE"})
 _FOR_ONE = re.compile(r"\ASET\s+STATEMENT\b.*?\bFOR\b", re.IGNORECASE | re.DOTALL)
 
 
-def code(statement: str) -> str:
+def uncommented(statement: str) -> str:
     """Return the statement without leading comments and blanks."""
     start = _COMMENTS.match(statement)
     return statement[start.end() if start else 0 :]
@@ -29,7 +29,7 @@ def code(statement: str) -> str:
 
 def ends_transaction(statement: str) -> bool:
     """Whether the statement is COMMIT, END, ROLLBACK or ABORT, but not of a savepoint or a prepared transaction."""
-    return _ENDS.match(code(statement)) is not None
+    return _ENDS.match(uncommented(statement)) is not None
 
 
 def only_reads(statement: str) -> bool:
@@ -44,7 +44,7 @@ def commits_by_itself(statement: str) -> bool:
     """
     verb = _verb(statement)
     if verb in {"CREATE", "DROP"}:
-        return not re.match(r"\w+\s+TEMPORARY\b", code(statement), re.IGNORECASE)
+        return not re.match(r"\w+\s+TEMPORARY\b", uncommented(statement), re.IGNORECASE)
     if verb == "SET":
         return "autocommit" in statement.lower()
     return verb not in _READING | _CHANGING_ROWS
@@ -61,14 +61,14 @@ def atomic(statement: str) -> bool:
 
 def _verb(statement: str) -> str:
     # MariaDB: SET STATEMENT max_statement_time = 1 FOR ALTER TABLE …
-    text = _FOR_ONE.sub("", code(statement), count=1)
-    found = re.match(r"[(\s]*(\w+)", code(text))
+    text = _FOR_ONE.sub("", uncommented(statement), count=1)
+    found = re.match(r"[(\s]*(\w+)", uncommented(text))
     return found[1].upper() if found else ""
 
 
 def kind(statement: str) -> str:
     """Return `CREATE UNIQUE INDEX CONCURRENTLY`, `ALTER TABLE`, `UPDATE`, …; `statement` for an unknown one."""
-    words = re.findall(r"\w+|[^\w\s]", code(statement)[:200].upper())
+    words = re.findall(r"\w+|[^\w\s]", uncommented(statement)[:200].upper())
     if not words or words[0] not in _VERBS:
         return "statement"
     return " ".join([words[0], *takewhile(_OBJECTS.__contains__, words[1:])])

@@ -1,8 +1,7 @@
-"""The work around each revision: record the attempt before it, its outcome with it, and a mark for a commit inside it.
+"""Records each revision's attempt before it runs, its outcome in its transaction, and a mark with a commit inside it.
 
-Alembic takes the steps of a run from an iterator, one at a time and outside the step's transaction. So a generator
-around that iterator runs before and after each revision, and `on_version_apply` runs inside its transaction, after
-the version row was changed.
+Alembic reads the steps of a run from an iterator, one at a time and outside the step's transaction, so a generator runs
+before and after each revision. `on_version_apply` runs inside its transaction, after the version row was changed.
 """
 
 from __future__ import annotations
@@ -10,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
@@ -20,46 +19,12 @@ from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
 from .history_table import Attempt, History, Outcome, RunAuthor
 from .invalid_indexes import drop_index
+from .migration_lock import MigrationLock
 from .statements import atomic, commits_by_itself, kind, only_reads
 from .transaction_watch import TransactionWatch
 
-
-class MigrationLock(Protocol):
-    """The lock, as a run on the session that holds it uses it."""
-
-    transaction_scoped: bool
-    """Whether one transaction carries the lock and all revisions, so that a failure rolls back all of them."""
-    transactional_ddl: bool
-    """Whether DDL can be rolled back; MySQL commits before and after each DDL statement."""
-
-    def check_hold(self, connection: sa.Connection) -> None:
-        """Raise `HoldLost` unless this session holds the lock."""
-
-    def check_constraints(self, connection: sa.Connection) -> None:
-        """Check deferred constraints now if the COMMIT comes only after other revisions."""
-
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
-
-    def set_limits(self, connection: sa.Connection, revision: str) -> None:
-        """Set the limits of the next revision on the session."""
-
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back a failed revision; return whether the lock is held, so that the failure may be recorded."""
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit the record that was written after `roll_back`."""
-
-
-class OwnLock(MigrationLock, Protocol):
-    """The second lock, on a connection that `env.py` opened."""
-
-    def release(self, connection: sa.Connection) -> None:
-        """Release it, and set the session's settings back."""
-
-
-Step = RevisionStep | StampStep
-Plan = Callable[[Any, MigrationContext | None], Iterable[Step]]
+AlembicStep = RevisionStep | StampStep
+StepPlan = Callable[[Any, MigrationContext | None], Iterable[AlembicStep]]
 
 
 class Steps:
@@ -90,9 +55,7 @@ class Steps:
         self._drop_invalid = drop_invalid
         self._attempt: Attempt | None = None
         self._block_refused = False
-        self._watch = TransactionWatch(
-            connection, transaction_scoped=lock.transaction_scoped, transactional_ddl=lock.transactional_ddl
-        )
+        self._watch = TransactionWatch(connection, lock)
 
     @property
     def under_way(self) -> str | None:
@@ -105,16 +68,16 @@ class Steps:
         return self._attempt is not None and self._attempt.half
 
     def left_behind(self) -> HalfApplied:
-        """Return what is known of the half-applied attempt, for the message."""
+        """Return the half-applied attempt, for the message."""
         with self._without_attempt() as attempt:
             self.connection.rollback()
             left = self.lock.invalid_indexes(self.connection) - attempt.invalid_before
             return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
 
-    def surround(self, plan: Plan) -> Plan:
+    def surround(self, plan: StepPlan) -> StepPlan:
         """Return `plan` with an attempt recorded before each step, and progress reported after it."""
 
-        def steps(heads: Any, context: MigrationContext | None) -> Iterator[Step]:
+        def steps(heads: Any, context: MigrationContext | None) -> Iterator[AlembicStep]:
             todo = list(plan(heads, context))
             if self.lock.transaction_scoped and context is not None:
                 # on the context, because a helper function of the revision may open the block
@@ -131,14 +94,13 @@ class Steps:
 
         return steps
 
-    def on_version_apply(
-        self, *, ctx: MigrationContext, step: MigrationInfo, heads: set[str], run_args: dict[str, Any]
-    ) -> None:
+    def on_version_apply(self, *, step: MigrationInfo, heads: set[str], **_: Any) -> None:
         """Check the lock and record the outcome in the step's transaction; an error rolls the revision back."""
         self._check_lock()
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
-            self._history.stamped(self.connection, self._author, self._stamped_revisions(step, frozenset(heads)))
+            stamped = self._code.stamped(frozenset(step.source_revision_ids), frozenset(heads))
+            self._history.stamped(self.connection, self._author, stamped)
         elif self._attempt is not None:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt)
@@ -147,26 +109,20 @@ class Steps:
         """Record the outcome of the open attempt, whose revision is rolled back."""
         attempt, self._attempt = self._attempt, None
         if self.lock.transaction_scoped:
-            # the earlier revisions were in the same transaction
-            self.applied.clear()
+            self.applied.clear()  # they were in the same transaction
         if attempt is None or not self.lock.roll_back(self.connection):
-            # another lock holder makes and records its own attempt
-            return
+            return  # another lock holder records its own attempt
         self._history.create(self.connection)
         attempt.error_class = error_class
         # not by `attempt.outcome`, which is "applied" if COMMIT failed
         attempt.outcome = Outcome.HALF_APPLIED if attempt.half else outcome
-        if not self._history.mark(self.connection, attempt, error):
-            # the attempt's row was rolled back with the one transaction
-            self._history.begin(self.connection, self._author, attempt)
-            self._history.mark(self.connection, attempt, error)
+        self._history.fail(self.connection, self._author, attempt, error)
         self.lock.commit_record(self.connection)
 
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
-        verb = "Applied" if infos[0].is_upgrade else "Undid"
         # first, because a read-only server refuses this write: then no run is reported
         self._history.prepare(self.connection, self._code.idempotent)
-        self._listener.planned(tuple(_revision(info) for info in infos), verb)
+        self._listener.planned(tuple(map(_revision, infos)), "Applied" if infos[0].is_upgrade else "Undid")
         self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
         sa.event.listen(self.connection, "rollback", self._on_rollback)
@@ -183,8 +139,8 @@ class Steps:
         self._check_lock()
         self.current = _revision(info)
         direction = "upgrade" if info.is_upgrade else "downgrade"
-        invalid_before = self._invalid_before(self.current)
-        attempt = Attempt(self.current, frozenset(info.down_revision_ids), direction, invalid_before)
+        parents, invalid_before = frozenset(info.down_revision_ids), self._invalid_before(self.current)
+        attempt = Attempt(self.current, parents, direction, invalid_before)
         self.lock.set_limits(self.connection, self.current)
         self._history.begin(self.connection, self._author, attempt)
         self._attempt = attempt
@@ -193,13 +149,12 @@ class Steps:
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
-        self._attempt = None
-        self.current = None
+        self._attempt = self.current = None
         self.applied.append(revision)
         if not info.is_stamp:
             self._listener.finished(revision)
 
-    def _checked(self, step: Step) -> Step:
+    def _checked(self, step: AlembicStep) -> AlembicStep:
         # before the version row changes, because outside a transaction that could not be rolled back
         migrate = step.migration_fn
 
@@ -241,8 +196,7 @@ class Steps:
         self._attempt.statement = kind(statement)
         self._watch.executes(statement)
         if self.half_applied and self._watch.in_block:
-            # before the statement, because outside a transaction it cannot be rolled back
-            with self._without_attempt() as attempt:
+            with self._without_attempt() as attempt:  # first, because this statement cannot be rolled back
                 self._history.mark(connection, attempt)
 
     def _before_ddl(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
@@ -268,8 +222,7 @@ class Steps:
 
     @contextmanager
     def _without_attempt(self) -> Iterator[Attempt]:
-        # the event handlers ignore this package's own statements
-        attempt, self._attempt = self._attempt, None
+        attempt, self._attempt = self._attempt, None  # the event handlers ignore this package's own statements
         assert attempt is not None
         try:
             yield attempt
@@ -289,11 +242,6 @@ class Steps:
     def _report_invalid(self) -> None:
         self._listener.invalid(tuple(sorted(self.lock.invalid_indexes(self.connection))))
         self.connection.commit()
-
-    def _stamped_revisions(self, step: MigrationInfo, heads: frozenset[str]) -> dict[str, frozenset[str]]:
-        before = self._code.closure(frozenset(step.source_revision_ids))
-        stamped = self._code.closure(heads) - before or heads
-        return {revision: self._code.parents.get(revision, frozenset()) for revision in stamped}
 
 
 def _revision(info: MigrationInfo) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .migration_lock import MigrationLock
 from .statements import commits_by_itself, ends_transaction, only_reads
 
 _BLOCK = "move what cannot run in a transaction into an op.get_context().autocommit_block()"
@@ -18,10 +19,9 @@ _BLOCK = "move what cannot run in a transaction into an op.get_context().autocom
 class TransactionWatch:
     """Follows the transaction of each revision on `connection`."""
 
-    def __init__(self, connection: sa.Connection, *, transaction_scoped: bool, transactional_ddl: bool) -> None:
+    def __init__(self, connection: sa.Connection, lock: MigrationLock) -> None:
         self._connection = connection
-        self._pooled = transaction_scoped
-        self._transactional_ddl = transactional_ddl
+        self._lock = lock
         self._open = self._wrote = self._lost = False
 
     def begin(self) -> None:
@@ -31,7 +31,8 @@ class TransactionWatch:
     @property
     def in_block(self) -> bool:
         """Whether the revision is in an `autocommit_block`; never behind a pooler."""
-        return not self._pooled and self._connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+        options = self._connection.get_execution_options()
+        return not self._lock.transaction_scoped and options.get("isolation_level") == "AUTOCOMMIT"
 
     @property
     def ended_unseen(self) -> bool:
@@ -44,7 +45,7 @@ class TransactionWatch:
             return
         if ends_transaction(statement):
             raise sa.exc.InvalidRequestError(f"a revision may not end its own transaction. To fix: {_BLOCK}")
-        if not self._transactional_ddl and commits_by_itself(statement):
+        if not self._lock.transactional_ddl and commits_by_itself(statement):
             self.committed()
         else:
             self._open = True

@@ -36,7 +36,7 @@ class ResolvingLoop(asyncio.SelectorEventLoop):
     ) -> Any:
         """Return the result of `socket.getaddrinfo`; equal lookups share one thread.
 
-        If the resolver takes longer than a connection may, the next try waits for the same lookup.
+        If the resolver takes longer than a connection may, the next attempt waits for the same lookup.
         """
         arguments = (host, port, family, type, proto, flags)
         lookup = self._lookups.get(arguments)

@@ -37,15 +37,12 @@ class Strategy(StrEnum):
 
 
 def default_instance() -> str:
-    """Return host name and process id, by which people find the process that holds the lock."""
+    """Return host name and process id, by which a person finds the process."""
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
 class MigrationSettings(BaseSettings):
-    """The settings. Durations are in seconds.
-
-    Use `load()`, which raises `ConfigurationError` with one line instead of a validation report.
-    """
+    """The settings; durations are in seconds. Use `load()`, whose errors are one line."""
 
     model_config = SettingsConfigDict(
         env_prefix="MIGRATION_",
@@ -74,13 +71,12 @@ class MigrationSettings(BaseSettings):
     run_seconds: Seconds = 300
     """From the lock, or from the end of the backup, to the last revision."""
     lock_timeout_seconds: Annotated[float, Field(ge=0, le=3600)] = 2
-    """How long one statement of a revision may queue for a table lock; later statements queue behind it.
-    1.5 s or more gets past autovacuum, which yields only at the deadlock check after 1 s. 0 means no limit."""
+    """How long one statement of a revision may wait for a table lock and stall other sessions. 0 means no limit."""
     statement_timeout_seconds: Annotated[float, Field(ge=0, le=7 * 86400)] = 0
     """Limit of one statement of a revision. 0 means that only `run_seconds` limits it."""
     idle_seconds: Annotated[float, Field(ge=0, le=86400)] = 60
-    """How long the migrating session may be idle between two statements before the server ends it, and with it the
-    lock of a process that was stopped. Must exceed what any revision computes in Python. 0 means no limit."""
+    """How long the migrating session may be idle between two statements; then the server terminates it, which releases
+    the lock of a frozen process. Must exceed the time that any revision computes in Python. 0 means no limit."""
     drop_invalid_indexes: bool = False
     """Before an unfinished revision runs again, drop the INVALID indexes that it left."""
     backup_dir: str = "backups"
@@ -88,8 +84,7 @@ class MigrationSettings(BaseSettings):
     backup_keep: Annotated[int, Field(ge=1, le=10_000)] = 5
     """How many backups of the database stay in the folder. A run never removes its own."""
     backup_seconds: Seconds = 3600
-    """Limit of one backup. It is taken before the run and does not count against `run_seconds`, but waiters wait for
-    both within their `wait_seconds`."""
+    """Limit of one backup, which comes before the run: it counts into `wait_seconds` of the waiters only."""
     poll_seconds: Annotated[float, Field(ge=0.05, le=60)] = 1
     """How often a waiter reads the version, plus or minus half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"
@@ -102,8 +97,7 @@ class MigrationSettings(BaseSettings):
     lease_namespace: Annotated[str, Field(max_length=63)] | None = None
     """Default: that of the service account or of the kubeconfig's context."""
     lease_seconds: Annotated[int, Field(ge=3, le=3600)] = 15
-    """How long the others wait for a leader that does not renew. The leader gives up after two thirds of it, so the
-    Kubernetes API may be down for that long."""
+    """How long other instances wait for a leader that does not renew. The leader gives up after two thirds of it."""
     version_table: str = "alembic_version"
     version_table_schema: str | None = None
     history_table: str | None = None
@@ -132,7 +126,7 @@ class MigrationSettings(BaseSettings):
     @field_validator("instance", "release")
     @classmethod
     def _legible(cls, value: str | None) -> str | None:
-        # for logs and the history table; Python decodes bytes that are not UTF-8 to characters that cannot be printed
+        # Python decodes bytes that are not UTF-8 to characters that cannot be printed
         return value and "".join(c if c.isprintable() else "?" for c in value)[:255]
 
     @field_validator("version_table", "history_table", "version_table_schema")
@@ -163,8 +157,7 @@ class MigrationSettings(BaseSettings):
     def _kubernetes_name(cls, value: str | None, info: ValidationInfo) -> str | None:
         if value is not None and not re.fullmatch(_KUBERNETES_NAMES[str(info.field_name)], value):
             raise ValueError(
-                "is not a valid Kubernetes name. To fix: use lower-case letters, digits, '-' and, for a Lease, "
-                "'.'; start and end with a letter or digit"
+                "is not a Kubernetes name. To fix: use lower-case letters, digits, and between them '-' (Lease: or '.')"
             )
         return value
 
@@ -172,15 +165,13 @@ class MigrationSettings(BaseSettings):
     def _agree(self) -> Self:
         if self.strategy is Strategy.REDIS:
             if self.redis_url is None:
-                raise ValueError(
-                    f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL. To fix: set it to {REDIS_EXAMPLE}"
-                )
+                raise ValueError(f"MIGRATION_STRATEGY=redis needs MIGRATION_REDIS_URL. To fix: use {REDIS_EXAMPLE}")
             self.check_redis_ttl()
         if self.wait_seconds < self.run_seconds:
             raise ValueError(
                 f"MIGRATION_WAIT_SECONDS ({self.wait_seconds:g}) is shorter than MIGRATION_RUN_SECONDS "
-                f"({self.run_seconds:g}): waiters would time out while the migration may still run. To fix: raise the "
-                "first or lower the second"
+                f"({self.run_seconds:g}): waiters would time out during the migration. To fix: raise the first or "
+                "lower the second"
             )
         if self.strategy is Strategy.KUBERNETES and self.lease_seconds >= self.wait_seconds:
             raise ValueError(
@@ -191,12 +182,11 @@ class MigrationSettings(BaseSettings):
         if self.version_table.casefold() == self.history.casefold():
             raise ValueError(
                 "MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE are the same name, or differ in case only, which "
-                "SQLite, and MySQL on some hosts, ignore. To fix: set two different names"
+                "SQLite and some MySQL servers ignore. To fix: set two different names"
             )
         if len(self.history.encode()) > 63:
             raise ValueError(
-                "MIGRATION_VERSION_TABLE is too long for the suffix _history (63 bytes in total). To fix: set "
-                "MIGRATION_HISTORY_TABLE"
+                "MIGRATION_VERSION_TABLE with the suffix _history exceeds 63 bytes. To fix: set MIGRATION_HISTORY_TABLE"
             )
         return self
 
@@ -211,25 +201,22 @@ class MigrationSettings(BaseSettings):
 
     @classmethod
     def load(cls, **values: Any) -> Self:
-        """Read the environment and `.env`; `values` win.
-
-        Raises `ConfigurationError`, in one line, if a variable is invalid or the file cannot be read.
-        """
+        """Read the environment and `.env`; `values` win. Raises `ConfigurationError`, in one line, for all errors."""
         try:
             with nullcontext() if values.get("_env_file", ...) is None else env_file.checked():
                 return cls(**values)
         except ValidationError as error:
             raise ConfigurationError("; ".join(_line(item) for item in error.errors())) from None
         except SettingsError:
-            # the only setting that is not plain text
-            message = 'MIGRATION_OPEN_PATHS is not a JSON list. To fix: use the form ["/health/live", …]'
+            # the other settings are plain text
+            message = 'MIGRATION_OPEN_PATHS is not a JSON list. To fix: use ["/health/live", …]'
             raise ConfigurationError(message) from None
 
     @classmethod
     def load_partial(cls, *names: str) -> MigrationSettings:
-        """Load the named settings only, if the others may be invalid or do not matter yet.
+        """Load the named settings only; the others may be invalid.
 
-        Without a readable `.env` they come from the environment; if one of them is invalid there, from the defaults.
+        If `.env` cannot be read, they come from the environment; if one of them is invalid there, from the defaults.
         """
         defaults = cls.model_construct()
         others = defaults.model_dump(exclude=set(names))

@@ -1,8 +1,7 @@
-"""Reads the URL of a database as platforms hand it out, and connects by it.
+"""Parses database URLs as platforms provide them, and connects to PostgreSQL.
 
 SQLAlchemy with asyncpg rejects `sslmode` in a URL, and ConfigParser cannot read `%`. So a PostgreSQL URL goes to
-`asyncpg.connect`, which understands it, and never into Alembic's ini. The other drivers accept no URL: theirs is parsed
-here, for `sqlalchemy()` and `connect_args()`.
+`asyncpg.connect`, and never into Alembic's ini. The other drivers accept no URL: `sqlalchemy()` and `connect_args()`.
 """
 
 from __future__ import annotations
@@ -100,10 +99,8 @@ class DatabaseURL:
         `ConfigurationError` if the driver is not installed.
         """
         name = f"{self.dialect}+{_driver_of(self.dialect)}"
-        if self.dialect == "postgresql":
-            return URL.create(name)
-        if self.dialect == "sqlite":
-            return URL.create(name, database=self.database)
+        if self.dialect != "mysql":
+            return URL.create(name, database=self.database if self.dialect == "sqlite" else None)
         parts = urlsplit(self.dsn)
         return URL.create(
             name,
@@ -147,8 +144,7 @@ class DatabaseURL:
     async def connect(self, **options: Any) -> asyncpg.Connection:
         """Open one connection to PostgreSQL; `options` are those of `asyncpg.connect` and win over the URL's.
 
-        Of several hosts, each has the whole `timeout` to answer, as with libpq. The errors are asyncpg's: the caller
-        translates them, because it knows what it was doing.
+        Of several hosts, each has the whole `timeout` to answer, as with libpq. The errors are asyncpg's.
         """
         if self.dialect != "postgresql":
             raise ConfigurationError(
@@ -238,7 +234,7 @@ def _mysql(text: str) -> tuple[str, float]:
     if not name:
         raise ValueError("it names no database")
     socket = query.get("unix_socket") or query.get("socket")
-    # other parameters are for other clients, such as pools and time zones, and not for the server
+    # the other parameters are for other clients, such as pools and time zones
     kept = tls_of(query) | ({"unix_socket": socket} if socket else {})
     return _joined("mysql", credentials, host, f"/{quote(name, safe='')}", kept), _timeout_seconds(query)
 
@@ -247,7 +243,7 @@ def _sqlite(text: str) -> tuple[str, float]:
     place, _, query = text.partition("://")[2].partition("?")
     path = place.removeprefix("/")
     if path == "" or ":memory:" in path or "mode=memory" in query:
-        raise ValueError("it names a database in memory, and each connection would have a database of its own")
+        raise ValueError("it names a database in memory, but each connection would have its own")
     if not place.startswith("/"):
         raise ValueError("a relative path needs three slashes")
     if query or path.startswith("file:"):

@@ -1,1 +1,1 @@
-"""What an HTTP client sees: the gate in front of the application, the probes, the metrics, the status page."""
+"""The HTTP side: the gate in front of the application, the probes, the metrics, the status page."""

@@ -19,10 +19,9 @@ SERVICE_RESTART = 1012
 
 
 class Gate:
-    """Answers 503 to everything but `open_paths` until the instance is ready; then it only passes on.
+    """Answers 503, except on `open_paths`, until the instance is ready; then passes every request on.
 
-    `late_state` is what a lifespan that started after readiness yielded: servers copy the lifespan's state
-    into each request before that was known.
+    `late_state` is the state of the lifespans that started after the server had copied the lifespan's state.
     """
 
     def __init__(self, app: ASGIApp, read: Callable[[], Status], open_paths: Collection[str]) -> None:
@@ -31,22 +30,22 @@ class Gate:
         self.shut(open_paths)
 
     def shut(self, open_paths: Collection[str]) -> None:
-        """From now on only `open_paths` pass, until it is opened: another start begins as the first one did."""
+        """Let only `open_paths` pass until `open()`, at each start of the application."""
         self.late_state: MutableMapping[str, Any] = {}
         self._open_paths = frozenset(open_paths)
         self._open = False
 
     @property
     def is_open(self) -> bool:
-        """Whether requests pass."""
+        """Whether all requests pass."""
         return self._open
 
     def open(self) -> None:
-        """From now on everything passes."""
+        """Let all requests pass from now on."""
         self._open = True
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Handle one ASGI connection."""
         if self._open and scope["type"] != "lifespan":
             scope.setdefault("state", {}).update(self.late_state)
         if self._open or scope["type"] == "lifespan" or _path(scope) in self._open_paths:
@@ -62,8 +61,8 @@ def _problem(status: Status, path: str) -> Response:
         "type": "about:blank",
         "title": "Service Unavailable",
         "status": 503,
-        # whoever asks here may be anybody: the reason is for those who see the health endpoints
-        "detail": f"This instance is not ready to serve ({status.phase}); try again in a moment.",
+        # without the reason, which only the health endpoints show
+        "detail": f"This instance is not ready ({status.phase}); retry after {RETRY_AFTER_SECONDS} s.",
         "instance": path,
         "phase": status.phase,
     }

@@ -1,6 +1,6 @@
-"""The probes: `/health/live`, `/health/ready`, and `/health/migrations`, which is JSON, and a page for a browser.
+"""The probes `/health/live` and `/health/ready`, and `/health/migrations`: JSON, or a page for browsers.
 
-They read memory, never the database: a probe must not add load to a database in trouble, nor wait for it.
+They never query the database: a probe must not load an overloaded database or wait for it.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _PAGE: Any = import_module(".status_page.page", __package__) if find_spec(".stat
 
 
 def verdict(status: Status) -> str:
-    """`pass`, `warn` or `fail`; the first two are served with 200."""
+    """Return `pass` or `warn` (HTTP status 200), or `fail` (503)."""
     if not status.ready:
         return "fail"
     return "warn" if status.schema.state is SchemaState.AHEAD or status.invalid_indexes else "pass"
 
 
 def body(status: Status) -> dict[str, Any]:
-    """What `/health/migrations` shows. No URL, password or SQL in it."""
+    """Return the JSON of `/health/migrations`, which contains no URL, password or SQL."""
     schema, progress, statement = status.schema, status.progress, status.lock_status.statement
     return {
         "status": verdict(status),
@@ -76,7 +76,7 @@ def _schema(schema: Schema) -> dict[str, Any]:
 
 
 def routes(read: Read) -> list[Route]:
-    """The three endpoints, reading the status through `read`."""
+    """Return the three endpoints; `read` returns the current status."""
 
     async def live(request: Request) -> Response:
         return JSONResponse({"status": "pass"}, headers=NO_STORE)
@@ -92,11 +92,7 @@ def routes(read: Read) -> list[Route]:
         answer.headers["Vary"] = "Accept"
         return answer
 
-    return [
-        Route("/health/live", live),
-        Route("/health/ready", ready),
-        Route("/health/migrations", migrations),
-    ]
+    return [Route("/health/live", live), Route("/health/ready", ready), Route("/health/migrations", migrations)]
 
 
 def _answer(status: Status, content: dict[str, Any]) -> Response:

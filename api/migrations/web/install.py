@@ -1,9 +1,10 @@
-"""What stands in front of an application: the gate, the health endpoints and the metrics."""
+"""Installs the gate, the health endpoints and the metrics in front of an application."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -17,16 +18,10 @@ from .health import routes
 
 
 def install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
-    """Put the gate in front of everything else in `app`, shut, and the endpoints in front of its routes.
-
-    An application that is started again keeps its gate, which is shut again.
-    """
-
-    def read() -> Status:
-        return _shown(app)
-
+    """Put a shut gate in front of `app` and the endpoints before its routes; a restarted `app` keeps its gate, shut."""
+    read = partial(_shown, app)
     taken = {getattr(route, "path", None) for route in app.router.routes}
-    # in front: an application's catch-all route must not swallow the probes
+    # before the application's routes, because a catch-all route would swallow the probes
     app.router.routes[:0] = [route for route in _endpoints(read) if route.path not in taken]
     # the middleware stack is built before the lifespan runs, so add_middleware would be too late
     stack = app.middleware_stack or app.build_middleware_stack()
@@ -35,16 +30,16 @@ def install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Ga
         gate.shut(settings.open_paths)
     else:
         if former := getattr(app.state, "migrations_gate", None):
-            # it may be in the stack all the same, inside something that does not show what it wraps
+            # it may still be in the stack, inside a middleware without an attribute `app`
             former.late_state = {}
         app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
-    # an application may be started again and again, in tests: what it shows is the start that is going on
+    # tests start an application several times; the endpoints show the current start
     app.state.migrations, app.state.migrations_gate = tracker, gate
     return gate
 
 
 def _gate_in(stack: Any) -> Gate | None:
-    # of an earlier start; what instruments an application may have been wrapped around it since
+    # the gate of an earlier start, which an instrumentation library may have wrapped since
     seen: list[Any] = []
     while stack is not None and not isinstance(stack, Gate) and stack not in seen:
         seen.append(stack)
@@ -54,13 +49,13 @@ def _gate_in(stack: Any) -> Gate | None:
 
 def _shown(app: Starlette) -> Status:
     status: Status = app.state.migrations.status
-    # ready is what serves: the schema is verified a moment before the gate opens, or long before a slow successor
+    # ready means that requests pass: the application's own lifespan may start slowly after the schema is verified
     is_open = app.state.migrations_gate.is_open
     return replace(status, phase=Phase.VERIFYING) if status.ready and not is_open else status
 
 
 def _endpoints(read: Callable[[], Status]) -> list[Route]:
-    # prometheus-client is optional, as rich is: without it there is no /metrics
+    # prometheus-client is optional; without it /metrics does not exist
     if find_spec("prometheus_client") is None:
         return routes(read)
     from .metrics import route

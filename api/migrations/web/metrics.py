@@ -1,11 +1,10 @@
-"""`/metrics`: the status in Prometheus's words. Needs `prometheus-client`; nothing else of the package does.
+"""`/metrics` for Prometheus; the only module that needs `prometheus-client`.
 
-A view of memory, as the health endpoints are: a scrape reads the status of that moment, and never the database. Every
-series is there from the first scrape on, with 0 for what has not happened: a counter that is first seen at 1 does not
-fire `increase()`, and a comparison with a series that is missing is never true.
+A scrape reads the status in memory, never the database. Every series exists from the first scrape on, because a counter
+that first appears as 1 does not fire `increase()`, and a comparison with a missing series is never true.
 
-A process that dies at start-up may never be scraped. When a run last succeeded and last failed is therefore read from
-the history table, with the schema: whoever starts next shows the failure of the one before.
+A process that fails at start-up may never be scraped. So the times of the last success and the last failure come from
+the history table, and the next instance shows the failure of the previous one.
 """
 
 from __future__ import annotations
@@ -35,7 +34,7 @@ UP_TO_DATE = frozenset({SchemaState.AT_HEAD, SchemaState.AHEAD})
 
 
 class MigrationCollector(Collector):
-    """Makes the metrics from the status, at each scrape."""
+    """Derives the metrics from the status at each scrape."""
 
     def __init__(self, read: Read, now: Callable[[], float] = time.time) -> None:
         self._read = read
@@ -43,15 +42,15 @@ class MigrationCollector(Collector):
 
     @classmethod
     def of(cls, app: Starlette) -> Self:
-        """For an application with a `/metrics` of its own: `REGISTRY.register(MigrationCollector.of(app))`."""
+        """Return a collector for an `app` with its own `/metrics`: `REGISTRY.register(MigrationCollector.of(app))`."""
         return cls(lambda: app.state.migrations.status if hasattr(app.state, "migrations") else Status())
 
     def collect(self) -> Iterator[Metric]:
-        """All families, of one and the same status."""
+        """Yield all families, from one status."""
         status, now = self._read(), self._now()
         yield _info(status)
         yield _state_set("migration_phase", "What the instance is doing: 1 for one phase.", Phase, status.phase)
-        words = "Where the database stood against this build at the last look: 1 for one state."
+        words = "State of the database compared with this build, when last read: 1 for one state."
         yield _state_set("migration_schema_state", words, SchemaState, status.schema.state)
         for name, (words, value) in GAUGES.items():
             yield GaugeMetricFamily(name, words, float(value(status, now)))
@@ -61,7 +60,7 @@ class MigrationCollector(Collector):
 
 
 def route(read: Read) -> Route:
-    """`/metrics`, with a registry of its own: what else the process counts is the application's business."""
+    """Return the route `/metrics`, with its own registry: the application exports its own metrics."""
     registry = CollectorRegistry()
     registry.register(MigrationCollector(read))
 
@@ -89,7 +88,7 @@ def _waited(status: Status, now: float) -> float:
 
 
 def _last_failure(status: Status, _now: float) -> float:
-    # after its own failure an instance does not look into the history any more
+    # after its own failure an instance no longer reads the history
     run = status.last_run
     own = run.finished_at if run and run.result == "failed" else None
     return max(own or 0.0, status.last_failure or 0.0)
@@ -98,37 +97,37 @@ def _last_failure(status: Status, _now: float) -> float:
 GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
     "migration_ready": ("Whether the instance serves.", lambda status, now: status.ready),
     "migration_up_to_date": (
-        "Whether the database had every revision of this build at the last look; 0 before the first.",
+        "Whether the database had every revision of this build, when last read; 0 before that.",
         lambda status, now: status.schema.state in UP_TO_DATE,
     ),
     "migration_pending_revisions": (
-        "Revisions of this build that the database lacked at the last look; 0 before the first.",
+        "Revisions of this build that the database lacked, when last read; 0 before that.",
         lambda status, now: len(status.schema.pending),
     ),
-    "migration_in_progress": ("Whether somebody holds the lock, as far as this instance sees.", _in_progress),
+    "migration_in_progress": ("Whether a session holds the lock, as far as this instance sees.", _in_progress),
     "migration_lock_held": (
         "Whether this instance holds the lock and migrates.",
         lambda status, now: status.phase is Phase.MIGRATING,
     ),
     "migration_lock_holder_age_seconds": (
-        "For how long the session that holds the lock has been connected; 0 where nobody does.",
+        "How long the session that holds the lock has been connected; 0 if the lock is free.",
         _holder_age,
     ),
-    "migration_lock_wait_seconds": ("For how long this instance has been waiting; 0 when it does not.", _waited),
+    "migration_lock_wait_seconds": ("How long this instance has been waiting; 0 if it does not wait.", _waited),
     "migration_started_timestamp_seconds": (
-        "When the run began that this instance makes or watches; 0 without one.",
+        "When the run began that this instance executes or watches; 0 without a run.",
         lambda status, now: status.progress.started_at or 0.0,
     ),
     "migration_run_seconds": (
-        "How long that run has lasted, or lasted; 0 without one.",
+        "Duration of that run so far, or in total; 0 without a run.",
         lambda status, now: status.run_seconds(now) or 0.0,
     ),
     "migration_last_success_timestamp_seconds": (
-        "When a revision was last applied, undone or stamped by anybody, from the history table; 0 for never.",
+        "When any instance last applied, undid or stamped a revision, from the history table; 0 for never.",
         lambda status, now: status.last_success or 0.0,
     ),
     "migration_last_failure_timestamp_seconds": (
-        "When an attempt at a revision last failed, whoever made it, from the history table; 0 for never.",
+        "When an attempt of any instance last failed, from the history table; 0 for never.",
         _last_failure,
     ),
     "migration_invalid_indexes": (
@@ -139,7 +138,7 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
 
 
 def _info(status: Status) -> Metric:
-    # not "instance": Prometheus gives every series a label of that name, the address that it scrapes
+    # not "instance": Prometheus adds a label of that name, the scraped address
     labels = {
         "instance_name": status.instance,
         "release": status.release or "",
@@ -147,7 +146,7 @@ def _info(status: Status) -> Metric:
         "heads": ",".join(sorted(status.schema.heads)),
         "database_revisions": ",".join(sorted(status.schema.revisions)),
     }
-    words = "Who this is, the heads of its build, and the database's revisions at the last look: always 1."
+    words = "Name, release, strategy and heads of this instance, and the database's revisions when last read: always 1."
     family = GaugeMetricFamily("migration_info", words, labels=list(labels))
     family.add_metric(list(labels.values()), 1)
     return family
@@ -161,21 +160,21 @@ def _state_set(name: str, words: str, values: type[Phase] | type[SchemaState], c
 
 
 def _runs(status: Status) -> Metric:
-    words = "Runs that this instance began, by how they ended; an interrupted one lost its session or the lock."
+    words = "Runs that this instance began, by result; an interrupted run lost its session or the lock."
     family = CounterMetricFamily("migration_runs_total", words, labels=["result"])
     for result in RESULTS:
-        family.add_metric([result], status.tally.runs.count(result))
+        family.add_metric([result], status.counters.runs.count(result))
     return family
 
 
 def _contended(status: Status) -> Metric:
-    words = "Steps of this instance's runs that did not get a table's lock and were rolled back."
-    return CounterMetricFamily("migration_lock_contended_total", words, status.tally.contended)
+    words = "Revisions of this instance's runs that did not acquire a table lock and were rolled back."
+    return CounterMetricFamily("migration_lock_contended_total", words, status.counters.contended)
 
 
 def _steps(status: Status) -> Metric:
-    took = status.tally.step_seconds
+    took = status.counters.step_seconds
     buckets = [(str(bound), float(sum(each <= bound for each in took))) for bound in STEP_BUCKETS_SECONDS]
     buckets.append(("+Inf", float(len(took))))
-    words = "How long each revision took that this instance ran to its end."
+    words = "Duration of each revision that this instance finished."
     return HistogramMetricFamily("migration_revision_duration_seconds", words, buckets=buckets, sum_value=sum(took))

@@ -1,8 +1,8 @@
-"""The lifespans beside ours: of included routers, of what wraps an application's lifespan, of mounted applications.
+"""The lifespans of included routers, of mounted applications, and those that wrap the application's lifespan.
 
-FastAPI enters the lifespan of an included router inside the application's, as soon as that has yielded, and in mode
-`gate` ours yields before the schema is verified. FastAPI keeps both in the closure of `_merge_lifespan_context`; there
-the router's can be replaced until it is entered. A library that wraps `app.router.lifespan_context` hides what it does.
+FastAPI enters the lifespan of an included router as soon as the application's has yielded. In mode `gate` that is
+before the schema is verified. FastAPI keeps both in the closure of `_merge_lifespan_context`. This module replaces the
+router's there until the schema is verified. It cannot see into a wrapper around `app.router.lifespan_context`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _MERGED = "_merge_lifespan_context.<locals>.merged_lifespan"
 
 
 def wrappers(lifespan: Lifespan, ours: Lifespan) -> list[str]:
-    """The names of the lifespans beside `ours` that `deferred` cannot hold back."""
+    """Return the names of the lifespans that `deferred` cannot hold back."""
     if _nested(lifespan, ours) is not None:
         return []
     return [_name(leaf) for leaf in leaves(lifespan) if leaf is not ours and not _idle(leaf)]
@@ -29,7 +29,7 @@ def wrappers(lifespan: Lifespan, ours: Lifespan) -> list[str]:
 
 @contextmanager
 def deferred(lifespan: Lifespan, ours: Lifespan) -> Iterator[list[Lifespan]]:
-    """Keep FastAPI from entering what is nested in `ours`; yields it, the first to be entered first."""
+    """Keep FastAPI from entering the lifespans that are nested in `ours`; yield them in the order of their entry."""
     cells = _nested(lifespan, ours) or []
     kept: list[Lifespan] = [cell.cell_contents for cell in cells]
     for cell in cells:
@@ -43,18 +43,18 @@ def deferred(lifespan: Lifespan, ours: Lifespan) -> Iterator[list[Lifespan]]:
 
 @asynccontextmanager
 async def together(app: Starlette, lifespans: Sequence[Lifespan]) -> AsyncIterator[Mapping[str, Any] | None]:
-    """Enter them one inside the other, as FastAPI does: of equal names in their states the outermost wins."""
+    """Enter the lifespans one inside the other, as FastAPI does: for equal names the outermost's state wins."""
     state: dict[str, Any] = {}
     async with AsyncExitStack() as stack:
         for lifespan in lifespans:
             inner: Mapping[str, Any] | None = await stack.enter_async_context(lifespan(app))
             state = {**(inner or {}), **state}
-        # None where nothing has a state: some servers support none
+        # None if no lifespan has a state, because some servers support no state
         yield state or None
 
 
 def leaves(lifespan: Lifespan) -> Iterator[Lifespan]:
-    """What FastAPI has merged into `lifespan`, in the order in which it is entered."""
+    """Yield the lifespans that FastAPI has merged into `lifespan`, in the order of their entry."""
     if merged := _merged(lifespan):
         for cell in merged:
             yield from leaves(cell.cell_contents)
@@ -63,21 +63,21 @@ def leaves(lifespan: Lifespan) -> Iterator[Lifespan]:
 
 
 def mounted(routes: Sequence[BaseRoute]) -> Iterator[tuple[str, Starlette]]:
-    """The applications below each Mount, however deep, with the mount's path; no server runs their lifespans."""
+    """Yield each mounted application, at any depth, with its path; no server runs their lifespans."""
     for route in routes:
         below = getattr(route, "app", None) if isinstance(route, Mount | Host) else None
-        # each layer of the mount's own middleware has the next one as `app`
+        # each middleware of the mount has the next one as `app`
         while below is not None and not isinstance(below, Starlette):
             below = getattr(below, "app", None)
         if below is not None:
             yield getattr(route, "path", "") or getattr(route, "host", ""), below
-        # a router that FastAPI has included, or that is mounted, has routes too
+        # included and mounted routers have routes too
         inner: Any = below or getattr(route, "original_router", route)
         yield from mounted(getattr(inner, "routes", ()))
 
 
 def _nested(lifespan: Lifespan, ours: Lifespan) -> list[CellType] | None:
-    # None where ours is not the first to be entered, or where something around it is not FastAPI's
+    # None if another lifespan is entered before ours, or a wrapper around it is not FastAPI's
     cells: list[CellType] = []
     while lifespan is not ours:
         merged = _merged(lifespan)
@@ -99,7 +99,7 @@ def _merged(lifespan: Lifespan) -> tuple[CellType, CellType] | None:
 
 
 def _idle(lifespan: Lifespan) -> bool:
-    """Whether it is of those that routers have without being given any, and has no handlers to run."""
+    """Whether it is a router's default lifespan without handlers."""
     if merged := _merged(lifespan):
         return all(_idle(cell.cell_contents) for cell in merged)
     router = getattr(lifespan, "_router", None) if type(lifespan).__name__ == "_DefaultLifespan" else None

@@ -1,4 +1,4 @@
-"""The recipe where it is usually put: in the lifespan of an application, which serves nothing before it has ended."""
+"""The recipe in its usual place: in the lifespan of an application, which serves nothing before its end."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The processes of a scenario, and the questions it asks the database about them."""
+"""The processes of a scenario, and what the scenario reads from the database about them."""
 
 from __future__ import annotations
 
@@ -34,30 +34,30 @@ _OURS = (
 
 @dataclass
 class Member:
-    """One process, and what it has written."""
+    """One process and its output."""
 
     process: subprocess.Popen[bytes]
     log: Path
 
     def code(self, seconds: float = START_SECONDS) -> int | None:
-        """Its exit code; None if it has not ended within `seconds`."""
+        """Return the exit code; None if the process still runs after `seconds`."""
         try:
             return self.process.wait(seconds)
         except subprocess.TimeoutExpired:
             return None
 
     def last_words(self) -> str:
-        """The last line that it wrote."""
+        """The last line of the output."""
         return (self.log.read_text().strip().splitlines() or [""])[-1]
 
     def error(self) -> str:
-        """What the exception that ended it says, without what SQLAlchemy puts in front and Alembic behind."""
+        """The message of the exception that ended the process, without SQLAlchemy's and Alembic's additions."""
         raised = [line for line in self.log.read_text().splitlines() if ERROR.match(line)]
         said = (raised or [self.last_words()])[-1].split(": ", 1)[-1].split(">: ")[-1]
         return re.sub(r"^\(\S+\) ", "", said).split(";")[0]
 
     def kill(self) -> None:
-        """End it, and its children if it is a crowd."""
+        """Kill the process, and its children if it is a crowd."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, SIGKILL)
         self.process.wait()
@@ -72,16 +72,16 @@ class Crew:
         self.members: list[Member] = []
 
     def start(self, ini: Path, *options: str, url: str | None = None, host: Namespace | None = None) -> Member:
-        """Start one, inside `host` if one is given."""
+        """Start an instance, inside `host` if one is given."""
         url = url or self.url
         words = [*INSTANCE, host.there(url) if host else url, str(ini), *options]
         return self.run(host.inside(*words) if host else words)
 
     def run(self, words: Sequence[str], **environment: str) -> Member:
-        """Start any command as one of them."""
+        """Start any command as a member."""
         log = self.folder / f"log-{len(self.members)}"
         with log.open("wb") as file:
-            # a group of its own: a crowd has children
+            # its own process group, because a crowd has children
             process = subprocess.Popen(
                 words, cwd=ROOT, stdout=file, stderr=file, env=environment or None, start_new_session=True
             )
@@ -89,14 +89,14 @@ class Crew:
         return self.members[-1]
 
     def close(self) -> None:
-        """End them all."""
+        """Kill all members."""
         for member in self.members:
             member.kill()
 
 
 @contextmanager
 def crew(url: str) -> Iterator[Crew]:
-    """A crew with a folder of its own."""
+    """Yield a crew with its own folder."""
     with tempfile.TemporaryDirectory(prefix="recipe-") as folder, ExitStack() as stack:
         made = Crew(url, Path(folder))
         stack.callback(made.close)
@@ -104,7 +104,7 @@ def crew(url: str) -> Iterator[Crew]:
 
 
 def holder_and_peer(crew: Crew, *bodies: str, lock: str = "same") -> tuple[Member, Member]:
-    """One instance inside the statement of `trees.long`, and one that waits for it."""
+    """Start an instance inside the statement of `trees.long`, and one that waits for it."""
     ini = tree(crew.folder / "tree", *bodies)
     holder = crew.start(ini, "--lock", lock)
     until(lambda: at_work(crew.url) == 1, "one at work")
@@ -114,23 +114,23 @@ def holder_and_peer(crew: Crew, *bodies: str, lock: str = "same") -> tuple[Membe
 
 
 def dead(members: Sequence[Member], seconds: float = START_SECONDS) -> int:
-    """How many of them end with an error; they have `seconds` together."""
+    """Return how many members exit with an error within `seconds`."""
     deadline = time.monotonic() + seconds
     return sum(bool(member.code(max(0.1, deadline - time.monotonic()))) for member in members)
 
 
 def waiting(url: str) -> int:
-    """How many sessions are blocked in `pg_advisory_lock()`."""
+    """Return how many sessions are blocked in `pg_advisory_lock()`."""
     return _count(url, f"SELECT count(*) FROM pg_locks WHERE {_OURS} AND NOT granted")
 
 
 def holders(url: str) -> list[int]:
-    """The sessions that hold the recipe's lock."""
+    """Return the sessions that hold the recipe's lock."""
     return [row[0] for row in fetch_sync(url, f"SELECT pid FROM pg_locks WHERE {_OURS} AND granted")]
 
 
 def at_work(url: str) -> int:
-    """How many sessions are inside the statement of `trees.long`."""
+    """Return how many sessions are inside the statement of `trees.long`."""
     return _count(
         url,
         "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() "
@@ -144,12 +144,12 @@ def _count(url: str, sql: str) -> int:
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for something that comes soon."""
+    """Wait for a condition that soon holds."""
     wait_until(condition, what, seconds=START_SECONDS)
 
 
 def within(seconds: float, condition: Callable[[], bool]) -> float | None:
-    """How long it took until `condition` held; None if it did not within `seconds`."""
+    """Return the seconds until `condition` held; None if it did not within `seconds`."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > seconds:
@@ -159,7 +159,7 @@ def within(seconds: float, condition: Callable[[], bool]) -> float | None:
 
 
 def most(seconds: float, count: Callable[[], int], enough: int) -> int:
-    """The highest `count` seen within `seconds`, or as soon as it is `enough`."""
+    """Return the highest `count` within `seconds`, or the first that is `enough`."""
     seen = [0]
 
     def look() -> bool:
@@ -171,6 +171,6 @@ def most(seconds: float, count: Callable[[], int], enough: int) -> int:
 
 
 def state(url: str) -> str:
-    """Where the database is, and which of its indexes are broken."""
+    """Return the revision of the database and its INVALID indexes."""
     broken = invalid_indexes(url)
     return f"version {', '.join(versions(url)) or 'none'}" + (f", INVALID index {broken[0]}" if broken else "")

@@ -1,4 +1,4 @@
-"""All scenarios, one after the other, and the table of what became of the recipe."""
+"""All scenarios in turn, and the table of their outcomes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ for _module in ("holder", "network", "lock", "server", "releases"):
 
 
 def chosen(only: str | None) -> list[Scenario]:
-    """The scenarios in the order of their rows; the one called `only` if that is given.
+    """Return the scenarios in the order of their rows, or only the one called `only`.
 
     Raises:
         LookupError: there is none of that name; the message lists those there are.
@@ -27,14 +27,14 @@ def chosen(only: str | None) -> list[Scenario]:
 
 
 def played(scenarios: Iterable[Scenario]) -> Iterator[Outcome]:
-    """Play them, and yield each as it ends."""
+    """Run the scenarios, and yield the outcome of each."""
     with laboratory(0 if why_no_hosts() else 1) as lab:
         for each in scenarios:
             yield play(lab, each)
 
 
 def table(outcomes: Iterable[Outcome]) -> Table:
-    """A row for each."""
+    """Return a table with a row for each outcome."""
     drawn = Table("row", "fault", "what becomes of the recipe", show_lines=True)
     for outcome in outcomes:
         drawn.add_row(outcome.scenario.rows, outcome.scenario.fault, outcome.line)

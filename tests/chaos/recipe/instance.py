@@ -33,7 +33,7 @@ THROUGH_A_POOLER: dict[str, Any] = {
 
 
 async def migrate(url: str, ini: str, lock: str, *, pooled: bool = False) -> None:
-    """What one instance does at start."""
+    """Migrate as an instance does at its start."""
     engine = create_async_engine(
         url.replace("postgresql://", "postgresql+asyncpg://"),
         poolclass=NullPool,
@@ -64,14 +64,14 @@ async def _locked_beside(engine: AsyncEngine, ini: str) -> None:
 
 
 async def _take(connection: AsyncConnection) -> None:
-    # in autocommit, or the one that holds the lock would be idle in a transaction all the time
+    # in autocommit, or the lock's connection would be idle in a transaction all the time
     await connection.execution_options(isolation_level="AUTOCOMMIT")
     await connection.execute(sa.text(LOCK))
     await connection.commit()
 
 
 async def serve_on(url: str, ini: str) -> None:
-    """The instance that would rather serve than crash: it logs what went wrong, and keeps its pool."""
+    """Log the error of a failed migration, and keep the process with its connection pool."""
     engine = create_async_engine(url.replace("postgresql://", "postgresql+asyncpg://"))
     try:
         await _locked_on_the_same_session(engine, ini)
@@ -81,7 +81,7 @@ async def serve_on(url: str, ini: str) -> None:
 
 
 def upgrade(connection: sa.Connection, config: Config) -> None:
-    """`alembic upgrade head` on a given connection."""
+    """Run `alembic upgrade head` on a given connection."""
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
     connection.commit()

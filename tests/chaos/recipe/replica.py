@@ -17,7 +17,7 @@ REPLICATION = f"host replication postgres {HOST}/32 trust\n"
 
 @contextmanager
 def copy_of(primary: Server) -> Iterator[Server]:
-    """Copy the server and start the copy, which follows it; the server has to allow `REPLICATION`."""
+    """Copy the server and start the copy as its standby; the server has to allow `REPLICATION`."""
     if primary.process is None:
         optional("a server of our own to copy", "unset TEST_DATABASE_URL")
     with temporary_home(Account.unprivileged()) as home:

@@ -1,4 +1,4 @@
-"""What a scenario is, and the list of them."""
+"""The type of a scenario, and the list of all scenarios."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scenario:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the recipe, or why it was not tried here."""
+    """What the recipe did in a scenario, or why the scenario was skipped."""
 
     scenario: Scenario
     line: str
@@ -42,7 +42,7 @@ SCENARIOS: list[Scenario] = []
 
 
 def scenario(rows: str, fault: str) -> Callable[[Run], Run]:
-    """Put the function on the list, under its own name."""
+    """Register the function as a scenario under its own name."""
 
     def register(run: Run) -> Run:
         SCENARIOS.append(Scenario(rows, run.__name__.replace("_", "-"), fault, run))

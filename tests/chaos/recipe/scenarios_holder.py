@@ -1,4 +1,4 @@
-"""The one that migrates is killed, stopped or asked to end."""
+"""The lock holder is killed, stopped or told to exit."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PATIENCE_SECONDS = 20.0
 
 @scenario("1", "SIGKILL between two statements")
 def killed_between_statements(_: Lab, crew: Crew) -> str:
-    """The session ends with the process, and the peer gets the lock."""
+    """The session ends with the process: the peer acquires the lock."""
     ini = tree(crew.folder / "tree", asleep(crew.folder))
     holder = crew.start(ini)
     until((crew.folder / "asleep").exists, "one in its revision")
@@ -36,7 +36,7 @@ def killed_between_statements(_: Lab, crew: Crew) -> str:
 
 @scenario("2", "SIGKILL inside a statement of 10 s")
 def killed_in_a_statement(_: Lab, crew: Crew) -> str:
-    """Nobody tells the server, so the statement goes on and keeps the lock."""
+    """The server does not notice the kill: the statement continues and keeps the lock."""
     holder, _peer = holder_and_peer(crew, TABLE, long(10))
     before = holders(crew.url)
     holder.process.send_signal(SIGKILL)
@@ -46,7 +46,7 @@ def killed_in_a_statement(_: Lab, crew: Crew) -> str:
 
 @scenario("2, 17", "the same, the lock on a connection of its own")
 def killed_with_the_lock_beside(_: Lab, crew: Crew) -> str:
-    """The lock is free at once and the statement goes on."""
+    """The lock is released at once while the statement continues."""
     holder, _peer = holder_and_peer(crew, TABLE, long(10), lock="beside")
     holder.process.send_signal(SIGKILL)
     return f"{most(PATIENCE_SECONDS, lambda: at_work(crew.url), 2)} migrators inside the same statement at once"
@@ -54,7 +54,7 @@ def killed_with_the_lock_beside(_: Lab, crew: Crew) -> str:
 
 @scenario("3, 4", "SIGKILL inside CREATE INDEX CONCURRENTLY IF NOT EXISTS, the lock beside")
 def killed_in_an_index(_: Lab, crew: Crew) -> str:
-    """The build goes on in the server, and has to be over before the peer says that it is."""
+    """The index build continues in the server, while the peer may already report success."""
     ini = _building(crew, 8)
     peer = crew.start(ini, "--lock", "beside")
     until(lambda: waiting(crew.url) == 1, "one waiting")
@@ -66,7 +66,7 @@ def killed_in_an_index(_: Lab, crew: Crew) -> str:
 
 @scenario("3", "SIGKILL inside CREATE INDEX CONCURRENTLY without IF NOT EXISTS, then started again twice")
 def killed_in_a_plain_index(_: Lab, crew: Crew) -> str:
-    """The build finishes without its client, and nobody records it."""
+    """The index build finishes without its client, and its revision is not recorded."""
     ini = _building(crew, 3, BUILD.replace(" IF NOT EXISTS", ""))
     crew.members[-1].kill()
     until(lambda: not executing(crew.url, "CREATE INDEX"), "the end of the build")
@@ -76,7 +76,7 @@ def killed_in_a_plain_index(_: Lab, crew: Crew) -> str:
 
 @scenario("3, 4, 32", "the server crashes inside it, and the instance is started again")
 def crashed_in_an_index(lab: Lab, crew: Crew) -> str:
-    """IF NOT EXISTS keeps what is broken, and says nothing."""
+    """IF NOT EXISTS silently keeps the INVALID index."""
     ini = _building(crew, 3)
     lab.server.restart("immediate")
     crew.members[-1].code()
@@ -95,7 +95,7 @@ def _building(crew: Crew, seconds: float, build: str = BUILD) -> Path:
 
 @scenario("5", "6 instances, one CREATE INDEX CONCURRENTLY IF NOT EXISTS")
 def index_with_peers(_: Lab, crew: Crew) -> str:
-    """The waiters' snapshots are what the index waits for."""
+    """The index build waits for the snapshots of the waiters."""
     ini = tree(crew.folder / "tree", SLOW_TABLE, BUILD)
     members = [crew.start(ini) for _ in range(6)]
     failed = dead(members)
@@ -105,7 +105,7 @@ def index_with_peers(_: Lab, crew: Crew) -> str:
 
 @scenario("6, 25", "SIGSTOP of the one that migrates")
 def stopped(_: Lab, crew: Crew) -> str:
-    """The server keeps a session whose process does nothing."""
+    """The server keeps the session of a stopped process, and with it the lock."""
     holder, peer = holder_and_peer(crew, TABLE, long(1))
     holder.process.send_signal(SIGSTOP)
     took = within(PATIENCE_SECONDS, lambda: peer.process.poll() is not None)
@@ -116,7 +116,7 @@ def stopped(_: Lab, crew: Crew) -> str:
 
 @scenario("12, 13", "SIGTERM to an application that migrates in its lifespan, statement of 8 s")
 def asked_to_end(_: Lab, crew: Crew) -> str:
-    """Uvicorn listens, and ends, only after the lifespan has started up."""
+    """Uvicorn handles SIGTERM only after the lifespan has started up."""
     ini, port = tree(crew.folder / "tree", TABLE, long(8)), free_port()
     words = [sys.executable, "-m", "uvicorn", "tests.chaos.recipe.app:app", "--host", HOST, "--port", str(port)]
     member = crew.run(words, **environment(None, RECIPE_URL=crew.url, RECIPE_INI=str(ini)))

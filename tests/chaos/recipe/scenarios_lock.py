@@ -1,4 +1,4 @@
-"""The lock is lost, kept, shared or stood in line for."""
+"""The lock is lost, kept too long, shared or queued for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SOON_SECONDS = 8.0
 
 @scenario("14", "PgBouncer in transaction mode, 3 instances, a backfill in batches")
 def pooler(lab: Lab, crew: Crew) -> str:
-    """The lock belongs to a session of the pool, which everybody uses."""
+    """The lock belongs to a session of the pool, which all clients share."""
     _at_r0(crew)
     ini = tree(crew.folder / "tree", TABLE, BATCHES)
     with running_pgbouncer(lab.server) as pooler:
@@ -49,7 +49,7 @@ def _at_r0(crew: Crew) -> None:
 
 @scenario("17", "the connection of the lock is lost, the lock beside")
 def lock_connection_lost(_: Lab, crew: Crew) -> str:
-    """The revisions go on without it, on the other connection."""
+    """The connection of the lock is lost: the revisions continue on the other connection."""
     holder_and_peer(crew, TABLE, long(6), lock="beside")
     (pid,) = holders(crew.url)
     fetch_sync(crew.url, "SELECT pg_terminate_backend($1)", pid)
@@ -58,7 +58,7 @@ def lock_connection_lost(_: Lab, crew: Crew) -> str:
 
 @scenario("18", "pg_terminate_backend of the one that migrates, 1 peer")
 def terminated(_: Lab, crew: Crew) -> str:
-    """The peer goes on; nobody retries in the other."""
+    """The terminated instance does not retry, and the peer continues."""
     both = holder_and_peer(crew, TABLE, long(2))
     (pid,) = holders(crew.url)
     fetch_sync(crew.url, "SELECT pg_terminate_backend($1)", pid)
@@ -67,7 +67,7 @@ def terminated(_: Lab, crew: Crew) -> str:
 
 @scenario("18", "pg_cancel_backend of the one that migrates, 1 peer")
 def cancelled(_: Lab, crew: Crew) -> str:
-    """To cancel is to say no, and the next one does not hear it."""
+    """The cancelled instance fails, and the peer runs the same revision."""
     _one, peer = holder_and_peer(crew, TABLE, long(3))
     (pid,) = holders(crew.url)
     fetch_sync(crew.url, "SELECT pg_cancel_backend($1)", pid)
@@ -77,7 +77,7 @@ def cancelled(_: Lab, crew: Crew) -> str:
 
 @scenario("20", "a revision drops the lock (DISCARD ALL, pg_advisory_unlock_all)")
 def dropped_by_a_revision(_: Lab, crew: Crew) -> str:
-    """Nobody looks whether it is still held."""
+    """A revision releases the lock, and the instance does not check it."""
     ini = tree(crew.folder / "tree", TABLE, 'op.execute("SELECT pg_advisory_unlock_all()")\n' + long(6))
     crew.start(ini)
     until(lambda: at_work(crew.url) == 1, "one at work")
@@ -87,7 +87,7 @@ def dropped_by_a_revision(_: Lab, crew: Crew) -> str:
 
 @scenario("20", "pg_advisory_xact_lock() in env.py, and a revision with an autocommit_block(), 6 instances")
 def ended_by_a_block(_: Lab, crew: Crew) -> str:
-    """The block commits, and the lock ends with the transaction."""
+    """An autocommit block commits the transaction and so releases its lock."""
     _at_r0(crew)
     body = f"with op.get_context().autocommit_block():\n    {long(3)}"
     ini = tree(crew.folder / "tree", TABLE, body, env=ENV_WITH_THE_LOCK)
@@ -97,7 +97,7 @@ def ended_by_a_block(_: Lab, crew: Crew) -> str:
 
 @scenario("21", "asyncio.wait_for() around pg_advisory_lock(), 200 times, the lock given back meanwhile")
 def timeout_and_grant(_: Lab, crew: Crew) -> str:
-    """The client gives up at the moment when the server grants."""
+    """The client times out at the moment when the server grants the lock."""
     return asyncio.run(_race(crew.url, 200))
 
 
@@ -123,7 +123,7 @@ HELD = "locktype = 'advisory' AND granted"
 
 @scenario("22", "a revision fails, the process logs it and serves on with its pool")
 def kept_in_a_pool(_: Lab, crew: Crew) -> str:
-    """A connection that goes back to the pool takes the lock with it."""
+    """A connection returns to the pool while it still holds the lock."""
     crew.start(tree(crew.folder / "broken", 'op.execute("SELECT 1/0")'), "--serve-on")
     until(lambda: bool(holders(crew.url)), "one that holds the lock")
     mended = crew.start(tree(crew.folder / "mended", TABLE))
@@ -135,7 +135,7 @@ def kept_in_a_pool(_: Lab, crew: Crew) -> str:
 
 @scenario("24", "the platform's idle_session_timeout of 1 s, the lock beside")
 def idle_limit(_: Lab, crew: Crew) -> str:
-    """The connection that holds the lock is idle by design."""
+    """The server terminates the idle connection that holds the lock."""
     name = urlsplit(crew.url).path.lstrip("/")
     fetch_sync(crew.url, f'ALTER DATABASE "{name}" SET idle_session_timeout = 1000')
     ini = tree(crew.folder / "tree", TABLE, long(6))
@@ -148,7 +148,7 @@ def idle_limit(_: Lab, crew: Crew) -> str:
 
 @scenario("26", "two services in one database, both with key 1")
 def same_key(_: Lab, crew: Crew) -> str:
-    """Keys that people type are alike."""
+    """Two services use the same short key and so share one lock."""
     crew.start(tree(crew.folder / "one", TABLE, long(6), version_table="one_version"))
     until(lambda: at_work(crew.url) == 1, "the one service at work")
     other = crew.start(tree(crew.folder / "other", 'op.execute("SELECT 1")', version_table="other_version"))
@@ -158,7 +158,7 @@ def same_key(_: Lab, crew: Crew) -> str:
 
 @scenario("29", "a long wait, and VACUUM")
 def vacuum(_: Lab, crew: Crew) -> str:
-    """Whoever is blocked in the lock function holds a snapshot."""
+    """An instance that is blocked in the lock function holds a snapshot, which stops VACUUM."""
     ini = tree(crew.folder / "tree", TABLE)
 
     async def wait_and_vacuum() -> str:

@@ -1,4 +1,4 @@
-"""A host vanishes, and nobody is told; an answer is lost."""
+"""A host vanishes without notice to the server, or an answer is lost."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _host(lab: Lab) -> Namespace:
 
 @scenario("7", "its host vanishes between two statements")
 def vanished_idle(lab: Lab, crew: Crew) -> str:
-    """The server's own keepalives begin after two hours."""
+    """The host of an idle lock holder vanishes: the server's keepalives start after two hours."""
     host = _host(lab)
     crew.start(tree(crew.folder / "tree", asleep(crew.folder)), host=host)
     until((crew.folder / "asleep").exists, "one in its revision")
@@ -29,7 +29,7 @@ def vanished_idle(lab: Lab, crew: Crew) -> str:
 
 @scenario("8, 10", "its host vanishes inside a long statement")
 def vanished_busy(lab: Lab, crew: Crew) -> str:
-    """The same; and its own end does not notice either."""
+    """The host of a busy lock holder vanishes, and the server does not notice."""
     host = _host(lab)
     member = crew.start(tree(crew.folder / "tree", TABLE, long(600)), host=host)
     until(lambda: at_work(crew.url) == 1, "one at work")
@@ -47,7 +47,7 @@ def _held_after(lab: Lab, crew: Crew, host: Namespace) -> str:
 
 @scenario("9", "the network forgets its connection in a statement of 4 s")
 def forgotten_flow(lab: Lab, crew: Crew) -> str:
-    """The answer goes nowhere, and both ends wait for one another."""
+    """The network drops the answer to a statement: client and server wait for each other."""
     host = _host(lab)
     member = crew.start(tree(crew.folder / "tree", TABLE, long(4)), host=host)
     until(lambda: at_work(crew.url) == 1, "one at work")
@@ -61,7 +61,7 @@ def forgotten_flow(lab: Lab, crew: Crew) -> str:
 
 @scenario("28", "the host of one that waits vanishes")
 def dead_waiter(lab: Lab, crew: Crew) -> str:
-    """Whoever stands in the server's queue is granted the lock, alive or not."""
+    """The server grants the lock to a waiter whose host has vanished."""
     host = _host(lab)
     ini = tree(crew.folder / "tree", TABLE, long(5))
     holder = crew.start(ini)
@@ -81,7 +81,7 @@ def _after_the_grant(crew: Crew, third: Member) -> str:
 
 @scenario("11", "the answer to COMMIT is lost")
 def answer_lost(lab: Lab, crew: Crew) -> str:
-    """What is reported as failed is there."""
+    """The answer to COMMIT is lost: the instance reports a failure of a revision that is applied."""
     assert crew.start(tree(crew.folder / "before", TABLE)).code() == 0
     with commits_without_answer(lab.server):
         member = crew.start(tree(crew.folder / "tree", TABLE, long(0)))

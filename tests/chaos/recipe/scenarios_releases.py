@@ -1,4 +1,4 @@
-"""Revisions that fail, releases that differ, and no lock at all."""
+"""Revisions fail, releases differ, or instances use no lock."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ op.execute("SELECT 1/0")"""
 
 @scenario("39, 40, 41", "a revision that fails, 6 replicas, each started 3 times")
 def failing(_: Lab, crew: Crew) -> str:
-    """Everybody runs it, one after the other, and takes the table's lock each time."""
+    """Each replica runs the failing revision in turn, and acquires the table's lock each time."""
     fetch_sync(crew.url, "CREATE SEQUENCE attempts")
     fetch_sync(crew.url, "CREATE TABLE hot (a int)")
     ini = tree(crew.folder / "tree", TABLE, FAILS)
@@ -31,7 +31,7 @@ def failing(_: Lab, crew: Crew) -> str:
 
 @scenario("42, 43", "an older release waits while a newer one migrates, and starts again afterwards")
 def older_release(_: Lab, crew: Crew) -> str:
-    """Alembic cannot tell newer from unknown."""
+    """An older release reports a newer revision as unknown."""
     new, old = tree(crew.folder / "new", TABLE, long(3)), tree(crew.folder / "old", TABLE)
     crew.start(new)
     until(lambda: at_work(crew.url) == 1, "the newer at work")
@@ -43,7 +43,7 @@ def older_release(_: Lab, crew: Crew) -> str:
 
 @scenario("44", "two heads in one tree")
 def two_heads(_: Lab, crew: Crew) -> str:
-    """Found out only in production, with the lock in hand."""
+    """Two heads are found only at the start in production, with the lock held."""
     ini = tree(crew.folder / "tree", TABLE)
     add_revision(crew.folder / "tree", "other", TABLE, None)
     member = crew.start(ini)
@@ -52,7 +52,7 @@ def two_heads(_: Lab, crew: Crew) -> str:
 
 @scenario("45", "no lock at all, 30 instances")
 def no_lock(_: Lab, crew: Crew) -> str:
-    """Alembic has none of its own."""
+    """Alembic has no lock of its own: many instances migrate at once."""
     ini = tree(crew.folder / "tree", SLOW_TABLE, TABLE.replace("TABLE t", "TABLE u"))
     failed = crew.start(ini, "--lock", "none", "--crowd", "30").code()
     return f"{failed} of 30 dead, {state(crew.url)}"

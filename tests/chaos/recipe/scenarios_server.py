@@ -1,4 +1,4 @@
-"""The server is away, restarts, is full, or has other things to do."""
+"""The server is unreachable, restarts, has no free connection, or is busy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tests.support.servers import embedded_postgres, fetch_sync
 
 @scenario("27", "a standby beside the primary, one instance on each")
 def standby(_: Lab, crew: Crew) -> str:
-    """Advisory locks are not replicated, and a standby grants them as well."""
+    """A standby grants the lock too, because advisory locks are not replicated."""
     ini = tree(crew.folder / "tree", TABLE, long(4))
     with embedded_postgres(REPLICATION) as primary, primary.database("replicated") as url, copy_of(primary) as copy:
         crew.start(ini, url=url)
@@ -28,7 +28,7 @@ def standby(_: Lab, crew: Crew) -> str:
 
 @scenario("30", "40 instances, max_connections = 20")
 def connections(_: Lab, crew: Crew) -> str:
-    """Whoever waits keeps a connection."""
+    """Each waiter occupies a connection."""
     ini = tree(crew.folder / "tree", TABLE, long(5))
     with laboratory(max_connections="20") as small, small.server.database("crowd") as url:
         crowd = crew.start(ini, "--crowd", "40", url=url)
@@ -37,7 +37,7 @@ def connections(_: Lab, crew: Crew) -> str:
 
 @scenario("31", "the database is not up yet")
 def not_up_yet(_: Lab, crew: Crew) -> str:
-    """Nothing waits for it."""
+    """The instance does not wait for a server that is still starting."""
     began = time.monotonic()
     member = crew.start(tree(crew.folder / "tree", TABLE), url=f"postgresql://postgres@{HOST}:{free_port()}/x")
     code = member.code()
@@ -46,7 +46,7 @@ def not_up_yet(_: Lab, crew: Crew) -> str:
 
 @scenario("32", "the server restarts while one migrates and one waits")
 def restarted(lab: Lab, crew: Crew) -> str:
-    """Nobody tries again."""
+    """The instances do not retry after the restart."""
     both = holder_and_peer(crew, TABLE, long(20))
     lab.server.restart("fast")
     return f"{dead(both)} of 2 dead, {state(crew.url)}"
@@ -54,7 +54,7 @@ def restarted(lab: Lab, crew: Crew) -> str:
 
 @scenario("36", "ALTER TABLE behind a report of 6 s")
 def queued_readers(_: Lab, crew: Crew) -> str:
-    """Everybody who comes later stands in the same queue."""
+    """Readers queue behind an ALTER TABLE that waits for a report."""
     fetch_sync(crew.url, "CREATE TABLE hot (a int)")
     reading(crew.url, "hot", 6)
     with readers_of(crew.url, "hot") as readers:
@@ -64,6 +64,6 @@ def queued_readers(_: Lab, crew: Crew) -> str:
 
 @scenario("38", "a URL as platforms hand it out: …?sslmode=require")
 def sslmode(_: Lab, crew: Crew) -> str:
-    """SQLAlchemy hands it to asyncpg as a keyword."""
+    """SQLAlchemy passes the URL's sslmode to asyncpg, which does not know the keyword."""
     member = crew.start(tree(crew.folder / "tree", TABLE), url=f"{crew.url}?sslmode=require")
     return f"dead (exit {member.code()}): {member.error()}"

@@ -1,4 +1,4 @@
-"""Some of the scenarios of `./dev chaos --recipe`, so that the command keeps working: those that are quick."""
+"""Three quick scenarios of `./dev chaos --recipe` run, so that the command keeps working."""
 
 import pytest
 
@@ -16,15 +16,15 @@ from tests.support.servers import Server
         ("vacuum", "10000 of 10000 dead rows stay"),
     ],
 )
-def test_a_scenario_says_what_the_database_shows(server: Server, name: str, words: str) -> None:
-    """Each is run for real, and its line goes into the table."""
+def test_a_scenario_reports_what_the_database_shows(server: Server, name: str, words: str) -> None:
+    """Each of three scenarios runs on a real server and reports what the database shows in a row of the table."""
     (scenario,) = chosen(name)
     outcome = play(Lab(server), scenario)
     assert words in outcome.line
     assert table([outcome]).row_count == 1
 
 
-def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
-    """A typing error lists the names."""
+def test_an_unknown_scenario_is_answered_with_the_list_of_names() -> None:
+    """`--only` with an unknown name raises an error that lists the names of the scenarios."""
     with pytest.raises(LookupError, match="no scenario vacum; there are: killed-between-statements"):
         chosen("vacum")

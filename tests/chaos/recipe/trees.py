@@ -1,4 +1,4 @@
-"""What the recipe's instances find to migrate: Alembic trees of a few revisions, written for a scenario."""
+"""The Alembic trees that the recipe's instances migrate, with a few revisions for each scenario."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ with context.begin_transaction():
     context.execute("SELECT pg_advisory_xact_lock(1)")
     context.run_migrations()
 """
-"""The other place where people put it: in the transaction around all revisions."""
+"""The recipe's other usual place: in the transaction around all revisions."""
 
 REVISION = """
 import os
@@ -44,26 +44,26 @@ with op.get_context().autocommit_block():
         op.execute(f"INSERT INTO t VALUES ('{os.getpid()}')")
         time.sleep(0.1)
 """
-"""Whoever is at it writes its pid."""
+"""Each migrating instance writes its pid into the table."""
 
 ADD_COLUMN = 'op.execute("ALTER TABLE hot ADD COLUMN b int")'
 
 AT_WORK = "INSERT INTO t SELECT pg_sleep"
-"""What a session executes that is inside `long`."""
+"""The start of the statement of `long`."""
 
 
 def long(seconds: float) -> str:
-    """One long statement."""
+    """Return the source of a revision with one statement of that many seconds."""
     return f'op.execute("{AT_WORK}({seconds})::text")'
 
 
 def asleep(folder: Path) -> str:
-    """Make `folder/asleep`, and do something in Python that takes a minute, with the transaction open."""
+    """Return the source of a revision that creates `folder/asleep` and sleeps a minute in its transaction."""
     return f"{TABLE}\nPath({str(folder / 'asleep')!r}).touch()\ntime.sleep(60)"
 
 
 def tree(folder: Path, *bodies: str, version_table: str = "alembic_version", env: str = ENV) -> Path:
-    """Write revisions r0, r1, … with the given bodies, each on top of the one before; returns their alembic.ini."""
+    """Write revisions r0, r1, … with the given bodies, each above the last; return their alembic.ini."""
     (folder / "versions").mkdir(parents=True)
     (folder / "env.py").write_text(env.format(table=version_table))
     for number, body in enumerate(bodies):

@@ -1,4 +1,4 @@
-"""What else goes on in a database while the recipe runs: readers, and a COMMIT whose answer does not come."""
+"""Other activity in the database while the recipe runs: readers, and a COMMIT that is not answered."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from tests.support.servers import Server, fetch_sync
 from tests.support.waiting import wait_until
 
 NOTICED_SECONDS = 0.2
-"""A read that takes longer has been in a queue."""
+"""A read that takes longer has waited in a queue."""
 
 
 def reading(url: str, table: str, seconds: float) -> None:
-    """Begin a long report on a table, and return when it reads."""
+    """Start a long report on a table, and return once it reads."""
     sql = f"SELECT pg_sleep({seconds}) FROM (SELECT count(*) FROM {table}) AS counted"
     threading.Thread(target=_quietly, args=(url, sql), daemon=True).start()
     locked = f"SELECT count(*) FROM pg_locks WHERE relation = '{table}'::regclass AND pid <> pg_backend_pid()"
@@ -31,7 +31,7 @@ def _quietly(url: str, sql: str) -> None:
 
 
 class Readers:
-    """Somebody who reads a table again and again.
+    """A session that reads a table repeatedly.
 
     Attributes:
         stalls: the seconds of each read that had to queue.
@@ -48,7 +48,7 @@ class Readers:
 
 @contextmanager
 def readers_of(url: str, table: str) -> Iterator[Readers]:
-    """Read a table within the block."""
+    """Read a table repeatedly within the block."""
     readers, over, began = Readers(), threading.Event(), time.monotonic()
 
     def read() -> None:
@@ -70,7 +70,7 @@ def readers_of(url: str, table: str) -> Iterator[Readers]:
 
 @contextmanager
 def commits_without_answer(server: Server) -> Iterator[None]:
-    """Within the block a COMMIT is done, but its answer waits for a standby that does not exist."""
+    """Commit within the block without an answer, which waits for a standby that does not exist."""
     server.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
     server.execute("SELECT pg_reload_conf()")
     try:

@@ -1,4 +1,4 @@
-"""What `migrate.sh` takes, what it refuses with exit code 2, and that its help tells the truth about exit codes."""
+"""The arguments of `migrate.sh`, the wrong usage that it refuses with exit code 2, and the exit codes in its help."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,7 @@ SIGNALS = {130, 143}
 
 
 def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationError]]:
-    """Every error of the package."""
+    """Return every error class of the package."""
     return {base}.union(*(classes(one) for one in base.__subclasses__()))
 
 
@@ -34,8 +34,8 @@ def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationEr
         ("repair --stamp", commands.repair),
     ],
 )
-def test_every_command_is_known(argv: str, command: commands.Command) -> None:
-    """And says whether it prints JSON."""
+def test_every_command_is_parsed(argv: str, command: commands.Command) -> None:
+    """Every command is parsed, with and without `--json`."""
     arguments = _parser().parse_args(argv.split())
     assert arguments.command is command
     assert not arguments.json
@@ -47,8 +47,8 @@ def test_every_command_is_known(argv: str, command: commands.Command) -> None:
     [("downgrade -1", "-1"), ("downgrade -12 --yes", "-12"), ("downgrade base", "base"), ("upgrade", "head"),
      ("upgrade ab12", "ab12"), ("upgrade +1", "+1")],
 )  # fmt: skip
-def test_a_revision_may_begin_with_a_minus(argv: str, revision: str) -> None:
-    """`downgrade -1` is no option."""
+def test_a_revision_that_begins_with_a_minus_is_not_an_option(argv: str, revision: str) -> None:
+    """`downgrade -1` takes -1 as the revision."""
     assert _parser().parse_args(argv.split()).revision == revision
 
 
@@ -73,8 +73,8 @@ def test_a_revision_may_begin_with_a_minus(argv: str, revision: str) -> None:
         "--json",
     ],
 )
-def test_wrong_usage_ends_with_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is read or connected; the reason is on standard error."""
+def test_wrong_usage_exits_with_code_2(argv: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wrong usage exits with code 2 before anything is read or connected, and standard error has the reason."""
     with pytest.raises(SystemExit) as ended:
         main(argv.split())
     assert ended.value.code == 2
@@ -84,63 +84,63 @@ def test_wrong_usage_ends_with_2(argv: str, capsys: pytest.CaptureFixture[str]) 
 
 
 @pytest.mark.parametrize("word", ["--help", "help"])
-def test_the_help_tells_the_exit_codes(capsys: pytest.CaptureFixture[str], word: str) -> None:
-    """Whoever writes a pipeline looks there."""
+def test_the_help_lists_the_exit_codes(capsys: pytest.CaptureFixture[str], word: str) -> None:
+    """`migrate.sh --help` lists the exit codes."""
     with pytest.raises(SystemExit) as ended:
         main([word])
     assert ended.value.code == 0
     assert EXIT_CODES.strip() in capsys.readouterr().out
 
 
-def test_there_is_help_for_each_command(capsys: pytest.CaptureFixture[str]) -> None:
-    """`help wait` is `wait --help`."""
+def test_help_of_a_command_is_its_own_help(capsys: pytest.CaptureFixture[str]) -> None:
+    """`help wait` prints the options of `wait`."""
     with pytest.raises(SystemExit) as ended:
         main(["help", "wait"])
     assert ended.value.code == 0
     assert "--timeout SECONDS" in capsys.readouterr().out
 
 
-def test_the_exit_codes_of_the_help_are_those_of_the_errors() -> None:
-    """Both directions: every code is explained, and every explained one exists."""
+def test_the_help_explains_exactly_the_exit_codes_of_the_errors() -> None:
+    """The help explains every exit code of the package's errors, and no other."""
     explained = {int(code) for code in re.findall(r"\b(\d+)(?=  |, \d)", EXIT_CODES)}
     assert explained - {0} - SIGNALS == {error.exit_code for error in classes()}
 
 
 @pytest.mark.parametrize(("wait", "run"), [(10, 10), (300, 300), (3000, 300)])
-def test_a_timeout_stands_for_the_wait_budget(
+def test_a_timeout_replaces_the_wait_budget(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wait: float, run: float
 ) -> None:
-    """A shorter one shortens the run as well, a longer one leaves it."""
+    """`--timeout` replaces the wait budget: a shorter one shortens the run budget too, a longer one leaves it."""
     monkeypatch.chdir(tmp_path)
     settings = _settings(_parser().parse_args(["upgrade", "--timeout", str(wait)]))
     assert (settings.wait_seconds, settings.run_seconds) == (wait, run)
 
 
-def test_a_timeout_is_no_contradiction_of_a_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A person may wait for less than a dead leader's hold lasts; the settings themselves are checked as ever."""
+def test_a_timeout_may_be_shorter_than_an_elector_s_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`--timeout` may be shorter than the time for which a dead leader's hold lasts."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIGRATION_STRATEGY", "redis")
     monkeypatch.setenv("MIGRATION_REDIS_URL", "redis://127.0.0.1:1")
     assert _settings(_parser().parse_args(["wait", "--timeout", "5"])).wait_seconds == 5
 
 
-def test_a_command_without_a_timeout_takes_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As an instance does."""
+def test_a_command_without_a_timeout_uses_the_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A command without `--timeout` waits as long as the settings say."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("MIGRATION_WAIT_SECONDS", "400")
     assert _settings(_parser().parse_args(["check"])).wait_seconds == 400
 
 
 @pytest.mark.parametrize("limit", ["0", "-1", "many", "10001"])
-def test_a_limit_of_the_history_is_a_positive_number(limit: str) -> None:
-    """Anything else would reach the server as an SQL error."""
+def test_a_history_limit_out_of_bounds_is_refused(limit: str) -> None:
+    """`history --limit` refuses everything but a number from 1 to 10,000."""
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(["history", "--limit", limit])
 
 
 @pytest.mark.parametrize("seconds", ["soon", "0", "nan"])
-def test_a_timeout_that_is_none_is_explained(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """In words, not by the name of a function."""
+def test_an_invalid_timeout_is_explained(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--timeout` with another word than a number of seconds explains what it takes."""
     with pytest.raises(SystemExit, match="2"):
         _parser().parse_args(["wait", "--timeout", seconds])
     assert "--timeout: must be a number of seconds, more than 0" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""How `migrate.sh` talks: results on standard output, the rest on standard error, JSON where it was asked for."""
+"""`migrate.sh` writes results to standard output, everything else to standard error, and JSON on request."""
 
 import io
 import json
@@ -34,28 +34,28 @@ ATTEMPT: dict[str, Any] = {
 
 
 class Typed(io.StringIO):
-    """A keyboard with the answer already typed."""
+    """A terminal on which the answer is already typed."""
 
     def isatty(self) -> bool:
-        """It is a output."""
+        """Return True."""
         return True
 
 
 def report(**changes: Any) -> StatusReport:
-    """A report of a database that is behind, and of a lock that is free."""
+    """Return a report of a database that is behind and whose lock is free."""
     free: dict[str, Any] = {"lock": {"key": "k", "holder": None}, "statement": None, "retry": None, "blocked_by": ()}
     free |= {"elected": None, "fleet": (), "grant": None, "invalid_indexes": (), "expected_heads": (), "revisions": ()}
     return StatusReport(**{"state": SchemaState.BEHIND, "pending": (), **free, **changes})
 
 
-def test_a_result_is_its_steps_and_its_message(capsys: pytest.CaptureFixture[str]) -> None:
-    """What was done comes before where that leads."""
+def test_a_result_lists_its_steps_before_its_message(capsys: pytest.CaptureFixture[str]) -> None:
+    """A result prints the steps that ran, then the message."""
     output.show(SchemaReport(steps=["a, Add a", "b, Add b"], message="the database is at head (b)"), as_json=False)
     assert capsys.readouterr() == ("  a, Add a\n  b, Add b\nthe database is at head (b)\n", "")
 
 
 def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) -> None:
-    """Who holds it, with the pid that a person may have to terminate."""
+    """The status shows the lock holder and the blocking sessions with their pids."""
     result = report(
         message="behind",
         pending=["c, Add c"],
@@ -72,7 +72,7 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         "lock 0x01: held by web-1 (pid 4242, state hidden): CREATE INDEX CONCURRENTLY, building index 42 % for 7 s"
         in text
     )
-    assert "pid 77 (reports, user app, idle in transaction for 12 s) in the way of ShareLock on t" in text
+    assert "pid 77 (reports, user app, idle in transaction for 12 s) blocks ShareLock on t" in text
     assert "session: waiting web-2 (pid 4243)" in text
     assert "GRANT pg_read_all_stats TO app" in text
     output.show(result, as_json=True)
@@ -88,10 +88,10 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         (Holder("unknown", 0), None, "held by unknown"),
     ],
 )
-def test_the_holder_is_told_as_far_as_it_is_known(
+def test_the_status_shows_what_is_known_of_the_lock_holder(
     capsys: pytest.CaptureFixture[str], holder: Holder, grant: str | None, words: str
 ) -> None:
-    """Nothing is called hidden where the database has no such thing."""
+    """The status shows what is known of the lock holder, and "hidden" only on databases that can hide a session."""
     elected = {"leader": "web-2", "hold": "key k"}
     output.show(report(lock={"key": "k", "holder": holder}, elected=elected, grant=grant), as_json=False)
     lines = capsys.readouterr().out.splitlines()
@@ -101,8 +101,10 @@ def test_the_holder_is_told_as_far_as_it_is_known(
 @pytest.mark.parametrize(
     ("kind", "words"), [(PostgresBackup, "with PGHOST"), (SqliteBackup, "beside the database's file")]
 )
-def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], kind: type[Backup], words: str) -> None:
-    """A copied file needs no PGHOST."""
+def test_a_backup_prints_its_restore_command(
+    capsys: pytest.CaptureFixture[str], kind: type[Backup], words: str
+) -> None:
+    """A backup prints the command that restores it; that of a SQLite file needs no PGHOST."""
     made = Made("/b/x", 1, "ab", (), "cp -n /b/x /d/x.restored")
     output.show(SchemaReport(backups=Backups(made=[made], restores_into=kind.restores_into)), as_json=False)
     *_, how, restore = capsys.readouterr().out.splitlines()
@@ -112,7 +114,7 @@ def test_a_backup_says_how_to_restore_it(capsys: pytest.CaptureFixture[str], kin
 
 
 def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody has to be looked for."""
+    """The status calls a lock without a holder free."""
     output.show(report(lock={"key": "0x01", "holder": None}), as_json=False)
     assert "lock 0x01: free" in capsys.readouterr().out
 
@@ -126,25 +128,25 @@ def test_a_free_lock_is_called_free(capsys: pytest.CaptureFixture[str]) -> None:
         ({"database_user": "", "error": "boom"}, ["by web-1  boom"]),
     ],
 )
-def test_an_attempt_is_one_line(
+def test_an_attempt_is_printed_on_one_line(
     capsys: pytest.CaptureFixture[str], changes: dict[str, object], words: list[str]
 ) -> None:
-    """Which, by whom, when, how long, with what outcome."""
+    """The history prints each attempt on one line: revision, instance, start, duration and outcome."""
     output.show(Attempts(history=[{**ATTEMPT, **changes}]), as_json=False)
     (line,) = capsys.readouterr().out.splitlines()
     assert [word for word in words if word not in line] == []
 
 
-def test_an_empty_history_says_so(capsys: pytest.CaptureFixture[str]) -> None:
-    """To people; JSON has an empty list."""
+def test_an_empty_history_is_printed_as_such(capsys: pytest.CaptureFixture[str]) -> None:
+    """An empty history prints "no history yet", and an empty list in JSON."""
     for as_json in (False, True):
         output.show(Attempts(history=[]), as_json=as_json)
     told, document = capsys.readouterr().out.splitlines()
     assert (told, json.loads(document)) == ("no history yet", {"history": []})
 
 
-def test_json_is_one_document_with_readable_values(capsys: pytest.CaptureFixture[str]) -> None:
-    """Moments as ISO 8601, states by their names."""
+def test_json_output_is_one_document_with_readable_values(capsys: pytest.CaptureFixture[str]) -> None:
+    """The JSON output is one document with times in ISO 8601 and states by name."""
     output.show(Attempts(history=[ATTEMPT]), as_json=True)
     out, err = capsys.readouterr()
     assert json.loads(out)["history"][0]["started_at"] == "2026-03-01T12:30:15+00:00"
@@ -155,26 +157,28 @@ def test_json_is_one_document_with_readable_values(capsys: pytest.CaptureFixture
         assert (shown["state"], shown["lock"]["holder"]["since"]) == ("behind", moment)
 
 
-def test_a_complaint_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
-    """Its class first, so that a script can look for it."""
+def test_an_error_is_one_line_on_standard_error(capsys: pytest.CaptureFixture[str]) -> None:
+    """An error prints one line to standard error, which begins with its class."""
     output.complain(WaitTimeout("gave up"), as_json=False)
     assert capsys.readouterr() == ("", "WaitTimeout: gave up\n")
 
 
-def test_a_complaint_in_json_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
-    """A script reads one stream."""
+def test_an_error_in_json_is_on_standard_output(capsys: pytest.CaptureFixture[str]) -> None:
+    """With `--json` an error is a JSON document on standard output."""
     output.complain(WaitTimeout("gave up"), as_json=True)
     assert json.loads(capsys.readouterr().out) == {"error": "WaitTimeout", "message": "gave up"}
 
 
 def confirm(*, yes: bool = False) -> None:
-    """Ask about undoing b and a."""
+    """Ask for the confirmation to undo revisions b and a."""
     output.confirm(("b", "a"), lambda revision: f"{revision}, Add {revision}", yes=yes)
 
 
 @pytest.mark.parametrize("answer", ["y\n", "Y\n", " yes \n"])
-def test_yes_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str) -> None:
-    """After what will be undone has been shown."""
+def test_a_confirmed_downgrade_continues(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], answer: str
+) -> None:
+    """The answer "yes" continues, after the revisions to undo were printed in their order."""
     monkeypatch.setattr(sys, "stdin", Typed(answer))
     confirm()
     assert "2 revision(s)" in (shown := capsys.readouterr().err)
@@ -182,30 +186,30 @@ def test_yes_goes_on(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "yep\n"])
-def test_anything_else_changes_nothing(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
-    """Enter alone is a no."""
+def test_a_downgrade_without_yes_is_cancelled(monkeypatch: pytest.MonkeyPatch, answer: str) -> None:
+    """Any answer but "yes", also an empty one, cancels the downgrade."""
     monkeypatch.setattr(sys, "stdin", Typed(answer))
     with pytest.raises(Cancelled, match="nothing was changed"):
         confirm()
 
 
-def test_without_a_terminal_it_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pipeline must say that it means it."""
+def test_a_downgrade_without_a_terminal_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A downgrade without a terminal is refused, and the error names `--yes`."""
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     with pytest.raises(ConfigurationError, match="--yes"):
         confirm()
 
 
-def test_said_in_advance_it_does_not_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """It shows what will be undone all the same."""
+def test_a_downgrade_with_yes_does_not_ask(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A downgrade with `--yes` prints the revisions to undo and does not wait for an answer."""
     monkeypatch.setattr(sys, "stdin", io.StringIO(""))
     confirm(yes=True)
     assert "a, Add a" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("quiet", [False, True])
-def test_progress_is_silent_where_nobody_looks(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
-    """In a pipeline the log lines tell."""
+def test_progress_prints_nothing_without_a_terminal(capsys: pytest.CaptureFixture[str], quiet: bool) -> None:
+    """The progress display prints nothing without a terminal."""
     with output.progress(Tracker(), quiet=quiet) as tick:
         tick()
     assert capsys.readouterr() == ("", "")

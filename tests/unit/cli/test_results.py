@@ -1,4 +1,4 @@
-"""The keys of each command's JSON, which scripts rely on."""
+"""The keys of each command's JSON."""
 
 import pytest
 

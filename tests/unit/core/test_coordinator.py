@@ -1,4 +1,4 @@
-"""The waiting loop, with a database in memory and time that only moves when somebody waits."""
+"""The coordinator's waiting loop, with a database in memory and a clock that moves only during a sleep."""
 
 import asyncio
 from dataclasses import replace
@@ -26,12 +26,12 @@ STRANGER = Holder("other-1", 4242)
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CODE, FakeClock())
 
 
 async def test_of_five_instances_one_migrates(database: Database) -> None:
-    """The others wait, and see it finish."""
+    """Five instances start: one migrates, the others wait, all become ready, and the lock is free."""
     fleet = [Instance(database, f"i{number}") for number in range(5)]
     await asyncio.gather(*(instance.coordinator.become_ready() for instance in fleet))
     assert {instance.phase for instance in fleet} == {Phase.READY}
@@ -40,8 +40,8 @@ async def test_of_five_instances_one_migrates(database: Database) -> None:
     assert database.holder is None
 
 
-async def test_a_waiter_says_whom_it_waits_for(database: Database) -> None:
-    """Its status names the holder while it waits, and forgets it once ready."""
+async def test_a_waiter_names_the_lock_holder(database: Database) -> None:
+    """The status of a waiter names the lock holder, and no holder once the instance is ready."""
     database.holder = STRANGER
     instance = Instance(database)
     seen = []
@@ -57,8 +57,8 @@ async def test_a_waiter_says_whom_it_waits_for(database: Database) -> None:
     assert database.runs == []
 
 
-async def test_what_somebody_is_at_is_no_accident(database: Database) -> None:
-    """A revision that commits by itself looks half applied meanwhile; who waits says that it is behind."""
+async def test_a_waiter_does_not_call_a_running_revision_half_applied(database: Database) -> None:
+    """A waiter sees the lock holder's self-committing revision half applied: it reports pending ones, no repair."""
     database.holder = STRANGER
     database.observed = Observed(frozenset(), (HalfApplied("a", "CREATE TABLE"),))
     instance = Instance(database)
@@ -74,8 +74,8 @@ async def test_what_somebody_is_at_is_no_accident(database: Database) -> None:
     assert "repair" not in seen[0]
 
 
-async def test_what_is_dirty_is_not_tried_again_by_itself(database: Database) -> None:
-    """Who only waits names the way out, and neither a next try nor the failure, which says the same once more."""
+async def test_a_waiter_announces_no_retry_of_a_half_applied_revision(database: Database) -> None:
+    """A waiter times out on a half-applied revision: its error names the repair command, and no retry."""
     failed = PastAttempt("a", "half_applied", "other-1", None, "it failed after it had committed a part", 0.0)
     database.failures.append((database.clock.seconds, failed))
     database.observed = Observed(frozenset(), (HalfApplied("a", "CREATE TABLE"),))
@@ -86,8 +86,8 @@ async def test_what_is_dirty_is_not_tried_again_by_itself(database: Database) ->
     assert "last attempt" not in str(gave_up.value)
 
 
-async def test_when_the_holder_dies_another_takes_over(database: Database) -> None:
-    """Cancelled in mid-run, its session ends; the next one continues where it was."""
+async def test_another_instance_continues_when_the_lock_holder_dies(database: Database) -> None:
+    """The lock holder is cancelled during its run: a waiter acquires the lock and continues after the last revision."""
 
     async def stuck(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if session.instance == "dies":
@@ -107,8 +107,8 @@ async def test_when_the_holder_dies_another_takes_over(database: Database) -> No
     assert (database.runs, lives.phase) == (["dies", "lives"], Phase.READY)
 
 
-async def test_a_connection_lost_in_mid_run_is_taken_up_again(database: Database) -> None:
-    """The holder looks again, tries the lock again, and finishes."""
+async def test_the_lock_holder_migrates_again_after_a_lost_connection(database: Database) -> None:
+    """The lock holder loses its connection during the run: it reconnects, acquires the lock again and finishes."""
 
     async def cut_off_once(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.work = apply_all
@@ -120,13 +120,13 @@ async def test_a_connection_lost_in_mid_run_is_taken_up_again(database: Database
     assert (instance.phase, len(database.runs)) == (Phase.READY, 2)
 
 
-async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database) -> None:
-    """Behind a pooler: the lock is free during the pause, and a session of its own tries next."""
+async def test_a_contended_run_behind_a_pooler_is_retried_after_a_pause(database: Database) -> None:
+    """A rollback behind a pooler releases the lock too: the instance pauses and retries until the run succeeds."""
 
     async def contended_twice(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) > 2:
             return await apply_all(session, request, listener)
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 7
         raise error
 
@@ -137,22 +137,22 @@ async def test_a_run_rolled_back_with_its_lock_is_tried_again(database: Database
     assert database.clock.slept.count(7) == 2
 
 
-async def test_the_wait_budget_ends_such_tries(database: Database) -> None:
-    """With what was in the way, and nothing held."""
+async def test_a_contended_run_behind_a_pooler_times_out(database: Database) -> None:
+    """Every retry behind a pooler is contended: the instance times out, names the revision, and holds no lock."""
 
     async def contended(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-        error = LockContended("revision a did not get its lock", "a")
+        error = LockContended("revision a did not acquire its table lock", "a")
         error.pause_seconds = 30
         raise error
 
     database.work = contended
     instance = Instance(database, policy=Policy(wait_seconds=100, run_seconds=60))
-    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not get its lock")
+    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock")
     assert (len(database.runs), database.holder) == (5, None)
 
 
-async def test_the_end_of_the_wait_budget_starts_nothing(database: Database) -> None:
-    """It names the holder and the seconds, and the old schema is not served."""
+async def test_a_waiter_times_out_when_the_holder_keeps_the_lock(database: Database) -> None:
+    """The holder keeps the lock: the waiter times out, names holder and seconds, runs nothing and does not serve."""
     database.holder = STRANGER
     await Instance(database, policy=Policy(wait_seconds=30)).fails(
         WaitTimeout, "MIGRATION_WAIT_SECONDS=30", "other-1 (pid 4242)", "waited 30 s", "at base", "head is c"
@@ -161,8 +161,8 @@ async def test_the_end_of_the_wait_budget_starts_nothing(database: Database) -> 
     assert database.clock.seconds == pytest.approx(1030)
 
 
-async def test_an_unreachable_database_is_endured(database: Database) -> None:
-    """It may be starting; the status says what is waited for."""
+async def test_an_instance_retries_an_unreachable_database(database: Database) -> None:
+    """The server refuses five connections: the instance keeps retrying, connects and becomes ready."""
     database.refused_connections = 5
     instance = Instance(database)
     await instance.coordinator.become_ready()
@@ -170,8 +170,8 @@ async def test_an_unreachable_database_is_endured(database: Database) -> None:
     assert len(database.clock.slept) >= 5
 
 
-async def test_an_unreachable_database_is_given_up_with_the_budget(database: Database) -> None:
-    """Exit code 5, and the setting to raise."""
+async def test_an_instance_times_out_on_an_unreachable_database(database: Database) -> None:
+    """The server refuses every connection: the instance fails with exit code 5 and names the setting to raise."""
     database.refused_connections = 1_000_000
     await Instance(database, policy=Policy(wait_seconds=20)).fails(
         DatabaseUnreachable, "MIGRATION_WAIT_SECONDS=20", "starting up"
@@ -179,8 +179,8 @@ async def test_an_unreachable_database_is_given_up_with_the_budget(database: Dat
     assert DatabaseUnreachable.exit_code == 5
 
 
-async def test_a_failure_seen_while_waiting_is_not_repeated(database: Database) -> None:
-    """Every instance would fail with it in turn; the error names who had it."""
+async def test_a_waiter_does_not_repeat_the_lock_holder_s_failure(database: Database) -> None:
+    """A revision fails in the lock holder: the waiter fails with the same error, names the holder, and runs nothing."""
     one, two = Instance(database, "one"), Instance(database, "two")
 
     async def fails(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
@@ -195,8 +195,8 @@ async def test_a_failure_seen_while_waiting_is_not_repeated(database: Database) 
     assert (one.tracker.status.last_run or pytest.fail("no run")).result == "failed"
 
 
-async def test_a_failure_older_than_the_instance_is_tried_again(database: Database) -> None:
-    """The operator started it once more: perhaps the cause is gone."""
+async def test_an_instance_retries_a_failure_from_before_its_start(database: Database) -> None:
+    """A revision failed before the instance started: the instance runs the revision again and becomes ready."""
     database.session("yesterday").failed("a", "boom")
     database.clock.seconds += 1
     instance = Instance(database)
@@ -204,8 +204,8 @@ async def test_a_failure_older_than_the_instance_is_tried_again(database: Databa
     assert (instance.phase, database.runs) == (Phase.READY, ["one"])
 
 
-async def test_a_lost_hold_ends_the_instance(database: Database) -> None:
-    """Another one may be migrating; this one does not go on."""
+async def test_an_instance_fails_when_another_session_acquires_its_lock(database: Database) -> None:
+    """Another session holds the lock at the end of the run: the instance fails with HoldLost."""
 
     async def drops_the_lock(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         await apply_all(session, request, listener)
@@ -215,8 +215,8 @@ async def test_a_lost_hold_ends_the_instance(database: Database) -> None:
     await Instance(database).fails(HoldLost, "the lock was gone")
 
 
-async def test_an_order_waits_for_the_lock(database: Database) -> None:
-    """Within the wait budget, like everybody else."""
+async def test_a_command_waits_for_the_lock_and_times_out(database: Database) -> None:
+    """Another session keeps the lock: a downgrade waits for the wait budget, fails and runs nothing."""
     database.holder = STRANGER
     instance = Instance(database, policy=replace(Policy(), wait_seconds=10))
     with pytest.raises(WaitTimeout, match="other-1"):
@@ -224,8 +224,8 @@ async def test_an_order_waits_for_the_lock(database: Database) -> None:
     assert (instance.phase, database.runs) == (Phase.FAILED, [])
 
 
-async def test_a_relative_downgrade_is_never_repeated(database: Database) -> None:
-    """The step is committed and then the server goes away: -1 must not become -2."""
+async def test_a_relative_downgrade_is_not_repeated_after_a_lost_answer(database: Database) -> None:
+    """The answer to COMMIT of a downgrade by -1 is lost: the command fails, as a repeat would undo two revisions."""
     undone: list[str] = []
 
     async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
@@ -239,8 +239,8 @@ async def test_a_relative_downgrade_is_never_repeated(database: Database) -> Non
     assert undone == ["-1"]
 
 
-async def test_a_relative_downgrade_is_not_repeated_for_want_of_verification(database: Database) -> None:
-    """The step is committed, and the connection that should verify it does not come about."""
+async def test_a_relative_downgrade_is_not_repeated_when_it_cannot_be_verified(database: Database) -> None:
+    """A downgrade by -1 commits, and the verification cannot connect: the command fails and does not run it again."""
     undone: list[str] = []
 
     async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:

@@ -1,4 +1,4 @@
-"""The full table of decisions: what an instance does next, from what it knows right now, and what comes of it."""
+"""The next action of an instance for each state of the schema, with and without the lock, and what it leads to."""
 
 import pytest
 
@@ -17,7 +17,7 @@ MATCHING = Policy(release="v2")
 PENDING = ("b", "c")
 CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")}, frozenset("c"))
 
-# state, and the action: without the lock, with it, as a job's waiter, after a failure seen without and with the lock
+# state, then the action without the lock, with it, behind a job, and after a failure without and with the lock
 TABLE = [
     (SchemaState.EMPTY, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),
     (SchemaState.BEHIND, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),
@@ -31,26 +31,26 @@ STATES = [row[0] for row in TABLE]
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CODE, FakeClock())
 
 
 def schema(state: SchemaState) -> Schema:
-    """A judged database; only where something is pending can something be pending."""
+    """Return a schema in that state; only the states behind the head have pending revisions."""
     pending = PENDING if state in {SchemaState.EMPTY, SchemaState.BEHIND, SchemaState.DIRTY} else ()
     return Schema(state, pending=pending)
 
 
-def test_the_table_is_complete() -> None:
-    """Every state that a look can produce has its row."""
+def test_the_table_has_a_row_for_each_state() -> None:
+    """Every state of a schema that was read has a row in the table of this module."""
     assert {*STATES, SchemaState.UNKNOWN} == set(SchemaState)
 
 
 @pytest.mark.parametrize(("state", "unlocked", "locked", "job", "failed", "failed_locked"), TABLE, ids=STATES)
-def test_the_next_action(
+def test_an_instance_takes_the_action_of_the_table(
     state: SchemaState, unlocked: Action, locked: Action, job: Action, failed: Action, failed_locked: Action
 ) -> None:
-    """One row of the table."""
+    """The instance takes the action of the table: without the lock, with it, behind a job, and after a failure."""
     found = schema(state)
     assert decide(found, MATCHING) is unlocked
     assert decide(found, MATCHING, locked=True) is locked
@@ -60,31 +60,31 @@ def test_the_next_action(
 
 
 @pytest.mark.parametrize("locked", [False, True])
-def test_ahead_is_refused_where_the_policy_says_so(locked: bool) -> None:
-    """MIGRATION_ON_AHEAD=refuse."""
+def test_a_schema_ahead_is_refused_if_the_policy_says_so(locked: bool) -> None:
+    """MIGRATION_ON_AHEAD=refuse makes an instance refuse a schema that is ahead of its build."""
     assert decide(schema(SchemaState.AHEAD), Policy(serve_ahead=False), locked=locked) is REFUSE
 
 
-def test_serving_ahead_never_extends_to_diverged() -> None:
-    """Without the proof of the history nothing serves."""
+def test_a_diverged_schema_is_refused_although_ahead_is_served() -> None:
+    """An instance that may serve a schema ahead of its build still refuses a diverged one."""
     assert decide(schema(SchemaState.DIVERGED), Policy(serve_ahead=True)) is REFUSE
 
 
 def past(outcome: str, age_seconds: float, release: str | None = "v2") -> PastAttempt:
-    """An attempt at revision b."""
+    """Return an attempt at revision b."""
     error = "revision b failed" if outcome == "failed" else None
     return PastAttempt("b", outcome, "other-1", release, error, age_seconds)
 
 
-def test_a_failure_counts_as_seen_while_the_instance_lives() -> None:
-    """What ended before this instance began is for a new try; what ended since is not."""
+def test_a_failure_counts_if_it_is_newer_than_the_instance() -> None:
+    """The instance counts a failure since its own start, and not one from before it."""
     assert assess_attempts([past("failed", 3)], MATCHING, lived_seconds=5).seen
     assert not assess_attempts([past("failed", 3)], MATCHING, lived_seconds=2).seen
 
 
 @pytest.mark.parametrize("release", [None, "v3"])
-def test_the_failure_of_another_release_is_tried_again(release: str | None) -> None:
-    """A new release may carry the repaired revision."""
+def test_another_release_s_failure_does_not_count(release: str | None) -> None:
+    """A failure of another release, whose revision may differ, does not keep the instance from retrying."""
     assert assess_attempts([past("failed", 3)], Policy(release=release), lived_seconds=5) == AttemptHistory()
 
 
@@ -103,37 +103,37 @@ def test_the_failure_of_another_release_is_tried_again(release: str | None) -> N
         (["failed", "applied", "failed"], 10),
     ],
 )
-def test_the_pause_grows_with_each_failure(outcomes: list[str], pause: float) -> None:
-    """10 s, doubling to 5 min; one death is free, for the process that died is replaced at once."""
+def test_the_pause_doubles_with_each_failure(outcomes: list[str], pause: float) -> None:
+    """The pause before the next attempt is 10 s, doubles up to 300 s, and one interrupted attempt causes none."""
     assert assess_attempts([past(outcome, 0) for outcome in outcomes], MATCHING, lived_seconds=0).pause_seconds == pause
 
 
-def test_the_pause_runs_from_the_last_attempt() -> None:
-    """After its end nobody waits for it."""
+def test_the_pause_counts_from_the_end_of_the_last_attempt() -> None:
+    """4 s after a failure 6 s of the pause are left, and after 11 s none."""
     assert assess_attempts([past("failed", 4)], MATCHING, lived_seconds=0).pause_seconds == 6
     assert assess_attempts([past("failed", 11)], MATCHING, lived_seconds=0).pause_seconds == 0
 
 
-def test_an_operator_does_not_pause() -> None:
-    """`./migrate.sh upgrade` tries at once."""
+def test_a_command_does_not_pause_after_a_failure() -> None:
+    """`./migrate.sh upgrade` runs immediately after a failure."""
     operator = Policy(release="v2", backs_off=False)
     assert assess_attempts([past("failed", 0)], operator, lived_seconds=0).pause_seconds == 0
 
 
-def test_a_pause_is_a_wait_with_and_without_the_lock() -> None:
-    """The lock is given back rather than held through the pause."""
+def test_a_pausing_instance_waits_with_and_without_the_lock() -> None:
+    """During the pause after a failure the instance waits, also if it has just acquired the lock."""
     pausing = AttemptHistory(pause_seconds=7)
     assert decide(schema(SchemaState.BEHIND), MATCHING, attempt_history=pausing) is WAIT
     assert decide(schema(SchemaState.BEHIND), MATCHING, locked=True, attempt_history=pausing) is WAIT
 
 
-def test_a_waiter_for_a_job_is_not_stopped_by_its_failure() -> None:
-    """The job may be started again within the wait budget."""
+def test_an_instance_keeps_waiting_when_the_job_fails() -> None:
+    """An instance that waits for a job keeps waiting after the job's failure, because the job may be retried."""
     assert decide(schema(SchemaState.BEHIND), Policy(may_migrate=False, release="v2"), attempt_history=FAILED) is WAIT
 
 
-async def test_success_that_changed_nothing_is_an_error(database: Database) -> None:
-    """Alembic reports success on a connection that it does not use."""
+async def test_a_run_that_reports_success_but_changes_nothing_fails(database: Database) -> None:
+    """Alembic reports success and the schema is unchanged: the instance fails and releases the lock."""
 
     async def nothing(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         listener.planned((), "Applied")
@@ -143,30 +143,30 @@ async def test_success_that_changed_nothing_is_an_error(database: Database) -> N
     assert database.holder is None
 
 
-async def test_dirty_under_the_lock_is_refused(database: Database) -> None:
-    """Nobody is at it, so it is an accident; the lock is free again."""
+async def test_a_half_applied_revision_is_refused_by_the_lock_holder(database: Database) -> None:
+    """The lock holder finds a half-applied revision: it refuses to migrate and releases the lock."""
     database.observed = Observed(frozenset("a"), (HalfApplied("b"),))
     await Instance(database).fails(SchemaRefused, "revision b committed a part")
     assert (database.runs, database.holder) == ([], None)
 
 
-async def test_dirty_while_somebody_migrates_is_waited_for(database: Database) -> None:
-    """A concurrent index in progress looks like that."""
+async def test_a_waiter_waits_for_a_half_applied_revision_of_the_holder(database: Database) -> None:
+    """A revision is half applied while another session holds the lock: the instance waits and reports no repair."""
     database.observed, database.holder = Observed(frozenset("a"), (HalfApplied("b"),)), Holder("other-1", 4242)
     instance = Instance(database, policy=Policy(wait_seconds=5))
     await instance.fails(WaitTimeout, "other-1")
     assert not instance.tracker.status.schema.half_applied
 
 
-async def test_diverged_is_refused_at_once(database: Database) -> None:
-    """There is nothing to wait for."""
+async def test_a_diverged_schema_is_refused_at_once(database: Database) -> None:
+    """The instance refuses a diverged schema without waiting and without trying the lock."""
     database.observed = Observed(frozenset("zz"))
     await Instance(database).fails(SchemaRefused, "diverged")
     assert (database.tries, database.clock.slept) == ([], [])
 
 
-async def test_ahead_serves_with_its_message(database: Database) -> None:
-    """The history proves that the head is an ancestor."""
+async def test_an_instance_serves_a_schema_ahead_of_its_build(database: Database) -> None:
+    """The history proves that the schema descends from the build's head: the instance is ready and says "ahead"."""
     database.observed, database.lineage = Observed(frozenset("d")), {"d": frozenset("c")}
     instance = Instance(database)
     await instance.coordinator.become_ready()
@@ -174,15 +174,15 @@ async def test_ahead_serves_with_its_message(database: Database) -> None:
     assert "ahead" in (instance.tracker.status.message or "")
 
 
-async def test_the_job_policy_never_locks(database: Database) -> None:
-    """Waiting for a job, an instance does not even try."""
-    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "nobody holds")
+async def test_an_instance_that_waits_for_a_job_never_tries_the_lock(database: Database) -> None:
+    """The job does not run: an instance that waits for it times out without trying the lock."""
+    await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "no session holds")
     assert (database.tries, database.runs) == ([], [])
 
 
 @pytest.mark.parametrize("kind", ["upgrade", "downgrade"])
-async def test_an_order_is_refused_on_what_is_unclear(database: Database, kind: str) -> None:
-    """Also by hand nothing runs on a diverged or dirty database."""
+async def test_a_command_refuses_a_half_applied_schema(database: Database, kind: str) -> None:
+    """An upgrade or a downgrade by command refuses a half-applied schema and runs nothing."""
     database.observed = Observed(frozenset("a"), (HalfApplied("b"),))
     request = MigrationRequest(kind, "head")  # type: ignore[arg-type]
     with pytest.raises(SchemaRefused):
@@ -190,8 +190,8 @@ async def test_an_order_is_refused_on_what_is_unclear(database: Database, kind: 
     assert database.runs == []
 
 
-async def test_at_head_nobody_asks_for_the_lock(database: Database) -> None:
-    """Replicas must not queue up to find that nothing is to be done."""
+async def test_an_instance_at_head_does_not_try_the_lock(database: Database) -> None:
+    """The schema is at head: the instance becomes ready without trying the lock."""
     database.observed = Observed(frozenset("c"))
     instance = Instance(database)
     await instance.coordinator.become_ready()

@@ -1,4 +1,4 @@
-"""A session behind an elector: both holds or none, and what becomes of a run that loses the outer one."""
+"""A session behind an elector acquires the elector's hold and the database's lock together or neither."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -33,18 +33,18 @@ Work = Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[Non
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CODE, FakeClock())
 
 
 @pytest.fixture
 def election() -> Election:
-    """Nobody leads."""
+    """Return an election without a leader."""
     return Election()
 
 
 def elected(database: Database, election: Election, name: str = "one", policy: Policy | None = None) -> Instance:
-    """An instance whose sessions are elected."""
+    """Return an instance whose sessions are elected."""
     instance = Instance(database, name)
     scope = Scope(lambda: ElectedSession(database.session(name), election.elector(name)), database.code)
     instance.coordinator = Coordinator([scope], instance.tracker, policy or Policy(), database.clock)
@@ -52,7 +52,7 @@ def elected(database: Database, election: Election, name: str = "one", policy: P
 
 
 def robbed_during(election: Election, then: Work) -> Work:
-    """Work in whose middle somebody else leads, whatever comes `then`."""
+    """Return work during which another candidate becomes the leader, followed by `then`."""
 
     async def work(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         election.rob("thief")
@@ -62,14 +62,14 @@ def robbed_during(election: Election, then: Work) -> Work:
 
 
 async def for_ever(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-    """A statement that does not end."""
+    """Start revision a and never finish it."""
     listener.planned(("a",), "Applied")
     listener.started("a")
     await asyncio.Event().wait()
 
 
-async def test_of_five_one_is_elected(database: Database, election: Election) -> None:
-    """The others do not even ask for the database's lock, and see it finish."""
+async def test_one_of_five_instances_is_elected_and_migrates(database: Database, election: Election) -> None:
+    """Five instances start: only the elected one tries the database's lock and migrates, and all become ready."""
     fleet = [elected(database, election, f"i{number}") for number in range(5)]
     await asyncio.gather(*(instance.coordinator.become_ready() for instance in fleet))
     assert {instance.phase for instance in fleet} == {Phase.READY}
@@ -77,8 +77,8 @@ async def test_of_five_one_is_elected(database: Database, election: Election) ->
     assert (database.holder, election.leader) == (None, None)
 
 
-async def test_the_hold_is_not_asked_for_while_the_lock_is_held(database: Database, election: Election) -> None:
-    """A session outside the election holds the database's lock: nobody runs, and nobody leads for nothing."""
+async def test_a_session_does_not_try_the_hold_while_the_lock_is_held(database: Database, election: Election) -> None:
+    """A session outside the election holds the lock: the elected session requests no hold until the lock is free."""
     database.holder = STRANGER
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
@@ -90,8 +90,8 @@ async def test_the_hold_is_not_asked_for_while_the_lock_is_held(database: Databa
     assert await session.try_lock()
 
 
-async def test_the_hold_is_given_back_where_the_lock_is_taken(database: Database, election: Election) -> None:
-    """The lock was free at the look, and taken by another session when it was asked for."""
+async def test_a_session_releases_the_hold_if_another_acquires_the_lock(database: Database, election: Election) -> None:
+    """Another session acquires the lock between check and try: the elected session releases its hold."""
 
     class Beaten(FakeSession):
         async def lock_is_held(self) -> bool:
@@ -105,8 +105,8 @@ async def test_the_hold_is_given_back_where_the_lock_is_taken(database: Database
     assert (election.leader, election.asked_for, database.tries) == (None, 1, ["one"])
 
 
-async def test_silence_is_told_while_the_lock_is_held(database: Database, election: Election) -> None:
-    """What elects does not answer, which those who wait want to know before the lock is free."""
+async def test_a_waiter_reports_a_silent_elector_while_the_lock_is_held(database: Database, election: Election) -> None:
+    """The elector does not answer while another session holds the lock: the waiter's lock status says so."""
     database.holder, election.silent = STRANGER, True
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
@@ -114,8 +114,8 @@ async def test_silence_is_told_while_the_lock_is_held(database: Database, electi
     assert (await session.lock_status()).problem == "no answer"
 
 
-async def test_the_hold_is_given_back_where_the_lock_cannot_be_asked_for(election: Election) -> None:
-    """Whatever that raises."""
+async def test_a_session_releases_the_hold_if_trying_the_lock_raises(election: Election) -> None:
+    """Trying the lock raises DatabaseUnreachable: the session releases its hold and raises the same error."""
 
     class Broken(FakeSession):
         async def try_lock(self) -> bool:
@@ -127,8 +127,8 @@ async def test_the_hold_is_given_back_where_the_lock_cannot_be_asked_for(electio
     assert election.leader is None
 
 
-async def test_who_leads_is_shown_before_the_lock_is_taken(database: Database, election: Election) -> None:
-    """The elected one is named while it holds nothing in the database."""
+async def test_a_waiter_names_the_leader_before_it_holds_the_lock(database: Database, election: Election) -> None:
+    """Another instance leads but holds no lock yet: the waiter's lock status names that instance."""
     election.grant(election.elector("leads"))
     session = ElectedSession(database.session("one"), election.elector("one"))
     await session.open()
@@ -136,8 +136,8 @@ async def test_who_leads_is_shown_before_the_lock_is_taken(database: Database, e
     assert (await session.lock_status()).holder == Holder("leads")
 
 
-async def test_silence_is_waited_for(database: Database, election: Election) -> None:
-    """Within the budget, and with its own name in the message; nobody migrates meanwhile."""
+async def test_an_instance_waits_for_a_silent_elector_and_times_out(database: Database, election: Election) -> None:
+    """The elector does not answer: the instance times out and runs nothing; once it answers, an instance migrates."""
     election.silent = True
     short = Policy(wait_seconds=5, run_seconds=5)
     await elected(database, election, policy=short).fails(WaitTimeout, "no answer of the election", "=5")
@@ -147,23 +147,23 @@ async def test_silence_is_waited_for(database: Database, election: Election) -> 
     assert database.observed.revisions == {"b"}
 
 
-async def test_a_refusal_is_final(database: Database, election: Election) -> None:
-    """The first answer is the last."""
+async def test_an_instance_fails_at_once_if_the_elector_refuses_it(database: Database, election: Election) -> None:
+    """The elector refuses the instance: the instance fails without a retry."""
     election.refuses = True
     await elected(database, election).fails(AccessRefused, "does not know this instance")
     assert database.clock.slept == []
 
 
-async def test_what_is_lost_stops_the_run(database: Database, election: Election) -> None:
-    """With a code of its own; the lock is free afterwards, and nobody was robbed in turn."""
+async def test_a_lost_hold_cancels_the_run(database: Database, election: Election) -> None:
+    """Another candidate takes the hold during the run: the run is rolled back and the instance exits with code 6."""
     database.work = robbed_during(election, for_ever)
     await elected(database, election).fails(HoldLost, "thief has it", "rolled back")
     assert (database.holder, election.leader) == (None, "thief")
     assert HoldLost.exit_code == 6
 
 
-async def test_what_was_done_despite_the_loss_is_done(database: Database, election: Election) -> None:
-    """A run whose last COMMIT was under way when it was told to stop is not reported as failed."""
+async def test_a_run_that_commits_despite_a_lost_hold_succeeds(database: Database, election: Election) -> None:
+    """The hold is lost while the last COMMIT is under way: the instance verifies the schema and becomes ready."""
 
     async def deaf(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         done = asyncio.create_task(apply_all(session, request, listener))
@@ -183,14 +183,14 @@ async def test_what_was_done_despite_the_loss_is_done(database: Database, electi
     ("error", "told"),
     [
         (RevisionFailed("revision a failed", revision="a"), RevisionFailed),
-        # the session that was cut off is a consequence of the loss
+        # the lost connection is a consequence of the lost hold
         (DatabaseUnreachable("no connection while migrating"), HoldLost),
     ],
 )
-async def test_an_error_of_its_own_stays_its_own(
+async def test_a_revision_s_error_is_reported_instead_of_a_lost_hold(
     database: Database, election: Election, error: MigrationError, told: type[MigrationError]
 ) -> None:
-    """What the run ends with once it is told to stop, unless that is the stop itself."""
+    """After a lost hold a revision's own error is reported; a lost connection is reported as HoldLost."""
 
     async def fails_when_stopped(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         try:
@@ -202,16 +202,16 @@ async def test_an_error_of_its_own_stays_its_own(
     await elected(database, election).fails(told)
 
 
-async def test_a_budget_ends_the_run_and_frees_both(database: Database, election: Election) -> None:
-    """Cancelled from outside it is no loss, and the next one may lead."""
+async def test_a_run_timeout_releases_hold_and_lock(database: Database, election: Election) -> None:
+    """The run exceeds MIGRATION_RUN_SECONDS: it is cancelled, and both the hold and the lock are released."""
     database.work = for_ever
     policy = Policy(wait_seconds=0.2, run_seconds=0.1)
     await elected(database, election, policy=policy).fails(RevisionFailed, "MIGRATION_RUN_SECONDS=0.1")
     assert (database.holder, election.leader) == (None, None)
 
 
-async def test_a_lost_session_is_no_lost_hold(database: Database, election: Election) -> None:
-    """Cut off from the database while it leads, it goes on with a new session, elected anew."""
+async def test_a_leader_migrates_again_after_a_lost_connection(database: Database, election: Election) -> None:
+    """The leader loses its connection to the database: it is elected again on a new session and finishes."""
 
     async def cut_off_once(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.work = apply_all
@@ -223,16 +223,16 @@ async def test_a_lost_session_is_no_lost_hold(database: Database, election: Elec
     assert election.leader is None
 
 
-async def test_nobody_leads_where_there_is_nothing_to_do(database: Database, election: Election) -> None:
-    """At head no election is asked."""
+async def test_an_instance_at_head_does_not_ask_the_elector(database: Database, election: Election) -> None:
+    """The schema is at head: the instance becomes ready although the elector does not answer."""
     database.observed = replace(Observed(), revisions=frozenset("b"))
     election.silent = True
     await elected(database, election).coordinator.become_ready()
     assert database.tries == []
 
 
-def test_the_causes_of_an_error_come_to_an_end() -> None:
-    """Raised again from itself, it would be followed for ever."""
+def test_the_causes_of_an_error_are_finite() -> None:
+    """An error that is its own cause is listed once."""
     error, below = HoldLost("lost"), OSError()
     error.__cause__, below.__context__ = error, error
     assert list(causes(error)) == [error]

@@ -1,4 +1,4 @@
-"""The key of the advisory lock is the same everywhere and for nobody else; names of sessions fit into 63 bytes."""
+"""The lock key is the same in every process and differs between services; session names fit into 63 bytes."""
 
 import os
 import subprocess
@@ -15,11 +15,11 @@ from api.migrations.urls.database_url import DatabaseURL
 NAMES = 1_000_000
 DEFAULT = LockKey.derive("fastapi", "alembic_version", None)
 LONGEST = 64
-"""Characters: of a database's name in MySQL, and of the name that GET_LOCK takes; a longer one is an error."""
+"""The maximum number of characters in the name of a MySQL database and of a lock of GET_LOCK."""
 
 
-def test_the_key_is_a_known_value() -> None:
-    """Releases of different age must take the same lock: whoever changes this lets two of them migrate at once."""
+def test_the_lock_key_never_changes() -> None:
+    """The lock key has a fixed value, because releases with different keys would migrate at the same time."""
     assert DEFAULT.value == 1143550121658717078
     assert str(DEFAULT) == "0x0fdeb4c6e0529396 (classid 266253510, objid 3763508118)"
     assert DEFAULT.channel == "migrations_0fdeb4c6e0529396"
@@ -27,7 +27,7 @@ def test_the_key_is_a_known_value() -> None:
 
 @pytest.mark.parametrize("seed", ["0", "1", "4242"])
 def test_every_process_derives_the_same_key(seed: str) -> None:
-    """Python's own hash of a text is another one in each process."""
+    """Processes with different hash seeds derive the same lock key."""
     key = "LockKey.derive('fastapi', 'alembic_version', None)"
     program = f"from api.migrations.core.lock_key import LockKey; print({key}.value)"
     environment = {**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(sys.path)}
@@ -36,18 +36,18 @@ def test_every_process_derives_the_same_key(seed: str) -> None:
 
 
 def test_no_two_names_share_a_key() -> None:
-    """Of a million."""
+    """A million lock names have a million different keys."""
     assert len({LockKey.derive(f"service-{number}", "alembic_version", None) for number in range(NAMES)}) == NAMES
 
 
-def test_name_table_and_schema_all_count() -> None:
-    """Services that share a database but not a version table do not wait for one another."""
+def test_the_key_depends_on_name_table_and_schema() -> None:
+    """Lock name, version table and schema each change the key, so that unrelated services do not share a lock."""
     parts = [("a", "v", None), ("b", "v", None), ("a", "w", None), ("a", "v", "s"), ("a", "s", "v"), ("av", "v", None)]
     assert len({LockKey.derive(*part) for part in parts}) == len(parts)
 
 
 def test_every_key_fits_a_signed_bigint() -> None:
-    """Also those with the highest bit set, and the halves put it together again."""
+    """Every key fits PostgreSQL's signed bigint, and its two halves in pg_locks make up the same number."""
     keys = [LockKey.derive(f"service-{number}", "v", None) for number in range(100)]
     assert {key.value < 0 for key in keys} == {True, False}
     for key in keys:
@@ -57,28 +57,28 @@ def test_every_key_fits_a_signed_bigint() -> None:
         assert (key.high << 32 | key.low) == key.value % 2**64
 
 
-def test_a_channel_needs_no_quoting() -> None:
-    """It goes into NOTIFY as it is."""
+def test_the_notification_channel_needs_no_quoting() -> None:
+    """The name of the notification channel is a plain SQL identifier."""
     assert DEFAULT.channel.isidentifier()
     assert DEFAULT.channel == DEFAULT.channel.lower()
     assert len(DEFAULT.channel) <= 63
 
 
 def mysql_name(database: str, **settings: str) -> str:
-    """What GET_LOCK is given for a database of that name."""
+    """Return the name that GET_LOCK gets for a database of that name."""
     url = DatabaseURL.parse(f"mysql://shop:secret@db.example/{database}")
     return backend_of(MigrationSettings.load(_env_file=None, **settings), url).lock_name
 
 
 @pytest.mark.parametrize("database", ["s", "s" * LONGEST, "%C3%BC" * LONGEST], ids=["short", "long", "longer in bytes"])
 @pytest.mark.parametrize("name", ["fastapi", "n" * 200], ids=["short", "long"])
-def test_get_lock_takes_the_name(database: str, name: str) -> None:
-    """However long that of the database is, and the one that is set."""
+def test_the_mysql_lock_name_fits_get_lock(database: str, name: str) -> None:
+    """The lock name is at most 64 bytes long, however long the names of database and lock are."""
     assert len(mysql_name(database, lock_name=name).encode()) <= LONGEST
 
 
-def test_names_that_share_a_beginning_share_no_lock() -> None:
-    """The lock is the server's, and another database on it, whose name differs at its end, has its own."""
+def test_long_database_names_with_a_common_prefix_do_not_share_a_lock() -> None:
+    """Two databases on one MySQL server whose long names differ only at the end have different lock names."""
     beginning = "s" * (LONGEST - 1)
     databases = [beginning + end for end in "abcdefghij"]
     assert len({mysql_name(database) for database in databases}) == len(databases)
@@ -86,14 +86,14 @@ def test_names_that_share_a_beginning_share_no_lock() -> None:
 
 
 @pytest.mark.parametrize("instance", ["web-1", "host.example-4242", "a:b:c", "ünïcode", "with blank", "%s"])
-def test_the_instance_comes_back_out_of_the_name(instance: str) -> None:
-    """Those who wait show it to people."""
+def test_the_instance_is_parsed_from_a_session_s_name(instance: str) -> None:
+    """A waiter reads the instance's name out of the application name of a session."""
     assert instance_of(application_name(DEFAULT, "migrating", instance)) == instance
 
 
 @pytest.mark.parametrize("instance", ["x" * 200, "ü" * 100, "x" + "ü" * 100, "😀" * 50])
 def test_a_long_name_is_cut_between_characters(instance: str) -> None:
-    """PostgreSQL would cut it at 63 bytes, through the middle of one."""
+    """A long instance name is cut to 63 bytes between two characters, and not inside one."""
     name = application_name(DEFAULT, "migrating", instance)
     assert 60 <= len(name.encode()) <= 63
     assert name.startswith(DEFAULT.label)
@@ -104,6 +104,6 @@ def test_a_long_name_is_cut_between_characters(instance: str) -> None:
     ("name", "instance"),
     [(None, "unknown"), ("", "unknown"), ("psql", "psql"), ("migrations:x", "migrations:x"), ("a:b:c:d", "a:b:c:d")],
 )
-def test_a_stranger_is_shown_by_its_own_name(name: str | None, instance: str) -> None:
-    """Somebody took the lock in psql, or may not be seen."""
+def test_a_foreign_session_keeps_its_own_name(name: str | None, instance: str) -> None:
+    """A session of another program, such as psql, is shown by its own application name."""
     assert instance_of(name) == instance

@@ -1,4 +1,4 @@
-"""What a run leaves behind in the status once it is over."""
+"""What the status tells about a run after its end."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from api.migrations.core.status import LastRun, Tracker
 
 
 def last_run(result: str) -> LastRun:
-    """A run that applied a and was at b when it ended."""
+    """Return the last run of an instance that applied revision a and was running b at its end."""
     tracker = Tracker(instance="one")
     reporter = ProgressReporter(tracker)
     reporter.planned(("a", "b"), "Applied")
@@ -20,14 +20,14 @@ def last_run(result: str) -> LastRun:
     return run
 
 
-def test_each_applied_revision_has_its_duration() -> None:
-    """In their order, so that a timeline can be drawn."""
+def test_the_last_run_has_a_duration_for_each_applied_revision() -> None:
+    """The last run lists the applied revisions in their order, each with its duration in seconds."""
     run = last_run("failed")
     assert (run.applied, len(run.seconds)) == (("a",), 1)
     assert run.seconds[0] >= 0
 
 
 @pytest.mark.parametrize(("result", "failed"), [("failed", "b"), ("applied", None)])
-def test_the_one_that_failed_is_named(result: str, failed: str | None) -> None:
-    """And nothing is named where nothing failed."""
+def test_the_last_run_names_the_failed_revision(result: str, failed: str | None) -> None:
+    """The last run names the revision that failed, and none if the run succeeded."""
     assert last_run(result).failed == failed

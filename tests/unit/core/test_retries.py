@@ -1,4 +1,4 @@
-"""A revision in which the connection is lost: once it is tried again, the second time it has failed."""
+"""A revision that loses the connection is retried once, and fails when it loses the connection again."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -24,12 +24,12 @@ Work = Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[Non
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CODE, FakeClock())
 
 
 def lost(revision: str, *, upgrade: bool = True) -> ConnectionLost:
-    """What the runner makes of it."""
+    """Return the error that the runner raises for a lost connection in that revision."""
     return ConnectionLost(
         f"no connection while applying {revision}",
         revision=revision,
@@ -42,14 +42,14 @@ def lost(revision: str, *, upgrade: bool = True) -> ConnectionLost:
 
 @dataclass
 class Losing:
-    """A run that loses its connection in one after the other of `revisions`, and is good after that."""
+    """A run that loses its connection in each of `revisions` in turn, and then succeeds."""
 
     revisions: list[str]
     refused: int = 0
     """How often the server then refuses a connection."""
 
     async def __call__(self, session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Lose it, or go on."""
+        """Lose the connection, or apply everything."""
         if not self.revisions:
             return await apply_all(session, request, listener)
         listener.planned(("a", "b"), "Applied")
@@ -59,23 +59,23 @@ class Losing:
 
 
 async def start(database: Database, work: Work, policy: Policy | None = None) -> Instance:
-    """An instance that became ready with that work."""
+    """Return an instance that became ready with that work."""
     database.work = work
     instance = Instance(database, policy=policy)
     await instance.coordinator.become_ready()
     return instance
 
 
-async def test_lost_once_in_each_revision_it_goes_on(database: Database) -> None:
-    """The losses of one revision do not count for another."""
+async def test_a_loss_in_each_of_two_revisions_is_retried(database: Database) -> None:
+    """Two revisions lose the connection once each: the instance retries both times and becomes ready."""
     instance = await start(database, Losing(["a", "b"]))
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
     assert database.failures == []
 
 
 def test_each_schema_counts_its_own_losses() -> None:
-    """Where env.py runs the revisions for several, a loss in one schema is none in another."""
+    """A lost connection in one schema does not count as a repeated loss in another schema."""
     tracker, clock = Tracker(), FakeClock()
 
     async def record(error: ConnectionLost, failure: RevisionFailed) -> None:
@@ -84,13 +84,13 @@ def test_each_schema_counts_its_own_losses() -> None:
     retries = Retries(WaitBudget(tracker, Policy(), clock), ProgressReporter(tracker), record)
     losses = [(schema, lost("a")) for schema in ("one", "two", "one")]
     for schema, loss in losses:
-        retries.broken_off(loss, schema)
+        retries.count_interruption(loss, schema)
     assert [loss.repeated for _, loss in losses] == [False, False, True]
 
 
 @pytest.mark.parametrize("act", ["start", "order"])
-async def test_lost_twice_in_one_revision_it_has_failed(database: Database, act: str) -> None:
-    """The failure names the revision and has the last words; it is recorded although the server was away after it."""
+async def test_a_revision_that_loses_the_connection_twice_fails(database: Database, act: str) -> None:
+    """A revision loses the connection twice: it fails, with the server's last words, and the failure is recorded."""
     database.work = Losing(["b"] * 9, refused=3)
     instance = Instance(database)
     coordinator = instance.coordinator
@@ -102,11 +102,11 @@ async def test_lost_twice_in_one_revision_it_has_failed(database: Database, act:
     assert [past.error for _, past in database.failures] == [str(failed.value)]
     status = instance.tracker.status
     assert (status.phase, status.message, database.holder) == (Phase.FAILED, str(failed.value), None)
-    assert (status.tally.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
+    assert (status.counters.runs, status.last_run and status.last_run.failed) == (("interrupted", "failed"), "b")
 
 
-async def test_instances_that_wait_do_not_repeat_it(database: Database) -> None:
-    """Those that were there fail with the same words; each order lost its connection at most twice."""
+async def test_waiters_do_not_repeat_a_revision_that_lost_the_connection_twice(database: Database) -> None:
+    """One of three instances loses its connection twice in a revision: the two waiters fail with the same error."""
     database.work = Losing(["a"] * 99)
     fleet = [Instance(database, f"i{number}") for number in range(3)]
     ended = await asyncio.gather(*(each.coordinator.become_ready() for each in fleet), return_exceptions=True)
@@ -116,8 +116,8 @@ async def test_instances_that_wait_do_not_repeat_it(database: Database) -> None:
     assert max(database.runs.count(instance) for instance in {*database.runs}) == 2
 
 
-async def test_committed_after_all_it_is_no_failure(database: Database) -> None:
-    """The answer to COMMIT may be what was lost."""
+async def test_a_revision_that_committed_before_the_second_loss_has_not_failed(database: Database) -> None:
+    """The second loss hides the answer to a successful COMMIT: the instance continues and becomes ready."""
 
     async def committed(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         if len(database.runs) == 2:
@@ -128,11 +128,11 @@ async def test_committed_after_all_it_is_no_failure(database: Database) -> None:
 
     instance = await start(database, committed)
     assert (instance.phase, len(database.runs)) == (Phase.READY, 3)
-    assert instance.tracker.status.tally.runs == ("interrupted", "interrupted", "applied")
+    assert instance.tracker.status.counters.runs == ("interrupted", "interrupted", "applied")
 
 
-async def test_a_downgrade_has_failed_where_its_revision_is_still_there(database: Database) -> None:
-    """It is the other way round than for an upgrade."""
+async def test_a_downgrade_that_loses_the_connection_twice_fails(database: Database) -> None:
+    """A downgrade loses the connection twice and its revision is still applied: the command fails."""
     database.observed = Observed(frozenset("b"))
 
     async def undo(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
@@ -144,10 +144,10 @@ async def test_a_downgrade_has_failed_where_its_revision_is_still_there(database
     assert len(database.runs) == 2
 
 
-async def test_what_cannot_be_recorded_is_told_all_the_same(
+async def test_a_failure_that_cannot_be_recorded_is_still_raised(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The server does not come back within the wait budget."""
+    """The server is unreachable after the second loss: the instance raises the failure and logs `not_recorded`."""
 
     async def gone(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         database.refused_connections = 1_000_000 if len(database.runs) == 2 else 0

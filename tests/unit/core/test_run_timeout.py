@@ -1,4 +1,4 @@
-"""What is said of a run that is out of time, decided from its progress and one look at the database."""
+"""The error of a run that exceeds its time budget, derived from its progress and one read of the database."""
 
 import asyncio
 
@@ -7,7 +7,7 @@ import pytest
 from api.migrations.core.decision import AttemptHistory, Policy
 from api.migrations.core.protocols import Kind, MigrationRequest, ProgressListener
 from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.run_timeout import ran_out_of_time
+from api.migrations.core.run_timeout import outcome_of_timeout
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
 from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
@@ -21,12 +21,12 @@ CODE = CodeRevisions({"r1": frozenset(), "r2": frozenset({"r1"})}, frozenset({"r
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CHAIN, FakeClock())
 
 
 class Beside(FakeSession):
-    """Sees what there is, unless it cannot; and keeps what it is to record."""
+    """A second session that reads the state of a database, or fails with `error`, and keeps what it should record."""
 
     def __init__(self, *revisions: str, half: str | None = None, error: MigrationError | None = None) -> None:
         database = Database(CODE, FakeClock())
@@ -36,7 +36,7 @@ class Beside(FakeSession):
         self._error = error
 
     async def open(self) -> None:
-        """Connect."""
+        """Connect, or fail."""
         if self._error is not None:
             raise self._error
         await super().open()
@@ -44,20 +44,20 @@ class Beside(FakeSession):
     async def record_failure(
         self, error: str, revision: str | None, age_seconds: float, error_class: str = "TimeoutError"
     ) -> None:
-        """Keep it."""
+        """Keep the revision."""
         self.recorded.append(revision)
 
 
 class BesideAPause(Beside):
-    """Somebody else has tried three times."""
+    """A second session that sees another instance pause after its third attempt."""
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the lock."""
+        """Return the lock holder with its pause."""
         return LockStatus(Holder("other", 1), retry=Retry(3, 1.0))
 
 
 def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
-    """A run that was to take these steps, has finished some, and is at `revision`."""
+    """Return the tracker of a run that planned these steps, finished some of them, and is running `revision`."""
     tracker = Tracker()
     reporter = ProgressReporter(tracker)
     if planned:
@@ -71,20 +71,20 @@ def at(revision: str | None, *planned: str, finished: int = 0) -> Tracker:
 
 
 async def read_schema(tracker: Tracker, session: Beside, kind: Kind = "upgrade", target: str = "head") -> object:
-    """What it comes to."""
-    return await ran_out_of_time(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
+    """Return the error of the timed-out run, or None."""
+    return await outcome_of_timeout(session, tracker.status, 1.0, MigrationRequest(kind, target), CODE)
 
 
-async def test_what_is_there_is_no_failure() -> None:
-    """Committed in the last moment, also where a newer release went on from it, or env.py was not done."""
+async def test_a_timed_out_run_that_committed_everything_has_not_failed() -> None:
+    """The run times out, but its target is committed, perhaps below a newer revision: no error is returned."""
     assert await read_schema(at("r2", "r1", "r2", finished=1), Beside("r2")) is None
     assert await read_schema(at("r2", "r1", "r2", finished=1), Beside("of-a-newer-release")) is None
     assert await read_schema(at(None, "r1", "r2", finished=2), Beside("r2")) is None
     assert await read_schema(at("r2", "r2"), Beside("r1"), "downgrade", "r1") is None
 
 
-async def test_what_is_not_there_is_one() -> None:
-    """And is recorded as one."""
+async def test_a_timed_out_revision_that_is_not_committed_has_failed() -> None:
+    """The run times out and its revision is not committed: the error says that it was rolled back, and is recorded."""
     session = Beside("r1")
     failure = await read_schema(at("r2", "r1", "r2", finished=1), session)
     assert (type(failure), session.recorded) == (RevisionFailed, ["r2"])
@@ -93,43 +93,43 @@ async def test_what_is_not_there_is_one() -> None:
     assert "revision r2 was cancelled and rolled back" in str(failure)
 
 
-async def test_half_of_it_is_not_called_rolled_back() -> None:
-    """It has to be put in order."""
+async def test_a_timed_out_revision_that_is_half_applied_is_not_called_rolled_back() -> None:
+    """The run times out in a half-applied revision: the error says that a part is committed."""
     failure = await read_schema(at("r2", "r2"), Beside("r1", half="r2"))
     assert "revision r2 was cancelled after it had committed a part of its work" in str(failure)
 
 
-async def test_what_cannot_be_seen_is_not_known() -> None:
-    """Nothing is concluded from a database that does not answer."""
+async def test_a_timed_out_run_with_an_unreachable_database_has_an_unknown_outcome() -> None:
+    """The run times out and the database does not answer: the error says that the outcome is unknown."""
     failure = await read_schema(at("r2", "r2"), Beside(error=DatabaseUnreachable("no answer")))
     assert isinstance(failure, DatabaseUnreachable)
-    assert "what became of it is not known (no answer)" in str(failure)
+    assert "its outcome is unknown (no answer)" in str(failure)
 
 
-async def test_between_two_steps_no_step_failed() -> None:
-    """So none is recorded."""
+async def test_a_run_that_times_out_between_two_steps_records_no_failed_revision() -> None:
+    """The run times out between two revisions: the error counts the committed ones, and no revision is recorded."""
     session = Beside("r1")
     failure = await read_schema(at(None, "r1", "r2", finished=1), session)
-    assert "1 of 2 steps are committed and stay" in str(failure)
+    assert "1 of 2 steps are committed" in str(failure)
     assert session.recorded == []
 
 
 @pytest.mark.parametrize("kind", ["stamp", "repair", "downgrade"])
-async def test_an_order_that_never_came_to_a_step_has_not_succeeded(kind: Kind) -> None:
-    """Nobody knows what it did; in any case it is not called done."""
+async def test_a_command_that_times_out_before_its_first_step_has_failed(kind: Kind) -> None:
+    """A command times out before its first step: it fails and refers to `./migrate.sh status`."""
     failure = await read_schema(at(None), Beside("r1"), kind, "r1")
     assert isinstance(failure, RevisionFailed)
-    assert "look with './migrate.sh status'" in str(failure)
+    assert "'./migrate.sh status' shows what it committed" in str(failure)
 
 
-async def test_the_tries_of_another_are_not_its_own() -> None:
-    """Only whoever lacked a table lock himself is told to try again; the exit code says so."""
+async def test_only_an_instance_s_own_contention_makes_a_table_lock_timeout() -> None:
+    """A run times out: it raises TableLockTimeout only after contention of its own, not after another instance's."""
     tracker, empty = Tracker(), compare_with_build(Observed(), CODE, {})
     reporter = ProgressReporter(tracker)
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     tracker.move(Phase.CHECKING)
     await WaitBudget(tracker, Policy(), FakeClock()).wait(BesideAPause(), empty, AttemptHistory())
-    reporter.saw(empty)
+    reporter.infer_progress(empty)
     assert tracker.status.progress.attempt == 3
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
@@ -141,7 +141,7 @@ async def test_the_tries_of_another_are_not_its_own() -> None:
 
 
 async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Database) -> None:
-    """The error names the revision and the setting, and the history tells the others."""
+    """A run exceeds MIGRATION_RUN_SECONDS: it is cancelled, recorded as failed, and the lock is released."""
 
     async def stuck(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
         listener.planned(("a",), "Applied")
@@ -157,15 +157,15 @@ async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Databas
 
 
 async def late_answer(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
-    """The last revision is committed, and the answer does not come."""
+    """Commit the last revision and never answer."""
     listener.planned(("c",), "Applied")
     listener.started("c")
     session.database.observed = Observed(frozenset({"c"}))
     await asyncio.Event().wait()
 
 
-async def test_a_commit_that_the_budget_overtook_is_not_called_failed(database: Database) -> None:
-    """The revision is in, and only the answer came too late: it looks again, and is ready."""
+async def test_an_instance_whose_commit_succeeded_at_the_timeout_becomes_ready(database: Database) -> None:
+    """The last revision commits, but the answer exceeds the run budget: the instance verifies and becomes ready."""
     database.work = late_answer
     instance = Instance(database, policy=Policy(run_seconds=0.01))
     await instance.coordinator.become_ready()
@@ -173,10 +173,10 @@ async def test_a_commit_that_the_budget_overtook_is_not_called_failed(database: 
 
 
 class Overtaken(FakeSession):
-    """As it gives its lock up, a newer release takes it, and is in the middle of something."""
+    """A session whose lock a newer release acquires when it closes, and half applies a revision."""
 
     async def close(self) -> None:
-        """Leave nothing behind."""
+        """Close, and let the newer release start."""
         held = self._holds
         await super().close()
         if held:
@@ -184,8 +184,10 @@ class Overtaken(FakeSession):
             self.database.observed = Observed(frozenset({"c"}), (HalfApplied("of-a-newer-release"),))
 
 
-async def test_whoever_goes_on_after_that_is_waited_for(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The lock went with the run that was cancelled, so what is half applied is somebody's work, and no accident."""
+async def test_an_instance_waits_for_the_release_that_acquires_its_lock_after_a_timeout(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A newer release acquires the lock of a timed-out run and is migrating: the instance waits for that release."""
     database.work = late_answer
     monkeypatch.setattr(database, "session", lambda name: Overtaken(database, name))
     await Instance(database, policy=Policy(run_seconds=0.01, wait_seconds=20)).fails(WaitTimeout, "other-1 (pid 4242)")

@@ -1,4 +1,4 @@
-"""Where the database stands against a build: every direction, and what the line for people says."""
+"""The database's revisions compared with a build's, and the line that explains the result."""
 
 from collections.abc import Mapping
 
@@ -16,7 +16,7 @@ from api.migrations.core.schema import (
 
 
 def code(**parents: str) -> CodeRevisions:
-    """A graph from `name="parents, separated by blanks"`, oldest first."""
+    """Return a graph from `name="parents, separated by blanks"`, oldest first."""
     graph = {name: frozenset(below.split()) for name, below in parents.items()}
     return CodeRevisions(graph, frozenset(graph) - frozenset().union(*graph.values()))
 
@@ -54,10 +54,10 @@ TABLE = [
 @pytest.mark.parametrize(
     ("graph", "database", "history", "state", "pending"), [row[1:] for row in TABLE], ids=[row[0] for row in TABLE]
 )
-def test_the_direction(
+def test_a_database_is_compared_with_a_build(
     graph: CodeRevisions, database: str, history: Mapping[str, str], state: SchemaState, pending: str
 ) -> None:
-    """The sets of revisions decide, and the history proves what this build cannot know."""
+    """The sets of revisions, and the history for revisions that the build does not know, decide the state."""
     lineage = {name: frozenset(below.split()) for name, below in history.items()}
     schema = compare_with_build(Observed(frozenset(database.split())), graph, lineage)
     assert (schema.state, schema.pending) == (state, tuple(pending.split()))
@@ -65,28 +65,28 @@ def test_the_direction(
 
 
 @pytest.mark.parametrize("database", ["", "a", "c", "d"])
-def test_half_applied_is_dirty_wherever_the_version_stands(database: str) -> None:
-    """A part of a revision that was committed outweighs every direction."""
+def test_a_half_applied_revision_makes_every_schema_dirty(database: str) -> None:
+    """A half-applied revision makes the schema dirty at base, behind, at head and ahead."""
     schema = compare_with_build(
         Observed(frozenset(database.split()), (HalfApplied("b"),)), LINE, {"d": frozenset({"c"})}
     )
     assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, (HalfApplied("b"),))
 
 
-def test_a_pending_idempotent_revision_is_simply_run_again() -> None:
-    """It says of itself that an interruption does no harm."""
+def test_a_pending_idempotent_half_applied_revision_is_run_again() -> None:
+    """A half-applied revision that is pending and declared idempotent leaves the schema merely behind."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
     assert compare_with_build(Observed(frozenset("a"), (HalfApplied("b"),)), graph, {}).state is SchemaState.BEHIND
 
 
 def test_an_idempotent_revision_that_is_not_pending_stays_dirty() -> None:
-    """A downgrade stopped in the middle of it: nothing would run it again."""
+    """A half-applied idempotent revision that is not pending, as after a stopped downgrade, keeps the schema dirty."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
     assert compare_with_build(Observed(frozenset("b"), (HalfApplied("b"),)), graph, {}).state is SchemaState.DIRTY
 
 
 def test_one_idempotent_revision_does_not_excuse_another() -> None:
-    """Only the one that declares it is left out."""
+    """Of two half-applied revisions the one that is not declared idempotent keeps the schema dirty."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))
     assert compare_with_build(
         Observed(frozenset("a"), (HalfApplied("b"), HalfApplied("c"))), graph, {}
@@ -95,7 +95,7 @@ def test_one_idempotent_revision_does_not_excuse_another() -> None:
 
 @pytest.mark.parametrize(("database", "lineage"), [("a", {}), ("d", {"d": frozenset({"c"})}), ("zz", {})])
 def test_the_line_names_both_revisions(database: str, lineage: Mapping[str, frozenset[str]]) -> None:
-    """Behind, ahead or diverged: the database's revision and the build's head are both there."""
+    """The line names the database's revision and the build's head if the schema is behind, ahead or diverged."""
     words = (
         explain(compare_with_build(Observed(frozenset({database})), LINE, lineage))
         .replace(",", " ")
@@ -106,12 +106,12 @@ def test_the_line_names_both_revisions(database: str, lineage: Mapping[str, froz
 
 
 def test_an_empty_database_is_called_base() -> None:
-    """Alembic's word for it."""
+    """The line for an empty database says that it is at base, as Alembic does."""
     assert "is at base" in explain(compare_with_build(Observed(), LINE, {}))
 
 
-def test_dirty_names_the_revision_and_both_ways_out() -> None:
-    """Whoever reads it at night has to decide between two commands."""
+def test_the_line_of_a_dirty_schema_names_both_repairs() -> None:
+    """The line for a half-applied revision names it, its last statement, the indexes to drop and both repairs."""
     half = HalfApplied("b", "CREATE INDEX CONCURRENTLY", ("i", '"odd Name"'))
     line = explain(compare_with_build(Observed(frozenset("a"), (half,)), LINE, {}))
     assert "revision b" in line
@@ -121,6 +121,6 @@ def test_dirty_names_the_revision_and_both_ways_out() -> None:
     assert "--stamp" in line
 
 
-def test_what_was_never_read_says_so() -> None:
-    """The status before the first look."""
+def test_the_line_of_a_schema_that_was_never_read_says_so() -> None:
+    """The line of a schema before its first read says that the database has not been read yet."""
     assert explain(Schema()) == "the database has not been read yet"

@@ -1,4 +1,4 @@
-"""The table of moves is walked: what it allows works, and what it does not allow changes nothing."""
+"""The status moves between phases only as its table allows; any other move changes nothing."""
 
 from dataclasses import FrozenInstanceError
 
@@ -14,13 +14,13 @@ LAST = [phase for phase in Phase if not MOVES[phase]]
 
 
 def test_every_phase_is_in_the_table() -> None:
-    """A phase without a row would fail with a KeyError in production."""
+    """Every phase has a row in the table of moves."""
     assert set(MOVES) == set(Phase)
 
 
 @pytest.mark.parametrize(("before", "after"), LEGAL)
 def test_a_legal_move_enters_the_phase_with_its_facts(before: Phase, after: Phase) -> None:
-    """Phase and facts change together, so that no reader sees one without the other."""
+    """A legal move changes phase and facts at once, so that no reader sees one without the other."""
     tracker = Tracker(phase=before, since=0.0)
     tracker.move(after, message="why")
     assert (tracker.status.phase, tracker.status.message) == (after, "why")
@@ -29,7 +29,7 @@ def test_a_legal_move_enters_the_phase_with_its_facts(before: Phase, after: Phas
 
 @pytest.mark.parametrize(("before", "after"), ILLEGAL)
 def test_an_illegal_move_changes_nothing(before: Phase, after: Phase) -> None:
-    """The status is the very same object as before."""
+    """An illegal move raises an error, and the status stays the same object."""
     tracker = Tracker(phase=before, message="before")
     status = tracker.status
     with pytest.raises(IllegalMove, match=f"{before} -> {after}"):
@@ -37,19 +37,19 @@ def test_an_illegal_move_changes_nothing(before: Phase, after: Phase) -> None:
     assert tracker.status is status
 
 
-def test_only_three_phases_are_last() -> None:
-    """From every other one there is a way on."""
+def test_only_three_phases_are_final() -> None:
+    """Three phases have no further move, and every other phase has one."""
     assert LAST == [Phase.READY, Phase.FAILED, Phase.OFF]
 
 
 @pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in LAST])
 def test_every_unfinished_phase_may_fail(phase: Phase) -> None:
-    """Whatever it was doing, an instance can say that it gave up."""
+    """An instance can move from every unfinished phase to `failed`."""
     assert Phase.FAILED in MOVES[phase]
 
 
-def test_readiness_latches() -> None:
-    """A newer schema seen later does not take a ready instance out of service."""
+def test_a_ready_instance_stays_ready() -> None:
+    """A ready instance that sees a newer schema later stays ready."""
     tracker = Tracker(phase=Phase.READY)
     tracker.note(schema=Schema(SchemaState.DIVERGED), reachable=False)
     assert tracker.status.ready
@@ -58,20 +58,20 @@ def test_readiness_latches() -> None:
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_ready_is_ready_or_off(phase: Phase) -> None:
-    """Nothing else may serve."""
+def test_only_the_phases_ready_and_off_are_ready(phase: Phase) -> None:
+    """An instance counts as ready in the phases `ready` and `off`, and in no other."""
     assert Tracker(phase=phase).status.ready is (phase in {Phase.READY, Phase.OFF})
 
 
 def test_a_note_keeps_phase_and_time() -> None:
-    """Progress within a phase does not look like a move."""
+    """A note within a phase changes neither the phase nor the time at which it began."""
     tracker = Tracker(phase=Phase.MIGRATING, since=5.0)
     tracker.note(message="half way")
     assert (tracker.status.phase, tracker.status.since, tracker.status.message) == (Phase.MIGRATING, 5.0, "half way")
 
 
 def test_a_snapshot_never_changes() -> None:
-    """A probe in another thread reads it without a lock."""
+    """A snapshot of the status does not change with the tracker, so that another thread reads it without a lock."""
     tracker = Tracker()
     snapshot = tracker.status
     tracker.move(Phase.CHECKING)
@@ -80,7 +80,7 @@ def test_a_snapshot_never_changes() -> None:
         snapshot.phase = Phase.READY  # type: ignore[misc]
 
 
-def test_who_is_only_elected_does_not_hold_the_lock() -> None:
-    """It has no session yet, so it has no number."""
+def test_an_elected_instance_without_a_session_does_not_hold_the_lock() -> None:
+    """An elected instance that has no session in the database is not shown as the lock holder."""
     assert str(LockStatus(Holder("web-1"))) == "web-1 leads"
     assert str(LockStatus(Holder("web-1", 7))) == "web-1 (pid 7) holds the lock"

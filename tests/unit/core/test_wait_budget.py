@@ -1,4 +1,4 @@
-"""What is said while an instance waits, as often as it has to be; time only moves when somebody waits."""
+"""What an instance logs while it waits, and how often, with a clock that moves only during a sleep."""
 
 import re
 
@@ -14,25 +14,25 @@ CODE = CodeRevisions({"a": frozenset()}, frozenset("a"))
 FIRST, SECOND = Holder("first", 11), Holder("second", 22)
 POLICY = Policy(wait_seconds=35, run_seconds=35)
 TAKEN_OVER_SECONDS = 13.0
-"""After the second line, and long enough before the third that who waits has looked again."""
+"""After the second line, and early enough for the waiter to read the lock status again before the third."""
 
 
 @pytest.fixture
 def database() -> Database:
-    """An empty database."""
+    """Return an empty database."""
     return Database(CODE, FakeClock())
 
 
 def lines(caplog: pytest.LogCaptureFixture, event: str) -> list[str]:
-    """The lines of that event, oldest first."""
+    """Return the log lines of that event, oldest first."""
     return [record.getMessage() for record in caplog.records if getattr(record, "event", None) == event]
 
 
 @pytest.mark.parametrize("may_migrate", [True, False], ids=["tries too", "only verifies"])
-async def test_every_ten_seconds_a_line_names_the_holder(
+async def test_a_waiter_logs_the_lock_holder_every_ten_seconds(
     database: Database, caplog: pytest.LogCaptureFixture, may_migrate: bool
 ) -> None:
-    """The first at once, then one each 10 s until the budget ends; one that took over meanwhile is named instead."""
+    """A waiter logs the lock holder at once and then every 10 s, and names the new holder after a change."""
     caplog.set_level("INFO")
     database.holder = FIRST
     clock = database.clock
@@ -51,15 +51,15 @@ async def test_every_ten_seconds_a_line_names_the_holder(
         re.search(r"; (\w+) \(pid \d+\) holds the lock.*; waited (\d+) s", line) for line in lines(caplog, "waiting")
     ]
     assert [match and match[1] for match in said] == ["first", "first", "second", "second"]
-    # each pause between two looks adds up to a second and a half
+    # a pause between two reads adds up to 1.5 s
     waited = [int(match[2]) for match in said if match]
     assert all(10 * number <= seconds <= 12 * number for number, seconds in enumerate(waited)), waited
 
 
-async def test_every_ten_seconds_a_line_says_that_the_database_is_away(
+async def test_a_waiter_logs_an_unreachable_database_every_ten_seconds(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """However often it is tried meanwhile."""
+    """A waiter that cannot connect logs it every 10 s, although it retries more often."""
     caplog.set_level("INFO")
     database.refused_connections = 1_000
     with pytest.raises(DatabaseUnreachable):

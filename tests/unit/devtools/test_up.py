@@ -1,4 +1,4 @@
-"""./dev up: its arguments, its verdict and what it prints; the processes are in the acceptance tests."""
+"""The arguments, the verdict and the output of `./dev up`, without its processes."""
 
 import io
 import os
@@ -21,7 +21,7 @@ READY = Report("ready", "ready", ready=True, over=True)
 
 
 def instance(folder: Path, number: int, report: Report, log: str = "") -> Instance:
-    """An instance that was seen as `report` and has written `log`."""
+    """Return an instance that was seen as `report` and has written `log`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         made = Instance(f"api-{number}", listener, folder)
     made.url = f"http://127.0.0.1:{8000 + number}"
@@ -31,13 +31,13 @@ def instance(folder: Path, number: int, report: Report, log: str = "") -> Instan
 
 
 def closed(_account: Account, _path: Path) -> bool:
-    """In place of `Account.reaches`: as root in a project below a closed folder."""
+    """Return False, in place of `Account.reaches`."""
     return False
 
 
 @pytest.mark.parametrize("scale", ["0", "-1", "33", "two", "", "3.5", "³"])
 def test_a_scale_out_of_bounds_is_refused(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The message names the bounds and what was given."""
+    """`--scale` refuses everything but a number from 1 to 32, and the message has the bounds and the value."""
     with pytest.raises(SystemExit) as stopped:
         up.parse(["--scale", scale])
     assert stopped.value.code == 2
@@ -45,38 +45,38 @@ def test_a_scale_out_of_bounds_is_refused(scale: str, capsys: pytest.CaptureFixt
 
 
 def test_three_instances_are_the_default() -> None:
-    """Without arguments: three, kept data, serve until stopped."""
+    """Without arguments `./dev up` starts three instances, keeps the data and serves until it is stopped."""
     assert vars(up.parse([])) == {"scale": 3, "fresh": False, "check": False}
 
 
-def test_one_migrator_and_all_ready_is_good(tmp_path: Path) -> None:
-    """So is nobody migrating, at head."""
+def test_a_fleet_with_at_most_one_migrator_has_no_problem(tmp_path: Path) -> None:
+    """A ready fleet in which one instance or none migrated has no problem."""
     one = [instance(tmp_path, 1, READY, f"INFO {MARK}\n"), instance(tmp_path, 2, READY)]
     none = [instance(tmp_path, 3, READY), instance(tmp_path, 4, READY)]
     assert problems(one, 10) == problems(none, 10) == []
 
 
 def test_two_migrators_are_a_problem(tmp_path: Path) -> None:
-    """Both are named, ready or not."""
+    """Two instances that both migrated are a problem that names both."""
     both = [instance(tmp_path, number, READY, f"INFO {MARK}\n") for number in (1, 2)]
     assert problems(both, 10) == ["2 instances ran the migrations instead of one: api-1, api-2"]
 
 
-def test_an_instance_that_ended_is_a_problem_with_its_last_words(tmp_path: Path) -> None:
-    """Its exit code and the end of its log are what one needs first."""
+def test_an_ended_instance_is_a_problem_with_its_last_log_lines(tmp_path: Path) -> None:
+    """An ended instance is a problem with its exit code and the last eight lines of its log."""
     log = "".join(f'line {number}\n"GET /health/migrations" 503\n' for number in range(12))
     [problem] = problems([instance(tmp_path, 1, exited(3), log)], 10)
     assert problem.splitlines() == ["api-1 exited with code 3", *(f"    line {number}" for number in range(4, 12))]
 
 
 def test_an_instance_that_is_still_waiting_is_a_problem(tmp_path: Path) -> None:
-    """The budget and the state it was left in are named."""
+    """An instance that still waits at the end of the budget is a problem with its state and the seconds."""
     waiting = instance(tmp_path, 1, Report("waiting", "waiting for api-2"))
     assert problems([waiting], 12.4) == ["api-1 not ready after 12 s: waiting for api-2"]
 
 
 def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
-    """Who migrated, how much, how long, who waited, and where to look."""
+    """The summary names the instance that migrated, its revisions and seconds, the waiters and the addresses."""
     migrator = instance(tmp_path, 2, READY, f"INFO {MARK}\n")
     migrator.run = Run(6, 1.25)
     lines = summary([instance(tmp_path, 1, READY), migrator, instance(tmp_path, 3, READY)])
@@ -84,20 +84,20 @@ def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
     assert "  api-1  http://127.0.0.1:8001/docs" in lines
 
 
-def test_the_summary_at_head(tmp_path: Path) -> None:
-    """When nobody had to migrate it says so."""
-    assert "The schema was at head already: nobody had to migrate." in summary([instance(tmp_path, 1, READY)])
+def test_the_summary_at_head_says_that_nothing_was_migrated(tmp_path: Path) -> None:
+    """The summary of a schema that was at head says that no instance migrated."""
+    assert "The schema was already at head: no instance migrated." in summary([instance(tmp_path, 1, READY)])
 
 
-def test_the_summary_praises_nobody_who_failed(tmp_path: Path) -> None:
-    """A migrator that did not become ready has not migrated, and its waiters have not seen it finish."""
+def test_the_summary_does_not_credit_a_failed_migrator(tmp_path: Path) -> None:
+    """The summary does not name a migrator that failed."""
     failed = instance(tmp_path, 1, exited(3), f"INFO {MARK}\n")
     assert summary([failed]) == ["", "No instance became ready."]
     assert not any(failed.name in line for line in summary([failed, instance(tmp_path, 2, READY)]))
 
 
 def test_plain_output_has_a_line_for_each_change(tmp_path: Path) -> None:
-    """A second look that sees the same prints nothing, and brackets in an error are not markup."""
+    """Plain output has one line for each change of a state, and prints square brackets as they are."""
     out = io.StringIO()
     board = PlainBoard(Console(file=out))
     watched = instance(tmp_path, 1, Report("waiting", "waiting for [api-2]"))
@@ -112,7 +112,7 @@ def test_plain_output_has_a_line_for_each_change(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_row_for_each_instance(tmp_path: Path) -> None:
-    """Name, address, state and time are on it."""
+    """The table has a row with name, address and state for each instance."""
     out = io.StringIO()
     Console(file=out, width=100).print(table([instance(tmp_path, 1, exited(-9)), instance(tmp_path, 2, READY)]))
     assert "api-1" in out.getvalue()
@@ -121,7 +121,7 @@ def test_the_table_has_a_row_for_each_instance(tmp_path: Path) -> None:
 
 
 def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
-    """They would share logs and data."""
+    """A second `./dev up` in the same folder is refused while the first one runs."""
     with up.alone(tmp_path), pytest.raises(UsageError, match="another"), up.alone(tmp_path):
         pass
     with up.alone(tmp_path):
@@ -130,14 +130,14 @@ def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("given", "seconds"), [(None, 330.0), ("", 330.0), ("5", 35.0), ("soon", 30.0)])
 def test_the_budget_follows_the_setting(monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float) -> None:
-    """./dev up waits a little longer than the instances themselves; a malformed setting is theirs to report."""
+    """`./dev up` waits 30 s longer than MIGRATION_WAIT_SECONDS, and ignores a malformed value."""
     if given is not None:
         monkeypatch.setenv("MIGRATION_WAIT_SECONDS", given)
     assert up.wait_budget_seconds() == seconds
 
 
 def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
-    """--fresh is for the embedded server; a database of somebody else's is left alone."""
+    """`--fresh` is refused with DATABASE_URL, and the URL's host is not shown."""
     given = {"DATABASE_URL": "postgresql://db.example/production"}
     with pytest.raises(UsageError, match="unset DATABASE_URL"), open_database(tmp_path, given, fresh=True):
         pass
@@ -146,15 +146,15 @@ def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
         assert "example" not in database.description
 
 
-def test_data_stay_in_the_project_where_the_server_can_reach_them(tmp_path: Path) -> None:
-    """As ourselves everything in the project is in reach."""
+def test_data_stay_in_the_project_if_the_server_can_reach_them(tmp_path: Path) -> None:
+    """The server's data folder is in the project if the server's account can reach it."""
     assert home_for(tmp_path / "data" / "postgres", Account()) == tmp_path / "data" / "postgres"
 
 
-def test_data_go_elsewhere_when_the_project_is_closed_to_the_server(
+def test_data_go_elsewhere_if_the_server_cannot_reach_the_project(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each project has a folder of its own there, the same in every run."""
+    """Each project has its own data folder elsewhere if the server's account cannot reach the project."""
     monkeypatch.setattr(Account, "reaches", closed)
     one, again, other = (home_for(tmp_path / name / "postgres", Account()) for name in ("a", "a", "b"))
     assert one == again
@@ -162,16 +162,16 @@ def test_data_go_elsewhere_when_the_project_is_closed_to_the_server(
     assert not one.is_relative_to(tmp_path)
 
 
-def test_a_note_about_a_process_that_is_not_the_server_is_removed(tmp_path: Path) -> None:
-    """After a reboot the pid is somebody else's; PostgreSQL would refuse to start beside it."""
+def test_a_stale_pid_file_is_removed(tmp_path: Path) -> None:
+    """A postmaster.pid with the pid of another process is removed."""
     note = tmp_path / "postmaster.pid"
     note.write_text(f"{os.getpid()}\n")
     stop_orphan(tmp_path)
     assert not note.exists()
 
 
-def test_taken_ports_are_passed_over() -> None:
-    """The next free one is used, and nobody else gets it meanwhile."""
+def test_ports_in_use_are_skipped() -> None:
+    """The next free port is used and stays reserved."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with next(listeners_from(port)) as ours:

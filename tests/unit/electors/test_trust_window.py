@@ -1,10 +1,10 @@
-"""How long a hold that ends by time is trusted."""
+"""The time for which the leader trusts a hold that expires."""
 
 from api.migrations.electors.trust_window import TrustWindow
 
 
 def test_a_hold_is_trusted_from_the_start_of_the_request() -> None:
-    """A late answer does not extend the window, and nothing is trusted before the first grant."""
+    """A hold is trusted from the start of its request, so a late answer does not extend it, and not before a grant."""
     window = TrustWindow(25)
     assert window.left(now=-1e9) == 0
     window.granted(asked_at=100)
@@ -12,7 +12,7 @@ def test_a_hold_is_trusted_from_the_start_of_the_request() -> None:
 
 
 def test_an_earlier_request_does_not_shorten_the_window() -> None:
-    """Renewal and confirmation may overtake one another."""
+    """The answer to an earlier request, which a later one overtook, does not shorten the trusted time."""
     window = TrustWindow(25)
     window.granted(asked_at=110)
     window.granted(asked_at=100)

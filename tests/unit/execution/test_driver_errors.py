@@ -24,14 +24,14 @@ INTEGER = "Incorrect integer value: '{}' for column {} at row 1"
 
 
 def mysql(number: int, message: str = "words", kind: type[Exception] = asyncmy.errors.OperationalError) -> Exception:
-    """An error of asyncmy, which has an SQLSTATE as well."""
+    """Return an error of asyncmy, which has an SQLSTATE too."""
     error = kind(number, message)
     error.sqlstate = "28000"  # type: ignore[attr-defined]
     return error
 
 
 def sqlite(*statements: str, path: str | Path = ":memory:") -> sqlite3.Error:
-    """The error that SQLite raises for the last of the statements."""
+    """Return the error that SQLite raises for the last of the statements."""
     connection = sqlite3.connect(path, isolation_level=None, timeout=0)
     try:
         for statement in statements:
@@ -44,7 +44,7 @@ def sqlite(*statements: str, path: str | Path = ":memory:") -> sqlite3.Error:
 
 
 def wrapped(error: BaseException) -> sqlalchemy.exc.DBAPIError:
-    """The error in SQLAlchemy's wrapper."""
+    """Return the error in SQLAlchemy's wrapper."""
     return sqlalchemy.exc.OperationalError(f"SELECT '{SECRET}'", {}, error)
 
 
@@ -62,8 +62,8 @@ MYSQL: dict[ErrorKind | None, tuple[int, ...]] = {
 
 
 @pytest.mark.parametrize(("number", "kind"), [(number, kind) for kind, numbers in MYSQL.items() for number in numbers])
-def test_mysql_s_numbers_have_kinds(number: int, kind: ErrorKind | None) -> None:
-    """The reference lists the numbers; SQLAlchemy's wrapper does not hide them."""
+def test_a_mysql_error_number_has_a_kind(number: int, kind: ErrorKind | None) -> None:
+    """Each error number of MySQL has a kind, also in SQLAlchemy's wrapper."""
     error = mysql(number)
     assert (driver_errors.error_kind(error), driver_errors.code(error)) == (kind, f"error {number}")
     assert lost(wrapped(error)) is (kind is ErrorKind.LOST)
@@ -72,7 +72,7 @@ def test_mysql_s_numbers_have_kinds(number: int, kind: ErrorKind | None) -> None
 
 
 def test_the_sqlstate_of_mysql_is_ignored() -> None:
-    """PostgreSQL's meaning of 28000 would name pg_hba.conf."""
+    """MySQL's SQLSTATE 28000 is ignored, because PostgreSQL's remedy for it names pg_hba.conf."""
     assert sqlstate(wrapped(mysql(1045))) is None
     assert "pg_hba" not in str(translate(wrapped(mysql(1045)), "connecting"))
 
@@ -89,13 +89,13 @@ def test_the_sqlstate_of_mysql_is_ignored() -> None:
         (sqlite("PRAGMA query_only = 1", "CREATE TABLE t (a)"), ErrorKind.READ_ONLY),
     ],
 )
-def test_sqlite_s_names_have_kinds(error: sqlite3.Error, kind: ErrorKind | None) -> None:
-    """The library of this machine raises the errors."""
+def test_a_sqlite_error_name_has_a_kind(error: sqlite3.Error, kind: ErrorKind | None) -> None:
+    """Each error name of SQLite, raised by this machine's library, has a kind."""
     assert driver_errors.error_kind(error) is kind
 
 
 def test_a_locked_database_is_busy(tmp_path: Path) -> None:
-    """An extended name has the same kind."""
+    """A locked SQLite database has the kind "busy", also by its extended error names."""
     path = tmp_path / "shop.db"
     other = sqlite3.connect(path, isolation_level=None)
     other.execute("BEGIN IMMEDIATE")
@@ -107,7 +107,7 @@ def test_a_locked_database_is_busy(tmp_path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_opened_has_its_own_kind(tmp_path: Path) -> None:
-    """The folder does not exist, or the file is not a database."""
+    """A SQLite file in a missing folder, or one that is no database, has a kind of its own."""
     letter = tmp_path / "letter"
     letter.write_text("Dear Sir or Madam\n" * 100)
     for path in (tmp_path / "nowhere" / "shop.db", letter):
@@ -118,7 +118,7 @@ def test_a_file_that_cannot_be_opened_has_its_own_kind(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("error", [ValueError("1205"), OSError(1205, "x"), KeyError(1205)])
 def test_another_driver_s_error_has_no_kind(error: Exception) -> None:
-    """A number alone does not make it MySQL's."""
+    """An error of another driver with one of MySQL's numbers has no kind."""
     ask = (driver_errors.number, driver_errors.name, driver_errors.error_kind, driver_errors.code)
     assert [function(error) for function in ask] == [None] * 4
 
@@ -147,12 +147,12 @@ def test_another_driver_s_error_has_no_kind(error: Exception) -> None:
     ],
 )
 def test_names_are_shown_and_values_are_not(number: int, message: str, shown: str) -> None:
-    """A value may contain quotation marks and line breaks."""
+    """A described error keeps the names of tables and columns and omits the values."""
     assert describe(wrapped(mysql(number, message))) == f"OperationalError (error {number}): {shown}"
 
 
 def test_text_that_sqlite_could_not_decode_is_not_shown() -> None:
-    """SQLite's message quotes the text, and an expression instead of a missing column name."""
+    """SQLite's message about undecodable text quotes the text, and is not shown."""
     text = f"CAST(CAST('it''s {SECRET}' AS BLOB) || x'ff' AS TEXT)"
     named, unnamed = (describe(wrapped(sqlite(f"SELECT {text}{alias}"))) for alias in (" AS city", ""))
     assert named.endswith("Could not decode to UTF-8 column `city`"), named
@@ -180,8 +180,8 @@ def test_text_that_sqlite_could_not_decode_is_not_shown() -> None:
         (sqlite("SELECT * FROM nowhere"), MigrationError, "no such table: nowhere"),
     ],
 )
-def test_an_error_is_translated(error: Exception, expected: type[MigrationError], words: str) -> None:
-    """The message has a remedy, and does not name host and user."""
+def test_an_error_is_translated_with_a_remedy(error: Exception, expected: type[MigrationError], words: str) -> None:
+    """A driver's error is translated into one with a remedy, without host and user."""
     translated = translate(wrapped(error), "looking")
     assert type(translated) is expected
     assert words in str(translated)
@@ -190,6 +190,6 @@ def test_an_error_is_translated(error: Exception, expected: type[MigrationError]
 
 
 def test_a_full_disk_has_a_remedy() -> None:
-    """A duplicate key has none."""
+    """The error of a full disk has a remedy, and that of a duplicate key has none."""
     assert "disk is full" in remedy(wrapped(mysql(1114)))
     assert remedy(wrapped(mysql(1062))) == ""

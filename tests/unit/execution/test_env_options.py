@@ -25,14 +25,16 @@ OURS = {"transaction_per_migration": True, "transactional_ddl": True, "version_t
         ({"version_table": None, "version_table_schema": None}, None, DEFAULT),
     ],
 )
-def test_a_version_table_is_named(options: dict[str, Any], search_path: str | None, expected: VersionTable) -> None:
-    """The call names it, or else the search path, or else the settings."""
+def test_the_version_table_comes_from_env_py_then_search_path_then_settings(
+    options: dict[str, Any], search_path: str | None, expected: VersionTable
+) -> None:
+    """The version table's name comes from env.py, else from the search path, else from the settings."""
     assert named(options, DEFAULT, search_path) == expected
 
 
 @pytest.mark.parametrize("variable", ["MIGRATION_VERSION_TABLE", "MIGRATION_VERSION_TABLE_SCHEMA"])
-def test_a_setting_that_contradicts_is_refused(variable: str) -> None:
-    """The error names the setting, its value, and the name in env.py."""
+def test_a_setting_that_contradicts_env_py_is_refused(variable: str) -> None:
+    """A version table in the settings that differs from env.py's is refused, and the error has both names."""
     table = VersionTable("shop", "core")
     options = {"version_table": "shop", "version_table_schema": "core"}
     same = {"MIGRATION_VERSION_TABLE": "shop", "MIGRATION_VERSION_TABLE_SCHEMA": "core"}
@@ -41,22 +43,22 @@ def test_a_setting_that_contradicts_is_refused(variable: str) -> None:
         agreed(table, options, {variable: "other"})
 
 
-def test_both_sides_hooks_are_called() -> None:
-    """The project's hooks come first, one or a list of them."""
+def test_the_hooks_of_project_and_package_are_called() -> None:
+    """The project's hooks, one or a list of them, are called before the package's."""
     assert merged({}, OURS)["on_version_apply"] == ("ours",)
     assert merged({"on_version_apply": "theirs"}, OURS)["on_version_apply"] == ("theirs", "ours")
     assert merged({"on_version_apply": ["one", "two"]}, OURS)["on_version_apply"] == ("one", "two", "ours")
 
 
 def test_the_package_s_options_are_defaults() -> None:
-    """An option that is None counts as not passed."""
+    """The package's options are defaults for options that env.py omits or passes as None."""
     both = merged({"version_table": None, "version_table_pk": False, "compare_type": None}, OURS)
     assert (both["version_table"], both["version_table_pk"], both["compare_type"]) == ("v", False, None)
 
 
 @pytest.mark.parametrize("option", ["transaction_per_migration", "transactional_ddl"])
 def test_a_contradiction_to_a_required_option_is_refused(option: str) -> None:
-    """The message names the option, which is not overridden."""
+    """An option of env.py that contradicts a required one is refused by name."""
     assert merged({option: True}, OURS)[option] is True
     with pytest.raises(ConfigurationError, match=f"{option}=False.*To fix"):
         merged({option: False}, OURS)
@@ -75,7 +77,7 @@ def test_a_contradiction_to_a_required_option_is_refused(option: str) -> None:
     ],
 )
 def test_the_first_schema_of_a_search_path_is_found(search_path: str, first: str | None) -> None:
-    """PostgreSQL shows the path with quotes."""
+    """The first schema of a search path is parsed from PostgreSQL's quoted form."""
     assert first_schema(search_path, "ann") == first
 
 
@@ -97,14 +99,14 @@ RUN = "context.run_migrations()\n"
         ("this is not Python\n", True),
     ],
 )
-def test_an_env_py_that_may_run_several_is_recognized(tmp_path: Path, text: str, several: bool) -> None:
-    """A start at head executes env.py only if its text leaves the version tables open."""
+def test_an_env_py_that_may_run_several_migrations_is_recognized(tmp_path: Path, text: str, several: bool) -> None:
+    """An env.py whose text leaves the version tables open may run several migrations."""
     path = tmp_path / "env.py"
     path.write_text(text)
     assert may_run_several(path) is several
 
 
-def test_this_project_s_env_py_runs_one() -> None:
-    """A start at head does not execute it."""
+def test_the_project_s_env_py_runs_one_migration() -> None:
+    """The project's own env.py runs one migration, so that a start at head need not execute it."""
     root = Path(__file__).resolve().parents[3]
     assert may_run_several(root / "alembic" / "env.py") is False

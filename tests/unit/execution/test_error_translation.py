@@ -27,7 +27,7 @@ SECRET = "geh3im"
 
 
 def self_signed() -> ssl.SSLCertVerificationError:
-    """The ssl module's error, which sets the message itself."""
+    """Return the ssl module's error about a certificate."""
     error = ssl.SSLCertVerificationError(1, "certificate verify failed")
     error.verify_message = "self-signed certificate"
     return error
@@ -66,7 +66,7 @@ PERMANENT = [
 
 
 def wrapped(error: BaseException) -> sqlalchemy.exc.DBAPIError:
-    """The error in the wrapper of SQLAlchemy's asyncpg dialect: the driver's error is the cause of the adapter's."""
+    """Return the error in the wrapper of SQLAlchemy's asyncpg dialect, as the cause of the adapter's error."""
     adapter = Exception(f"<class {type(error).__name__}>: {error}")
     adapter.__cause__ = error
     adapter.sqlstate = getattr(error, "sqlstate", None)  # type: ignore[attr-defined]
@@ -75,7 +75,7 @@ def wrapped(error: BaseException) -> sqlalchemy.exc.DBAPIError:
 
 @pytest.mark.parametrize("error", TRANSIENT, ids=lambda error: type(error).__name__)
 def test_an_unavailable_server_is_retried(error: Exception) -> None:
-    """The message names the operation, with and without SQLAlchemy's wrapper."""
+    """The error of an unavailable server is retryable and names the operation, also in SQLAlchemy's wrapper."""
     for given in (error, wrapped(error)):
         translated = translate(given, "reading the revision")
         assert type(translated) is DatabaseUnreachable
@@ -85,7 +85,7 @@ def test_an_unavailable_server_is_retried(error: Exception) -> None:
 
 @pytest.mark.parametrize("error", [asyncpg.DeadlockDetectedError("x"), asyncpg.LockNotAvailableError("x")])
 def test_a_locked_version_or_history_table_is_retried(error: Exception) -> None:
-    """The connection is not lost."""
+    """A deadlock or lock timeout outside a revision is retryable, and the connection does not count as lost."""
     translated = translate(error, "reading the revision")
     assert type(translated) is DatabaseUnreachable
     assert re.match("no answer while reading the revision: .*another session", str(translated))
@@ -94,7 +94,7 @@ def test_a_locked_version_or_history_table_is_retried(error: Exception) -> None:
 
 @pytest.mark.parametrize(("error", "expected", "word"), PERMANENT, ids=[type(row[0]).__name__ for row in PERMANENT])
 def test_a_refusal_is_not_retried(error: Exception, expected: type[MigrationError], word: str) -> None:
-    """Its class and its text say what to fix; SQLAlchemy's wrapper does not change the class or show the statement."""
+    """A server's refusal is not retryable, has a remedy, and shows no statement, also in SQLAlchemy's wrapper."""
     translated, unwrapped = translate(error, "migrating"), translate(wrapped(error), "migrating")
     assert type(translated) is type(unwrapped) is expected
     assert word in str(translated)
@@ -103,13 +103,13 @@ def test_a_refusal_is_not_retried(error: Exception, expected: type[MigrationErro
 
 
 def test_a_migration_error_is_returned_as_it_is() -> None:
-    """An error is not translated twice."""
+    """A MigrationError is not translated again."""
     error = HoldLost("gone")
     assert translate(error, "migrating") is error
 
 
 def test_the_system_s_error_does_not_name_the_host() -> None:
-    """Asyncio puts host and port of the URL into the message."""
+    """The translated error of the operating system omits host and port, which asyncio puts into the message."""
     text = "[Errno 111] Connect call failed ('10.1.2.3', 5432)"
     for error in (ConnectionRefusedError(111, text), OSError(text), socket.gaierror(-2, "dbhost: Name not known")):
         line = str(translate(error, "connecting"))
@@ -119,7 +119,7 @@ def test_the_system_s_error_does_not_name_the_host() -> None:
 
 @pytest.mark.parametrize("error", [ConnectionRefusedError(111, "10.1.2.3"), wrapped(ConnectionRefusedError(111, "x"))])
 def test_the_system_s_error_keeps_its_reason(error: Exception) -> None:
-    """The remedy depends on it."""
+    """The translated error of the operating system keeps its reason."""
     assert "Connection refused" in str(translate(error, "connecting"))
 
 
@@ -137,7 +137,7 @@ def test_the_system_s_error_keeps_its_reason(error: Exception) -> None:
     ],
 )
 def test_a_data_exception_is_described_without_its_value(error: asyncpg.PostgresError) -> None:
-    """Messages of class 22 quote the value, in the quotation marks of the server's language."""
+    """A data exception is described by class and SQLSTATE without its value, in every language of the server."""
     for given in (error, wrapped(error)):
         line = describe(given)
         assert SECRET not in line
@@ -146,31 +146,31 @@ def test_a_data_exception_is_described_without_its_value(error: asyncpg.Postgres
 
 
 def test_literals_in_a_message_are_left_out() -> None:
-    """The server quotes them in other classes than 22, too."""
+    """Quoted literals in a message are omitted, and quoted names are kept."""
     error = asyncpg.CheckViolationError(f"value '{SECRET}' and 'it''s {SECRET}' not allowed in \"column\"")
     assert SECRET not in describe(error)
     assert '"column"' in describe(error)
 
 
 def test_detail_and_further_lines_are_left_out() -> None:
-    """The DETAIL of a unique violation contains the row's values."""
+    """The DETAIL line of a unique violation, which has the row's values, is omitted."""
     error = asyncpg.UniqueViolationError(f'duplicate key violates "pk"\nDETAIL:  Key (a)=({SECRET}) exists.')
     assert describe(error) == 'UniqueViolationError (SQLSTATE 23505): duplicate key violates "pk"'
 
 
 def test_a_statement_error_of_sqlalchemy_is_described_without_the_statement() -> None:
-    """The message about a missing bind parameter is the statement."""
+    """SQLAlchemy's error about a missing bind parameter is described without its statement."""
     error = sqlalchemy.exc.StatementError("missing", f"SELECT '{SECRET}'", {"a": SECRET}, ValueError("missing a"))
     assert SECRET not in describe(error)
 
 
 def test_a_long_message_is_shortened() -> None:
-    """It is written into a table, a log line and a health page."""
+    """A message of 10,000 characters is shortened to less than 400."""
     assert len(describe(ValueError("x" * 10_000))) < 400
 
 
-def test_root_and_code_see_through_sqlalchemy() -> None:
-    """Both belong to the driver's error."""
+def test_root_and_code_are_those_of_the_driver_s_error() -> None:
+    """Root error and SQLSTATE are those of the driver's error in SQLAlchemy's wrapper."""
     error = asyncpg.DeadlockDetectedError("deadlock detected")
     assert root(wrapped(error)) is error
     assert sqlstate(wrapped(error)) == "40P01"
@@ -178,7 +178,7 @@ def test_root_and_code_see_through_sqlalchemy() -> None:
 
 
 def test_the_place_in_a_revision_is_named() -> None:
-    """The message has the file and the line."""
+    """The error of a revision names its file and line."""
     try:
         raise ValueError
     except ValueError as error:
@@ -188,14 +188,14 @@ def test_the_place_in_a_revision_is_named() -> None:
 
 
 def test_an_unknown_parameter_in_the_url_is_a_configuration_error() -> None:
-    """A retry cannot help: `?schema=public` is a parameter of other tools."""
+    """An unknown parameter in the URL is a configuration error, which is not retried."""
     error = asyncpg.UndefinedObjectError('unrecognized configuration parameter "schema"')
     assert isinstance(translate(error, "connecting"), ConfigurationError)
     assert not isinstance(translate(error, "migrating"), ConfigurationError)
 
 
 def test_a_missing_package_for_mysql_is_named() -> None:
-    """Asyncmy's message quotes the package, and quoted text is left out."""
+    """The error about a missing package for MySQL's authentication names the package to install."""
     error = RuntimeError("'cryptography' package is required for sha256_password or caching_sha2_password auth methods")
     translated = translate(error, "connecting")
     assert isinstance(translated, ConfigurationError)
@@ -203,7 +203,7 @@ def test_a_missing_package_for_mysql_is_named() -> None:
 
 
 def test_a_binlog_in_statement_format_has_a_remedy() -> None:
-    """MySQL's message of 1665 does not name the setting's value."""
+    """MySQL's error about a binlog in statement format says to set it to ROW."""
     asyncmy = pytest.importorskip("asyncmy.errors")
     assert "set it to ROW" in remedy(asyncmy.InternalError(1665, "Cannot execute statement"))
 
@@ -219,13 +219,13 @@ def test_a_binlog_in_statement_format_has_a_remedy() -> None:
     ],
 )
 def test_a_server_that_is_too_old_is_refused(is_mariadb: bool, version: tuple[int, ...], refused: bool) -> None:
-    """The history table's default expressions are a syntax error there."""
+    """A MySQL before 8.0.13 or an equally old MariaDB is refused, and newer ones are accepted."""
     dialect = SimpleNamespace(is_mariadb=is_mariadb, server_version_info=version)
     with pytest.raises(ConfigurationError, match="or newer is needed") if refused else nullcontext():
         refuse_old_server(dialect)
 
 
 def test_a_url_in_a_message_is_left_out() -> None:
-    """An env.py may quote its URL, with the password, in an error of its own."""
+    """A URL in an error of env.py is shown up to its scheme only."""
     error = RuntimeError("cannot use 'postgresql+asyncpg://me:secret@host/shop' or redis://:secret@host")
     assert describe(error, quotes=True) == "RuntimeError: cannot use 'postgresql+asyncpg://… or redis://…"

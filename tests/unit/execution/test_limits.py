@@ -22,7 +22,7 @@ from api.migrations.execution.limits import blocks_no_session
     ],
 )
 def test_a_statement_that_blocks_no_session_has_no_limit(statement: str) -> None:
-    """A concurrent build with a lock timeout could leave an INVALID index."""
+    """A statement that blocks no session, such as a concurrent index build, has no time limit."""
     assert blocks_no_session(statement)
 
 
@@ -47,5 +47,5 @@ def test_a_statement_that_blocks_no_session_has_no_limit(statement: str) -> None
     ],
 )
 def test_a_statement_that_blocks_other_sessions_keeps_its_limit(statement: str) -> None:
-    """Later sessions wait as long as the statement waits."""
+    """A statement that blocks other sessions keeps its time limits."""
     assert not blocks_no_session(statement)

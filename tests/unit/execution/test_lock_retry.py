@@ -13,17 +13,17 @@ HEAD = MigrationRequest("upgrade", "head")
 
 
 def timeouts(lock_timeout_seconds: float = 2.0, idle_seconds: float = 60.0) -> LockTimeouts:
-    """The timeouts on a server that checks for deadlocks after a second."""
+    """Return the timeouts on a server that checks for deadlocks after 1 s."""
     return LockTimeouts.for_server(Limits(lock_timeout_seconds, 0.0, idle_seconds), DEADLOCK_SECONDS)
 
 
 def first_five(lock_timeouts: LockTimeouts) -> list[float]:
-    """The lock timeouts of the first five attempts, in seconds."""
+    """Return the lock timeouts of the first five attempts, in seconds."""
     return [lock_timeouts.timeout_for(attempt) for attempt in range(1, 6)]
 
 
 def test_the_first_timeouts_are_short() -> None:
-    """Two are short for the readers' sake; then the configured timeout repeats."""
+    """The first two lock timeouts are 0.3 and 0.6 s, and then the configured timeout repeats."""
     assert first_five(timeouts(2.0)) == [0.3, 0.6, 2.0, 2.0, 2.0]
     assert first_five(timeouts(30.0)) == [0.3, 0.6, 30.0, 30.0, 30.0]
 
@@ -35,7 +35,7 @@ def test_the_last_timeout_outlasts_the_deadlock_check(limit: float) -> None:
 
 
 def test_the_last_timeout_follows_the_server() -> None:
-    """A late deadlock check makes the last timeout longer; an early one leaves it as configured."""
+    """A late deadlock check of the server lengthens the last timeout, and an early one leaves it as configured."""
     assert LockTimeouts.for_server(Limits(2.0), 5.0).last_seconds == 5.5
     assert LockTimeouts.for_server(Limits(2.0), 0.01).last_seconds == 2.0
 
@@ -46,12 +46,12 @@ def test_no_timeout_is_longer_than_the_last() -> None:
 
 
 def test_no_limit_means_no_timeout() -> None:
-    """MIGRATION_LOCK_TIMEOUT_SECONDS=0 disables the timeout, as PostgreSQL's own 0 does."""
+    """MIGRATION_LOCK_TIMEOUT_SECONDS=0 disables the lock timeout, as PostgreSQL's own 0 does."""
     assert first_five(timeouts(0)) == [0.0] * 5
 
 
 def test_pauses_grow_and_are_bounded() -> None:
-    """The first is at most half a second, none exceeds thirty, and instances draw different ones."""
+    """The first pause is at most 0.5 s, no pause exceeds 30 s, and instances draw different pauses."""
     pauses = [[timeouts().delay(attempt) for _ in range(50)] for attempt in ATTEMPTS]
     assert all(0.05 <= pause <= 30 for each in pauses for pause in each)
     assert max(pauses[0]) <= 0.5
@@ -62,21 +62,21 @@ def test_pauses_grow_and_are_bounded() -> None:
 @pytest.mark.parametrize("limit", [0.0, 2.0])
 @pytest.mark.parametrize(("idle", "bound"), [(10, 5), (60, 30), (3600, 30), (0, 30)])
 def test_no_pause_outlasts_the_idle_limit(limit: float, idle: float, bound: float) -> None:
-    """The server terminates an idle session, and with it the lock: a pause is at most half of the limit."""
+    """A pause is at most half of the idle limit, at which the server would terminate the session and its lock."""
     lock_timeouts = timeouts(limit, idle)
     assert lock_timeouts.longest_delay_seconds == bound
     assert max(lock_timeouts.delay(attempt) for attempt in ATTEMPTS for _ in range(50)) <= bound
 
 
 def test_attempts_are_counted_for_each_revision() -> None:
-    """A contended revision waits longer next time; another one starts with the first timeout."""
+    """A contended revision waits longer at its next attempt, and another revision starts with the first timeout."""
     schedule = LockRetrySchedule(lambda revision: Limits(lock_timeout_seconds=2))
     assert [schedule.record_contention("slow")[0] for _ in range(2)] == [1, 2]
     assert [schedule.settings(name)["lock_timeout"] for name in ("slow", "other")] == ["2000ms", "300ms"]
 
 
 def test_a_revision_may_declare_its_own_limits() -> None:
-    """They set its last lock timeout and its statement timeout; the first lock timeouts stay short."""
+    """A revision's own limits set its last lock timeout and statement timeout; its first lock timeouts stay short."""
     own = {"patient": Limits(lock_timeout_seconds=30, statement_timeout_seconds=600)}
     schedule = LockRetrySchedule(lambda revision: own.get(revision, Limits()))
     assert schedule.settings("patient") == {"lock_timeout": "300ms", "statement_timeout": "600000ms"}
@@ -87,7 +87,7 @@ def test_a_revision_may_declare_its_own_limits() -> None:
 
 
 def test_the_limits_are_those_of_the_next_attempt() -> None:
-    """Only the lock timeout changes with the attempts."""
+    """From attempt to attempt only the lock timeout of a revision's limits changes."""
     schedule = LockRetrySchedule(lambda revision: Limits(2, 30, 40))
     for seconds in (0.3, 0.6, 2):
         assert schedule.limits("slow") == Limits(seconds, 30, 40)
@@ -122,13 +122,13 @@ class Attempts:
 
 @pytest.fixture
 def schedule(monkeypatch: pytest.MonkeyPatch) -> LockRetrySchedule:
-    """A schedule with pauses of at most 0.06 s."""
+    """Return a schedule with pauses of at most 0.06 s."""
     monkeypatch.setattr(LockTimeouts, "longest_delay_seconds", 0.06)
     return LockRetrySchedule(lambda revision: Limits(idle_seconds=0.12))
 
 
 async def test_a_run_is_retried_until_it_acquires_its_lock(schedule: LockRetrySchedule) -> None:
-    """Each contended attempt is reported with its number and the pause that follows."""
+    """Each contended attempt is reported with its number and its pause, until the run acquires its table lock."""
     attempts = Attempts(3)
     await retry_while_contended(attempts.run, HEAD, schedule, attempts.report, attempts.pause)
     assert attempts.made == 4
@@ -138,7 +138,7 @@ async def test_a_run_is_retried_until_it_acquires_its_lock(schedule: LockRetrySc
 
 
 async def test_a_relative_request_is_not_retried_after_a_commit(schedule: LockRetrySchedule) -> None:
-    """`+2` again, after the first of the two revisions, would apply three."""
+    """A contended `+2` is not retried after its first revision committed, because it would apply three revisions."""
     attempts, request = Attempts(1, ("r1",)), MigrationRequest("upgrade", "+2")
     with pytest.raises(RevisionFailed, match=r"committed r1, .* target \+2 .*To fix: name") as raised:
         await retry_while_contended(attempts.run, request, schedule, attempts.report, attempts.pause)
@@ -146,14 +146,14 @@ async def test_a_relative_request_is_not_retried_after_a_commit(schedule: LockRe
 
 
 async def test_a_relative_request_without_a_commit_is_retried(schedule: LockRetrySchedule) -> None:
-    """The database is still at the revision that the target counts from."""
+    """A contended `-1` is retried if it has committed nothing."""
     attempts, request = Attempts(1), MigrationRequest("downgrade", "-1")
     await retry_while_contended(attempts.run, request, schedule, attempts.report, attempts.pause)
     assert attempts.made == 2
 
 
 async def test_without_the_lock_another_holder_retries(schedule: LockRetrySchedule) -> None:
-    """The error carries the pause that the next lock holder keeps."""
+    """A rollback released the lock: the error carries the pause, and the next lock holder retries."""
     attempts = Attempts(1)
     with pytest.raises(LockContended) as raised:
         await retry_while_contended(attempts.run, HEAD, schedule, attempts.report, attempts.pause, again=False)

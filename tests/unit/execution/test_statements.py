@@ -1,4 +1,4 @@
-"""Statements are classified by their first words."""
+"""SQL statements are classified by their first words."""
 
 import pytest
 
@@ -23,13 +23,13 @@ from api.migrations.execution.statements import atomic, commits_by_itself, ends_
     ],
 )
 def test_a_statement_s_kind_is_its_first_words(statement: str, expected: str) -> None:
-    """It contains no name and no value."""
+    """The kind of a statement is its first words, without any name or value."""
     assert kind(statement) == expected
 
 
 @pytest.mark.parametrize("statement", ["COMMIT", "commit;", "-- now\nEND", "ABORT WORK", "COMMIT AND CHAIN"])
-def test_a_statement_that_ends_the_transaction(statement: str) -> None:
-    """Each synonym is recognized."""
+def test_a_statement_that_ends_the_transaction_is_recognized(statement: str) -> None:
+    """Every synonym of COMMIT and ROLLBACK is recognized as the end of the transaction."""
     assert ends_transaction(statement)
 
 
@@ -37,8 +37,8 @@ def test_a_statement_that_ends_the_transaction(statement: str) -> None:
     "statement",
     ["ROLLBACK TO SAVEPOINT s", "ROLLBACK TO s", "COMMIT PREPARED 'x'", "RELEASE s", "SELECT 'COMMIT'", "COMMENT", ""],
 )
-def test_a_statement_that_does_not_end_the_transaction(statement: str) -> None:
-    """Statements on savepoints and prepared transactions do not end it."""
+def test_a_statement_on_a_savepoint_does_not_end_the_transaction(statement: str) -> None:
+    """Statements on savepoints and prepared transactions do not end the transaction."""
     assert not ends_transaction(statement)
 
 
@@ -62,8 +62,8 @@ def test_a_statement_that_does_not_end_the_transaction(statement: str) -> None:
         "",
     ],
 )
-def test_a_statement_before_which_mysql_commits(statement: str) -> None:
-    """DDL, and every statement that is not known to be harmless."""
+def test_mysql_commits_before_ddl_and_unknown_statements(statement: str) -> None:
+    """MySQL commits before DDL, and is assumed to before every statement that is not known to be harmless."""
     assert commits_by_itself(statement)
 
 
@@ -84,8 +84,8 @@ def test_a_statement_before_which_mysql_commits(statement: str) -> None:
         ("SET SESSION lock_wait_timeout = 1", True),
     ],
 )
-def test_a_statement_before_which_mysql_does_not_commit(statement: str, reads: bool) -> None:
-    """Some of them only read."""
+def test_mysql_does_not_commit_before_dml_and_reads(statement: str, reads: bool) -> None:
+    """MySQL does not commit before statements on rows and savepoints, and some of them only read."""
     assert (commits_by_itself(statement), only_reads(statement)) == (False, reads)
 
 
@@ -101,6 +101,6 @@ def test_a_statement_before_which_mysql_does_not_commit(statement: str, reads: b
         ("SET STATEMENT max_statement_time = 1 FOR DROP TABLE t, u", False),
     ],
 )
-def test_a_statement_is_atomic(statement: str, expected: bool) -> None:
-    """MySQL executes it wholly or not at all; a procedure may execute anything."""
+def test_atomic_ddl_of_mysql_is_recognized(statement: str, expected: bool) -> None:
+    """A statement on one table is atomic in MySQL, and a procedure may execute anything."""
     assert atomic(statement) is expected

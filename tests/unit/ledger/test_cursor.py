@@ -1,4 +1,4 @@
-"""Page cursors survive the trip, and nothing else passes for one."""
+"""A page cursor returns its id, and any other text is refused."""
 
 from base64 import urlsafe_b64encode
 
@@ -9,18 +9,18 @@ from api.ledger.errors import CursorMalformed
 
 
 def forged(content: bytes) -> str:
-    """Text that is encoded like a cursor, whatever is in it."""
+    """Return text that is encoded like a cursor."""
     return urlsafe_b64encode(content).rstrip(b"=").decode()
 
 
 @pytest.mark.parametrize("last_id", [1, 9, 10, 12345, 2**31, 2**63 - 1])
-def test_a_cursor_brings_back_its_id(last_id: int) -> None:
-    """Whatever the length of the id, and so of the base64 padding left out."""
+def test_a_cursor_returns_its_id(last_id: int) -> None:
+    """A cursor returns its id, whatever the length of the id and of the omitted base64 padding."""
     assert decode(encode(last_id)) == last_id
 
 
 def test_a_cursor_needs_no_quoting_in_a_url() -> None:
-    """Clients paste it into a query string as it is."""
+    """A cursor has only characters that need no quoting in a query string."""
     assert encode(2**63 - 1).replace("-", "").replace("_", "").isalnum()
 
 
@@ -46,14 +46,14 @@ def test_a_cursor_needs_no_quoting_in_a_url() -> None:
         " " + encode(7),
     ],
 )
-def test_what_was_not_given_out_is_refused(cursor: str) -> None:
-    """A cursor from elsewhere fails loudly; it would otherwise show some other page."""
+def test_a_forged_cursor_is_refused(cursor: str) -> None:
+    """Text that the service never issued as a cursor is refused instead of showing another page."""
     with pytest.raises(CursorMalformed):
         decode(cursor)
 
 
-def test_the_refusal_shows_no_more_than_a_line_of_the_cursor() -> None:
-    """A megabyte of rubbish is not sent back."""
+def test_the_refusal_of_a_long_cursor_is_short() -> None:
+    """The refusal of a cursor of a million characters is shorter than 300 characters."""
     with pytest.raises(CursorMalformed) as refused:
         decode("x" * 1_000_000)
     assert len(str(refused.value)) < 300

@@ -1,4 +1,4 @@
-"""Reading the Idempotency-Key and telling payloads apart."""
+"""The Idempotency-Key header is parsed, and different payloads have different fingerprints."""
 
 from datetime import date
 
@@ -24,28 +24,28 @@ POSTINGS = [
         (f'"{"k" * 255}"', "k" * 255),
     ],
 )
-def test_a_quoted_key_and_a_bare_one_are_read(header: str, key: str) -> None:
-    """The draft's structured string and what clients really send mean the same key."""
+def test_a_quoted_key_and_a_bare_one_are_parsed(header: str, key: str) -> None:
+    """The quoted key of the draft standard and the bare key that clients send are the same key."""
     assert parse_key(header) == key
 
 
 @pytest.mark.parametrize(
     "header", ["", '""', '"open', 'open"', '"a"b"', r'"\n"', "two words", "one, two", '"é"', "é", "k" * 256, '"a";p=1']
 )
-def test_a_key_that_could_be_read_two_ways_is_refused(header: str) -> None:
-    """Two spellings a proxy may merge or re-encode must not become one key by accident."""
+def test_an_ambiguous_key_is_refused(header: str) -> None:
+    """A key that is empty, too long, malformed, or that a proxy could rewrite is refused."""
     with pytest.raises(KeyMalformed):
         parse_key(header)
 
 
-def test_a_missing_key_is_its_own_error() -> None:
-    """Its message shows what to send."""
+def test_a_missing_key_has_its_own_error() -> None:
+    """The error about a missing key shows the header to send."""
     with pytest.raises(KeyMissing, match="Idempotency-Key: "):
         parse_key(None)
 
 
 def test_equal_payloads_have_one_fingerprint() -> None:
-    """What was left out and what was spelt out as the default are the same request."""
+    """A payload without a field and one with the field's default have the same fingerprint."""
     assert fingerprint(NewTransaction(postings=POSTINGS)) == fingerprint(
         NewTransaction(postings=list(POSTINGS), description="", booked_on=None)
     )
@@ -60,5 +60,5 @@ def test_equal_payloads_have_one_fingerprint() -> None:
     ],
 )
 def test_any_difference_changes_the_fingerprint(other: NewTransaction) -> None:
-    """The order of the postings too: it is what a reader sees."""
+    """Another description, date or order of the postings changes the fingerprint."""
     assert fingerprint(other) != fingerprint(NewTransaction(postings=POSTINGS))

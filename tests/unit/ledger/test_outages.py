@@ -1,4 +1,4 @@
-"""Which errors are answered with 503, and which stay visible as defects."""
+"""The service answers 503 to errors that mean an outage, and does not hide defects."""
 
 import sqlite3
 
@@ -12,14 +12,14 @@ from api.ledger.outages import means_away, means_deadlock, reason
 
 
 def sqlite(name: str) -> sqlite3.Error:
-    """SQLite's error of that name, as its module raises it."""
+    """Return SQLite's error of that name, as its module raises it."""
     error = sqlite3.OperationalError(name)
     error.sqlite_errorcode, error.sqlite_errorname = getattr(sqlite3, name), name
     return error
 
 
 def wrapped(original: BaseException) -> DBAPIError:
-    """The error as SQLAlchemy hands it on."""
+    """Return the error in SQLAlchemy's wrapper."""
     return DBAPIError("SELECT 1", {}, original)
 
 
@@ -43,8 +43,8 @@ def wrapped(original: BaseException) -> DBAPIError:
         (asyncpg.CannotConnectNowError("x"), "57P03"),
     ],
 )
-def test_an_outage_is_told_from_its_code(original: BaseException, said: str) -> None:
-    """And named by it, for the text may hold values."""
+def test_an_outage_is_recognised_by_its_code(original: BaseException, said: str) -> None:
+    """An outage is recognised and named by its error code, because the message may contain values."""
     error = wrapped(original)
     assert means_away(error)
     assert reason(error) == said
@@ -64,20 +64,20 @@ def test_an_outage_is_told_from_its_code(original: BaseException, said: str) -> 
         asyncpg.UniqueViolationError("x"),
     ],
 )
-def test_a_defect_is_no_outage(original: BaseException) -> None:
-    """Trying again would not help, and somebody has to hear of it."""
+def test_a_defect_is_not_an_outage(original: BaseException) -> None:
+    """A duplicate key, a syntax error, a missing table or a corrupt file does not count as an outage."""
     assert not means_away(wrapped(original))
 
 
 @pytest.mark.parametrize("error", [PoolTimeout(), ConnectionRefusedError()])
-def test_an_error_without_a_code_is_named_by_its_kind(error: PoolTimeout | OSError) -> None:
-    """Before there is a connection there is no code."""
+def test_an_outage_without_a_code_is_named_by_its_class(error: PoolTimeout | OSError) -> None:
+    """A pool timeout or a refused connection has no code and is named by its class."""
     assert means_away(error)
     assert reason(error) == type(error).__name__
 
 
-def test_only_a_deadlock_may_be_tried_again_at_once() -> None:
-    """Every other outage would only be asked for twice."""
+def test_only_a_deadlock_is_retried_at_once() -> None:
+    """Only a deadlock may be retried at once; other outages may not."""
     assert means_deadlock(wrapped(MySQLError(1213, "Deadlock found")))
     assert means_deadlock(wrapped(asyncpg.DeadlockDetectedError("x")))
     assert not means_deadlock(wrapped(MySQLError(1205, "Lock wait timeout exceeded")))

@@ -1,7 +1,7 @@
-"""What is wrong with an app spec, by the platform's own JSON Schema and by what that does not know of.
+"""The problems of an app spec, by the platform's JSON Schema and by an addition to it.
 
-The schema (`tests/data/README.md` says whose it is) passes every key that it does not know, and so does the platform: a
-misspelt one would do nothing, silently. So each key is looked up in it.
+The schema (its source is in `tests/data/README.md`) accepts every unknown key, and so does the platform, which ignores
+a misspelt one silently. So each key is looked up in the schema.
 """
 
 import json
@@ -22,11 +22,11 @@ LACKING = {
     "jobs.timeout": "of jobs that belong to a deployment: documented there too",
     "services.alerts": "of a component: documented there too",
 }
-"""Keys that the published schema does not know, and why they are right all the same; `ADDITIONS` has their shape."""
+"""Valid keys that the published schema lacks, with the reason; `ADDITIONS` has their shape."""
 
 
 def problems(spec: dict[str, Any]) -> list[str]:
-    """What is wrong with it, each with its place."""
+    """Return the problems of the spec, each with its place."""
     validators = map(jsonschema.Draft202012Validator, (PUBLISHED, ADDITIONS))
     errors = [error for validator in validators for error in validator.iter_errors(spec)]
     wrong = [f"{'.'.join(map(str, error.absolute_path))}: {error.message}" for error in errors]
@@ -34,7 +34,7 @@ def problems(spec: dict[str, Any]) -> list[str]:
 
 
 def unknown(schema: dict[str, Any], value: Any, place: str = "") -> Iterator[str]:
-    """The keys in `value`, at any depth, that `schema` does not name."""
+    """Yield the keys in `value`, at any depth, that `schema` does not name."""
     if isinstance(value, list):
         for item in value:
             yield from unknown(schema.get("items", {}), item, place)

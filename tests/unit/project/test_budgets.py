@@ -1,4 +1,4 @@
-"""Time limits of the platforms against our own: the process has the whole of its budget, ends first, and says why."""
+"""The time limits of the platforms are longer than the budgets of the process, which times out first."""
 
 import re
 
@@ -36,73 +36,73 @@ LEADERS = read(KUBERNETES / "leader-election" / "deployment.yaml")
 APP_JOB, SERVICE = named(read(APP_SPEC)["jobs"], "migrate"), named(read(APP_SPEC)["services"], "api")
 
 TO_END_SECONDS = 5
-"""From SIGTERM to the end of the process: the rollback's limit, and as much again for server and interpreter."""
+"""The seconds from SIGTERM to the exit: twice the rollback's limit, to include server and interpreter."""
 
 HEALTH_CHECK_SECONDS = 9 * 10
-"""What App Platform allows a new instance by default."""
+"""The seconds that App Platform allows a new instance by default."""
 
 LONGEST_JOB_SECONDS = 30 * 60
-"""What App Platform allows a job by default."""
+"""The seconds that App Platform allows a job by default."""
 
 
 def one_try(own: MigrationSettings) -> float:
-    """The longest that `./migrate.sh upgrade` lasts: the whole wait for the lock, and then the whole run."""
+    """Return the longest duration of `./migrate.sh upgrade` in seconds: the wait for the lock plus the run."""
     return own.wait_seconds + own.run_seconds
 
 
 def tolerated(probe: Document) -> int:
-    """How long a probe may fail before it counts."""
+    """Return for how many seconds a probe may fail before it counts."""
     allowed: int = probe["periodSeconds"] * probe["failureThreshold"]
     return allowed
 
 
 def of(manifest: Document) -> MigrationSettings:
-    """The settings of the container of a Job or a Deployment."""
+    """Return the settings of the container of a Job or a Deployment."""
     return settings(values(container(manifest)["env"]))
 
 
-def test_the_way_to_the_end_covers_our_own() -> None:
-    """The figure that grace periods are compared with is more than what a rollback may take."""
+def test_the_grace_period_s_basis_covers_a_rollback() -> None:
+    """The seconds that grace periods are compared with exceed twice the limit of a rollback."""
     assert max(signals.CANCEL_SECONDS, startup_integration.CANCEL_SECONDS) * 2 < TO_END_SECONDS
 
 
 @pytest.mark.parametrize("patch", [[], LEADERS["spec"]["template"]["spec"]["containers"][0]["env"]])
-def test_kubernetes_pods_may_wait_for_as_long_as_they_want(patch: list[Document]) -> None:
-    """Neither the start-up probe nor the rollout's deadline is over before a pod gives up by itself."""
+def test_kubernetes_lets_pods_wait_for_their_whole_budget(patch: list[Document]) -> None:
+    """The start-up probe and the rollout's deadline last longer than a pod's wait budget."""
     own = settings({**values(container(DEPLOYMENT)["env"]), **values(patch)})
     assert tolerated(container(DEPLOYMENT)["startupProbe"]) >= own.wait_seconds
     assert DEPLOYMENT["spec"]["progressDeadlineSeconds"] > own.wait_seconds + 60
 
 
-def test_kubernetes_pods_wait_for_a_whole_try_of_the_job() -> None:
-    """They are applied at once, so the pods must not give up on a Job that is still allowed to run; it starts first."""
+def test_kubernetes_pods_wait_for_a_whole_attempt_of_the_job() -> None:
+    """The pods' wait budget covers one whole attempt of the Job that is applied with them, and a minute to start it."""
     assert of(DEPLOYMENT).wait_seconds >= one_try(of(JOB)) + 60
 
 
-def test_the_kubernetes_job_ends_by_itself() -> None:
-    """All its tries fit into its deadline, with the pauses that double from 10 s, and a minute to start."""
+def test_the_kubernetes_job_ends_within_its_deadline() -> None:
+    """All attempts of the Job fit into its deadline, with the pauses that double from 10 s and a minute to start."""
     tries = JOB["spec"]["backoffLimit"] + 1
     pauses = sum(10 * 2**number for number in range(tries - 1))
     assert JOB["spec"]["activeDeadlineSeconds"] >= tries * one_try(of(JOB)) + pauses + 60
 
 
-def test_the_kubernetes_job_tries_again_where_that_may_help() -> None:
-    """It is given up for what would end alike, and not for a lock, a database or a hold."""
+def test_the_kubernetes_job_retries_only_what_may_succeed() -> None:
+    """The Job is retried after a lock timeout, an outage or a lost hold, and not after a failed revision."""
     (codes,) = (rule["onExitCodes"] for rule in JOB["spec"]["podFailurePolicy"]["rules"] if "onExitCodes" in rule)
     assert codes["containerName"] == container(JOB)["name"]
     assert {error.exit_code for error in (RevisionFailed, ConfigurationError, SchemaRefused)} == set(codes["values"])
     assert not {error.exit_code for error in (WaitTimeout, DatabaseUnreachable, HoldLost)} & set(codes["values"])
 
 
-def test_helm_is_told_to_wait_for_the_job() -> None:
-    """The timeout that the variant names is longer than the Job's deadline."""
+def test_helm_waits_longer_than_the_job_s_deadline() -> None:
+    """The timeout in the Helm variant is longer than the Job's deadline."""
     text = (KUBERNETES / "variants" / "helm-hook.yaml").read_text()
     (timeout,) = re.findall(r"--timeout (\w+)", text)
     assert seconds(timeout) > JOB["spec"]["activeDeadlineSeconds"]
 
 
-def test_probes_ask_what_they_are_for() -> None:
-    """Liveness never depends on the schema or the database; readiness does."""
+def test_each_probe_uses_its_own_endpoint() -> None:
+    """The start-up and liveness probes use /health/live, and the readiness probe uses /health/ready."""
     api = container(DEPLOYMENT)
     for probe, path in (("startup", "live"), ("liveness", "live"), ("readiness", "ready")):
         assert api[f"{probe}Probe"]["httpGet"]["path"] == f"/health/{path}"
@@ -111,21 +111,21 @@ def test_probes_ask_what_they_are_for() -> None:
     assert SERVICE["liveness_health_check"]["http_path"] == "/health/live"
 
 
-def test_app_platform_instances_say_why_they_give_up() -> None:
-    """The health check outlasts their own budget, and is not longer than what the platform gives by default."""
+def test_app_platform_s_health_check_outlasts_the_wait_budget() -> None:
+    """App Platform's health check outlasts an instance's wait budget, within the platform's default."""
     check = SERVICE["health_check"]
     allowed = check["initial_delay_seconds"] + check["period_seconds"] * check["failure_threshold"]
     assert settings(app_values(SERVICE)).wait_seconds + TO_END_SECONDS < allowed <= HEALTH_CHECK_SECONDS
 
 
-def test_the_app_platform_job_ends_by_itself() -> None:
-    """Its timeout covers both budgets and its start, and is not longer than what the platform gives by default."""
+def test_the_app_platform_job_ends_within_its_timeout() -> None:
+    """The App Platform job's timeout covers both budgets and a minute to start, within the platform's default."""
     timeout = seconds(APP_JOB["timeout"])
     assert one_try(settings(app_values(APP_JOB))) + 60 <= timeout <= LONGEST_JOB_SECONDS
 
 
 def test_grace_periods_are_enough_to_roll_back() -> None:
-    """Of Kubernetes after the preStop hook, of App Platform and of compose."""
+    """The grace periods of Kubernetes, App Platform and compose are long enough for a rollback."""
     (_, pause) = container(DEPLOYMENT)["lifecycle"]["preStop"]["exec"]["command"]
     services = read(COMPOSE)["services"]
     periods = [
@@ -138,7 +138,7 @@ def test_grace_periods_are_enough_to_roll_back() -> None:
     assert min(periods) >= 2 * TO_END_SECONDS
 
 
-def test_the_image_is_not_unhealthy_while_it_may_wait() -> None:
-    """Docker's start period covers the default budget."""
+def test_the_image_s_start_period_covers_the_wait_budget() -> None:
+    """The start period of the Docker image's health check covers the default wait budget."""
     (period,) = re.findall(r"--start-period=(\w+)", (ROOT / "Dockerfile").read_text())
     assert seconds(period) > MigrationSettings.model_fields["wait_seconds"].default

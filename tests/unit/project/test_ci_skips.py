@@ -1,4 +1,4 @@
-"""Where CI=true a skipped test fails the run: everything it needs was installed, so something went missing."""
+"""A skipped test fails the run if CI=true, because everything it needs should be installed."""
 
 import os
 import subprocess
@@ -23,7 +23,7 @@ def test_fails_as_expected(): assert False
 
 
 def closing_line(folder: Path, ci: str) -> tuple[int, str, str]:
-    """Run SUITE under the project's conftest with CI set to `ci`: exit code, closing line, output."""
+    """Run SUITE under the project's conftest with CI set to `ci`; return exit code, closing line and output."""
     (folder / "pytest.ini").write_text("[pytest]\n")
     suite = folder / "test_suite.py"
     suite.write_text(SUITE)
@@ -34,7 +34,7 @@ def closing_line(folder: Path, ci: str) -> tuple[int, str, str]:
 
 
 def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
-    """The failure repeats what is missing and how to get it; an expected failure stays one."""
+    """A skip fails in CI with what is missing and how to install it, and an expected failure stays one."""
     code, last, output = closing_line(tmp_path, "true")
     assert code == 1
     assert last.startswith("1 failed, 1 passed, 1 xfailed")
@@ -43,8 +43,8 @@ def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ci", ["", "false"])
-def test_a_skip_is_only_told_elsewhere(tmp_path: Path, ci: str) -> None:
-    """On a developer's machine what is missing does not fail the run."""
+def test_a_skip_is_only_reported_elsewhere(tmp_path: Path, ci: str) -> None:
+    """A skip on a developer's machine is reported and does not fail the run."""
     code, last, _ = closing_line(tmp_path, ci)
     assert code == 0
     assert last.startswith("1 passed, 1 skipped, 1 xfailed")

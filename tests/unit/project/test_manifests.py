@@ -1,4 +1,4 @@
-"""The deployment files: valid for their readers, complete, and without a variable that nobody reads."""
+"""The deployment files are valid and complete, and every variable in them is a setting."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ from tests.support.manifests import (
 from tests.unit.project import app_spec
 
 OLDEST = "1.31"
-"""Where the Job's failure policy and the budget's eviction policy are stable."""
+"""The first version in which the Job's failure policy and the budget's eviction policy are stable."""
 
 APP = read(APP_SPEC)
 DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.yaml")
@@ -35,7 +35,7 @@ ENVIRONMENTS = dict(manifests.environments())
 
 
 def known() -> set[str]:
-    """The variables that are settings."""
+    """Return the variables that are settings."""
     prefixed = {f"MIGRATION_{name}".upper() for name in MigrationSettings.model_fields}
     own = {"DATABASE_URL", "MIGRATION_DATABASE_URL"}
     return prefixed - {"MIGRATION_MIGRATION_DATABASE_URL"} | own
@@ -44,13 +44,13 @@ def known() -> set[str]:
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
 @pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.relative_to(KUBERNETES))
 def test_every_manifest_is_valid(path: Path, version: str) -> None:
-    """By the schemas of the oldest and the newest Kubernetes, which know every field and allow no other."""
+    """Every manifest is valid by the strict schemas of the oldest and of the newest Kubernetes."""
     for manifest in documents(path):
         kubernetes_validate.validate(manifest, version, strict=True)
 
 
 def test_kustomizations_and_files_agree() -> None:
-    """What they name is there, in comments too, and every manifest is named."""
+    """Every file that a kustomization names exists, and every manifest is named."""
     named_there = {
         path.parent / name for path in KUSTOMIZATIONS for name in re.findall(r"[\w/-]+\.yaml", path.read_text())
     }
@@ -59,7 +59,7 @@ def test_kustomizations_and_files_agree() -> None:
 
 
 def test_the_job_is_named_by_the_release() -> None:
-    """Its name ends in the piece that the kustomization replaces with the tag of the one image that all have."""
+    """The Job's name ends in the part that the kustomization replaces with the tag of the common image."""
     (replacement,) = read(KUBERNETES / "kustomization.yaml")["replacements"]
     (target,) = replacement["targets"]
     pieces = JOB["metadata"]["name"].split(target["options"]["delimiter"])
@@ -76,7 +76,7 @@ def test_the_job_is_named_by_the_release() -> None:
 
 
 def test_selectors_find_the_pods_of_the_deployment_and_no_other() -> None:
-    """Those of the Deployment, the Service and the disruption budget; the Job's pod takes no request."""
+    """The selectors of Deployment, Service and disruption budget match the Deployment's pods, and not the Job's."""
     labels = DEPLOYMENT["spec"]["template"]["metadata"]["labels"]
     service, budget = read(KUBERNETES / "service.yaml"), read(KUBERNETES / "pdb.yaml")
     selectors = [service["spec"]["selector"], *(m["spec"]["selector"]["matchLabels"] for m in (DEPLOYMENT, budget))]
@@ -86,8 +86,8 @@ def test_selectors_find_the_pods_of_the_deployment_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("manifest", [DEPLOYMENT, JOB], ids=["deployment", "job"])
-def test_pods_may_do_nothing_but_run(manifest: dict[str, Any]) -> None:
-    """Not root, a root file system that is read-only, no privilege, no token; and no container before them."""
+def test_pods_have_no_privileges(manifest: dict[str, Any]) -> None:
+    """The pods run without root, write access to their file system, privileges, a token or init containers."""
     spec, own = pod(manifest), container(manifest)["securityContext"]
     assert spec["securityContext"]["runAsNonRoot"] is True
     assert spec["securityContext"]["runAsUser"] == spec["securityContext"]["runAsGroup"] == 10001
@@ -102,20 +102,20 @@ def test_pods_may_do_nothing_but_run(manifest: dict[str, Any]) -> None:
 
 
 def test_only_the_job_gets_the_owners_url() -> None:
-    """With strategy `job` the instances have the application's role."""
+    """The Job has the owner's URL, and the instances have only the application's."""
     assert "MIGRATION_DATABASE_URL" in manifests.values(container(JOB)["env"])
     assert "MIGRATION_DATABASE_URL" not in manifests.values(container(DEPLOYMENT)["env"])
 
 
-def test_the_first_install_has_its_grants() -> None:
-    """Whoever begins with the manifests finds the statements that the tests of two roles execute."""
+def test_the_manifests_list_the_grants_of_the_first_install() -> None:
+    """The kustomization's comment has every GRANT that the tests of two roles execute."""
     comment = (KUBERNETES / "kustomization.yaml").read_text()
     assert manifests.grants()
     assert [each for each in manifests.grants() if f"#   {each}\n" not in comment] == []
 
 
-def test_by_hand_is_the_jobs_pod() -> None:
-    """What the runbook adds to `kubectl run`: the Job's rights, limits and Secret, and the application's URL."""
+def test_the_manual_pod_equals_the_job_s_pod() -> None:
+    """The pod that the runbook starts by hand has the Job's rights, limits and Secret, and the application's URL."""
     spec = json.loads((KUBERNETES / "by-hand.json").read_text())["spec"]
     (only,), job = spec.pop("containers"), container(JOB)
     assert spec.items() <= pod(JOB).items()
@@ -125,8 +125,8 @@ def test_by_hand_is_the_jobs_pod() -> None:
     assert manifests.values(only["env"]).keys() == {"MIGRATION_STRATEGY", "DATABASE_URL", "MIGRATION_DATABASE_URL"}
 
 
-def test_leaders_are_who_may_have_the_lease() -> None:
-    """The pods run as the service account that is granted the Lease which they are told to use, and have its token."""
+def test_the_leaders_service_account_may_use_the_lease() -> None:
+    """The leader-election pods run as the service account with access to their Lease, and have its token."""
     granted = {manifest["kind"]: manifest for manifest in documents(RBAC)}
     leaders = read(KUBERNETES / "leader-election" / "deployment.yaml")
     account = pod(leaders)["serviceAccountName"]
@@ -138,7 +138,7 @@ def test_leaders_are_who_may_have_the_lease() -> None:
 
 
 def test_the_app_spec_is_valid() -> None:
-    """By the platform's own schema, key by key; and it says what the documents say of it."""
+    """The app spec is valid by the platform's schema, and has the job, instances and alert that the documents name."""
     assert app_spec.problems(APP) == []
     job, service = named(APP["jobs"], "migrate"), named(APP["services"], "api")
     assert (job["kind"], job["run_command"]) == ("PRE_DEPLOY", "./migrate.sh upgrade head")
@@ -148,8 +148,8 @@ def test_the_app_spec_is_valid() -> None:
         assert manifests.app_values(component)["DATABASE_URL"] == f"${{{APP['databases'][0]['name']}.DATABASE_URL}}"
 
 
-def test_what_the_platforms_schema_lacks_is_known() -> None:
-    """Every key that it does not name is on the list with its reason, and the list has no other."""
+def test_every_key_missing_from_the_platform_s_schema_is_listed() -> None:
+    """Every key of the app spec that the platform's schema lacks is listed with its reason, and no other."""
     assert {*app_spec.unknown(app_spec.PUBLISHED, APP)} == {*app_spec.LACKING}
 
 
@@ -174,8 +174,8 @@ def test_what_the_platforms_schema_lacks_is_known() -> None:
         (["ingress", "rules", 0, "match"], "misspelt", 1),
     ],
 )
-def test_a_mistake_in_the_app_spec_is_noticed(where: list[str | int], key: str, value: Any) -> None:
-    """Once, and in its place, however deep it is."""
+def test_a_mistake_in_the_app_spec_is_found(where: list[str | int], key: str, value: Any) -> None:
+    """A misspelt key or a wrong value at any depth of the app spec is reported once."""
     broken = copy.deepcopy(APP)
     part: Any = broken
     for step in where:
@@ -187,12 +187,12 @@ def test_a_mistake_in_the_app_spec_is_noticed(where: list[str | int], key: str, 
 
 @pytest.mark.parametrize("where", ENVIRONMENTS)
 def test_every_variable_is_a_setting(where: str) -> None:
-    """A misspelt one would be ignored, silently; and what a file gives must be accepted."""
+    """Every variable in a deployment file is a setting with a valid value."""
     given = ENVIRONMENTS[where]
     assert given.keys() - known() == set()
     assert manifests.settings({name: given[name] for name in given.keys() & known()}).strategy in set(Strategy)
 
 
-def test_nothing_was_overlooked() -> None:
-    """The files that give variables: a Job, two Deployments, two components, and three services of compose."""
+def test_the_variables_of_every_deployment_file_are_checked() -> None:
+    """The variables of eight processes are checked: a Job, two Deployments, two components and three services."""
     assert len(ENVIRONMENTS) == 8, sorted(ENVIRONMENTS)

@@ -1,4 +1,4 @@
-"""The alert rules and the dashboard: they ask for what is exported, and the rules fire when they should."""
+"""The alert rules and the dashboard use exported metrics, and the rules fire as specified."""
 
 import json
 import re
@@ -23,24 +23,24 @@ DATASOURCE = {"type": "prometheus", "uid": "${datasource}"}
 
 
 def exported() -> dict[str, set[str]]:
-    """Every name that a scrape has, with its labels."""
+    """Return every name that a scrape has, with its labels."""
     families = MigrationCollector(Status).collect()
     return {sample.name: set(sample.labels) for family in families for sample in family.samples}
 
 
 def rules() -> list[str]:
-    """The text of each rule."""
+    """Return the text of each rule."""
     return ALERTS.read_text().split("      - alert: ")[1:]
 
 
 def dashboard() -> dict[str, Any]:
-    """The dashboard as Grafana reads it."""
+    """Return the dashboard as Grafana reads it."""
     parsed: dict[str, Any] = json.loads(DASHBOARD.read_text())
     return parsed
 
 
 def expressions() -> list[str]:
-    """Every expression of the dashboard."""
+    """Return every expression of the dashboard."""
     return [target["expr"] for panel in dashboard()["panels"] for target in panel["targets"]]
 
 
@@ -51,20 +51,20 @@ def promtool(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
 
 
 def names(text: str) -> set[str]:
-    """Whatever in `text` looks like the name of a metric."""
+    """Return every part of `text` that looks like the name of a metric."""
     return set(re.findall(r"\b(?:migration|kube)_[a-z_]+\b", text))
 
 
 @pytest.mark.parametrize("where", [ALERTS, CASES, DASHBOARD], ids=lambda path: path.name)
-def test_every_name_is_exported(where: Path) -> None:
-    """A rule about a metric that does not exist is silent for ever."""
+def test_every_metric_in_rules_and_dashboard_is_exported(where: Path) -> None:
+    """Every metric that a rule or the dashboard uses is exported."""
     found = names(where.read_text())
     assert len(found) > 5
     assert found - exported().keys() - KUBE_STATE_METRICS == set()
 
 
-def test_every_selector_uses_labels_that_the_metric_has() -> None:
-    """`{phase="off"}` on a metric without phases would select nothing; `job` and `instance` come from Prometheus."""
+def test_every_selector_uses_labels_of_its_metric() -> None:
+    """Every selector uses labels that its metric has, or `job` and `instance`, which Prometheus adds."""
     text = "\n".join([*(rule.partition("labels:")[0] for rule in rules()), *expressions()])
     selectors = re.findall(r"(migration_[a-z_]+)\{([^}]*)\}", text)
     assert len(selectors) > 10
@@ -73,8 +73,8 @@ def test_every_selector_uses_labels_that_the_metric_has() -> None:
         assert labels <= exported()[name] | {"job", "instance"}, (name, matchers)
 
 
-def test_every_rule_says_how_bad_it_is_and_what_to_do() -> None:
-    """Severity, summary, a command to run, and the place in the runbook."""
+def test_every_rule_has_a_severity_a_command_and_a_runbook() -> None:
+    """Every rule has a severity, a summary, a command to run and a link to its place in the runbook."""
     anchors = "stuck-migration failed-migration dirty-schema database-ahead waiting-too-long invalid-indexes".split()
     assert len(rules()) == 14
     for rule in rules():
@@ -88,8 +88,8 @@ def test_every_rule_says_how_bad_it_is_and_what_to_do() -> None:
         assert anchor[1] in anchors, rule
 
 
-def test_every_runbook_link_leads_somewhere() -> None:
-    """To a heading of the runbook, as GitHub makes anchors of headings."""
+def test_every_runbook_link_leads_to_a_heading() -> None:
+    """Every rule's runbook link leads to a heading of docs/operations.md."""
     headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "operations.md").read_text(), re.M)
     anchors = {re.sub(r"[^a-z0-9 -]", "", heading.lower()).replace(" ", "-") for heading in headings}
     links = re.findall(r"runbook_url: docs/operations\.md#(.+)", ALERTS.read_text())
@@ -97,20 +97,20 @@ def test_every_runbook_link_leads_somewhere() -> None:
     assert set(links) <= anchors
 
 
-def test_every_rule_is_seen_to_fire() -> None:
-    """Each case names all that fire, so whatever it does not name is silent in it; nearly all cases have both."""
+def test_every_rule_has_a_case_in_which_it_fires() -> None:
+    """Every rule fires in at least one case of the rule tests."""
     fires = set(re.findall(r'alertname="(\w+)"', CASES.read_text()))
     assert fires == {rule.partition("\n")[0] for rule in rules()}
 
 
-def test_the_rules_fire_and_are_silent_as_they_should() -> None:
-    """The cases of alerts_test.yml, judged by Prometheus's own tool."""
+def test_the_rules_pass_promtool_s_cases() -> None:
+    """Promtool confirms that the rules fire and stay silent as the cases in alerts_test.yml say."""
     done = promtool("test", "rules", CASES)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
 def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
-    """Written as rules, with the variables filled in as Grafana fills them."""
+    """Promtool accepts every expression of the dashboard once its variables are replaced."""
     filled = [text.replace("$__rate_interval", "1m").replace("$job", "ledger") for text in expressions()]
     assert not [text for text in filled if "$" in text]
     recorded = [{"record": f"panel:{number}", "expr": text} for number, text in enumerate(filled)]
@@ -122,7 +122,7 @@ def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:
 
 
 def test_the_dashboard_can_be_imported() -> None:
-    """What an import needs, no data source of some machine, and variables for whatever differs."""
+    """The dashboard has what an import needs and refers to its data source by a variable."""
     board = dashboard()
     assert {key: type(board[key]) for key in ("uid", "title", "schemaVersion")} == {
         "uid": str,
@@ -141,7 +141,7 @@ def test_the_dashboard_can_be_imported() -> None:
 
 
 def test_no_panel_covers_another() -> None:
-    """Each has its place in the 24 columns."""
+    """No two panels of the dashboard overlap in its 24 columns."""
     taken: set[tuple[int, int]] = set()
     for panel in dashboard()["panels"]:
         at = panel["gridPos"]

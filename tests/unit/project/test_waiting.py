@@ -1,4 +1,4 @@
-"""The limits of the tests themselves: one factor for all processes of a run, and no wait that ends too early."""
+"""All processes of a test run scale their limits by one factor, and no wait ends too early."""
 
 import os
 import subprocess
@@ -16,34 +16,34 @@ ASK = f"import os; from tests.support.pace import scaled; print(scaled(2), os.en
 
 
 def asked(told: str) -> tuple[float, float]:
-    """What `scaled(2)` is in another process, and the factor that it would tell those it starts."""
+    """Return `scaled(2)` in another process, and the factor that it would pass to its own processes."""
     command, environment = [sys.executable, "-c", ASK], {**os.environ, VARIABLE: told}
     done = subprocess.run(command, cwd=PROJECT, env=environment, capture_output=True, text=True, check=True)
     limit, factor = map(float, done.stdout.split())
     return limit, factor
 
 
-def test_a_process_of_a_run_takes_the_factor_that_it_is_told() -> None:
-    """It measures nothing, so that a test and the processes that it starts agree on every limit."""
+def test_a_process_uses_the_factor_that_it_was_passed() -> None:
+    """A process uses the factor that it was passed without measuring, and passes the same one on."""
     assert asked("2.5") == (5.0, 2.5)
 
 
-def test_the_first_process_measures_the_factor_and_tells_it() -> None:
-    """The factor is at least 1, because no limit may be shorter than on an idle machine, and it has an end."""
+def test_the_first_process_measures_the_factor_and_passes_it_on() -> None:
+    """The first process measures a factor between 1 and the maximum, and passes it on."""
     limit, factor = asked("")
     assert 1 <= factor <= LARGEST
     assert limit == pytest.approx(2 * factor)
 
 
 def test_a_wait_ends_with_its_condition() -> None:
-    """The condition is asked again and again, and the wait returns when it holds."""
+    """A wait checks its condition repeatedly and returns when it holds."""
     looks = count()
     waiting.wait_until(lambda: next(looks) == 3, "the fourth look")
     assert next(looks) == 4
 
 
-def test_a_wait_that_fails_says_for_what_and_lasts_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A caller may make the limit longer than the usual one, and not shorter."""
+def test_a_failed_wait_names_its_condition_and_lasts_long_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A failed wait names its condition, and a caller can only lengthen its limit."""
     monkeypatch.setattr(waiting, "FOREVER_SECONDS", 0.2)
     for seconds, expected in ((0.01, 0.2), (0.4, 0.4)):
         began = time.monotonic()
@@ -52,8 +52,8 @@ def test_a_wait_that_fails_says_for_what_and_lasts_long_enough(monkeypatch: pyte
         assert time.monotonic() - began >= expected
 
 
-def test_a_slow_look_is_not_repeated_at_once() -> None:
-    """The pause is as long as the look before it, so that looking never takes more than half of the time."""
+def test_the_pause_after_a_slow_check_is_as_long_as_the_check() -> None:
+    """The pause after a check is as long as the check, so that checks use at most half of the time."""
     limit = waiting.Limit("anything", 0)
     limit._looked -= 0.3
     assert 0.3 <= limit.pause() <= waiting.LONGEST_STEP_SECONDS

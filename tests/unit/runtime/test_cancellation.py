@@ -7,8 +7,8 @@ import pytest
 from api.migrations.runtime.cancellation import to_the_end
 
 
-async def test_it_is_done_however_often_its_waiter_is_cancelled() -> None:
-    """The waiter is cancelled after the work is done."""
+async def test_work_completes_however_often_its_waiter_is_cancelled() -> None:
+    """The waiter is cancelled five times: the work completes, and only then the waiter's CancelledError is raised."""
     may_end, done = asyncio.Event(), []
 
     async def work() -> None:
@@ -27,8 +27,8 @@ async def test_it_is_done_however_often_its_waiter_is_cancelled() -> None:
     assert done == ["work"]
 
 
-async def test_its_error_is_told() -> None:
-    """The waiter gets the error of the work."""
+async def test_the_waiter_gets_the_error_of_the_work() -> None:
+    """The work raises an error: the waiter gets the same error."""
 
     async def work() -> None:
         raise ValueError("boom")

@@ -1,4 +1,4 @@
-"""Lookups that hang: the loop does not wait for them, and an equal lookup is not sent twice."""
+"""A DNS lookup that hangs does not block the event loop, and is not sent twice."""
 
 import asyncio
 import socket
@@ -53,8 +53,8 @@ async def gives_up(host: str = "database") -> None:
         await look_up(host)
 
 
-def test_the_loop_ends_without_the_lookup(resolver: Resolver) -> None:
-    """Asyncio's own loop would wait for it."""
+def test_the_event_loop_closes_while_a_lookup_hangs(resolver: Resolver) -> None:
+    """The event loop closes while a lookup hangs in a daemon thread, for which asyncio's own loop would wait."""
     on_a_loop(resolver, gives_up)
     (thread,) = [thread for thread in threading.enumerate() if thread.name == "resolver"]
     assert thread.daemon
@@ -63,8 +63,8 @@ def test_the_loop_ends_without_the_lookup(resolver: Resolver) -> None:
     assert not thread.is_alive()
 
 
-def test_who_asks_again_gets_the_answer_to_the_first_question(resolver: Resolver) -> None:
-    """Several tries share one thread, and its late answer counts."""
+def test_repeated_lookups_share_one_request(resolver: Resolver) -> None:
+    """Five lookups of a host time out: the next one gets the late answer to the first request."""
 
     async def again_and_again() -> Any:
         for _ in range(5):
@@ -76,8 +76,8 @@ def test_who_asks_again_gets_the_answer_to_the_first_question(resolver: Resolver
     assert [question[:2] for question in resolver.asked] == [("database", 5432)]
 
 
-def test_another_host_is_another_question(resolver: Resolver) -> None:
-    """A lookup that hangs does not block the next one."""
+def test_a_hanging_lookup_does_not_block_another_host(resolver: Resolver) -> None:
+    """A lookup hangs: a lookup of another host is sent at once."""
 
     async def both() -> None:
         await gives_up("old")
@@ -88,8 +88,8 @@ def test_another_host_is_another_question(resolver: Resolver) -> None:
     assert [question[0] for question in resolver.asked] == ["old", "new"]
 
 
-def test_an_error_is_an_answer_and_the_next_question_a_new_one(resolver: Resolver) -> None:
-    """A name that is unknown now may be known later."""
+def test_a_failed_lookup_is_repeated(resolver: Resolver) -> None:
+    """A lookup fails: the next lookup of the same host is sent again and succeeds."""
 
     async def twice() -> Any:
         resolver.error = socket.gaierror(-2, "Name or service not known")
@@ -103,8 +103,8 @@ def test_an_error_is_an_answer_and_the_next_question_a_new_one(resolver: Resolve
     assert len(resolver.asked) == 2
 
 
-def test_the_system_s_resolver_is_asked() -> None:
-    """The default lookup is that of the system."""
+def test_the_default_resolver_is_the_system_s() -> None:
+    """The event loop of the package resolves an address with the system's resolver."""
 
     async def here() -> Any:
         return await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 5432, type=socket.SOCK_STREAM)

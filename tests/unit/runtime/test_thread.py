@@ -1,4 +1,4 @@
-"""The migration thread: its outcome arrives, it can be cancelled at any time, and waiting for it is bounded."""
+"""The migration thread reports its outcome, can be cancelled at any time, and is joined within a time limit."""
 
 import asyncio
 import threading
@@ -36,7 +36,7 @@ def started(work: Callable[[], Awaitable[None]]) -> MigrationThread:
 
 
 async def test_the_outcome_arrives_in_the_service_s_loop() -> None:
-    """The work itself runs on another thread and another loop."""
+    """The work runs on its own daemon thread and event loop, and the service's event loop gets its outcome."""
     ran: list[tuple[threading.Thread, asyncio.AbstractEventLoop]] = []
 
     async def work() -> None:
@@ -51,7 +51,7 @@ async def test_the_outcome_arrives_in_the_service_s_loop() -> None:
 
 
 async def test_an_error_is_the_outcome() -> None:
-    """The outcome is the same object, with its attributes."""
+    """The work raises an error: the outcome is the same error object."""
     error = WaitTimeout("gave up")
 
     async def work() -> None:
@@ -62,8 +62,8 @@ async def test_an_error_is_the_outcome() -> None:
     assert raised.value is error
 
 
-def test_work_that_ends_the_process_only_ends_the_thread() -> None:
-    """The SystemExit of a revision is the outcome."""
+def test_a_system_exit_ends_only_the_thread() -> None:
+    """The work raises SystemExit: it is the thread's outcome, and the process continues."""
 
     async def work() -> None:
         raise SystemExit(3)
@@ -71,8 +71,8 @@ def test_work_that_ends_the_process_only_ends_the_thread() -> None:
     assert isinstance(started(work).outcome.exception(FOREVER_SECONDS), SystemExit)
 
 
-def test_cancelled_before_its_start_it_does_nothing() -> None:
-    """A signal may arrive before the thread has a loop."""
+def test_a_thread_cancelled_before_its_start_runs_nothing() -> None:
+    """The thread is cancelled before its start, as by an early signal: the work never begins."""
     work = Stuck()
     thread = MigrationThread(work)
     thread.cancel()
@@ -81,8 +81,8 @@ def test_cancelled_before_its_start_it_does_nothing() -> None:
     assert not work.began.is_set()
 
 
-def test_cancelled_in_the_middle_it_undoes() -> None:
-    """Its `finally` runs before the outcome is set."""
+def test_cancelled_work_cleans_up_before_the_outcome() -> None:
+    """The thread is cancelled in the middle of the work: its `finally` runs before the outcome is set."""
     work = Stuck()
     thread = started(work)
     thread.cancel()
@@ -91,8 +91,8 @@ def test_cancelled_in_the_middle_it_undoes() -> None:
     assert thread.join(FOREVER_SECONDS)
 
 
-def test_cancelled_again_and_after_the_end_it_stays_quiet() -> None:
-    """Impatient people press Ctrl-C twice."""
+def test_repeated_cancellation_raises_nothing() -> None:
+    """The thread is cancelled twice, and again after its end, as by two Ctrl-C: nothing is raised."""
     thread = started(Stuck())
     thread.cancel()
     thread.cancel()
@@ -101,8 +101,8 @@ def test_cancelled_again_and_after_the_end_it_stays_quiet() -> None:
     assert thread.outcome.done()
 
 
-def test_a_join_is_bounded() -> None:
-    """Work that computes cannot be cancelled; the caller continues, and the daemon thread ends with the process."""
+def test_a_join_returns_at_its_time_limit() -> None:
+    """The work computes and cannot be cancelled: `join` returns False at its time limit."""
     began, go_on = threading.Event(), threading.Event()
 
     async def computes() -> None:
@@ -117,8 +117,8 @@ def test_a_join_is_bounded() -> None:
     assert thread.join(FOREVER_SECONDS)
 
 
-async def test_a_waiter_that_is_cancelled_leaves_the_outcome_alone() -> None:
-    """A shutdown cancels the waiter; the run is cancelled by `cancel` only."""
+async def test_a_cancelled_waiter_does_not_cancel_the_thread() -> None:
+    """A waiter for the outcome is cancelled: the thread continues until it is cancelled itself."""
     thread = started(Stuck())
     waiter = asyncio.ensure_future(asyncio.wrap_future(thread.outcome))
     waiter.cancel()

@@ -1,4 +1,4 @@
-"""The file `.env`, with or without a byte order mark; an error about it is one line that names the file."""
+"""The file `.env` is read with or without a byte order mark, and an error about it names the file on one line."""
 
 import logging
 from collections.abc import Callable
@@ -30,8 +30,8 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     ],
     ids=["UTF-16", "UTF-16 without a mark", "Latin-1"],
 )
-def test_another_encoding_is_refused_by_name(file: Path, content: bytes, message: str) -> None:
-    """The settings of the migrations and of the service refuse it, without quoting a value."""
+def test_a_file_in_another_encoding_is_refused(file: Path, content: bytes, message: str) -> None:
+    """A file that is not UTF-8 is refused with its path and encoding, and without its values."""
     file.write_bytes(content)
     for load in (MigrationSettings.load, Settings.load):
         with pytest.raises(ConfigurationError, match=f"^{file} {message}.*To fix: save it as UTF-8$") as refused:
@@ -49,15 +49,15 @@ def test_another_encoding_is_refused_by_name(file: Path, content: bytes, message
     ],
     ids=["a folder, as Docker makes it", "a link to a secret that was not mounted", "a first byte that cannot be read"],
 )
-def test_what_cannot_be_read_is_refused_by_name(file: Path, make: Callable[[Path], None], message: str) -> None:
-    """If such a file were skipped, the service would start with default settings."""
+def test_an_unreadable_file_is_refused(file: Path, make: Callable[[Path], None], message: str) -> None:
+    """A folder, a dangling link or an unreadable file named `.env` is refused with its path and a remedy."""
     make(file)
     with pytest.raises(ConfigurationError, match=f"^{file} {message}.*To fix: "):
         MigrationSettings.load()
 
 
-def test_a_virtual_environment_of_that_name_is_none_of_our_business(file: Path) -> None:
-    """Many people run `python -m venv .env`."""
+def test_a_virtual_environment_named_env_is_ignored(file: Path) -> None:
+    """A virtual environment in the folder `.env` is ignored."""
     file.mkdir()
     (file / "pyvenv.cfg").touch()
     assert MigrationSettings.load().poll_seconds == 1
@@ -65,14 +65,14 @@ def test_a_virtual_environment_of_that_name_is_none_of_our_business(file: Path) 
 
 
 def test_a_byte_order_mark_does_not_hide_the_first_variable(file: Path) -> None:
-    """Editors on Windows write one."""
+    """The first variable of a file with a byte order mark is read."""
     file.write_bytes(b"\xef\xbb\xbfMIGRATION_POLL_SECONDS=7\nDATABASE_URL=postgresql://h/d\n")
     assert MigrationSettings.load().poll_seconds == 7
     assert Settings.load().database_url.get_secret_value() == "postgresql://h/d"
 
 
-def test_lines_that_are_no_assignment_are_numbered(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A line counts from its first character, after empty lines too; python-dotenv logs nothing of its own."""
+def test_lines_without_an_assignment_are_reported_by_number(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Lines without an assignment are reported by their numbers, and python-dotenv logs nothing."""
     file.write_text(f"A=1\nMIGRATION_POLL_SECONDS 5\n\n\nX='{SECRET}\nMIGRATION_POLL_SECONDS=7\n")
     with caplog.at_level(logging.DEBUG):
         assert MigrationSettings.load().poll_seconds == 7
@@ -82,8 +82,10 @@ def test_lines_that_are_no_assignment_are_numbered(file: Path, caplog: pytest.Lo
     assert SECRET not in repr(found)
 
 
-def test_the_environment_counts_without_the_file(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error about the file has the log format and the instance of the environment."""
+def test_log_settings_come_from_the_environment_if_the_file_is_unreadable(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The file is unreadable: log format and instance still come from the environment."""
     file.write_bytes(TEXT.encode("utf-16"))
     monkeypatch.setenv("MIGRATION_LOG_FORMAT", "json")
     monkeypatch.setenv("MIGRATION_INSTANCE", "web-1")

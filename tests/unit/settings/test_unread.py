@@ -1,4 +1,4 @@
-"""Variables and lines that look like a setting but are ignored are reported, without their values."""
+"""Variables and lines that resemble a setting but are ignored are reported without their values."""
 
 import logging
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from api.migrations.settings import MigrationSettings
 from api.migrations.settings.unread import unread_settings, warn_of_unread_settings
-from tests.unit.test_settings import variable
+from tests.support.variables import variable
 
 VALUE = "geh3im"
 
@@ -30,20 +30,20 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ],
 )
 def test_a_misspelt_variable_has_a_suggestion(monkeypatch: pytest.MonkeyPatch, name: str, meant: str) -> None:
-    """The case of its letters does not matter."""
+    """A misspelt variable is reported with the setting that it resembles, whatever the case of its letters."""
     monkeypatch.setenv(name, VALUE)
     assert unread_settings() == [f"{name} is not a setting of the migrations and is ignored; did you mean {meant}?"]
 
 
-def test_a_variable_like_no_other_is_told_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has no suggestion. A name without the prefix is not reported."""
+def test_an_unknown_variable_is_reported_without_a_suggestion(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An unknown variable with the prefix is reported without a suggestion, and one without the prefix is not."""
     monkeypatch.setenv("MIGRATION_ZOOKEEPER", VALUE)
     monkeypatch.setenv("MIGRATIONS_ZOOKEEPER", VALUE)
     assert unread_settings() == ["MIGRATION_ZOOKEEPER is not a setting of the migrations and is ignored"]
 
 
-def test_settings_and_service_links_are_no_mistakes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each setting in both cases, and the variables that Kubernetes sets for a Service named `migration-db`."""
+def test_settings_and_service_links_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings in either case, and the variables of a Kubernetes Service named `migration-db`, are not reported."""
     for name in (variable(field) for field in MigrationSettings.model_fields):
         monkeypatch.setenv(name, VALUE)
         monkeypatch.setenv(name.lower(), VALUE)
@@ -52,8 +52,8 @@ def test_settings_and_service_links_are_no_mistakes(monkeypatch: pytest.MonkeyPa
     assert unread_settings() == []
 
 
-def test_the_file_is_looked_through_as_well(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Its variables and its broken lines are reported with the name of the file."""
+def test_variables_and_lines_of_the_file_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Unknown variables and broken lines of the file are logged with its path."""
     (tmp_path / ".env").write_text(f"MIGRATION_POLL_SECOND={VALUE}\nOTHER=1\nMIGRATION_RELEASE {VALUE}\n")
     warn_of_unread_settings()
     assert {(record.levelno, vars(record)["event"]) for record in caplog.records} == {
@@ -66,8 +66,8 @@ def test_the_file_is_looked_through_as_well(tmp_path: Path, caplog: pytest.LogCa
     ]
 
 
-def test_a_file_that_cannot_be_read_hides_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Loading the settings raises the error about the file."""
+def test_an_unreadable_file_hides_no_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The file is unreadable: the unknown variable of the environment is still reported."""
     (tmp_path / ".env").write_bytes("A=1".encode("utf-16"))
     monkeypatch.setenv("MIGRATION_WIAT_SECONDS", VALUE)
     assert len(unread_settings()) == 1

@@ -1,4 +1,4 @@
-"""Text that a database's encoding cannot store is spelt in another way, without losing any of it."""
+"""Text that a database's encoding cannot store is stored with escapes and restored without loss."""
 
 import pytest
 import sqlalchemy as sa
@@ -33,28 +33,30 @@ KEY = LockKey.derive("fastapi", "alembic_version", None)
         ("", ("LATIN1",), ""),
     ],
 )
-def test_what_is_stored(text: str, encodings: tuple[str, ...], stored: str) -> None:
-    """Characters that fit stay; the others become escapes, which fit everywhere and are not changed again."""
+def test_characters_outside_the_encoding_are_stored_as_escapes(
+    text: str, encodings: tuple[str, ...], stored: str
+) -> None:
+    """Characters that the encoding has stay, others become escapes, and stored text is not changed again."""
     assert storable(text, encodings) == stored
     assert holds(stored, encodings)
     assert storable(stored, encodings) == stored
     assert holds(text, encodings) is (text == stored)
 
 
-def test_it_is_cut_after_it_has_grown() -> None:
-    """The size of a column applies to the stored text."""
+def test_stored_text_is_cut_after_escaping() -> None:
+    """The size of a column limits the text after its escaping."""
     assert storable("Имя", ASCII, 12) == r"\u0418\u043c"
     assert storable("plain", ASCII, 3) == "pla"
 
 
 @pytest.mark.parametrize("text", ["Имя-1", "naïve", "😀 b", "a:b", r"C:\new"])
-def test_an_escape_is_turned_back_for_people(text: str) -> None:
-    """Another instance reads the name as it was given."""
+def test_an_escaped_name_is_restored(text: str) -> None:
+    """An instance reads an escaped name as it was given."""
     assert restored(storable(text, ASCII)) == text
 
 
-def test_what_is_not_printable_stays_escaped() -> None:
-    """A terminal would obey a control character, and `storable` escapes no ASCII."""
+def test_escapes_of_unprintable_characters_are_not_restored() -> None:
+    """Escapes of control characters, surrogates and ASCII letters are not restored."""
     for text in (r"a\x1b", r"\u202e", r"\Uffffffff", r"\x41\u0042", r"\udcff"):
         assert restored(text) == text
 
@@ -63,8 +65,8 @@ def test_what_is_not_printable_stays_escaped() -> None:
     ("encoding", "python"),
     [("UTF8", "utf-8"), ("WIN1252", "cp1252"), ("KOI8R", "koi8-r"), ("utf8mb4", "utf-8"), ("MULE_INTERNAL", None)],
 )
-def test_the_codec_of_an_encoding(encoding: str, python: str | None) -> None:
-    """PostgreSQL's and MySQL's names of encodings are known."""
+def test_database_encodings_have_python_codecs(encoding: str, python: str | None) -> None:
+    """PostgreSQL's and MySQL's names of encodings are mapped to Python's codecs."""
     assert codec(encoding) == python
 
 
@@ -76,8 +78,8 @@ def bound(kind: sa.types.TypeEngine[str], dialect: sa.Dialect, text: str | None)
     return result
 
 
-def test_a_column_of_ours_adapts_what_is_put_in() -> None:
-    """The encodings are those of the connection at that moment; without them, PostgreSQL gets ASCII."""
+def test_a_text_column_escapes_by_the_connection_s_encoding() -> None:
+    """A column of the package escapes text by the connection's current encodings, or to ASCII without any."""
     dialect, known = postgresql.dialect(), ["LATIN1"]  # type: ignore[no-untyped-call]
     assert bound(Kept(4), dialect, "é…") == r"\xe9"
     stores(dialect, lambda: tuple(known))
@@ -90,7 +92,7 @@ def test_a_column_of_ours_adapts_what_is_put_in() -> None:
 
 @pytest.mark.parametrize("instance", ["Имя-1", "обработчик-заказов-1", "😀" * 50, "x" + "ü" * 100, "x" * 200, "web-1"])
 def test_a_session_is_recognised_by_its_name(instance: str) -> None:
-    """PostgreSQL shows 63 bytes of ASCII, and the history may have another spelling of the name."""
+    """A session's name of 63 ASCII bytes matches its instance in every spelling of the history, and no other."""
     name = application_name(KEY, "migrating", instance)
     assert name.isascii()
     shown = instance_of(name)
@@ -101,6 +103,6 @@ def test_a_session_is_recognised_by_its_name(instance: str) -> None:
     assert not may_be(shown, f"{shown[:1]}-2")
 
 
-def test_a_short_name_is_not_the_beginning_of_a_long_one() -> None:
-    """The instance api-1 is not api-10."""
+def test_a_short_name_does_not_match_a_longer_one() -> None:
+    """The name api-1 does not match the instance api-10."""
     assert not may_be("api-1", "api-10")

@@ -1,4 +1,4 @@
-"""A control character in a name or message never reaches a terminal, a console log or the page."""
+"""A control character in a name or message reaches no terminal, console log or status page."""
 
 import logging
 
@@ -18,21 +18,21 @@ SHOWN = r"a\x1b[2J\x07\x9b31m\u202eb\r\nINFO forged\u2028\x7f"
 
 
 @pytest.mark.parametrize("text", ["", "plain", "b\u00fcro \u6771\u4eac \u2026 \u00a0", "\U0001f418"])
-def test_text_for_people_stays_as_it_is(text: str) -> None:
-    """Letters of any script stay."""
+def test_printable_text_is_not_changed(text: str) -> None:
+    """Printable text in any script is not changed."""
     assert printable(text) == text
 
 
-def test_control_characters_become_visible() -> None:
-    """Escape sequences, line breaks and changes of the writing direction become escapes."""
+def test_control_characters_become_escapes() -> None:
+    """Control characters, line breaks and changes of the writing direction become escapes."""
     assert printable(EVIL) == SHOWN
     assert printable("a\nb\tc\x1b", keep="\n") == "a\nb\\tc\\x1b"
     assert printable("\ud800") == "\\ud800"
 
 
 @pytest.mark.parametrize("formatter", [PlainFormatter(), ConsoleFormatter()])
-def test_a_line_of_the_log_stays_one_line(formatter: logging.Formatter) -> None:
-    """Only a traceback has several lines, and they have no control characters."""
+def test_a_log_message_stays_on_one_line(formatter: logging.Formatter) -> None:
+    """A log message stays on one line, and a traceback after it has no control characters but line breaks."""
     record = logging.makeLogRecord({"msg": "by %s", "args": (EVIL,), "levelname": "INFO"})
     assert formatter.format(record).endswith(f"by {SHOWN}")
     try:
@@ -43,7 +43,7 @@ def test_a_line_of_the_log_stays_one_line(formatter: logging.Formatter) -> None:
 
 
 def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) -> None:
-    """A result, an error and the plan of a downgrade have none; JSON has its own escapes."""
+    """A result, an error and the plan of a downgrade print no escape sequence."""
     result = SchemaReport(message=EVIL, steps=[EVIL])
     output.show(result, as_json=False)
     output.complain(MigrationError(EVIL), as_json=False)
@@ -54,8 +54,8 @@ def test_a_terminal_gets_no_escape_sequence(capsys: pytest.CaptureFixture[str]) 
     assert set(out + err) - {"\n"} == {one for one in out + err if one.isprintable()}
 
 
-def test_the_page_has_none() -> None:
-    """A name that changes the writing direction would read as another name."""
+def test_the_status_page_has_no_control_characters() -> None:
+    """The status page shows control characters of a name as escapes."""
     page = render(Status(instance=EVIL), 0.0)
     assert printable(EVIL, keep=LINE_BREAK) in page
     assert {one for one in page if not one.isprintable()} == {LINE_BREAK}

@@ -1,4 +1,4 @@
-"""Database URLs are understood as platforms hand them out, and never shown."""
+"""Database URLs are parsed in the forms that platforms use, and their secrets are never shown."""
 
 import ssl
 import sys
@@ -35,28 +35,28 @@ DSNS = [
 
 
 @pytest.mark.parametrize(("text", "dsn"), DSNS)
-def test_a_platform_url_becomes_one_that_asyncpg_takes(text: str, dsn: str) -> None:
-    """Scheme, credentials and hosts have the form of libpq."""
+def test_a_platform_url_becomes_one_that_asyncpg_accepts(text: str, dsn: str) -> None:
+    """A platform's URL becomes one whose scheme, credentials and hosts asyncpg accepts."""
     url = DatabaseURL.parse(text)
     assert (url.dialect, url.dsn) == ("postgresql", dsn)
 
 
 @pytest.mark.parametrize("written", [SECRET + "@%", "a/b#c?d", "ü €", "100%", "+ +"])
-def test_any_password_survives_when_encoded(written: str) -> None:
-    """The server receives the password that was encoded."""
+def test_any_encoded_password_reaches_the_driver(written: str) -> None:
+    """The driver gets the password that was percent-encoded in the URL."""
     encoded = "".join(f"%{byte:02X}" for byte in written.encode())
     password = urlsplit(DatabaseURL.parse(f"postgresql://u:{encoded}@h/d").dsn).password
     assert unquote(password or "") == written
 
 
 def test_a_unix_socket_is_a_parameter() -> None:
-    """Cloud SQL and local servers have a folder in the query instead of a host."""
+    """A unix socket's folder in the query of a URL is the host."""
     url = DatabaseURL.parse("postgresql://u:p@/d?host=/cloudsql/project:region:db&port=5433")
     assert parse_qs(urlsplit(url.dsn).query) == {"host": ["/cloudsql/project:region:db"], "port": ["5433"]}
 
 
 def test_parameters_of_other_clients_are_dropped(tmp_path: Path) -> None:
-    """The driver would send them to the server as settings, and the server would refuse the connection."""
+    """Parameters of other clients are dropped, because the server would refuse them as settings."""
     dropped = "channel_binding=require&pgbouncer=true&connection_limit=5&gssencmode=disable&keepalives_idle=30"
     (tmp_path / "a b").touch()
     ours = f"sslmode=verify-full&application_name=x&sslrootcert={tmp_path}/a b"
@@ -66,15 +66,15 @@ def test_parameters_of_other_clients_are_dropped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("query", "seconds"), [("", 5), ("?connect_timeout=17", 17), ("?connect_timeout=0", 5)])
-def test_the_connect_timeout_is_taken_over(query: str, seconds: float) -> None:
-    """In libpq, 0 waits for ever; here it means the default."""
+def test_the_connect_timeout_is_used(query: str, seconds: float) -> None:
+    """The URL's connect_timeout is used, and 0 means the default rather than no timeout."""
     url = DatabaseURL.parse(f"postgresql://u:p@h/d{query}")
     assert url.connect_timeout_seconds == seconds
     assert "connect_timeout" not in url.dsn
 
 
-def test_an_empty_parameter_is_none() -> None:
-    """A template may leave values empty."""
+def test_an_empty_parameter_is_ignored() -> None:
+    """A parameter with an empty value is ignored."""
     assert DatabaseURL.parse("postgresql://u:p@h/d?sslmode=&sslrootcert=").dsn == "postgresql://u:p@h/d"
 
 
@@ -86,7 +86,7 @@ def test_an_empty_parameter_is_none() -> None:
     ],
 )
 async def test_other_databases_are_recognised_and_not_opened(dialect: str, text: str) -> None:
-    """`connect` is for PostgreSQL only."""
+    """MySQL's and SQLite's URLs are recognised, and `connect`, which is for PostgreSQL, refuses them."""
     url = DatabaseURL.parse(text)
     assert url.dialect == dialect
     with pytest.raises(ConfigurationError, match=dialect):
@@ -105,7 +105,7 @@ MALFORMED = """
 
 @pytest.mark.parametrize("text", ["", *MALFORMED])
 def test_a_malformed_url_is_refused_without_being_shown(text: str) -> None:
-    """The line names the setting and the form. It quotes nothing, because many people can read logs."""
+    """The error about a malformed URL names setting and form, and quotes nothing of the URL."""
     with pytest.raises(ConfigurationError) as refused:
         DatabaseURL.parse(text, name="MIGRATION_DATABASE_URL")
     message = str(refused.value)
@@ -118,7 +118,7 @@ def test_a_malformed_url_is_refused_without_being_shown(text: str) -> None:
 
 @pytest.mark.parametrize("text", [f"postgresql://u:{SECRET}@dbhost/d", f"mysql://u:{SECRET}@dbhost/d"])
 def test_the_text_form_shows_the_dialect_only(text: str) -> None:
-    """No text form, as in a log or a traceback, has a password or a host."""
+    """No text form of a URL has a password or a host, also not in a traceback."""
     url = DatabaseURL.parse(text)
     shown = f"{url} {url!r} {[url]} {url:}"
     assert url.dialect in shown
@@ -126,8 +126,8 @@ def test_the_text_form_shows_the_dialect_only(text: str) -> None:
     assert "dbhost" not in shown
 
 
-def test_a_certificate_file_that_is_not_there_is_named() -> None:
-    """Otherwise the instance would wait for it as for a database that is down."""
+def test_a_missing_certificate_file_is_refused_by_name() -> None:
+    """A URL with a missing certificate file is refused instead of retried, and the error names the file."""
     with pytest.raises(ConfigurationError, match="sslrootcert names a file that does not exist"):
         DatabaseURL.parse("postgresql://u@h/x?sslmode=verify-full&sslrootcert=/nowhere/ca.crt")
 
@@ -152,7 +152,7 @@ MYSQL = [
 
 @pytest.mark.parametrize(("text", "expected"), MYSQL)
 def test_a_mysql_url_names_the_asynchronous_driver(text: str, expected: str) -> None:
-    """The driver that the URL names does not matter, and the charset has every character of Unicode."""
+    """A MySQL URL gets the asynchronous driver, whatever driver it names, and a charset with all of Unicode."""
     assert DatabaseURL.parse(text).sqlalchemy().render_as_string(hide_password=False) == expected
 
 
@@ -165,19 +165,19 @@ def test_a_mysql_url_names_the_asynchronous_driver(text: str, expected: str) -> 
     ],
 )
 def test_three_slashes_are_a_relative_path_and_four_an_absolute_one(text: str, path: str) -> None:
-    """The path is not decoded: percent signs stay."""
+    """A SQLite URL with three slashes has a relative path, one with four an absolute path, and neither is decoded."""
     assert DatabaseURL.parse(text).sqlalchemy() == URL.create("sqlite+aiosqlite", database=path)
 
 
-def test_a_postgresql_url_is_left_to_its_driver() -> None:
-    """The URL names the driver only: `connect` has the address."""
+def test_a_postgresql_url_for_sqlalchemy_names_only_the_driver() -> None:
+    """SQLAlchemy's URL of PostgreSQL names only the driver, because `connect` has the address."""
     assert str(DatabaseURL.parse(f"postgresql://u:{SECRET}@h/d").sqlalchemy()) == "postgresql+asyncpg://"
 
 
 @pytest.mark.parametrize("text", ["sqlite://", "sqlite:///", "sqlite:///:memory:", "sqlite:///file:x?mode=memory"])
 def test_a_database_in_memory_is_refused(text: str) -> None:
-    """The migrations and the service would use different databases."""
-    with pytest.raises(ConfigurationError, match="each connection would have a database of its own"):
+    """A SQLite database in memory is refused, because migrations and service would use different ones."""
+    with pytest.raises(ConfigurationError, match="each connection would have its own"):
         DatabaseURL.parse(text)
 
 
@@ -199,8 +199,8 @@ def test_a_database_in_memory_is_refused(text: str) -> None:
         (f"mysql://u:{SECRET}@h/d?connect_timeout={SECRET}", "connect_timeout"),
     ],
 )
-def test_another_malformed_url_is_refused_without_being_shown(text: str, reason: str) -> None:
-    """The error shows the form for its own database."""
+def test_a_malformed_mysql_or_sqlite_url_is_refused_without_being_shown(text: str, reason: str) -> None:
+    """The error about a malformed MySQL or SQLite URL shows that database's form and nothing of the URL."""
     with pytest.raises(ConfigurationError) as refused:
         DatabaseURL.parse(text)
     message = str(refused.value)
@@ -227,8 +227,8 @@ def test_another_malformed_url_is_refused_without_being_shown(text: str, reason:
         ("sslmode=verify-full&sslrootcert={ca}", ssl.CERT_REQUIRED, True),
     ],
 )
-def test_tls_is_what_the_platform_asked_for(authority: Path, query: str, verify: int, host_name: bool) -> None:
-    """Encryption, the check of the authority and the check of the host are never weaker than that."""
+def test_tls_is_as_strict_as_the_url_requires(authority: Path, query: str, verify: int, host_name: bool) -> None:
+    """Encryption, the check of the authority and that of the host are as strict as the URL requires."""
     given = query.replace("{ca}", str(authority))
     context = DatabaseURL.parse(f"mysql://u:p@h/d?{given}").connect_args()["ssl"]
     assert (context.verify_mode, context.check_hostname) == (verify, host_name)
@@ -236,12 +236,12 @@ def test_tls_is_what_the_platform_asked_for(authority: Path, query: str, verify:
 
 @pytest.mark.parametrize("query", ["", "?ssl-mode=DISABLED", "?ssl=false", "?ssl_mode=PREFERRED"])
 def test_a_mysql_connection_is_plain_unless_tls_is_required(query: str) -> None:
-    """The driver does not support "preferred"."""
+    """A MySQL connection uses TLS only if the URL requires it, because the driver has no "preferred"."""
     assert "ssl" not in DatabaseURL.parse(f"mysql://u:p@h/d{query}").connect_args()
 
 
 def test_the_driver_gets_socket_time_and_password_beside_the_url() -> None:
-    """The password is bytes, because the driver would encode text as Latin-1, which has no euro sign."""
+    """The driver gets socket, timeout and password as arguments, with the password as UTF-8 bytes."""
     url = DatabaseURL.parse("mysql://u:%E2%82%AC@/d?unix_socket=/cloudsql/p:r:i&connect_timeout=7")
     expected = {"connect_timeout": 7.0, "unix_socket": "/cloudsql/p:r:i", "password": "€".encode()}
     assert url.connect_args() == expected
@@ -249,7 +249,7 @@ def test_the_driver_gets_socket_time_and_password_beside_the_url() -> None:
 
 
 def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
-    """The error does not repeat the text of the library."""
+    """A certificate file without a certificate is refused without the library's text."""
     (tmp_path / "ca.pem").write_text(SECRET)
     url = DatabaseURL.parse(f"mysql://u:p@h/d?ssl-ca={tmp_path}/ca.pem")
     with pytest.raises(ConfigurationError, match=r"certificate or key .* cannot be read\. To fix: ") as refused:
@@ -260,10 +260,10 @@ def test_a_file_that_is_no_certificate_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "driver", "extra"), [("mariadb://h/d", "asyncmy", "mysql"), ("sqlite:///x.db", "aiosqlite", "sqlite")]
 )
-def test_a_missing_driver_is_named_with_the_extra_that_brings_it(
+def test_the_error_about_a_missing_driver_names_the_extra(
     monkeypatch: pytest.MonkeyPatch, text: str, driver: str, extra: str
 ) -> None:
-    """The error says how to install it by itself, and as a part of this project."""
+    """The error about a missing driver says how to install it alone and as an extra of this project."""
     monkeypatch.setitem(sys.modules, driver, None)
     with pytest.raises(ConfigurationError, match=rf"To fix: pip install {driver} .*\[{extra}\]"):
         DatabaseURL.parse(text).sqlalchemy()

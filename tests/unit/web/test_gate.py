@@ -1,4 +1,4 @@
-"""The gate in front of the service, in plain ASGI: shut until somebody opens it, for all but the open paths."""
+"""The ASGI gate in front of the service refuses requests but those for open paths until it is opened."""
 
 import json
 from typing import Any
@@ -14,13 +14,13 @@ SECRET = "revision b failed: geh3im"
 
 
 class App:
-    """An application that answers 200 and remembers what it was asked."""
+    """An application that answers 200 and records its requests."""
 
     def __init__(self) -> None:
         self.scopes: list[Scope] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """ASGI."""
+        """Answer a request of ASGI."""
         self.scopes.append(scope)
         if scope["type"] == "http":
             await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -28,14 +28,14 @@ class App:
 
 
 class Client:
-    """A server's side of ASGI around a gate."""
+    """The server's side of ASGI in front of a gate."""
 
     def __init__(self) -> None:
         self.app = App()
         self.gate = Gate(self.app, lambda: Status(Phase.WAITING, message=SECRET), OPEN_PATHS)
 
     async def ask(self, path: str, kind: str = "http", **extra: Any) -> list[Message]:
-        """Send one scope through the gate and return what came back."""
+        """Send one scope through the gate and return the answer."""
         sent: list[Message] = []
 
         async def receive() -> Message:
@@ -55,12 +55,12 @@ class Client:
 
 @pytest.fixture
 def client() -> Client:
-    """A gate that is shut."""
+    """Return a client of a closed gate."""
     return Client()
 
 
 async def test_a_closed_gate_answers_503_as_a_problem(client: Client) -> None:
-    """RFC 9457, with an integer Retry-After, and nothing that may be cached."""
+    """A closed gate answers 503 with problem JSON, an integer Retry-After and no-store."""
     start, body = await client.ask("/accounts")
     headers = {name.decode(): value.decode() for name, value in start["headers"]}
     assert start["status"] == 503
@@ -77,16 +77,16 @@ async def test_a_closed_gate_answers_503_as_a_problem(client: Client) -> None:
     assert client.app.scopes == []
 
 
-async def test_the_public_answer_keeps_the_reason_to_itself(client: Client) -> None:
-    """Anybody may ask; the message is for those who see the health endpoints."""
+async def test_the_answer_of_a_closed_gate_omits_the_message(client: Client) -> None:
+    """The answer of a closed gate has the phase and not the status message, because anybody may request it."""
     _, body = await client.ask("/accounts")
     assert SECRET.encode() not in body["body"]
     assert b"waiting" in body["body"]
 
 
 @pytest.mark.parametrize("path", [*OPEN_PATHS, "/health/live/", "/metrics///"])
-async def test_open_paths_pass(client: Client, path: str) -> None:
-    """With a slash behind them too, as some probes write them."""
+async def test_open_paths_pass_a_closed_gate(client: Client, path: str) -> None:
+    """Requests for open paths pass a closed gate, also with trailing slashes."""
     start, _ = await client.ask(path)
     assert start["status"] == 200
 
@@ -94,8 +94,8 @@ async def test_open_paths_pass(client: Client, path: str) -> None:
 @pytest.mark.parametrize(
     "path", ["/", "", "/health", "/health/livelier", "/x/health/live", "/health/live/x", "/HEALTH/LIVE"]
 )
-async def test_what_only_looks_like_an_open_path_does_not_pass(client: Client, path: str) -> None:
-    """The comparison is with the whole path."""
+async def test_a_path_similar_to_an_open_one_does_not_pass(client: Client, path: str) -> None:
+    """A path that only begins, ends or is spelt like an open one does not pass a closed gate."""
     start, _ = await client.ask(path)
     assert start["status"] == 503
 
@@ -104,28 +104,28 @@ async def test_what_only_looks_like_an_open_path_does_not_pass(client: Client, p
 async def test_the_path_of_a_mounted_application_counts_without_its_root(
     client: Client, path: str, status: int
 ) -> None:
-    """`root_path` is in front of it, as ASGI has it."""
+    """The open paths of an application that is mounted at `root_path` are compared without it."""
     start, _ = await client.ask(path, root_path="/api")
     assert start["status"] == status
 
 
-async def test_a_websocket_is_closed_with_service_restart(client: Client) -> None:
-    """1012: the client may come back."""
+async def test_a_closed_gate_closes_a_websocket_with_code_1012(client: Client) -> None:
+    """A closed gate closes a websocket with code 1012, which means that the client may return."""
     (message,) = await client.ask("/ws", "websocket")
     assert (message["type"], message["code"]) == ("websocket.close", 1012)
     assert SECRET not in message["reason"]
     assert client.app.scopes == []
 
 
-async def test_the_lifespan_passes(client: Client) -> None:
-    """Without it nothing would ever open the gate."""
+async def test_the_lifespan_passes_a_closed_gate(client: Client) -> None:
+    """The lifespan passes a closed gate, because it opens the gate."""
     await client.ask("", "lifespan", state={})
     assert [scope["type"] for scope in client.app.scopes] == ["lifespan"]
 
 
 @pytest.mark.parametrize("kind", ["http", "websocket"])
 async def test_an_open_gate_lets_everything_pass(client: Client, kind: str) -> None:
-    """And does not shut again."""
+    """An open gate lets every request pass and does not close again."""
     client.gate.open()
     await client.ask("/accounts", kind)
     await client.ask("/accounts", kind)
@@ -133,7 +133,7 @@ async def test_an_open_gate_lets_everything_pass(client: Client, kind: str) -> N
 
 
 async def test_the_state_of_a_late_lifespan_reaches_requests(client: Client) -> None:
-    """Servers copied the lifespan's state into the request before that was known; the rest of it stays."""
+    """A request behind an open gate has the state of the late lifespan beside the server's own."""
     client.gate.late_state = {"pool": "late"}
     client.gate.open()
     await client.ask("/a", state={"early": 1})
@@ -141,8 +141,8 @@ async def test_the_state_of_a_late_lifespan_reaches_requests(client: Client) -> 
     assert [scope["state"] for scope in client.app.scopes] == [{"early": 1, "pool": "late"}, {"pool": "late"}]
 
 
-async def test_before_it_opens_there_is_no_late_state(client: Client) -> None:
-    """A probe sees the server's own state only."""
+async def test_a_request_through_a_closed_gate_has_no_late_state(client: Client) -> None:
+    """A probe through a closed gate has only the server's own state."""
     client.gate.late_state = {"pool": "late"}
     await client.ask("/health/live", state={})
     assert client.app.scopes[0]["state"] == {}

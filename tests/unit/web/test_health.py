@@ -1,4 +1,4 @@
-"""What the health endpoints show: the shape that is promised, the verdict, and the status codes for probes."""
+"""The health endpoints have a fixed shape, a verdict, and status codes for probes."""
 
 import json
 from dataclasses import replace
@@ -10,32 +10,11 @@ import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Statement, Status
+from api.migrations.core.status import Phase, Status
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import body, routes, verdict
+from tests.support.statuses import STATUS
 
-STATUS = Status(
-    phase=Phase.WAITING,
-    since=1700000100.0,
-    instance="web-2",
-    release="v7",
-    strategy="advisory_lock",
-    dialect="postgresql",
-    lock_key="0x01 (classid 0, objid 1)",
-    reachable=True,
-    schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
-    progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
-    lock_status=LockStatus(
-        Holder("web-1", 4242, 1700000000.0, "active"),
-        Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
-        (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
-        (Member("web-1", "migrating", 4242, 1700000000.0),),
-    ),
-    invalid_indexes=("ix",),
-    waiting_since=1700000050.0,
-    last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),
-    message="the database is at b",
-)
 SHAPE = {
     "status": str,
     "state": str,
@@ -88,39 +67,39 @@ SHAPE = {
 
 
 def shape(value: Any) -> Any:
-    """The same structure with types in the place of values."""
+    """Return the same structure with types in the place of values."""
     if isinstance(value, dict):
         return {key: shape(item) for key, item in value.items()}
     return [shape(value[0])] if isinstance(value, list) else type(value)
 
 
 def shown(status: Status) -> Any:
-    """The body as it goes over the wire."""
+    """Return the body after JSON encoding and decoding."""
     return json.loads(json.dumps(body(status)))
 
 
 def test_the_body_has_exactly_the_promised_shape() -> None:
-    """Dashboards and scripts read it by name."""
+    """The body of /health/migrations has exactly the documented keys and types."""
     assert shape(shown(STATUS)) == SHAPE
 
 
 def test_a_fresh_status_has_the_same_keys() -> None:
-    """What is not known yet is null or empty, never missing."""
+    """The body of a fresh status has the same keys, with null or empty values."""
     fresh = shown(Status())
     assert fresh.keys() == SHAPE.keys()
     assert (fresh["last_run"], fresh["lock"]["holder"], fresh["database"]["reachable"]) == (None, None, None)
     assert fresh["pending"] == {"count": 0, "revisions": []}
 
 
-def test_a_run_that_failed_does_not_go_on() -> None:
-    """On hold the process lives on, and the seconds of its run stand still."""
+def test_the_seconds_of_a_failed_run_stand_still() -> None:
+    """The elapsed seconds of a failed run do not grow while the process stays up."""
     failed = replace(STATUS, phase=Phase.FAILED)
     assert shown(failed)["progress"]["elapsed_seconds"] == 60.0
     assert shown(replace(failed, last_run=None))["progress"]["elapsed_seconds"] == 100.0
 
 
 def test_the_values_are_those_of_the_status() -> None:
-    """Revisions are sorted, pending ones are in the order of their application."""
+    """The body has the values of the status, with pending revisions in the order of their application."""
     seen = shown(STATUS)
     assert (seen["state"], seen["phase"], seen["database"]["revisions"]) == ("behind", "waiting", ["a", "b"])
     assert (seen["pending"], seen["expected_heads"]) == ({"count": 2, "revisions": ["c", "d"]}, ["d"])
@@ -128,35 +107,35 @@ def test_the_values_are_those_of_the_status() -> None:
 
 
 def test_moments_are_in_utc_with_their_offset() -> None:
-    """A host's time zone does not matter."""
+    """Times in the body are in UTC with their offset, whatever the host's time zone is."""
     for moment in (shown(STATUS)["progress"]["started_at"], shown(STATUS)["lock"]["holder"]["since"]):
         assert moment == "2023-11-14T22:13:20+00:00"
         assert datetime.fromisoformat(moment).timestamp() == 1700000000.0
 
 
-def test_a_run_that_is_over_does_not_grow_older() -> None:
-    """Once ready, the elapsed time is that of the run."""
+def test_the_seconds_of_a_ready_instance_s_run_stand_still() -> None:
+    """The elapsed seconds of a ready instance's run do not grow."""
     assert shown(replace(STATUS, phase=Phase.READY))["progress"]["elapsed_seconds"] == 60.0
     assert shown(replace(STATUS, phase=Phase.READY, last_run=None))["progress"]["elapsed_seconds"] == 100.0
 
 
-def test_only_the_one_that_migrates_holds_the_lock() -> None:
-    """And it does not wait."""
+def test_a_migrating_instance_holds_the_lock_and_does_not_wait() -> None:
+    """The body of a migrating instance says that it holds the lock and waits for 0 s."""
     seen = shown(replace(STATUS, phase=Phase.MIGRATING))
     assert (seen["lock"]["held"], seen["lock"]["waited_seconds"]) == (True, 0)
 
 
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("state", list(SchemaState))
-def test_the_verdict(phase: Phase, state: SchemaState) -> None:
-    """Unready is fail whatever the schema; ready is pass, and warn in front of a newer schema."""
+def test_the_verdict_follows_phase_and_state(phase: Phase, state: SchemaState) -> None:
+    """The verdict is `fail` unless the instance is ready, `warn` for a schema ahead of the build, and else `pass`."""
     ready = phase in {Phase.READY, Phase.OFF}
     expected = "fail" if not ready else "warn" if state is SchemaState.AHEAD else "pass"
     assert verdict(Status(phase, schema=Schema(state))) == expected
 
 
 async def get(status: Status, path: str) -> httpx.Response:
-    """Ask an application that has the three routes and nothing else."""
+    """Send a request to an application that has only the three routes."""
     transport = httpx.ASGITransport(Starlette(routes=routes(lambda: status)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get(path)
@@ -164,7 +143,7 @@ async def get(status: Status, path: str) -> httpx.Response:
 
 @pytest.mark.parametrize("phase", list(Phase))
 async def test_liveness_holds_in_every_phase(phase: Phase) -> None:
-    """A probe that kills a pod in mid-migration makes everything worse."""
+    """/health/live answers 200 in every phase, because a probe must not kill a migrating pod."""
     answer = await get(Status(phase), "/health/live")
     assert (answer.status_code, answer.json()) == (200, {"status": "pass"})
 
@@ -172,7 +151,7 @@ async def test_liveness_holds_in_every_phase(phase: Phase) -> None:
 @pytest.mark.parametrize("path", ["/health/ready", "/health/migrations"])
 @pytest.mark.parametrize("phase", list(Phase))
 async def test_readiness_follows_the_phase(path: str, phase: Phase) -> None:
-    """503 with an integer Retry-After, or 200; never from a cache."""
+    """/health/ready answers 200 if the instance is ready, and else 503 with an integer Retry-After, never cached."""
     answer = await get(Status(phase), path)
     ready = phase in {Phase.READY, Phase.OFF}
     assert answer.status_code == (200 if ready else 503)
@@ -182,7 +161,7 @@ async def test_readiness_follows_the_phase(path: str, phase: Phase) -> None:
 
 
 async def test_a_warning_is_served_with_200() -> None:
-    """A newer schema is no reason to leave the load balancer."""
+    """/health/ready answers 200 with `warn` for a schema ahead of the build and for an INVALID index."""
     at_head = Schema(SchemaState.AT_HEAD)
     for status in (
         Status(Phase.READY, schema=Schema(SchemaState.AHEAD)),
@@ -192,7 +171,7 @@ async def test_a_warning_is_served_with_200() -> None:
         assert (answer.status_code, answer.json()["status"]) == (200, "warn")
 
 
-async def test_readiness_says_why_not() -> None:
-    """Without the long body."""
+async def test_readiness_has_phase_and_message() -> None:
+    """/health/ready of an unready instance has the phase and the message, without the long body."""
     answer = await get(STATUS, "/health/ready")
     assert answer.json() == {"status": "fail", "phase": "waiting", "message": "the database is at b"}

@@ -1,4 +1,4 @@
-"""What `/metrics` shows of a status: the values, and that every series is there from the first scrape on."""
+"""`/metrics` has the values of a status, with every series from the first scrape on."""
 
 import subprocess
 import sys
@@ -33,20 +33,20 @@ class Scraped:
         self.registry.register(MigrationCollector(lambda: status, lambda: NOW))
 
     def __call__(self, name: str, **labels: str) -> float:
-        """The value of `migration_<name>`, which must be there."""
+        """Return the value of `migration_<name>`, which must exist."""
         value = self.registry.get_sample_value(f"migration_{name}", labels)
         assert value is not None, f"{name} {labels}"
         return value
 
     def series(self) -> set[tuple[str, tuple[tuple[str, str], ...]]]:
-        """Names and labels of everything but the info, whose labels are its values."""
+        """Return names and labels of everything but the info, whose labels are its values."""
         families = self.registry.collect()
         samples = [sample for family in families for sample in family.samples if sample.name != "migration_info"]
         return {(sample.name, tuple(sorted(sample.labels.items()))) for sample in samples}
 
 
 def on(labels: Mapping[str, float]) -> str:
-    """The one value of a state set that is 1."""
+    """Return the one value of a state set that is 1."""
     (name,) = [name for name, value in labels.items() if value == 1]
     assert set(labels.values()) <= {0.0, 1.0}
     return name
@@ -54,8 +54,8 @@ def on(labels: Mapping[str, float]) -> str:
 
 @pytest.mark.parametrize("phase", list(Phase))
 @pytest.mark.parametrize("state", list(SchemaState))
-def test_one_phase_and_one_state_are_on(phase: Phase, state: SchemaState) -> None:
-    """The others are 0, not missing; ready and up to date follow from them."""
+def test_exactly_one_phase_and_one_state_are_1(phase: Phase, state: SchemaState) -> None:
+    """The metrics of the current phase and state are 1, and those of all others are 0."""
     scraped = Scraped(Status(phase, schema=Schema(state)))
     assert on({each: scraped("phase", phase=each) for each in Phase}) == phase
     assert on({each: scraped("schema_state", state=each) for each in SchemaState}) == state
@@ -77,12 +77,12 @@ FULL = Status(
     waiting_since=950.0,
     last_success=700.0,
     last_failure=800.0,
-    tally=Counters(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
+    counters=Counters(("interrupted", "failed", "interrupted"), 4, (0.05, 0.1, 2.0, 4000.0)),
 )
 
 
 def test_a_fresh_status_has_every_series_at_zero() -> None:
-    """What is first seen at 1 does not fire `increase()`; a full status adds no series to those of a fresh one."""
+    """A fresh status has every series of a full one, with the value 0, so that `increase()` sees the first event."""
     fresh = Scraped(Status())
     assert fresh.series() == Scraped(FULL).series()
     assert [fresh("runs_total", result=result) for result in RESULTS] == [0, 0, 0]
@@ -91,8 +91,8 @@ def test_a_fresh_status_has_every_series_at_zero() -> None:
     assert {fresh(name) for name in f"{zeros} {history}".split()} == {0.0}
 
 
-def test_the_values_of_one_that_waits() -> None:
-    """Durations end now; timestamps are those of the history."""
+def test_a_waiter_s_metrics_have_the_values_of_its_status() -> None:
+    """The metrics of a waiter have the durations up to now, the history's timestamps and the counters."""
     scraped = Scraped(FULL)
     values = {
         "pending_revisions": 2,
@@ -117,15 +117,15 @@ def test_the_values_of_one_that_waits() -> None:
     assert scraped("info", **labels, database_revisions="a,b") == 1
 
 
-def test_nobody_waits_or_migrates_any_more_once_it_is_ready() -> None:
-    """What was waited for is over, and the run does not grow longer."""
+def test_a_ready_instance_s_durations_stand_still() -> None:
+    """A ready instance neither waits nor migrates, and the seconds of its run do not grow."""
     scraped = Scraped(replace(FULL, phase=Phase.READY, since=990.0))
     assert [scraped(name) for name in ("in_progress", "lock_wait_seconds", "lock_holder_age_seconds")] == [0, 0, 0]
     assert scraped("run_seconds") == 50
 
 
-def test_its_own_failure_counts_although_it_does_not_look_again() -> None:
-    """The history was read before the run; the run's end is known from memory, and does not move."""
+def test_the_last_failure_includes_the_instance_s_own_run() -> None:
+    """The last failure is that of the instance's own run, which is newer than its read of the history."""
     run = LastRun("failed", "web-2", 940.0, 970.0, (), "boom")
     scraped = Scraped(replace(FULL, phase=Phase.FAILED, since=980.0, last_run=run))
     assert (scraped("last_failure_timestamp_seconds"), scraped("run_seconds")) == (970, 30)
@@ -133,13 +133,13 @@ def test_its_own_failure_counts_although_it_does_not_look_again() -> None:
     assert applied("last_failure_timestamp_seconds") == 800
 
 
-def test_a_server_whose_clock_is_ahead_makes_nothing_negative() -> None:
-    """The holder's age is by the server's clock."""
+def test_a_holder_s_age_is_not_negative() -> None:
+    """The lock holder's age is 0 if the server's clock is ahead."""
     assert Scraped(replace(FULL, lock_status=LockStatus(Holder("web-1", 1, 2000.0))))("lock_holder_age_seconds") == 0
 
 
-def test_a_run_is_counted_by_its_steps() -> None:
-    """What the reporter hears: contention, each step's duration, and how it ended."""
+def test_a_run_counts_contention_revisions_and_result() -> None:
+    """A run adds its contended attempts, the duration of each revision and its result to the metrics."""
     tracker = Tracker()
     reporter = ProgressReporter(tracker)
     reporter.planned(("a", "b"), "Applied")
@@ -153,8 +153,8 @@ def test_a_run_is_counted_by_its_steps() -> None:
     assert scraped("runs_total", result="applied") == 1
 
 
-async def test_a_lost_session_is_an_interrupted_run_and_the_next_one_counts_too() -> None:
-    """One database, one instance: the first run loses its connection, the second is done."""
+async def test_a_lost_connection_counts_as_an_interrupted_run() -> None:
+    """A run that loses its connection counts as interrupted, and the retry counts as applied."""
     database = Database(LINE, FakeClock())
     lost = iter([True])
 
@@ -171,8 +171,8 @@ async def test_a_lost_session_is_an_interrupted_run_and_the_next_one_counts_too(
     assert (scraped("up_to_date"), scraped("pending_revisions"), scraped("ready")) == (1, 0, 1)
 
 
-async def test_what_the_history_knows_comes_with_the_look() -> None:
-    """An instance that finds the schema at head shows the failure of the one before it."""
+async def test_an_instance_at_head_shows_earlier_runs() -> None:
+    """An instance at head shows the last success and the last failure from the history."""
     database, tracker = Database(LINE, FakeClock()), Tracker()
     database.observed = Observed(frozenset("b"), last_success=10.0, last_failure=20.0)
     sessions = lambda: database.session("one")  # noqa: E731 - one line is all it is
@@ -183,14 +183,14 @@ async def test_what_the_history_knows_comes_with_the_look() -> None:
 
 
 async def get(accept: str) -> httpx.Response:
-    """Scrape an application that has the route and nothing else."""
+    """Scrape an application that has only the metrics route."""
     transport = httpx.ASGITransport(Starlette(routes=[route(lambda: FULL)]))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get("/metrics", headers={"Accept": accept})
 
 
-async def test_the_scraper_gets_the_format_that_it_asks_for() -> None:
-    """Both formats, with nothing of the process's own registry in it, and never from a cache."""
+async def test_the_scraper_gets_the_format_that_it_accepts() -> None:
+    """The scraper gets text or OpenMetrics by its Accept header, uncached, without the process's own metrics."""
     plain, openmetrics = await get("text/plain"), await get("application/openmetrics-text;version=1.0.0")
     assert plain.headers["Content-Type"].startswith("text/plain")
     assert openmetrics.headers["Content-Type"].startswith("application/openmetrics-text")
@@ -200,7 +200,7 @@ async def test_the_scraper_gets_the_format_that_it_asks_for() -> None:
 
 
 def test_an_application_can_register_the_collector_in_its_own_registry() -> None:
-    """At import already, when there is no status yet; later it reads the instance's."""
+    """An application registers the collector at import, and it shows the instance's status later."""
     app, registry = Starlette(), CollectorRegistry(auto_describe=True)
     registry.register(MigrationCollector.of(app))
     assert registry.get_sample_value("migration_ready") == 0
@@ -208,8 +208,8 @@ def test_an_application_can_register_the_collector_in_its_own_registry() -> None
     assert registry.get_sample_value("migration_ready") == 1
 
 
-def test_the_package_does_not_need_the_client() -> None:
-    """Like rich it is optional: without it everything is imported but `metrics`."""
+def test_the_package_runs_without_the_prometheus_client() -> None:
+    """The service is imported without prometheus_client, and only `metrics` is left out."""
     program = "import sys; sys.modules['prometheus_client'] = None; import api.main; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

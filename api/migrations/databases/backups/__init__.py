@@ -1,1 +1,1 @@
-"""Backups before a migration. Optional: without this folder the package migrates, and refuses `--backup`."""
+"""Backups before a migration. This folder is optional: without it the package refuses `--backup`."""

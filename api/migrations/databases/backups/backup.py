@@ -1,7 +1,8 @@
-"""A backup under the lock, complete before anything is changed. Nothing is ever restored by itself.
+"""Takes a backup under the lock, before the migration changes anything. This package never restores one.
 
-What makes the copy differs (`postgres`, `sqlite`); how it gets its name, is checked, recorded and in the end removed
-does not.
+`postgres` and `sqlite` make the copy; this module names, verifies, records and removes backups. A backup is called
+`<database>@<revision>@<UTC time>.dump` (`.sqlite` for SQLite), with unusual characters as %XX, so that the names of two
+databases cannot collide.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import errno
 import hashlib
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+import re
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -22,37 +25,79 @@ import sqlalchemy as sa
 
 from ...errors import BackupFailed
 from ...execution.history_table import History, RunAuthor
-from .archive import CHECKSUM, PARTIAL, Archive
 
 log = logging.getLogger(__name__)
 
+CHECKSUM, PARTIAL = ".sha256", ".partial"
 CHUNK_BYTES = 4 * 1024 * 1024
 
+_TIME = r"\d{8}T\d{6}\.\d{3}Z"
+_UNUSUAL = re.compile(r"[^\w.-]")
+_LONGEST_REVISION = 64
+
 Copy = Callable[[Path], Coroutine[Any, Any, tuple[int, str]]]
-"""Makes and checks a copy at a path; returns its size in bytes and its SHA-256."""
+"""Makes and verifies a copy at a path; returns its size in bytes and its SHA-256."""
 
 
 @dataclass(frozen=True)
 class Made:
-    """A backup that is complete and verified."""
+    """A complete and verified backup."""
 
     path: str
     bytes: int
     sha256: str
     revisions: tuple[str, ...]
     restore: str
-    """The command that restores it into a new, empty database; without host, user and password."""
+    """The command that restores it into a new, empty database, without host, user and password."""
+
+
+@dataclass(frozen=True)
+class Archive:
+    """A folder that keeps the newest `keep` backups of each database."""
+
+    folder: Path
+    keep: int
+    ending: str = ".dump"
+
+    def path(self, database: str, revisions: frozenset[str], at: datetime) -> Path:
+        """Return the path of the backup that is taken at `at`."""
+        revision = "+".join(map(_plain, sorted(revisions)))[:_LONGEST_REVISION] or "base"
+        utc = at.astimezone(UTC)
+        name = f"{_plain(database)}@{revision}@{utc:%Y%m%dT%H%M%S}.{utc.microsecond // 1000:03}Z{self.ending}"
+        return self.folder.absolute() / name
+
+    def prune(self, database: str, made: Sequence[Path], abandoned_seconds: float) -> None:
+        """Remove the oldest backups beyond `keep`, except those that this run has `made`.
+
+        A file counts as a backup only if its name matches and its checksum file names it. Partial files, which
+        processes that died left behind, are removed `abandoned_seconds` after the last write.
+        """
+        before = time.time() - abandoned_seconds
+        try:
+            newest = sorted(filter(_has_checksum, self._named(database, "")), key=_taken_at, reverse=True)
+            surplus = [path for path in newest[self.keep :] if path not in made]
+            abandoned = [path for path in self._named(database, PARTIAL) if path.stat().st_mtime < before]
+            for path in surplus + abandoned:
+                path.unlink()
+                path.with_name(path.name + CHECKSUM).unlink(missing_ok=True)
+                log.info("Removed the old backup %s", path, extra={"event": "backup_removed"})
+        except OSError as error:
+            # not worth stopping the migration
+            log.warning("Could not remove old backups: %s", error.strerror, extra={"event": "backup_kept"})
+
+    def _named(self, database: str, ending: str) -> Iterator[Path]:
+        ours = re.compile(rf"{re.escape(_plain(database))}@[^@]+@{_TIME}{re.escape(self.ending + ending)}")
+        return (path for path in self.folder.absolute().iterdir() if ours.fullmatch(path.name) and _regular(path))
 
 
 class Backup:
     """Takes backups into `archive`; `made` are those of this run, newest last.
 
-    Raises:
-        BackupFailed: its folder is something else.
+    Raises `BackupFailed` if the path of its folder is not a folder.
     """
 
     restores_into: ClassVar[str]
-    """Where `Made.restore` puts the data, for people."""
+    """Where `Made.restore` puts the data, for messages."""
 
     def __init__(self, archive: Archive, seconds: float, history: History, author: RunAuthor) -> None:
         _refuse_no_folder(archive.folder.absolute())
@@ -72,8 +117,8 @@ class Backup:
             if not limit.expired():
                 raise
             raise BackupFailed(
-                f"the backup did not finish within MIGRATION_BACKUP_SECONDS={self._seconds:g}; nothing was changed; "
-                "raise it"
+                f"the backup did not finish within MIGRATION_BACKUP_SECONDS={self._seconds:g}; nothing was changed. To "
+                "fix: raise MIGRATION_BACKUP_SECONDS"
             ) from error
 
     async def _keep(
@@ -81,7 +126,7 @@ class Backup:
     ) -> Made:
         path = self._archive.path(database, revisions, began)
         log.info("Backing up %s to %s", database, path, extra={"event": "backup_started"})
-        with _files(path) as partial:
+        with _partial_file(path) as partial:
             size, sha256 = await copy(partial)
             _complete(partial, path, sha256)
         made = Made(str(path), size, sha256, tuple(sorted(revisions)), restore(path))
@@ -89,10 +134,10 @@ class Backup:
         log.info("Backed up: %s (%d bytes)", path, made.bytes, extra={"event": "backed_up"})
         return made
 
-    def _record(self, given: sa.Connection, made: Made, began: datetime) -> None:
-        self._history.create(given)
-        self._history.backed_up(given, self._author, ",".join(made.revisions) or "base", began, made.restore)
-        given.commit()
+    def _record(self, connection: sa.Connection, made: Made, began: datetime) -> None:
+        self._history.create(connection)
+        self._history.backed_up(connection, self._author, ",".join(made.revisions) or "base", began, made.restore)
+        connection.commit()
 
     def _prune(self, database: str) -> None:
         self._archive.prune(database, [Path(one.path) for one in self.made], self._seconds)
@@ -100,48 +145,44 @@ class Backup:
 
 @contextmanager
 def writing(folder: Path) -> Iterator[None]:
-    """Around whatever writes into `folder`: there an operating system's error is a failed backup.
-
-    Anywhere else it means that the connection is lost.
-    """
+    """Raise `BackupFailed` for an `OSError` of the block, which would otherwise mean that the connection is lost."""
     try:
         yield
     except OSError as error:
         raise BackupFailed(
-            f"no backup can be written into {folder}: {error.strerror}; nothing was changed; make it writable, or name "
-            "another folder with --to or MIGRATION_BACKUP_DIR"
+            f"no backup can be written into {folder}: {error.strerror}; nothing was changed. To fix: make the folder "
+            "writable, or name another one with --to or MIGRATION_BACKUP_DIR"
         ) from error
 
 
 async def digest(path: Path) -> tuple[int, str]:
-    """The size of a file in bytes, and its SHA-256."""
-    size, digest = 0, hashlib.sha256()
+    """Return the size of a file in bytes, and its SHA-256."""
+    size, sha256 = 0, hashlib.sha256()
     with writing(path.parent), path.open("rb") as file:
-        # piece by piece, so that it can be cancelled, and the lock is asked after meanwhile
+        # in pieces, so that the event loop can cancel it, and confirm the lock meanwhile
         while piece := await asyncio.to_thread(file.read, CHUNK_BYTES):
-            digest.update(piece)
+            sha256.update(piece)
             size += len(piece)
-    return size, digest.hexdigest()
+    return size, sha256.hexdigest()
 
 
 def _refuse_no_folder(folder: Path) -> None:
-    there = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not there.is_dir():
+    existing = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
+    if not existing.is_dir():
         raise BackupFailed(
-            f"no backup can be written into {folder}: {there} is not a folder; nothing was changed. To fix: name a "
+            f"no backup can be written into {folder}: {existing} is not a folder; nothing was changed. To fix: name a "
             "folder with --to or MIGRATION_BACKUP_DIR"
         )
 
 
 @contextmanager
-def _files(path: Path) -> Iterator[Path]:
-    # what is not complete at the end, for whatever reason, is removed
+def _partial_file(path: Path) -> Iterator[Path]:
     partial = path.with_name(path.name + PARTIAL)
     with writing(path.parent):
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         if os.path.lexists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST))
-        # whoever makes the copy would let everybody read it
+        # pg_dump and SQLite would create a file that every user can read
         os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     try:
         yield partial
@@ -150,7 +191,7 @@ def _files(path: Path) -> Iterator[Path]:
 
 
 def _complete(partial: Path, path: Path, sha256: str) -> None:
-    # the checksum first: what bears the final name always has one
+    # the checksum first, so that a file with the final name always has one
     beside, flags = path.with_name(path.name + CHECKSUM), os.O_CREAT | os.O_EXCL | os.O_WRONLY
     with writing(path.parent):
         file = os.open(beside, flags, 0o600)
@@ -161,3 +202,20 @@ def _complete(partial: Path, path: Path, sha256: str) -> None:
         except BaseException:
             beside.unlink()
             raise
+
+
+def _plain(text: str) -> str:
+    return _UNUSUAL.sub(lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text)
+
+
+def _regular(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _has_checksum(path: Path) -> bool:
+    beside = path.with_name(path.name + CHECKSUM)
+    return _regular(beside) and beside.read_text(errors="replace")[64:] == f"  {path.name}\n"
+
+
+def _taken_at(path: Path) -> str:
+    return path.name.rsplit("@", 1)[1]

@@ -1,6 +1,7 @@
-"""`pg_dump` and `pg_restore`: which ones, how they are run, and what they say when they fail.
+"""Finds and runs `pg_dump` and `pg_restore`, and reports their errors.
 
-None outlives whoever waits for it: cancelled, it is told to end, and then made to.
+They connect to the server, database and role of the session by their environment, which other users cannot read; a
+command line they could. A cancelled program is terminated, and killed after `GRACE_SECONDS`.
 """
 
 from __future__ import annotations
@@ -14,24 +15,40 @@ from asyncio.subprocess import DEVNULL, PIPE, Process
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+
+import asyncpg
 
 from ...errors import BackupFailed
+from ...urls.database_url import DatabaseURL
 
 INSTALLED = Path("/usr/lib/postgresql")
-"""Where Debian keeps one folder for each version."""
+"""Debian's folder, with a folder for each version."""
 LOCK_WAIT_SECONDS = 60
-"""How long pg_dump waits for a table that somebody has locked: a migration would not get that lock either."""
+"""Limit for pg_dump to lock a table: the migration would not get that lock either."""
 GRACE_SECONDS = 0.5
-"""From the request to end to SIGKILL; less than a command has between a signal and its own end."""
+"""From SIGTERM to SIGKILL; less than a command has between a signal and its own end."""
 
+_LEADING_ELSEWHERE = {"PGHOSTADDR", "PGSERVICE", "PGSERVICEFILE", "PGCLIENTENCODING"}
+_SECRETS = {"DATABASE_URL", "MIGRATION_DATABASE_URL"}
+_FROM_URL = {
+    "sslmode": "PGSSLMODE",
+    "sslrootcert": "PGSSLROOTCERT",
+    "sslcert": "PGSSLCERT",
+    "sslkey": "PGSSLKEY",
+    "sslcrl": "PGSSLCRL",
+    "sslnegotiation": "PGSSLNEGOTIATION",
+    "ssl_min_protocol_version": "PGSSLMINPROTOCOLVERSION",
+    "ssl_max_protocol_version": "PGSSLMAXPROTOCOLVERSION",
+    "krbsrvname": "PGKRBSRVNAME",
+}
 _WHERE = re.compile(r"connection to server (?:at|on socket) .*? failed: ")
 _LITERALS = re.compile(r"'(?:[^']|'')*'")
 
 
 @dataclass(frozen=True)
 class Tools:
-    """A folder with `pg_dump` and `pg_restore`, and the environment they run in."""
+    """A folder with `pg_dump` and `pg_restore`, and their environment."""
 
     folder: Path
     major: int
@@ -39,40 +56,31 @@ class Tools:
 
     @classmethod
     async def find(cls, server_major: int, environment: Mapping[str, str]) -> Tools:
-        """Those on PATH, or else the newest installed, that can dump a server of that version.
+        """Return those on PATH, or else the newest of Debian's, that are not older than the server.
 
-        Raises:
-            BackupFailed: there are none, or they are older than the server.
+        Raises `BackupFailed` if there are none.
         """
         found = [tools for folder in _folders() if (tools := await cls._in(folder, environment)) is not None]
         for tools in found:
             if tools.major >= server_major:
                 return tools
-        remedy = (
-            f"install the PostgreSQL client {server_major} or newer (Debian: apt-get install "
+        why = "a backup needs pg_dump and pg_restore, which are not installed"
+        if found:
+            newest = max(tools.major for tools in found)
+            why = f"pg_dump {newest} is older than the server, which is PostgreSQL {server_major}"
+        raise BackupFailed(
+            f"{why}. To fix: install the PostgreSQL client {server_major} or newer (Debian: apt-get install "
             f"postgresql-client-{server_major}), and put it on PATH"
         )
-        if not found:
-            raise BackupFailed(f"no backup without pg_dump and pg_restore, and they are not installed: {remedy}")
-        newest = max(tools.major for tools in found)
-        raise BackupFailed(f"pg_dump {newest} is older than the server, which is PostgreSQL {server_major}: {remedy}")
 
     async def dump(self, path: Path) -> None:
-        """Write the database into `path`, in pg_dump's custom format.
-
-        Raises:
-            BackupFailed: it could not be read, or not be written.
-        """
+        """Write the database into `path`, in pg_dump's custom format. Raises `BackupFailed`."""
         await self._run(
             "pg_dump", "--format=custom", "--no-password", f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s", f"--file={path}"
         )
 
     async def contents(self, path: Path) -> list[str]:
-        """What is in a dump, a line each.
-
-        Raises:
-            BackupFailed: it is no dump, or a damaged one.
-        """
+        """Return the entries of a dump. Raises `BackupFailed` if it is damaged or no dump."""
         lines = (await self._run("pg_restore", "--list", str(path))).splitlines()
         return [line for line in lines if line and not line.startswith(";")]
 
@@ -87,7 +95,7 @@ class Tools:
 
     async def _run(self, name: str, *arguments: str) -> str:
         try:
-            # a session of its own: Ctrl-C in the terminal is for us to act on
+            # in a session of its own, because this process handles Ctrl-C of the terminal
             process = await asyncio.create_subprocess_exec(
                 str(self.folder / name),
                 *arguments,
@@ -103,7 +111,7 @@ class Tools:
             output, complaint = await process.communicate()
         finally:
             if process.returncode is None:
-                await _end(process)
+                await _terminate(process)
         if process.returncode != 0:
             raise BackupFailed(
                 f"{name} failed ({process.returncode}): {self._plain(complaint.decode(errors='replace'))}"
@@ -111,7 +119,7 @@ class Tools:
         return output.decode(errors="replace")
 
     def _plain(self, complaint: str) -> str:
-        line = next(iter(complaint.strip().splitlines()), "it did not say why")
+        line = next(iter(complaint.strip().splitlines()), "it gave no reason")
         password = self.environment.get("PGPASSWORD")
         line = line.replace(password, "…") if password else line
         return _LITERALS.sub("'…'", _WHERE.sub("connection failed: ", line))[:300]
@@ -121,12 +129,12 @@ def _folders() -> Iterator[Path]:
     on_path = shutil.which("pg_dump")
     if on_path is not None:
         yield Path(on_path).parent
-    versions = [one for one in INSTALLED.glob("*/bin") if one.parent.name.isdecimal()]
+    versions = [folder for folder in INSTALLED.glob("*/bin") if folder.parent.name.isdecimal()]
     yield from sorted(versions, key=lambda folder: int(folder.parent.name), reverse=True)
 
 
-async def _end(process: Process) -> None:
-    # pg_dump cancels its statement on the server before it goes
+async def _terminate(process: Process) -> None:
+    # at SIGTERM, pg_dump cancels its statement on the server before it exits
     try:
         _signal(process, signal.SIGTERM)
         async with asyncio.timeout(GRACE_SECONDS):
@@ -141,3 +149,39 @@ async def _end(process: Process) -> None:
 def _signal(process: Process, number: signal.Signals) -> None:
     with suppress(ProcessLookupError):
         os.killpg(process.pid, number)
+
+
+def environment(connection: asyncpg.Connection, url: DatabaseURL, application_name: str) -> dict[str, str]:
+    """Return the environment of a program that connects as `connection` did, with the same settings.
+
+    It names only the host that `connection` uses: of several in the URL, another one may be a standby.
+    """
+    # asyncpg has no public access to what it read from URL, environment and password file
+    address, known = connection._addr, connection._params
+    host, port = _of_socket(address) if isinstance(address, str) else address
+    settings = {name: value for name, value in known.server_settings.items() if name != "application_name"}
+    given = {variable: url.parameters.get(parameter) for parameter, variable in _FROM_URL.items()} | {
+        "PGHOST": host,
+        "PGPORT": str(port),
+        "PGUSER": known.user,
+        "PGPASSWORD": known.password,
+        "PGDATABASE": known.database,
+        "PGAPPNAME": application_name,
+        "PGCONNECT_TIMEOUT": f"{url.connect_timeout_seconds:.0f}",
+        "PGOPTIONS": " ".join([settings.pop("options", ""), *map(_option, settings.items())]),
+        # the log quotes the errors, in English
+        "LC_ALL": "C",
+    }
+    kept = {name: value for name, value in os.environ.items() if name not in _LEADING_ELSEWHERE | _SECRETS}
+    return kept | {name: value for name, value in given.items() if value is not None}
+
+
+def _of_socket(path: str) -> tuple[str, str]:
+    folder, _, name = path.rpartition("/")
+    return folder or "/", PurePosixPath(name).suffix.removeprefix(".")
+
+
+def _option(setting: tuple[str, str]) -> str:
+    name, value = setting
+    # the server splits at spaces without a backslash
+    return f"-c {name}={value.replace(chr(92), chr(92) * 2).replace(' ', chr(92) + ' ')}"

@@ -1,6 +1,6 @@
-"""Backups of SQLite with its online backup API, while the service goes on reading and, in WAL mode, writing.
+"""Backups of SQLite with its online backup API, while the service reads and, in WAL mode, writes.
 
-Copying the file itself would tear it in the middle of somebody's transaction, or leave the WAL behind.
+A copy of the file itself could contain half of a transaction, or lack the WAL.
 """
 
 from __future__ import annotations
@@ -20,16 +20,15 @@ from ...errors import BackupFailed
 from ...execution.history_table import History, RunAuthor
 from ...settings import MigrationSettings
 from ...urls.database_url import DatabaseURL
-from .archive import Archive
-from .backup import Backup, digest, writing
+from .backup import Archive, Backup, digest, writing
 
 PAGES = 1000
-"""Copied at a time; between two the copy can be given up."""
+"""Copied at a time; the copy can be cancelled in between."""
 BUSY_SECONDS = 10.0
 
 
 def create(settings: MigrationSettings, url: DatabaseURL, folder: Path, history: History, author: RunAuthor) -> Backup:
-    """What takes backups of the file of `url` into `folder`."""
+    """Return what takes backups of the file of `url` into `folder`."""
     archive = Archive(folder, settings.backup_keep, ".sqlite")
     return SqliteBackup(archive, settings.backup_seconds, history, author, Path(url.database))
 
@@ -44,10 +43,9 @@ class SqliteBackup(Backup):
         self._source = source
 
     async def take(self, connection: AsyncConnection, revisions: frozenset[str]) -> None:
-        """Back the database up, which is at `revisions`; `connection`, which holds the lock, writes it down.
+        """Back up the database, which is at `revisions`; `connection` holds the lock and records the backup.
 
-        Raises:
-            BackupFailed: there is none; nothing was changed.
+        Raises `BackupFailed`.
         """
         name, began = self._source.name, datetime.now(UTC)
         async with self._limit():
@@ -62,37 +60,39 @@ class SqliteBackup(Backup):
             await asyncio.shield(copying)
         except sqlite3.Error as error:
             raise BackupFailed(
-                f"SQLite could not copy {self._source.name}: {error}; nothing was changed; look at the file with "
-                "PRAGMA integrity_check, and at the space in the backup's folder"
+                f"SQLite could not copy {self._source.name}: {error}; nothing was changed. To fix: check the file with "
+                "PRAGMA integrity_check, and the free space of the backup's folder"
             ) from error
         finally:
-            # the thread must not write into what is removed
+            # the thread must not write into a file that is removed
             stop.set()
             await asyncio.wait({copying})
         return await digest(partial)
 
     def _restore(self, path: Path) -> str:
-        # into a name that is not there: nothing can be restored over anything
+        # cp -n overwrites nothing
         into = self._source.absolute().with_name(f"{self._source.name}.restored")
         return shlex.join(["cp", "-n", str(path), str(into)])
 
 
 def _copied(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
-    def go_on(*_: int) -> None:
+    def check_stopped(*_: int) -> None:
         if stopped():
-            raise BackupFailed("the backup was given up")
+            raise BackupFailed("the backup was cancelled")
 
     with (
         writing(target.parent),
         closing(sqlite3.connect(source, timeout=BUSY_SECONDS, isolation_level=None)) as reading,
         closing(sqlite3.connect(target, isolation_level=None)) as copy,
     ):
-        # in one transaction: a writer would otherwise make it begin again, for ever on a busy database
+        # in one transaction: otherwise each write of the service would restart the copy
         reading.execute("BEGIN")
         reading.execute("SELECT count(*) FROM sqlite_master")
-        reading.backup(copy, pages=PAGES, progress=go_on)
-        # one file, without a log beside it
+        reading.backup(copy, pages=PAGES, progress=check_stopped)
+        # one file, without a WAL
         copy.execute("PRAGMA journal_mode = DELETE")
         [verdict] = copy.execute("PRAGMA quick_check(1)").fetchone()
         if verdict != "ok":
-            raise BackupFailed(f"the copy of {source.name} is not sound ({verdict}); look at the database itself")
+            raise BackupFailed(
+                f"the copy of {source.name} is damaged ({verdict}). To fix: check the database for damage"
+            )

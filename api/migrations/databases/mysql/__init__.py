@@ -1,1 +1,1 @@
-"""MySQL and MariaDB. Optional: without this folder the package works on the other databases."""
+"""MySQL and MariaDB. This folder is optional: the other databases work without it."""

@@ -16,23 +16,23 @@ class MySQLBackend(SqlBackend):
     why_redis = "GET_LOCK holds on one server only"
     transactional_ddl = False
     no_backup = (
-        "backups of MySQL and MariaDB are not made here; take one with mysqldump --single-transaction, or a snapshot, "
-        "and then upgrade without --backup"
+        "this package takes no backups of MySQL and MariaDB. To fix: take one with mysqldump --single-transaction, or "
+        "a snapshot, and then upgrade without --backup"
     )
 
     @property
     def _lock_namespace(self) -> str:
-        # the lock's name is the server's; in lower case, for a server may take Shop and shop for one database: two
-        # that are two then only wait for one another
+        # the lock's name is unique per server; in lower case, because a server may treat Shop and shop as one
+        # database. If it does not, the two only wait for each other.
         return self.settings.version_table_schema or self.url.database.lower()
 
     def platform(self, schedule: LockRetrySchedule, *, create_file: bool) -> Platform:
-        """The server and its named lock."""
+        """Return the server with its named lock."""
         return MySQL(self.url, self.key.channel, self.limits, schedule)
 
     def how_to_end(self, holder: Holder) -> str:
-        """KILL, on the server."""
+        """Say how to KILL the session."""
         return (
-            f"run 'KILL {holder.pid};' on the server, which frees the lock; its process connects again and starts "
-            "over, so end that first if it shall not go on"
+            f"run 'KILL {holder.pid};' on the server, which frees the lock. Its process then connects and starts again "
+            "unless you stop it first"
         )

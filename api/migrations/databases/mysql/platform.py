@@ -1,12 +1,12 @@
 """MySQL and MariaDB: `GET_LOCK` on the session that runs the revisions.
 
-* The lock belongs to the session and ends with it, as PostgreSQL's does, and neither COMMIT nor DDL frees it. Its name
-  is the server's, not the database's, so the database's name is in it.
-* It is a lock of one server. Where several accept writes (Galera, group replication with several primaries), it says
-  nothing about the others: there the strategy `redis` decides who tries.
-* DDL cannot be rolled back, and commits what is open. A revision that did not finish is therefore half applied as soon
-  as it has executed any, and nobody goes on before a person has looked, unless it declares `idempotent = True`.
-* A statement goes on in the server when its client is killed, and the session keeps the lock until it has ended.
+* The lock ends with the session, and neither COMMIT nor DDL frees it. Its name is unique per server, not per database,
+  so it contains the database's name.
+* It is a lock of one server. If several servers accept writes (Galera, group replication with several primaries), use
+  the strategy `redis`.
+* DDL commits the open transaction and cannot be rolled back. So a revision that fails after DDL is half applied, and no
+  instance continues until an operator has repaired it, unless it declares `idempotent = True`.
+* If its client is killed, a statement continues in the server, and the session holds the lock until it ends.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ from ...errors import ConfigurationError, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
+from ..sql_session import ExclusiveLock
 
 COM_SET_OPTION, MULTI_STATEMENTS_OFF = 0x1B, b"\x01\x00"
-"""Of the client/server protocol."""
+"""A command of the client/server protocol, and its argument."""
 
 
 class MySQL:
-    """A database on a server, and the lock of the given name there."""
+    """A database on a server, and the lock called `name`."""
 
     lock_ends_with_connection = True
 
@@ -42,7 +43,7 @@ class MySQL:
         self._thread: int | None = None
 
     async def connect(self) -> AsyncConnection:
-        """A connection in autocommit."""
+        """Open a connection in autocommit."""
         url, options = self._url.sqlalchemy(), self._url.connect_args()
         engine = create_async_engine(url, poolclass=NullPool, connect_args={**options, "cursor_cls": _quiet_cursor()})
         connection = await engine.connect()
@@ -52,9 +53,9 @@ class MySQL:
             self._thread = raw.thread_id()
             refuse_old_server(connection.dialect)
             await _one_statement_at_a_time(raw)
-            # the server's own limit is a day
-            queue = _whole(self._limits.lock_timeout_seconds)
-            await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}")
+            # the server's default is a day
+            wait = _whole(self._limits.lock_timeout_seconds)
+            await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {wait}")
             await connection.rollback()
         except BaseException:
             await connection.close()
@@ -62,23 +63,22 @@ class MySQL:
         return connection
 
     def lock(self, connection: AsyncConnection) -> NamedLock:
-        """The lock, for the session of `connection`."""
+        """Return the lock for the session of `connection`."""
         return NamedLock(self._name, connection, self._limits, self._schedule)
 
     async def abort(self) -> None:
-        """End the session in the server: a statement would go on without its client, and keep the lock."""
-        ours = self._thread
+        """KILL the session: a statement would continue without its client, and keep the lock."""
+        thread = self._thread
         other = await self.connect()
         try:
-            await other.exec_driver_sql(f"KILL {ours}")
+            await other.exec_driver_sql(f"KILL {thread}")
         finally:
             await other.close()
 
 
-class NamedLock:
+class NamedLock(ExclusiveLock):
     """`GET_LOCK` of a name, held until `RELEASE_LOCK` or the end of the session."""
 
-    transaction_scoped = False
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
     knows_instances = False
@@ -90,30 +90,29 @@ class NamedLock:
         self._schedule = schedule
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free, and give the session the holder's settings."""
+        """Acquire the lock if it is free, and limit how long its session may be idle."""
         held: bool = await self._ask("SELECT GET_LOCK(:name, 0)") == 1
         if held:
-            # the lease: a process that was stopped between two statements loses its session, and with it the lock
+            # a process that is stopped between two statements loses its session, and with it the lock
             idle = math.ceil(self._limits.idle_seconds) or 7 * 86400
             await self._connection.exec_driver_sql(f"SET SESSION wait_timeout = {idle}")
             await self._connection.rollback()
         return held
 
     async def unlock(self) -> None:
-        """Give it back.
-
-        Raises:
-            HoldLost: the server says that this session did not hold it.
-        """
+        """Release the lock. Raises `HoldLost` if this session did not hold it."""
         if await self._ask("SELECT RELEASE_LOCK(:name)") != 1:
-            raise HoldLost(f"the lock {self._name} was gone before it was given back; a revision freed it")
+            raise HoldLost(
+                f"the lock {self._name} was already released before unlock; a revision probably called "
+                "RELEASE_ALL_LOCKS"
+            )
 
     async def held(self) -> bool:
-        """Whether any session holds it."""
+        """Return whether any session holds the lock."""
         return await self._ask("SELECT IS_USED_LOCK(:name)") is not None
 
     async def holder(self) -> Holder | None:
-        """The connection that holds it, and where it comes from, as far as this user may see."""
+        """Return the connection that holds the lock, and its client if this user may see it."""
         number = await self._ask("SELECT IS_USED_LOCK(:name)")
         if number is None:
             return None
@@ -122,49 +121,24 @@ class NamedLock:
         await self._connection.rollback()
         return Holder(f"the client at {client}" if client else "unknown", int(number))
 
-    def forget(self) -> None:
-        """Nothing: the lock went with the session."""
-
     def check_hold(self, connection: sa.Connection) -> None:
-        """Make sure that this very session holds the lock.
-
-        Raises:
-            HoldLost: it does not, so another instance may be migrating at this moment.
-        """
+        """Raise `HoldLost` unless this session holds the lock: another instance may be migrating."""
         held = sa.text("SELECT IS_USED_LOCK(:name) = CONNECTION_ID()")
         if not connection.scalar(held, {"name": self._name}):
             raise HoldLost(
-                f"this session lost the lock {self._name} in mid-run (RELEASE_ALL_LOCKS in a revision does that); the "
-                "revision is not counted as applied"
+                f"this session lost the lock {self._name} during the run (RELEASE_ALL_LOCKS in a revision does that); "
+                "the revision does not count as applied"
             )
 
-    def check_constraints(self, connection: sa.Connection) -> None:
-        """Nothing to do: nothing is deferred."""
-
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return none: this database has no INVALID indexes."""
-        return frozenset()
-
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
-        """How long the revision may queue for a table or row, and how long one statement may take."""
+        """Limit how long the revision waits for a table or row, and on MariaDB how long one statement takes."""
         limits = self._schedule.limits(revision)
-        queue = _whole(limits.lock_timeout_seconds)
-        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {queue}, innodb_lock_wait_timeout = {queue}")
+        wait = _whole(limits.lock_timeout_seconds)
+        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {wait}, innodb_lock_wait_timeout = {wait}")
         if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
             connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
         else:
             limits.warn_of_no_statement_timeout("MySQL", revision)
-
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back what a failed revision left open; where the session is gone, so is the lock."""
-        if connection.invalidated:
-            return False
-        connection.rollback()
-        return True
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit what was written after `roll_back`."""
-        connection.commit()
 
     async def _ask(self, sql: str) -> Any:
         answer = await self._connection.scalar(sa.text(sql), {"name": self._name})
@@ -173,13 +147,12 @@ class NamedLock:
 
 
 def _whole(seconds: float) -> int:
-    # whole seconds, and no 0 for "no limit"
+    # MySQL takes whole seconds, and not 0 for "no limit"; its maximum is a year
     return math.ceil(seconds) or 31_536_000
 
 
 def refuse_old_server(dialect: Any) -> None:
-    """Raise `ConfigurationError` for a server that lacks what the history needs."""
-    # the history's defaults are expressions
+    """Raise `ConfigurationError` for a server without expressions as defaults, which the history table needs."""
     needed, name = ((10, 2, 1), "MariaDB") if dialect.is_mariadb else ((8, 0, 13), "MySQL")
     found = dialect.server_version_info[:3]
     if found < needed:
@@ -189,13 +162,13 @@ def refuse_old_server(dialect: Any) -> None:
 
 
 async def _one_statement_at_a_time(raw: Any) -> None:
-    # asyncmy asks for several in one, and nobody would read what becomes of the second; it has no option for it
+    # asyncmy allows several statements in one query, would ignore an error of the second, and has no option for it
     await raw._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF)
     await raw.read_packet()
 
 
 def _quiet_cursor() -> type[Any]:
-    # asyncmy writes the server's warnings into the log, and they quote names and values
+    # asyncmy logs the server's warnings, which quote names and values
     from asyncmy.cursors import Cursor
 
     class QuietCursor(Cursor):  # type: ignore[misc, unused-ignore]

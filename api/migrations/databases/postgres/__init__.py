@@ -1,1 +1,1 @@
-"""PostgreSQL: the session that holds the advisory lock, and everything that its server can be asked."""
+"""PostgreSQL: the session that holds the advisory lock, its tables, and the checks of the server."""

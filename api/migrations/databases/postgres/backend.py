@@ -40,21 +40,15 @@ class PostgresBackend(Backend):
         return str(self.key)
 
     def session(
-        self,
-        runner: Runner,
-        schedule: LockRetrySchedule,
-        role: str,
-        backup: Backup | None = None,
-        *,
-        create_file: bool = True,
+        self, runner: Runner, schedule: LockRetrySchedule, role: str, backup: Backup | None = None, *, create_file: bool
     ) -> OperatorSession:
-        """A new session, not yet connected."""
-        taken = cast("PostgresBackup | None", backup)
-        return PostgresSession(self.url, self.key, self.limits, schedule, runner, role, taken)
+        """Return a new session, not yet connected."""
+        own = cast("PostgresBackup | None", backup)
+        return PostgresSession(self.url, self.key, self.limits, schedule, runner, role, own)
 
     @asynccontextmanager
     async def sql_connection(self, *, create_file: bool = False) -> AsyncIterator[AsyncConnection]:
-        """An SQLAlchemy connection to read from."""
+        """Open an SQLAlchemy connection to read from."""
         raw = await connect(self.url, Limits(), self._name("reading"))
         try:
             async with engine_over(raw, "READ COMMITTED").connect() as connection:
@@ -74,7 +68,7 @@ class PostgresBackend(Backend):
 
     @asynccontextmanager
     async def checks(self, version: sa.Table, history: sa.Table) -> AsyncIterator[dict[str, Check]]:
-        """What the server says of itself, and what the roles may do."""
+        """Yield the checks of the server and of the roles' privileges."""
         tables = quoted(version), quoted(history)
         async with self._connection("reading") as connection:
             checks: dict[str, Check] = {
@@ -97,4 +91,4 @@ class PostgresBackend(Backend):
             finally:
                 await raw.close(timeout=CLOSE_SECONDS)
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError) as error:
-            raise translate(error, "looking at the server") from error
+            raise translate(error, "reading from the server") from error

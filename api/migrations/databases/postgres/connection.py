@@ -1,7 +1,7 @@
-"""The PostgreSQL connection that migrates: its settings, and SQLAlchemy laid over it.
+"""Opens the PostgreSQL connection that migrates, with its settings, and wraps it for SQLAlchemy.
 
-Settings go in with the connection. Start-up values beat `ALTER ROLE … SET` and survive DISCARD ALL, and a SET inside
-a transaction that rolls back would be undone. A plain role may set all of them.
+The settings are start-up parameters: these override `ALTER ROLE … SET`, survive DISCARD ALL and do not roll back. Any
+role may set all of them.
 """
 
 from __future__ import annotations
@@ -23,21 +23,19 @@ from sqlalchemy.sql.compiler import IdentifierPreparer
 from ...core.protocols import ANSWER_SECONDS
 from ...execution.dialects import stores
 from ...execution.error_translation import sqlstate, translate
-from ...execution.limits import Limits, lift_limits_where_nobody_is_stalled
+from ...execution.limits import Limits, lift_limits_where_no_session_is_blocked
 from ...urls.database_url import DatabaseURL
 
 _PROBES = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
-"""Seconds, but the last in milliseconds; not every platform has them all."""
+"""In seconds, the last in milliseconds; some platforms lack some of them."""
 
 _REFUSED_AT_CONNECT = {"08P01", "42704", "22023"}
 
 
 async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> asyncpg.Connection:
-    """Open a connection with the settings, or without them where a pooler or platform refuses them at connect.
+    """Open a connection with the settings, or without them if a pooler or platform refuses them at connect.
 
-    PgBouncer lets only a few start-up parameters through; `set_for_work` tries them again, one by one.
-
-    Raises: whatever asyncpg raises.
+    PgBouncer accepts few start-up parameters; `set_for_work` sets them later, one by one. The errors are asyncpg's.
     """
     name = {"application_name": application_name}
     try:
@@ -51,9 +49,9 @@ async def connect(url: DatabaseURL, limits: Limits, application_name: str) -> as
 
 
 def _notice_a_vanished_server(connection: asyncpg.Connection) -> None:
-    # The server's own bounds (limits.py), seen from this end. Without them a statement that was cut off is awaited
-    # until the run's deadline, and a schema that a successor has long finished is then reported as failed.
-    # asyncpg has no option for it, and no public way to the socket.
+    # the client's counterpart of the limits in limits.py: without them, the run waits for a lost answer until its
+    # deadline, and then reports as failed what a successor has finished. asyncpg has no option for it, and no public
+    # access to the socket.
     sock = connection._transport.get_extra_info("socket")
     if sock is None or sock.family not in {socket.AF_INET, socket.AF_INET6}:
         return
@@ -64,7 +62,7 @@ def _notice_a_vanished_server(connection: asyncpg.Connection) -> None:
 
 
 async def set_for_work(connection: asyncpg.Connection, limits: Limits, application_name: str, *, local: bool) -> None:
-    """The settings of the one that migrates, in the transaction only if `local`; its name says what it is doing."""
+    """Set the limits and the name of the lock holder, for the transaction only if `local`."""
     wanted = {"application_name": application_name, **limits.server_settings(), **limits.lease()}
     if connection.get_server_version() >= (17, 0):
         wanted["transaction_timeout"] = "0"
@@ -72,9 +70,9 @@ async def set_for_work(connection: asyncpg.Connection, limits: Limits, applicati
         "SELECT name FROM pg_settings WHERE name = ANY($1)", list(wanted), timeout=ANSWER_SECONDS
     )
     for row in known:
-        if local:  # where one that is refused must not end the transaction, and with it the lock
+        if local:  # a refused setting must not abort the transaction, which carries the lock
             await connection.execute("SAVEPOINT setting", timeout=ANSWER_SECONDS)
-        # some platforms know a setting and accept only its default (client_connection_check_interval on macOS)
+        # some platforms accept only a setting's default (client_connection_check_interval on macOS)
         try:
             await connection.fetchval(
                 "SELECT set_config($1, $2, $3)", row["name"], wanted[row["name"]], local, timeout=ANSWER_SECONDS
@@ -85,13 +83,13 @@ async def set_for_work(connection: asyncpg.Connection, limits: Limits, applicati
 
 
 def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEngine:
-    """An engine whose only connection is the given one, so that Alembic runs on the session that holds the lock."""
+    """Return an engine whose only connection is `connection`, so that Alembic runs on the session with the lock."""
 
     async def given() -> asyncpg.Connection:
         return connection
 
     def creator() -> Any:
-        # random names: behind a pooler another client's statements are on the same backend
+        # random names, because behind a pooler other clients prepare statements on the same backend
         return engine.sync_engine.dialect.dbapi.connect(  # type: ignore[union-attr]
             async_creator_fn=given,
             prepared_statement_cache_size=0,
@@ -102,7 +100,7 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
         "postgresql+asyncpg://", creator=creator, poolclass=StaticPool, isolation_level=isolation_level
     )
     stores(engine.sync_engine.dialect, partial(encodings, connection))
-    lift_limits_where_nobody_is_stalled(engine.sync_engine)
+    lift_limits_where_no_session_is_blocked(engine.sync_engine)
     return engine
 
 
@@ -124,17 +122,17 @@ def revision_connection(url: DatabaseURL) -> Iterator[sa.Connection]:
 
 
 def encodings(connection: asyncpg.Connection) -> tuple[str, str]:
-    """The encodings that a text passes through: what the session speaks at this moment, and what the database stores.
+    """Return the session's current encoding and the database's.
 
-    asyncpg asks for UTF8, whatever the role or the database sets; a revision may `SET client_encoding`.
+    asyncpg requests UTF8, whatever the role or the database sets; a revision may `SET client_encoding`.
     """
     settings = connection.get_settings()
-    # a pooler may not tell
+    # a pooler may not report it
     return settings.client_encoding, getattr(settings, "server_encoding", "SQL_ASCII")
 
 
 def quoted(table: sa.Table) -> str:
-    """The table's name, with its schema, as SQL takes it."""
-    # asyncpg's dialect: the default one is psycopg's, which doubles every %
+    """Return the quoted name of the table, with its schema."""
+    # of asyncpg's dialect: the default, psycopg's, doubles each %
     preparer: IdentifierPreparer = dialect().identifier_preparer  # type: ignore[no-untyped-call]
     return preparer.format_table(table)

@@ -1,7 +1,7 @@
-"""Who holds the lock, what it is doing, what is in its way, and who else is there: one question to the server.
+"""Reads the lock holder, its statement, the sessions that block it, and the waiting instances, in one query.
 
-Any role sees who has which lock, process ids and names (`application_name`, which makes the fleet known without a
-registry). What a session of another role is doing is hidden from it, unless it has `pg_read_all_stats`.
+Any role sees the locks, process ids and names (`application_name`, by which the instances are found) of all sessions.
+The statements of another role's sessions are hidden unless the role has `pg_read_all_stats`.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ...lock_manager import HELD, instance_of
 from ...text.encoding import restored
 
 FLEET = ("waiting", "migrating")
-"""Roles of the sessions that are instances or commands; the others only look."""
+"""The roles of sessions that are instances or commands; the others only read."""
 
-# pg_blocking_pids stops the lock manager for a moment, so it is called only for a holder that waits for a lock
-_SURVEY = r"""
+# pg_blocking_pids briefly stops the server's lock manager, so it is called only if the holder waits for a lock
+_STATUS = r"""
     SELECT h.pid, a.application_name, a.state, a.query, quote_ident(current_user) AS me,
            extract(epoch FROM a.backend_start)::float8 AS since,
            extract(epoch FROM a.state_change)::float8 AS changed_at,
            extract(epoch FROM clock_timestamp() - a.query_start)::float8 AS seconds,
-           -- its client is in the middle of saying what to execute, where no idle limit counts (COPY sends its rows so)
+           -- its client sends a statement, to which no idle limit applies (COPY sends its rows so)
            CASE WHEN a.state = 'active' AND a.wait_event = 'ClientRead' AND a.query !~* '^\s*copy\M'
                 THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS silent,
            p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
@@ -43,7 +43,7 @@ _SURVEY = r"""
                 'name', f.application_name, 'pid', f.pid, 'since', extract(epoch FROM f.backend_start))
                 ORDER BY f.backend_start)::text
             FROM pg_stat_activity f
-            WHERE starts_with(f.application_name, $3) AND f.datname = current_database()) AS fleet
+            WHERE starts_with(f.application_name, $5) AND f.datname = current_database()) AS fleet
     FROM (SELECT) one
     -- the session that runs revisions, where it is another one than the first lock's
     LEFT JOIN (SELECT pid FROM (SELECT pid, 2 AS rank {second} UNION ALL SELECT pid, 1 {held}) each
@@ -54,17 +54,12 @@ _SURVEY = r"""
                            WHEN tuples_total > 0 THEN tuples_done::float8 / tuples_total
                            ELSE blocks_done::float8 / nullif(blocks_total, 0) END AS done
         FROM pg_stat_progress_create_index WHERE pid = h.pid) p ON true
-""".format(held=HELD.format(high="$1", low="$2"), second=HELD.format(high="$4", low="$5"))
+""".format(held=HELD.format(high="$1", low="$2"), second=HELD.format(high="$3", low="$4"))
 
 
 async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatus:
-    """Look once, in autocommit.
-
-    Raises: whatever asyncpg raises.
-    """
-    row = await connection.fetchrow(
-        _SURVEY, key.high, key.low, key.label, key.second.high, key.second.low, timeout=ANSWER_SECONDS
-    )
+    """Return the status; the errors are asyncpg's."""
+    row = await connection.fetchrow(_STATUS, *key.halves, key.label, timeout=ANSWER_SECONDS)
     fleet = tuple(member for member in (_member(key, each) for each in _list(row["fleet"])) if member.role in FLEET)
     if row["pid"] is None:
         return LockStatus(fleet=fleet)

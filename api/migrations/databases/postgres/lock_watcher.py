@@ -1,4 +1,4 @@
-"""Watches the migrating session from a second connection, which is opened when one of its statements lasts."""
+"""Observes the migrating session from a second connection, which opens when a statement lasts long."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from ...core.status import Blocker, LockStatus
 from .lock_status import lock_status
 
 PATIENCE_SECONDS = 0.15
-"""A statement that lasts longer may be waiting; less than the shortest lock timeout, or it would be gone."""
+"""A statement that lasts longer may wait for a lock; less than the shortest lock timeout."""
 ASK_EVERY_SECONDS = 2.0
-"""While a statement lasts."""
+"""Between two queries while a statement lasts."""
 LOOK_EVERY_SECONDS = 5.0
-"""In any case."""
+"""Between two queries otherwise."""
 
 
 class Observer:
-    """Tells `listener` what it sees; without a connection to spare nothing is known, and the migration goes on."""
+    """Reports the status to `listener`. If it gets no connection, it reports nothing, and the migration continues."""
 
     def __init__(
         self, connect: Callable[[], Awaitable[asyncpg.Connection]], key: LockKey, listener: Callable[[LockStatus], None]
     ) -> None:
         self.blockers: tuple[Blocker, ...] = ()
-        """Those seen last, in this attempt."""
+        """The last ones of this attempt."""
         self._connect = connect
         self._key = key
         self._report = listener
@@ -39,7 +39,7 @@ class Observer:
 
     @asynccontextmanager
     async def watching(self) -> AsyncIterator[None]:
-        """Around an attempt: whatever the engine or connection of `listen` executes is watched."""
+        """Observe the statements of the engine or connection given to `listen` during an attempt."""
         self.blockers = ()
         self._began = None
         task = asyncio.create_task(self._watch(), name="observer")
@@ -71,7 +71,7 @@ class Observer:
         return asked < began or now - asked >= ASK_EVERY_SECONDS
 
     async def _ask(self) -> None:
-        # what cannot be seen is not known; the migration must not fail for it
+        # the migration must not fail because the observation does
         try:
             if self._connection is None:
                 self._connection = await self._connect()

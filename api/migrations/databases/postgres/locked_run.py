@@ -1,4 +1,4 @@
-"""A run on the PostgreSQL connection that holds the lock, and what comes before it."""
+"""Prepares and runs a migration on the PostgreSQL connection that holds the lock."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from .retry_pause import rest
 
 log = logging.getLogger(__name__)
 
-ORPHAN_LOOKS, ORPHAN_LOOK_SECONDS = 10, 0.5
+ORPHAN_CHECKS, ORPHAN_CHECK_SECONDS = 10, 0.5
 
 
 class LockedRun:
-    """Orders on `connection`, which holds `lock`; `beside` opens another one to observe it from."""
+    """Runs requests on `connection`, which holds `lock`; `beside` opens another connection to observe it from."""
 
     def __init__(
         self,
@@ -46,21 +46,20 @@ class LockedRun:
         self._own: OwnConnectionRun | None = None
 
     async def prepare(self, application_name: str) -> None:
-        """Give the session its settings and its name, and make sure that nobody else is at work."""
+        """Set the session's settings and name, and terminate sessions that migrate without the lock."""
         if self._runner.own_connection or self._open_connection is not None:
             self._own = self._other_connection(application_name)
         await set_for_work(self._connection, self._limits, application_name, local=self.lock.transaction_scoped)
-        await self._outlive_predecessor()
+        await self._terminate_orphans()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
         seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
         self.lock.schedule.deadlock_timeout_seconds = seconds
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Run the order to its end, each revision as often as it takes to get its table locks.
+        """Run the request; retries each revision until it gets its table locks.
 
-        Raises:
-            RevisionFailed: a revision failed, or a relative order did not get its lock after its first revision.
-            LockContended: behind a pooler, where the advisory lock went with the transaction that was rolled back.
+        Raises `RevisionFailed`, also if a relative request lacks a table lock after its first revision; or, behind a
+        pooler, `LockContended`: the rollback released the advisory lock.
         """
         history = quoted(self._runner.history.table)
         observer = Observer(self._beside, self.lock.key, listener.observed)
@@ -101,29 +100,29 @@ class LockedRun:
         connection, lock, runner = self._connection, self.lock, self._runner
         return OwnConnectionRun(connection, lock, self._limits, runner, self._beside, name, self._open_connection)
 
-    async def _outlive_predecessor(self) -> None:
-        # Lock and revisions are one session's, so nobody can be at work here; unless a revision dropped the lock and
-        # went on, or the pg_dump of a killed process does, which revisions would wait for. Cheap to ask, and fatal to
-        # get wrong.
-        at_work = (
+    async def _terminate_orphans(self) -> None:
+        # The session that runs revisions holds a lock, so no other session can run any; unless a revision released
+        # the lock, or the pg_dump of a killed process still runs, for which revisions would wait.
+        orphans = (
             "SELECT array_agg(pid) FROM pg_stat_activity "
             "WHERE application_name ~ ('^' || $1 || '(migrating|backup):') "
             "AND pid <> pg_backend_pid() AND datname = current_database() AND state IS DISTINCT FROM 'idle'"
         )
-        for look in range(ORPHAN_LOOKS):
-            pids = await self._connection.fetchval(at_work, self.lock.key.label, timeout=ANSWER_SECONDS)
+        for check in range(ORPHAN_CHECKS):
+            pids = await self._connection.fetchval(orphans, self.lock.key.label, timeout=ANSWER_SECONDS)
             if not pids:
                 return
-            if look == ORPHAN_LOOKS - 1:
-                await self._end(pids)
-            await asyncio.sleep(ORPHAN_LOOK_SECONDS)
+            if check == ORPHAN_CHECKS - 1:
+                await self._terminate(pids)
+            await asyncio.sleep(ORPHAN_CHECK_SECONDS)
 
-    async def _end(self, pids: list[int]) -> None:
-        log.warning("Ending %s: at work without the lock", pids, extra={"event": "orphan_ended"})
+    async def _terminate(self, pids: list[int]) -> None:
+        message = "Terminating sessions %s: they migrate without holding the lock"
+        log.warning(message, pids, extra={"event": "orphan_ended"})
         try:
             await self._connection.execute("SELECT pg_terminate_backend(unnest($1::int[]))", pids)
         except asyncpg.InsufficientPrivilegeError as error:
             raise PrivilegeMissing(
-                f"sessions {pids} of another role seem to migrate without the lock, and this role may not end them; "
-                "look into pg_stat_activity, then 'SELECT pg_terminate_backend(pid)' as that role"
+                f"sessions {pids} of another role migrate without holding the lock, and this role may not terminate "
+                "them. To fix: check pg_stat_activity, then run 'SELECT pg_terminate_backend(pid)' as that role"
             ) from error

@@ -1,8 +1,7 @@
-"""The pause between two tries at a revision: what the holder leaves for others to read, and that it is alive.
+"""The pause before a revision is retried, and how other instances recognise it.
 
-In it the session executes nothing, has nothing in its way that could be seen, and would look like one that is frozen.
-So the row of the try that failed says who was in the way and when the next one comes, and the session does something
-every second.
+In the pause, the holder's session executes nothing and waits for no lock, so it would look stuck. So the holder records
+the blocking sessions and the time of the next attempt in the failed attempt's row, and executes a query every second.
 """
 
 from __future__ import annotations
@@ -22,23 +21,23 @@ from ...execution.history_table import Outcome
 from ...lock_manager import may_be
 
 LATE_SECONDS = 2.0
-"""How much later than it was to begin the next try may begin; after that nobody is in the pause any more."""
+"""How late the next attempt may begin; after that, the holder is no longer in the pause."""
 BEAT_SECONDS = 1.0
-"""Less than `unlock` looks on before it takes a session for a frozen one."""
+"""Less than `unlock` observes a session before it takes it for stuck."""
 
 
 async def rest(
     connection: asyncpg.Connection, history: str, revision: str, retry: Retry, blockers: Sequence[Blocker]
 ) -> None:
-    """Return when the pause is over; `history` is the table's quoted name.
+    """Record the pause, and wait until it is over; `history` is the table's quoted name.
 
-    Raises: whatever asyncpg raises where the session was lost meanwhile.
+    If the session is lost, the error is asyncpg's.
     """
     loop = asyncio.get_running_loop()
     end = loop.time() + retry.seconds
     note = json.dumps({"retry": asdict(retry), "blocked_by": [asdict(blocker) for blocker in blockers]})
     newest = f"(SELECT max(id) FROM {history} WHERE revision = $2 AND outcome = '{Outcome.RETRIED}')"
-    # for people: the run does not depend on it
+    # only for other instances: the run does not depend on it
     with suppress(asyncpg.PostgresError, TimeoutError):
         await connection.execute(
             f"UPDATE {history} SET note = $1 WHERE id = {newest}", note, revision, timeout=ANSWER_SECONDS
@@ -53,22 +52,22 @@ NEWEST = """
            ARRAY(SELECT pid FROM pg_stat_activity) AS alive
     FROM {history} ORDER BY id DESC LIMIT 1
 """
-"""The newest attempt, and the sessions that are there; the table's quoted name is to be put in."""
+"""The newest attempt, and the pids of all sessions; `{history}` is the table's quoted name."""
 
 
 def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
-    """`seen`, with what the holder has left to read if it is in such a pause."""
+    """Return `seen`, with what the holder recorded if it is in such a pause."""
     if seen.holder is None or newest is None or newest["outcome"] != Outcome.RETRIED or not newest["note"]:
         return seen
     ago = newest["ago"] or 0.0
     if not may_be(seen.holder.instance, newest["instance"]):
         return seen
     try:
-        left = json.loads(newest["note"])
-        retry, blockers = Retry(**left["retry"]), [Blocker(**each) for each in left["blocked_by"]]
-    except (ValueError, KeyError, TypeError):  # of a release that leaves something else
+        note = json.loads(newest["note"])
+        retry, blockers = Retry(**note["retry"]), [Blocker(**each) for each in note["blocked_by"]]
+    except (ValueError, KeyError, TypeError):  # another release records something else
         return seen
-    if ago > retry.seconds + LATE_SECONDS:  # of a run that ended in its pause
+    if ago > retry.seconds + LATE_SECONDS:  # the run ended in its pause
         return seen
     return replace(
         seen,

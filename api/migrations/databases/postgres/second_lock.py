@@ -15,7 +15,7 @@ from ...core.lock_key import LockKey
 from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ForeignConnection, HoldLost
 from ...execution.dialects import stores
 from ...execution.invalid_indexes import INVALID_INDEXES
-from ...execution.limits import Limits, lift_limits_where_nobody_is_stalled
+from ...execution.limits import Limits, lift_limits_where_no_session_is_blocked
 from ...execution.lock_retry import LockRetrySchedule
 from ...lock_manager import HELD
 from .lock_watcher import Observer
@@ -82,7 +82,7 @@ class SecondLock:
             raise DatabaseUnreachable("another session, probably of an instance that died, still runs revisions")
         connection.commit()
         self._set(connection)
-        for listen in (lift_limits_where_nobody_is_stalled, self._observer.listen):
+        for listen in (lift_limits_where_no_session_is_blocked, self._observer.listen):
             listen(connection)
         return self
 

@@ -1,7 +1,7 @@
-"""The migration session on PostgreSQL: one connection that looks, takes the lock and runs the revisions.
+"""The migration session on PostgreSQL: one connection that reads, holds the lock and runs the revisions.
 
-Looking and locking happen in autocommit; only a revision runs in a transaction (and behind a transaction pooler
-all of them in one, which carries the lock as well).
+It reads and locks in autocommit; only a revision runs in a transaction. Behind a transaction pooler, one transaction
+carries the lock and all revisions.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from .connection import connect, revision_connection
 from .lock_status import lock_status
 from .locked_run import LockedRun
 from .retry_pause import resting
-from .stalled_holder import end_if_frozen
 from .store import PostgresStore
+from .terminate import terminate_if_stalled
 
 if TYPE_CHECKING:
     from ..backups.postgres import PostgresBackup  # optional
@@ -66,7 +66,7 @@ class PostgresSession:
         self._woken = asyncio.Event()
 
     async def open(self) -> None:
-        """Connect, unless connected."""
+        """Connect if not connected."""
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
             name = application_name(self._key, self._role, self._runner.author.instance)
@@ -74,13 +74,14 @@ class PostgresSession:
                 self._raw = await connect(self._url, self._limits, name)
 
     async def try_lock(self) -> bool:
-        """Take the advisory lock if it is free, and look at the tables; behind a pooler, in a transaction."""
-        async with translated("taking the lock"):
+        """Acquire the advisory lock if it is free, and check the tables; behind a pooler, in a transaction."""
+        async with translated("acquiring the lock"):
             lock = await self._suitable_lock()
             if self._standby:
                 raise ReadOnlyServer(
-                    "the server is a standby, where advisory locks protect nothing; point MIGRATION_DATABASE_URL at "
-                    "the primary, or add target_session_attrs=read-write to a URL with several hosts"
+                    "the server is a standby, where advisory locks protect nothing. To fix: point "
+                    "MIGRATION_DATABASE_URL at the primary, or add target_session_attrs=read-write to a URL with "
+                    "several hosts"
                 )
             held = await lock.try_lock()
             if held:
@@ -92,12 +93,12 @@ class PostgresSession:
         return held
 
     async def lock_is_held(self) -> bool:
-        """Whether any session holds the advisory lock."""
+        """Return whether any session holds the advisory lock."""
         held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
         return bool(await self._value(held, self._key.high, self._key.low))
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
-        """Take the backup, if this session was given one and the order is going to change anything."""
+        """Take the requested backup, if any, unless an upgrade has nothing to do."""
         if self._backup is None:
             return
         revisions = (await self.store.observe()).revisions
@@ -106,9 +107,9 @@ class PostgresSession:
                 await self._backup.take(self._held, self._connection, revisions)
 
     async def run(self, request: MigrationRequest, listener: ProgressListener) -> None:
-        """Run the order on this very connection."""
-        assert self._run is not None, "try_lock comes first"
-        if request.kind == "backup":  # `back_up_if_requested` has done it
+        """Run the request on the connection that holds the lock."""
+        assert self._run is not None, "call try_lock first"
+        if request.kind == "backup":  # done by `back_up_if_requested`
             return
         if self._run.lock.transaction_scoped:
             await self._refuse_autocommit(request)
@@ -116,27 +117,27 @@ class PostgresSession:
             await self._run.run(request, listener)
 
     async def unlock(self) -> None:
-        """Give the lock back and notify those who listen."""
-        async with translated("giving the lock back"):
+        """Release the lock and notify the waiters."""
+        async with translated("releasing the lock"):
             await self._held.unlock()
             await self._connection.execute(f"NOTIFY {self._key.channel}", timeout=ANSWER_SECONDS)
 
     async def lock_status(self) -> LockStatus:
-        """Who holds the lock, what it does, what is in its way, and who waits."""
-        async with translated("looking for the lock's holder"):
+        """Return the lock holder, its statement, the sessions that block it, and the waiters."""
+        async with translated("reading the lock's holder"):
             seen = await lock_status(self._key, self._connection)
             if self._role == "waiting":
-                await end_if_frozen(self._connection, self._key, seen, self._limits.idle_seconds)
+                await terminate_if_stalled(self._connection, self._key, seen, self._limits.idle_seconds)
         if seen.holder is None or seen.statement is not None or seen.blocked_by:
             return seen
         return resting(seen, await self.store.newest_attempt())
 
     async def pause(self, seconds: float) -> None:
-        """Wait for the notification, at most `seconds`; without a connection where the server is crowded or pooled."""
+        """Wait for the notification, at most `seconds`; without a connection if the server is crowded or pooled."""
         if self._listening:
             await self._woken_within(seconds)
         elif await self._may_listen():
-            # returns at once: the notification may have come just before, so look once more
+            # returns at once: the holder may have released the lock just before, so the caller checks again
             async with translated("listening for the holder"):
                 await self._connection.add_listener(self._key.channel, self._wake)
             self._listening = True
@@ -145,7 +146,7 @@ class PostgresSession:
             await self._woken_within(seconds)
 
     async def close(self) -> None:
-        """Close the connection, and with it everything the session held."""
+        """Close the connection, which frees the lock."""
         raw, self._raw = self._raw, None
         if raw is None:
             return
@@ -167,14 +168,14 @@ class PostgresSession:
 
     @property
     def _held(self) -> SessionLock:
-        assert self._lock is not None, "try_lock comes first"
+        assert self._lock is not None, "call try_lock first"
         return self._lock
 
     async def _suitable_lock(self) -> SessionLock:
         if self._lock is None:
             sql = "SELECT pg_backend_pid(), pg_is_in_recovery()"
             pid, self._standby = await self._connection.fetchrow(sql, timeout=ANSWER_SECONDS)
-            # a pooler in between answers the start-up itself: the pid it gave is not that of the backend
+            # a pooler answers the start-up itself, with another pid than the backend's
             transaction_scoped = pid != self._connection.get_server_pid()
             self._lock = (TransactionLock if transaction_scoped else SessionLock)(
                 self._key, self._connection, self._schedule
@@ -194,13 +195,13 @@ class PostgresSession:
             yield self._connection
 
     async def _value(self, sql: str, *arguments: Any) -> Any:
-        async with translated("looking at the server"):
+        async with translated("reading from the server"):
             return await self._connection.fetchval(sql, *arguments, timeout=ANSWER_SECONDS)
 
     async def _may_listen(self) -> bool:
-        # Those who wait must crowd out neither the holder nor the old release, which is still serving: a waiter
-        # keeps its connection only while the server is less than half full, else it connects, looks and leaves.
-        async with translated("looking at the server"):
+        # Waiters must leave connections for the holder and for the old release, which still serves: a waiter keeps its
+        # connection only while the server has less than half of its maximum. Otherwise it reconnects for each check.
+        async with translated("reading from the server"):
             if (await self._suitable_lock()).transaction_scoped:
                 return False
         room = "count(*) * 2 < current_setting('max_connections')::int"

@@ -1,6 +1,6 @@
-"""What the version and history tables say, and the one thing that is written into them from outside a run.
+"""Reads the version and history tables, and records a failed attempt outside a run.
 
-Each question is one statement in autocommit. A table that is not there yet reads as empty.
+Each method needs one or a few statements in autocommit. A table that does not exist reads as empty.
 """
 
 from __future__ import annotations
@@ -32,15 +32,15 @@ SHAPES = """
     FROM unnest($1::text[]) WITH ORDINALITY AS named (name, position) LEFT JOIN pg_class c ON c.oid = to_regclass(name)
     ORDER BY position
 """
-"""What the tables of the quoted names look like; NULLs for one that does not exist."""
+"""The shapes of the tables with the quoted names; NULLs for a table that does not exist."""
 
 
 class PostgresStore(OwnTables):
     """The store of a session.
 
     Args:
-        look: around a query: the session's connection, where a query that fails leaves the transaction as it was.
-        runner: whose tables and revisions these are.
+        look: yields the session's connection for a query whose failure does not abort the transaction.
+        runner: has the tables and the revisions.
     """
 
     def __init__(self, look: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]], runner: Runner) -> None:
@@ -51,14 +51,14 @@ class PostgresStore(OwnTables):
         self._encodings: tuple[str, ...] = UTF8
 
     async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
-        """Ask the catalog, if there is an id that may not fit."""
+        """Refuse revision ids that are too long for the version table's column."""
         ids = self._runner.doubtful_ids(request, revisions)
         if ids:
             sizes = await self._id_sizes()
             refuse(ids, IdColumn.of(self._version, "postgresql", self._encodings[-1], sizes))
 
     async def newest_attempt(self) -> asyncpg.Record | None:
-        """The newest row, and the sessions that exist; see `retry_pause`."""
+        """Return the newest row, and the pids of all sessions; see `retry_pause`."""
         rows = await self._rows_if_there(NEWEST.format(history=self._history))
         return rows[0] if rows else None
 
@@ -67,7 +67,7 @@ class PostgresStore(OwnTables):
         await self.record_failure(error, None)
 
     async def _rows_if_there(self, sql: str, *arguments: Any) -> list[asyncpg.Record]:
-        """The rows; none where a table is missing, or a column that an older history table lacks."""
+        """Return the rows; none if the table, or a column that older releases lack, does not exist."""
         async with translated("reading the revision"):
             try:
                 async with self._look() as connection:
@@ -96,10 +96,10 @@ class PostgresStore(OwnTables):
         return frozenset(row[0] for row in rows)
 
     async def observe(self) -> Observed:
-        """The version table, what is half applied, the newest rows, the last success and failure: one query."""
+        """Return the revisions, the half-applied ones, the newest rows, the last success and failure, in one query."""
         versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
         half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
-        # a database that has never seen this package has no history table, an empty one neither
+        # before the first run of this package, the history table does not exist
         ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
         # as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
         recent = f"(SELECT json_agg(r)::text FROM ({RECENT.format(history=self._history)}) r)"
@@ -115,14 +115,14 @@ class PostgresStore(OwnTables):
         return Observed()
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
-        """Parents of every revision in the history table."""
+        """Return the parents of every revision in the history table."""
         rows = await self._rows_if_there(
             f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
         )
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
     async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
-        """The newest ten; not only at the first of `pending`, for behind a pooler they fail together."""
+        """Return the newest ten attempts at any of `pending`: behind a pooler they fail together."""
         rows = await self._rows_if_there(
             "SELECT revision, outcome, instance, release, error, "
             "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
@@ -133,23 +133,23 @@ class PostgresStore(OwnTables):
         return [self._past(PastAttempt(**dict(row))) for row in rows]
 
     async def runs(self, limit: int) -> list[asyncpg.Record]:
-        """The newest rows of the history table, newest first."""
+        """Return the newest rows of the history table, newest first."""
         await self._recognise_once()
         return await self._rows_if_there(f"SELECT * FROM {self._history} ORDER BY id DESC LIMIT $1", limit)
 
     async def invalid_indexes(self) -> list[str]:
-        """Indexes that a concurrent build left behind, by their quoted names."""
+        """Return the quoted names of the INVALID indexes, which concurrent builds left behind."""
         return [row[0] for row in await self._rows_if_there(INVALID_INDEXES)]
 
     async def half_applied(self) -> asyncpg.Record | None:
-        """The newest half-applied attempt, if any."""
+        """Return the newest half-applied attempt, if any."""
         rows = await self._rows_if_there(
             f"SELECT * FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id DESC LIMIT 1"
         )
         return rows[0] if rows else None
 
     async def _id_sizes(self) -> list[int | None]:
-        """How many characters `version_num` holds, None for any number; empty where there is no such table."""
+        """Return how many characters `version_num` holds, None for any number; empty without a table."""
         rows = await self._rows_if_there(
             "SELECT CASE WHEN atttypmod > 4 THEN atttypmod - 4 END FROM pg_attribute "
             "WHERE attrelid = to_regclass($1) AND attname = 'version_num'",
@@ -158,7 +158,7 @@ class PostgresStore(OwnTables):
         return [row[0] for row in rows]
 
     def _past(self, past: PastAttempt) -> PastAttempt:
-        # what could be stored of this build's own release is this build's
+        # the database may store this build's release with characters replaced, or cut
         own = self._runner.author.release
         release = own if own is not None and past.release == self._stored(own)[:255] else past.release
         error = None if past.error is None else restored(past.error)
@@ -170,8 +170,8 @@ class PostgresStore(OwnTables):
         """Record this instance's attempt as failed, unless it was applied after all."""
         parents = self._runner.revisions.code.parents.get(revision or "", frozenset())
         still_open = ", ".join(f"'{outcome}'" for outcome in OPEN)
-        # one that is half applied stays that; one that was rolled back with its transaction is written down anew; one
-        # whose lock went with its connection may have been closed by the next holder
+        # A half-applied attempt stays half applied. A row that was rolled back with its transaction is inserted again.
+        # If the lock ended with the connection, the next holder may have marked the attempt as interrupted.
         await self._rows_if_there(
             f"WITH open AS (UPDATE {self._history} SET finished_at = clock_timestamp(), error = $1::text, "
             "error_class = $7::text, "
@@ -204,7 +204,7 @@ class PostgresStore(OwnTables):
             f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
         )
         known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
-        # a table from before these columns tells no more than the name
+        # an older table lacks these columns, so only the name is known
         return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
 
 

@@ -1,7 +1,10 @@
-"""`./migrate.sh unlock`, the break-glass: ends the session that holds the lock, and writes down who did it.
+"""Terminates the session that holds the lock: for `./migrate.sh unlock`, and if its process stopped in a statement.
 
-Only the end of the session frees its lock. `pg_advisory_unlock_all()` of anybody else frees nothing, and
+Only the end of a session frees its lock: `pg_advisory_unlock_all()` of another session frees nothing, and
 `pg_cancel_backend` ends a statement and keeps the lock.
+
+asyncpg sends PARSE, waits for the answer, and then sends EXECUTE. The session of a process that stopped in between is
+`active`, so PostgreSQL's idle limits do not apply. A waiter then applies `MIGRATION_IDLE_SECONDS` and terminates it.
 """
 
 from __future__ import annotations
@@ -24,36 +27,58 @@ from .lock_status import lock_status
 log = logging.getLogger(__name__)
 
 LOOKS, LOOK_SECONDS = 5, 0.5
-"""From the first look to the last a process that lives begins another statement, or is in the middle of one."""
+"""Within these checks, a live process begins another statement, or is executing one."""
 FREE_SECONDS = 15.0
 RECORD_ROWS = 100
-"""Of the history, in which the attempt of the session that was ended is looked for."""
+"""The newest rows of the history, among which `record` finds the terminated session's attempt."""
+
+# Checked again, because the process may have resumed; and by key, because another session may have the pid by now.
+_TERMINATE_STALLED = f"""
+    SELECT pg_terminate_backend(pid)
+    FROM (SELECT pid {HELD_EITHER}) h JOIN pg_stat_activity a USING (pid)
+    WHERE pid = $5 AND a.state = 'active' AND a.wait_event = 'ClientRead'
+      AND a.state_change < clock_timestamp() - make_interval(secs => $6)
+"""
 
 
 async def unlock(connection: asyncpg.Connection, key: LockKey, *, force: bool) -> Holder | None:
-    """End the holder's session unless it is getting on, and wait until the lock is free.
+    """Terminate the holder's session, wait until the lock is free, and return the holder; None if the lock is free.
 
-    Returns whose session it was; None where nobody holds the lock.
-
-    Raises:
-        LockHeld: it is getting on (without `force`), or did not end in time.
-        PrivilegeMissing: this role may not end it.
+    Raises `LockHeld` if it is making progress (without `force`) or did not end in time, or `PrivilegeMissing`.
     """
     seen = await lock_status(key, connection)
     if seen.holder is None:
         return None
     log.info("%s", seen, extra={"event": "unlock"})
     if not force:
-        await _refuse_if_getting_on(connection, key, seen)
-    await _end(connection, key, seen.holder)
+        await _refuse_if_progressing(connection, key, seen)
+    await _terminate(connection, key, seen.holder)
     return seen.holder
 
 
-async def record(connection: asyncpg.Connection, history: str, instance: str, ended: Holder) -> None:
-    """Write down who did it, beside the attempt that was ended; `history` is the table's quoted name.
+async def terminate_if_stalled(
+    connection: asyncpg.Connection, key: LockKey, seen: LockStatus, idle_seconds: float
+) -> None:
+    """Terminate the holder's session if it stopped in a statement for longer than `idle_seconds`; 0 is no limit."""
+    if seen.holder is None or not idle_seconds or (seen.silent_seconds or 0.0) <= idle_seconds:
+        return
+    try:
+        ended = await connection.fetchval(
+            _TERMINATE_STALLED, *key.halves, seen.holder.pid, idle_seconds, timeout=ANSWER_SECONDS
+        )
+    except asyncpg.InsufficientPrivilegeError:
+        message = (
+            "%s stopped in a statement, and this role may not terminate it. To fix: './migrate.sh unlock' as its role"
+        )
+        log.warning(message, seen.holder.instance, extra={"event": "frozen_holder"})
+        return
+    if ended:
+        message = "Terminated the session of %s, whose process stopped in a statement for %.0f s"
+        log.warning(message, seen.holder.instance, seen.silent_seconds, extra={"event": "frozen_holder_ended"})
 
-    Without such a table, or the right to write it, only the log says it.
-    """
+
+async def record(connection: asyncpg.Connection, history: str, instance: str, ended: Holder) -> None:
+    """Record who terminated the session, for its attempt, if possible; `history` is the table's quoted name."""
     with suppress(asyncpg.UndefinedTableError, asyncpg.UndefinedColumnError, asyncpg.InsufficientPrivilegeError):
         newest = f"SELECT id, instance FROM {history} ORDER BY id DESC LIMIT {RECORD_ROWS}"
         rows = await connection.fetch(newest, timeout=ANSWER_SECONDS)
@@ -70,45 +95,41 @@ async def record(connection: asyncpg.Connection, history: str, instance: str, en
         )
 
 
-async def _refuse_if_getting_on(connection: asyncpg.Connection, key: LockKey, first: LockStatus) -> None:
+async def _refuse_if_progressing(connection: asyncpg.Connection, key: LockKey, first: LockStatus) -> None:
     for _ in range(LOOKS):
         seen = await lock_status(key, connection)
-        why = _getting_on(first, seen)
+        why = _progress(first, seen)
         if why:
-            raise LockHeld(f"{seen}; {why}: wait, or repeat with --force")
+            raise LockHeld(f"{seen}; {why}. To fix: wait, or repeat with --force")
         await asyncio.sleep(LOOK_SECONDS)
 
 
-def _getting_on(first: LockStatus, seen: LockStatus) -> str | None:
+def _progress(first: LockStatus, seen: LockStatus) -> str | None:
     if seen.holder is None or first.holder is None or seen.holder.pid != first.holder.pid:
-        return "the lock has changed hands meanwhile"
+        return "another session has acquired the lock meanwhile"
     if seen.grant is not None:
-        return f"what it is doing is hidden from this role ({seen.grant})"
+        return f"its statement is hidden from this role ({seen.grant})"
     if seen.statement is not None:
-        return None if seen.blocked_by else "its statement is at work"
+        return None if seen.blocked_by else "it is executing a statement"
     return "it has begun another statement" if seen.changed_at != first.changed_at else None
 
 
-async def _end(connection: asyncpg.Connection, key: LockKey, holder: Holder) -> None:
-    # by key as well: the pid may be somebody else's by now
-    held = HELD_EITHER.format(high="$1", low="$2", high_2="$5", low_2="$6")
-    end = f"SELECT pg_terminate_backend(pid, $4) {held} AND pid = $3"
+async def _terminate(connection: asyncpg.Connection, key: LockKey, holder: Holder) -> None:
+    # by key as well, because another session may have the pid by now
+    sql = f"SELECT pg_terminate_backend(pid, $6) {HELD_EITHER} AND pid = $5"
     milliseconds = round(FREE_SECONDS * 1000)
     try:
         ended = await connection.fetchval(
-            end,
-            key.high,
-            key.low,
+            sql,
+            *key.halves,
             holder.pid,
             milliseconds,
-            key.second.high,
-            key.second.low,
             timeout=FREE_SECONDS + ANSWER_SECONDS,
         )
     except asyncpg.InsufficientPrivilegeError as error:
         raise PrivilegeMissing(
-            f"this role may not end session {holder.pid} of another role: run it as the migration role, or a superuser "
-            "may GRANT pg_signal_backend"
+            f"this role may not terminate session {holder.pid} of another role. To fix: run this as the migration "
+            "role, or let a superuser GRANT pg_signal_backend"
         ) from error
     if ended is False:
-        raise LockHeld(f"session {holder.pid} was told to end, and has not after {FREE_SECONDS:g} s")
+        raise LockHeld(f"session {holder.pid} did not end within {FREE_SECONDS:g} s of its termination. To fix: repeat")

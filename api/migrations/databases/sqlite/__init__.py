@@ -1,1 +1,1 @@
-"""SQLite. Optional: without this folder the package works on the other databases."""
+"""SQLite. This folder is optional: the other databases work without it."""

@@ -21,13 +21,13 @@ class SqliteBackend(SqlBackend):
     holder_kind = "process"
 
     def check_strategy(self) -> None:
-        """Refuse a file that the instances do not share, or that cannot be locked where it is."""
+        """Raise `ConfigurationError` for a file that the instances do not share, or that cannot be locked."""
         refuse_unsafe(self.settings.strategy, find(Path(self.url.database)))
 
     @property
     def _lock_namespace(self) -> None:
         if self.settings.version_table_schema:
-            raise ConfigurationError("SQLite has no schemas: leave MIGRATION_VERSION_TABLE_SCHEMA unset")
+            raise ConfigurationError("SQLite has no schemas. To fix: unset MIGRATION_VERSION_TABLE_SCHEMA")
 
     @property
     def lock_name(self) -> str:
@@ -35,12 +35,12 @@ class SqliteBackend(SqlBackend):
         return lock_file(Path(self.url.database), self.key).name
 
     def platform(self, schedule: LockRetrySchedule, *, create_file: bool) -> Platform:
-        """The file, and the lock beside it."""
+        """Return the file with its lock file."""
         return Sqlite(self.url, self.key, self.limits, schedule, self.settings.instance, create_file=create_file)
 
     def how_to_end(self, holder: Holder) -> str:
-        """Its process, on its host."""
-        # 0 is not known yet, and 1 is a container's first process, whose number means something else outside
+        """Say how to end the process."""
+        # 0 is not known yet; 1 is a container's first process, which has another number outside
         known = (holder.pid or 0) > 1
         process = f"process {holder.pid} of {holder.instance}" if known else f"instance {holder.instance}"
         return f"end {process} (on its host, or in its container), which frees the lock"

@@ -1,7 +1,7 @@
-"""SQLite's foreign keys, which are off while a revision runs, or no table could be copied (`batch_alter_table`).
+"""Checks SQLite's foreign keys, which are off while a revision runs, so that `batch_alter_table` can copy tables.
 
-What a revision leaves pointing at nothing is therefore counted before its COMMIT. Counted and not compared row by row:
-a copied table numbers its rows anew, and one WITHOUT ROWID has no numbers.
+Before COMMIT, the rows that violate them are counted. They cannot be compared, because a copied table numbers its rows
+anew, and a table WITHOUT ROWID has no numbers.
 """
 
 from __future__ import annotations
@@ -16,35 +16,31 @@ from ...execution.driver_errors import name
 log = logging.getLogger(__name__)
 
 Pair = tuple[str, str]
-"""A table, and the one that its rows point into."""
+"""A table, and the table that it references."""
 
 
 class ForeignKeys:
-    """What is broken before a revision, which is not its fault, to be compared with what is broken after."""
+    """The violations before a revision, to compare with those after it."""
 
     def __init__(self) -> None:
         self._before: dict[str, Counter[Pair] | None] = {}
         self._warned: set[str] = set()
 
     def remember(self, connection: sa.Connection) -> None:
-        """Count before the revision. A table that cannot be checked is left out, with one warning."""
+        """Count before the revision. Leaves out, with one warning, a table that cannot be checked."""
         self._before = {table: _count_if_possible(connection, table) for table in _tables(connection)}
         left_out = {table for table, count in self._before.items() if count is None} - self._warned
         if left_out:
             self._warned |= left_out
             log.warning(
-                "Foreign keys of %s cannot be checked, and what revisions break there goes unnoticed: the columns they "
-                "point at are not there, or not unique",
+                "Cannot check the foreign keys of %s, so their violations go unnoticed: a referenced column does not "
+                "exist, or is not unique",
                 ", ".join(sorted(left_out)),
                 extra={"event": "foreign_keys_unchecked"},
             )
 
     def check(self, connection: sa.Connection) -> None:
-        """Count again.
-
-        Raises:
-            sqlalchemy.exc.InvalidRequestError: more rows of a table point at nothing than before.
-        """
+        """Count again. Raises `InvalidRequestError` of SQLAlchemy if a table has more violations than before."""
         broken: Counter[Pair] = Counter()
         for table in _tables(connection):
             before = self._before.get(table, Counter())
@@ -53,7 +49,7 @@ class ForeignKeys:
         if broken:
             tables = ", ".join(sorted(f"{child} -> {parent}" for child, parent in broken))
             raise sa.exc.InvalidRequestError(
-                f"{broken.total()} rows are left whose foreign key points at nothing ({tables})"
+                f"the revision leaves {broken.total()} rows whose foreign key references no row ({tables})"
             )
 
 
@@ -70,7 +66,7 @@ def _count_if_possible(connection: sa.Connection, table: str) -> Counter[Pair] |
     try:
         return _count(connection, table)
     except sa.exc.OperationalError as error:
-        # a mismatch is in the schema; whatever else there is, locked or interrupted, says nothing about it
+        # SQLITE_ERROR is a mismatch in the schema; other errors (locked, interrupted) are not
         if error.orig is None or name(error.orig) != "SQLITE_ERROR":
             raise
         return None

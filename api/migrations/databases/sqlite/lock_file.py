@@ -1,4 +1,4 @@
-"""The file beside a SQLite database that is locked: whose it is, and what the system says to locking it."""
+"""The lock file beside a SQLite database: its path, its owner, and the errors of locking it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,18 @@ _NO_LOCKS = frozenset({errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
 def lock_file(database: Path, key: LockKey) -> Path:
-    """The lock's file: beside the database's own, by whatever link an instance gets there."""
+    """Return the path of the lock file, beside the database's real file if `database` is a link."""
     real = database.resolve()
     return real.with_name(f"{real.name}-{key.channel}.lock")
 
 
 def open_lock(path: Path, database: Path) -> int:
-    """The file at `path`, made if need be; for reading only where no more is allowed, which is enough to lock it.
+    """Open the lock file, created if missing; read-only if its mode allows no more, which is enough to lock it.
 
-    Raises:
-        PrivilegeMissing: it can be neither made nor read.
-        ConfigurationError: its name is too long, or something else has that name.
+    Raises `PrivilegeMissing`, or `ConfigurationError` if its name is too long or another file has that name.
     """
     try:
-        return _make(path, database)
+        return _create(path, database)
     except FileExistsError:
         _refuse_other(path)
         return _open(path, database)
@@ -39,18 +37,18 @@ def open_lock(path: Path, database: Path) -> int:
         if not isinstance(error, PermissionError):
             raise
         raise PrivilegeMissing(
-            f"the lock file {path.name} cannot be made beside the database: {error.strerror}; whoever migrates must be "
-            "able to write the database's folder"
+            f"the lock file {path.name} cannot be created beside the database: {error.strerror}. To fix: let this "
+            "process write the database's folder"
         ) from error
 
 
 def _refuse_other(path: Path) -> None:
-    # each holder empties and writes it
+    # each holder overwrites it
     why = _why_other(path)
     if why is not None:
         raise ConfigurationError(
-            f"{path} cannot be the lock file: it {why}; it was not changed. To fix: rename it or move it away; a lock "
-            "file is then created"
+            f"{path} cannot be the lock file: it {why}. It was not changed. To fix: rename or move it; a lock file is "
+            "then created"
         )
 
 
@@ -60,7 +58,7 @@ def _why_other(path: Path) -> str | None:
         return "is a symbolic link" if stat.S_ISLNK(mode) else "is not a regular file"
     with suppress(PermissionError), path.open("rb") as file:
         text = file.read(64)
-        # a host that lost its power may leave zeros
+        # a power failure may leave zeros
         if text.strip(b"\0") and not text.startswith((b"{}", b'{"instance":')):
             return "has content that no lock holder wrote"
     return None
@@ -70,13 +68,13 @@ def _too_long(path: Path, database: Path) -> ConfigurationError:
     more = len(os.fsencode(path.name)) - len(os.fsencode(database.resolve().name))
     most = os.pathconf(path.parent, "PC_NAME_MAX") - more
     return ConfigurationError(
-        f"the SQLite file's name is too long: that of the lock file beside it has {more} bytes more, and the file "
-        f"system does not take it; rename the file to at most {most} bytes, and set DATABASE_URL to that"
+        f"the SQLite file's name is too long: that of the lock file is {more} bytes longer than the file system "
+        f"allows. To fix: rename the SQLite file to at most {most} bytes, and set DATABASE_URL to that"
     )
 
 
-def _make(path: Path, database: Path) -> int:
-    # as the files that SQLite itself makes beside the database: one made by root would be closed to the service
+def _create(path: Path, database: Path) -> int:
+    # with the database's owner and mode, as SQLite's own files: the service could not open a file of root
     owner = database.stat()
     mode = owner.st_mode & 0o666
     file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
@@ -94,16 +92,15 @@ def _open(path: Path, database: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except PermissionError as error:
         raise PrivilegeMissing(
-            f"the lock file {path.name} cannot be opened: {error.strerror}; it is somebody else's: give it the owner "
-            f"and the mode of {database.name} (chown --reference, chmod --reference)"
+            f"the lock file {path.name} cannot be opened: {error.strerror}. To fix: give it the owner and the mode of "
+            f"{database.name} (chown --reference, chmod --reference)"
         ) from error
 
 
 def locked(file: int, how: int) -> bool:
-    """Whether `file` could be locked without waiting.
+    """Lock `file` without waiting; return whether that succeeded.
 
-    Raises:
-        ConfigurationError: nothing can be locked where it lies.
+    Raises `ConfigurationError` if the file system has no locks.
     """
     try:
         fcntl.flock(file, how | fcntl.LOCK_NB)
@@ -113,6 +110,6 @@ def locked(file: int, how: int) -> bool:
         if error.errno not in _NO_LOCKS:
             raise
         raise ConfigurationError(
-            f"the file system of the SQLite file has no locks ({os.strerror(error.errno)}); put it on a local disk"
+            f"the file system of the SQLite file has no locks ({os.strerror(error.errno)}). To fix: use a local disk"
         ) from error
     return True

@@ -1,7 +1,7 @@
-"""Where a SQLite file lies, and whether several instances can share it there.
+"""Finds the file system of a SQLite file, and whether several instances can share the file there.
 
-SQLite needs one host, and a file that all instances see. Over a network its locks do not hold ("Appropriate Uses For
-SQLite" of its documentation), and in a container's own layer each instance has a file of its own.
+SQLite needs one host, and one file for all instances. Its locks fail over a network ("Appropriate Uses For SQLite" of
+its documentation), and in a container's own layer each instance has its own file.
 """
 
 from __future__ import annotations
@@ -20,26 +20,26 @@ _MARKS = ("/.dockerenv", "/run/.containerenv")
 
 @dataclass(frozen=True)
 class Placement:
-    """What is known of the place; a file system is empty where the system does not tell."""
+    """The place of a file; an unknown file system is empty."""
 
     filesystem: str = ""
     in_container: bool = False
     folder: str = ""
-    """The file system of the folder, where the file itself is mounted into another one."""
+    """The file system of the folder, if the file alone is mounted from another one."""
 
     @property
     def shared_over_network(self) -> bool:
-        """Whether other hosts see the file."""
+        """Whether other hosts can open the file."""
         return any(map(_over_network, self._both))
 
     @property
     def file_alone(self) -> bool:
-        """Whether the file is on a volume, and the lock and the journal beside it are not."""
+        """Whether the file is on a volume, but the lock and the journal beside it are not."""
         return bool(self.folder) and self.filesystem not in _GONE_WITH_THE_CONTAINER and self.ends_with_container
 
     @property
     def ends_with_container(self) -> bool:
-        """Whether it is in a container's own layer or memory, where no other instance sees it."""
+        """Whether it is in a container's own layer or memory, which other instances cannot open."""
         return self.in_container and not _GONE_WITH_THE_CONTAINER.isdisjoint(self._both)
 
     @property
@@ -48,7 +48,7 @@ class Placement:
 
 
 def find(path: Path, mounts: Path = Path("/proc/self/mounts")) -> Placement:
-    """Where `path` lies, or would; on systems without such a list of `mounts` nothing is known."""
+    """Return the placement of `path`, which need not exist; unknown on a system without the list `mounts`."""
     contained = "KUBERNETES_SERVICE_HOST" in os.environ or any(Path(mark).exists() for mark in _MARKS)
     try:
         lines = mounts.read_text().splitlines()
@@ -61,7 +61,7 @@ def find(path: Path, mounts: Path = Path("/proc/self/mounts")) -> Placement:
 
 def _over_network(filesystem: str) -> bool:
     if filesystem.startswith("fuse."):
-        # nearly all that run as a program are; the ones on a block device are called fuseblk
+        # nearly all FUSE file systems are; those on a block device are called fuseblk
         return filesystem not in _GONE_WITH_THE_CONTAINER
     return filesystem in _NETWORK
 
@@ -71,35 +71,31 @@ def _filesystem(path: Path, mounts: list[str]) -> str:
     for line in mounts:
         _, point, filesystem, *_ = line.split(" ")
         folder = Path(point.replace("\\040", " "))
-        # of two on one place the later one lies on top
+        # of two mounts at one folder, the later one counts
         if path.is_relative_to(folder) and len(folder.parts) >= found:
             found, kind = len(folder.parts), filesystem
     return kind
 
 
 def refuse_unsafe(named: Strategy, placement: Placement) -> None:
-    """Refuse a file that the instances would not share, or could not lock, with the strategy that was asked for.
-
-    Raises:
-        ConfigurationError: the message names the row of the decision table.
-    """
+    """Raise `ConfigurationError` for a file that the instances would not share, or could not lock."""
     if placement.shared_over_network:
         raise ConfigurationError(
-            f"the SQLite file is on a network file system ({placement.filesystem}), where its locks do not hold; use "
-            "PostgreSQL or MySQL for several hosts, or a local disk for one (decision table, row 'SQLite, several "
-            "hosts')"
+            f"the SQLite file is on a network file system ({placement.filesystem}), where its locks do not hold. To "
+            "fix: use PostgreSQL or MySQL for several hosts, or a local disk for one (decision table, row 'SQLite, "
+            "several hosts')"
         )
     if named in {Strategy.ADVISORY_LOCK, Strategy.OFF}:
         return
     if placement.file_alone:
         raise ConfigurationError(
-            f"only the SQLite file itself is on a volume, and its folder in the container's own {placement.folder}: "
-            "neither the lock nor the journal beside it would be shared; mount the folder, or say that there is only "
-            "ever one instance with MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
+            f"the SQLite file is on a volume, but its folder is in the container's own {placement.folder}, so the "
+            "instances would not share the lock and the journal. To fix: mount the folder; or, if there is only ever "
+            "one instance, set MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
         )
     if placement.ends_with_container:
         raise ConfigurationError(
-            f"the SQLite file is in the container's own {placement.filesystem}: every instance would have a database "
-            "of its own, which ends with it; put the file on a volume, or say that there is only ever one instance "
-            "with MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
+            f"the SQLite file is in the container's own {placement.filesystem}: each instance would have its own "
+            "database, which ends with the container. To fix: put the file on a volume; or, if there is only ever one "
+            "instance, set MIGRATION_STRATEGY=advisory_lock (decision table, row 'SQLite, in a container')"
         )

@@ -1,12 +1,11 @@
-"""SQLite: a lock file beside the database, and transactions that are really one.
+"""SQLite: a lock file beside the database, and a transaction that includes DDL.
 
-The lock is the operating system's (`flock`) on a file next to the database's own. It ends with the process that holds
-it, whatever ends that, so there is nothing to expire and nothing to clean up; it serves several processes on one host,
-which is all that SQLite itself does. The file is never removed: whoever removed it would give the next one another file
-to lock.
+The lock is the operating system's (`flock`) on that file. It ends with the process that holds it, so it needs neither
+expiry nor cleanup, and serves the processes of one host, as SQLite does. The file is never removed: otherwise the next
+instance would lock another file.
 
-A process that is stopped (SIGSTOP) keeps the lock. Nobody takes it over, because nothing would keep the stopped one
-from going on; those who wait give up at the end of their budget and name it.
+A stopped process (SIGSTOP) keeps the lock. No instance takes it over, because the stopped one may resume; a waiter
+gives up when its budget ends, and names the holder.
 """
 
 from __future__ import annotations
@@ -31,16 +30,17 @@ from ...errors import DatabaseUnreachable, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
+from ..sql_session import ExclusiveLock
 from .foreign_keys import ForeignKeys
 from .lock_file import lock_file, locked, open_lock
 
 LONGEST_WAIT_SECONDS = 5.0
 INSTRUCTIONS = 20_000
-"""Of SQLite's machine, between two looks whether to go on: some hundred a second."""
+"""Of SQLite's virtual machine, between two checks for an abort: some hundred checks a second."""
 
 
 class Sqlite:
-    """A database file, and the lock beside it."""
+    """A database file, and the lock file beside it."""
 
     lock_ends_with_connection = False
 
@@ -52,12 +52,12 @@ class Sqlite:
         schedule: LockRetrySchedule,
         instance: str,
         *,
-        create_file: bool = True,
+        create_file: bool,
     ) -> None:
         self._url = url.sqlalchemy()
         self._path = Path(url.database)
         self._create_file = create_file
-        self._lock_file = lock_file(Path(url.database), key)
+        self._lock_file = lock_file(self._path, key)
         self._limits = limits
         self._schedule = schedule
         self._instance = instance
@@ -65,16 +65,12 @@ class Sqlite:
         self._aborted = False
 
     async def connect(self) -> AsyncConnection:
-        """A connection in autocommit; the file is made if it is not there, by who `create_file`.
-
-        Raises:
-            DatabaseUnreachable: it is not there, and this one does not make it.
-        """
+        """Open a connection in autocommit. Raises `DatabaseUnreachable` for a missing file, unless `create_file`."""
         await asyncio.to_thread(self._try_to_open)
         engine = create_async_engine(
             self._url, poolclass=NullPool, connect_args={"timeout": _busy_seconds(self._limits.lock_timeout_seconds)}
         )
-        # not by its event "begin": where that raises, SQLAlchemy begins no transaction on this connection any more
+        # not by its event "begin": after an error there, SQLAlchemy begins no more transactions on the connection
         engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
         connection = await engine.connect()
         try:
@@ -85,25 +81,25 @@ class Sqlite:
         return connection
 
     def lock(self, connection: AsyncConnection) -> FileLock:
-        """The lock beside the file."""
+        """Return the lock on the lock file."""
         return FileLock(self._lock_file, self._path, self._schedule, self._instance)
 
     async def abort(self) -> None:
-        """Interrupt the statement that is at work or about to be, and roll back.
+        """Interrupt the current or next statement, and roll back.
 
-        Closing alone would not: a cursor that something still refers to keeps the transaction open. The rollback is
-        the driver's next job before anything is awaited here, so what was cancelled cannot execute another statement.
+        Closing is not enough: a cursor that is still referenced keeps the transaction open. The rollback is queued in
+        the driver before this method awaits, so the cancelled run cannot execute another statement.
         """
         self._aborted = True
         await self._driver.interrupt()
         await self._driver.rollback()
 
     def _try_to_open(self) -> None:
-        # where the asynchronous driver fails to open it, its thread outlives the loop that it answers to
+        # if the asynchronous driver cannot open the file, its thread outlives its event loop
         if not self._create_file and not self._path.exists():
             raise DatabaseUnreachable(
-                f"there is no SQLite file {self._path.name} where the URL says; correct its path, or let "
-                "'./migrate.sh upgrade' make the file"
+                f"the SQLite file {self._path.name} of the URL does not exist. To fix: correct its path, or let "
+                "'./migrate.sh upgrade' create the file"
             )
         try:
             with closing(sqlite3.connect(self._path)):
@@ -118,10 +114,9 @@ class Sqlite:
         await self._driver.set_progress_handler(lambda: self._aborted, INSTRUCTIONS)
 
 
-class FileLock:
-    """`flock` on the file at `path`, in which the holder writes down who it is."""
+class FileLock(ExclusiveLock):
+    """`flock` on the file at `path`, into which the holder writes its name."""
 
-    transaction_scoped = False
     transactional_ddl = True
     isolation_level = "SERIALIZABLE"
     knows_instances = True
@@ -135,37 +130,29 @@ class FileLock:
         self._foreign_keys = ForeignKeys()
 
     async def try_lock(self) -> bool:
-        """Take the lock if it is free."""
+        """Acquire the lock if it is free."""
         file = open_lock(self._path, self._database)
         try:
-            taken = locked(file, fcntl.LOCK_EX) and self._is_there(file)
+            acquired = locked(file, fcntl.LOCK_EX) and self._is_current(file)
         except BaseException:
             os.close(file)
             raise
-        if not taken:
+        if not acquired:
             os.close(file)
             return False
         self._file = file
-        self._tell({"instance": self._instance, "pid": os.getpid(), "since": time.time()}, file)
+        _write_holder(file, {"instance": self._instance, "pid": os.getpid(), "since": time.time()})
         return True
 
     async def unlock(self) -> None:
-        """Give it back.
-
-        Raises:
-            HoldLost: somebody removed the file meanwhile, so that another may have been locked.
-        """
+        """Release the lock. Raises `HoldLost` if the file was removed: another instance may hold a new one."""
         try:
             self._confirm()
         finally:
             self.forget()
 
-    async def held(self) -> bool:
-        """Whether any process holds it."""
-        return await self.holder() is not None
-
     async def holder(self) -> Holder | None:
-        """Who wrote down its name last, if the lock is taken."""
+        """Return the holder by the content of the file, if the lock is held."""
         try:
             file = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
         except OSError:
@@ -178,77 +165,61 @@ class FileLock:
             os.close(file)
 
     def forget(self) -> None:
-        """Give it back without looking."""
+        """Release the lock without checking the file."""
         file, self._file = self._file, None
         if file is not None:
-            self._tell({}, file)
+            _write_holder(file, {})
             os.close(file)
 
     def check_hold(self, connection: sa.Connection) -> None:
-        """Make sure that the file is still the one that is locked.
-
-        Raises:
-            HoldLost: it is not.
-        """
+        """Raise `HoldLost` if the lock file is no longer the locked one."""
         self._confirm()
 
     def check_constraints(self, connection: sa.Connection) -> None:
-        """Foreign keys, before COMMIT."""
+        """Check the foreign keys, before COMMIT."""
         self._foreign_keys.check(connection)
 
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return none: this database has no INVALID indexes."""
-        return frozenset()
-
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
-        """How long the revision waits for whoever writes; and what is broken already, and not its fault."""
+        """Limit how long the revision waits for another writer, and count the violated foreign keys before it."""
         self._foreign_keys.remember(connection)
         limits = self._schedule.limits(revision)
         limits.warn_of_no_statement_timeout("SQLite", revision)
         seconds = _busy_seconds(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back what a failed revision left open."""
-        connection.rollback()
-        return True
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit what was written after `roll_back`."""
-        connection.commit()
-
-    def _tell(self, who: dict[str, Any], file: int) -> None:
-        # for people: who may only read the file is known by no name, and by no other's
-        with suppress(OSError):
-            os.ftruncate(file, 0)
-            os.pwrite(file, json.dumps(who).encode(), 0)
-
     def _confirm(self) -> None:
-        if self._file is None or not self._is_there(self._file):
-            raise HoldLost(f"the lock file {self._path.name} was removed while it was locked; leave it alone")
+        if self._file is None or not self._is_current(self._file):
+            raise HoldLost(f"the lock file {self._path.name} was removed while it was locked. To fix: never remove it")
 
-    def _is_there(self, file: int) -> bool:
+    def _is_current(self, file: int) -> bool:
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(file), self._path.stat())
         return False
 
 
 def _begin(connection: Any) -> None:
-    # Python's driver begins late, at the first row that is changed: DDL before that would be committed by itself. And
-    # IMMEDIATE, because a transaction that has read first cannot become a writing one while somebody else writes.
+    # Python's driver begins a transaction only at the first change of a row, so earlier DDL would be committed alone.
+    # IMMEDIATE, because a transaction that has read cannot start to write while another one writes.
     if connection.isolation_level is not None:  # None is autocommit
         connection.cursor().execute("BEGIN IMMEDIATE")
 
 
 def _busy_seconds(seconds: float) -> float:
-    # nothing interrupts SQLite while it waits; waiting stalls nobody, and is begun again
+    # nothing can interrupt SQLite while it waits, so it waits briefly, and the run retries
     return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
 
 
 def _holder(text: bytes) -> Holder:
     try:
-        told: dict[str, Any] = json.loads(text)
-        return Holder(str(told["instance"]), int(told["pid"]), float(told["since"]))
+        holder: dict[str, Any] = json.loads(text)
+        return Holder(str(holder["instance"]), int(holder["pid"]), float(holder["since"]))
     except (ValueError, KeyError, TypeError):
-        # locked a moment ago, and not yet written
+        # locked, but not yet written
         return Holder("unknown", 0)
+
+
+def _write_holder(file: int, holder: dict[str, Any]) -> None:
+    # only for messages: a holder that may not write the file has no name
+    with suppress(OSError):
+        os.ftruncate(file, 0)
+        os.pwrite(file, json.dumps(holder).encode(), 0)

@@ -43,7 +43,7 @@ from ...errors import AccessRefused, HoldLost, MigrationError
 from ...settings import MigrationSettings
 from .client import LeaseAddress, LeaseClient, StoredLease
 from .cluster import cluster_config
-from .lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
+from .lease import LeaseRecord, LeaseTimings, ObservedLease, Step, next_step
 from .renewal import LeaseKeeper, LoopWatchdog
 
 log = logging.getLogger(__name__)
@@ -178,7 +178,7 @@ class LeaseElector:
         election = self._election
         found = await self._connected().get()
         started = election.clock.monotonic()
-        step, election.observed = decide(found.record if found else None, election.observed, started, self._identity)
+        step, election.observed = next_step(found.record if found else None, election.observed, started, self._identity)
         if step is Step.WAIT:
             return False
         self._may_be_holder = True

@@ -100,7 +100,7 @@ class Step(Enum):
     WAIT = auto()
 
 
-def decide(
+def next_step(
     record: LeaseRecord | None, observed: ObservedLease, now: float, identity: str
 ) -> tuple[Step, ObservedLease]:
     """Return what `identity` may do at `now` after it read `record`, and the updated observation."""

@@ -16,7 +16,7 @@ Failures
     Redis restarts with its data: the run continues if Redis answers in time.
     Redis restarts without its data, evicts the key, or fails over to a replica without it: another instance may acquire
     the key at once. The holder notices at its next renewal or confirmation; what it committed before stays. `checks`
-    warns of this risk; WAIT for a replica reduces it only, because another replica may be promoted.
+    warns of this risk; a replica with the key only reduces it, because another replica may be promoted.
     The process is stopped for longer than the ttl: the key expires and a successor may run. After the process resumes,
     its next request, or its own clock, reports the loss.
     SET gets no answer: the token may be in the key. The next try recognises it, `release` deletes it, the ttl ends it.
@@ -45,7 +45,7 @@ from ...errors import ConfigurationError, HoldLost, MigrationError
 from ...urls.database_url import REDIS_EXAMPLE
 from ..trust_window import TrustWindow
 from .checks import examine
-from .errors import describe, translate
+from .errors import describe, migration_error
 from .hold import KeyHold
 
 log = logging.getLogger(__name__)
@@ -54,14 +54,12 @@ TRUSTED_PART = 5 / 6
 """Of the ttl. The rest covers clocks that run at different speeds, and the COMMIT after a confirmation."""
 RENEWALS_PER_TTL = 4
 RETRIES_PER_TTL = 20
-ANSWER_SECONDS = 2.0
+REQUEST_SECONDS = 2.0
 """Limit of one request to Redis with its connection; a fifth of the ttl if that is less."""
 
 
 class RedisElector:
-    """An `Elector` on one key of a Redis, of a Sentinel's or a cloud's primary; not of a Redis Cluster.
-
-    Raises `ConfigurationError` if the URL is malformed.
+    """An `Elector` on one key of a Redis; not of a Redis Cluster. Raises `ConfigurationError` for a malformed URL.
 
     Args:
         url: `redis://`, `rediss://` or `unix://`, with parameters of redis-py; time limits and retries are set here.
@@ -78,7 +76,7 @@ class RedisElector:
         self._instance = instance
         self._ttl_seconds = ttl_seconds
         self._clock = clock
-        self._answer_seconds = min(ANSWER_SECONDS, ttl_seconds / 5)
+        self._answer_seconds = min(REQUEST_SECONDS, ttl_seconds / 5)
         self._options = _options(url, self._answer_seconds)
         self._redis: Redis | None = None
         self._hold = self._new_hold()
@@ -148,7 +146,7 @@ class RedisElector:
             async with asyncio.timeout(self._answer_seconds):
                 yield
         except (RedisError, OSError) as error:
-            raise translate(error, doing) from error
+            raise migration_error(error, doing) from error
 
     async def _acquired(self, hold: KeyHold) -> bool:
         # an earlier SET without an answer may have stored the token already
@@ -171,8 +169,8 @@ class RedisElector:
         left = hold.trust_window.left(asked_at)
         if not left:
             paused = f"this process did nothing for longer than the {hold.trust_window.trusted_seconds:g} s of its hold"
-            remedy = "if a revision computes for so long, raise MIGRATION_REDIS_TTL_SECONDS"
-            hold.lose(hold.renewal_error or f"{paused} in Redis. To fix: {remedy} ({self._ttl_seconds:g})")
+            remedy = f"if a revision computes for so long, raise MIGRATION_REDIS_TTL_SECONDS ({self._ttl_seconds:g})"
+            hold.lose(hold.renewal_error or f"{paused} in Redis. To fix: {remedy}")
             return False
         try:
             async with asyncio.timeout(min(self._answer_seconds, left)):
@@ -196,8 +194,8 @@ class RedisElector:
             pause = self._ttl_seconds / (RENEWALS_PER_TTL if renewed else RETRIES_PER_TTL)
 
     async def _delete_key(self, hold: KeyHold, client: Redis) -> None:
-        event = {"event": "redis_release"}
         level = logging.WARNING if hold.held and hold.reason is None else logging.DEBUG
+        event = {"event": "redis_release"}
         try:
             async with asyncio.timeout(self._answer_seconds):
                 await self._lock(hold, client).release()

@@ -44,7 +44,7 @@ def code(error: BaseException) -> str:
     return first if isinstance(error, RedisError) and first.isalpha() and first.isupper() else ""
 
 
-def translate(error: RedisError | OSError, doing: str) -> MigrationError:
+def migration_error(error: RedisError | OSError, doing: str) -> MigrationError:
     """Return the `MigrationError` for an error of the client or the network while `doing` something (a phrase)."""
     word, certificate = code(error), _certificate(error)
     if certificate is not None:

@@ -1,4 +1,4 @@
-"""What backups are called, and which of them are removed: of this database only, and nobody's else."""
+"""The archive names backups, and removes old ones of its own database and nothing else."""
 
 import os
 from datetime import UTC, datetime, timedelta, timezone
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.databases.backups.archive import CHECKSUM, PARTIAL, Archive
+from api.migrations.databases.backups.backup import CHECKSUM, PARTIAL, Archive
 
 NOON = datetime(2026, 3, 1, 12, 0, 0, 123456, UTC)
 HOUR = timedelta(hours=1)
 
 
 def put(archive: Archive, database: str, hours: int, revision: str = "r1") -> Path:
-    """Make an empty file that looks like a backup taken `hours` after noon, with its checksum."""
+    """Create an empty file that looks like a backup made `hours` after noon, with its checksum."""
     path = archive.path(database, frozenset({revision}), NOON + hours * HOUR)
     path.touch()
     path.with_name(path.name + CHECKSUM).write_text(f"{'0' * 64}  {path.name}\n")
@@ -21,7 +21,7 @@ def put(archive: Archive, database: str, hours: int, revision: str = "r1") -> Pa
 
 
 def left(archive: Archive) -> list[str]:
-    """The files that are there, without the checksums."""
+    """Return the names of the files in the folder, without the checksums."""
     return sorted(path.name for path in archive.folder.iterdir() if path.suffix != CHECKSUM)
 
 
@@ -38,13 +38,13 @@ def left(archive: Archive) -> list[str]:
 def test_a_backup_is_named_by_database_revision_and_time(
     tmp_path: Path, database: str, revisions: set[str], name: str
 ) -> None:
-    """In UTC, wherever the server is, and never a path."""
+    """A backup's name has the database, its revisions and the time in UTC, all escaped so that it is never a path."""
     there = NOON.astimezone(timezone(-5 * HOUR))
     assert Archive(tmp_path, 5).path(database, frozenset(revisions), there) == tmp_path / name
 
 
-def test_the_newest_are_kept(tmp_path: Path) -> None:
-    """By the time in the name: a copied file has another one; checksums go with their files."""
+def test_the_archive_keeps_the_newest_backups(tmp_path: Path) -> None:
+    """The archive keeps the newest backups by the time in their names, and removes the checksums of the others too."""
     archive = Archive(tmp_path, 2)
     paths = [put(archive, "ledger", hours) for hours in (3, 1, 4, 2)]
     os.utime(paths[1], (9e9, 9e9))
@@ -53,16 +53,16 @@ def test_the_newest_are_kept(tmp_path: Path) -> None:
     assert len(list(tmp_path.glob(f"*{CHECKSUM}"))) == 2
 
 
-def test_what_this_run_made_is_never_removed(tmp_path: Path) -> None:
-    """Not even by a clock that went back, nor when a lost connection made it take more than are kept."""
+def test_a_run_s_own_backups_are_never_removed(tmp_path: Path) -> None:
+    """The archive never removes a backup that the same run made, even if there are more than it should keep."""
     archive = Archive(tmp_path, 1)
     older, newest = [put(archive, "ledger", hours) for hours in (1, 2)], put(archive, "ledger", 3)
     archive.prune("ledger", older, 3600)
     assert left(archive) == sorted(path.name for path in [*older, newest])
 
 
-def test_nothing_else_is_touched(tmp_path: Path) -> None:
-    """Not of databases with a similar name, no folder, nothing that a person has put there."""
+def test_files_other_than_backups_of_the_database_are_kept(tmp_path: Path) -> None:
+    """The archive keeps backups of databases with similar names, folders, and files with other names."""
     archive = Archive(tmp_path, 1)
     put(archive, "ledger", 1)
     kept = [put(archive, "ledger", 9)]
@@ -79,8 +79,8 @@ def test_nothing_else_is_touched(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "checksum", [None, "", f"{'0' * 64}  another.dump\n", "a link"], ids=["none", "empty", "another's", "a link"]
 )
-def test_what_has_no_checksum_of_ours_stays(tmp_path: Path, checksum: str | None) -> None:
-    """A file that only has the name of a backup was written by another program, and does not count either."""
+def test_a_file_without_its_own_checksum_is_kept(tmp_path: Path, checksum: str | None) -> None:
+    """A file with a backup's name but no valid checksum is kept, and does not count as a backup."""
     archive = Archive(tmp_path, 1)
     other, kept = put(archive, "ledger", 1), [put(archive, "ledger", hours) for hours in (2, 3)][-1]
     beside = other.with_name(other.name + CHECKSUM)
@@ -95,8 +95,8 @@ def test_what_has_no_checksum_of_ours_stays(tmp_path: Path, checksum: str | None
     assert left(archive) == sorted({other.name, kept.name, *(["elsewhere"] if checksum == "a link" else [])})
 
 
-def test_unfinished_files_of_the_dead_go_later(tmp_path: Path) -> None:
-    """One that may still be written stays: the folder may serve several servers."""
+def test_only_old_unfinished_files_are_removed(tmp_path: Path) -> None:
+    """The archive removes an unfinished file that is old, and keeps one that may still be written."""
     archive = Archive(tmp_path, 5)
     dead, alive = (tmp_path / (archive.path("ledger", frozenset({r}), NOON).name + PARTIAL) for r in ("dead", "alive"))
     dead.touch()

@@ -1,4 +1,4 @@
-"""What a backup writes: nothing that was in its folder before is overwritten or removed, whatever fails."""
+"""A backup never overwrites or removes a file that was in its folder before, even if the backup fails."""
 
 import asyncio
 from datetime import UTC, datetime
@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations.databases.backups.archive import CHECKSUM, PARTIAL, Archive
-from api.migrations.databases.backups.backup import Backup
+from api.migrations.databases.backups.backup import CHECKSUM, PARTIAL, Archive, Backup
 from api.migrations.errors import BackupFailed
 from api.migrations.execution.history_table import History, RunAuthor
 
@@ -15,27 +14,27 @@ NOON = datetime(2026, 3, 1, 12, 0, 0, 0, UTC)
 
 
 async def copied(path: Path) -> tuple[int, str]:
-    """A copy of nothing, into the file that is there for it."""
+    """Write an empty copy into the file that was created for it."""
     return 0, "0" * 64
 
 
 def backed_up(folder: Path) -> Path:
-    """Take a backup at noon; returns its file."""
+    """Make a backup at noon and return its file."""
     backup = Backup(Archive(folder, 5), 60, History("history", None), RunAuthor("one", None))
     made = asyncio.run(backup._keep("ledger", NOON, frozenset({"r1"}), copied, str))
     return Path(made.path)
 
 
 def test_a_backup_is_two_files(tmp_path: Path) -> None:
-    """The copy and its checksum, and nothing that was on the way to them."""
+    """A finished backup consists of the copy and its checksum file, and leaves no partial file."""
     path = backed_up(tmp_path)
     assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, path.name + CHECKSUM]
     assert path.with_name(path.name + CHECKSUM).read_text() == f"{'0' * 64}  {path.name}\n"
 
 
 @pytest.mark.parametrize("ending", ["", CHECKSUM, PARTIAL])
-def test_what_has_its_name_stays(tmp_path: Path, ending: str) -> None:
-    """Another program's file, by a coincidence of names: there is no backup, and the file is as it was."""
+def test_a_backup_fails_if_a_file_has_its_name(tmp_path: Path, ending: str) -> None:
+    """A file has the name of the backup, its checksum or its partial file: the backup fails and keeps that file."""
     path = Archive(tmp_path, 5).path("ledger", frozenset({"r1"}), NOON)
     other = path.with_name(path.name + ending)
     other.write_text("keep me")

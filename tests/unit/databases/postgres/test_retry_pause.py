@@ -1,4 +1,4 @@
-"""What the holder left to read between two tries, and whether it is still about the one that holds the lock."""
+"""A waiter reads the lock holder's pause between two attempts from the history, unless the row is outdated."""
 
 import json
 from dataclasses import asdict
@@ -16,7 +16,7 @@ LONG = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
 
 
 def left(instance: str = "api-1", ago: float = 1.0, **changed: Any) -> dict[str, Any]:
-    """The newest row of the history, its third try failed and the next one to come after 4 s."""
+    """Return the newest row of the history: a third attempt failed, and the next one follows after 4 s."""
     note = {"retry": asdict(Retry(3, 4.0)), "blocked_by": [asdict(LUNCH), asdict(GONE)]}
     return {
         "outcome": "retried",
@@ -28,16 +28,16 @@ def left(instance: str = "api-1", ago: float = 1.0, **changed: Any) -> dict[str,
     }
 
 
-def test_a_pause_is_told() -> None:
-    """By how much of it is left, and by those who are still there, that much older."""
+def test_a_waiter_sees_the_holder_s_pause() -> None:
+    """The lock status has the rest of the pause, and the blocking sessions that still exist, with their current age."""
     seen = resting(SEEN, left())
     assert seen.retry == Retry(3, 3.0)
     assert [(blocker.pid, blocker.seconds) for blocker in seen.blocked_by] == [(7, 4.0)]
-    assert "attempt 3 did not get its lock, the next one is in 3 s; pid 7 (lunch" in str(seen)
+    assert "attempt 3 did not acquire its table lock, the next one is in 3 s; pid 7 (lunch" in str(seen)
 
 
-def test_a_long_name_is_known_by_its_beginning() -> None:
-    """The server cuts the names of sessions."""
+def test_a_holder_with_a_long_name_is_matched_by_its_beginning() -> None:
+    """The server cuts a session's name: the pause still matches the lock holder with the long name."""
     assert resting(LockStatus(Holder(LONG[:40], 99)), left(LONG)).retry is not None
 
 
@@ -64,11 +64,11 @@ def test_a_long_name_is_known_by_its_beginning() -> None:
         "no retry",
     ],
 )
-def test_anything_else_is_left_alone(row: dict[str, Any] | None) -> None:
-    """It tells nothing about whoever holds the lock now."""
+def test_a_row_that_is_not_the_holder_s_current_pause_is_ignored(row: dict[str, Any] | None) -> None:
+    """A row of another instance, an ended run or an unknown format does not change the lock status."""
     assert resting(SEEN, row) == SEEN
 
 
-def test_nobody_pauses_where_nobody_holds() -> None:
-    """Whatever the last run has left."""
+def test_a_free_lock_has_no_pause() -> None:
+    """A lock without a holder has no pause, whatever the last run left in the history."""
     assert resting(LockStatus(), left()) == LockStatus()

@@ -1,4 +1,4 @@
-"""Where a SQLite file lies, by the system's list of mounts."""
+"""The file system of a SQLite file is found in the system's list of mounts."""
 
 from pathlib import Path
 
@@ -22,7 +22,7 @@ tmpfs /run/over tmpfs rw 0 0
 
 @pytest.fixture
 def mounts(tmp_path: Path) -> Path:
-    """A list as Linux has it."""
+    """Return a list of mounts in Linux's format."""
     path = tmp_path / "mounts"
     path.write_text(MOUNTS)
     return path
@@ -41,34 +41,34 @@ def mounts(tmp_path: Path) -> Path:
     ],
 )
 def test_the_innermost_mount_counts(mounts: Path, path: str, filesystem: str) -> None:
-    """By whole names, and of two on one place the later one."""
+    """The file system is that of the innermost mount, compared by whole folder names, or the later of two mounts."""
     assert find(Path(path), mounts).filesystem == filesystem
 
 
-def test_the_folder_counts_as_well(mounts: Path) -> None:
-    """The lock and the journal lie there, in a container's own layer, although the file is on a volume."""
+def test_the_folder_of_a_file_that_is_mounted_alone_is_found(mounts: Path) -> None:
+    """A file that is mounted alone has the file system of its folder too, which has the lock and the journal."""
     place = find(Path("/srv/alone.db"), mounts)
     assert (place.filesystem, place.folder) == ("ext4", "overlay")
     assert find(Path("/data/shop.db"), mounts).folder == ""
 
 
 def test_a_link_is_followed(mounts: Path, tmp_path: Path) -> None:
-    """The file lies where the link leads."""
+    """The file system of a symbolic link is that of its target."""
     link = tmp_path / "here"
     link.symlink_to("/mnt/shared")
     assert find(link / "shop.db", mounts).shared_over_network
 
 
-def test_a_system_without_a_list_tells_nothing(tmp_path: Path) -> None:
-    """As macOS."""
+def test_a_system_without_a_list_of_mounts_has_no_file_system(tmp_path: Path) -> None:
+    """A system without a list of mounts, such as macOS, gives an empty file system."""
     assert find(tmp_path / "shop.db", tmp_path / "nothing").filesystem == ""
 
 
 @pytest.mark.parametrize("contained", [True, False])
-def test_a_container_is_known_by_its_mark(
+def test_a_container_is_recognised_by_its_engine_s_file(
     mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, contained: bool
 ) -> None:
-    """A file that the container's engine leaves there."""
+    """A container is recognised by a file that its engine creates."""
     mark = tmp_path / "mark"
     monkeypatch.setattr(placement, "_MARKS", (str(mark),))
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
@@ -77,8 +77,8 @@ def test_a_container_is_known_by_its_mark(
     assert find(Path("/srv/shop.db"), mounts).ends_with_container is contained
 
 
-def test_a_pod_is_known_by_its_environment(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not every engine leaves a mark."""
+def test_a_pod_is_recognised_by_its_environment(mounts: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pod without such a file is recognised by KUBERNETES_SERVICE_HOST."""
     monkeypatch.setattr(placement, "_MARKS", (str(tmp_path / "mark"),))
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.0.0.1")
     assert find(Path("/srv/shop.db"), mounts).ends_with_container
@@ -104,6 +104,8 @@ def test_a_pod_is_known_by_its_environment(mounts: Path, tmp_path: Path, monkeyp
         (Placement("ext4", False, "nfs4"), True, False),
     ],
 )
-def test_what_follows_from_a_place(place: Placement, network: bool, gone: bool) -> None:
-    """A volume is safe, in a container as well; a container's own layer is not, nor is a network."""
+def test_a_file_system_is_shared_over_a_network_or_ends_with_the_container(
+    place: Placement, network: bool, gone: bool
+) -> None:
+    """Each file system is shared over a network, or ends with the container, or neither."""
     assert (place.shared_over_network, place.ends_with_container) == (network, gone)

@@ -1,4 +1,4 @@
-"""The Kubernetes API is found as kubectl and client-go find it, or reported as missing."""
+"""The client finds the Kubernetes API as kubectl and client-go do, or the error says that it is missing."""
 
 import sys
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def _outside(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """Create what Kubernetes mounts into a pod."""
+    """Create the files that Kubernetes mounts into a pod."""
     folder = tmp_path / "serviceaccount"
     folder.mkdir()
     for name, text in {"token": SECRET, "namespace": "shop", "ca.crt": ""}.items():
@@ -36,24 +36,26 @@ def account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return str(folder)
 
 
-def test_a_pod_asks_as_its_service_account(account: str) -> None:
-    """It uses its own namespace, and the token file, which is read again after a refusal."""
+def test_a_pod_uses_its_service_account(account: str) -> None:
+    """A pod uses its own namespace and its token file, which it reads again after a refusal."""
     config = cluster_config(account, NOWHERE)
     assert (config.namespace, config.cluster.server) == ("shop", "https://[fd00::1]:443")
     assert config.user is not None
     assert config.user.token_file == f"{account}/token"
 
 
-def test_kubeconfig_wins(account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It wins in a pod too; without both, the default file is used."""
+def test_kubeconfig_wins_over_the_service_account(
+    account: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KUBECONFIG wins over a pod's service account, and without both the default file is used."""
     kubeconfig = str(LeaseApi(tmp_path).kubeconfig)
     assert cluster_config(NOWHERE, kubeconfig).namespace == NAMESPACE
     monkeypatch.setenv("KUBECONFIG", kubeconfig)
     assert cluster_config(account, NOWHERE).namespace == NAMESPACE
 
 
-def test_without_a_cluster_the_line_says_what_to_set() -> None:
-    """The error on a laptop names what to set in a pod and elsewhere."""
+def test_the_error_without_a_cluster_says_what_to_set() -> None:
+    """The error without a cluster says what to set in a pod and elsewhere."""
     with pytest.raises(ConfigurationError, match=r"no Kubernetes API.*serviceAccountName.*set KUBECONFIG.*STRATEGY"):
         cluster_config(NOWHERE, NOWHERE)
 
@@ -68,10 +70,10 @@ SPOILED: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("spoil", SPOILED.values(), ids=SPOILED)
-def test_a_kubeconfig_that_cannot_be_used(
+def test_an_unusable_kubeconfig_is_refused_without_its_content(
     spoil: Callable[[Path], object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One line names the source, and quotes nothing of its content."""
+    """The error about an unusable kubeconfig names its source on one line and quotes nothing of it."""
     file = LeaseApi(tmp_path).kubeconfig
     spoil(file)
     monkeypatch.setenv("KUBECONFIG", str(file))
@@ -81,8 +83,8 @@ def test_a_kubeconfig_that_cannot_be_used(
     assert "\n" not in str(refused.value)
 
 
-def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without them, the Lease has the default name, in the namespace of the context."""
+def test_the_settings_name_the_lease(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The settings name the Lease; without them it has the default name in the context's namespace."""
     monkeypatch.setenv("KUBECONFIG", str(LeaseApi(tmp_path).kubeconfig))
     election = LeaseElection.build(MigrationSettings.load(idle_seconds=0), "derived")
     assert (str(election.address), election.timings.lease_seconds) == (f"Lease {NAMESPACE}/derived", 15)
@@ -93,8 +95,8 @@ def test_the_settings_say_which_lease(tmp_path: Path, monkeypatch: pytest.Monkey
     assert election.idle_limit_seconds == settings.idle_seconds
 
 
-def test_without_the_client_the_line_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The error names the package and the extra."""
+def test_the_error_without_the_client_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The error without the client library names the package and the extra."""
     for name in [name for name in sys.modules if name.startswith("api.migrations.electors.kubernetes.")]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "lightkube", None)

@@ -1,4 +1,4 @@
-"""The electors in memory keep the contract of those that they replace in tests."""
+"""The in-memory electors of the tests pass the contract of the real ones."""
 
 import pytest
 
@@ -30,4 +30,4 @@ def arena() -> Arena:
 
 
 class TestInMemory(ElectorContract):
-    """The contract without holds that end by time."""
+    """The contract for electors whose holds do not expire."""

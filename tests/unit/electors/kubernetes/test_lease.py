@@ -1,11 +1,11 @@
-"""The record of a Lease: which candidate may acquire it, and what it writes."""
+"""The record of a Lease decides which candidate may acquire it and what that candidate writes."""
 
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from api.migrations.electors.kubernetes import lease as lease_record
-from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings, ObservedLease, Step, decide
+from api.migrations.electors.kubernetes.lease import LeaseRecord, LeaseTimings, ObservedLease, Step, next_step
 
 ME, OTHER, NOW = "me_1", "other_2", 500.0
 NOON = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -43,22 +43,24 @@ HOUR = timedelta(hours=1)
         (LeaseRecord("me_0", 15), ObservedLease(), Step.WAIT),
     ],
 )
-def test_what_a_candidate_may_do(record: LeaseRecord | None, observed: ObservedLease, step: Step) -> None:
-    """The decision depends on the record, and on how long it was observed unchanged."""
-    assert decide(record, observed, NOW, ME)[0] is step
+def test_the_record_decides_whether_a_candidate_may_acquire_it(
+    record: LeaseRecord | None, observed: ObservedLease, step: Step
+) -> None:
+    """A candidate may acquire, renew or must wait, by the record and by how long it observed it unchanged."""
+    assert next_step(record, observed, NOW, ME)[0] is step
 
 
 def test_an_observation_counts_from_the_last_change() -> None:
-    """Reading the same record again does not restart its time."""
-    _, first = decide(HELD, ObservedLease(), 100.0, ME)
+    """A candidate that reads an unchanged record again does not restart its observation time."""
+    _, first = next_step(HELD, ObservedLease(), 100.0, ME)
     assert first == ObservedLease(HELD, 100.0)
-    assert decide(HELD, first, 110.0, ME)[1] == first
-    assert decide(RENEWED, first, 112.0, ME)[1] == ObservedLease(RENEWED, 112.0)
-    assert decide(None, first, 112.0, ME)[1].record is None
+    assert next_step(HELD, first, 110.0, ME)[1] == first
+    assert next_step(RENEWED, first, 112.0, ME)[1] == ObservedLease(RENEWED, 112.0)
+    assert next_step(None, first, 112.0, ME)[1].record is None
 
 
-def test_what_is_written() -> None:
-    """A renewal keeps holder and start, another holder is one more transition, a release clears the holder."""
+def test_each_write_changes_holder_start_and_transitions() -> None:
+    """A renewal keeps holder and start, another holder adds a transition, and a release clears the holder."""
     kept, taken, released = HELD.kept(20), HELD.taken(ME, 20), HELD.released()
     assert (kept.holder, kept.lease_seconds, kept.acquired, kept.transitions) == (OTHER, 20, NOON, 3)
     assert kept.renewed != HELD.renewed
@@ -68,8 +70,8 @@ def test_what_is_written() -> None:
     assert LeaseRecord.first(ME, 20).transitions == 0
 
 
-def test_the_proportions_are_those_of_client_go() -> None:
-    """15, 10 and 2 s; a pause is up to 2.2 times that long, and two requests still fit into the deadline after it."""
+def test_the_timings_have_the_proportions_of_client_go() -> None:
+    """A lease of 15 s is renewed within 10 s every 2 s, and two more requests fit after the longest pause."""
     timings = LeaseTimings(15)
     assert (timings.renew_deadline_seconds, timings.retry_seconds) == (10, 2)
     assert all(2 <= timings.pause() <= 4.4 for _ in range(1000))
@@ -77,8 +79,8 @@ def test_the_proportions_are_those_of_client_go() -> None:
     assert LeaseTimings(3).request_seconds == 0.5
 
 
-def test_the_time_is_written_with_its_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The API server answers 400 to a time without fraction, which a whole second would have."""
+def test_times_are_written_with_a_fraction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A time of a whole second is written with its fraction, because the API server rejects one without."""
 
     class AtNoon(datetime):
         """A clock that stands still at a whole second."""

@@ -1,4 +1,4 @@
-"""The renewal of a hold, on a clock that moves only when the code waits or a test makes a request last."""
+"""The leader renews its hold, on a clock that moves only during a pause or a request."""
 
 import asyncio
 import gc
@@ -17,7 +17,7 @@ MINE: Any = StoredLease(LeaseRecord("one_1", 15), None)  # type: ignore[arg-type
 
 
 class Api:
-    """A `LeaseAddress` and its client: every renewal does what the test says."""
+    """A `LeaseAddress` and its client in which each renewal does what the test says."""
 
     def __init__(self, renewal: Callable[[int], None]) -> None:
         self._renewal = renewal
@@ -38,13 +38,13 @@ class Api:
 
 
 def keeper_of(api: Any, clock: FakeClock, watchdog: LoopWatchdog | None = None) -> LeaseKeeper:
-    """Return a hold that was acquired just now, not yet renewed."""
+    """Return a hold that was just acquired and not yet renewed."""
     watchdog = watchdog or LoopWatchdog(asyncio.get_running_loop(), clock, float("inf"))
     return LeaseKeeper(api, MINE, LeaseTimings(15), clock, watchdog, clock.monotonic())
 
 
 async def lost(api: Any, clock: FakeClock, watchdog: LoopWatchdog | None = None) -> tuple[str, LeaseKeeper]:
-    """Renew until the hold is lost; returns the reason."""
+    """Renew until the hold is lost, and return the reason."""
     keeper = keeper_of(api, clock, watchdog)
     keeper.start()
     reason = await asyncio.wait_for(asyncio.wrap_future(keeper.lost), FOREVER_SECONDS)
@@ -52,8 +52,8 @@ async def lost(api: Any, clock: FakeClock, watchdog: LoopWatchdog | None = None)
     return reason, keeper
 
 
-async def test_a_slow_success_stretches_nothing() -> None:
-    """A renewal that took 5 s counts from its start; the hold ends 10 s after that."""
+async def test_a_slow_renewal_does_not_extend_the_hold() -> None:
+    """A renewal that takes 5 s counts from its start: the hold ends 10 s after that."""
     clock = FakeClock()
     began = []
 
@@ -70,8 +70,8 @@ async def test_a_slow_success_stretches_nothing() -> None:
         keeper.check(spare_seconds=0)
 
 
-async def test_a_refusal_is_told_although_the_last_request_was_cut_short() -> None:
-    """The hold ends before a renewal is answered: the reason is the answer to the renewal before it."""
+async def test_the_reason_of_a_loss_includes_an_earlier_refusal() -> None:
+    """The hold expires during a renewal: the reason of the loss is the refusal of the renewal before it."""
 
     def renewal(number: int) -> None:
         raise AccessRefused("it answers 401") if number == 1 else TimeoutError
@@ -82,8 +82,8 @@ async def test_a_refusal_is_told_although_the_last_request_was_cut_short() -> No
         keeper.check(spare_seconds=0)
 
 
-async def test_a_failure_before_a_success_is_no_reason() -> None:
-    """If the process was paused after a successful renewal, the reason is the pause, not an earlier failure."""
+async def test_the_reason_of_a_loss_excludes_failures_before_a_success() -> None:
+    """The process is paused after a successful renewal: the reason of the loss is the pause, not an older failure."""
     clock = FakeClock()
 
     def renewal(number: int) -> None:
@@ -96,8 +96,8 @@ async def test_a_failure_before_a_success_is_no_reason() -> None:
     assert reason.endswith("this process was paused")
 
 
-async def test_each_failure_is_told_once() -> None:
-    """The reason lists the failures in their order."""
+async def test_the_reason_of_a_loss_lists_each_failure_once() -> None:
+    """The reason of a loss lists the different failures once, in their order."""
     failures = ["it answers 500", "it answers 401", "it answers 401"]
 
     def renewal(number: int) -> None:
@@ -107,16 +107,16 @@ async def test_each_failure_is_told_once() -> None:
     assert reason.endswith("each renewal failed: it answers 500; then it answers 401")
 
 
-async def test_an_answer_from_before_the_freeze_proves_nothing() -> None:
-    """The process was paused for an hour between request and answer: the answer says yes, and the hold is lost."""
+async def test_a_renewal_answered_after_a_long_pause_loses_the_hold() -> None:
+    """The process is paused for an hour between request and answer: the hold is lost although the answer is yes."""
     clock = FakeClock()
     api = Api(lambda _: setattr(clock, "seconds", clock.seconds + 3600))
     assert "not renewed" in (await lost(api, clock))[0]
     assert api.renewals == 1
 
 
-async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
-    """The thread renews for a loop that computes, but not for longer than the idle limit."""
+async def test_a_blocked_event_loop_loses_the_hold_at_the_idle_limit() -> None:
+    """The event loop is blocked: the thread renews the hold up to the idle limit and not longer."""
     clock, hung = FakeClock(), asyncio.new_event_loop()
     began, api = clock.seconds, Api(lambda _: None)
     try:
@@ -128,8 +128,8 @@ async def test_a_loop_that_hangs_does_not_hold_for_ever() -> None:
     assert api.renewals > 60 / 4.4 - 1
 
 
-async def test_a_hold_that_is_given_back_at_once() -> None:
-    """If its thread is stopped before it has begun, nothing is raised, reported or lost."""
+async def test_a_hold_released_before_its_first_renewal_is_not_lost() -> None:
+    """The hold is released before its thread has begun: nothing is raised, reported or lost."""
     reports: list[dict[str, Any]] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
     for _ in range(20):
@@ -143,8 +143,8 @@ async def test_a_hold_that_is_given_back_at_once() -> None:
     assert reports == []
 
 
-async def test_nobody_is_left_to_hold_for() -> None:
-    """If the loop was closed without a release, the thread stops at its next renewal."""
+async def test_renewal_stops_when_the_event_loop_is_closed() -> None:
+    """The event loop was closed without a release: the thread stops at its next renewal."""
     clock, closed = FakeClock(), asyncio.new_event_loop()
     closed.close()
     api = Api(lambda _: None)

@@ -1,4 +1,4 @@
-"""The parts of the elector on Redis that need no server."""
+"""The parts of the Redis elector that need no server."""
 
 import ssl
 import traceback
@@ -8,7 +8,7 @@ from redis import exceptions as theirs
 
 from api.migrations.electors.redis.checks import evicts
 from api.migrations.electors.redis.elector import RedisElector
-from api.migrations.electors.redis.errors import translate
+from api.migrations.electors.redis.errors import migration_error
 from api.migrations.errors import AccessRefused, ConfigurationError, ElectorUnreachable, HoldLost, MigrationError
 
 TTL = 30.0
@@ -38,23 +38,23 @@ TTL = 30.0
         (theirs.ResponseError("ERR unknown command, with args beginning with: dbhost"), MigrationError, "ERR"),
     ],
 )
-def test_an_error_says_what_to_do_and_no_host(
+def test_an_error_of_redis_has_a_remedy_and_no_host(
     error: theirs.RedisError | OSError, kind: type[MigrationError], message: str
 ) -> None:
-    """A transient error is retryable, a refusal is not, and the client's text is never repeated."""
-    translated = translate(error, "asking")
+    """A transient error is retryable, a refusal is not, and neither repeats the client's text with the host."""
+    translated = migration_error(error, "asking")
     assert type(translated) is kind
     assert message in str(translated)
     assert "Redis" in str(translated)
     assert "dbhost" not in str(translated)
 
 
-def test_a_certificate_that_does_not_verify_is_final() -> None:
-    """The client wraps it into a connection error."""
+def test_an_invalid_certificate_is_not_retried() -> None:
+    """A certificate that fails verification is a final error, although the client raises a connection error."""
     error = theirs.ConnectionError("Error connecting to dbhost")
     error.__context__ = ssl.SSLCertVerificationError("certificate verify failed: self-signed certificate")
     error.__context__.verify_message = "self-signed certificate"
-    assert isinstance(translate(error, "asking"), AccessRefused)
+    assert isinstance(migration_error(error, "asking"), AccessRefused)
 
 
 @pytest.mark.parametrize(
@@ -66,29 +66,29 @@ def test_a_certificate_that_does_not_verify_is_final() -> None:
         ("volatile-ttl", 0, None),
     ],
 )
-def test_what_is_evicted_has_a_policy_and_a_limit(policy: str, maxmemory: int, found: str | None) -> None:
-    """Without maxmemory no policy applies."""
+def test_keys_are_evicted_only_with_a_policy_and_a_limit(policy: str, maxmemory: int, found: str | None) -> None:
+    """Redis may evict the key only if both an eviction policy and maxmemory are set."""
     assert evicts({"maxmemory_policy": policy, "maxmemory": maxmemory}) == found
     assert evicts({}) is None
 
 
 @pytest.mark.parametrize("query", ["socket_timeout=geh3im", "geh3im=1", "ssl_cert_reqs=geh3im"])
-def test_an_unknown_parameter_is_refused(query: str) -> None:
-    """The constructor refuses it, without repeating it."""
+def test_an_unknown_url_parameter_is_refused(query: str) -> None:
+    """The elector refuses an unknown parameter of the URL without repeating its value."""
     with pytest.raises(ConfigurationError, match="MIGRATION_REDIS_URL") as refused:
         RedisElector(f"rediss://h?{query}", "k", "one", TTL)
     assert "geh3im" not in "".join(traceback.format_exception(refused.value))
 
 
 async def test_no_request_is_sent_before_a_try() -> None:
-    """Confirm and release work although the URL leads nowhere."""
+    """Confirm and release send no request before the first try, so that an unreachable URL does not matter."""
     elector = RedisElector("unix:///nowhere", "k", "one", TTL)
     with pytest.raises(HoldLost):
         await elector.confirm()
     await elector.release()
 
 
-def test_a_part_of_the_ttl_is_trusted() -> None:
-    """25 s of 30 s: the holder gives up before its key expires."""
+def test_a_hold_is_trusted_for_less_than_its_ttl() -> None:
+    """A hold with a ttl of 30 s is trusted for 25 s, so that the holder stops before the key expires."""
     elector = RedisElector("unix:///nowhere", "k", "one", TTL)
     assert elector._hold.trust_window.trusted_seconds == pytest.approx(25)

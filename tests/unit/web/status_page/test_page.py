@@ -1,4 +1,4 @@
-"""The page for people: what it shows in each state, that it escapes what it is told, and who gets it."""
+"""The status page: its content in each state, the escaping of every text, and the requests that get it."""
 
 import base64
 import hashlib
@@ -29,7 +29,7 @@ from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import routes
 from api.migrations.web.status_page import page as status_page
 from api.migrations.web.status_page.page import SHOWN, prefers_html, render
-from tests.unit.web.test_health import STATUS
+from tests.support.statuses import STATUS
 
 NOW = 1700000105.0
 EVIL = "<script>alert('1')</script>\"&\x1b[2J\u202e"
@@ -39,7 +39,7 @@ VOID = {"meta", "link"}
 
 
 class Document(HTMLParser):
-    """Reads a page: its words, its elements with their attributes, and that every element is closed in order."""
+    """Parses a page into words and elements, and checks that every element is closed in order."""
 
     def __init__(self, page: str) -> None:
         super().__init__()
@@ -51,32 +51,32 @@ class Document(HTMLParser):
         self.text = " ".join(" ".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """An element begins."""
+        """Open an element."""
         self.elements.append((tag, dict(attrs)))
         if tag not in VOID:
             self._inside.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
-        """It must be the one that is open."""
+        """Close the element, which must be the open one."""
         assert self._inside.pop() == tag
 
     def handle_data(self, data: str) -> None:
-        """Text, unescaped."""
+        """Keep the text, unescaped."""
         if "style" not in self._inside:
             self.words.append(data)
 
     def all(self, tag: str) -> list[dict[str, str | None]]:
-        """The attributes of the elements of that name."""
+        """Return the attributes of the elements of that name."""
         return [attributes for name, attributes in self.elements if name == tag]
 
 
 def drawn(status: Status) -> Document:
-    """The page of a status."""
+    """Return the parsed page of a status."""
     return Document(render(status, NOW))
 
 
 def titles(status: Status) -> set[str | None]:
-    """The sections that are there, by their first words."""
+    """Return the sections of the page by their first words."""
     return {section["aria-labelledby"] for section in drawn(status).all("section")}
 
 
@@ -114,7 +114,7 @@ def titles(status: Status) -> set[str | None]:
     ],
 )
 def test_hostile_text_stays_text_in_every_field(changes: dict[str, object]) -> None:
-    """A name, a message or an error writes no markup into the page, and no control or bidi character."""
+    """A hostile name, message or error adds no markup and no control character to the page."""
     page = render(replace(STATUS, **changes), NOW)  # type: ignore[arg-type]
     assert printable(EVIL) in Document(page).text
     assert "<script" not in page
@@ -122,28 +122,28 @@ def test_hostile_text_stays_text_in_every_field(changes: dict[str, object]) -> N
 
 
 def test_hostile_text_stays_in_its_attribute() -> None:
-    """Quotes do not end the label of a bar."""
+    """Quotes in the name of a phase do not end the label of its progress bar."""
     page = drawn(replace(STATUS, lock_status=replace(LOCK, statement=Statement("ALTER", EVIL, 3.0))))
     assert page.all("progress")[1] == {"max": "100", "value": "3.0", "aria-label": f"{printable(EVIL)}: 3 %"}
 
 
 def test_no_expression_of_the_template_has_a_filter_of_its_own() -> None:
-    """`| n` would switch escaping off."""
+    """No expression of the template has a filter, because `| n` would disable the escaping."""
     source = Path(status_page.__file__).with_name("page.html.mako").read_text(encoding="utf-8")
     assert "${" in source
     assert "|" not in source
     assert "filter=" not in source
 
 
-def test_it_says_where_the_schema_stands() -> None:
-    """State, revisions, phase and the one line."""
+def test_the_page_shows_the_schema_s_state() -> None:
+    """The page shows the schema's state, its revisions, the phase and the message."""
     text = drawn(STATUS).text
     for words in ("a, b → d", "behind this build", "phase waiting", "the database is at b", "web-2", "release v7"):
         assert words in text, words
 
 
-def test_it_says_who_is_in_the_way() -> None:
-    """With what a person needs to find and end that session; and it stands first."""
+def test_the_page_shows_the_blocking_session_first() -> None:
+    """The page shows the blocking session in its first section, with pid, user, state and table."""
     page = drawn(STATUS)
     assert "The migration is blocked" in page.text
     for words in ("reports pid 77", "idle in transaction for 12 s", "user app", "AccessExclusiveLock on accounts"):
@@ -151,21 +151,21 @@ def test_it_says_who_is_in_the_way() -> None:
     assert page.all("section")[0]["aria-labelledby"] == "blocked"
 
 
-def test_without_a_message_it_tells_what_the_holder_does() -> None:
-    """A statement that only waits has not said anything yet."""
+def test_the_page_without_a_message_shows_the_holder_s_statement() -> None:
+    """The page of an instance without a message shows the lock holder and its statement."""
     assert "web-1 (pid 4242) holds the lock: CREATE INDEX" in drawn(replace(STATUS, message=None)).text
 
 
-def test_a_blocker_that_is_hidden_says_so() -> None:
-    """A role without pg_read_all_stats sees the pid and no more."""
+def test_the_page_shows_that_a_blocker_s_state_is_hidden() -> None:
+    """The page shows a blocking session whose state is hidden from the role, with the GRANT that helps."""
     status = replace(STATUS, lock_status=replace(STATUS.lock_status, blocked_by=(Blocker(77),), grant="GRANT x TO y"))
     text = drawn(status).text
     assert "unnamed session pid 77 state hidden from this role" in text
     assert "GRANT x TO y" in text
 
 
-def test_it_says_what_is_pending_and_how_far_it_is() -> None:
-    """A bar for the run and one for the statement, each with words for those who do not see bars."""
+def test_the_page_shows_pending_revisions_and_progress() -> None:
+    """The page shows the pending revisions and labelled progress bars of the run and the statement."""
     page = drawn(STATUS)
     bars = [(bar["value"], bar["max"], bar["aria-label"]) for bar in page.all("progress")]
     assert bars == [("1", "3", "1 of 3 applied"), ("12.5", "100", "building index: 12 %")]
@@ -173,48 +173,48 @@ def test_it_says_what_is_pending_and_how_far_it_is() -> None:
         assert words in page.text, words
 
 
-def test_what_the_run_has_applied_is_told_from_what_is_left() -> None:
-    """The one that migrates read the list before its run began."""
+def test_the_page_marks_applied_pending_revisions() -> None:
+    """The page of the lock holder marks the revisions that its run has applied since the list was read."""
     status = replace(STATUS, phase=Phase.MIGRATING, progress=Progress(1, 2, "d", NOW))
     assert "c applied d now" in drawn(status).text
 
 
-def test_a_try_whose_time_has_come_is_under_way() -> None:
-    """Never a negative number of seconds."""
+def test_an_overdue_attempt_is_shown_as_running() -> None:
+    """The page shows an attempt whose time has come as running, and no negative seconds."""
     status = replace(STATUS, progress=replace(STATUS.progress, next_try_at=NOW - 3))
     assert "attempt 2 did not acquire its table lock; the next attempt is running" in drawn(status).text
 
 
 def test_a_thousand_revisions_are_counted() -> None:
-    """The page of a new database stays readable."""
+    """The page lists the first of a thousand pending revisions and counts the others."""
     schema = Schema(SchemaState.EMPTY, pending=tuple(f"r{number}" for number in range(1000)))
     text = drawn(replace(STATUS, schema=schema, progress=Progress())).text
     assert f"r{SHOWN - 1} and {1000 - SHOWN} more" in text
 
 
 def test_a_long_run_counts_its_earlier_revisions() -> None:
-    """The list has its newest revisions, and the number is that of the others."""
+    """The page lists the newest revisions of a long run and counts the earlier ones."""
     run = LastRun("applied", "web-1", applied=tuple(f"r{number}" for number in range(SHOWN + 1)))
     assert "and 1 earlier r1 ✓" in drawn(replace(STATUS, last_run=run)).text
 
 
-def test_a_holder_between_two_attempts_pauses() -> None:
-    """It executes nothing then."""
+def test_the_page_shows_a_holder_s_pause() -> None:
+    """The page shows a lock holder between two attempts as pausing, and no statement."""
     text = drawn(replace(STATUS, lock_status=replace(LOCK, statement=None, retry=Retry(2, 5.0)))).text
     assert f"pauses {Retry(2, 5.0)}" in text
     assert "executes" not in text
 
 
-def test_it_shows_the_fleet() -> None:
-    """Who migrates, who waits, and this instance even when it has no session."""
+def test_the_page_shows_the_fleet() -> None:
+    """The page shows the lock holder, the waiters and its own instance, also without a session."""
     text = drawn(STATUS).text
     assert "web-2 (this instance) not ready" in text
     assert "web-1 migrating pid 4242, connected for 105 s" in text
     assert "web-2 (this instance) ready" in drawn(replace(STATUS, phase=Phase.READY, lock_status=LockStatus())).text
 
 
-def test_an_instance_with_a_long_name_is_there_once() -> None:
-    """The server keeps only its beginning."""
+def test_an_instance_with_a_long_name_is_listed_once() -> None:
+    """The page lists an instance once although the server has cut its long name."""
     pod = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
     lock_status = LockStatus(fleet=(Member(pod[:33], "migrating", 1, 1700000000.0),))
     text = drawn(replace(STATUS, instance=pod, lock_status=lock_status)).text
@@ -229,8 +229,8 @@ def test_an_instance_with_a_long_name_is_there_once() -> None:
         (Holder("web-1"), "mysql", "held by web-1"),
     ],
 )
-def test_the_lock_is_told_in_the_databases_words(holder: Holder, dialect: str, words: str) -> None:
-    """A file's lock is a process's, and only PostgreSQL has states that could be hidden."""
+def test_the_lock_is_described_for_each_database(holder: Holder, dialect: str, words: str) -> None:
+    """The page shows a SQLite lock's process or a MySQL lock's session, and no hidden state."""
     kind = "process" if dialect == "sqlite" else "session"
     text = drawn(replace(STATUS, lock_status=LockStatus(holder), dialect=dialect, holder_kind=kind)).text
     assert words in text
@@ -238,26 +238,26 @@ def test_the_lock_is_told_in_the_databases_words(holder: Holder, dialect: str, w
     assert ("session pid" in text) is (dialect == "mysql" and holder.pid is not None)
 
 
-def test_it_says_who_holds_the_lock() -> None:
-    """By name and process id."""
+def test_the_page_names_the_lock_holder() -> None:
+    """The page names the lock holder with its pid, state and age."""
     assert "held by web-1 session pid 4242 , active connected 22:13:20 UTC, 105 s ago" in drawn(STATUS).text
 
 
 def test_the_last_run_is_a_timeline() -> None:
-    """What was applied with its duration as a length, and what failed."""
+    """The page shows the last run's revisions, with bars in proportion to their durations, and the failed one."""
     run = LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("a", "b"), "boom", (1.0, 4.0), "c")
     page = drawn(replace(STATUS, last_run=run))
     assert "failed by web-1, 22:13:20 UTC, 60 s a ✓ 1.0 s b ✓ 4.0 s c ✕ failed boom" in page.text
     assert [bar["width"] for bar in page.all("rect") if bar["class"] == "bar"] == ["25.0%", "100.0%"]
 
 
-def test_a_run_without_durations_is_listed_all_the_same() -> None:
-    """Not everybody who ends a run has timed it."""
+def test_a_run_without_durations_is_listed() -> None:
+    """The page lists the revisions of a run without durations."""
     assert "b ✓ boom" in drawn(STATUS).text
 
 
-def test_what_others_have_done_is_listed_too() -> None:
-    """From the history table, so that an instance which found everything at head can tell as well."""
+def test_the_page_lists_recent_attempts_of_other_instances() -> None:
+    """The page of an instance at head lists the recent attempts in the history table."""
     rows = (
         Recorded("c", "downgrade", "applied", "web-9", 1700000000.0, 2.5),
         Recorded("c", "upgrade", "failed", "<web>", 1700000000.0),
@@ -268,8 +268,8 @@ def test_what_others_have_done_is_listed_too() -> None:
     assert [row["class"] for row in page.all("li") if row.get("class")] == ["ok", "bad"]
 
 
-def test_there_is_no_section_without_content() -> None:
-    """A calm page when all is well, and only what is known when nothing is."""
+def test_the_page_has_no_empty_section() -> None:
+    """The page has only the sections for which the status has content."""
     assert titles(STATUS) == {"blocked", "invalid", "pending", "lock", "fleet", "last"}
     assert titles(Status()) == {"fleet"}
     assert titles(Status(Phase.READY, schema=Schema(SchemaState.AT_HEAD))) == {"fleet"}
@@ -286,23 +286,23 @@ def test_there_is_no_section_without_content() -> None:
         ({"phase": Phase.OFF, "lock_status": LockStatus()}, "warn", "Ready, the schema is not checked"),
     ],
 )
-def test_the_headline_says_it_in_words_and_in_colour(changes: dict[str, object], tone: str, headline: str) -> None:
-    """Never in colour alone."""
+def test_the_headline_has_words_and_a_colour(changes: dict[str, object], tone: str, headline: str) -> None:
+    """The headline shows the state in words as well as by its colour."""
     page = drawn(replace(STATUS, **{"invalid_indexes": (), **changes}))  # type: ignore[arg-type]
     assert headline in page.text
     assert page.all("header")[0]["class"] == tone
 
 
 @pytest.mark.parametrize("phase", list(Phase))
-def test_every_phase_has_a_page_that_comes_again(phase: Phase) -> None:
-    """Soon while something happens, later when it is ready."""
+def test_the_page_of_every_phase_reloads(phase: Phase) -> None:
+    """The page reloads after 2 s until the instance is ready, and then after 10 s."""
     status = replace(STATUS, phase=phase)
     refresh = [meta["content"] for meta in drawn(status).all("meta") if meta.get("http-equiv") == "refresh"]
     assert refresh == ["10" if status.ready else "2"]
 
 
-def test_it_needs_no_script_and_nothing_from_elsewhere() -> None:
-    """No address in it but the icon's own data."""
+def test_the_page_has_no_script_and_no_external_resource() -> None:
+    """The page has no script and no address but the icon's own data."""
     page = drawn(STATUS)
     assert {name for name, _ in page.elements} & {"script", "img", "iframe", "a", "form", "object"} == set()
     addresses = [v for _, attributes in page.elements for k, v in attributes.items() if k in {"href", "src"}]
@@ -332,13 +332,13 @@ def test_it_needs_no_script_and_nothing_from_elsewhere() -> None:
         (",;,", False),
     ],
 )
-def test_who_gets_the_page(accept: str, html: bool) -> None:
-    """Those who name HTML and nothing before it; probes and scripts keep their JSON."""
+def test_only_requests_that_prefer_html_get_the_page(accept: str, html: bool) -> None:
+    """A request that prefers HTML gets the page, and probes and scripts get JSON."""
     assert prefers_html(accept) is html
 
 
 async def get(status: Status, **headers: str) -> httpx.Response:
-    """Ask an application that has the health routes and nothing else."""
+    """Send a request to an application that has only the health routes."""
     transport = httpx.ASGITransport(Starlette(routes=routes(lambda: status)))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get("/health/migrations", headers=headers)
@@ -346,7 +346,7 @@ async def get(status: Status, **headers: str) -> httpx.Response:
 
 @pytest.mark.parametrize("phase", list(Phase))
 async def test_page_and_json_have_the_same_status_code(phase: Phase) -> None:
-    """A probe that happens to name HTML must not take an unready instance for a ready one."""
+    """The page and the JSON have the same status code and cache headers in every phase."""
     page, data = await get(Status(phase), Accept=BROWSER), await get(Status(phase))
     assert page.headers["Content-Type"] == "text/html; charset=utf-8"
     assert data.headers["Content-Type"] == "application/json"
@@ -356,8 +356,8 @@ async def test_page_and_json_have_the_same_status_code(phase: Phase) -> None:
         assert answer.headers.get("Retry-After") == (None if Status(phase).ready else str(RETRY_AFTER_SECONDS))
 
 
-async def test_a_browser_may_load_nothing_with_it() -> None:
-    """Only the one style sheet that is in it, known by its hash."""
+async def test_the_content_security_policy_allows_only_the_style_sheet() -> None:
+    """The page's Content-Security-Policy allows only its own style sheet, by hash."""
     answer = await get(STATUS, Accept=BROWSER)
     policy = answer.headers["Content-Security-Policy"]
     style = re.search("<style>(.*?)</style>", answer.text, re.DOTALL)

@@ -1,0 +1,41 @@
+"""The protocol between a run and the lock that its session holds."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import sqlalchemy as sa
+
+
+class MigrationLock(Protocol):
+    """The lock of the session that runs the revisions."""
+
+    transaction_scoped: bool
+    """Whether one transaction carries the lock and all revisions, so that a failure rolls back all of them."""
+    transactional_ddl: bool
+    """Whether DDL can be rolled back; MySQL commits before and after each DDL statement."""
+
+    def check_hold(self, connection: sa.Connection) -> None:
+        """Raise `HoldLost` unless this session holds the lock."""
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Check deferred constraints now if the COMMIT comes only after other revisions."""
+
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
+
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """Set the limits of the next revision on the session."""
+
+    def roll_back(self, connection: sa.Connection) -> bool:
+        """Roll back a failed revision; return whether the lock is held, so that the failure may be recorded."""
+
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit the record that was written after `roll_back`."""
+
+
+class OwnLock(MigrationLock, Protocol):
+    """The second lock, on another connection than the first."""
+
+    def release(self, connection: sa.Connection) -> None:
+        """Release it, and set the session's settings back."""
