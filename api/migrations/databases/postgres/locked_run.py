@@ -14,7 +14,7 @@ from ...errors import DirectConnectionNeeded, PrivilegeMissing
 from ...execution.limits import Limits
 from ...execution.lock_retry import retry_while_contended
 from ...execution.runner import OpenConnection, Runner
-from ...lock_manager import SessionLock
+from ...lock_manager import SessionLock, application_name
 from .connection import engine_over, quoted, set_for_work
 from .lock_watcher import Observer
 from .own_connection import OwnConnectionRun
@@ -45,11 +45,12 @@ class LockedRun:
         self._open_connection = None if runner.own_connection else open_connection
         self._own: OwnConnectionRun | None = None
 
-    async def prepare(self, application_name: str) -> None:
+    async def prepare(self) -> None:
         """Set the session's settings and name, and terminate sessions that migrate without the lock."""
         if self._runner.own_connection or self._open_connection is not None:
-            self._own = self._other_connection(application_name)
-        await set_for_work(self._connection, self._limits, application_name, local=self.lock.transaction_scoped)
+            self._own = self._other_connection(self._name("migrating"))
+        name = self._name("migrating" if self._own is None else "locking")
+        await set_for_work(self._connection, self._limits, name, local=self.lock.transaction_scoped)
         await self._terminate_orphans()
         deadlock = "SELECT setting::float8 / 1000 FROM pg_settings WHERE name = 'deadlock_timeout'"
         seconds = await self._connection.fetchval(deadlock, timeout=ANSWER_SECONDS)
@@ -88,6 +89,9 @@ class LockedRun:
             if self.lock.transaction_scoped:
                 listener.undone()
             raise
+
+    def _name(self, role: str) -> str:
+        return application_name(self.lock.key, role, self._runner.author.instance)
 
     def _other_connection(self, name: str) -> OwnConnectionRun:
         if self.lock.transaction_scoped:

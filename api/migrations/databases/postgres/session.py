@@ -87,7 +87,7 @@ class PostgresSession:
             if held:
                 other = None if self._url.revision_driver == ASYNCPG else partial(revision_connection, self._url)
                 self._run = LockedRun(self._connection, lock, self._limits, self._runner, self._beside, other)
-                await self._run.prepare(application_name(self._key, "migrating", self._runner.author.instance))
+                await self._run.prepare()
         if held:
             await self.store.recognise()
         return held
