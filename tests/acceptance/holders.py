@@ -9,6 +9,8 @@ from tests.support.servers import fetch_sync
 from tests.support.waiting import wait_until
 
 MIGRATING = "datname = current_database() AND application_name LIKE 'migrations:%:migrating:%'"
+HOLDING = "datname = current_database() AND application_name ~ '^migrations:[^:]*:(migrating|locking):'"
+"""The session that holds the lock between two attempts, also if revisions run on another one (TESTS_DRIVER)."""
 
 BESIDE = f"""\
 op.execute("INSERT INTO marks SELECT 'beside ' || application_name FROM pg_stat_activity "

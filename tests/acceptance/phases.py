@@ -136,10 +136,10 @@ async def pausing(url: str, folder: Path) -> AsyncIterator[Stage]:
 
         def reached() -> bool:
             retried = evidence.outcomes(url, "held") == ["retried"]
-            return retried and holds(url, f"state = 'idle' AND {holders.MIGRATING}")
+            return retried and holds(url, f"state = 'idle' AND {holders.HOLDING}")
 
         def lose() -> None:
-            terminate(url, holders.MIGRATING)
+            terminate(url, holders.HOLDING)
             fetch_sync(url, f"SELECT pg_terminate_backend({blocker.get_server_pid()})")
 
         yield Stage(url, ini, reached, lose)

@@ -115,8 +115,9 @@ def _progress(first: LockStatus, seen: LockStatus) -> str | None:
 
 
 async def _terminate(connection: asyncpg.Connection, key: LockKey, holder: Holder) -> None:
-    # by key as well, because another session may have the pid by now
-    sql = f"SELECT pg_terminate_backend(pid, $6) {HELD_EITHER} AND pid = $5"
+    # by key as well, because another session may have the pid by now; the sessions of both locks are one process's
+    held = f"WITH held AS (SELECT pid {HELD_EITHER})"
+    sql = f"{held} SELECT bool_and(pg_terminate_backend(pid, $6)) FROM held WHERE $5 IN (SELECT pid FROM held)"
     milliseconds = round(FREE_SECONDS * 1000)
     try:
         ended = await connection.fetchval(
