@@ -57,7 +57,7 @@ class EnvRun:
 
 
 @dataclass(frozen=True)
-class OwnRun:
+class PreparedRun:
     """A run on one connection that `env.py` opened."""
 
     options: dict[str, Any]
@@ -69,7 +69,7 @@ class OwnRun:
     """Releases the second lock."""
 
 
-class OwnEnvRun:
+class SecondEnvRun:
     """One run of an `env.py` on a connection beside the lock's, on which `begin` prepares the run.
 
     It blocks, and belongs in a thread without an event loop, because `env.py` may call `asyncio.run`. If `env.py` runs
@@ -77,13 +77,13 @@ class OwnEnvRun:
     """
 
     def __init__(
-        self, revisions: Revisions, begin: Callable[[sa.Connection], OwnRun], only: Pass | None = None
+        self, revisions: Revisions, begin: Callable[[sa.Connection], PreparedRun], only: Pass | None = None
     ) -> None:
         self._revisions = revisions
         self._begin = begin
         self._only = only
         self._connection: sa.Connection | None = None
-        self._own: OwnRun | None = None
+        self._own: PreparedRun | None = None
 
     def run(self, target: str, given: sa.Connection | None) -> None:
         """Run the steps up to `target`; `given` is a connection for an `env.py` that opens none of its own.
@@ -91,7 +91,7 @@ class OwnEnvRun:
         Raises:
             ForeignConnection: the connection cannot be used; no revision ran.
             ConfigurationError: `env.py` failed, or its options conflict with the package's; no revision ran.
-            MigrationError: what `OwnRun.fail` returned.
+            MigrationError: what `PreparedRun.fail` returned.
         """
         options = {"fn": self._planned, "destination_rev": target}
         execute(self._revisions, given, self, options, in_thread=True)

@@ -34,7 +34,7 @@ class MigrationLock(Protocol):
         """Commit the record that was written after `roll_back`."""
 
 
-class OwnLock(MigrationLock, Protocol):
+class ReleasableLock(MigrationLock, Protocol):
     """The second lock, on another connection than the first."""
 
     def release(self, connection: sa.Connection) -> None:

@@ -5,44 +5,34 @@ from __future__ import annotations
 import asyncio
 import copy
 import logging
-import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
-import asyncpg
 import sqlalchemy as sa
 from alembic.util import CommandError
 
 from ..core.protocols import MigrationRequest, ProgressListener
-from ..core.schema import repair_advice
 from ..errors import (
-    ConnectionLost,
-    DatabaseUnreachable,
-    DirectConnectionNeeded,
-    LockContended,
     MigrationError,
-    RevisionFailed,
-    SchemaRefused,
-    UnknownRevision,
 )
 from ..runtime.cancellation import is_cancelled
 from .env_memory import EnvMemory
 from .env_options import Pass
-from .env_run import EnvRun, OwnEnvRun, OwnRun
-from .error_translation import contended, describe, lost, remedy, root, translate, where
-from .history_table import History, Outcome, RunAuthor
-from .migration_lock import MigrationLock, OwnLock
-from .revisions import Revisions, unknown
+from .env_run import EnvRun, PreparedRun, SecondEnvRun
+from .history_table import History, RunAuthor
+from .migration_lock import MigrationLock, ReleasableLock
+from .revisions import Revisions
+from .run_failure import cause_of, failure_of, unresolved
 from .steps import StepPlan, Steps
-from .version_ids import WIDENS, doubtful, explained
+from .version_ids import WIDENS, doubtful
 
 log = logging.getLogger(__name__)
 
 RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
 OpenConnection = Callable[[], AbstractContextManager[sa.Connection]]
-Adopt = Callable[[sa.Connection], OwnLock]
+Adopt = Callable[[sa.Connection], ReleasableLock]
 """Acquires the second lock on a connection that env.py opened, and limits its session."""
 
 
@@ -93,12 +83,11 @@ class Runner:
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._memory.roll_back()
             # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
-            cause = _cause_of_lost_connection(error) if _is_dead(connection) else error
-            if isinstance(cause, asyncio.CancelledError) and is_cancelled():
+            if isinstance(cause_of(error, connection), asyncio.CancelledError) and is_cancelled():
                 raise asyncio.CancelledError from error
-            raise self._failed(cause, request, steps) from error
+            raise failure_of(error, request, steps, self.revisions) from error
 
-    def run_on_own(
+    def run_on_second(
         self,
         open_connection: OpenConnection | None,
         adopt: Adopt,
@@ -115,22 +104,21 @@ class Runner:
             MigrationError: as `run` does.
         """
 
-        def begin(connection: sa.Connection) -> OwnRun:
+        def begin(connection: sa.Connection) -> PreparedRun:
             lock = adopt(connection)
             steps = self.steps(connection, listener, lock)
             plan = self.surround(self._plan(request), steps)
-            return OwnRun(self.options(steps), plan, partial(fail, steps=steps), partial(lock.release, connection))
+            return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(lock.release, connection))
 
         def fail(error: BaseException, steps: Steps) -> BaseException:
             # before env.py closes its connection, on which the failure is recorded
             self._memory.roll_back()
             if is_stopped():
                 return asyncio.CancelledError()
-            cause = _cause_of_lost_connection(error) if _is_dead(steps.connection) else error
-            return self._failed(cause, request, steps)
+            return failure_of(error, request, steps, self.revisions)
 
         with open_connection() if open_connection is not None else nullcontext() as given:
-            OwnEnvRun(self.revisions, begin, self._only).run(request.target, given)
+            SecondEnvRun(self.revisions, begin, self._only).run(request.target, given)
         self._memory.keep()
 
     def settle(self, connection: sa.Connection) -> None:
@@ -172,7 +160,7 @@ class Runner:
         try:
             return tuple(step.info.up_revision_ids[0] for step in self._plan(request)(tuple(database), None))
         except CommandError as error:
-            raise _unresolved(error, request) from error
+            raise unresolved(error, request) from error
 
     def doubtful_ids(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
         """Return the ids that may be too long for the version table if `request` writes them.
@@ -212,85 +200,3 @@ class Runner:
         planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
         planner = planners.get(request.kind, directory._stamp_revs)
         return lambda heads, context: planner(request.target, heads)
-
-    def _failed(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
-        if isinstance(error, DirectConnectionNeeded) and steps.current is not None:
-            error = DirectConnectionNeeded.for_block(self.revisions.describe(steps.current))
-            _record(steps, str(error), type(error).__name__, Outcome.FAILED)
-        if isinstance(error, MigrationError):
-            return error
-        # asyncpg raises InterfaceError for a lost connection and for wrong arguments, and a revision may open a file
-        # that does not exist: if the connection is not dead, the revision failed
-        ambiguous = isinstance(root(error), asyncpg.InterfaceError | OSError)
-        if _is_dead(steps.connection) or (lost(error) and not ambiguous):
-            return self._connection_lost(error, request, steps)
-        if steps.current is None:
-            return _unresolved(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
-        name, path = self.revisions.describe(steps.current), self.revisions.path(steps.current)
-        error_class = type(root(error)).__name__
-        extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
-        message = f"revision {name} failed {extent}: {describe(error)}{where(error, path)}"
-        if steps.half_applied:
-            message += repair_advice(steps.left_behind())
-        message += remedy(error) or explained(error, steps.current)
-        if contended(error) and not steps.half_applied:
-            _record(steps, message, error_class, Outcome.RETRIED)
-            return LockContended(message, steps.current, steps.applied)
-        _record(steps, message, error_class, Outcome.FAILED)
-        return RevisionFailed(message, revision=steps.current, applied=steps.applied)
-
-    def _connection_lost(self, error: BaseException, request: MigrationRequest, steps: Steps) -> MigrationError:
-        doing = f"applying {steps.current or 'revisions'}"
-        # on a dead connection a revision may raise any error
-        unreachable = translate(error, doing) if lost(error) else DatabaseUnreachable(f"no connection while {doing}")
-        if steps.under_way is None:
-            return unreachable
-        return ConnectionLost(
-            str(unreachable),
-            revision=steps.under_way,
-            name=self.revisions.describe(steps.under_way),
-            upgrade=request.kind == "upgrade",
-            last_words=describe(error),
-            error_class=type(root(error)).__name__,
-        )
-
-
-def _record(steps: Steps, message: str, error_class: str, outcome: Outcome) -> None:
-    try:
-        steps.record_failure(message, error_class, outcome)
-    except sa.exc.SQLAlchemyError as error:
-        # The caller reports the revision's failure, not this one. SQLite has one lock for everything, so a contended
-        # revision cannot be recorded; the next attempt closes this one.
-        if not contended(error):
-            log.warning("Could not record the failure: %s", describe(error), extra={"event": "not_recorded"})
-
-
-def _is_dead(connection: sa.Connection) -> bool:
-    if connection.closed:  # by env.py, not by the server or the network
-        return False
-    if connection.invalidated:
-        return True
-    is_closed = getattr(connection.connection.driver_connection, "is_closed", None)
-    return is_closed is not None and bool(is_closed())
-
-
-def _cause_of_lost_connection(error: BaseException) -> BaseException:
-    # Alembic uses the connection at the end of an autocommit block; if it is dead, a second error hides the cause
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, asyncio.CancelledError) or lost(cause):
-            return cause
-        cause = cause.__context__
-    return error
-
-
-def _unresolved(error: CommandError, request: MigrationRequest) -> MigrationError:
-    if "locate revision" not in str(error):
-        # Alembic's other messages are complete, such as "Relative revision -9 didn't produce 9 migrations"
-        return UnknownRevision(str(error))
-    if f"'{re.split('[+-]', request.target)[0]}'" in str(error):
-        return unknown(request.target)
-    return SchemaRefused(
-        f"the database is at a revision that this build does not contain ({error}). To fix: deploy the release that "
-        "contains it, or declare another one with 'alembic stamp --purge REVISION'"
-    )

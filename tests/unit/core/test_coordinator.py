@@ -212,7 +212,7 @@ async def test_an_instance_fails_when_another_session_acquires_its_lock(database
         database.holder = STRANGER
 
     database.work = drops_the_lock
-    await Instance(database).fails(HoldLost, "the lock was gone")
+    await Instance(database).fails(HoldLost, "the lock was already released before unlock")
 
 
 async def test_a_command_waits_for_the_lock_and_times_out(database: Database) -> None:

@@ -14,6 +14,7 @@ from api.migrations.urls.database_url import DatabaseURL
 
 NAMES = 1_000_000
 DEFAULT = LockKey.derive("fastapi", "alembic_version", None)
+SECOND = 7787797150140281912
 LONGEST = 64
 """The maximum number of characters in the name of a MySQL database and of a lock of GET_LOCK."""
 
@@ -107,3 +108,9 @@ def test_a_long_name_is_cut_between_characters(instance: str) -> None:
 def test_a_foreign_session_keeps_its_own_name(name: str | None, instance: str) -> None:
     """A session of another program, such as psql, is shown by its own application name."""
     assert instance_of(name) == instance
+
+
+def test_the_second_key_differs_and_never_changes() -> None:
+    """The second lock's key is derived from the first, differs from it, and is the same in every release."""
+    assert DEFAULT.second.value == SECOND
+    assert DEFAULT.halves == (DEFAULT.high, DEFAULT.low, DEFAULT.second.high, DEFAULT.second.low)

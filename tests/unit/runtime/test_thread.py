@@ -1,13 +1,14 @@
 """The migration thread reports its outcome, can be cancelled at any time, and is joined within a time limit."""
 
 import asyncio
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 
 import pytest
 
 from api.migrations.errors import WaitTimeout
-from api.migrations.runtime.thread import MigrationThread
+from api.migrations.runtime.thread import MigrationThread, start_blocking, wait_on_loop
 from tests.support.waiting import FOREVER_SECONDS
 
 
@@ -127,3 +128,22 @@ async def test_a_cancelled_waiter_does_not_cancel_the_thread() -> None:
     assert not thread.outcome.cancelled()
     thread.cancel()
     assert await asyncio.to_thread(thread.join, FOREVER_SECONDS)
+
+
+async def test_blocking_work_has_no_event_loop_and_can_wait_on_the_starting_one() -> None:
+    """Blocking work runs in a thread where `asyncio.run` is possible, and waits for coroutines on the first loop."""
+    here = asyncio.get_running_loop()
+
+    async def loop() -> asyncio.AbstractEventLoop:
+        return asyncio.get_running_loop()
+
+    def work() -> tuple[bool, bool]:
+        return wait_on_loop(loop) is here, asyncio.run(loop()) is here
+
+    assert await start_blocking(work, "work") == (True, False)
+
+
+async def test_an_error_of_blocking_work_is_its_outcome() -> None:
+    """Blocking work calls exit(): the future has that error, and the loop goes on."""
+    with pytest.raises(SystemExit):
+        await start_blocking(lambda: sys.exit(4), "work")

@@ -17,8 +17,8 @@ from ...execution.runner import OpenConnection, Runner
 from ...lock_manager import SessionLock, application_name
 from .connection import engine_over, quoted, set_for_work
 from .lock_watcher import Observer
-from .own_connection import OwnConnectionRun
 from .retry_pause import rest
+from .second_connection import SecondConnectionRun
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class LockedRun:
         self._runner = runner
         self._beside = beside
         self._open_connection = None if runner.own_connection else open_connection
-        self._own: OwnConnectionRun | None = None
+        self._own: SecondConnectionRun | None = None
 
     async def prepare(self) -> None:
         """Set the session's settings and name, and terminate sessions that migrate without the lock."""
@@ -93,7 +93,7 @@ class LockedRun:
     def _name(self, role: str) -> str:
         return application_name(self.lock.key, role, self._runner.author.instance)
 
-    def _other_connection(self, name: str) -> OwnConnectionRun:
+    def _other_connection(self, name: str) -> SecondConnectionRun:
         if self.lock.transaction_scoped:
             why = "the URL names another driver than asyncpg" if self._open_connection else "env.py opens its own"
             raise DirectConnectionNeeded(
@@ -102,7 +102,7 @@ class LockedRun:
                 "pooler's)"
             )
         connection, lock, runner = self._connection, self.lock, self._runner
-        return OwnConnectionRun(connection, lock, self._limits, runner, self._beside, name, self._open_connection)
+        return SecondConnectionRun(connection, lock, self._limits, runner, self._beside, name, self._open_connection)
 
     async def _terminate_orphans(self) -> None:
         # The session that runs revisions holds a lock, so no other session can run any; unless a revision released

@@ -32,7 +32,7 @@ STOP_SECONDS = 5.0
 """How long a terminated run may take to end; after that its thread is left alone, because it can write nothing."""
 
 
-class OwnConnectionRun:
+class SecondConnectionRun:
     """Requests on another connection, while `connection` holds `lock`.
 
     Args:
@@ -67,13 +67,15 @@ class OwnConnectionRun:
         """Run the request once.
 
         Raises:
-            MigrationError: as `Runner.run_on_own` does.
+            MigrationError: as `Runner.run_on_second` does.
         """
         first_pid = self._connection.get_server_pid()
         second = SecondLock(self._lock.key, first_pid, self._lock.schedule, self._limits, self._name, observer)
         stopped = threading.Event()
         on_loop = cast(ProgressListener, _OnLoop(listener, asyncio.get_running_loop()))
-        run = partial(self._runner.run_on_own, self._open_connection, second.acquire, request, on_loop, stopped.is_set)
+        run = partial(
+            self._runner.run_on_second, self._open_connection, second.acquire, request, on_loop, stopped.is_set
+        )
         work = start_blocking(run, "revisions")
         async with observer.watching():
             try:
