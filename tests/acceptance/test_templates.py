@@ -7,6 +7,7 @@ from textwrap import indent
 
 import pytest
 
+from tests.acceptance import holders
 from tests.acceptance.shop import REVISION, Shop, adopted, fresh_project, python, shops
 from tests.conftest import fresh_name
 from tests.support import evidence
@@ -93,6 +94,25 @@ def test_a_waiter_takes_over_when_the_instance_that_migrates_dies(
         wait_until(lambda: waiter.log().count(MARK) == 1, "the waiter migrates")
         evidence.let_go(database_url)
         until_all_ready([waiter])
+    assert_migrated_once(database_url)
+
+
+def test_the_run_ends_when_the_first_session_is_lost(database_url: str, tmp_path: Path) -> None:
+    """The session with the first lock is terminated: the session that migrates ends too, before another one begins."""
+    project = untouched(tmp_path, "generic", "psycopg2", database_url)
+    with shops(2, database_url, project) as both:
+        until_one_migrates(both)
+        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), "the second revision runs")
+        locking = "application_name ~ ':locking:' AND datname = current_database()"
+        fetch_sync(database_url, f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {locking}")
+
+        def begun_again() -> bool:
+            assert holders.writers(database_url) <= 1, "two sessions migrate at once"
+            return evidence.outcomes(database_url, "second") == ["interrupted", "running"]
+
+        wait_until(begun_again, "the second revision runs again")
+        evidence.let_go(database_url)
+        until_all_ready(both)
     assert_migrated_once(database_url)
 
 
