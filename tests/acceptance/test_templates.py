@@ -158,6 +158,38 @@ def test_a_failing_revision_is_recorded_with_an_untouched_template(database_url:
     assert evidence.advisory_locks(database_url) == 0
 
 
+TENANTS = """
+from sqlalchemy import create_engine, text
+from alembic import context
+
+engine = create_engine(context.config.get_main_option("sqlalchemy.url"))
+with engine.connect() as connection:
+    for tenant in ("public", "tenant_a"):
+        connection.execute(text(f"CREATE SCHEMA IF NOT EXISTS {tenant}"))
+        connection.execute(text(f"SET search_path TO {tenant}"))
+        connection.commit()
+        connection.dialect.default_schema_name = tenant
+        context.configure(connection=connection)
+        with context.begin_transaction():
+            context.run_migrations()
+"""
+
+
+def test_each_schema_of_a_loop_is_migrated_on_a_pooled_connection(database_url: str, tmp_path: Path) -> None:
+    """env.py loops over two schemas on one pooled connection: each is migrated once, and no lock or limit is left."""
+    project = untouched(tmp_path, "generic", "psycopg2", database_url)
+    (project / "alembic" / "env.py").write_text(TENANTS)
+    evidence.let_go(database_url)
+    for _ in range(2):
+        done = python(project, "-m", "shop.db_migrations", "upgrade", url=database_url)
+        assert done.returncode == 0, done.stderr
+    for schema in ("public", "tenant_a"):
+        assert len(fetch_sync(database_url, f"SELECT 1 FROM {schema}.things")) == 1
+        rows = fetch_sync(database_url, f"SELECT revision, outcome FROM {schema}.alembic_version_history ORDER BY id")
+        assert [tuple(row) for row in rows] == [(name, "applied") for name in ("first", "second", "third")]
+    assert evidence.advisory_locks(database_url) == 0
+
+
 @pytest.fixture
 def other_url(server: Server) -> Iterator[str]:
     """Create a second database on the same server."""
