@@ -14,6 +14,8 @@ from pathlib import Path
 
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
+UNUSED = {"psycopg", "psycopg2"}
+"""Extras that the service does not use: its `env.py` opens no connection of its own."""
 HEADER = "# Made by `./dev lock` from pyproject.toml; the whole resolution, so that two machines install the same.\n"
 
 
@@ -53,16 +55,17 @@ def lock(folder: Path) -> None:
             f"dev: lock needs Python {wanted}, the oldest supported. To fix: DEV_PYTHON=python{wanted} ./dev lock"
         )
     extras = project["optional-dependencies"]
-    extra = extras.pop("dev")
+    tools = extras.pop("dev")
     # the service of this repository runs on each database and with each strategy
-    requirements = [*project["dependencies"], *(name for names in extras.values() for name in names)]
+    used = (names for extra, names in extras.items() if extra not in UNUSED)
+    requirements = [*project["dependencies"], *(name for names in used for name in names)]
     runtime, development = folder / RUNTIME, folder / DEVELOPMENT
-    everything = resolve([*requirements, *extra])
+    everything = resolve([*requirements, *tools])
     development.write_text(pins(everything))
     needed = resolve(requirements, "--constraint", str(development))
-    tools = {name: version for name, version in everything.items() if name not in needed}
+    further = {name: version for name, version in everything.items() if name not in needed}
     runtime.write_text(HEADER + pins(needed))
-    development.write_text(f"{HEADER}-r {RUNTIME}\n{pins(tools)}")
+    development.write_text(f"{HEADER}-r {RUNTIME}\n{pins(further)}")
 
 
 if __name__ == "__main__":
