@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import ClassVar
 
+COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
+"""The command line of this package in messages: of the distribution, or of a copied folder."""
+
 
 class MigrationError(Exception):
     """The base of all errors that this package raises."""

@@ -12,7 +12,7 @@ from ..assembly import Assembly
 from ..core.protocols import MigrationRequest, OperatorSession
 from ..core.schema import Schema, SchemaState, explain, invalid_index_advice
 from ..databases.backend import Verdict
-from ..errors import ConfigurationError, MigrationError, NotAtHead, SchemaRefused
+from ..errors import COMMAND, ConfigurationError, MigrationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
 from .doctor import examine
@@ -123,10 +123,10 @@ async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         return Result(message="no revision is half applied, so there is nothing to repair")
     if arguments.rerun:
         await assembly.coordinator().execute(MigrationRequest("repair", half["revision"], repairs=half["revision"]))
-        return Result(message=f"{half['revision']} may run again: ./migrate.sh {half['direction']}")
+        return Result(message=f"{half['revision']} may run again: {COMMAND} {half['direction']}")
     if half["direction"] == "downgrade" and " " in half["parents"]:
         raise ConfigurationError(
-            f"{half['revision']} merges several revisions. To fix: name the one that stays with './migrate.sh stamp'"
+            f"{half['revision']} merges several revisions. To fix: name the one that stays with '{COMMAND} stamp'"
         )
     done = half["revision"] if half["direction"] == "upgrade" else half["parents"].split(" ")[0] or "base"
     await assembly.coordinator().execute(MigrationRequest("stamp", done, repairs=half["revision"]))
@@ -151,7 +151,7 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit with 0 at head, 3 if not, 7 if ahead, diverged or dirty."""
     schema = await _known_schema(assembly)
     if schema.state is not SchemaState.AT_HEAD:
-        raise NotAtHead(f"{explain(schema)}. To fix: run './migrate.sh upgrade'")
+        raise NotAtHead(f"{explain(schema)}. To fix: run '{COMMAND} upgrade'")
     return SchemaReport(state=schema.state, message=explain(schema))
 
 

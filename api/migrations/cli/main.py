@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from ..assembly import Assembly
-from ..errors import Cancelled, MigrationError
+from ..errors import COMMAND, Cancelled, MigrationError
 from ..logs import bind_log_context
 from ..runtime import streams
 from ..runtime.thread import MigrationThread
@@ -115,7 +115,7 @@ def _words(given: list[str]) -> list[str]:
 
 def _parser() -> argparse.ArgumentParser:
     parser = output.Parser(
-        prog="migrate.sh",
+        prog=COMMAND.removeprefix("./"),
         description="Migrate the database under the lock that the instances use at start-up.",
         epilog=EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -11,7 +11,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from ..errors import ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
+from ..errors import COMMAND, ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
 from .clock import Clock
 from .decision import Action, AttemptHistory, Policy, assess_attempts, decide, refusal, refuse_if_settled
 from .protocols import MigrationRequest, MigrationSession
@@ -184,7 +184,7 @@ class Coordinator:
                 raise
             raise MigrationError(
                 f"{error}. It is not known whether the last step was committed, so the relative target "
-                f"{request.target} is not repeated. To fix: run './migrate.sh status', then name the target revision"
+                f"{request.target} is not repeated. To fix: run '{COMMAND} status', then name the target revision"
             ) from error
         self._done(explain(schema))
 

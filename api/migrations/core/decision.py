@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from itertools import takewhile
 
-from ..errors import AlreadyFailed, MigrationError, SchemaRefused
+from ..errors import COMMAND, AlreadyFailed, MigrationError, SchemaRefused
 from .protocols import PastAttempt
 from .schema import Observed, Schema, SchemaState, explain
 
@@ -117,5 +117,5 @@ def refuse_if_settled(observed: Observed, revision: str) -> None:
     if revision not in {half.revision for half in observed.half_applied}:
         raise MigrationError(
             f"revision {revision} is not half applied any more: the lock holder finished it, or an operator repaired "
-            "it. Nothing was changed. To fix: run './migrate.sh status' and decide again"
+            f"it. Nothing was changed. To fix: run '{COMMAND} status' and decide again"
         )

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from ..errors import ConnectionLost, DatabaseUnreachable, LockContended, MigrationError, RevisionFailed
+from ..errors import COMMAND, ConnectionLost, DatabaseUnreachable, LockContended, MigrationError, RevisionFailed
 from .protocols import MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions
@@ -103,6 +103,6 @@ def _failure(error: ConnectionLost) -> RevisionFailed:
         "Either the revision terminates its own session, crashes the server or exceeds a limit (MIGRATION_IDLE_SECONDS "
         "between two statements, a timeout that it sets, max_allowed_packet), or the server was restarted both times. "
         "To fix: read the server's log and correct the revision; if the server was only restarted, start again or run "
-        "'./migrate.sh upgrade'",
+        f"'{COMMAND} upgrade'",
         revision=error.revision,
     )

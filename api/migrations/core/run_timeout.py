@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from ..errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
+from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
@@ -98,7 +98,7 @@ async def outcome_of_timeout(
         return None
     if not undone:
         steps = f"{applied} of {progress.total} steps are committed, and the next start continues from there"
-        outcome = steps if progress.total else "'./migrate.sh status' shows what it committed"
+        outcome = steps if progress.total else f"'{COMMAND} status' shows what it committed"
         return RevisionFailed(f"the run was cancelled; {outcome}: {_exceeded(run_seconds)}", revision=None)
     # after retries, the time was spent waiting for another session's table lock
     kind = TableLockTimeout if progress.attempt is not None and not half else RevisionFailed
@@ -124,12 +124,12 @@ async def _recorded(
 def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
     last = f" (last: {status.message})" if status.message else ""
-    repair = "; first repair the schema, as './migrate.sh status' says" if half else ""
+    repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
     return f"revision {status.progress.current} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
 
 
 def _exceeded(run_seconds: float, last: str = "") -> str:
     return (
         f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}{last}. To fix: raise it (and "
-        "MIGRATION_WAIT_SECONDS), or run './migrate.sh upgrade' before the release"
+        f"MIGRATION_WAIT_SECONDS), or run '{COMMAND} upgrade' before the release"
     )

@@ -9,6 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+from ..errors import COMMAND
+
 
 class SchemaState(StrEnum):
     """The direction from the database to this build."""
@@ -168,8 +170,8 @@ def repair_advice(half: HalfApplied) -> str:
     if half.invalid_indexes:
         steps = f"{invalid_index_advice(half.invalid_indexes)}. Correct the rest of the schema"
     return (
-        f"{last}. {steps} by hand, then run './migrate.sh repair --rerun' (the next upgrade runs the revision again) "
-        "or './migrate.sh repair --stamp' (the revision counts as applied)"
+        f"{last}. {steps} by hand, then run '{COMMAND} repair --rerun' (the next upgrade runs the revision again) "
+        f"or '{COMMAND} repair --stamp' (the revision counts as applied)"
     )
 
 

@@ -18,7 +18,7 @@ import asyncpg
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS
 from ...core.status import Holder, LockStatus
-from ...errors import LockHeld, PrivilegeMissing
+from ...errors import COMMAND, LockHeld, PrivilegeMissing
 from ...lock_manager import HELD_EITHER, may_be
 from ...text.encoding import storable
 from .connection import encodings
@@ -68,7 +68,7 @@ async def terminate_if_stalled(
         )
     except asyncpg.InsufficientPrivilegeError:
         message = (
-            "%s stopped in a statement, and this role may not terminate it. To fix: './migrate.sh unlock' as its role"
+            f"%s stopped in a statement, and this role may not terminate it. To fix: '{COMMAND} unlock' as its role"
         )
         log.warning(message, seen.holder.instance, extra={"event": "frozen_holder"})
         return

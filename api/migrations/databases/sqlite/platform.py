@@ -26,7 +26,7 @@ from sqlalchemy.pool import NullPool
 
 from ...core.lock_key import LockKey
 from ...core.status import Holder
-from ...errors import DatabaseUnreachable, HoldLost
+from ...errors import COMMAND, DatabaseUnreachable, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
@@ -99,7 +99,7 @@ class Sqlite:
         if not self._create_file and not self._path.exists():
             raise DatabaseUnreachable(
                 f"the SQLite file {self._path.name} of the URL does not exist. To fix: correct its path, or let "
-                "'./migrate.sh upgrade' create the file"
+                f"'{COMMAND} upgrade' create the file"
             )
         try:
             with closing(sqlite3.connect(self._path)):
