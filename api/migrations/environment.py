@@ -7,6 +7,7 @@
 
 At start-up and under `migrate.sh` it runs on the given connection. If a person types `alembic upgrade`, `downgrade` or
 `stamp`, it acquires the same lock and writes the same history. Commands that only read acquire no lock.
+With the plugin (`fleet = true`, see `alembic_fleet_plugin.py`) these commands do the same and `env.py` stays untouched.
 """
 
 from __future__ import annotations
@@ -21,7 +22,8 @@ from typing import Any
 import asyncpg
 import sqlalchemy as sa
 from alembic import context
-from alembic.util import CommandError
+from alembic.runtime.environment import EnvironmentContext
+from alembic.util import CommandError, to_tuple
 from sqlalchemy.exc import DBAPIError
 
 from .assembly import Assembly, new_tracker
@@ -32,6 +34,7 @@ from .errors import MigrationError, SchemaRefused
 from .execution.env_options import VersionTable, agreed, merged, named
 from .execution.env_script import GIVEN
 from .execution.error_translation import translate
+from .execution.revisions import Revisions
 from .execution.steps import Steps
 from .execution.table_shape import refuse_history, refuse_version
 from .inspection import read_schema, read_session
@@ -67,6 +70,26 @@ def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
             _by_hand(settings.for_version_table(table.name, table.schema), options)
 
 
+def run_command(environment: EnvironmentContext, kind: Kind) -> None:
+    """Run the typed command under the lock; the plugin calls this instead of executing an `env.py` left untouched."""
+    with _failing_in_one_line():
+        settings = MigrationSettings.load()
+        url = environment.config.get_alembic_option("sqlalchemy.url") or ""
+        if settings.migration_database_url is settings.database_url is None and url.startswith("postgresql"):
+            settings = MigrationSettings.load(database_url=url)
+        _prepare(settings)
+        asked = environment.context_opts
+        target = ", ".join(to_tuple(asked["destination_rev"]))
+        request = MigrationRequest(kind, target, purge=asked.get("purge", False), tag=asked.get("tag"))
+        run(_execute(Assembly.build(settings, revisions=Revisions(environment.config, settings.target)), request))
+
+
+async def _execute(assembly: Assembly, request: MigrationRequest) -> None:
+    assembly = await assembly.inspect(create_file=True)
+    bind_log_context(assembly.tracker)
+    await assembly.operator_coordinator().execute(request)
+
+
 def _composed(
     target_metadata: sa.MetaData | None, options: dict[str, Any]
 ) -> tuple[MigrationSettings, VersionTable, dict[str, Any]]:
@@ -98,23 +121,27 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
 
 
 def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
-    occupy()
     # configured without a connection, Alembic only says which command runs
     context.configure(dialect_name=_dialect(settings))
     # a copy, because each attempt configures again and Alembic changes its own
     asked = dict(context.get_context().opts)
-    handler = logging.StreamHandler()
-    handler.setFormatter(PlainFormatter("%(levelname)-7s %(message)s"))
-    logging.basicConfig(level=(settings.log_level or "info").upper(), handlers=[handler])
-    if settings.log_format == "json":
-        to_json(new_tracker(settings))
-    warn_of_unread_settings()
+    _prepare(settings)
     changes = "destination_rev" in asked
     # `alembic revision` makes the first revision of a project
     assembly = Assembly.build(settings, may_be_empty=not changes)
     assembly.revisions.directory.version_locations = list(context.script.version_locations)
     assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
     run(_under_lock(assembly, asked, options) if changes else _read(assembly, asked, options))
+
+
+def _prepare(settings: MigrationSettings) -> None:
+    occupy()
+    handler = logging.StreamHandler()
+    handler.setFormatter(PlainFormatter("%(levelname)-7s %(message)s"))
+    logging.basicConfig(level=(settings.log_level or "info").upper(), handlers=[handler])
+    if settings.log_format == "json":
+        to_json(new_tracker(settings))
+    warn_of_unread_settings()
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from tests.support.pace import scaled
 from tests.support.project import ROOT, WAIT_FOR_THE_TEST
 from tests.support.warm import Process, run
 
+COPY = "shop.db_migrations"
+
 MAIN = """\
 from fastapi import FastAPI
 
@@ -92,10 +94,10 @@ def run_migrations_online() -> None:
 
 
 def python(
-    project: Path, *arguments: str, url: str | None = None, **settings: str
+    project: Path, *arguments: str, url: str | None = None, interpreter: str = sys.executable, **settings: str
 ) -> "subprocess.CompletedProcess[str]":
     """Run Python in the project's folder; it can import only from there and from the libraries."""
-    return run([sys.executable, *arguments], cwd=project, env=alone(url, **settings))
+    return run([interpreter, *arguments], cwd=project, env=alone(url, **settings))
 
 
 def alone(url: str | None, **settings: str) -> dict[str, str]:
@@ -103,12 +105,18 @@ def alone(url: str | None, **settings: str) -> dict[str, str]:
     return {name: value for name, value in environment(url, **settings).items() if name != "PYTHONPATH"}
 
 
-def fresh_project(folder: Path, template: str) -> Path:
-    """Create a FastAPI project with the copied folder and a history made by `alembic init`; return its folder."""
+def fresh_project(folder: Path, template: str, *, package: str = COPY) -> Path:
+    """Create a FastAPI project with a history made by `alembic init`; return its folder.
+
+    It has the copied folder, unless `package` names an installed one.
+    """
     shop = folder / "shop"
-    shutil.copytree(ROOT / "api" / "migrations", shop / "db_migrations", ignore=shutil.ignore_patterns("__pycache__"))
+    shop.mkdir()
+    if package == COPY:
+        copy = shop / "db_migrations"
+        shutil.copytree(ROOT / "api" / "migrations", copy, ignore=shutil.ignore_patterns("__pycache__"))
     (shop / "__init__.py").touch()
-    (shop / "main.py").write_text(MAIN)
+    (shop / "main.py").write_text(MAIN.replace(COPY, package))
     (shop / "models.py").write_text(MODELS)
     done = python(folder, "-m", "alembic", "init", "-t", template, "alembic")
     assert done.returncode == 0, done.stderr
@@ -145,7 +153,7 @@ def adopted(folder: Path, how: str) -> Path:
 class Shop(Instance):
     """One `uvicorn shop.main:app` in the new project."""
 
-    def __init__(self, name: str, url: str, project: Path, **settings: str) -> None:
+    def __init__(self, name: str, url: str, project: Path, interpreter: str = sys.executable, **settings: str) -> None:
         self.name = name
         self.port = free_port()
         self._log = project / f"{name}.log"
@@ -153,7 +161,7 @@ class Shop(Instance):
         self._client = httpx.Client(
             base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=scaled(10), limits=limits
         )
-        command = [sys.executable, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port)]
+        command = [interpreter, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process = Process(
                 command,

@@ -8,7 +8,7 @@ from textwrap import indent
 import pytest
 
 from tests.acceptance import holders
-from tests.acceptance.shop import REVISION, Shop, adopted, fresh_project, python, shops
+from tests.acceptance.shop import COPY, REVISION, Shop, adopted, fresh_project, python, shops
 from tests.conftest import fresh_name
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates, until_phase
@@ -32,9 +32,9 @@ with op.get_context().autocommit_block():
 """
 
 
-def untouched(folder: Path, template: str, driver: str, url: str) -> Path:
+def untouched(folder: Path, template: str, driver: str, url: str, *, package: str = COPY) -> Path:
     """Create a project with the template's env.py, the database's URL in its alembic.ini, and three revisions."""
-    project = fresh_project(folder, template)
+    project = fresh_project(folder, template, package=package)
     ini = project / "alembic.ini"
     own = url.replace("postgresql://", f"postgresql+{driver}://").replace("%", "%%")
     ini.write_text(ini.read_text().replace("driver://user:pass@localhost/dbname", own))

@@ -22,8 +22,13 @@ class MigrationRequest:
 
     kind: Kind
     target: str
+    """A revision; those of a stamp may be several, with ", " between them."""
     repairs: str | None = None
     """The revision that must still be half applied under the lock; otherwise nothing is done."""
+    purge: bool = False
+    """Whether a stamp empties the version table first."""
+    tag: str | None = None
+    """For env.py: `context.get_tag_argument()`."""
 
     @property
     def relative(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from ..core.protocols import MigrationRequest
 from ..errors import ConfigurationError
 from .env_options import Pass, merged, named
 from .env_script import begun_explicitly, execute, refuse_explicit_transaction, refuse_foreign, refuse_unusable
@@ -32,14 +33,14 @@ class EnvRun:
         self._only = only
         self._skips = False
 
-    def run(self, plan: StepPlan, target: str) -> None:
+    def run(self, plan: StepPlan, request: MigrationRequest) -> None:
         """Run the plan's steps.
 
         Raises:
             ForeignConnection: `env.py` does not migrate on the connection as it must; no revision ran.
             ConfigurationError: it failed, or passes options that conflict with the package's; no revision ran.
         """
-        execute(self._revisions, self._connection, self, {"fn": plan, "destination_rev": target})
+        execute(self._revisions, self._connection, self, _environment_options(plan, request))
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Configure Alembic with the merged options."""
@@ -85,16 +86,15 @@ class SecondEnvRun:
         self._connection: sa.Connection | None = None
         self._own: PreparedRun | None = None
 
-    def run(self, target: str, given: sa.Connection | None) -> None:
-        """Run the steps up to `target`; `given` is a connection for an `env.py` that opens none of its own.
+    def run(self, request: MigrationRequest, given: sa.Connection | None) -> None:
+        """Run the steps of `request`; `given` is a connection for an `env.py` that opens none of its own.
 
         Raises:
             ForeignConnection: the connection cannot be used; no revision ran.
             ConfigurationError: `env.py` failed, or its options conflict with the package's; no revision ran.
             MigrationError: what `PreparedRun.fail` returned.
         """
-        options = {"fn": self._planned, "destination_rev": target}
-        execute(self._revisions, given, self, options, in_thread=True)
+        execute(self._revisions, given, self, _environment_options(self._planned, request), in_thread=True)
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Prepare the run on `connection` and configure Alembic with the merged options."""
@@ -134,6 +134,10 @@ class SecondEnvRun:
     def _planned(self, heads: Any, context: Any) -> Any:
         assert self._own is not None
         return self._own.plan(heads, context)
+
+
+def _environment_options(plan: StepPlan, request: MigrationRequest) -> dict[str, Any]:
+    return {"fn": plan, "destination_rev": request.target, "purge": request.purge, "tag": request.tag}
 
 
 def refuse_another_table(options: dict[str, Any], agreed: dict[str, Any]) -> None:

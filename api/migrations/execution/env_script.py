@@ -21,6 +21,7 @@ from typing import Any, Protocol
 import sqlalchemy as sa
 from alembic import context
 from alembic.runtime.environment import EnvironmentContext
+from alembic.util.pyfiles import load_python_file
 from sqlalchemy.util import await_only
 
 from ..errors import ConfigurationError, DatabaseUnreachable, ForeignConnection, MigrationError
@@ -85,7 +86,8 @@ def execute(
         config.attributes[GIVEN] = given
     try:
         with _installed(environment, _pause if in_thread else _pause_in_loop):
-            directory.run_env()
+            # not `directory.run_env`, which `alembic_fleet_plugin` makes acquire the lock
+            load_python_file(directory.dir, "env.py")
     except (Exception, SystemExit, asyncio.CancelledError) as error:
         cancelled = isinstance(error, asyncio.CancelledError) and is_cancelled()
         if progress.running or cancelled or isinstance(error, MigrationError):

@@ -89,9 +89,9 @@ class Revisions:
         return digest.hexdigest()[:12]
 
     def resolve(self, target: str) -> frozenset[str]:
-        """Return the full ids of a target: `head`, an id, a prefix, or `base` (none); raise `UnknownRevision`."""
+        """Return the full ids of a target: `head`, ids, prefixes, or `base` (none); raise `UnknownRevision`."""
         try:
-            return frozenset(script.revision for script in self.directory.get_revisions(target))
+            return frozenset(script.revision for script in self.directory.get_revisions(target.split(", ")))
         except CommandError as error:
             raise unknown(target) from error
 

@@ -118,7 +118,7 @@ class Runner:
             return failure_of(error, request, steps, self.revisions)
 
         with open_connection() if open_connection is not None else nullcontext() as given:
-            SecondEnvRun(self.revisions, begin, self._only).run(request.target, given)
+            SecondEnvRun(self.revisions, begin, self._only).run(request, given)
         self._memory.keep()
 
     def settle(self, connection: sa.Connection) -> None:
@@ -193,10 +193,11 @@ class Runner:
 
     def _execute_env(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
         plan = self.surround(self._plan(request), steps)
-        EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request.target)
+        EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request)
 
     def _plan(self, request: MigrationRequest) -> StepPlan:
         directory: Any = self.revisions.directory
         planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
         planner = planners.get(request.kind, directory._stamp_revs)
-        return lambda heads, context: planner(request.target, heads)
+        target = tuple(request.target.split(", ")) if request.kind == "stamp" else request.target
+        return lambda heads, context: planner(target, heads)
