@@ -124,7 +124,8 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     # configured without a connection, Alembic only says which command runs
     context.configure(dialect_name=_dialect(settings))
     # a copy, because each attempt configures again and Alembic changes its own
-    asked = dict(context.get_context().opts)
+    theirs = context.get_context().opts
+    asked = dict(theirs)
     _prepare(settings)
     changes = "destination_rev" in asked
     # `alembic revision` makes the first revision of a project
@@ -132,6 +133,8 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     assembly.revisions.directory.version_locations = list(context.script.version_locations)
     assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
     run(_under_lock(assembly, asked, options) if changes else _read(assembly, asked, options))
+    theirs.clear()
+    theirs.update(asked)  # for the next call, in a loop over schemas
 
 
 def _prepare(settings: MigrationSettings) -> None:
@@ -166,7 +169,9 @@ async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[s
 
     bind_log_context(assembly.tracker)
     request = MigrationRequest(_KINDS.get(asked["fn"].__name__, "upgrade"), str(asked["destination_rev"]))
-    await replace(assembly, runner=runner.through(run_env)).operator_coordinator().execute(request)
+    # this call of `run_env` has named its version table
+    assembly = replace(assembly, runner=runner.through(run_env), inspected=True)
+    await assembly.operator_coordinator().execute(request)
 
 
 async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:

@@ -273,6 +273,14 @@ def test_arguments_for_env_py_are_passed_to_it(database_url: str, tmp_path: Path
     assert logged(url) == ["public r1", "public r2", "tenant_a r1", "tenant_a r2"]
 
 
+def test_a_manual_upgrade_migrates_each_schema_of_a_loop(database_url: str, tmp_path: Path) -> None:
+    """A manual `alembic upgrade head` migrates every schema for which a loop in env.py calls `run_env`."""
+    url, ini = tenants_url(database_url), env_py.tenants(tmp_path, env_py.BY_RUN_ENV)
+    code, output = alembic("upgrade", "head", url=url, ini=ini)
+    assert (code, output.count(MARK)) == (0, len(env_py.TENANTS)), output
+    assert logged(url) == [f"{tenant} {revision}" for tenant in env_py.TENANTS for revision in ("r1", "r2")]
+
+
 FOLDERS = """
 import pathlib
 from alembic import context
