@@ -19,8 +19,6 @@ pytestmark = pytest.mark.acceptance
 
 OWN = [
     ("generic", "psycopg2"),
-    ("generic", "psycopg"),
-    ("async", "asyncpg"),
     ("async", "psycopg"),
     ("pyproject", "psycopg"),
     ("pyproject_async", "asyncpg"),
@@ -78,8 +76,14 @@ def test_one_of_three_instances_migrates_with_an_untouched_template(
     assert_migrated_once(database_url)
 
 
-@pytest.mark.parametrize(("template", "driver"), [("generic", "psycopg2"), ("async", "asyncpg")])
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("template", "driver", "number"),
+    [
+        ("generic", "psycopg2", signal.SIGKILL),
+        ("generic", "psycopg2", signal.SIGTERM),
+        ("async", "asyncpg", signal.SIGKILL),
+    ],
+)
 def test_a_waiter_takes_over_when_the_instance_that_migrates_dies(
     database_url: str, tmp_path: Path, template: str, driver: str, number: signal.Signals
 ) -> None:
@@ -116,12 +120,9 @@ def test_the_run_ends_when_the_first_session_is_lost(database_url: str, tmp_path
     assert_migrated_once(database_url)
 
 
-@pytest.mark.parametrize(("template", "driver"), [("generic", "psycopg2"), ("async", "asyncpg")])
-def test_commands_work_with_an_untouched_template(
-    database_url: str, tmp_path: Path, template: str, driver: str
-) -> None:
+def test_commands_work_with_an_untouched_template(database_url: str, tmp_path: Path) -> None:
     """`upgrade`, `current`, `downgrade` and `stamp` of the command line run on env.py's own connection."""
-    project = untouched(tmp_path, template, driver, database_url)
+    project = untouched(tmp_path, "async", "asyncpg", database_url)
     evidence.let_go(database_url)
 
     def command(*words: str) -> str:
@@ -223,8 +224,7 @@ def test_a_database_that_plain_alembic_migrated_is_at_head(database_url: str, tm
         assert ready_without_a_lock(one)
 
 
-@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
-@pytest.mark.parametrize("how", ["run_env", "the cookbook's"])
+@pytest.mark.parametrize(("driver", "how"), [("psycopg", "run_env"), ("psycopg2", "the cookbook's")])
 def test_revisions_run_on_the_driver_of_the_url(database_url: str, tmp_path: Path, driver: str, how: str) -> None:
     """DATABASE_URL names psycopg or psycopg2: one of two instances migrates on it, and a typed revision succeeds."""
     project = adopted(tmp_path, how)

@@ -100,12 +100,9 @@ def test_one_of_three_instances_migrates_with_the_wheel(database_url: str, tmp_p
     assert (done.returncode, "at head" in done.stdout) == (0, True), done.stderr
 
 
-@pytest.mark.parametrize(("template", "driver"), [("generic", "psycopg2"), ("pyproject_async", "asyncpg")])
-def test_one_of_two_upgrades_by_hand_migrates(
-    database_url: str, tmp_path: Path, interpreter: str, template: str, driver: str
-) -> None:
+def test_one_of_two_upgrades_by_hand_migrates(database_url: str, tmp_path: Path, interpreter: str) -> None:
     """Two `alembic upgrade head` start with an env.py left untouched: one migrates, the other waits; both succeed."""
-    project = project_of(tmp_path, database_url, template, driver)
+    project = project_of(tmp_path, database_url, "pyproject_async", "asyncpg")
     words = ("upgrade", "head")
     with (
         by_hand(interpreter, project, *words, url=database_url) as one,
