@@ -20,6 +20,7 @@ from ..settings import MigrationSettings
 from ..settings.unread import warn_of_unread_settings
 from . import commands, output
 from .commands import Command
+from .new_revision import revision
 from .results import Result
 from .signals import Signals
 
@@ -46,7 +47,8 @@ def main(argv: list[str] | None = None) -> int:
     stop = Signals()
     try:
         warn_of_unread_settings()
-        assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
+        ambiguous, may_be_empty = arguments.command is commands.doctor, arguments.command is revision
+        assembly = Assembly.build(_settings(arguments), ambiguous=ambiguous, may_be_empty=may_be_empty)
         if arguments.x:
             assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
         result = _execute(assembly, arguments, stop)
@@ -149,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
     add("status", commands.status)
     add("doctor", commands.doctor)
     add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
+    made = add("revision", revision)
+    made.add_argument("message", help="what the revision does, for its first line and its file name")
+    made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
