@@ -91,7 +91,7 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
     assert first.count(" waited and saw it finish") == 1
     code, second = check(project, "--scale", "2")
     assert code == 0, second
-    assert "at head already" in second
+    assert "already at head" in second
     code, third = check(project, "--scale", "1", "--fresh")
     assert code == 0, third
     assert "api-1 (" in third
@@ -152,7 +152,7 @@ def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
             instance.kill()
         code, output = check(project, "--scale", "1")
         assert code == 0, output
-        assert "at head already" in output
+        assert "already at head" in output
     assert processes_in(project) == []
 
 
