@@ -12,7 +12,7 @@ from .project import PACKAGE, Project
 from .report import Change, Fact, Need
 
 LIFESPAN = "lifespan_with_migrations"
-_HANDLERS = r"\.on_event\(|\.add_event_handler\(|\bon_(startup|shutdown)\s*="
+_HANDLERS = r"(?<!router)\.on_event\(|\.add_event_handler\(|\bon_(startup|shutdown)\s*="
 _IN_PYTHON = r"(?<![A-Za-z])command\.upgrade\(|[\"']alembic[\"',\s]+upgrade\b"
 
 

@@ -40,7 +40,9 @@ def _written(project: Project, changes: list[Change]) -> list[str]:
     if not safe:
         return ["--write made no change, because none is safe"]
     refused = [change.path for change in safe if not change.write(project.root)]
-    return [f"{path} was not written, because it changed meanwhile or is a link" for path in refused]
+    return [
+        f"{path} was not written, because it changed meanwhile, is a link, or cannot be written" for path in refused
+    ]
 
 
 def _summary(facts: list[Fact], changes: list[Change]) -> str:

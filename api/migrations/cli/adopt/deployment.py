@@ -12,7 +12,10 @@ from .report import Change, Fact, Need
 FILES = r"(.*\.)?Dockerfile(\..*)?|.*compose.*\.ya?ml|Procfile.*|.*\.sh|fly\.toml|railway\..*|app\.json|.*\.ya?ml"
 LIVE, READY = "/health/live", "/health/ready"
 _BETWEEN = r"[\"',\s]+"
-UPGRADE = re.compile(rf"alembic{_BETWEEN}(?P<options>(?:-\S+{_BETWEEN}[^-\s]\S*{_BETWEEN})*)upgrade{_BETWEEN}heads?\b")
+UPGRADE = re.compile(
+    rf"(?:\bpython3?{_BETWEEN}-m{_BETWEEN})?(?<![\w-])alembic{_BETWEEN}"
+    rf"(?P<options>(?:-\S+{_BETWEEN}[^-\s]\S*{_BETWEEN})*)upgrade{_BETWEEN}heads?\b"
+)
 _SERVER = re.compile(r"\b(uvicorn|gunicorn|hypercorn|granian|fastapi\W+run)\b")
 _APPLICATION = re.compile(r"\b([A-Za-z_][\w.]*):(\w+)\b")
 _SCRIPT = re.compile(r"\b([A-Za-z_][\w/]*)\.py\b")
@@ -46,12 +49,15 @@ def commands(project: Project, shape: Shape) -> tuple[list[Fact], list[Change]]:
     """Return what follows for each `alembic upgrade head`."""
     facts, changes = [], []
     for path in files(project):
-        text = project.text(path)
-        for number, line in enumerate(text.splitlines(), 1):
-            if not line.lstrip().startswith("#") and UPGRADE.search(line):
-                need, message = _advice(path, line, text, shape)
-                facts.append(Fact("command", need, f"{path}:{number} runs alembic upgrade head {message}"))
-        after = UPGRADE.sub(_replacement, text)
+        text = after = project.text(path)
+        for found in reversed([*UPGRADE.finditer(text)]):
+            number = text.count("\n", 0, found.start()) + 1
+            line = text.splitlines()[number - 1]
+            if line.lstrip().startswith("#"):
+                continue
+            need, message = _advice(path, line, text, shape)
+            facts.append(Fact("command", need, f"{path}:{number} runs alembic upgrade head {message}"))
+            after = after[: found.start()] + _replacement(found) + after[found.end() :]
         if after != text and shape is not Shape.RUN_ENV:
             changes.append(Change(path, text.encode(), after.encode(), "acquires the lock; or remove the command"))
     return facts, changes

@@ -71,7 +71,7 @@ def _shape(tree: ast.AST) -> Shape:
     calls = {str(getattr(n.func, "attr", None) or getattr(n.func, "id", "")) for n in nodes if isinstance(n, ast.Call)}
     if "run_env" in calls:
         return Shape.RUN_ENV
-    if any(isinstance(node, ast.Attribute) and node.attr == "attributes" for node in nodes):
+    if re.search(r"\.attributes(\.\w+\(|\[)'connection'", ast.unparse(tree)):
         return Shape.GIVEN
     return Shape.OWN if calls & _ENGINES else Shape.UNKNOWN
 

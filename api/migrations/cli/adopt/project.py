@@ -17,6 +17,11 @@ _LARGEST = 1_000_000
 _OTHERS = re.compile(r"(^|/)((tests?|examples?|docs)/|test_[^/]*\.py$|[^/]*_test\.py$|conftest\.py$)")
 
 
+def without_login(line: str) -> str:
+    """Return `line` without the user and the password of a URL."""
+    return re.sub(r"(://)[^\s/@]+@", r"\1…@", line)
+
+
 class Project:
     """The files below `root`; paths are relative to it, with slashes."""
 
@@ -51,7 +56,7 @@ class Project:
         """Return `path:line: text` for each line that matches `pattern` and is not a comment."""
         compiled = re.compile(pattern)
         return [
-            f"{path}:{number}: {line.strip()}"
+            f"{path}:{number}: {without_login(line.strip())}"
             for path in paths
             for number, line in enumerate(self.text(path).splitlines(), 1)
             if not line.lstrip().startswith("#") and compiled.search(line)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from difflib import unified_diff
@@ -10,8 +9,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from ..results import Result
-
-_LOGIN = re.compile(r"(://)[^\s/@]+@")
+from .project import without_login
 
 
 class Need(StrEnum):
@@ -51,16 +49,18 @@ class Change:
         """The unified diff, without the user and password of a URL."""
         before, after = (text.decode(errors="replace").splitlines(keepends=True) for text in (self.before, self.after))
         lines = unified_diff(before, after, f"a/{self.path}", f"b/{self.path}", n=2)
-        return "".join(_LOGIN.sub(r"\1…@", line) if line.endswith("\n") else f"{line}\n" for line in lines)
+        return "".join(without_login(line) if line.endswith("\n") else f"{line}\n" for line in lines)
 
     def write(self, root: Path) -> bool:
         """Write the file unless it is not what it was when it was read; return whether it was written."""
         file = root / self.path
-        if file.is_symlink() or file.read_bytes() != self.before:
+        try:
+            if not file.is_symlink() and file.read_bytes() == self.before:
+                file.write_bytes(self.after)
+                self.written = True
+        except OSError:
             return False
-        file.write_bytes(self.after)
-        self.written = True
-        return True
+        return self.written
 
 
 @dataclass(frozen=True, kw_only=True)
