@@ -6,6 +6,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from configparser import ConfigParser, Error
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from posixpath import normpath
@@ -43,27 +44,24 @@ def find(project: Project) -> tuple[Setup, list[Fact]]:
     """Return Alembic's files and the facts about its configuration."""
     settings = MigrationSettings.load_partial("alembic_config", "alembic_section")
     name, section = settings.alembic_config, settings.alembic_section
-    deeper = [path for path in project.named(r"alembic\.ini") if path != name]
+    with suppress(ValueError):  # outside of the project
+        name = (project.root / name).relative_to(project.root).as_posix()
     if (project.root / name).is_file() and PurePosixPath(name).suffix != ".toml":
         return _of_ini(project, name, section)
     toml = _table(project, "pyproject.toml").get("tool", {}).get("alembic")
     if toml is not None:
         setup = Setup("pyproject.toml", _folder(project, str(toml.get("script_location", "")), "."))
         return setup, [_described(project, setup, "tool.alembic")]
+    deeper = project.own(project.named(r"alembic\.ini"))
     if not deeper:
         message = (
             f"no {name} and no [tool.alembic] in pyproject.toml. To fix: run adopt in the folder of Alembic's file"
         )
         return Setup(), [Fact("alembic", Need.DO, message)]
     setup, facts = _of_ini(project, deeper[0], section)
-    folder = str(PurePosixPath(deeper[0]).parent)
-    facts.append(
-        Fact(
-            "alembic",
-            Need.DO,
-            f"start the service and the commands in {folder}, or set MIGRATION_ALEMBIC_CONFIG={deeper[0]}",
-        )
-    )
+    where = f"start the service and the commands in {PurePosixPath(deeper[0]).parent}"
+    others = f"; not looked at: {', '.join(deeper[1:])}" if deeper[1:] else ""
+    facts.append(Fact("alembic", Need.DO, f"To fix: {where}, or set MIGRATION_ALEMBIC_CONFIG={deeper[0]}{others}"))
     return setup, facts
 
 
@@ -86,7 +84,7 @@ def driver(project: Project, setup: Setup) -> Iterator[Fact]:
 
 
 def _requirements(project: Project, databases: list[str]) -> Iterator[Fact]:
-    files = project.named(r"requirements[\w.-]*\.(txt|in)|pyproject\.toml|Pipfile|setup\.(cfg|py)")
+    files = project.own(project.named(r"requirements[\w.-]*\.(txt|in)|pyproject\.toml|Pipfile|setup\.(cfg|py)"))
     if not files:
         yield Fact("packages", Need.UNKNOWN, f"no requirements were found. Needed: {', '.join(_EVERY)}")
         return

@@ -41,7 +41,11 @@ class Project:
     @property
     def sources(self) -> list[str]:
         """The Python files that are no tests, examples or documents."""
-        return [path for path in self.named(r".*\.py") if not _OTHERS.search(path)]
+        return self.own(self.named(r".*\.py"))
+
+    def own(self, paths: list[str]) -> list[str]:
+        """Return those of `paths` that are no tests, examples or documents."""
+        return [path for path in paths if not _OTHERS.search(path)]
 
     def text(self, path: str) -> str:
         """Return the text of a file; empty if it does not exist or is not UTF-8."""
