@@ -10,8 +10,12 @@ from importlib.util import find_spec
 sys.exit(not all(getattr(find_spec(name), "origin", None) for name in ("alembic", "asyncpg", "sqlalchemy", "pydantic_settings")))' 2>/dev/null
 }
 
+# while ./dev up runs, its database is used unless a URL is set
+module=api.migrations
+[ ! -f .data/database-url ] || module=devtools.other_terminal
+
 for python in "${VIRTUAL_ENV:+$VIRTUAL_ENV/bin/python}" .venv/bin/python python python3; do
-  if [ -n "$python" ] && ready "$python"; then exec "$python" -m api.migrations "$@"; fi
+  if [ -n "$python" ] && ready "$python"; then exec "$python" -m "$module" "$@"; fi
 done
 if [ ! -x ./dev ]; then
   echo "migrate.sh: no Python (active environment, .venv, python, python3) has alembic, asyncpg, sqlalchemy and" \
@@ -19,4 +23,4 @@ if [ ! -x ./dev ]; then
   exit 2
 fi
 python=$(./dev python)
-exec "$python" -m api.migrations "$@"
+exec "$python" -m "$module" "$@"

@@ -1,10 +1,11 @@
 """The database of `./dev up`: DATABASE_URL, or an embedded PostgreSQL whose data stay between runs."""
 
+import fcntl
 import hashlib
 import secrets
 import shutil
 import signal
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,20 +32,20 @@ class Database:
 
 
 @contextmanager
-def open_database(folder: Path, environment: Mapping[str, str], *, fresh: bool) -> Iterator[Database]:
-    """Yield the database; start the embedded one, and stop it at the end.
+def open_database(folder: Path, given: Database | None, *, fresh: bool) -> Iterator[Database]:
+    """Yield the database that is `given`, or start the embedded one, and stop it at the end.
 
     Raises:
         UsageError: `fresh` with a DATABASE_URL.
         PostgresError: the embedded server did not start.
     """
-    given = environment.get("DATABASE_URL")
     if given and fresh:
         raise UsageError(
-            "--fresh empties only the embedded database. To fix: unset DATABASE_URL, or empty that database yourself"
+            f"--fresh empties only the embedded database, and this one is {given.description}. To fix: unset "
+            "DATABASE_URL, or empty that database yourself"
         )
     if given:
-        yield Database(given, "from DATABASE_URL")
+        yield given
         return
     with _embedded(folder, fresh=fresh) as database:
         yield database
@@ -62,11 +63,24 @@ def _embedded(folder: Path, *, fresh: bool) -> Iterator[Database]:
     postgres.start()
     try:
         url = f"postgresql://postgres:{password}@127.0.0.1:{postgres.port}/postgres"
-        _write_private(folder / "database-url", url)
-        yield Database(url, f"embedded PostgreSQL 18, data in {home}")
+        with _noted(url, folder / "database-url"):
+            yield Database(url, f"embedded PostgreSQL 18, data in {home}")
     finally:
         postgres.stop()
-        (folder / "database-url").unlink(missing_ok=True)
+
+
+@contextmanager
+def _noted(url: str, note: Path) -> Iterator[None]:
+    """Write `url` into `note` for `devtools.other_terminal`, which uses it only while this process locks the file."""
+    note.touch(mode=0o600)
+    with note.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(url)
+        file.flush()
+        try:
+            yield
+        finally:
+            note.unlink(missing_ok=True)
 
 
 def _initialise(postgres: Postgres) -> str:

@@ -12,8 +12,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from api.migrations.errors import ConfigurationError
+from api.migrations.settings import MigrationSettings
+from api.settings import Settings
 from devtools.board import board_for, console, summary
-from devtools.database import UsageError, open_database
+from devtools.database import Database, UsageError, open_database
 from devtools.fleet import Fleet, problems
 from devtools.instance import Instance
 from devtools.ports import listeners_from
@@ -64,11 +67,18 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def wait_budget_seconds() -> float:
-    """Return how long the instances may take, from their own setting."""
+    """Return how long the instances may take, from their own setting; they report a malformed one and exit."""
+    return MigrationSettings.load_partial("wait_seconds", "run_seconds").wait_seconds + MARGIN_SECONDS
+
+
+def given_database() -> Database | None:
+    """Return the database of DATABASE_URL, also of `.env`. Raises `UsageError` if that file cannot be read."""
     try:
-        return float(os.environ.get("MIGRATION_WAIT_SECONDS") or 300) + MARGIN_SECONDS
-    except ValueError:
-        return MARGIN_SECONDS  # the instances report the malformed setting and exit
+        url = Settings.load().database_url.get_secret_value()
+    except ConfigurationError as error:
+        raise UsageError(str(error)) from error
+    place = "" if os.environ.get("DATABASE_URL") else " in .env"
+    return Database(url, f"from DATABASE_URL{place}") if url else None
 
 
 async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -> int:
@@ -132,7 +142,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(options: argparse.Namespace, screen: Console) -> int:
-    with alone(DATA), open_database(DATA, os.environ, fresh=options.fresh) as database:
+    with alone(DATA), open_database(DATA, given_database(), fresh=options.fresh) as database:
         how_many = f"{options.scale} instances at once" if options.scale > 1 else "one instance"
         _tell(screen, [f"Database: {database.description}", f"Starting {how_many}", ""])
         fleet = Fleet(listeners_from(FIRST_PORT), options.scale, DATA / "logs")

@@ -1,5 +1,6 @@
 """api/migrations works as a copy in another FastAPI project, under another name, with that project's Alembic."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -92,6 +93,20 @@ print(sorted(name for name in sys.modules if name.partition(".")[0] in {"api", "
 """
     done = python(project, "-I", "-W", "error", "-c", program)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_adopt_writes_the_line_that_makes_the_application_start_its_migrations(tmp_path: Path) -> None:
+    """Without a URL `adopt --write` adds the lifespan of the copied package to the application."""
+    project = fresh_project(tmp_path, "generic")
+    main = project / "shop" / "main.py"
+    main.write_text("from fastapi import FastAPI\n\napp = FastAPI()\n")
+    done = python(project, "-m", "shop.db_migrations", "adopt", "--write", "--json")
+    assert done.returncode == 0, done.stderr
+    [change] = json.loads(done.stdout)["changes"]
+    assert (change["path"], change["written"]) == ("shop/main.py", True)
+    assert "+from shop.db_migrations import lifespan_with_migrations\n" in change["diff"]
+    program = "from shop.main import app; print(app.router.lifespan_context)"
+    assert "shop.db_migrations" in python(project, "-c", program).stdout
 
 
 def test_the_commands_run_under_the_new_package_name(database_url: str, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from tests.support.pace import scaled
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 
-PARTS = ("api", "alembic", "alembic.ini", "devtools")
+PARTS = ("api", "alembic", "alembic.ini", "devtools", "migrate.sh")
 BUDGET_SECONDS = scaled(90)
 
 
@@ -91,7 +91,7 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
     assert first.count(" waited and saw it finish") == 1
     code, second = check(project, "--scale", "2")
     assert code == 0, second
-    assert "at head already" in second
+    assert "already at head" in second
     code, third = check(project, "--scale", "1", "--fresh")
     assert code == 0, third
     assert "api-1 (" in third
@@ -117,8 +117,28 @@ def test_a_second_dev_up_in_the_same_folder_is_refused(project: Path) -> None:
     """A second `./dev up` in the same folder exits with 2 and one line; the first one keeps running."""
     with serving(project, "--scale", "1") as (first, _):
         code, output = check(project)
-        assert (code, output) == (2, "dev up: another ./dev up runs in this folder; stop it first\n")
+        assert (code, output) == (2, "dev up: another ./dev up runs in this folder. To fix: stop it\n")
         assert first.poll() is None
+
+
+def in_another_terminal(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command in `project` without a URL."""
+    without = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    own = {**without, "VIRTUAL_ENV": sys.prefix}
+    return subprocess.run(words, cwd=project, env=own, capture_output=True, text=True, timeout=BUDGET_SECONDS)
+
+
+def test_commands_in_another_terminal_find_the_database_of_dev_up(project: Path) -> None:
+    """While `./dev up` runs, `./migrate.sh` and `alembic` use its database and say so; afterwards no URL is set."""
+    commands = (["sh", "migrate.sh", "current"], [sys.executable, "-m", "alembic", "current"])
+    with serving(project, "--scale", "1"):
+        for command in commands:
+            done = in_another_terminal(project, *command)
+            assert done.returncode == 0, done.stderr
+            assert "097ced08409f" in done.stdout
+            assert done.stderr.count("DATABASE_URL is not set: using the database of ./dev up\n") == 1
+    for command in commands:
+        assert "DATABASE_URL is not set. To fix" in in_another_terminal(project, *command).stderr
 
 
 def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
@@ -132,7 +152,7 @@ def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
             instance.kill()
         code, output = check(project, "--scale", "1")
         assert code == 0, output
-        assert "at head already" in output
+        assert "already at head" in output
     assert processes_in(project) == []
 
 

@@ -149,10 +149,16 @@ async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @_in_each_schema
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit with 0 at head, 3 if not, 7 if ahead, diverged or dirty."""
+    schema = await refuse_unless_at_head(assembly)
+    return SchemaReport(state=schema.state, message=explain(schema))
+
+
+async def refuse_unless_at_head(assembly: Assembly) -> Schema:
+    """Return the state of the database, which is at head; otherwise raise `NotAtHead` or `SchemaRefused`."""
     schema = await _known_schema(assembly)
     if schema.state is not SchemaState.AT_HEAD:
         raise NotAtHead(f"{explain(schema)}. To fix: run '{COMMAND} upgrade'")
-    return SchemaReport(state=schema.state, message=explain(schema))
+    return schema
 
 
 @_in_each_schema

@@ -19,7 +19,9 @@ from ..runtime.thread import MigrationThread
 from ..settings import MigrationSettings
 from ..settings.unread import warn_of_unread_settings
 from . import commands, output
+from .adopt.command import adopt
 from .commands import Command
+from .new_revision import revision
 from .results import Result
 from .signals import Signals
 
@@ -46,10 +48,7 @@ def main(argv: list[str] | None = None) -> int:
     stop = Signals()
     try:
         warn_of_unread_settings()
-        assembly = Assembly.build(_settings(arguments), ambiguous=arguments.command is commands.doctor)
-        if arguments.x:
-            assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
-        result = _execute(assembly, arguments, stop)
+        result = adopt(arguments) if arguments.command is adopt else _execute(_assembly(arguments), arguments, stop)
     except MigrationError as error:
         output.complain(error, **error_output)
         return 128 + stop.received if stop.received else error.exit_code
@@ -58,6 +57,14 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     written = output.show(result, as_json=arguments.json, out=out)
     return result.exit_code or (0 if written else 1)
+
+
+def _assembly(arguments: argparse.Namespace) -> Assembly:
+    ambiguous, may_be_empty = arguments.command is commands.doctor, arguments.command is revision
+    assembly = Assembly.build(_settings(arguments), ambiguous=ambiguous, may_be_empty=may_be_empty)
+    if arguments.x:
+        assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
+    return assembly
 
 
 def _execute(assembly: Assembly, arguments: argparse.Namespace, stop: Signals) -> Result:
@@ -124,7 +131,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, command: Command, *, waits: bool = False) -> argparse.ArgumentParser:
+    def add(name: str, command: Callable[..., Any], *, waits: bool = False) -> argparse.ArgumentParser:
         words = " ".join((command.__doc__ or "").split())
         summary = (command.__doc__ or "").partition("\n")[0]
         one = subparsers.add_parser(name, help=summary, description=words, allow_abbrev=False)
@@ -149,6 +156,10 @@ def _parser() -> argparse.ArgumentParser:
     add("status", commands.status)
     add("doctor", commands.doctor)
     add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
+    add("adopt", adopt).add_argument("--write", action="store_true", help="make the changes that are safe")
+    made = add("revision", revision)
+    made.add_argument("message", help="what the revision does, for its first line and its file name")
+    made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")

@@ -74,6 +74,19 @@ class SchemaReport(Result):
         return super().as_json() | ({} if self.backups is None else {"backups": self.backups.made})
 
 
+@dataclass(frozen=True, kw_only=True)
+class NewRevision(Result):
+    """The revision file that was written, if any."""
+
+    revision: str | None = None
+    path: str | None = None
+    """Relative to the current folder."""
+
+    def lines(self) -> Iterator[str]:
+        """Yield the path, or why there is no file."""
+        yield self.path or self.message
+
+
 @dataclass(frozen=True)
 class Plan:
     """The steps of a downgrade, newest first, and the revision that stays; None below a merge, which has several."""

@@ -1,5 +1,6 @@
 """The arguments, the verdict and the output of `./dev up`, without its processes."""
 
+import fcntl
 import io
 import os
 import socket
@@ -11,9 +12,10 @@ from rich.console import Console
 from devtools import up
 from devtools.account import Account
 from devtools.board import PlainBoard, summary, table
-from devtools.database import UsageError, home_for, open_database, stop_orphan
+from devtools.database import Database, UsageError, home_for, open_database, stop_orphan
 from devtools.fleet import problems
 from devtools.instance import MARK, Instance
+from devtools.other_terminal import use_database_of_dev_up
 from devtools.ports import is_free, listeners_from
 from devtools.report import Report, Run, exited
 
@@ -128,9 +130,12 @@ def test_a_second_up_in_the_same_folder_is_refused(tmp_path: Path) -> None:
         assert (tmp_path / "up.lock").exists()
 
 
-@pytest.mark.parametrize(("given", "seconds"), [(None, 330.0), ("", 330.0), ("5", 35.0), ("soon", 30.0)])
-def test_the_budget_follows_the_setting(monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float) -> None:
+@pytest.mark.parametrize(("given", "seconds"), [(None, 330.0), ("", 330.0), ("600", 630.0), ("soon", 330.0)])
+def test_the_budget_follows_the_setting(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float
+) -> None:
     """`./dev up` waits 30 s longer than MIGRATION_WAIT_SECONDS, and ignores a malformed value."""
+    monkeypatch.chdir(tmp_path)
     if given is not None:
         monkeypatch.setenv("MIGRATION_WAIT_SECONDS", given)
     assert up.wait_budget_seconds() == seconds
@@ -138,12 +143,57 @@ def test_the_budget_follows_the_setting(monkeypatch: pytest.MonkeyPatch, given: 
 
 def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
     """`--fresh` is refused with DATABASE_URL, and the URL's host is not shown."""
-    given = {"DATABASE_URL": "postgresql://db.example/production"}
-    with pytest.raises(UsageError, match="unset DATABASE_URL"), open_database(tmp_path, given, fresh=True):
-        pass
+    given = Database("postgresql://db.example/production", "from DATABASE_URL")
+    with pytest.raises(UsageError, match=r"from DATABASE_URL. To fix: unset") as refused:
+        open_database(tmp_path, given, fresh=True).__enter__()
+    assert "example" not in str(refused.value)
     with open_database(tmp_path, given, fresh=False) as database:
-        assert database.url == given["DATABASE_URL"]
-        assert "example" not in database.description
+        assert database is given
+
+
+@pytest.mark.parametrize(
+    ("variable", "line", "description"),
+    [
+        ("sqlite:////one", "DATABASE_URL=sqlite:////two", "from DATABASE_URL"),
+        ("", "DATABASE_URL=sqlite:////two", "from DATABASE_URL in .env"),
+        ("", "DATABASE_URL=", None),
+    ],
+)
+def test_a_url_in_the_environment_or_in_the_env_file_names_the_database(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str, line: str, description: str | None
+) -> None:
+    """`./dev up` uses DATABASE_URL of the environment, else of `.env`; an empty one means the embedded database."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", variable)
+    (tmp_path / ".env").write_text(line)
+    database = up.given_database()
+    assert (database and database.description) == description
+    assert database is None or database.url == (variable or "sqlite:////two")
+
+
+@pytest.mark.parametrize(
+    ("is_running", "own", "used"), [(True, "", True), (False, "", False), (True, "DATABASE_URL=sqlite:////own", False)]
+)
+def test_another_terminal_uses_the_database_of_a_running_dev_up(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_running: bool,
+    own: str,
+    used: bool,
+) -> None:
+    """The URL of `./dev up` is used while it locks its file and no other URL is set; a file that it left is not."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("DATABASE_URL", "")
+    note = tmp_path / "database-url"
+    note.write_text("sqlite:////embedded")
+    (tmp_path / ".env").write_text(own)
+    with note.open() as held:
+        if is_running:
+            fcntl.flock(held, fcntl.LOCK_EX)
+        use_database_of_dev_up(note)
+    assert (os.environ["DATABASE_URL"] == "sqlite:////embedded") is used
+    assert capsys.readouterr().err.count("DATABASE_URL is not set: using the database of ./dev up\n") == used
 
 
 def test_data_stay_in_the_project_if_the_server_can_reach_them(tmp_path: Path) -> None:
