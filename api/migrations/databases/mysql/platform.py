@@ -41,6 +41,7 @@ class MySQL:
         self._limits = limits
         self._schedule = schedule
         self._thread: int | None = None
+        self.connecting = url.connecting
 
     async def connect(self) -> AsyncConnection:
         """Open a connection in autocommit."""
