@@ -1,9 +1,7 @@
 """The environment variables of the settings."""
 
 from api.migrations.settings import MigrationSettings
-
-IN_CODE_ONLY = {"fetch_password"}
-"""The settings that have no environment variable."""
+from api.migrations.settings.database_urls import IN_CODE_ONLY
 
 
 def variable(field: str) -> str:

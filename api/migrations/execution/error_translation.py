@@ -242,8 +242,7 @@ def _message(error: BaseException, *, quotes: bool = False) -> str:
     text = driver_errors.message(error).strip()
     # asyncio's message quotes the address; callers name host and port as the URL does
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
-        number = error.errno or 0
-        return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
     if driver_errors.error_kind(error) is ErrorKind.SYNTAX:

@@ -14,6 +14,9 @@ from ..errors import ConfigurationError
 from ..urls.database_url import EXAMPLE, DatabaseURL
 from ..urls.password import FetchPassword
 
+IN_CODE_ONLY = frozenset({"fetch_password"})
+"""The settings that have no environment variable."""
+
 
 def _named(variable: str) -> Any:
     return Field(None, validation_alias=AliasChoices(variable, variable.lower()))
