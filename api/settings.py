@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Self
 
 from pydantic import SecretStr
@@ -23,6 +24,8 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = SecretStr("")
     """The migrations check it before the service creates its pool."""
+    database_url_file: Path | None = None
+    """A file that contains the URL, such as a container's secret."""
 
     @classmethod
     def load(cls) -> Self:

@@ -184,7 +184,7 @@ async def _read(assembly: Assembly, asked: dict[str, Any], options: dict[str, An
             await connection.run_sync(_refuse_other_tables, assembly.runner.tables)
             await connection.run_sync(_run, merged(options, version) | {"dont_mutate": True})
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
-        raise translate(error, "connecting") from error
+        raise translate(error, assembly.database.url.connecting) from error
     except CommandError as error:
         # Alembic's message, "Can't locate revision", does not say which release to deploy
         schema = await read_session(assembly, partial(read_schema, assembly))
@@ -202,8 +202,7 @@ def _refuse_other_tables(connection: sa.Connection, tables: tuple[sa.Table, sa.T
 
 def _dialect(settings: MigrationSettings) -> str:
     # `--sql` needs no database
-    has_url = settings.migration_database_url or settings.database_url
-    return settings.url().dialect if has_url else "postgresql"
+    return settings.url().dialect if settings.has_url else "postgresql"
 
 
 def _hide(history_table: str, theirs: Any) -> Any:

@@ -153,7 +153,9 @@ def adopted(folder: Path, how: str) -> Path:
 class Shop(Instance):
     """One `uvicorn shop.main:app` in the new project."""
 
-    def __init__(self, name: str, url: str, project: Path, interpreter: str = sys.executable, **settings: str) -> None:
+    def __init__(
+        self, name: str, url: str | None, project: Path, interpreter: str = sys.executable, **settings: str
+    ) -> None:
         self.name = name
         self.port = free_port()
         self._log = project / f"{name}.log"
@@ -174,7 +176,7 @@ class Shop(Instance):
 
 
 @contextmanager
-def shops(n: int, url: str, project: Path, **settings: str) -> Iterator[list[Shop]]:
+def shops(n: int, url: str | None, project: Path, **settings: str) -> Iterator[list[Shop]]:
     """Start `n` of them at once; stop them at the end of the block, and print their logs if it raises."""
     started: list[Shop] = []
     try:

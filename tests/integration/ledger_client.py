@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import count
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -23,6 +24,7 @@ class LedgerSettings:
     """The part of the service's settings that the ledger reads."""
 
     database_url: SecretStr
+    database_url_file: Path | None = None
 
 
 @dataclass(frozen=True)

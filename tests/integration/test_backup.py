@@ -208,7 +208,7 @@ async def test_pg_dump_connects_where_the_session_is_connected(server: Server, p
         connection = await connect(url, Limits(), "one")
         expected = await connection.fetchrow(ASK)
         settings = await connection.fetchrow("SELECT current_setting('work_mem'), current_setting('search_path')")
-        child = environment(connection, url, "two")
+        child = await environment(connection, url, "two")
         await connection.close()
         sql = f"{ASK}, current_setting('work_mem'), current_setting('search_path')"
         process = await asyncio.create_subprocess_exec(

@@ -10,7 +10,7 @@ import pytest
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import OPEN_PATHS, MigrationSettings, default_instance
 from api.settings import Settings
-from tests.support.variables import variable
+from tests.support.variables import variables
 
 EXAMPLE = Path(__file__).resolve().parents[2] / ".env.example"
 URL = "postgresql://u:geh3im@dbhost/d"
@@ -43,10 +43,9 @@ def test_an_instance_is_named_by_host_and_process() -> None:
 def test_the_example_lists_every_setting_and_nothing_else() -> None:
     """`.env.example` lists every setting once and nothing else."""
     shown = re.findall(r"^(?:# ?)?([A-Z][A-Z0-9_]+)=", EXAMPLE.read_text(), re.MULTILINE)
-    ours = {variable(field) for field in MigrationSettings.model_fields}
     service = {field.upper() for field in Settings.model_fields}
     assert len(shown) == len(set(shown))
-    assert set(shown) == ours | service
+    assert set(shown) == variables() | service
 
 
 def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
@@ -59,7 +58,7 @@ def test_the_example_is_a_valid_env_file(tmp_path: Path) -> None:
 
 def test_empty_values_of_an_env_file_mean_the_defaults(tmp_path: Path) -> None:
     """A `.env` with an empty value for each setting gives the defaults."""
-    lines = [f"{variable(field)}=" for field in MigrationSettings.model_fields]
+    lines = [f"{name}=" for name in variables()]
     (tmp_path / ".env").write_text("\n".join(lines))
     assert MigrationSettings.load().model_dump() == MigrationSettings.model_construct().model_dump()
 
@@ -168,6 +167,67 @@ def test_the_error_about_a_malformed_url_names_its_variable(monkeypatch: pytest.
     monkeypatch.setenv(name, "nonsense")
     with pytest.raises(ConfigurationError, match=f"^{name} is not a database URL"):
         MigrationSettings.load().url()
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
+def test_a_url_is_read_from_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, name: str) -> None:
+    """A variable with the suffix _FILE names a file with the URL, and the service's does not hide the migrations'."""
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "DATABASE_URL"))
+    monkeypatch.setenv(f"{name}_FILE", str(tmp_path / name))
+    (tmp_path / name).write_text("\ufeff  postgres://owner:p@direct/d\n")
+    assert MigrationSettings.load().url().dsn == "postgresql://owner:p@direct/d"
+
+
+def test_the_migrations_url_and_the_file_of_the_service_s_go_together(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """MIGRATION_DATABASE_URL and DATABASE_URL_FILE are two URLs, of which the first is the migrations'."""
+    (tmp_path / "url").write_text(URL)
+    monkeypatch.setenv("DATABASE_URL_FILE", str(tmp_path / "url"))
+    monkeypatch.setenv("MIGRATION_DATABASE_URL", "postgres://owner@direct/d")
+    settings = MigrationSettings.load()
+    service = settings.service_url()
+    assert service is not None
+    assert (settings.url().dsn, service.dsn) == ("postgresql://owner@direct/d", URL)
+
+
+@pytest.mark.parametrize("name", ["DATABASE_URL", "MIGRATION_DATABASE_URL"])
+def test_a_url_and_its_file_exclude_each_other(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """A variable and its file are both set: the error names both."""
+    monkeypatch.setenv(name, URL)
+    monkeypatch.setenv(f"{name}_FILE", "/run/secrets/url")
+    with pytest.raises(ConfigurationError, match=f"^{name} and {name}_FILE are both set. To fix: unset one of them$"):
+        MigrationSettings.load()
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, ", which cannot be read: No such file or directory. To fix: correct the path"),
+        (b" \n", ", which is empty. To fix: write postgresql://"),
+        (b"\xff\xfe", ", which is not UTF-8. To fix: save it as UTF-8"),
+        (b"geh3im", r" is not a database URL\. To fix: "),
+    ],
+)
+def test_a_file_without_a_url_is_refused_by_name(tmp_path: Path, content: bytes | None, words: str) -> None:
+    """A file that is missing, empty or without a URL is refused; the error names variable and path, not the content."""
+    path = tmp_path / "url"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigurationError, match=rf"^DATABASE_URL_FILE.*{path}.*{words}") as refused:
+        MigrationSettings.load(database_url_file=path).url()
+    assert "geh3im" not in str(refused.value)
+
+
+def test_the_function_for_the_password_is_given_in_code_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function belongs to the migrations' URL, also for another version table; a variable for it is refused."""
+    settings = MigrationSettings.load(database_url=URL, fetch_password=default_instance)
+    assert settings.for_version_table("v", None).url().fetch_password is default_instance
+    assert "default_instance" not in f"{settings!r} {settings.url()!r}"
+    monkeypatch.setenv("MIGRATION_FETCH_PASSWORD", "geh3im")
+    with pytest.raises(ConfigurationError, match=r"^MIGRATION_FETCH_PASSWORD must be a function, ") as refused:
+        MigrationSettings.load()
+    assert "geh3im" not in str(refused.value)
 
 
 def test_settings_show_no_secret() -> None:

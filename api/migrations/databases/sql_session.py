@@ -84,6 +84,8 @@ class Platform(Protocol):
 
     lock_ends_with_connection: bool
     """Whether closing the connection frees the lock; else `unlock` or `forget` does."""
+    connecting: str
+    """What `connect` does, for messages."""
 
     async def connect(self) -> AsyncConnection:
         """Open a connection in autocommit. The errors are the driver's."""
@@ -119,7 +121,7 @@ class SqlSession:
         if self._raw is not None and not self._raw.invalidated:
             return
         await self.close()
-        async with answered("connecting"):
+        async with answered(self._platform.connecting):
             self._raw = await self._platform.connect()
         self._lock = self._platform.lock(self._raw)
 

@@ -106,7 +106,7 @@ def translate(error: BaseException, doing: str) -> MigrationError:
     cause, code = root(error), sqlstate(error) or ""
     if (refused := _refused_by_type(cause)) is not None:
         return refused
-    if doing == "connecting" and code in {"42704", "22023", "55P02"}:
+    if doing.startswith("connecting") and code in {"42704", "22023", "55P02"}:
         return ConfigurationError(
             f"the server rejected a parameter of the database URL: {_message(cause)}. To fix: remove or correct it"
         )
@@ -124,7 +124,7 @@ async def translated(doing: str) -> AsyncIterator[None]:
 
 def _from_server(error: BaseException, code: str, doing: str) -> MigrationError:
     if code in _LOGIN_REFUSED:
-        return AccessRefused(_LOGIN_REFUSED[code])
+        return AccessRefused(f"login refused while {doing}: {_LOGIN_REFUSED[code]}")
     if code == "42501":
         return PrivilegeMissing(
             f"{describe(error)} while {doing}. A role that migrates must own the tables and have CREATE on the schema; "
@@ -240,10 +240,9 @@ def _message(error: BaseException, *, quotes: bool = False) -> str:
         # the driver's message contains host and user
         return driver_errors.explanation(error) or "the server does not answer, or has closed the connection"
     text = driver_errors.message(error).strip()
-    # the operating system's message contains host and port
+    # asyncio's message quotes the address; callers name host and port as the URL does
     if isinstance(error, OSError) and not isinstance(error, asyncpg.PostgresError):
-        number = error.errno or 0
-        return os.strerror(number) if number > 0 else error.strerror or type(error).__name__
+        return os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror or type(error).__name__
     if not text:
         return type(error).__name__
     if driver_errors.error_kind(error) is ErrorKind.SYNTAX:

@@ -11,11 +11,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_core import ErrorDetails
-from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
+from pydantic_settings import SettingsConfigDict, SettingsError
 
 from ..errors import ConfigurationError
-from ..urls.database_url import EXAMPLE, REDIS_EXAMPLE, DatabaseURL, check_redis
+from ..urls.database_url import REDIS_EXAMPLE, check_redis
 from . import env_file
+from .database_urls import DatabaseURLs
 
 OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
 
@@ -41,7 +42,7 @@ def default_instance() -> str:
     return f"{socket.gethostname()}-{os.getpid()}"
 
 
-class MigrationSettings(BaseSettings):
+class MigrationSettings(DatabaseURLs):
     """The settings; durations are in seconds. Use `load()`, whose errors are one line."""
 
     model_config = SettingsConfigDict(
@@ -50,16 +51,9 @@ class MigrationSettings(BaseSettings):
         env_file_encoding=env_file.ENCODING,
         env_ignore_empty=True,
         extra="ignore",
-        populate_by_name=True,
         frozen=True,
     )
 
-    database_url: SecretStr | None = Field(None, validation_alias=AliasChoices("DATABASE_URL", "database_url"))
-    """The service's database. The migrations use it unless `migration_database_url` is set."""
-    migration_database_url: SecretStr | None = Field(
-        None, validation_alias=AliasChoices("MIGRATION_DATABASE_URL", "migration_database_url")
-    )
-    """The database for the migration session: a direct endpoint (no pooler), with the role that owns the schema."""
     strategy: Strategy = Strategy.AUTO
     redis_url: SecretStr | None = None
     """The Redis of strategy `redis`: redis://, rediss:// or unix://."""
@@ -235,20 +229,12 @@ class MigrationSettings(BaseSettings):
         """Return these settings for another version table. Raises `ConfigurationError` if its name is too long."""
         return self.load(**{**self.model_dump(), "version_table": name, "version_table_schema": schema})
 
-    def url(self) -> DatabaseURL:
-        """Return the URL of the migration session. Raises `ConfigurationError` if it is not set or malformed."""
-        if self.migration_database_url is not None:
-            return DatabaseURL.parse(self.migration_database_url.get_secret_value(), name="MIGRATION_DATABASE_URL")
-        if self.database_url is not None:
-            return DatabaseURL.parse(self.database_url.get_secret_value())
-        raise ConfigurationError(f"DATABASE_URL is not set. To fix: set it to {EXAMPLE}, in the environment or in .env")
-
 
 def _line(error: ErrorDetails) -> str:
     message = error["msg"].removeprefix("Value error, ")
     if not error["loc"]:
         return message
     name = str(error["loc"][0])
-    variable = name if name.endswith("DATABASE_URL") else f"MIGRATION_{name.upper()}"
-    value = "" if "url" in name.lower() else f"={error['input']!r}"
+    variable = name if "DATABASE_URL" in name else f"MIGRATION_{name.upper()}"
+    value = "" if "url" in name.lower() or "password" in name else f"={error['input']!r}"
     return f"{variable}{value}{' ' if error['type'] == 'value_error' else ' is invalid: '}{message}"

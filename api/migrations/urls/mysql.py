@@ -1,4 +1,4 @@
-"""TLS of a MySQL or MariaDB connection, from the parameters that platforms and clients write into a URL.
+"""Reads URLs of MySQL and MariaDB, and their TLS parameters as platforms and clients write them.
 
 The context is built here, because the driver's own options cannot check a host name against the authorities that the
 system trusts. The driver does not support "preferred" either: unless TLS is required, the connection is plain text.
@@ -10,6 +10,9 @@ import ssl
 from collections.abc import Mapping
 from enum import IntEnum
 from pathlib import Path
+from urllib.parse import parse_qsl, quote, unquote, urlsplit
+
+from .parts import addresses, check_address, joined, split, timeout_seconds
 
 
 class _Mode(IntEnum):
@@ -33,6 +36,29 @@ _MODES = {
 
 _MODE_PARAMETERS = ("ssl", "ssl_mode", "sslmode", "usessl", "sslaccept")
 _FILES = {"ssl_ca": "ca", "sslrootcert": "ca", "ssl_cert": "cert", "sslcert": "cert", "ssl_key": "key", "sslkey": "key"}
+
+
+def read(text: str) -> tuple[str, float]:
+    """Return the URL with the parameters for the driver, and the connect timeout in seconds; raises `ValueError`."""
+    parts, query = split(text)
+    credentials, _, host = parts.netloc.rpartition("@")
+    if "," in host:
+        raise ValueError("it names several hosts, but the driver accepts one")
+    check_address(host, parts.path)
+    name = unquote(parts.path[1:])
+    if not name:
+        raise ValueError("it names no database")
+    socket = query.get("unix_socket") or query.get("socket")
+    # the other parameters are for other clients, such as pools and time zones
+    kept = tls_of(query) | ({"unix_socket": socket} if socket else {})
+    seconds = timeout_seconds(query, "connect_timeout")
+    return joined("mysql", credentials, host, f"/{quote(name, safe='')}", kept), seconds
+
+
+def places(dsn: str) -> str:
+    """Return host and port of a URL, or its socket, for messages; empty if it names none."""
+    parts = urlsplit(dsn)
+    return dict(parse_qsl(parts.query)).get("unix_socket") or addresses(parts.netloc.rpartition("@")[2], "3306")
 
 
 def tls_of(query: Mapping[str, str]) -> dict[str, str]:

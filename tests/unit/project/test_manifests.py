@@ -9,7 +9,7 @@ from typing import Any
 import kubernetes_validate
 import pytest
 
-from api.migrations.settings import MigrationSettings, Strategy
+from api.migrations.settings import Strategy
 from tests.support import manifests
 from tests.support.manifests import (
     APP_SPEC,
@@ -22,6 +22,7 @@ from tests.support.manifests import (
     pod,
     read,
 )
+from tests.support.variables import variables
 from tests.unit.project import app_spec
 
 OLDEST = "1.31"
@@ -32,13 +33,6 @@ DEPLOYMENT, JOB = read(KUBERNETES / "deployment.yaml"), read(KUBERNETES / "job.y
 RBAC = KUBERNETES / "leader-election" / "rbac.yaml"
 
 ENVIRONMENTS = dict(manifests.environments())
-
-
-def known() -> set[str]:
-    """Return the variables that are settings."""
-    prefixed = {f"MIGRATION_{name}".upper() for name in MigrationSettings.model_fields}
-    own = {"DATABASE_URL", "MIGRATION_DATABASE_URL"}
-    return prefixed - {"MIGRATION_MIGRATION_DATABASE_URL"} | own
 
 
 @pytest.mark.parametrize("version", [OLDEST, kubernetes_validate.latest_version()])
@@ -189,8 +183,8 @@ def test_a_mistake_in_the_app_spec_is_found(where: list[str | int], key: str, va
 def test_every_variable_is_a_setting(where: str) -> None:
     """Every variable in a deployment file is a setting with a valid value."""
     given = ENVIRONMENTS[where]
-    assert given.keys() - known() == set()
-    assert manifests.settings({name: given[name] for name in given.keys() & known()}).strategy in set(Strategy)
+    assert given.keys() - variables() == set()
+    assert manifests.settings({name: given[name] for name in given.keys() & variables()}).strategy in set(Strategy)
 
 
 def test_the_variables_of_every_deployment_file_are_checked() -> None:

@@ -1,15 +1,18 @@
 """Database URLs are parsed in the forms that platforms use, and their secrets are never shown."""
 
+import re
 import ssl
 import sys
 from pathlib import Path
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import pytest
+from psycopg.conninfo import conninfo_to_dict
 from sqlalchemy import URL
 
 from api.migrations.errors import ConfigurationError
 from api.migrations.urls.database_url import DatabaseURL
+from api.migrations.urls.postgres import for_libpq
 from tests.support.servers import program, self_signed
 
 SECRET = "geh3im"
@@ -65,9 +68,105 @@ def test_parameters_of_other_clients_are_dropped(tmp_path: Path) -> None:
     assert parse_qs(urlsplit(url.dsn).query) == kept
 
 
-@pytest.mark.parametrize(("query", "seconds"), [("", 5), ("?connect_timeout=17", 17), ("?connect_timeout=0", 5)])
+OF_SQLALCHEMY = """
+    prepared_statement_cache_size=0 statement_cache_size=0 prepared_statement_name_func=f command_timeout=9
+    async_fallback=true max_cached_statement_lifetime=0 max_cacheable_statement_size=0
+""".split()
+
+
+@pytest.mark.parametrize("scheme", ["postgresql+asyncpg", "postgresql+psycopg"])
+def test_arguments_of_sqlalchemy_and_asyncpg_are_not_sent_to_the_server(scheme: str) -> None:
+    """SQLAlchemy's and asyncpg's arguments in a URL are dropped for both drivers, and settings of the server kept."""
+    query = "&".join([*OF_SQLALCHEMY, "application_name=x", "options=-c%20work_mem=9MB"])
+    url = DatabaseURL.parse(f"{scheme}://u:p@h/d?{query}")
+    assert url.parameters == {"application_name": "x", "options": "-c work_mem=9MB"}
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("ssl=require", "require"),
+        ("ssl=true", "require"),
+        ("ssl=false", "disable"),
+        ("ssl=verify-full", "verify-full"),
+        ("sslmode=VERIFY_CA", "verify-ca"),
+        ("ssl=true&sslmode=verify-full", "verify-full"),
+        ("sslmode=prefer&ssl=on", "require"),
+        ("sslrootcert=system", "verify-full"),
+        ("application_name=x", None),
+    ],
+)
+def test_ssl_and_sslmode_give_the_strictest_mode(query: str, expected: str | None) -> None:
+    """Of asyncpg's `ssl` and libpq's `sslmode` the strictest applies, under the name that both drivers know."""
+    parameters = DatabaseURL.parse(f"postgresql://u:p@h/d?{query}").parameters
+    assert (parameters.get("sslmode"), "ssl" in parameters) == (expected, False)
+
+
+def test_libpq_gets_settings_of_the_server_as_options() -> None:
+    """Settings that asyncpg sends to the server reach psycopg in `options`, in psycopg's own reading of the URL."""
+    query = "search_path=a,%20b&statement_timeout=5&database=e&sslmode=require&options=-c%20work_mem=9MB"
+    url = DatabaseURL.parse(f"postgresql://u:p@h:7/?{query}")
+    assert conninfo_to_dict(for_libpq(url.dsn)) == {
+        **{"user": "u", "password": "p", "host": "h", "port": "7", "dbname": "e", "sslmode": "require"},
+        "options": "-c work_mem=9MB -c search_path=a,\\ b -c statement_timeout=5",
+    }
+    socket = DatabaseURL.parse("postgresql:///d?host=/run/pg&search_path=a")
+    assert conninfo_to_dict(for_libpq(socket.dsn)) == {
+        **{"dbname": "d", "host": "/run/pg", "options": "-c search_path=a"}
+    }
+
+
+@pytest.mark.parametrize(
+    ("query", "words"),
+    [
+        ("schema=x", "parameter schema. To fix: name the schema with search_path=NAME"),
+        ("currentSchema=x", "parameter currentSchema. To fix: name the schema with search_path=NAME"),
+        ("server_settings=x", "server_settings is an argument in Python code"),
+        (f"ssl={SECRET}", "ssl has an unknown value. To fix: use one of disable, "),
+        (f"sslmode={SECRET}", "sslmode has an unknown value. To fix: use one of disable, "),
+        ("sslmode=require&sslrootcert=system", "To fix: set sslmode=verify-full"),
+        (f"timeout={SECRET}", "timeout is not a whole number of seconds"),
+    ],
+)
+def test_a_parameter_that_would_be_misread_is_refused(query: str, words: str) -> None:
+    """A schema as other clients name it, an unknown TLS mode and the like are refused with the remedy."""
+    with pytest.raises(ConfigurationError, match=re.escape(words)) as refused:
+        DatabaseURL.parse(f"postgresql://u:{SECRET}@h/d?{query}")
+    assert SECRET not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("postgresql://u:geh3im@db/d", " to db:5432"),
+        ("postgresql://u:geh3im@db1,db2:5433/d", " to db1:5432, db2:5433"),
+        ("postgresql://u:geh3im@[::1]/d", " to [::1]:5432"),
+        ("postgresql://u:geh3im@/d?host=a,b&port=1,2", " to a:1, b:2"),
+        ("postgresql://u:geh3im@/d?host=/cloudsql/p:r:i", " to /cloudsql/p:r:i"),
+        ("postgresql://u:geh3im@/d?service=s", ""),
+        ("mysql://u:geh3im@db/d", " to db:3306"),
+        ("mysql://u:geh3im@/d?socket=/run/my.sock", " to /run/my.sock"),
+        ("sqlite:///x.db", ""),
+    ],
+)
+def test_messages_name_host_and_port(text: str, expected: str) -> None:
+    """The phrase for messages names the hosts and ports of the URL, and neither user nor password."""
+    assert DatabaseURL.parse(text).connecting == f"connecting{expected}"
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_slash_in_a_password_is_not_taken_for_the_path(scheme: str) -> None:
+    """A password such as 12/3 without encoding is refused, because messages would name user and 12 as host and port."""
+    with pytest.raises(ConfigurationError, match=r"contains '@' after '/'.* / is %2F"):
+        DatabaseURL.parse(f"{scheme}://u:12/3@h/d")
+
+
+@pytest.mark.parametrize(
+    ("query", "seconds"),
+    [("", 5), ("?connect_timeout=17", 17), ("?connect_timeout=0", 5), ("?timeout=9", 9)],
+)
 def test_the_connect_timeout_is_used(query: str, seconds: float) -> None:
-    """The URL's connect_timeout is used, and 0 means the default rather than no timeout."""
+    """The URL's connect_timeout, or asyncpg's timeout, is used, and 0 means the default rather than no timeout."""
     url = DatabaseURL.parse(f"postgresql://u:p@h/d{query}")
     assert url.connect_timeout_seconds == seconds
     assert "connect_timeout" not in url.dsn

@@ -21,6 +21,7 @@ import asyncpg
 
 from ...errors import BackupFailed
 from ...urls.database_url import DatabaseURL
+from ...urls.postgres import option
 
 INSTALLED = Path("/usr/lib/postgresql")
 """Debian's folder, with a folder for each version."""
@@ -151,7 +152,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
         os.killpg(process.pid, number)
 
 
-def environment(connection: asyncpg.Connection, url: DatabaseURL, application_name: str) -> dict[str, str]:
+async def environment(connection: asyncpg.Connection, url: DatabaseURL, application_name: str) -> dict[str, str]:
     """Return the environment of a program that connects as `connection` did, with the same settings.
 
     It names only the host that `connection` uses: of several in the URL, another one may be a standby.
@@ -164,11 +165,11 @@ def environment(connection: asyncpg.Connection, url: DatabaseURL, application_na
         "PGHOST": host,
         "PGPORT": str(port),
         "PGUSER": known.user,
-        "PGPASSWORD": known.password,
+        "PGPASSWORD": await url.password() or known.password,
         "PGDATABASE": known.database,
         "PGAPPNAME": application_name,
         "PGCONNECT_TIMEOUT": f"{url.connect_timeout_seconds:.0f}",
-        "PGOPTIONS": " ".join([settings.pop("options", ""), *map(_option, settings.items())]),
+        "PGOPTIONS": " ".join([settings.pop("options", ""), *(option(*setting) for setting in settings.items())]),
         # the log quotes the errors, in English
         "LC_ALL": "C",
     }
@@ -179,9 +180,3 @@ def environment(connection: asyncpg.Connection, url: DatabaseURL, application_na
 def _of_socket(path: str) -> tuple[str, str]:
     folder, _, name = path.rpartition("/")
     return folder or "/", PurePosixPath(name).suffix.removeprefix(".")
-
-
-def _option(setting: tuple[str, str]) -> str:
-    name, value = setting
-    # the server splits at spaces without a backslash
-    return f"-c {name}={value.replace(chr(92), chr(92) * 2).replace(' ', chr(92) + ' ')}"

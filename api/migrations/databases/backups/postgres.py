@@ -70,7 +70,8 @@ class PostgresBackup(Backup):
 
     async def _take(self, lock: SessionLock, connection: asyncpg.Connection, revisions: frozenset[str]) -> None:
         name = application_name(lock.key, "backup", self._author.instance)
-        tools = await Tools.find(connection.get_server_version().major, environment(connection, self._url, name))
+        own = await environment(connection, self._url, name)
+        tools = await Tools.find(connection.get_server_version().major, own)
         database, began = await connection.fetchrow(
             "SELECT current_database(), clock_timestamp()", timeout=ANSWER_SECONDS
         )

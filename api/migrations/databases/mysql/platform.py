@@ -41,10 +41,13 @@ class MySQL:
         self._limits = limits
         self._schedule = schedule
         self._thread: int | None = None
+        self.connecting = url.connecting
 
     async def connect(self) -> AsyncConnection:
         """Open a connection in autocommit."""
         url, options = self._url.sqlalchemy(), self._url.connect_args()
+        if (password := await self._url.password()) is not None:
+            options["password"] = password.encode()
         engine = create_async_engine(url, poolclass=NullPool, connect_args={**options, "cursor_cls": _quiet_cursor()})
         connection = await engine.connect()
         try:

@@ -13,7 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...core.protocols import OperatorSession
 from ...core.status import Holder
-from ...execution.error_translation import translate
+from ...execution.error_translation import translate, translated
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
@@ -85,7 +85,8 @@ class PostgresBackend(Backend):
     @asynccontextmanager
     async def _connection(self, role: str) -> AsyncIterator[asyncpg.Connection]:
         try:
-            raw = await connect(self.url, self.limits, self._name(role))
+            async with translated(self.url.connecting):
+                raw = await connect(self.url, self.limits, self._name(role))
             try:
                 yield raw
             finally:

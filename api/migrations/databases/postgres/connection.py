@@ -116,7 +116,7 @@ def revision_connection(url: DatabaseURL) -> Iterator[sa.Connection]:
     try:
         connection = engine.connect()
     except sa.exc.DBAPIError as error:
-        raise translate(error, "connecting") from error
+        raise translate(error, url.connecting) from error
     with connection:
         yield connection
 

@@ -12,7 +12,6 @@ from ...core.schema import invalid_index_advice
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.limits import Limits
 from ...settings import MigrationSettings
-from ...urls.database_url import DatabaseURL
 from ..backend import Answer, Verdict
 from .connection import connect
 
@@ -150,11 +149,11 @@ async def service(
     settings: MigrationSettings, limits: Limits, application_name: str, tables: tuple[str, str]
 ) -> Answer:
     """Check what the service's role may read, if migrations use another role."""
-    service_url = settings.database_url
-    if service_url is None or settings.migration_database_url is None:
+    service_url = settings.service_url()
+    if service_url is None or not settings.has_own_url:
         return Verdict.OK, "the service uses the same URL"
     version, history = tables
-    connection = await connect(DatabaseURL.parse(service_url.get_secret_value()), limits, application_name)
+    connection = await connect(service_url, limits, application_name)
     try:
         role, reads = await connection.fetchrow(
             "SELECT quote_ident(current_user), coalesce(has_table_privilege(to_regclass($1), 'SELECT'), true) "

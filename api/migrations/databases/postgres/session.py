@@ -23,7 +23,8 @@ from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
 from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
-from ...urls.database_url import ASYNCPG, DatabaseURL
+from ...urls.database_url import DatabaseURL
+from ...urls.postgres import ASYNCPG
 from .connection import connect, revision_connection
 from .lock_status import lock_status
 from .locked_run import LockedRun
@@ -70,7 +71,7 @@ class PostgresSession:
         if self._raw is None or self._raw.is_closed():
             self._lock, self._listening = None, False
             name = application_name(self._key, self._role, self._runner.author.instance)
-            async with translated("connecting"):
+            async with translated(self._url.connecting):
                 self._raw = await connect(self._url, self._limits, name)
 
     async def try_lock(self) -> bool:

@@ -43,6 +43,7 @@ class Sqlite:
     """A database file, and the lock file beside it."""
 
     lock_ends_with_connection = False
+    connecting = "connecting"
 
     def __init__(
         self,
