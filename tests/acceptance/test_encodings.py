@@ -39,4 +39,4 @@ def test_a_failure_with_letters_outside_latin1_is_recorded_once(server: Server, 
     assert all('invalid input syntax for type integer: "' in message for message in messages), messages
     assert "secret-word" not in "".join(messages)
     assert all("Добавить счета ... failed and was rolled back" in message.replace("…", "...") for message in messages)
-    assert sum("(on instance узел-" in message and "while this one waited" in message for message in messages) == 2
+    assert sum("(on instance узел-" in message and "while this instance waited" in message for message in messages) == 2

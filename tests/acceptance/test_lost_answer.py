@@ -78,7 +78,7 @@ def test_a_manual_relative_downgrade_is_not_repeated(migrated_url: str, ini: Pat
         code, output = alembic("downgrade", "-1", url=url, ini=ini)
         assert server.lost == 1
     assert code == 1, output
-    assert "it is not known whether the last step was committed" in output
+    assert "It is not known whether the last step was committed" in output
     assert "Traceback" not in output
     assert undone(migrated_url) == [("two", "applied")]
     assert evidence.versions(migrated_url) == ["one"]

@@ -160,10 +160,10 @@ async def test_doctor_tries_the_service_role_on_the_version_table(
     assert (await found(plain_url, ini, **urls))["service"][0] is Verdict.OK
 
 
-async def test_doctor_fails_on_an_env_py_with_its_own_connection(database_url: str, tmp_path: Path) -> None:
-    """env.py opens its own connection: `doctor` fails that check, names `run_env`, and migrates nothing."""
+async def test_doctor_fails_on_an_env_py_that_connects_elsewhere(database_url: str, tmp_path: Path) -> None:
+    """env.py connects to a database of another kind: `doctor` fails that check and migrates nothing."""
     verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=OWN_ENGINE)))["env"]
-    assert (verdict, "run_env" in message) == (Verdict.FAIL, True)
+    assert (verdict, "connects to a sqlite database" in message) == (Verdict.FAIL, True)
     assert await fetch(database_url, "SELECT to_regclass('alembic_version')") == [(None,)]
 
 

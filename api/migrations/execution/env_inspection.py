@@ -21,7 +21,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.util import await_only, greenlet_spawn
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, ForeignConnection
 from ..runtime.thread import start_blocking
 from .env_options import VersionTable, agreed, merged, named
 from .env_script import (
@@ -94,7 +94,7 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
                 raise
         else:
             return Inspected(inspection.tables, own_connection=False)
-    own = _OwnInspection(wanted)
+    own = _OwnInspection(wanted, url.get_backend_name())
     with _changing_nothing():
         await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS, in_thread=True), "env.py")
     return Inspected(own.tables, own_connection=True)
@@ -185,10 +185,19 @@ class _Inspection(_Tables):
 
 
 class _OwnInspection(_Tables):
-    """The same for an `env.py` that opens a connection of its own."""
+    """The same for an `env.py` that opens a connection of its own, to a database of the kind `dialect`."""
+
+    def __init__(self, wanted: Wanted, dialect: str) -> None:
+        super().__init__(wanted)
+        self._dialect = dialect
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         refuse_unusable(connection)
+        if connection.dialect.name != self._dialect:
+            raise ForeignConnection(
+                f"env.py connects to a {connection.dialect.name} database, but the URL of the settings names a "
+                f"{self._dialect} one. To fix: let env.py use the same URL as DATABASE_URL"
+            )
         self._connection: sa.Connection = connection
         self._configure(configure, connection, options, chosen_schema(connection))
 

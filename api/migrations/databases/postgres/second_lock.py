@@ -70,11 +70,6 @@ class SecondLock:
             DirectConnectionNeeded: it goes through a transaction pooler.
             DatabaseUnreachable: the session of a dead process still holds the lock; may be retried.
         """
-        if connection.dialect.name != "postgresql":
-            raise ForeignConnection(
-                f"env.py connects to a {connection.dialect.name} database, but the lock is held on PostgreSQL. To fix: "
-                "let env.py use the same URL as DATABASE_URL"
-            )
         self._refuse_other_database(connection)
         self._refuse_autocommit(connection)
         if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self.key.value}):
