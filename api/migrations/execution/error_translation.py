@@ -219,6 +219,9 @@ def remedy(error: BaseException) -> str:
             "one process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or "
             "create it with checkfirst=True"
         )
+    for beginning, advice in _ASYNCPG_REFUSES.items():
+        if str(cause).startswith(beginning):
+            return f". {advice}, or run the revisions on psycopg: MIGRATION_DATABASE_URL=postgresql+psycopg://…"
     if driver_errors.number(cause) == 1665:
         return (
             ". The server's binlog_format is STATEMENT, which cannot log row changes at READ COMMITTED. To fix: set it "

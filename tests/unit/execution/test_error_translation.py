@@ -229,3 +229,18 @@ def test_a_url_in_a_message_is_left_out() -> None:
     """A URL in an error of env.py is shown up to its scheme only."""
     error = RuntimeError("cannot use 'postgresql+asyncpg://me:secret@host/shop' or redis://:secret@host")
     assert describe(error, quotes=True) == "RuntimeError: cannot use 'postgresql+asyncpg://… or redis://…"
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("invalid input for query argument $1: 'geh3im' (an integer is required)", "convert the value"),
+        ("cannot insert multiple commands into a prepared statement", "one statement into one op.execute"),
+    ],
+)
+def test_what_only_psycopg_accepts_has_two_remedies(message: str, words: str) -> None:
+    """asyncpg refuses a parameter or a statement: the remedy names the change, and the driver that accepts it."""
+    advice = remedy(asyncpg.DataError(message))
+    assert words in advice
+    assert "postgresql+psycopg://" in advice
+    assert SECRET not in advice
