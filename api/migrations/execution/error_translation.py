@@ -46,6 +46,11 @@ _LOGIN_REFUSED = {
     "28000": "the server does not accept this user from this host. To fix: create the role, or allow it in pg_hba.conf",
     "3D000": "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
 }
+_REFUSED_BY_ASYNCPG = {
+    "invalid input for query argument": "asyncpg accepts only the Python type of the column. To fix: convert the value",
+    "cannot insert multiple commands into a prepared": "To fix: put one statement into one op.execute",
+}
+"""The beginnings of messages of asyncpg and the server about what psycopg accepts."""
 _BY_KIND: dict[ErrorKind, tuple[type[MigrationError], str]] = {
     ErrorKind.BUSY: (DatabaseUnreachable, "another session holds a conflicting lock"),
     ErrorKind.REFUSED: (
@@ -219,7 +224,7 @@ def remedy(error: BaseException) -> str:
             "one process. To fix: declare the type with postgresql.ENUM(…, create_type=False) in this revision, or "
             "create it with checkfirst=True"
         )
-    for beginning, advice in _ASYNCPG_REFUSES.items():
+    for beginning, advice in _REFUSED_BY_ASYNCPG.items():
         if str(cause).startswith(beginning):
             return f". {advice}, or run the revisions on psycopg: MIGRATION_DATABASE_URL=postgresql+psycopg://…"
     if driver_errors.number(cause) == 1665:

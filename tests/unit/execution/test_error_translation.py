@@ -239,7 +239,7 @@ def test_a_url_in_a_message_is_left_out() -> None:
     ],
 )
 def test_what_only_psycopg_accepts_has_two_remedies(message: str, words: str) -> None:
-    """asyncpg refuses a parameter or a statement: the remedy names the change, and the driver that accepts it."""
+    """A parameter or a statement is refused by asyncpg: the remedy names the change, and the driver that accepts it."""
     advice = remedy(asyncpg.DataError(message))
     assert words in advice
     assert "postgresql+psycopg://" in advice
