@@ -24,6 +24,8 @@ class MigrationRequest:
     target: str
     repairs: str | None = None
     """The revision that must still be half applied under the lock; otherwise nothing is done."""
+    note: str | None = None
+    """A note on a stamp, for the history."""
 
     @property
     def relative(self) -> bool:
