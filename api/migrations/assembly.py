@@ -93,6 +93,8 @@ class Assembly:
             revisions = Revisions(config, settings.target, may_be_empty=may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
+        if settings.baseline is not None and settings.strategy is not Strategy.OFF:
+            revisions.check_baseline(settings.baseline)
         release = settings.release or revisions.fingerprint
         tracker = tracker or new_tracker(settings)
         tracker.note(strategy=str(choice.strategy), release=release, schema=Schema(heads=revisions.code.heads))
@@ -208,6 +210,7 @@ def _runner(
         drop_invalid=settings.drop_invalid_indexes,
         only=only,
         own_connection=own_connection,
+        baseline=settings.baseline,
     )
 
 
@@ -220,4 +223,5 @@ def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Po
         may_migrate=strategy is not Strategy.JOB,
         target=settings.target,
         release=release,
+        baseline=settings.baseline,
     )

@@ -106,7 +106,7 @@ class LockHeld(MigrationError):
 
 
 class SchemaRefused(MigrationError):
-    """The database is ahead of this build, has diverged from it, or is half migrated."""
+    """The database is ahead of this build, has diverged from it, is half migrated, or has tables and no revision."""
 
     exit_code = 7
 

@@ -32,6 +32,7 @@ DONE = {
     "INVALID indexes",
     "Rolling back",
     "Backup and restore",
+    "Tables without a revision",
     "Database ahead",
     "Waiting too long",
     "No connection left",
@@ -161,6 +162,24 @@ def test_a_dirty_schema_is_repaired(ledger_url: str, tmp_path: Path, how: str) -
     with fleet(1, ledger_url, ini=ini) as instances:
         until_all_ready(instances)
     assert evidence.marks(ledger_url) == (["half", "half"] if how == "run again" else ["half"])
+
+
+def test_a_database_from_before_alembic_is_stamped(ledger_url: str, tmp_path: Path) -> None:
+    """Tables and no revision: instances and commands refuse; after the runbook's command the later revision runs."""
+    (stamp,) = commands("Tables without a revision")
+    fetch_sync(ledger_url, "DROP TABLE alembic_version, alembic_version_history")
+    ini = project.make_history(tmp_path, project.quick())
+    with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_BASELINE="") as instances:
+        until_phase(instances, "failed")
+        assert [instance.health()["state"] for instance in instances] == ["unversioned"] * 2
+        assert "MIGRATION_BASELINE=base" in instances[0].message()
+    for command, refused in {"upgrade": 7, "check": 7, "doctor": 1}.items():
+        code, output = migrate(command, url=ledger_url, ini=ini, MIGRATION_BASELINE="")
+        assert (code, "has tables (" in output) == (refused, True)
+    works(stamp.replace("<revision>", project.head()), ledger_url, ini, MIGRATION_BASELINE="")
+    with fleet(2, ledger_url, ini=ini, MIGRATION_BASELINE="") as instances:
+        until_all_ready(instances)
+    assert (evidence.marks(ledger_url), evidence.applied(ledger_url)) == (["quick"], ["quick"])
 
 
 def test_an_invalid_index_is_dropped(ledger_url: str) -> None:

@@ -235,6 +235,8 @@ def assembled(url: str, ini: Path, instance: str = "one", **settings: Any) -> As
     # a revision at a barrier waits for a lock, and must not time out there
     values = {
         "lock_timeout_seconds": 0,
+        # many tests create tables of their own before the first revision
+        "baseline": "base",
         "database_url": url,
         "alembic_config": str(ini),
         "instance": instance,

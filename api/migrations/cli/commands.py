@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..assembly import Assembly
 from ..core.protocols import MigrationRequest, OperatorSession
-from ..core.schema import Schema, SchemaState, explain, invalid_index_advice
+from ..core.schema import UNCLEAR, Schema, SchemaState, explain, invalid_index_advice
 from ..databases.backend import Verdict
 from ..errors import COMMAND, ConfigurationError, MigrationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
@@ -148,7 +148,7 @@ async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @_in_each_schema
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Exit with 0 at head, 3 if not, 7 if ahead, diverged or dirty."""
+    """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty."""
     schema = await refuse_unless_at_head(assembly)
     return SchemaReport(state=schema.state, message=explain(schema))
 
@@ -227,7 +227,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 async def _known_schema(assembly: Assembly) -> Schema:
     schema = await read_session(assembly, partial(read_schema, assembly))
-    if schema.state in {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}:
+    if schema.state in UNCLEAR and not (schema.state is SchemaState.UNVERSIONED and assembly.policy.baseline):
         raise SchemaRefused(explain(schema))
     return schema
 

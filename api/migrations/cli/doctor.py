@@ -54,6 +54,7 @@ async def schema(assembly: Assembly) -> Answer:
 
     found, ambiguous = await read_session(assembly, look), assembly.revisions.ambiguous
     bad = ambiguous or found.state in {SchemaState.DIRTY, SchemaState.DIVERGED}
+    bad = bad or (found.state is SchemaState.UNVERSIONED and assembly.policy.baseline is None)
     return Verdict.FAIL if bad else Verdict.OK, "; ".join(filter(None, (ambiguous, explain(found))))
 
 

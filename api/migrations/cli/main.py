@@ -31,7 +31,8 @@ EXIT_CODES = """exit codes:
   0  done, or at head         1  failed                  2  usage or settings
   3  not at head (check)      4  the wait budget ended, or the run budget while another session held a table lock
   5  database unreachable, or the database, Redis or Kubernetes refused the login
-  6  lock or hold lost        7  ahead, diverged, dirty  130, 143  stopped by a signal, rolled back
+  6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision
+  130, 143  stopped by a signal, rolled back
 If Redis or Kubernetes does not answer, the command retries until the wait budget ends, and exits with 4.
 """
 

@@ -18,7 +18,7 @@ from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .retries import Retries, record
 from .run_timeout import settle_timeout, within_budget
-from .schema import CodeRevisions, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
+from .schema import UNCLEAR, CodeRevisions, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
 from .status import LockStatus, Phase, Progress, Tracker
 from .wait_budget import WaitBudget
 
@@ -135,7 +135,7 @@ class Coordinator:
             attempt_history = await self._attempt_history(session, schema)
             action = decide(schema, self._policy, attempt_history=attempt_history)
             if action is Action.TRY_LOCK:
-                await session.store.check_ids(MigrationRequest("upgrade", self._policy.target), schema.revisions)
+                await session.store.check_ids(self._policy.upgrade, schema.revisions)
                 if await session.try_lock():
                     schema, attempt_history, action = await self._migrate_if_needed(session)
             if action is Action.SERVE:
@@ -152,9 +152,11 @@ class Coordinator:
         action = decide(schema, self._policy, locked=True, attempt_history=attempt_history)
         held = True
         if action is Action.MIGRATE:
-            held = await self._migrate(session, MigrationRequest("upgrade", self._policy.target))
+            request = self._policy.request(schema)
+            held = await self._migrate(session, request)
             schema = await self._verify()
-            action = decide(schema, self._policy, locked=held)
+            # after a baseline the lock is acquired again, because behind a pooler the stamp has released it
+            action = decide(schema, self._policy, locked=held and request.kind == "upgrade")
         if held:
             await session.unlock()
         else:
@@ -168,8 +170,7 @@ class Coordinator:
             await self._wait_budget.wait(session, schema, AttemptHistory())
             schema = await self._read_schema(session)
         schema = await self._read_schema(session)
-        unclear = {SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY}
-        if schema.state in unclear and request.kind in {"upgrade", "downgrade"}:
+        if schema.state in UNCLEAR and request.kind in {"upgrade", "downgrade"}:
             raise SchemaRefused(explain(schema))
         if request.repairs is not None:
             refuse_if_settled(await session.store.observe(), request.repairs)
@@ -211,7 +212,8 @@ class Coordinator:
         second = self._scope.sessions()
         held = True
         try:
-            await session.back_up_if_requested(request)
+            if request.kind != "stamp":  # a baseline changes no table
+                await session.back_up_if_requested(request)
             async with within_budget(second, self._tracker, self._policy.run_seconds):
                 await session.run(request, self._reporter)
         except TimeoutError:

@@ -8,7 +8,7 @@ from enum import Enum, auto
 from itertools import takewhile
 
 from ..errors import COMMAND, AlreadyFailed, MigrationError, SchemaRefused
-from .protocols import PastAttempt
+from .protocols import MigrationRequest, PastAttempt
 from .schema import Observed, Schema, SchemaState, explain
 
 FIRST_PAUSE_SECONDS = 10.0
@@ -40,6 +40,19 @@ class Policy:
     """Whether to pause before a failed revision is retried; an operator's command does not pause."""
     target: str = "head"
     release: str | None = None
+    baseline: str | None = None
+    """The revision to stamp on an unversioned database; without one it is refused."""
+
+    @property
+    def upgrade(self) -> MigrationRequest:
+        """The upgrade to the target."""
+        return MigrationRequest("upgrade", self.target)
+
+    def request(self, schema: Schema) -> MigrationRequest:
+        """Return what the lock holder runs: the upgrade, or before it the stamp of the baseline."""
+        if schema.state is not SchemaState.UNVERSIONED or self.baseline is None:
+            return self.upgrade
+        return MigrationRequest("stamp", self.baseline, note="MIGRATION_BASELINE: tables existed without a revision")
 
 
 @dataclass(frozen=True)
@@ -76,6 +89,7 @@ def decide(
     schema: Schema, policy: Policy, *, locked: bool = False, attempt_history: AttemptHistory = AttemptHistory()
 ) -> Action:
     """Return the next action; `locked` says whether this instance holds the lock."""
+    stopped = Action.REFUSE if locked else Action.TRY_LOCK if policy.may_migrate else Action.WAIT
     match schema.state:
         case SchemaState.AT_HEAD:
             return Action.SERVE
@@ -85,7 +99,10 @@ def decide(
             return Action.REFUSE
         # a migration in progress is in this state too; only under the lock it is an accident
         case SchemaState.DIRTY:
-            return Action.REFUSE if locked else Action.TRY_LOCK if policy.may_migrate else Action.WAIT
+            return stopped
+        # another session may be about to stamp it
+        case SchemaState.UNVERSIONED if policy.baseline is None:
+            return stopped
     if not policy.may_migrate:
         return Action.WAIT
     if attempt_history.seen:

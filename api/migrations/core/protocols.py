@@ -29,6 +29,8 @@ class MigrationRequest:
     """Whether a stamp empties the version table first."""
     tag: str | None = None
     """For env.py: `context.get_tag_argument()`."""
+    note: str | None = None
+    """A note on a stamp, for the history."""
 
     @property
     def relative(self) -> bool:

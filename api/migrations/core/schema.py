@@ -11,17 +11,25 @@ from enum import StrEnum
 
 from ..errors import COMMAND
 
+_SHOWN = 3
+"""How many names of tables a message has."""
+
 
 class SchemaState(StrEnum):
     """The direction from the database to this build."""
 
     UNKNOWN = "unknown"
     EMPTY = "empty"
+    UNVERSIONED = "unversioned"
     BEHIND = "behind"
     AT_HEAD = "at_head"
     AHEAD = "ahead"
     DIVERGED = "diverged"
     DIRTY = "dirty"
+
+
+UNCLEAR = frozenset({SchemaState.UNVERSIONED, SchemaState.AHEAD, SchemaState.DIVERGED, SchemaState.DIRTY})
+"""The states in which a command that runs or checks revisions is refused."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +100,14 @@ class Observed:
     """When an attempt last failed; an interrupted one counts from its start, because its end is unknown."""
     recent: tuple[Recorded, ...] = field(default=(), compare=False)
     """The newest rows of the history, newest first."""
+    other_tables: tuple[str, ...] = ()
+    """The names of the tables beside the package's own, read only if there is no revision."""
+
+    @property
+    def ran_before(self) -> bool:
+        """Whether the history shows a run that may have made tables: any but those that were rolled back."""
+        left = {"running", "half_applied", "interrupted"}
+        return self.last_success is not None or any(row.outcome in left for row in self.recent)
 
 
 @dataclass(frozen=True)
@@ -104,6 +120,8 @@ class Schema:
     pending: tuple[str, ...] = ()
     unknown: frozenset[str] = field(default=frozenset())
     half_applied: tuple[HalfApplied, ...] = ()
+    other_tables: tuple[str, ...] = ()
+    """The tables of an unversioned database."""
 
 
 def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
@@ -119,7 +137,8 @@ def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping
     # a pending idempotent revision is applied again
     dirty = tuple(h for h in observed.half_applied if not (h.revision in code.idempotent and h.revision in pending))
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
-    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty)
+    tables = observed.other_tables if state is SchemaState.UNVERSIONED else ()
+    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables)
 
 
 def _direction(
@@ -129,7 +148,9 @@ def _direction(
     if not unknown and not code.pending(observed.revisions):
         return SchemaState.AT_HEAD
     if not observed.revisions:
-        return SchemaState.EMPTY
+        # a downgrade to base, or an unfinished first revision, may have left tables
+        existed = observed.other_tables and not observed.ran_before
+        return SchemaState.UNVERSIONED if existed else SchemaState.EMPTY
     if not unknown:
         return SchemaState.BEHIND
     below = code.closure(observed.revisions, lineage)
@@ -144,6 +165,13 @@ def explain(schema: Schema) -> str:
             return f"the database is at head ({heads})"
         case SchemaState.EMPTY | SchemaState.BEHIND:
             return f"the database is at {database}, this build's head is {heads}: {len(schema.pending)} pending"
+        case SchemaState.UNVERSIONED:
+            return (
+                f"the database has tables ({_some(schema.other_tables)}) and no revision: it existed before Alembic, "
+                f"or the URL names another database. To fix: run '{COMMAND} stamp REV' with the revision that "
+                "matches the tables, or set MIGRATION_BASELINE=REV, which stamps it at the next start; or set "
+                "MIGRATION_BASELINE=base to run all revisions on these tables; or use an empty database or schema"
+            )
         case SchemaState.AHEAD:
             return (
                 f"the database is ahead: it is at {database}, which this build (head {heads}) does not know. "
@@ -179,6 +207,11 @@ def invalid_index_advice(invalid_indexes: Sequence[str]) -> str:
     """Return one line about INVALID indexes, with the statements that drop them."""
     names, drops = ", ".join(invalid_indexes), " ".join(f"DROP INDEX CONCURRENTLY {name};" for name in invalid_indexes)
     return f"INVALID {names}: a concurrent build did not finish. To fix: {drops} then build again"
+
+
+def _some(tables: Sequence[str]) -> str:
+    more = f" and {len(tables) - _SHOWN} more" if len(tables) > _SHOWN else ""
+    return ", ".join(tables[:_SHOWN]) + more
 
 
 def _names(revisions: frozenset[str]) -> str:

@@ -39,7 +39,8 @@ class SqlStore(OwnTables):
         self, connection: Callable[[], AsyncConnection], runner: Runner, *, lock_ends_with_connection: bool
     ) -> None:
         version, history = runner.tables
-        super().__init__((version.fullname, history.fullname), runner.revisions.code.parents)
+        names, known = (version.fullname, history.fullname), runner.revisions.code.parents
+        super().__init__(names, known, expects_tables=runner.expects_tables)
         self._connection = connection
         self._runner = runner
         self._lock_ends_with_connection = lock_ends_with_connection
@@ -60,7 +61,7 @@ class SqlStore(OwnTables):
         if self._lock_ends_with_connection:
             await self.record_failure(error, None)
 
-    async def observe(self) -> Observed:
+    async def _observed(self) -> Observed:
         """Return the revisions, the half-applied ones, the newest rows, the last success and failure."""
         revisions = await self._versions()
         await self._recognise_unless_known(revisions)
@@ -72,6 +73,16 @@ class SqlStore(OwnTables):
         known = tuple(HalfApplied(row.revision, row.statement) for row in half)
         recent = tuple(map(_recorded, newest))
         return Observed(revisions, known, epoch(ended.success), epoch(ended.failure), recent)
+
+    async def _other_tables(self) -> list[str]:
+        # a server may write a name in another case
+        own = {table.name.casefold() for table in self._runner.tables}
+        async with answered("reading the tables"):
+            names = await self._connection().run_sync(
+                lambda connection: sa.inspect(connection).get_table_names(schema=self._version_table.schema)
+            )
+            await self._connection().rollback()
+        return [name for name in names if name.casefold() not in own]
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of every revision in the history table."""

@@ -190,13 +190,20 @@ class History:
             self.begin(connection, author, attempt)
             self.mark(connection, attempt, error)
 
-    def stamped(self, connection: sa.Connection, author: RunAuthor, revisions: Mapping[str, frozenset[str]]) -> None:
-        """Record revisions that the operator declares applied, with their parents; the caller commits.
+    def stamped(
+        self,
+        connection: sa.Connection,
+        author: RunAuthor,
+        revisions: Mapping[str, frozenset[str]],
+        note: str | None = None,
+    ) -> None:
+        """Record revisions that the operator declares applied, with their parents and a note; the caller commits.
 
         The declaration also ends half-applied attempts.
         """
         for revision, parents in revisions.items():
-            row = self._row(author, revision, parents, "stamp", Outcome.STAMPED) | {"finished_at": NOW}
+            row = self._row(author, revision, parents, "stamp", Outcome.STAMPED)
+            row |= {"finished_at": NOW, "note": note}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
 

@@ -50,6 +50,7 @@ class Revisions:
                 f"the revisions of {ini} do not form a graph: {error}. To fix: correct the revision files"
             ) from error
         self._may_be_empty = may_be_empty
+        self._env_may_choose = env_may_choose
         named_by = str(name_of(self.config)) if env_may_choose else "env.py"
         missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
         self.incomplete = None if may_be_empty else missing
@@ -94,6 +95,17 @@ class Revisions:
             return frozenset(script.revision for script in self.directory.get_revisions(target.split(", ")))
         except CommandError as error:
             raise unknown(target) from error
+
+    def check_baseline(self, baseline: str) -> None:
+        """Raise `ConfigurationError` unless MIGRATION_BASELINE is a revision of this build, `head` or `base`."""
+        if self._env_may_choose and script_files.env_chooses(self.directory):
+            return  # env.py has not been executed yet
+        try:
+            if baseline.startswith("-"):  # Alembic would count from the head
+                raise unknown(baseline)
+            self.resolve(baseline)
+        except UnknownRevision as error:
+            raise ConfigurationError(f"MIGRATION_BASELINE={baseline!r}: {error}, or 'base'") from error
 
     def describe(self, revision: str) -> str:
         """Return `id, first line of its docstring`, or only the id of an unknown revision."""

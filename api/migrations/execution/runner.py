@@ -50,12 +50,15 @@ class Runner:
         drop_invalid: bool = False,
         only: Pass | None = None,
         own_connection: bool = False,
+        baseline: str | None = None,
     ) -> None:
         self.revisions = revisions
         self.history = history
         self.author = author
         self.own_connection = own_connection
         """Whether env.py opens a connection of its own for the revisions."""
+        self.expects_tables = baseline == "base"
+        """Whether a database that has tables and no revision counts as empty."""
         self._drop_invalid = drop_invalid
         self._only = only
         self._memory = EnvMemory()
@@ -77,6 +80,7 @@ class Runner:
             MigrationError: the connection or the lock was lost.
         """
         steps = self.steps(connection, listener, lock)
+        steps.note = request.note
         try:
             self._run(connection, request, steps)
             self._memory.keep()
@@ -107,6 +111,7 @@ class Runner:
         def begin(connection: sa.Connection) -> PreparedRun:
             lock = adopt(connection)
             steps = self.steps(connection, listener, lock)
+            steps.note = request.note
             plan = self.surround(self._plan(request), steps)
             return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(lock.release, connection))
 

@@ -43,6 +43,8 @@ class Steps:
         fence: Callable[[], None] = lambda: None,
     ) -> None:
         self.connection = connection
+        self.note: str | None = None
+        """The note on a stamp."""
         self.applied: list[str] = []
         self.current: str | None = None
         """The revision being applied, or the one that failed."""
@@ -100,7 +102,7 @@ class Steps:
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
             stamped = self._code.stamped(frozenset(step.source_revision_ids), frozenset(heads))
-            self._history.stamped(self.connection, self._author, stamped)
+            self._history.stamped(self.connection, self._author, stamped, self.note)
         elif self._attempt is not None:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt)

@@ -7,8 +7,9 @@ mistake must be refused before.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from ..core.schema import Observed
 from ..errors import ConfigurationError
 
 VERSION_COLUMN = "version_num"
@@ -67,12 +68,14 @@ def refuse_version(name: str, shape: Shape | None, rows_are_revisions: bool = Fa
 class OwnTables:
     """The base of a store: checks the version and the history table.
 
-    `names` are the tables' names for messages; `known` are the revisions of this build.
+    `names` are the tables' names for messages; `known` are the revisions of this build. With `expects_tables`
+    a database that has other tables and no revision counts as empty.
     """
 
-    def __init__(self, names: tuple[str, str], known: Collection[str]) -> None:
+    def __init__(self, names: tuple[str, str], known: Collection[str], *, expects_tables: bool) -> None:
         self._names = names
         self._known = frozenset(known)
+        self._expects_tables = expects_tables
         self._recognised = False
 
     async def recognise(self) -> None:
@@ -83,6 +86,23 @@ class OwnTables:
         wider = version is not None and version.columns > {VERSION_COLUMN}
         refuse_version(self._names[0], version, wider and await self._rows_are_revisions(history))
         self._recognised = True
+
+    async def observe(self) -> Observed:
+        """Return the state of the database; without a revision, also the other tables of its schema."""
+        observed = await self._observed()
+        if observed.revisions or self._expects_tables:
+            return observed
+        tables = await self._other_tables()
+        # read again, because another session may have migrated between the two queries
+        return replace(await self._observed(), other_tables=tuple(sorted(tables))) if tables else observed
+
+    async def _observed(self) -> Observed:
+        """Return the revisions, the half-applied ones, the newest rows, the last success and failure."""
+        raise NotImplementedError
+
+    async def _other_tables(self) -> Collection[str]:
+        """Return the tables of the version table's schema: not its own, the history table, or an extension's."""
+        raise NotImplementedError
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of every revision in the history table."""

@@ -83,6 +83,8 @@ class MigrationSettings(DatabaseURLs):
     """How often a waiter reads the version, plus or minus half; a notification wakes it sooner."""
     target: Literal["head", "heads"] = "head"
     """`heads` allows several heads; `head` refuses them before the database is touched."""
+    baseline: str | None = None
+    """The revision that a database with tables and without a revision is stamped with; `base` runs all revisions."""
     on_ahead: Literal["serve", "refuse"] = "serve"
     on_failure: Literal["exit", "hold"] = "exit"
     lock_name: str = "fastapi"

@@ -7,7 +7,7 @@ from api.migrations.core.protocols import MigrationRequest, PastAttempt, Progres
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, Schema, SchemaState
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import MigrationError, SchemaRefused, WaitTimeout
-from tests.support.fakes import Database, FakeClock, FakeSession, Instance
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 
 SERVE, TRY, MIGRATE = Action.SERVE, Action.TRY_LOCK, Action.MIGRATE
 WAIT, REFUSE, GIVE_UP = Action.WAIT, Action.REFUSE, Action.GIVE_UP
@@ -20,6 +20,7 @@ CODE = CodeRevisions({"a": frozenset(), "b": frozenset("a"), "c": frozenset("b")
 # state, then the action without the lock, with it, behind a job, and after a failure without and with the lock
 TABLE = [
     (SchemaState.EMPTY, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),
+    (SchemaState.UNVERSIONED, TRY, REFUSE, WAIT, TRY, REFUSE),
     (SchemaState.BEHIND, TRY, MIGRATE, WAIT, GIVE_UP, GIVE_UP),
     (SchemaState.AT_HEAD, SERVE, SERVE, SERVE, SERVE, SERVE),
     (SchemaState.AHEAD, SERVE, SERVE, SERVE, SERVE, SERVE),
@@ -27,6 +28,7 @@ TABLE = [
     (SchemaState.DIRTY, TRY, REFUSE, WAIT, TRY, REFUSE),
 ]
 STATES = [row[0] for row in TABLE]
+WITH_PENDING = (SchemaState.EMPTY, SchemaState.BEHIND)
 
 
 @pytest.fixture
@@ -37,7 +39,7 @@ def database() -> Database:
 
 def schema(state: SchemaState) -> Schema:
     """Return a schema in that state; only the states behind the head have pending revisions."""
-    pending = PENDING if state in {SchemaState.EMPTY, SchemaState.BEHIND, SchemaState.DIRTY} else ()
+    pending = PENDING if state in {*WITH_PENDING, SchemaState.UNVERSIONED, SchemaState.DIRTY} else ()
     return Schema(state, pending=pending)
 
 
@@ -57,6 +59,15 @@ def test_an_instance_takes_the_action_of_the_table(
     assert decide(found, Policy(may_migrate=False, release="v2")) is job
     assert decide(found, MATCHING, attempt_history=FAILED) is failed
     assert decide(found, MATCHING, locked=True, attempt_history=FAILED) is failed_locked
+
+
+def test_an_unversioned_schema_is_stamped_before_the_upgrade() -> None:
+    """With a baseline the lock holder stamps an unversioned schema; each other pending schema it upgrades."""
+    policy = Policy(baseline="b")
+    assert decide(schema(SchemaState.UNVERSIONED), policy, locked=True) is MIGRATE
+    requests = [policy.request(schema(state)) for state in (SchemaState.UNVERSIONED, *WITH_PENDING)]
+    assert [(request.kind, request.target) for request in requests] == [("stamp", "b"), *[("upgrade", "head")] * 2]
+    assert decide(schema(SchemaState.UNVERSIONED), Policy(baseline="b", may_migrate=False)) is WAIT
 
 
 @pytest.mark.parametrize("locked", [False, True])
@@ -178,6 +189,34 @@ async def test_an_instance_that_waits_for_a_job_never_tries_the_lock(database: D
     """The job does not run: an instance that waits for it times out without trying the lock."""
     await Instance(database, policy=Policy(may_migrate=False, wait_seconds=20)).fails(WaitTimeout, "no session holds")
     assert (database.tries, database.runs) == ([], [])
+
+
+async def test_the_lock_holder_stamps_the_baseline_and_upgrades_above_it(database: Database) -> None:
+    """A database with tables and no revision gets the baseline as its revision, then the revisions above it."""
+
+    async def stamp_first(session: FakeSession, request: MigrationRequest, listener: ProgressListener) -> None:
+        done.append(f"{request.kind} {request.target}")
+        if request.kind == "stamp":
+            database.observed = Observed(frozenset({request.target}))
+        else:
+            await apply_all(session, request, listener)
+
+    done: list[str] = []
+    database.observed, database.work = Observed(other_tables=("legacy",)), stamp_first
+    instance = Instance(database, policy=Policy(baseline="b"))
+    await instance.coordinator.become_ready()
+    assert (instance.phase, done, database.observed.revisions) == (
+        Phase.READY,
+        ["stamp b", "upgrade head"],
+        frozenset("c"),
+    )
+
+
+async def test_an_unversioned_database_is_refused_under_the_lock(database: Database) -> None:
+    """Without a baseline the lock holder refuses a database with tables and no revision, and releases the lock."""
+    database.observed = Observed(other_tables=("legacy",))
+    await Instance(database).fails(SchemaRefused, "legacy", "stamp REV", "MIGRATION_BASELINE=REV")
+    assert (database.runs, database.holder) == ([], None)
 
 
 @pytest.mark.parametrize("kind", ["upgrade", "downgrade"])

@@ -8,6 +8,7 @@ from api.migrations.core.schema import (
     CodeRevisions,
     HalfApplied,
     Observed,
+    Recorded,
     Schema,
     SchemaState,
     compare_with_build,
@@ -62,6 +63,31 @@ def test_a_database_is_compared_with_a_build(
     schema = compare_with_build(Observed(frozenset(database.split())), graph, lineage)
     assert (schema.state, schema.pending) == (state, tuple(pending.split()))
     assert schema.unknown == frozenset(database.split()) - graph.parents.keys()
+
+
+@pytest.mark.parametrize(
+    ("revisions", "success", "outcome", "state"),
+    [
+        ("", None, None, SchemaState.UNVERSIONED),
+        ("", None, "failed", SchemaState.UNVERSIONED),
+        ("", None, "backed_up", SchemaState.UNVERSIONED),
+        ("", None, "running", SchemaState.EMPTY),
+        ("", None, "interrupted", SchemaState.EMPTY),
+        ("", 1.0, "applied", SchemaState.EMPTY),
+        ("a", None, None, SchemaState.BEHIND),
+    ],
+)
+def test_tables_without_a_revision_make_a_database_unversioned(
+    revisions: str, success: float | None, outcome: str | None, state: SchemaState
+) -> None:
+    """Tables without a revision make it unversioned, unless the history shows a run that may have made them."""
+    recent = (Recorded("a", "upgrade", outcome, "one", 0.0),) if outcome else ()
+    observed = Observed(
+        frozenset(revisions.split()), last_success=success, recent=recent, other_tables=("t1", "t2", "t3", "t4")
+    )
+    schema = compare_with_build(observed, LINE, {})
+    assert schema.state is state
+    assert ("(t1, t2, t3 and 1 more)" in explain(schema)) is (state is SchemaState.UNVERSIONED)
 
 
 @pytest.mark.parametrize("database", ["", "a", "c", "d"])

@@ -33,6 +33,14 @@ SHAPES = """
     ORDER BY position
 """
 """The shapes of the tables with the quoted names; NULLs for a table that does not exist."""
+OTHER_TABLES = """
+    SELECT c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = coalesce($1::text, current_schema()) AND c.relkind IN ('r', 'p', 'f')
+    AND NOT c.relispartition AND c.relname <> ALL($2::text[]) AND NOT EXISTS (
+        SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'
+    )
+"""
+"""The tables of a schema that no extension owns, but those with the given names."""
 
 
 class PostgresStore(OwnTables):
@@ -45,7 +53,8 @@ class PostgresStore(OwnTables):
 
     def __init__(self, look: Callable[[], AbstractAsyncContextManager[asyncpg.Connection]], runner: Runner) -> None:
         self._version, self._history = map(quoted, runner.tables)
-        super().__init__((self._version, self._history), runner.revisions.code.parents)
+        known = runner.revisions.code.parents
+        super().__init__((self._version, self._history), known, expects_tables=runner.expects_tables)
         self._look = look
         self._runner = runner
         self._encodings: tuple[str, ...] = UTF8
@@ -95,7 +104,7 @@ class PostgresStore(OwnTables):
         rows = await self._rows_if_there(f"SELECT {VERSION_COLUMN}::text FROM {self._version}")
         return frozenset(row[0] for row in rows)
 
-    async def observe(self) -> Observed:
+    async def _observed(self) -> Observed:
         """Return the revisions, the half-applied ones, the newest rows, the last success and failure, in one query."""
         versions = f"ARRAY(SELECT version_num::text FROM {self._version})"
         half = f"ARRAY(SELECT revision::text FROM {self._history} WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id)"
@@ -113,6 +122,10 @@ class PostgresStore(OwnTables):
                 return Observed(frozenset(revisions), known, success, failure, recorded)
         await self._recognise_once()
         return Observed()
+
+    async def _other_tables(self) -> list[str]:
+        version, history = self._runner.tables
+        return [row[0] for row in await self._rows_if_there(OTHER_TABLES, version.schema, [version.name, history.name])]
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of every revision in the history table."""

@@ -45,7 +45,8 @@ ${optional("p", status.message or lock.holder and lock)}
 <dl>${fact("database", status.reachable is False and "not reachable")}
 <dt>database</dt><dd><code>${names(schema.revisions)}</code>${heads and " → "}<code>${heads}</code></dd>
 <% states = {"unknown": "not read yet", "behind": "behind this build", "ahead": "ahead of this build",
-  "diverged": "diverged from this build", "dirty": "half applied"} %>
+  "diverged": "diverged from this build", "dirty": "half applied",
+  "unversioned": "tables, but no revision"} %>
 ${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}${fact("phase", status.phase)}
 </dl></header>
 ## The sections that a person may have to act on come first.
