@@ -9,10 +9,11 @@ import re
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 import sqlalchemy as sa
+from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
 from ..core.protocols import MigrationRequest, ProgressListener
@@ -33,6 +34,7 @@ from .env_options import Pass
 from .env_run import EnvRun, OwnEnvRun, OwnRun
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import History, Outcome, RunAuthor
+from .hooks import Hook, Hooks
 from .migration_lock import MigrationLock, OwnLock
 from .revisions import Revisions, unknown
 from .steps import StepPlan, Steps
@@ -61,6 +63,7 @@ class Runner:
         only: Pass | None = None,
         own_connection: bool = False,
         baseline: str | None = None,
+        hooks: Hooks | None = None,
     ) -> None:
         self.revisions = revisions
         self.history = history
@@ -69,6 +72,7 @@ class Runner:
         """Whether env.py opens a connection of its own for the revisions."""
         self.expects_tables = baseline == "base"
         """Whether a database that has tables and no revision counts as empty."""
+        self.hooks = hooks or Hooks()
         self._drop_invalid = drop_invalid
         self._only = only
         self._memory = EnvMemory()
@@ -96,11 +100,62 @@ class Runner:
             self._memory.keep()
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._memory.roll_back()
-            # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
-            cause = _cause_of_lost_connection(error) if _is_dead(connection) else error
-            if isinstance(cause, asyncio.CancelledError) and is_cancelled():
-                raise asyncio.CancelledError from error
-            raise self._failed(cause, request, steps) from error
+            self._raise(error, request, steps)
+
+    def before(
+        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
+    ) -> None:
+        """Call the application's function `before`, if the request will apply revisions; raises as `run` does."""
+        if self.hooks.before is None or request.kind != "upgrade":
+            return
+        try:
+            planned = self.planned(request, self._heads(connection))
+        except MigrationError:  # the run reports it
+            return
+        if planned:
+            self._call(self.hooks.before, planned[0], connection, request, listener, lock)
+
+    def after(
+        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
+    ) -> None:
+        """Call the application's function `after`, if the database is at head without it; raises as `run` does."""
+        if self.hooks.after is None or request.kind != "upgrade":
+            return
+        heads, code = self._heads(connection), self.revisions.code
+        if heads - code.parents.keys() or code.pending(heads):
+            return
+        self.history.create(connection)
+        completed = connection.execute(sa.select(self.history.completed)).scalar()
+        connection.commit()
+        if completed != code.head:
+            self._call(self.hooks.after, code.head, connection, request, listener, lock)
+
+    def _heads(self, connection: sa.Connection) -> frozenset[str]:
+        heads = MigrationContext.configure(connection, opts=self._version).get_current_heads()
+        connection.rollback()
+        return frozenset(heads)
+
+    def _call(
+        self,
+        hook: Hook,
+        revision: str,
+        connection: sa.Connection,
+        request: MigrationRequest,
+        listener: ProgressListener,
+        lock: MigrationLock,
+    ) -> None:
+        steps = self.steps(connection, listener, lock)
+        try:
+            steps.call(hook, revision)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            self._raise(error, request, steps)
+
+    def _raise(self, error: BaseException, request: MigrationRequest, steps: Steps) -> NoReturn:
+        # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
+        cause = _cause_of_lost_connection(error) if _is_dead(steps.connection) else error
+        if isinstance(cause, asyncio.CancelledError) and is_cancelled():
+            raise asyncio.CancelledError from error
+        raise self._failed(cause, request, steps) from error
 
     def run_on_own(
         self,
@@ -234,7 +289,7 @@ class Runner:
         name, path = self.revisions.describe(steps.current), self.revisions.path(steps.current)
         error_class = type(root(error)).__name__
         extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
-        message = f"revision {name} failed {extent}: {describe(error)}{where(error, path)}"
+        message = f"{steps.title or f'revision {name}'} failed {extent}: {describe(error)}{where(error, path)}"
         if steps.half_applied:
             message += repair_advice(steps.left_behind())
         message += remedy(error) or explained(error, steps.current)
@@ -253,8 +308,8 @@ class Runner:
         return ConnectionLost(
             str(unreachable),
             revision=steps.under_way,
-            name=self.revisions.describe(steps.under_way),
-            upgrade=request.kind == "upgrade",
+            name=steps.title or self.revisions.describe(steps.under_way),
+            upgrade=request.kind == "upgrade" and steps.title is None,
             last_words=describe(error),
             error_class=type(root(error)).__name__,
         )
