@@ -61,7 +61,7 @@ def test_a_waiter_calls_after_when_the_lock_holder_is_killed_in_it(ledger_url: s
     """SIGKILL ends the lock holder inside `after`: no instance is ready before another one has finished it once."""
     ini = project.make_history(tmp_path, project.quick())
     (tmp_path / "moment.py").write_text(AFTER)
-    with fleet(3, ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path)) as instances:
+    with fleet(2, ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path)) as instances:
         wait_until(lambda: project.head(ini) in evidence.running(ledger_url), "the function after", seconds=60)
         first = until_one_migrates(instances)
         assert end(first, signal.SIGKILL) == 137

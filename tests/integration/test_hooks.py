@@ -46,7 +46,7 @@ R1 = 'op.execute("CREATE TABLE seen (who varchar(20))")'
 NOTE = "op.execute(\"INSERT INTO seen VALUES ('r2')\")"
 
 
-@pytest.fixture(params=["postgresql", "mariadb", "mysql", "sqlite"])
+@pytest.fixture(params=["postgresql", "mariadb", "sqlite"])
 def each(request: pytest.FixtureRequest) -> Place:
     """Return an empty database of each kind."""
     place: Place = request.getfixturevalue(f"{request.param}_place")
