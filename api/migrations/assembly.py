@@ -24,6 +24,7 @@ from .execution.alembic_config import open_config
 from .execution.env_inspection import Wanted, inspect_env, may_run_several
 from .execution.env_options import Pass, VersionTable
 from .execution.history_table import History, RunAuthor
+from .execution.hooks import Hooks
 from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
 from .execution.runner import Runner
@@ -68,6 +69,7 @@ class Assembly:
         revisions: Revisions | None = None,
         only: Pass | None = None,
         own_connection: bool = False,
+        hooks: Hooks | None = None,
     ) -> Assembly:
         """Read the revisions and check the settings, without a database.
 
@@ -79,6 +81,7 @@ class Assembly:
             revisions: default: read from the settings' Alembic configuration.
             only: the pass of env.py that this assembly is for, if env.py makes several.
             own_connection: whether env.py opens a connection of its own for the revisions.
+            hooks: the application's functions; default: those of the settings.
 
         Raises:
             ConfigurationError: a setting, Alembic's configuration or a file of the build is invalid.
@@ -99,10 +102,9 @@ class Assembly:
         tracker = tracker or new_tracker(settings)
         tracker.note(strategy=str(choice.strategy), release=release, schema=Schema(heads=revisions.code.heads))
         tracker.note(dialect=url.dialect, lock_key=database.lock_name, holder_kind=database.holder_kind)
-        runner, policy = (
-            _runner(settings, revisions, release, only, own_connection),
-            _policy(settings, choice.strategy, release),
-        )
+        hooks = hooks or Hooks.of(settings.before, settings.after)
+        runner = _runner(settings, revisions, release, only, own_connection, hooks)
+        policy = _policy(settings, choice.strategy, release, hooks)
         schedule = LockRetrySchedule(partial(revisions.limits, session=database.limits))
         elector = elector_of(settings, choice.strategy, url)
         return cls(settings, database, choice, revisions, runner, tracker, policy, schedule, elector)
@@ -119,6 +121,7 @@ class Assembly:
             ConfigurationError: env.py fails, contradicts a setting, or names options that cannot be merged.
             MigrationError: env.py reads from the database, which is unreachable.
         """
+        self.runner.hooks.load()
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
         connect = partial(self.database.sql_connection, create_file=create_file)
@@ -133,6 +136,7 @@ class Assembly:
                 revisions=revisions,
                 only=Pass(table, default) if len(tables) > 1 else None,
                 own_connection=inspected.own_connection,
+                hooks=self.runner.hooks,
             )
             for table in tables
         )
@@ -199,7 +203,12 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
 
 
 def _runner(
-    settings: MigrationSettings, revisions: Revisions, release: str, only: Pass | None, own_connection: bool
+    settings: MigrationSettings,
+    revisions: Revisions,
+    release: str,
+    only: Pass | None,
+    own_connection: bool,
+    hooks: Hooks,
 ) -> Runner:
     return Runner(
         revisions,
@@ -211,10 +220,11 @@ def _runner(
         only=only,
         own_connection=own_connection,
         baseline=settings.baseline,
+        hooks=hooks,
     )
 
 
-def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Policy:
+def _policy(settings: MigrationSettings, strategy: Strategy, release: str, hooks: Hooks) -> Policy:
     return Policy(
         wait_seconds=settings.wait_seconds,
         run_seconds=settings.run_seconds,
@@ -224,4 +234,5 @@ def _policy(settings: MigrationSettings, strategy: Strategy, release: str) -> Po
         target=settings.target,
         release=release,
         baseline=settings.baseline,
+        after=hooks.after is not None,
     )

@@ -19,6 +19,7 @@ from .assembly import new_tracker
 from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
 from .execution.error_translation import describe
+from .execution.hooks import Function
 from .runtime import streams
 from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
@@ -54,24 +55,40 @@ class MigrationLifespan:
     """A lifespan that lets the service serve only on a verified schema.
 
     Use it as it is, or `lifespan_with_migrations.then(yours)`, or `lifespan_with_migrations(settings=…, then=yours)`.
-    Your lifespan starts after the schema is verified.
+    Your lifespan starts after the schema is verified. The instance that migrates calls `before` before the first
+    revision, and `after` once for each new head, on the session that holds the lock.
     """
 
-    def __init__(self, settings: MigrationSettings | None = None, then: Lifespan | None = None) -> None:
+    def __init__(
+        self,
+        settings: MigrationSettings | None = None,
+        then: Lifespan | None = None,
+        before: Function | None = None,
+        after: Function | None = None,
+    ) -> None:
         self._settings = settings
         self._then = then
+        self._before = before
+        self._after = after
 
     def __call__(
-        self, app: Any = None, *, settings: MigrationSettings | None = None, then: Lifespan | None = None
+        self,
+        app: Any = None,
+        *,
+        settings: MigrationSettings | None = None,
+        then: Lifespan | None = None,
+        before: Function | None = None,
+        after: Function | None = None,
     ) -> Any:
-        """Return the lifespan context of `app`; without `app`, a lifespan with these settings and this successor."""
+        """Return the lifespan context of `app`; without `app`, a lifespan with these arguments instead of its own."""
         if app is not None:
             return _lifespan(app, self, self._settings, self._then)
-        return type(self)(settings or self._settings, then or self._then)
+        others = (before or self._before, after or self._after)
+        return type(self)(settings or self._settings, then or self._then, *others)
 
     def then(self, lifespan: Lifespan) -> Self:
         """Return this lifespan with `lifespan` after it."""
-        return type(self)(self._settings, lifespan)
+        return type(self)(self._settings, lifespan, self._before, self._after)
 
 
 lifespan_with_migrations = MigrationLifespan()
@@ -98,7 +115,7 @@ async def _lifespan(
     if not given:
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
-    thread = MigrationThread(lambda: migrate_at_startup(settings, tracker, problem))
+    thread = MigrationThread(lambda: migrate_at_startup(settings, tracker, problem, ours._before, ours._after))
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
         policy = _suited_to(wrappers(app.router.lifespan_context, ours), settings)

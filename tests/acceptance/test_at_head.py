@@ -30,6 +30,16 @@ def test_a_start_at_head_uses_one_connection_and_one_query(ledger_url: str) -> N
         assert server.connections == 2
 
 
+def test_a_function_after_the_revisions_adds_no_query_at_head(ledger_url: str) -> None:
+    """With MIGRATION_AFTER, once it has run for this head, a start still uses one connection and one query."""
+    after = "builtins:repr"
+    assert migrate("upgrade", url=ledger_url, MIGRATION_AFTER=after)[0] == 0
+    assert evidence.history(ledger_url)[-1]["direction"] == "after"
+    with wire(ledger_url) as (server, url), fleet(1, url, MIGRATION_AFTER=after) as instances:
+        until_all_ready(instances)
+        assert (server.connections, len(server.statements)) == (1, 1)
+
+
 def test_a_start_with_strategy_off_opens_no_connection(ledger_url: str) -> None:
     """With MIGRATION_STRATEGY=off, the baseline, an instance becomes ready and never connects to the database."""
     with wire(ledger_url) as (server, url), fleet(1, url, MIGRATION_STRATEGY="off") as instances:

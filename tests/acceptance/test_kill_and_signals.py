@@ -44,6 +44,39 @@ def end(instance: Instance, number: signal.Signals) -> int:
     return code
 
 
+AFTER = """
+import time
+
+import sqlalchemy as sa
+
+
+def after(connection):
+    connection.execute(sa.text("INSERT INTO marks VALUES ('after')"))
+    while not connection.scalar(sa.text("SELECT count(*) FROM pg_class WHERE relname = 'let_go'")):
+        time.sleep(0.05)
+"""
+
+
+def test_a_waiter_calls_after_when_the_lock_holder_is_killed_in_it(ledger_url: str, tmp_path: Path) -> None:
+    """SIGKILL ends the lock holder inside `after`: no instance is ready before another one has finished it once."""
+    ini = project.make_history(tmp_path, project.quick())
+    (tmp_path / "moment.py").write_text(AFTER)
+    with fleet(2, ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path)) as instances:
+        wait_until(lambda: project.head(ini) in evidence.running(ledger_url), "the function after", seconds=60)
+        first = until_one_migrates(instances)
+        assert end(first, signal.SIGKILL) == 137
+        others = [instance for instance in instances if instance is not first]
+        begun = ["applied", "interrupted", "running"]
+        wait_until(lambda: evidence.outcomes(ledger_url, "quick") == begun, "a second call", seconds=60)
+        assert not any(instance.ready() for instance in others)
+        evidence.let_go(ledger_url)
+        until_all_ready(others)
+    assert evidence.outcomes(ledger_url, "quick") == ["applied", "interrupted", "applied"]
+    assert evidence.marks(ledger_url) == ["after", "quick"]
+    assert migrate("upgrade", url=ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path))[0] == 0
+    assert evidence.marks(ledger_url) == ["after", "quick"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_a_waiter_takes_over_when_the_lock_holder_ends(ledger_url: str, tmp_path: Path, number: signal.Signals) -> None:
     """SIGKILL or SIGTERM ends the lock holder in mid-revision: a waiter runs it again, and each is applied once."""

@@ -86,7 +86,7 @@ class Session:
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
-    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
+    async def attempts(self, pending: Sequence[str], directions: Sequence[str] = ()) -> list[PastAttempt]:
         """Return the newest attempts at any of `pending`."""
         await self._query()
         now = self.database.now()

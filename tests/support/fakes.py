@@ -106,7 +106,7 @@ class FakeSession:
         """Return the parents of revisions, from the history."""
         return self.database.lineage
 
-    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
+    async def attempts(self, pending: Sequence[str], directions: Sequence[str] = ()) -> list[PastAttempt]:
         """Return the failed attempts at any of `pending`, newest first."""
         clock, failures = self.database.clock, reversed(self.database.failures)
         return [replace(p, age_seconds=clock.seconds - at) for at, p in failures if p.revision in {*pending, "?"}]

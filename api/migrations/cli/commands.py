@@ -156,7 +156,7 @@ async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 async def refuse_unless_at_head(assembly: Assembly) -> Schema:
     """Return the state of the database, which is at head; otherwise raise `NotAtHead` or `SchemaRefused`."""
     schema = await _known_schema(assembly)
-    if schema.state is not SchemaState.AT_HEAD:
+    if not assembly.policy.satisfied(schema):
         raise NotAtHead(f"{explain(schema)}. To fix: run '{COMMAND} upgrade'")
     return schema
 

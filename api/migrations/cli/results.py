@@ -217,7 +217,7 @@ def _attempt_line(row: Mapping[str, Any]) -> str:
     started, finished = row["started_at"], row["finished_at"]
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
     # an older history table has no notes; other notes are for waiters
-    note = row.get("note") if row["direction"] == "backup" else None
+    note = row.get("note") if row["direction"] in {"backup", "stamp"} else None
     more = "".join(f"  {text}" for text in (row["error"], note) if text)
     user = f" ({row['database_user']})" if row["database_user"] else ""
     return (

@@ -129,7 +129,7 @@ class Coordinator:
                 if self._inspect is None:  # otherwise env.py may name other version tables
                     raise
                 return False
-            if schema.state is not SchemaState.AT_HEAD and self._inspect is not None:
+            if not self._policy.satisfied(schema) and self._inspect is not None:
                 return False
             self._inspect = None
             attempt_history = await self._attempt_history(session, schema)
@@ -201,9 +201,12 @@ class Coordinator:
         return compare_with_build(observed, code, self._lineage)
 
     async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
-        if not schema.pending:
+        if schema.pending:
+            attempts = await session.store.attempts(schema.pending)
+        elif schema.state is SchemaState.AT_HEAD and not self._policy.satisfied(schema):
+            attempts = await session.store.attempts([self._scope.code.head], ["after"])
+        else:
             return AttemptHistory()
-        attempts = await session.store.attempts(schema.pending)
         return assess_attempts(attempts, self._policy, self._wait_budget.lived_seconds)
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:

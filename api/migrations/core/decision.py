@@ -42,6 +42,12 @@ class Policy:
     release: str | None = None
     baseline: str | None = None
     """The revision to stamp on an unversioned database; without one it is refused."""
+    after: bool = False
+    """Whether the application has a function `after`, which must have run for the head."""
+
+    def satisfied(self, schema: Schema) -> bool:
+        """Return whether the schema is at head, and the function `after` ran for this head."""
+        return schema.state is SchemaState.AT_HEAD and (schema.completed or not self.after)
 
     @property
     def upgrade(self) -> MigrationRequest:
@@ -91,7 +97,7 @@ def decide(
     """Return the next action; `locked` says whether this instance holds the lock."""
     stopped = Action.REFUSE if locked else Action.TRY_LOCK if policy.may_migrate else Action.WAIT
     match schema.state:
-        case SchemaState.AT_HEAD:
+        case SchemaState.AT_HEAD if policy.satisfied(schema):
             return Action.SERVE
         case SchemaState.AHEAD if policy.serve_ahead:
             return Action.SERVE

@@ -13,6 +13,9 @@ from .status import Blocker, LockStatus
 ANSWER_SECONDS = 10.0
 """The time limit of every query that only reads: a vanished server never answers."""
 
+TRIED = ("upgrade", "stamp", "before")
+"""The directions of the rows that tell whether a pending revision was tried."""
+
 Kind = Literal["upgrade", "downgrade", "stamp", "repair", "backup"]
 
 
@@ -87,8 +90,11 @@ class SchemaStore(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of the revisions in the history table."""
 
-    async def attempts(self, pending: Sequence[str]) -> Sequence[PastAttempt]:
-        """Return the attempts to apply any of `pending`, newest first, without contended ones."""
+    async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> Sequence[PastAttempt]:
+        """Return the attempts in these directions at any of `pending`, newest first.
+
+        Contended attempts and finished calls of `before` are left out.
+        """
 
     async def check_ids(self, request: MigrationRequest, revisions: frozenset[str]) -> None:
         """Check that the version table can store the ids that `request` writes on a database at `revisions`.

@@ -19,6 +19,8 @@ from .status import Status, Tracker
 
 log = logging.getLogger(__name__)
 
+HOOKS = {"before", "after"}
+"""The application's functions, as they are named in the progress."""
 RECORD_SECONDS = 2.0
 """How much longer a run may last if the database does not answer the record of its timeout."""
 
@@ -79,7 +81,7 @@ async def outcome_of_timeout(
 ) -> MigrationError | None:
     """Record the outcome of the cancelled run on `session`, and return it; None if everything is committed."""
     progress, current = status.progress, status.progress.current
-    if 0 < progress.total <= progress.applied:
+    if current not in HOOKS and 0 < progress.total <= progress.applied:
         return None
     try:
         message, half, after = await _recorded(session, status, run_seconds, request)
@@ -88,6 +90,9 @@ async def outcome_of_timeout(
         if isinstance(error, DatabaseUnreachable):
             return DatabaseUnreachable(unknown)
         return RevisionFailed(unknown, revision=current)
+    if current in HOOKS:
+        done = current == "after" and after.completed == code.head
+        return None if done else RevisionFailed(message, revision=None)
     if request.kind == "upgrade" and after.revisions - code.parents.keys():
         # another instance continued from what this run committed; the next read assesses that
         return None
@@ -116,7 +121,8 @@ async def _recorded(
         age_seconds = time.time() - (status.progress.started_at or 0.0)
         # the session that blocked the revision may block the record too; the outcome is the same
         with suppress(MigrationError):
-            await session.store.record_failure(message, current if request.kind == "upgrade" else None, age_seconds)
+            missing = current if request.kind == "upgrade" and current not in HOOKS else None
+            await session.store.record_failure(message, missing, age_seconds)
     # read after the record, which has waited for a COMMIT that was in progress
     return message, half, await session.store.observe()
 
@@ -125,7 +131,9 @@ def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
     last = f" (last: {status.message})" if status.message else ""
     repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
-    return f"revision {status.progress.current} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
+    current = status.progress.current
+    what = f"the function '{current}'" if current in HOOKS else f"revision {current}"
+    return f"{what} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
 
 
 def _exceeded(run_seconds: float, last: str = "") -> str:

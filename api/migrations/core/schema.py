@@ -41,6 +41,11 @@ class CodeRevisions:
     idempotent: frozenset[str] = frozenset()
     """The revisions that declare `idempotent = True`: they may run again after an interruption."""
 
+    @property
+    def head(self) -> str:
+        """The head, or the heads in one name, as the history stores it."""
+        return ",".join(sorted(self.heads))[:255]
+
     def closure(self, revisions: frozenset[str], links: Mapping[str, frozenset[str]] | None = None) -> frozenset[str]:
         """Return `revisions` and their ancestors in this build's graph and in further `links`."""
         seen: set[str] = set()
@@ -102,6 +107,8 @@ class Observed:
     """The newest rows of the history, newest first."""
     other_tables: tuple[str, ...] = ()
     """The names of the tables beside the package's own, read only if there is no revision."""
+    completed: str | None = None
+    """The heads for which the function `after` ran; None if a revision was applied, undone or stamped later."""
 
     @property
     def ran_before(self) -> bool:
@@ -122,6 +129,8 @@ class Schema:
     half_applied: tuple[HalfApplied, ...] = ()
     other_tables: tuple[str, ...] = ()
     """The tables of an unversioned database."""
+    completed: bool = False
+    """Whether the function `after` ran for the heads of this build."""
 
 
 def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
@@ -138,7 +147,8 @@ def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping
     dirty = tuple(h for h in observed.half_applied if not (h.revision in code.idempotent and h.revision in pending))
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     tables = observed.other_tables if state is SchemaState.UNVERSIONED else ()
-    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables)
+    completed = observed.completed == code.head
+    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables, completed)
 
 
 def _direction(

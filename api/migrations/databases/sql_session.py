@@ -115,6 +115,8 @@ class SqlSession:
         self._backup = backup
         self._raw: AsyncConnection | None = None
         self._lock: ExclusiveLock | None = None
+        self._begun = False
+        """Whether the application's function `before` was called under this lock."""
 
     async def open(self) -> None:
         """Connect if not connected."""
@@ -129,6 +131,7 @@ class SqlSession:
         """Acquire the lock if it is free, and check the tables."""
         async with answered("acquiring the lock"):
             held = await self._held.try_lock()
+        self._begun = False
         if held:
             await self.store.recognise()
         return held
@@ -222,7 +225,11 @@ class SqlSession:
         planned = self._runner.planned(request, (await self.store.observe()).revisions)
         await connection.execution_options(isolation_level=lock.isolation_level)
         try:
+            if not self._begun:
+                await connection.run_sync(self._runner.before, request, listener, lock)
+            self._begun = True  # a retry of a contended revision does not call it again
             await connection.run_sync(self._runner.run, request, listener, lock)
+            await connection.run_sync(self._runner.after, request, listener, lock)
         except DatabaseUnreachable as error:
             if not (planned and error.__cause__ and contended(error.__cause__)):
                 raise

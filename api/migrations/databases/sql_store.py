@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from ..core.protocols import ANSWER_SECONDS, MigrationRequest, PastAttempt
+from ..core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttempt
 from ..core.schema import HalfApplied, Observed, Recorded
 from ..execution.dialects import Now, aware, epoch
 from ..execution.error_translation import missing, translated
@@ -72,7 +72,8 @@ class SqlStore(OwnTables):
         half = await self._rows(self._half_applied().order_by(self._history.c.id))
         known = tuple(HalfApplied(row.revision, row.statement) for row in half)
         recent = tuple(map(_recorded, newest))
-        return Observed(revisions, known, epoch(ended.success), epoch(ended.failure), recent)
+        success, failure = epoch(ended.success), epoch(ended.failure)
+        return Observed(revisions, known, success, failure, recent, completed=ended.completed)
 
     async def _other_tables(self) -> list[str]:
         # a server may write a name in another case
@@ -87,15 +88,16 @@ class SqlStore(OwnTables):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of every revision in the history table."""
         c = self._history.c
-        parents = sa.select(c.revision, c.parents).where(c.direction.not_in(["backup", "unlock"])).distinct()
+        parents = sa.select(c.revision, c.parents).where(c.direction.in_(["upgrade", "downgrade", "stamp"])).distinct()
         return {row.revision: frozenset(row.parents.split()) for row in await self._rows(parents)}
 
-    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
+    async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> list[PastAttempt]:
         """Return the newest ten attempts at any of `pending`."""
         c = self._history.c
         tried = (
             sa.select(self._history, Now().label("now"))
-            .where(c.revision.in_(pending), c.direction.in_(["upgrade", "stamp"]), c.outcome != Outcome.RETRIED)
+            .where(c.revision.in_(pending), c.direction.in_(directions), c.outcome != Outcome.RETRIED)
+            .where((c.direction != "before") | (c.outcome != Outcome.APPLIED))
             .order_by(c.id.desc())
             .limit(10)
         )
@@ -191,7 +193,12 @@ class SqlStore(OwnTables):
         # when an interrupted attempt ended is not known
         ended = sa.case((c.outcome == Outcome.INTERRUPTED, c.started_at), else_=c.finished_at)
         failure = sa.case((c.outcome.in_(_FAILED), ended))
-        return sa.select(sa.func.max(success).label("success"), sa.func.max(failure).label("failure"))
+        ends: list[sa.ColumnElement[Any]] = [
+            sa.func.max(success).label("success"),
+            sa.func.max(failure).label("failure"),
+            self._runner.history.completed.label("completed"),
+        ]
+        return sa.select(*ends)
 
 
 def shape(connection: sa.Connection, table: sa.Table) -> Shape | None:

@@ -52,6 +52,13 @@ ENDED = f"""
 An interrupted attempt counts from its start, because the next lock holder or the operator's repair set its end. A
 half-applied attempt without an end may still be running.
 """
+GOOD = (Outcome.APPLIED, Outcome.STAMPED)
+"""The outcomes of what is done."""
+COMPLETED = f"""
+    (SELECT CASE direction WHEN 'after' THEN revision::text END FROM {{history}}
+     WHERE outcome IN ('{Outcome.APPLIED}', '{Outcome.STAMPED}') ORDER BY id DESC LIMIT 1)
+"""
+"""The same as `History.completed`; `{history}` is the table's quoted name."""
 SLACK_SECONDS = 5.0
 """The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
@@ -153,7 +160,7 @@ class History:
     def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
         """Return the INVALID indexes before the unfinished attempts at `revision`; None if there are none."""
         newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(
-            self.table.c.revision == revision, self.table.c.outcome.not_in([Outcome.UNLOCKED, Outcome.BACKED_UP])
+            self.table.c.revision == revision, self.table.c.direction.in_(["upgrade", "downgrade", "stamp"])
         )
         row = connection.execute(newest.order_by(self.table.c.id.desc()).limit(1)).first()
         if row is None or row.invalid_before is None or row.outcome in {Outcome.APPLIED, Outcome.STAMPED}:
@@ -206,6 +213,13 @@ class History:
             row |= {"finished_at": NOW, "note": note}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
+
+    @property
+    def completed(self) -> sa.ScalarSelect[str | None]:
+        """The heads for which `after` ran since the last revision was applied, undone or stamped."""
+        c = self.table.c
+        after = sa.case((c.direction == "after", c.revision))
+        return sa.select(after).where(c.outcome.in_(GOOD)).order_by(c.id.desc()).limit(1).scalar_subquery()
 
     def backed_up(
         self, connection: sa.Connection, author: RunAuthor, revision: str, began: datetime, note: str

@@ -50,7 +50,7 @@ def failure_of(error: BaseException, request: MigrationRequest, steps: Steps, re
     name, path = revisions.describe(steps.current), revisions.path(steps.current)
     error_class = type(root(error)).__name__
     extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
-    message = f"revision {name} failed {extent}: {describe(error)}{where(error, path)}"
+    message = f"{steps.title or f'revision {name}'} failed {extent}: {describe(error)}{where(error, path)}"
     if steps.half_applied:
         message += repair_advice(steps.left_behind())
     message += remedy(error) or explained(error, steps.current)
@@ -72,8 +72,8 @@ def _connection_lost(
     return ConnectionLost(
         str(unreachable),
         revision=steps.under_way,
-        name=revisions.describe(steps.under_way),
-        upgrade=request.kind == "upgrade",
+        name=steps.title or revisions.describe(steps.under_way),
+        upgrade=request.kind == "upgrade" and steps.title is None,
         last_words=describe(error),
         error_class=type(root(error)).__name__,
     )

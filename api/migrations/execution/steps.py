@@ -6,6 +6,7 @@ before and after each revision. `on_version_apply` runs inside its transaction, 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import wraps
@@ -18,10 +19,13 @@ from ..core.protocols import ProgressListener
 from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
 from .history_table import Attempt, History, Outcome, RunAuthor
+from .hooks import Hook
 from .invalid_indexes import drop_index
 from .migration_lock import MigrationLock
 from .statements import atomic, commits_by_itself, kind, only_reads
 from .transaction_watch import TransactionWatch
+
+log = logging.getLogger(__name__)
 
 AlembicStep = RevisionStep | StampStep
 StepPlan = Callable[[Any, MigrationContext | None], Iterable[AlembicStep]]
@@ -47,7 +51,9 @@ class Steps:
         """The note on a stamp."""
         self.applied: list[str] = []
         self.current: str | None = None
-        """The revision being applied, or the one that failed."""
+        """The revision being applied, or the one that failed; `before` or `after` for the application's function."""
+        self.title: str | None = None
+        """The name of the application's function, if one is called."""
         self._history = history
         self._author = author
         self._code = code
@@ -95,6 +101,25 @@ class Steps:
                 self._report_invalid()
 
         return steps
+
+    def call(self, hook: Hook, revision: str) -> None:
+        """Call the application's function and record it at `revision`, in one transaction."""
+        log.info("Running %s", hook.title, extra={"event": f"{hook.moment}_started"})
+        self._history.prepare(self.connection, self._code.idempotent)
+        self._check_lock()
+        self.current, self.title = hook.moment, hook.title
+        attempt = Attempt(revision, frozenset(), hook.moment)
+        self.lock.set_limits(self.connection, hook.moment)
+        self._history.begin(self.connection, self._author, attempt)
+        self._attempt = attempt
+        self._listener.started(hook.moment)
+        hook.call(self.connection)
+        self._check_lock()
+        self.lock.check_constraints(self.connection)
+        attempt.outcome = Outcome.APPLIED
+        self._history.mark(self.connection, attempt)
+        self.connection.commit()
+        self._attempt = self.current = None
 
     def on_version_apply(self, *, step: MigrationInfo, heads: set[str], **_: Any) -> None:
         """Check the lock and record the outcome in the step's transaction; an error rolls the revision back."""

@@ -85,6 +85,10 @@ class MigrationSettings(DatabaseURLs):
     """`heads` allows several heads; `head` refuses them before the database is touched."""
     baseline: str | None = None
     """The revision that a database with tables and without a revision is stamped with; `base` runs all revisions."""
+    before: str | None = None
+    """`package.module:function`, called under the lock before the first revision of a run."""
+    after: str | None = None
+    """`package.module:function`, called under the lock once for each new head, after the last revision."""
     on_ahead: Literal["serve", "refuse"] = "serve"
     on_failure: Literal["exit", "hold"] = "exit"
     lock_name: str = "fastapi"

@@ -70,6 +70,16 @@ def test_an_unversioned_schema_is_stamped_before_the_upgrade() -> None:
     assert decide(schema(SchemaState.UNVERSIONED), Policy(baseline="b", may_migrate=False)) is WAIT
 
 
+def test_an_instance_at_head_waits_for_after() -> None:
+    """At head without `after` an instance migrates, or waits for the job; with it, or without a function, it serves."""
+    lacking, done = schema(SchemaState.AT_HEAD), Schema(SchemaState.AT_HEAD, completed=True)
+    policy = Policy(after=True)
+    assert [decide(lacking, policy), decide(lacking, policy, locked=True)] == [TRY, MIGRATE]
+    assert decide(lacking, Policy(after=True, may_migrate=False)) is WAIT
+    assert decide(lacking, policy, locked=True, attempt_history=FAILED) is GIVE_UP
+    assert [decide(done, policy), decide(lacking, Policy())] == [SERVE, SERVE]
+
+
 @pytest.mark.parametrize("locked", [False, True])
 def test_a_schema_ahead_is_refused_if_the_policy_says_so(locked: bool) -> None:
     """MIGRATION_ON_AHEAD=refuse makes an instance refuse a schema that is ahead of its build."""

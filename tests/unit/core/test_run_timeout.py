@@ -106,6 +106,17 @@ async def test_a_timed_out_run_with_an_unreachable_database_has_an_unknown_outco
     assert "its outcome is unknown (no answer)" in str(failure)
 
 
+async def test_a_timed_out_function_has_failed_unless_it_is_recorded_as_done() -> None:
+    """The run times out in `before` or `after`: it has failed by its name, unless `after` committed its record."""
+    for moment in ("before", "after"):
+        failure = await read_schema(at(moment, "r2", finished=1), Beside("r2"))
+        assert isinstance(failure, RevisionFailed)
+        assert f"the function '{moment}' was cancelled and rolled back" in str(failure)
+    done = Beside("r2")
+    done.database.observed = Observed(frozenset({"r2"}), completed="r2")
+    assert await read_schema(at("after", "r2", finished=1), done) is None
+
+
 async def test_a_run_that_times_out_between_two_steps_records_no_failed_revision() -> None:
     """The run times out between two revisions: the error counts the committed ones, and no revision is recorded."""
     session = Beside("r1")

@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import asyncpg
+import sqlalchemy as sa
 
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import Retry
@@ -21,6 +22,8 @@ from .retry_pause import rest
 from .second_connection import SecondConnectionRun
 
 log = logging.getLogger(__name__)
+
+Work = Callable[[sa.Connection, MigrationRequest, ProgressListener, SessionLock], None]
 
 ORPHAN_CHECKS, ORPHAN_CHECK_SECONDS = 10, 0.5
 
@@ -44,6 +47,7 @@ class LockedRun:
         self._beside = beside
         self._open_connection = None if runner.own_connection else open_connection
         self._own: SecondConnectionRun | None = None
+        self._begun = False
 
     async def prepare(self) -> None:
         """Set the session's settings and name, and terminate sessions that migrate without the lock."""
@@ -76,19 +80,30 @@ class LockedRun:
         )
 
     async def _attempt(self, request: MigrationRequest, listener: ProgressListener, observer: Observer) -> None:
-        if self._own is not None and request.kind != "repair":
-            await self._own.run(request, listener, observer)
-            return
-        engine = engine_over(self._connection, self.lock.isolation_level)
-        observer.listen(engine.sync_engine)
+        runner = self._runner
         try:
-            async with observer.watching(), engine.connect() as connection:
-                await connection.run_sync(self._runner.run, request, listener, self.lock)
+            if runner.hooks.before is not None and not self._begun:
+                await self._on_this(runner.before, request, listener, observer)
+            self._begun = True  # a retry of a contended revision does not call it again
+            if self._own is not None and request.kind != "repair":
+                await self._own.run(request, listener, observer)
+            else:
+                await self._on_this(runner.run, request, listener, observer)
+            if runner.hooks.after is not None:
+                await self._on_this(runner.after, request, listener, observer)
             await self.lock.complete()
         except BaseException:
             if self.lock.transaction_scoped:
                 listener.undone()
             raise
+
+    async def _on_this(
+        self, work: Work, request: MigrationRequest, listener: ProgressListener, observer: Observer
+    ) -> None:
+        engine = engine_over(self._connection, self.lock.isolation_level)
+        observer.listen(engine.sync_engine)
+        async with observer.watching(), engine.connect() as connection:
+            await connection.run_sync(work, request, listener, self.lock)
 
     def _name(self, role: str) -> str:
         return application_name(self.lock.key, role, self._runner.author.instance)

@@ -13,10 +13,10 @@ from typing import Any
 
 import asyncpg
 
-from ...core.protocols import ANSWER_SECONDS, MigrationRequest, PastAttempt
+from ...core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
 from ...execution.error_translation import translated
-from ...execution.history_table import ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
+from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.runner import Runner
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
@@ -112,14 +112,18 @@ class PostgresStore(OwnTables):
         ended = f"FROM (SELECT {ENDED} FROM {self._history}) ended"
         # as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
         recent = f"(SELECT json_agg(r)::text FROM ({RECENT.format(history=self._history)}) r)"
-        for rest in (f"{half}, success, failure, {recent} {ended}", "'{}'::text[], NULL, NULL, NULL"):
+        completed = COMPLETED.format(history=self._history)
+        for rest in (
+            f"{half}, success, failure, {recent}, {completed} {ended}",
+            "'{}'::text[], NULL, NULL, NULL, NULL",
+        ):
             rows = await self._rows_if_there(f"SELECT {versions}, {rest}")
             if rows:
-                revisions, half_applied, success, failure, newest = rows[0]
+                revisions, half_applied, success, failure, newest, done = rows[0]
                 recorded = tuple(map(_recorded, json.loads(newest or "[]")))
                 known = await self._half_applied(half_applied)
                 await self._recognise_unless_known(frozenset(revisions))
-                return Observed(frozenset(revisions), known, success, failure, recorded)
+                return Observed(frozenset(revisions), known, success, failure, recorded, completed=done)
         await self._recognise_once()
         return Observed()
 
@@ -130,18 +134,21 @@ class PostgresStore(OwnTables):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of every revision in the history table."""
         rows = await self._rows_if_there(
-            f"SELECT DISTINCT revision, parents FROM {self._history} WHERE direction NOT IN ('backup', 'unlock')"
+            f"SELECT DISTINCT revision, parents FROM {self._history} "
+            "WHERE direction IN ('upgrade', 'downgrade', 'stamp')"
         )
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
 
-    async def attempts(self, pending: Sequence[str]) -> list[PastAttempt]:
+    async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> list[PastAttempt]:
         """Return the newest ten attempts at any of `pending`: behind a pooler they fail together."""
         rows = await self._rows_if_there(
             "SELECT revision, outcome, instance, release, error, "
             "extract(epoch FROM clock_timestamp() - coalesce(finished_at, started_at))::float8 AS age_seconds "
-            f"FROM {self._history} WHERE revision = ANY($1) AND direction IN ('upgrade', 'stamp') "
-            f"AND outcome <> '{Outcome.RETRIED}' ORDER BY id DESC LIMIT 10",
+            f"FROM {self._history} WHERE revision = ANY($1) AND direction = ANY($2) "
+            f"AND outcome <> '{Outcome.RETRIED}' AND NOT (direction = 'before' AND outcome = '{Outcome.APPLIED}') "
+            "ORDER BY id DESC LIMIT 10",
             pending,
+            list(directions),
         )
         return [self._past(PastAttempt(**dict(row))) for row in rows]
 
