@@ -185,18 +185,19 @@ class _Inspection(_Tables):
 
 
 class _OwnInspection(_Tables):
-    """The same for an `env.py` that opens a connection of its own, to a database of the kind `dialect`."""
+    """The same for an `env.py` that opens a connection of its own, to a database of the same `kind`."""
 
-    def __init__(self, wanted: Wanted, dialect: str) -> None:
+    def __init__(self, wanted: Wanted, kind: str) -> None:
         super().__init__(wanted)
-        self._dialect = dialect
+        self._kind = kind
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         refuse_unusable(connection)
-        if connection.dialect.name != self._dialect:
+        kind = connection.engine.url.get_backend_name()
+        if kind != self._kind:
             raise ForeignConnection(
-                f"env.py connects to a {connection.dialect.name} database, but the URL of the settings names a "
-                f"{self._dialect} one. To fix: let env.py use the same URL as DATABASE_URL"
+                f"env.py connects to a {kind} database, but the URL of the settings names a {self._kind} one. To fix: "
+                "let env.py use the same URL as DATABASE_URL"
             )
         self._connection: sa.Connection = connection
         self._configure(configure, connection, options, chosen_schema(connection))
