@@ -62,12 +62,15 @@ def test_a_waiter_calls_after_when_the_lock_holder_is_killed_in_it(ledger_url: s
     ini = project.make_history(tmp_path, project.quick())
     (tmp_path / "moment.py").write_text(AFTER)
     with fleet(2, ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path)) as instances:
-        wait_until(lambda: project.head(ini) in evidence.running(ledger_url), "the function after", seconds=60)
+        # not by the outcome alone: the revision itself has a row that says "running" before
+        begun = {"direction": "after", "outcome": "running"}.items()
+        calls = lambda: any(begun <= row.items() for row in evidence.history(ledger_url))  # noqa: E731
+        wait_until(calls, "the function after", seconds=60)
         first = until_one_migrates(instances)
         assert end(first, signal.SIGKILL) == 137
         others = [instance for instance in instances if instance is not first]
-        begun = ["applied", "interrupted", "running"]
-        wait_until(lambda: evidence.outcomes(ledger_url, "quick") == begun, "a second call", seconds=60)
+        again = ["applied", "interrupted", "running"]
+        wait_until(lambda: evidence.outcomes(ledger_url, "quick") == again, "a second call", seconds=60)
         assert not any(instance.ready() for instance in others)
         evidence.let_go(ledger_url)
         until_all_ready(others)
