@@ -57,15 +57,17 @@ def after(connection):
 """
 
 
+def is_called(url: str) -> bool:
+    """Return whether the function `after` is called; the revision itself had a row that said running before."""
+    return any((row["direction"], row["outcome"]) == ("after", "running") for row in evidence.history(url))
+
+
 def test_a_waiter_calls_after_when_the_lock_holder_is_killed_in_it(ledger_url: str, tmp_path: Path) -> None:
     """SIGKILL ends the lock holder inside `after`: no instance is ready before another one has finished it once."""
     ini = project.make_history(tmp_path, project.quick())
     (tmp_path / "moment.py").write_text(AFTER)
     with fleet(2, ledger_url, ini=ini, MIGRATION_AFTER="moment:after", PYTHONPATH=str(tmp_path)) as instances:
-        # not by the outcome alone: the revision itself has a row that says "running" before
-        begun = {"direction": "after", "outcome": "running"}.items()
-        calls = lambda: any(begun <= row.items() for row in evidence.history(ledger_url))  # noqa: E731
-        wait_until(calls, "the function after", seconds=60)
+        wait_until(lambda: is_called(ledger_url), "the function after", seconds=60)
         first = until_one_migrates(instances)
         assert end(first, signal.SIGKILL) == 137
         others = [instance for instance in instances if instance is not first]
