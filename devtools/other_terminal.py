@@ -29,8 +29,8 @@ def url_of_dev_up(note: Path) -> str | None:
 def use_database_of_dev_up(note: Path = NOTE) -> None:
     """Set DATABASE_URL to the database of a running `./dev up` and say so, unless a URL is set, also in `.env`."""
     url = url_of_dev_up(note)
-    settings = MigrationSettings.load_partial("database_url", "migration_database_url")
-    if url is not None and settings.database_url is None and settings.migration_database_url is None:
+    urls = ("database_url", "database_url_file", "migration_database_url", "migration_database_url_file")
+    if url is not None and not MigrationSettings.load_partial(*urls).has_url:
         os.environ["DATABASE_URL"] = url
         print("DATABASE_URL is not set: using the database of ./dev up", file=sys.stderr)
 

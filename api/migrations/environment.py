@@ -75,7 +75,7 @@ def run_command(environment: EnvironmentContext, kind: Kind) -> None:
     with _failing_in_one_line():
         settings = MigrationSettings.load()
         url = environment.config.get_alembic_option("sqlalchemy.url") or ""
-        if settings.migration_database_url is settings.database_url is None and url.startswith("postgresql"):
+        if not settings.has_url and url.startswith("postgresql"):
             settings = MigrationSettings.load(database_url=url)
         _prepare(settings)
         asked = environment.context_opts
@@ -132,7 +132,10 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     assembly = Assembly.build(settings, may_be_empty=not changes)
     assembly.revisions.directory.version_locations = list(context.script.version_locations)
     assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
-    run(_under_lock(assembly, asked, options) if changes else _read(assembly, asked, options))
+    if not changes:
+        run(_read(assembly, asked, options))
+        return  # Alembic renders what it has compared with the options of this call
+    run(_under_lock(assembly, asked, options))
     theirs.clear()
     theirs.update(asked)  # for the next call, in a loop over schemas
 

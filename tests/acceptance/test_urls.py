@@ -139,4 +139,5 @@ def test_a_connection_without_tls_is_refused(tls: str) -> None:
     """A server that accepts only TLS refuses `sslmode=disable`: `upgrade` exits with 5 in one line."""
     code, output = migrate("upgrade", url=f"{tls}?sslmode=disable")
     assert (code, output.count("\n")) == (5, 1)
-    assert output.startswith("AccessRefused: the server does not accept this user from this host")
+    assert output.startswith("AccessRefused: login refused while connecting to 127.0.0.1:")
+    assert "the server does not accept this user from this host" in output

@@ -74,7 +74,7 @@ async def refused(url: str, ini: Path, error: type[MigrationError], *words: str)
 async def test_an_instance_waits_for_a_server_that_is_down(
     own: MariaDB, own_place: MariaDBPlace, tmp_path: Path
 ) -> None:
-    """The server is down: the instance says that it waits, without the address, and migrates once it is up."""
+    """The server is down: the instance says that it waits, without the database, and migrates once it is up."""
     waiting = instance(own_place.url, tree(tmp_path, GROUND))
     own.stop()
     task = asyncio.create_task(waiting.coordinator().become_ready())
@@ -84,7 +84,6 @@ async def test_an_instance_waits_for_a_server_that_is_down(
 
     await until(says_so, "its message", seconds=FOREVER_SECONDS)
     message = waiting.tracker.status.message or ""
-    assert "127.0.0.1" not in message
     assert "ledger" not in message
     await asyncio.to_thread(own.start)
     await asyncio.wait_for(task, FOREVER_SECONDS)
