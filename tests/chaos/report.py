@@ -23,6 +23,8 @@ def summary(verdicts: Mapping[int, Verdict], took_seconds: float) -> Table:
     for name in PROMISES:
         drawn.add_row(name.replace("_", " "), str(sum(len(v.broken.get(name, [])) for v in verdicts.values())))
     drawn.add_section()
+    again = sum(verdict.started_again for verdict in verdicts.values())
+    drawn.add_row("replaced after two lost connections in one revision", str(again))
     seconds = [verdict.recovery_seconds for verdict in verdicts.values()]
     drawn.add_row("last fault over to all ready, median", f"{statistics.median(seconds):.1f} s")
     drawn.add_row("… worst", f"{max(seconds):.1f} s")

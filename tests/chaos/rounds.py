@@ -36,6 +36,8 @@ class Verdict:
     stuck_instances: list[str] = field(default_factory=list)
     ready_before_the_schema: list[str] = field(default_factory=list)
     ended_by_themselves: list[str] = field(default_factory=list)
+    started_again: int = 0
+    """The instances that failed after two lost connections in one revision, and were replaced."""
     recovery_seconds: float = 0.0
     kept: Path | None = None
 
@@ -86,9 +88,13 @@ def _break(scene: Scene, faults: Sequence[Fault], verdict: Verdict) -> None:
 
 
 def _recover(scene: Scene, verdict: Verdict) -> None:
+    def recovered() -> bool:
+        verdict.started_again += scene.start_again()
+        return scene.all_ready() and not scene.lingering()
+
     # the verdict lists the instances that are late
     with suppress(AssertionError):
-        wait_until(lambda: scene.all_ready() and not scene.lingering(), "all ready", seconds=RECOVERY_SECONDS)
+        wait_until(recovered, "all ready", seconds=RECOVERY_SECONDS)
     verdict.stuck_instances += [f"{i.name}: {i.health()}" for i in scene.living() if not i.ready()]
     verdict.stuck_instances += [f"{i.name} does not end" for i in scene.lingering()]
     verdict.ended_by_themselves += [repr(i) for i in scene.ended()]

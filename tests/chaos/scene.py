@@ -26,6 +26,7 @@ SETTINGS = {
     "MIGRATION_WAIT_SECONDS": f"{scaled(120):g}",
     "MIGRATION_RUN_SECONDS": f"{scaled(60):g}",
 }
+LOST_TWICE = "the connection was lost twice while it ran"
 
 
 @dataclass
@@ -99,6 +100,16 @@ class Scene:
         if number is SIGKILL:
             instance.process.wait()
         self.start()
+
+    def start_again(self) -> int:
+        """Replace the instances that failed because a revision lost its connection twice; return how many.
+
+        Two faults in one revision look like a revision that ends its own session, so failing is right then.
+        """
+        failed = [instance for instance in self.ended() if LOST_TWICE in instance.log()]
+        self._dismissed |= {instance.name for instance in failed}
+        self.start(len(failed))
+        return len(failed)
 
     def later(self, seconds: float, undo: Callable[[], object]) -> None:
         """Undo a fault after a while; the round does not end before."""
