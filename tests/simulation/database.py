@@ -126,9 +126,18 @@ class Backend:
         loop = asyncio.get_running_loop()
         self._statement = statement = loop.create_future()
         loop.call_later(seconds, self._finish, statement)
-        # the server finishes the statement even if the client's task is cancelled
-        await asyncio.shield(statement)
+        try:
+            await asyncio.shield(statement)
+        except asyncio.CancelledError:
+            self._cancel(statement)
+            raise
         self.check()
+
+    def _cancel(self, statement: asyncio.Future[None]) -> None:
+        # A driver sends a cancel request and waits for the answer; a client that is cut off or killed cannot.
+        if self._client_there and not statement.done():
+            statement.set_result(None)
+            self.migrating = None
 
     def enter(self, revision: str) -> None:
         """Begin a revision's transaction."""
