@@ -164,6 +164,8 @@ class Runner:
         """
 
         def begin(connection: sa.Connection) -> PreparedRun:
+            if is_stopped():  # while env.py was being imported
+                raise asyncio.CancelledError
             lock = adopt(connection)
             steps = self.steps(connection, listener, lock)
             steps.note = request.note

@@ -106,9 +106,9 @@ class SecondConnectionRun:
                     await connection.execute(end, second.pid, timeout=ANSWER_SECONDS)
                 finally:
                     connection.terminate()
+        # it is known why it fails, also if it fails later
+        work.add_done_callback(lambda done: done.cancelled() or done.exception())
         await asyncio.wait({work}, timeout=STOP_SECONDS)
-        if work.done() and not work.cancelled():
-            work.exception()  # it is known why it failed
 
 
 class _OnLoop:
