@@ -13,6 +13,7 @@ What an instance does
     2. Execute env.py without running revisions, to learn its version table and whether it uses the given connection.
     3. Try the lock. If it acquires the lock, it reads the version again, runs the revisions on the session that holds
        the lock, each in its own transaction, verifies on a new connection, releases the lock and notifies the waiters.
+       If env.py opens its own connection, or the URL names psycopg, that session acquires a second lock and runs them.
     4. If another session holds the lock, watch the version, and try the lock at each look, because the lock holder may
        have died. A notification or a jittered poll wakes the waiter.
 
