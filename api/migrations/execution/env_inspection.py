@@ -96,7 +96,7 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
             return Inspected(inspection.tables, own_connection=False)
     own = _OwnInspection(wanted, url.get_backend_name())
     with _changing_nothing():
-        await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS, in_thread=True), "env.py")
+        await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
     return Inspected(own.tables, own_connection=True)
 
 
@@ -108,11 +108,18 @@ def _changing_nothing() -> Iterator[None]:
         # an engine of another thread or task is not inspected
         return _leave_out_changes(*arguments) if _INSPECTING.get() else arguments[2:4]
 
+    def only_read(connection: sa.Connection) -> None:
+        # a SELECT may call a function that writes
+        if _INSPECTING.get():
+            connection.execution_options(postgresql_readonly=True)
+
     token = _INSPECTING.set(True)
     sa.event.listen(sa.Engine, "before_cursor_execute", leave_out, retval=True)
+    sa.event.listen(sa.Engine, "engine_connect", only_read)
     try:
         yield
     finally:
+        sa.event.remove(sa.Engine, "engine_connect", only_read)
         sa.event.remove(sa.Engine, "before_cursor_execute", leave_out)
         _INSPECTING.reset(token)
 

@@ -94,7 +94,7 @@ class SecondEnvRun:
             ConfigurationError: `env.py` failed, or its options conflict with the package's; no revision ran.
             MigrationError: what `PreparedRun.fail` returned.
         """
-        execute(self._revisions, given, self, _environment_options(self._planned, request), in_thread=True)
+        execute(self._revisions, given, self, _environment_options(self._planned, request))
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Prepare the run on `connection` and configure Alembic with the merged options."""

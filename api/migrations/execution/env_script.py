@@ -58,18 +58,12 @@ class OwnConnection(ForeignConnection):
 
 
 def execute(
-    revisions: Revisions,
-    given: sa.Connection | None,
-    hooks: Hooks,
-    environment_options: Mapping[str, Any],
-    *,
-    in_thread: bool = False,
+    revisions: Revisions, given: sa.Connection | None, hooks: Hooks, environment_options: Mapping[str, Any]
 ) -> None:
     """Execute `env.py` of `revisions` once with the connection `given`, and restore logging afterwards.
 
-    With None it opens one of its own, and may call `asyncio.run`; `in_thread` says that this thread has no event loop,
-    as it must be then. `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to
-    `EnvironmentContext`.
+    With None it opens one of its own, and may call `asyncio.run`, so this thread must have no event loop then.
+    `environment_options` are `fn` and `destination_rev`, as Alembic's commands pass them to `EnvironmentContext`.
 
     Raises:
         OwnConnection: a connection was given, and it uses one of its own.
@@ -85,7 +79,7 @@ def execute(
     if given is not None:
         config.attributes[GIVEN] = given
     try:
-        with _installed(environment, _pause if in_thread else _pause_in_loop):
+        with _installed(environment):
             # not `directory.run_env`, which `alembic_fleet_plugin` makes acquire the lock
             load_python_file(directory.dir, "env.py")
     except (Exception, SystemExit, asyncio.CancelledError) as error:
@@ -96,25 +90,20 @@ def execute(
     finally:
         loggers.restore()
         config.attributes.pop(GIVEN, None)
-    if not progress.configured:
-        raise ForeignConnection(f"env.py never called context.configure. To fix: {REMEDY}")
-    if not progress.ran:
-        raise ConfigurationError(
-            "env.py called context.configure, but never context.run_migrations, so no revision would run. To fix: call "
-            "context.run_migrations() in env.py"
-        )
+    progress.refuse_unfinished()
 
 
 def _pause() -> None:
-    time.sleep(ENV_LOCK_SECONDS / 200)
-
-
-def _pause_in_loop() -> None:
-    await_only(asyncio.sleep(ENV_LOCK_SECONDS / 200))
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:  # the thread of a second connection
+        time.sleep(ENV_LOCK_SECONDS / 200)
+    else:
+        await_only(asyncio.sleep(ENV_LOCK_SECONDS / 200))
 
 
 @contextmanager
-def _installed(environment: EnvironmentContext, pause: Callable[[], None]) -> Iterator[None]:
+def _installed(environment: EnvironmentContext) -> Iterator[None]:
     """Install `environment` behind `alembic.context`, of which there is one in a process.
 
     A run in another thread is waited for. The environment of a run that is suspended in this thread, by another
@@ -129,7 +118,7 @@ def _installed(environment: EnvironmentContext, pause: Callable[[], None]) -> It
             raise DatabaseUnreachable(
                 f"another start in this process has been executing env.py or its revisions for {ENV_LOCK_SECONDS:g} s"
             )
-        pause()
+        _pause()
     suspended: EnvironmentContext | None = getattr(context, "_proxy", None)
     try:
         with environment:
@@ -195,6 +184,16 @@ class _Progress:
         self.running = True
         self._hooks.run_migrations(run, arguments)
         self.running, self.ran = False, True
+
+    def refuse_unfinished(self) -> None:
+        """Raise if `env.py` did not call both functions."""
+        if not self.configured:
+            raise ForeignConnection(f"env.py never called context.configure. To fix: {REMEDY}")
+        if not self.ran:
+            raise ConfigurationError(
+                "env.py called context.configure, but never context.run_migrations, so no revision would run. To fix: "
+                "call context.run_migrations() in env.py"
+            )
 
 
 def _failed(error: BaseException, path: Path, was_given: bool) -> MigrationError:
