@@ -12,6 +12,7 @@ from tests.acceptance.shop import COPY, REVISION, Shop, adopted, fresh_project, 
 from tests.conftest import fresh_name
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates, until_phase
+from tests.support.pace import scaled
 from tests.support.servers import Server, fetch_sync
 from tests.support.waiting import wait_until
 
@@ -44,6 +45,12 @@ def untouched(folder: Path, template: str, driver: str, url: str, *, package: st
 def kinds_of_locks(url: str) -> int:
     """Return how many different advisory locks are held."""
     return len(fetch_sync(url, "SELECT DISTINCT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND granted"))
+
+
+def migrates_since(url: str) -> float:
+    """Return for how many seconds the session that migrates has been in its transaction."""
+    age = "coalesce(max(extract(epoch FROM clock_timestamp() - xact_start))::float8, 0)"
+    return float(fetch_sync(url, f"SELECT {age} FROM pg_stat_activity WHERE {holders.MIGRATING}")[0][0])
 
 
 def assert_migrated_once(url: str) -> None:
@@ -233,9 +240,11 @@ def test_revisions_run_on_the_driver_of_the_url(database_url: str, tmp_path: Pat
     )
     third = REVISION.format(id="third", below="second", body=indent(body, "    "))
     (project / "alembic" / "versions" / "third.py").write_text(third)
-    with shops(2, database_url.replace("postgresql://", f"postgresql+{driver}://"), project) as both:
+    url, idle = database_url.replace("postgresql://", f"postgresql+{driver}://"), scaled(1)
+    # the session with the first lock executes nothing by itself while the other one runs revisions
+    with shops(2, url, project, MIGRATION_IDLE_SECONDS=f"{idle:g}") as both:
         holder = until_one_migrates(both)
-        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), "the second revision runs")
+        wait_until(lambda: migrates_since(database_url) > 3 * idle, "a run of three times the idle limit")
         assert kinds_of_locks(database_url) == 2
         evidence.let_go(database_url)
         until_all_ready(both)
