@@ -90,10 +90,7 @@ class Assembly:
         database = backend_of(settings, url)
         database.check_strategy()
         choice = choose(settings, database.native_lock, database.why_redis)
-        if revisions is None:
-            may_be_empty = may_be_empty or settings.strategy is Strategy.OFF
-            config = open_config(settings.alembic_config, settings.alembic_section)
-            revisions = Revisions(config, settings.target, may_be_empty=may_be_empty)
+        revisions = revisions or _revisions(settings, may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         if settings.baseline is not None and settings.strategy is not Strategy.OFF:
@@ -200,6 +197,11 @@ class Assembly:
 def new_tracker(settings: MigrationSettings) -> Tracker:
     """Return a tracker with the instance, release and strategy of the settings."""
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
+
+
+def _revisions(settings: MigrationSettings, may_be_empty: bool) -> Revisions:
+    config = open_config(settings.alembic_config, settings.alembic_section)
+    return Revisions(config, settings.target, may_be_empty=may_be_empty or settings.strategy is Strategy.OFF)
 
 
 def _runner(

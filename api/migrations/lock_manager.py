@@ -41,16 +41,48 @@ SHORTEST_CUT = 23
 """The fewest characters of an instance's name in an `application_name` that was cut."""
 
 
-class SessionLock:
-    """The lock of one session, held until unlock or the end of the session."""
+class RunLock:
+    """What a lock of PostgreSQL does in a run with a COMMIT for each revision, on any driver."""
 
     transaction_scoped = False
     transactional_ddl = True
+
+    def __init__(self, schedule: LockRetrySchedule) -> None:
+        self.schedule = schedule
+
+    def check_constraints(self, connection: sa.Connection) -> None:
+        """Do nothing: each revision has its own COMMIT."""
+
+    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
+        """Return the INVALID indexes of the database."""
+        return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
+
+    def set_limits(self, connection: sa.Connection, revision: str) -> None:
+        """Set the limits of the next revision on the session; the caller commits."""
+        limits = sa.text(
+            "SELECT set_config('lock_timeout', :lock_timeout, :local), "
+            "set_config('statement_timeout', :statement_timeout, :local)"
+        )
+        connection.execute(limits, {**self.schedule.settings(revision), "local": self.transaction_scoped})
+
+    def roll_back(self, connection: sa.Connection) -> bool:
+        """Roll back a failed revision; return whether the lock is still held."""
+        connection.rollback()
+        return True
+
+    def commit_record(self, connection: sa.Connection) -> None:
+        """Commit the record that was written after `roll_back`."""
+        connection.commit()
+
+
+class SessionLock(RunLock):
+    """The lock of one session, held until unlock or the end of the session."""
+
     isolation_level = "READ COMMITTED"
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection, schedule: LockRetrySchedule) -> None:
+        super().__init__(schedule)
         self.key = key
-        self.schedule = schedule
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -68,30 +100,6 @@ class SessionLock:
                 f"the advisory lock {self.key} was already released before unlock; a revision probably called "
                 "pg_advisory_unlock_all"
             )
-
-    def check_constraints(self, connection: sa.Connection) -> None:
-        """Do nothing: each revision has its own COMMIT."""
-
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return the INVALID indexes of the database."""
-        return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
-
-    def set_limits(self, connection: sa.Connection, revision: str) -> None:
-        """Set the limits of the next revision on the session; the caller commits."""
-        limits = self.schedule.settings(revision)
-        connection.exec_driver_sql(
-            "SELECT set_config('lock_timeout', $1, $3), set_config('statement_timeout', $2, $3)",
-            (limits["lock_timeout"], limits["statement_timeout"], self.transaction_scoped),
-        )
-
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back a failed revision; return whether the lock is still held."""
-        connection.rollback()
-        return True
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit the record that was written after `roll_back`."""
-        connection.commit()
 
     async def confirm(self) -> None:
         """Raise `HoldLost` unless this session holds the lock, while no revision runs."""

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
 from ..assembly import Assembly
@@ -132,18 +133,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     subparsers = parser.add_subparsers(required=True, metavar="command")
 
-    def add(name: str, command: Callable[..., Any], *, waits: bool = False) -> argparse.ArgumentParser:
-        words = " ".join((command.__doc__ or "").split())
-        summary = (command.__doc__ or "").partition("\n")[0]
-        one = subparsers.add_parser(name, help=summary, description=words, allow_abbrev=False)
-        one.add_argument("--json", action="store_true", help="print the result as JSON")
-        one.add_argument("-x", action="append", metavar="NAME=VALUE", help="for env.py: context.get_x_argument()")
-        if waits:
-            limit = "limit of the wait, instead of MIGRATION_WAIT_SECONDS, and of the run"
-            one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)
-        one.set_defaults(command=command)
-        return one
-
+    add = partial(_add, subparsers)
     up = add("upgrade", commands.upgrade, waits=True)
     up.add_argument("revision", nargs="?", default="head", help="the last revision to apply, or +N (default: head)")
     up.add_argument("--backup", action="store_true", help="make a backup first, if revisions are pending")
@@ -168,6 +158,19 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--rerun", action="store_true", help="run the half-applied revision again at the next upgrade")
     how.add_argument("--stamp", action="store_true", help="declare the half-applied revision done")
     return parser
+
+
+def _add(subparsers: Any, name: str, command: Callable[..., Any], *, waits: bool = False) -> argparse.ArgumentParser:
+    words = " ".join((command.__doc__ or "").split())
+    summary = (command.__doc__ or "").partition("\n")[0]
+    one: argparse.ArgumentParser = subparsers.add_parser(name, help=summary, description=words, allow_abbrev=False)
+    one.add_argument("--json", action="store_true", help="print the result as JSON")
+    one.add_argument("-x", action="append", metavar="NAME=VALUE", help="for env.py: context.get_x_argument()")
+    if waits:
+        limit = "limit of the wait, instead of MIGRATION_WAIT_SECONDS, and of the run"
+        one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)
+    one.set_defaults(command=command)
+    return one
 
 
 def _count(text: str) -> int:

@@ -20,6 +20,7 @@ from ..core.status import Holder, LockStatus
 from ..errors import DatabaseUnreachable, LockContended
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
+from ..execution.hook_calls import HookCalls
 from ..execution.lock_retry import LockRetrySchedule, retry_while_contended
 from ..execution.migration_lock import MigrationLock
 from ..execution.runner import Runner
@@ -226,10 +227,10 @@ class SqlSession:
         await connection.execution_options(isolation_level=lock.isolation_level)
         try:
             if not self._begun:
-                await connection.run_sync(self._runner.before, request, listener, lock)
+                await connection.run_sync(HookCalls(self._runner).before, request, listener, lock)
             self._begun = True  # a retry of a contended revision does not call it again
             await connection.run_sync(self._runner.run, request, listener, lock)
-            await connection.run_sync(self._runner.after, request, listener, lock)
+            await connection.run_sync(HookCalls(self._runner).after, request, listener, lock)
         except DatabaseUnreachable as error:
             if not (planned and error.__cause__ and contended(error.__cause__)):
                 raise

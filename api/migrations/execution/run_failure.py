@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from typing import Any
+from typing import Any, NoReturn
 
 import asyncpg
 import sqlalchemy as sa
@@ -23,6 +23,7 @@ from ..errors import (
     SchemaRefused,
     UnknownRevision,
 )
+from ..runtime.cancellation import is_cancelled
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import Outcome
 from .revisions import Revisions, unknown
@@ -30,6 +31,14 @@ from .steps import Steps
 from .version_ids import explained
 
 log = logging.getLogger(__name__)
+
+
+def raise_failure(error: BaseException, request: MigrationRequest, steps: Steps, revisions: Revisions) -> NoReturn:
+    """Raise the cancellation that ended a run, or else what `failure_of` returns."""
+    # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
+    if isinstance(cause_of(error, steps.connection), asyncio.CancelledError) and is_cancelled():
+        raise asyncio.CancelledError from error
+    raise failure_of(error, request, steps, revisions) from error
 
 
 def failure_of(error: BaseException, request: MigrationRequest, steps: Steps, revisions: Revisions) -> MigrationError:

@@ -8,25 +8,23 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any
 
 import sqlalchemy as sa
-from alembic.runtime.migration import MigrationContext
 from alembic.util import CommandError
 
 from ..core.protocols import MigrationRequest, ProgressListener
 from ..errors import (
     MigrationError,
 )
-from ..runtime.cancellation import is_cancelled
 from .env_memory import EnvMemory
 from .env_options import Pass
 from .env_run import EnvRun, PreparedRun, SecondEnvRun
 from .history_table import History, RunAuthor
-from .hooks import Hook, Hooks
+from .hooks import Hooks
 from .migration_lock import MigrationLock, ReleasableLock
 from .revisions import Revisions
-from .run_failure import cause_of, failure_of, unresolved
+from .run_failure import failure_of, raise_failure, unresolved
 from .steps import StepPlan, Steps
 from .version_ids import WIDENS, doubtful
 
@@ -68,7 +66,7 @@ class Runner:
         self._memory = EnvMemory()
         self._run_env: RunEnv = self._execute_env
         self._fence: Callable[[], None] = lambda: None
-        self._version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
+        self.version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
         self.tables = (sa.Table(version_table, sa.MetaData(schema=schema)), history.table)
         """The version table and the history table."""
 
@@ -90,61 +88,7 @@ class Runner:
             self._memory.keep()
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             self._memory.roll_back()
-            self._raise(error, request, steps)
-
-    def before(
-        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
-    ) -> None:
-        """Call the application's function `before`, if the request will apply revisions; raises as `run` does."""
-        if self.hooks.before is None or request.kind != "upgrade":
-            return
-        try:
-            planned = self.planned(request, self._heads(connection))
-        except MigrationError:  # the run reports it
-            return
-        if planned:
-            self._call(self.hooks.before, planned[0], connection, request, listener, lock)
-
-    def after(
-        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
-    ) -> None:
-        """Call the application's function `after`, if the database is at head without it; raises as `run` does."""
-        if self.hooks.after is None or request.kind != "upgrade":
-            return
-        heads, code = self._heads(connection), self.revisions.code
-        if heads - code.parents.keys() or code.pending(heads):
-            return
-        self.history.create(connection)
-        completed = connection.execute(sa.select(self.history.completed)).scalar()
-        connection.commit()
-        if completed != code.head:
-            self._call(self.hooks.after, code.head, connection, request, listener, lock)
-
-    def _heads(self, connection: sa.Connection) -> frozenset[str]:
-        heads = MigrationContext.configure(connection, opts=self._version).get_current_heads()
-        connection.rollback()
-        return frozenset(heads)
-
-    def _call(
-        self,
-        hook: Hook,
-        revision: str,
-        connection: sa.Connection,
-        request: MigrationRequest,
-        listener: ProgressListener,
-        lock: MigrationLock,
-    ) -> None:
-        steps = self.steps(connection, listener, lock)
-        try:
-            steps.call(hook, revision)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            self._raise(error, request, steps)
-
-    def _raise(self, error: BaseException, request: MigrationRequest, steps: Steps) -> NoReturn:
-        # SystemExit too: a revision that calls exit(0) must not end the process as if it had succeeded
-        if isinstance(cause_of(error, steps.connection), asyncio.CancelledError) and is_cancelled():
-            raise asyncio.CancelledError from error
-        raise failure_of(error, request, steps, self.revisions) from error
+            raise_failure(error, request, steps, self.revisions)
 
     def run_on_second(
         self,
@@ -240,7 +184,7 @@ class Runner:
     def options(self, steps: Steps) -> dict[str, Any]:
         """Return the options that `context.configure` needs besides those of `env.py`."""
         return {
-            **self._version,
+            **self.version,
             "transaction_per_migration": True,
             "transactional_ddl": steps.lock.transactional_ddl,
             "on_version_apply": steps.on_version_apply,

@@ -12,6 +12,7 @@ import sqlalchemy as sa
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import Retry
 from ...errors import DirectConnectionNeeded, PrivilegeMissing
+from ...execution.hook_calls import HookCalls
 from ...execution.limits import Limits
 from ...execution.lock_retry import retry_while_contended
 from ...execution.runner import OpenConnection, Runner
@@ -83,14 +84,14 @@ class LockedRun:
         runner = self._runner
         try:
             if runner.hooks.before is not None and not self._begun:
-                await self._on_this(runner.before, request, listener, observer)
+                await self._on_this(HookCalls(runner).before, request, listener, observer)
             self._begun = True  # a retry of a contended revision does not call it again
             if self._own is not None and request.kind != "repair":
                 await self._own.run(request, listener, observer)
             else:
                 await self._on_this(runner.run, request, listener, observer)
             if runner.hooks.after is not None:
-                await self._on_this(runner.after, request, listener, observer)
+                await self._on_this(HookCalls(runner).after, request, listener, observer)
             await self.lock.complete()
         except BaseException:
             if self.lock.transaction_scoped:

@@ -14,10 +14,9 @@ import sqlalchemy as sa
 from ...core.lock_key import LockKey
 from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ForeignConnection, HoldLost
 from ...execution.dialects import stores
-from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.limits import Limits, lift_limits_where_no_session_is_blocked
 from ...execution.lock_retry import LockRetrySchedule
-from ...lock_manager import HELD
+from ...lock_manager import HELD, RunLock
 from .lock_watcher import Observer
 
 _WHERE = """
@@ -28,7 +27,7 @@ _WHERE = """
 _PROBE = "migrations.in_transaction"
 
 
-class SecondLock:
+class SecondLock(RunLock):
     """A `MigrationLock` on a connection that `env.py` opened.
 
     Args:
@@ -40,9 +39,6 @@ class SecondLock:
         observer: watches the statements.
     """
 
-    transaction_scoped = False
-    transactional_ddl = True
-
     def __init__(
         self,
         key: LockKey,
@@ -52,11 +48,11 @@ class SecondLock:
         name: str,
         observer: Observer,
     ) -> None:
+        super().__init__(schedule)
         self._first = key
         self.key = key.second
         """The second lock's key."""
         self._first_pid = first_pid
-        self._schedule = schedule
         self._settings = {"application_name": name, **limits.server_settings(), **limits.lease()}
         self._observer = observer
         self.pid: int | None = None
@@ -108,27 +104,6 @@ class SecondLock:
                 f"the session lost the advisory lock {lost} during the run (DISCARD ALL or pg_advisory_unlock_all in a "
                 "revision releases it); the revision is rolled back"
             )
-
-    def check_constraints(self, connection: sa.Connection) -> None:
-        """Do nothing: each revision has its own COMMIT."""
-
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return the INVALID indexes of the database."""
-        return frozenset(connection.execute(sa.text(INVALID_INDEXES.replace("::", "\\:\\:"))).scalars())
-
-    def set_limits(self, connection: sa.Connection, revision: str) -> None:
-        """Set the limits of the next revision; the caller commits."""
-        for name, value in self._schedule.settings(revision).items():
-            _set(connection, name, value)
-
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back a failed revision; the lock is still held."""
-        connection.rollback()
-        return True
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit what was written after `roll_back`."""
-        connection.commit()
 
     def _refuse_other_database(self, connection: sa.Connection) -> None:
         where = sa.text(_WHERE.format(first=HELD.format(high=self._first.high, low=self._first.low)))
