@@ -2,32 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from .core.clock import SystemClock
-from .core.coordinator import Coordinator, Scope
+from .core.coordinator import Coordinator
 from .core.decision import Policy
 from .core.elected_session import ElectedSession
 from .core.protocols import Elector, MigrationSession, OperatorSession
 from .core.schema import Schema
+from .core.scope import Scope
 from .core.status import Tracker
 from .databases.backend import Backend
 from .databases.registry import backend_of, backup_of
 from .electors.registry import elector_of, hold_name
 from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
-from .execution.alembic_config import open_config
 from .execution.env_inspection import Wanted, inspect_env, may_run_several
-from .execution.env_options import Pass, VersionTable
-from .execution.history_table import History, RunAuthor
-from .execution.hooks import Hooks
+from .execution.env_options import Pass, Target, VersionTable, refuse_unnamed, scope_names
+from .execution.hooks import Function, Hooks
 from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
 from .execution.runner import Runner
+from .parts import database_names, new_tracker, policy_of, revisions_of, runner_of
 from .runtime.thread import wait_on_loop
 from .settings import MigrationSettings, Strategy
 
@@ -49,7 +49,9 @@ class Assembly:
     schedule: LockRetrySchedule
     elector: Callable[[], Elector] | None
     further: tuple[Assembly, ...] = ()
-    """The assemblies of the other version tables, if env.py runs the revisions for several."""
+    """The assemblies of the other version tables, if there are several."""
+    name: str | None = None
+    """The name of the version table for people, such as "schema shop", if there are several."""
     inspected: bool = False
     """Whether env.py was executed to learn its version tables."""
 
@@ -90,7 +92,7 @@ class Assembly:
         database = backend_of(settings, url)
         database.check_strategy()
         choice = choose(settings, database.native_lock, database.why_redis)
-        revisions = revisions or _revisions(settings, may_be_empty)
+        revisions = revisions or revisions_of(settings, may_be_empty)
         if revisions.ambiguous and not ambiguous:
             raise ConfigurationError(revisions.ambiguous)
         if settings.baseline is not None and settings.strategy is not Strategy.OFF:
@@ -100,11 +102,32 @@ class Assembly:
         tracker.note(strategy=str(choice.strategy), release=release, schema=Schema(heads=revisions.code.heads))
         tracker.note(dialect=url.dialect, lock_key=database.lock_name, holder_kind=database.holder_kind)
         hooks = hooks or Hooks.of(settings.before, settings.after)
-        runner = _runner(settings, revisions, release, only, own_connection, hooks)
-        policy = _policy(settings, choice.strategy, release, hooks)
+        runner = runner_of(settings, revisions, release, only, own_connection, hooks)
+        policy = policy_of(settings, choice.strategy, release, hooks)
         schedule = LockRetrySchedule(partial(revisions.limits, session=database.limits))
         elector = elector_of(settings, choice.strategy, url)
         return cls(settings, database, choice, revisions, runner, tracker, policy, schedule, elector)
+
+    @classmethod
+    def of_databases(
+        cls, databases: Sequence[MigrationSettings], tracker: Tracker, before: Function | None, after: Function | None
+    ) -> Assembly:
+        """Return the assembly of the first database with those of the others as `further`.
+
+        Raises:
+            ConfigurationError: as `build` does; or two databases have neither a section nor a name of their own.
+        """
+        names = database_names(databases)
+        found: list[Assembly] = []
+        for settings, name in zip(databases, names, strict=True):
+            hooks = Hooks.of(before or settings.before, after or settings.after)
+            try:
+                found.append(replace(cls.build(settings, None if found else tracker, hooks=hooks), name=name))
+            except ConfigurationError as error:
+                if name is not None:
+                    error.name_scope(name)
+                raise
+        return replace(found[0], further=tuple(found[1:]))
 
     async def inspect(self, *, create_file: bool = False, ambiguous: bool = False) -> Assembly:
         """Execute env.py and return this assembly for the version tables that env.py names.
@@ -118,32 +141,47 @@ class Assembly:
             ConfigurationError: env.py fails, contradicts a setting, or names options that cannot be merged.
             MigrationError: env.py reads from the database, which is unreachable.
         """
+        found = [one for each in self.each.values() for one in await each._inspected(create_file, ambiguous)]
+        return replace(found[0], further=tuple(found[1:]))
+
+    async def _inspected(self, create_file: bool, ambiguous: bool) -> list[Assembly]:
         self.runner.hooks.load()
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
         connect = partial(self.database.sql_connection, create_file=create_file)
         wanted = Wanted(default, self.settings.about_the_version_table, options, self.database.second_connection)
         inspected = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
-        revisions, tables = self.revisions.as_env_leaves_them(), inspected.tables
-        first, *further = (
-            Assembly.build(
-                self.settings.for_version_table(table.name, table.schema),
-                self.tracker if table is tables[0] else None,
-                ambiguous=ambiguous,
-                revisions=revisions,
-                only=Pass(table, default) if len(tables) > 1 else None,
-                own_connection=inspected.own_connection,
-                hooks=self.runner.hooks,
+        revisions, targets = self.revisions.as_env_leaves_them(), inspected.targets
+        refuse_unnamed(targets, self.database.url.database)
+        return [
+            replace(
+                Assembly.build(
+                    self._settings_for(target, targets),
+                    self.tracker if target is targets[0] else None,
+                    ambiguous=ambiguous,
+                    revisions=revisions,
+                    only=Pass(target, default) if len(targets) > 1 else None,
+                    own_connection=inspected.own_connection,
+                    hooks=self.runner.hooks,
+                ),
+                inspected=True,
+                name=", ".join(filter(None, (self.name, name))) or None,
             )
-            for table in tables
-        )
-        return replace(first, further=tuple(replace(one, inspected=True) for one in further), inspected=True)
+            for target, name in zip(targets, scope_names(targets), strict=True)
+        ]
+
+    def _settings_for(self, target: Target, targets: Sequence[Target]) -> MigrationSettings:
+        url, here = target.url, self.database.url.database
+        # the URL of the settings may have another host for the same database, or another role
+        is_here = len({one.url for one in targets if one.url is not None and one.url.database == here}) == 1
+        known = url is None or (is_here and url.database == here)
+        text = None if known or url is None else url.render_as_string(hide_password=False)
+        return self.settings.for_version_table(target.table.name, target.table.schema, text)
 
     @property
     def each(self) -> dict[str, Assembly]:
-        """One assembly for each version table, by schema, or by table name if it has no schema."""
-        every = (replace(self, further=()), *self.further)
-        return {one.settings.version_table_schema or one.settings.version_table: one for one in every}
+        """One assembly for each version table, by its name; by "" if there is one."""
+        return {one.name or "": one for one in (replace(self, further=()), *self.further)}
 
     def session(self, role: str = "waiting", backup: Backup | None = None) -> OperatorSession:
         """Return a new, unconnected session; its application name contains `role`."""
@@ -162,79 +200,47 @@ class Assembly:
     def backup(self, folder: str | None = None) -> Backup:
         """Return a backup into `folder` (default: MIGRATION_BACKUP_DIR).
 
-        Raises `ConfigurationError` if this package makes no backups of this database.
+        Raises `ConfigurationError` if this package makes no backups of this database, or there are several databases.
         """
+        if any(one.database.url.dsn != self.database.url.dsn for one in self.further):
+            raise ConfigurationError(
+                f"a backup contains one database, and env.py migrates several: {', '.join(self.each)}. To fix: back "
+                "each up with pg_dump, then run the command without the backup"
+            )
         return backup_of(self.database, folder, self.runner.history, self.runner.author)
 
     def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
         """Return a coordinator, whose wait budget starts now; it makes the `backup` before it changes anything."""
-        policy = policy or self.policy
 
         async def inspect() -> list[Scope]:
-            return (await self.inspect(create_file=policy.may_migrate))._scopes(policy, backup)
+            create_file = (policy or self.policy).may_migrate
+            return (await self.inspect(create_file=create_file))._scopes(policy, backup)
 
-        scopes = self._scopes(policy, backup)
+        scopes, budget = self._scopes(policy, backup), policy or self.policy
         if self.inspected:
-            return Coordinator(scopes, self.tracker, policy, SystemClock())
-        env_py = Path(self.revisions.directory.env_py_location)
-        unclear = self.revisions.incomplete is not None or may_run_several(env_py)
-        return Coordinator([] if unclear else scopes, self.tracker, policy, SystemClock(), inspect)
+            return Coordinator(scopes, self.tracker, budget, SystemClock())
+        unclear = any(one.revisions.incomplete is not None or one._may_run_several for one in self.each.values())
+        return Coordinator([] if unclear else scopes, self.tracker, budget, SystemClock(), inspect)
 
-    def _scopes(self, policy: Policy, backup: Backup | None) -> list[Scope]:
+    @property
+    def _may_run_several(self) -> bool:
+        return may_run_several(Path(self.revisions.directory.env_py_location))
+
+    def _scopes(self, policy: Policy | None, backup: Backup | None) -> list[Scope]:
         scopes = []
-        for name, one in self.each.items():
-            sessions = partial(one.locking_session, backup, create_file=policy.may_migrate)
-            scopes.append(Scope(sessions, one.revisions.code, name if self.further else None))
+        for one in self.each.values():
+            own = policy or one.policy
+            sessions = partial(one.locking_session, backup, create_file=own.may_migrate)
+            scopes.append(Scope(sessions, one.revisions.code, own, one.name, one._facts))
             # one backup contains all schemas
             backup = None
         return scopes
 
+    @property
+    def _facts(self) -> dict[str, Any]:
+        status = self.tracker.status
+        return {name: getattr(status, name) for name in ("strategy", "dialect", "lock_key", "holder_kind")}
+
     def operator_coordinator(self) -> Coordinator:
         """Return a coordinator for an operator's command, which may migrate with strategy `job` too."""
         return self.coordinator(replace(self.policy, may_migrate=True))
-
-
-def new_tracker(settings: MigrationSettings) -> Tracker:
-    """Return a tracker with the instance, release and strategy of the settings."""
-    return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
-
-
-def _revisions(settings: MigrationSettings, may_be_empty: bool) -> Revisions:
-    config = open_config(settings.alembic_config, settings.alembic_section)
-    return Revisions(config, settings.target, may_be_empty=may_be_empty or settings.strategy is Strategy.OFF)
-
-
-def _runner(
-    settings: MigrationSettings,
-    revisions: Revisions,
-    release: str,
-    only: Pass | None,
-    own_connection: bool,
-    hooks: Hooks,
-) -> Runner:
-    return Runner(
-        revisions,
-        History(settings.history, settings.version_table_schema),
-        RunAuthor(settings.instance, release),
-        settings.version_table,
-        settings.version_table_schema,
-        drop_invalid=settings.drop_invalid_indexes,
-        only=only,
-        own_connection=own_connection,
-        baseline=settings.baseline,
-        hooks=hooks,
-    )
-
-
-def _policy(settings: MigrationSettings, strategy: Strategy, release: str, hooks: Hooks) -> Policy:
-    return Policy(
-        wait_seconds=settings.wait_seconds,
-        run_seconds=settings.run_seconds,
-        poll_seconds=settings.poll_seconds,
-        serve_ahead=settings.on_ahead == "serve",
-        may_migrate=strategy is not Strategy.JOB,
-        target=settings.target,
-        release=release,
-        baseline=settings.baseline,
-        after=hooks.after is not None,
-    )

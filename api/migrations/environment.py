@@ -26,7 +26,7 @@ from alembic.runtime.environment import EnvironmentContext
 from alembic.util import CommandError, to_tuple
 from sqlalchemy.exc import DBAPIError
 
-from .assembly import Assembly, new_tracker
+from .assembly import Assembly
 from .core.protocols import Kind, MigrationRequest
 from .core.schema import explain
 from .databases.sql_store import shape
@@ -39,6 +39,7 @@ from .execution.steps import Steps
 from .execution.table_shape import refuse_history, refuse_version
 from .inspection import read_schema, read_session
 from .logs import PlainFormatter, bind_log_context, to_json
+from .parts import new_tracker
 from .runtime.dns import run
 from .runtime.streams import occupy
 from .settings import MigrationSettings

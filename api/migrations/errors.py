@@ -18,9 +18,9 @@ class MigrationError(Exception):
 
     exit_code: ClassVar[int] = 1
 
-    def name_schema(self, schema: str) -> None:
-        """Begin the message with the schema, if env.py runs the revisions for several."""
-        self.args = (f"schema {schema}: {self}", *self.args[1:])
+    def name_scope(self, name: str) -> None:
+        """Begin the message with `name`, such as "schema shop", if there are several version tables."""
+        self.args = (f"{name}: {self}", *self.args[1:])
 
 
 class ConfigurationError(MigrationError):

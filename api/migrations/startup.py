@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import astuple
 
 from .assembly import Assembly
 from .core.status import Phase, Tracker
 from .errors import ConfigurationError
-from .execution.hooks import Function, Hooks
+from .execution.hooks import Function
 from .logs import bind_log_context
 from .settings import MigrationSettings, Strategy
 
@@ -16,35 +17,37 @@ log = logging.getLogger(__name__)
 
 
 async def migrate_at_startup(
-    settings: MigrationSettings,
+    databases: Sequence[MigrationSettings],
     tracker: Tracker,
     problem: ConfigurationError | None = None,
     before: Function | None = None,
     after: Function | None = None,
 ) -> None:
-    """Return once the schema is verified and the tracker says `ready` or `off`.
+    """Return once the schema of each database is verified and the tracker says `ready` or `off`.
 
     Args:
-        settings: the instance's settings.
+        databases: the instance's settings for each database.
         tracker: receives progress and result.
-        problem: why the settings could not be read; then it is raised, and the database is not contacted.
+        problem: why the settings could not be read; then it is raised, and no database is contacted.
         before: called before the first revision; default: that of the settings.
         after: called after the last revision; default: that of the settings.
 
     Raises:
-        MigrationError: the schema could not be verified; the tracker says `failed` and why.
+        MigrationError: a schema could not be verified; the tracker says `failed` and why.
     """
     bind_log_context(tracker)
-    if settings.strategy is Strategy.OFF and problem is None:
+    checked = [settings for settings in databases if settings.strategy is not Strategy.OFF]
+    if not checked and problem is None:
         tracker.move(Phase.OFF, message="MIGRATION_STRATEGY=off: nothing is checked")
         return
     try:
         if problem is not None:
             raise problem
-        hooks = Hooks.of(before or settings.before, after or settings.after)
-        assembly = Assembly.build(settings, tracker, hooks=hooks)
+        assembly = Assembly.of_databases(checked, tracker, before, after)
     except ConfigurationError as error:
         tracker.move(Phase.FAILED, message=str(error))
         raise
-    log.info("Strategy %s: %s", *astuple(assembly.choice), extra={"event": "strategy"})
+    for one in assembly.each.values():
+        name = f"{one.name}: " if one.name else ""
+        log.info("%sStrategy %s: %s", name, *astuple(one.choice), extra={"event": "strategy"})
     await assembly.coordinator().become_ready()

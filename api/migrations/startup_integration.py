@@ -15,11 +15,11 @@ from typing import Any, Self
 from starlette.applications import Starlette
 
 from . import logs
-from .assembly import new_tracker
 from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
 from .execution.error_translation import describe
 from .execution.hooks import Function
+from .parts import new_tracker
 from .runtime import streams
 from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
@@ -51,22 +51,28 @@ _NEVER_STARTED = (
 )
 
 
+Settings = MigrationSettings | Sequence[MigrationSettings]
+
+
 class MigrationLifespan:
     """A lifespan that lets the service serve only on a verified schema.
 
     Use it as it is, or `lifespan_with_migrations.then(yours)`, or `lifespan_with_migrations(settings=…, then=yours)`.
     Your lifespan starts after the schema is verified. The instance that migrates calls `before` before the first
     revision, and `after` once for each new head, on the session that holds the lock.
+
+    `settings` may be a list, one for each database: each has its own lock, version table and history. The instance
+    serves when all are verified. Start-up mode, `on_failure`, wait budget and open paths are those of the first.
     """
 
     def __init__(
         self,
-        settings: MigrationSettings | None = None,
+        settings: Settings | None = None,
         then: Lifespan | None = None,
         before: Function | None = None,
         after: Function | None = None,
     ) -> None:
-        self._settings = settings
+        self._settings = [settings] if isinstance(settings, MigrationSettings) else list(settings or ())
         self._then = then
         self._before = before
         self._after = after
@@ -75,7 +81,7 @@ class MigrationLifespan:
         self,
         app: Any = None,
         *,
-        settings: MigrationSettings | None = None,
+        settings: Settings | None = None,
         then: Lifespan | None = None,
         before: Function | None = None,
         after: Function | None = None,
@@ -103,19 +109,19 @@ def json_logs_from_here(settings: MigrationSettings | None = None) -> None:
 
 @asynccontextmanager
 async def _lifespan(
-    app: Starlette, ours: MigrationLifespan, settings: MigrationSettings | None, then: Lifespan | None
+    app: Starlette, ours: MigrationLifespan, given: Sequence[MigrationSettings], then: Lifespan | None
 ) -> AsyncIterator[Mapping[str, Any] | None]:
     streams.occupy()
-    log_settings = settings or MigrationSettings.load_partial("log_format", "log_level")
-    given = settings is not None
-    settings, problem = _settled(settings)
+    log_settings = given[0] if given else MigrationSettings.load_partial("log_format", "log_level")
+    settings, problem = _settled(given)
     tracker = new_tracker(settings)
     logs.configure(log_settings, tracker)
     logs.bind_log_context(tracker)
     if not given:
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
-    thread = MigrationThread(lambda: migrate_at_startup(settings, tracker, problem, ours._before, ours._after))
+    databases = given or [settings]
+    thread = MigrationThread(lambda: migrate_at_startup(databases, tracker, problem, ours._before, ours._after))
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
         policy = _suited_to(wrappers(app.router.lifespan_context, ours), settings)
@@ -182,10 +188,10 @@ async def _serve_when_ready(
             await end_process()
 
 
-def _settled(settings: MigrationSettings | None) -> tuple[MigrationSettings, ConfigurationError | None]:
+def _settled(given: Sequence[MigrationSettings]) -> tuple[MigrationSettings, ConfigurationError | None]:
     # an invalid setting is a failed start like any other: the probes show it, and the log has one line
     try:
-        return settings or MigrationSettings.load(), None
+        return given[0] if given else MigrationSettings.load(), None
     except ConfigurationError as error:
         return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
 

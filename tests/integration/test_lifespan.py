@@ -105,7 +105,7 @@ BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
 def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the start raise `bug` in mid-run."""
 
-    async def migrate_at_startup(settings: MigrationSettings, tracker: Tracker, *_: object) -> None:
+    async def migrate_at_startup(databases: object, tracker: Tracker, *_: object) -> None:
         tracker.move(Phase.CHECKING)
         tracker.move(Phase.MIGRATING)
         raise bug

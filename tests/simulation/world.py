@@ -12,11 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.coordinator import Coordinator
 from api.migrations.core.decision import Policy
 from api.migrations.core.elected_session import ElectedSession
 from api.migrations.core.protocols import MigrationSession
 from api.migrations.core.schema import CodeRevisions, Observed, SchemaState, compare_with_build
+from api.migrations.core.scope import Scope
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.errors import HoldLost, MigrationError, SchemaRefused
 from tests.simulation.database import Database, Violation
@@ -91,7 +92,7 @@ class World:
             return ElectedSession(session, session.elector)
 
         policy = replace(self.policy, release=release.name)
-        coordinator = self.coordinator([Scope(sessions, release.code)], tracker, policy, VirtualClock())
+        coordinator = self.coordinator([Scope(sessions, release.code, policy)], tracker, policy, VirtualClock())
         instance.task = asyncio.create_task(self._live(instance, coordinator))
         # one violation is reported; asyncio would log the others
         instance.task.add_done_callback(lambda task: task.cancelled() or task.exception())

@@ -15,10 +15,11 @@ import asyncpg
 import pytest
 
 from api.migrations.assembly import Assembly
-from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.coordinator import Coordinator
 from api.migrations.core.decision import Policy
 from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, Observed
+from api.migrations.core.scope import Scope
 from api.migrations.core.status import Holder, LockStatus, Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
@@ -191,8 +192,9 @@ class Instance:
 
     def __init__(self, database: Database, name: str = "one", policy: Policy | None = None) -> None:
         self.tracker = Tracker(instance=name)
-        scope = Scope(lambda: database.session(name), database.code)
-        self.coordinator = Coordinator([scope], self.tracker, policy or Policy(), database.clock)
+        policy = policy or Policy()
+        scope = Scope(lambda: database.session(name), database.code, policy)
+        self.coordinator = Coordinator([scope], self.tracker, policy, database.clock)
 
     @property
     def phase(self) -> Phase:

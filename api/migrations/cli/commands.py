@@ -16,7 +16,7 @@ from ..errors import COMMAND, ConfigurationError, MigrationError, NotAtHead, Sch
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
 from .doctor import examine
-from .results import Attempts, Backups, Findings, InEachSchema, Plan, Result, SchemaReport, StatusReport, attempt
+from .results import Attempts, Backups, Findings, InEachScope, Plan, Result, SchemaReport, StatusReport, attempt
 
 if TYPE_CHECKING:
     from ..databases.backups.backup import Backup  # optional
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
 
 
-def _in_each_schema(command: Command) -> Command:
+def _in_each_scope(command: Command) -> Command:
     """Make `command` run for each version table that env.py names; most projects have one."""
 
     @wraps(command)
@@ -32,18 +32,18 @@ def _in_each_schema(command: Command) -> Command:
         assembly = await assembly.inspect()
         if not assembly.further:
             return await command(assembly, arguments)
-        results = {name: await _in_schema(name, command(one, arguments)) for name, one in assembly.each.items()}
+        results = {name: await _named(name, command(one, arguments)) for name, one in assembly.each.items()}
         message = "; ".join(f"{name}: {result.message}" for name, result in results.items() if result.message)
-        return InEachSchema(schemas=results, message=message)
+        return InEachScope(scopes=results, message=message)
 
     return each
 
 
-async def _in_schema(name: str, work: Awaitable[Result]) -> Result:
+async def _named(name: str, work: Awaitable[Result]) -> Result:
     try:
         return await work
     except MigrationError as error:
-        error.name_schema(name)
+        error.name_scope(name)
         raise
 
 
@@ -83,7 +83,7 @@ async def plan_downgrade(assembly: Assembly, arguments: argparse.Namespace) -> P
     assembly = await assembly.inspect()
     if assembly.further and MigrationRequest("downgrade", arguments.revision).relative:
         raise ConfigurationError(
-            f"{arguments.revision} is relative, but env.py runs the revisions for several schemas: "
+            f"{arguments.revision} is relative, but env.py runs the revisions for several version tables: "
             f"{', '.join(assembly.each)}. To fix: name the revision that stays"
         )
     plans = {name: await _plan_downgrade(one, arguments) for name, one in assembly.each.items()}
@@ -115,7 +115,7 @@ async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return _report(assembly)
 
 
-@_in_each_schema
+@_in_each_scope
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Repair a half-applied revision: allow it to run again, or declare it done."""
     half = await read_session(assembly, lambda session: session.store.half_applied())
@@ -139,14 +139,14 @@ async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return _report(assembly)
 
 
-@_in_each_schema
+@_in_each_scope
 async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the revision of the database."""
     schema = await read_session(assembly, partial(read_schema, assembly))
     return SchemaReport(revisions=sorted(schema.revisions), state=schema.state, message=explain(schema))
 
 
-@_in_each_schema
+@_in_each_scope
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty."""
     schema = await refuse_unless_at_head(assembly)
@@ -161,14 +161,14 @@ async def refuse_unless_at_head(assembly: Assembly) -> Schema:
     return schema
 
 
-@_in_each_schema
+@_in_each_scope
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show attempts, newest first: revision, instance, time, duration and result."""
     rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit))
     return Attempts(history=[attempt(row, assembly.revisions.describe(row["revision"])) for row in rows])
 
 
-@_in_each_schema
+@_in_each_scope
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Terminate the session that holds the lock, unless it makes progress (--force overrides).
 
@@ -199,7 +199,7 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return Findings(findings=findings, message=f"{len(findings)} checks, {failed} failed, {warned} with a warning")
 
 
-@_in_each_schema
+@_in_each_scope
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the state of the database, the lock holder, what blocks it, and the other instances; changes nothing."""
 

@@ -22,7 +22,7 @@ async def examine(assembly: Assembly) -> list[Finding]:
     """
     assembly, env = await _inspected(assembly)
     everywhere: dict[str, Check] = {
-        f"{check.__name__} {name}" if assembly.further else check.__name__: partial(check, one)
+        f"{check.__name__} {name.partition(' ')[2]}".strip(): partial(check, one)
         for name, one in assembly.each.items()
         for check in (schema, version_ids)
     }

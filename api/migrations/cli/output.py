@@ -12,10 +12,10 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
-from ..assembly import new_tracker
 from ..core.status import Tracker
 from ..errors import Cancelled, ConfigurationError
 from ..logs import PlainFormatter, to_json
+from ..parts import new_tracker
 from ..runtime.streams import deliver, log_what_is_printed
 from ..settings import MigrationSettings
 from ..text.printable import printable

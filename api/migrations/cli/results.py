@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..core.schema import SchemaState, invalid_index_advice
+from ..core.scope import by_kind
 from ..core.status import Blocker, Holder, Member, Retry, Statement
 from ..databases.backend import Verdict
 from ..text.encoding import restored
@@ -180,21 +181,21 @@ class StatusReport(Result):
 
 
 @dataclass(frozen=True, kw_only=True)
-class InEachSchema(Result):
+class InEachScope(Result):
     """The results of a command that ran for each version table that env.py names."""
 
-    schemas: Mapping[str, Result]
+    scopes: Mapping[str, Result]
+    """By the scopes' names, "schema shop" or "database orders"."""
 
     def lines(self) -> Iterator[str]:
-        """Yield the lines of each schema, indented."""
-        for name, result in self.schemas.items():
-            yield f"schema {name}:"
+        """Yield the lines of each scope, indented."""
+        for name, result in self.scopes.items():
+            yield f"{name}:"
             yield from (f"  {line}" for line in result.lines())
 
     def as_json(self) -> dict[str, Any]:
-        """Return one object for each schema."""
-        schemas = {name: result.as_json() for name, result in self.schemas.items()}
-        return {"schemas": schemas, "message": self.message}
+        """Return one object for each scope, under `schemas` or `databases`."""
+        return {**by_kind({name: one.as_json() for name, one in self.scopes.items()}), "message": self.message}
 
 
 def _known(holder: Holder, *, hidden: bool) -> str:

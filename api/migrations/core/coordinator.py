@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TypeVar
 
 from ..errors import COMMAND, ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
@@ -18,7 +18,8 @@ from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .retries import Retries, record
 from .run_timeout import settle_timeout, within_budget
-from .schema import UNCLEAR, CodeRevisions, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
+from .schema import UNCLEAR, Schema, SchemaState, compare_with_build, explain, invalid_index_advice
+from .scope import Scope
 from .status import LockStatus, Phase, Progress, Tracker
 from .wait_budget import WaitBudget
 
@@ -27,20 +28,12 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-@dataclass(frozen=True)
-class Scope:
-    """One version table: its sessions, this build's revisions for it, and its schema if env.py has several."""
-
-    sessions: Callable[[], MigrationSession]
-    code: CodeRevisions
-    schema: str | None = None
-
-
 class Coordinator:
     """Brings one instance to a verified schema, whichever instance migrates.
 
-    `scopes` are the version tables: none, or the one that the settings name. `inspect` finds those of env.py, once and
-    before any lock; a start that finds the settings' scope at head stays fast without it.
+    `scopes` are the version tables that the settings name; none if only env.py knows them. `inspect` finds those of
+    env.py, once and before any lock; a start that finds the settings' scopes at head stays fast without it. `policy`
+    has the wait budget of all scopes.
     """
 
     def __init__(
@@ -53,8 +46,8 @@ class Coordinator:
     ) -> None:
         self._scopes = list(scopes)
         self._inspect = inspect
+        self._unclear = not self._scopes and inspect is not None
         self._tracker = tracker
-        self._policy = policy
         self._reporter = ProgressReporter(tracker)
         self._wait_budget = WaitBudget(tracker, policy, clock)
         self._retries = Retries(
@@ -87,14 +80,18 @@ class Coordinator:
         try:
             await self._retries.until_done(attempt)
         except MigrationError as error:
-            if self._scopes and self._scope.schema is not None:
-                error.name_schema(self._scope.schema)
+            if self._scopes and self._scope.name is not None:
+                error.name_scope(self._scope.name)
             self._tracker.move(Phase.FAILED, message=str(error))
             raise
 
     @property
     def _scope(self) -> Scope:
         return self._scopes[0]
+
+    @property
+    def _policy(self) -> Policy:
+        return self._scope.policy
 
     async def _with_session(self, use: Callable[[MigrationSession], Awaitable[T]]) -> T:
         session = self._scope.sessions()
@@ -108,15 +105,18 @@ class Coordinator:
         return await self._with_session(self._read_schema)
 
     async def _reach_heads(self) -> None:
-        while self._scopes or self._inspect is not None:
-            if bool(self._scopes) and await self._with_session(self._reach_head):
+        while self._scopes or self._unclear:
+            if not self._unclear:
+                self._tracker.note(**self._scope.facts)
+            if not self._unclear and await self._with_session(self._reach_head):
                 self._scopes.pop(0)
             elif self._inspect is not None:
                 # without a session: env.py's imports may take a minute
-                self._scopes, self._inspect = list(await self._inspect()), None
+                self._scopes, self._inspect, self._unclear = list(await self._inspect()), None, False
 
     async def _execute_in_each(self, request: MigrationRequest) -> None:
         while self._scopes:
+            self._tracker.note(**self._scope.facts)
             await self._with_session(lambda session: self._execute(session, request))
             self._scopes.pop(0)
 
@@ -131,7 +131,6 @@ class Coordinator:
                 return False
             if not self._policy.satisfied(schema) and self._inspect is not None:
                 return False
-            self._inspect = None
             attempt_history = await self._attempt_history(session, schema)
             action = decide(schema, self._policy, attempt_history=attempt_history)
             if action is Action.TRY_LOCK:
@@ -196,7 +195,7 @@ class Coordinator:
             self._lineage = await session.store.lineage()
         # half applied is shown only when the lock proves it: the lock holder may still be running the revision
         shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage)
-        self._reporter.schema_read(observed, shown, self._scope.schema)
+        self._reporter.schema_read(observed, shown, self._scope.name)
         self._wait_budget.answered()
         return compare_with_build(observed, code, self._lineage)
 
@@ -226,7 +225,7 @@ class Coordinator:
             await session.close()
             held = False
         except (DatabaseUnreachable, LockContended) as error:
-            self._retries.count_interruption(error, self._scope.schema)
+            self._retries.count_interruption(error, self._scope.name)
             raise
         except MigrationError as error:
             self._reporter.ended("failed", str(error))
@@ -244,7 +243,7 @@ class Coordinator:
         warnings = ([explain(schema)] if ahead else []) + ([invalid_index_advice(invalid)] if invalid else [])
         self._done("; ".join(warnings) or None)
         if len(self._scopes) > 1:
-            log.info("Schema %s: %s", self._scope.schema, explain(schema), extra={"event": "schema_verified"})
+            log.info("Verified: %s: %s", self._scope.name, explain(schema), extra={"event": "schema_verified"})
             return
         log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
 

@@ -111,11 +111,11 @@ class ProgressReporter:
         self._count("interrupted")
 
     def schema_read(self, observed: Observed, shown: Schema, name: str | None) -> None:
-        """Show what was read from the database; `name` is the schema's if env.py runs the revisions for several."""
+        """Show what was read from the database; `name` is the scope's if there are several."""
         status = self._tracker.status
         self._tracker.note(
             schema=shown,
-            schemas=status.schemas if name is None else {**status.schemas, name: shown},
+            scopes=status.scopes if name is None else {**status.scopes, name: shown},
             reachable=True,
             last_success=observed.last_success,
             last_failure=observed.last_failure,

@@ -43,11 +43,11 @@ class Retries:
         while not await self._attempt(attempt):
             pass
 
-    def count_interruption(self, error: DatabaseUnreachable | LockContended, schema: str | None = None) -> None:
-        """Count a run without a result, and its lost connection; `schema` is set if there are several."""
+    def count_interruption(self, error: DatabaseUnreachable | LockContended, name: str | None = None) -> None:
+        """Count a run without a result, and its lost connection; `name` is the scope's if there are several."""
         if isinstance(error, ConnectionLost):
-            self._losses[schema, error.revision] += 1
-            error.repeated = self._losses[schema, error.revision] > 1
+            self._losses[name, error.revision] += 1
+            error.repeated = self._losses[name, error.revision] > 1
         if not (isinstance(error, ConnectionLost) and error.repeated):
             self._reporter.interrupted()
 

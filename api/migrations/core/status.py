@@ -195,8 +195,8 @@ class Status:
     """What `Holder.pid` is the number of: "session" or "process"."""
     reachable: bool | None = None
     schema: Schema = Schema()
-    schemas: Mapping[str, Schema] = field(default_factory=dict)
-    """Each schema by its name, if env.py runs the revisions for several."""
+    scopes: Mapping[str, Schema] = field(default_factory=dict)
+    """The version tables by name ("schema shop", "database orders"), if there are several."""
     progress: Progress = Progress()
     lock_status: LockStatus = LockStatus()
     invalid_indexes: tuple[str, ...] = ()

@@ -23,16 +23,19 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from ..errors import ConfigurationError, ForeignConnection
 from ..runtime.thread import start_blocking
-from .env_options import VersionTable, agreed, merged, named
-from .env_script import (
+from .env_options import Target, VersionTable, agreed, merged, named
+from .env_script import execute
+from .env_search_path import chosen_schema
+from .env_transaction import (
     OwnConnection,
+    begun_and_unused,
     begun_explicitly,
-    execute,
+    beside_its_transaction,
     refuse_explicit_transaction,
     refuse_foreign,
+    refuse_open_transaction,
     refuse_unusable,
 )
-from .env_search_path import chosen_schema
 from .revisions import Revisions
 from .statements import only_reads, uncommented
 
@@ -61,7 +64,7 @@ class Wanted:
 class Inspected:
     """The answer of `env.py`."""
 
-    tables: list[VersionTable]
+    targets: list[Target]
     """The version tables for which it runs the revisions, in its order."""
     own_connection: bool
     """Whether it opens a connection of its own."""
@@ -93,11 +96,11 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
             if not wanted.own_connection:
                 raise
         else:
-            return Inspected(inspection.tables, own_connection=False)
+            return Inspected(inspection.targets, own_connection=False)
     own = _OwnInspection(wanted, url.get_backend_name())
     with _changing_nothing():
         await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
-    return Inspected(own.tables, own_connection=True)
+    return Inspected(own.settled(), own_connection=True)
 
 
 @contextmanager
@@ -150,11 +153,11 @@ def _mentions(node: ast.AST, word: str) -> bool:
     return word in (getattr(node, "attr", None), getattr(node, "value", None), getattr(node, "arg", None))
 
 
-class _Tables:
+class _Targets:
     """The version tables that `env.py` has named so far."""
 
     def __init__(self, wanted: Wanted) -> None:
-        self.tables: list[VersionTable] = []
+        self.targets: list[Target] = []
         self._wanted = wanted
         self._table = wanted.default
 
@@ -164,16 +167,16 @@ class _Tables:
         self._table = agreed(named(options, self._wanted.default, path), options, self._wanted.settings)
         configure(connection=connection, **merged(options, self._wanted.options))
 
-    def _add_table(self) -> None:
-        if self._table in self.tables:
+    def _add(self, url: sa.URL | None = None, database: str | None = None) -> None:
+        if any((self._table, url) == (known.table, known.url) for known in self.targets):
             raise ConfigurationError(
                 f"env.py runs the revisions twice for the version table {self._table}. Nothing was migrated. To fix: "
                 "give each pass a version_table or version_table_schema of its own"
             )
-        self.tables.append(self._table)
+        self.targets.append(Target(self._table, url, database))
 
 
-class _Inspection(_Tables):
+class _Inspection(_Targets):
     """Hooks that record the version tables of `env.py` and run no revisions."""
 
     def __init__(self, given: _UnopenedConnection, wanted: Wanted) -> None:
@@ -187,18 +190,21 @@ class _Inspection(_Tables):
 
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
         refuse_explicit_transaction(self.given.in_explicit_transaction)
-        self._add_table()
+        self._add()
         self.given.rollback()
 
 
-class _OwnInspection(_Tables):
-    """The same for an `env.py` that opens a connection of its own, to a database of the same `kind`."""
+class _OwnInspection(_Targets):
+    """The same for an `env.py` that opens connections of its own, to databases of the same `kind`."""
 
     def __init__(self, wanted: Wanted, kind: str) -> None:
         super().__init__(wanted)
         self._kind = kind
+        self._enclosing: sa.Connection | None = None
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
+        if begun_and_unused(connection):
+            self._enclosing, connection = connection, beside_its_transaction(connection)
         refuse_unusable(connection)
         kind = connection.engine.url.get_backend_name()
         if kind != self._kind:
@@ -211,7 +217,17 @@ class _OwnInspection(_Tables):
 
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
         refuse_explicit_transaction(begun_explicitly(self._connection))
-        self._add_table()
+        url = self._connection.engine.url
+        self._add(url, str(arguments.get("engine_name") or url.database))
+
+    def settled(self) -> list[Target]:
+        """Return the targets. Raises `ForeignConnection` if a transaction is open around those of one database."""
+        if len({target.url for target in self.targets}) > 1:
+            return self.targets
+        if self._enclosing is not None:
+            # with one database, env.py may rely on it that all revisions are applied or none
+            refuse_open_transaction(self._enclosing)
+        return [Target(target.table) for target in self.targets]
 
 
 class _UnopenedConnection(sa.Connection):

@@ -6,11 +6,14 @@ sides pass is merged or refused by name, never overridden silently.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..errors import ConfigurationError
+import sqlalchemy as sa
+
+from ..errors import ConfigurationError, ForeignConnection
 
 _REQUIRED = {
     "transaction_per_migration": "each revision must run in its own transaction, so that it stays when a later fails",
@@ -30,11 +33,51 @@ class VersionTable:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """One of several passes of `env.py`: its version table, and the default for a pass that names none."""
+class Target:
+    """A version table that `env.py` migrates; `url` and `database` only if it connects to several databases."""
 
     table: VersionTable
+    url: sa.URL | None = None
+    """The URL of its engine."""
+    database: str | None = None
+    """The argument `engine_name` of `run_migrations`, as in Alembic's template `multidb`, or the database's name."""
+
+
+@dataclass(frozen=True)
+class Pass:
+    """One of several passes of `env.py`: its target, and the version table of a pass that names none."""
+
+    target: Target
     default: VersionTable
+
+    def matches(self, options: Mapping[str, Any], search_path: str | None, url: sa.URL) -> bool:
+        """Return whether a call of `configure` on an engine with `url` is this pass."""
+        same_table = self.target.table == named(options, self.default, search_path)
+        return same_table and self.target.url in {None, url}
+
+
+def scope_names(targets: Sequence[Target]) -> list[str | None]:
+    """Return the targets' names for people: "schema shop", "database orders", "database orders, schema shop"."""
+    if len(targets) == 1:
+        return [None]
+    of_url = Counter(target.url for target in targets)
+    return [
+        ", ".join(
+            ([f"database {target.database}"] if len(of_url) > 1 else [])
+            + ([f"schema {target.table.schema or target.table.name}"] if of_url[target.url] > 1 else [])
+        )
+        for target in targets
+    ]
+
+
+def refuse_unnamed(targets: Sequence[Target], database: str) -> None:
+    """Raise `ForeignConnection` if `env.py` migrates several databases, and not the one that DATABASE_URL names."""
+    known = {target.url.database for target in targets if target.url is not None}
+    if known and database not in known:
+        raise ForeignConnection(
+            f"env.py migrates the databases {', '.join(sorted(map(str, known)))}, but DATABASE_URL names {database}. "
+            "To fix: let DATABASE_URL name one of them"
+        )
 
 
 def named(options: Mapping[str, Any], default: VersionTable, search_path: str | None) -> VersionTable:

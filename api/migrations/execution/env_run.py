@@ -5,15 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import sqlalchemy as sa
 
 from ..core.protocols import MigrationRequest
 from ..errors import ConfigurationError
-from .env_options import Pass, merged, named
-from .env_script import begun_explicitly, execute, refuse_explicit_transaction, refuse_foreign, refuse_unusable
+from .env_options import Pass, merged
+from .env_script import execute
 from .env_search_path import chosen_schema
+from .env_transaction import (
+    begun_and_unused,
+    begun_explicitly,
+    beside_its_transaction,
+    refuse_explicit_transaction,
+    refuse_foreign,
+    refuse_unusable,
+)
 from .revisions import Revisions
 from .steps import StepPlan
 
@@ -45,8 +53,8 @@ class EnvRun:
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Configure Alembic with the merged options."""
         refuse_foreign(connection, self._connection)
-        only = self._only
-        self._skips = only is not None and only.table != named(options, only.default, chosen_schema(self._connection))
+        only, url = self._only, connection.engine.url
+        self._skips = only is not None and not only.matches(options, chosen_schema(connection), url)
         if not self._skips:
             refuse_another_table(options, self._options)
         configure(connection=connection, **merged(options, self._options))
@@ -98,10 +106,9 @@ class SecondEnvRun:
 
     def configure(self, configure: Callable[..., None], connection: Any, options: dict[str, Any]) -> None:
         """Prepare the run on `connection` and configure Alembic with the merged options."""
-        refuse_unusable(connection)
-        only = self._only
+        connection, only = self._usable(connection), self._only
         self._connection, self._own = connection, None
-        if only is None or only.table == named(options, only.default, chosen_schema(connection)):
+        if only is None or only.matches(options, chosen_schema(connection), connection.engine.url):
             self._own = self._begin(connection)
         try:
             if self._own is not None:
@@ -125,6 +132,12 @@ class SecondEnvRun:
             raise own.fail(error) from error
         finally:
             self._end()
+
+    def _usable(self, connection: Any) -> sa.Connection:
+        if self._only is not None and self._only.target.url is not None and begun_and_unused(connection):
+            return beside_its_transaction(connection)
+        refuse_unusable(connection)
+        return cast(sa.Connection, connection)
 
     def _end(self) -> None:
         if self._own is not None:

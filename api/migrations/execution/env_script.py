@@ -26,18 +26,13 @@ from sqlalchemy.util import await_only
 
 from ..errors import ConfigurationError, DatabaseUnreachable, ForeignConnection, MigrationError
 from ..runtime.cancellation import is_cancelled
+from .env_transaction import REMEDY, OwnConnection
 from .error_translation import describe, where
 from .revisions import Revisions
 
 GIVEN = "connection"
 """The key of `config.attributes` for the connection, as in Alembic's cookbook."""
 
-PACKAGE = (__package__ or "").rpartition(".")[0]
-"""A project that copied the package may have given it another name."""
-REMEDY = (
-    "use context.config.attributes['connection'] in alembic/env.py, or replace its content with these three lines: "
-    f"from {PACKAGE}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
-)
 ENV_LOCK_SECONDS = 10.0
 _ENV_LOCK = threading.RLock()
 _ENGINES = {"create_engine", "create_async_engine", "engine_from_config", "async_engine_from_config"}
@@ -51,10 +46,6 @@ class Hooks(Protocol):
 
     def run_migrations(self, run: Callable[..., None], arguments: dict[str, Any]) -> None:
         """Replace `context.run_migrations(**arguments)`; `run` is Alembic's own."""
-
-
-class OwnConnection(ForeignConnection):
-    """`env.py` opens a connection of its own instead of using the one that it is given."""
 
 
 def execute(
@@ -127,44 +118,6 @@ def _installed(environment: EnvironmentContext) -> Iterator[None]:
         if suspended is not None:
             suspended.__enter__()
         _ENV_LOCK.release()
-
-
-def refuse_foreign(connection: Any, given: sa.Connection) -> None:
-    """Raise `ForeignConnection` unless `configure` got the connection `given`, without an open transaction."""
-    if connection is not given:
-        raise OwnConnection(f"env.py migrates on a connection that does not hold the lock. To fix: {REMEDY}")
-    refuse_open_transaction(given)
-
-
-def refuse_open_transaction(connection: sa.Connection) -> None:
-    """Raise `ForeignConnection` if a transaction is open when `env.py` calls `configure`."""
-    if connection.in_transaction():
-        raise ForeignConnection(
-            "env.py begins a transaction around all revisions, so none could be committed on its own: a transaction is "
-            "open when it calls context.configure. To fix: call connection.commit() before context.configure and "
-            f"remove 'with connection.begin()'; or {REMEDY}"
-        )
-
-
-def refuse_unusable(connection: Any) -> None:
-    """Raise `ForeignConnection` unless `configure` got a connection of SQLAlchemy, without an open transaction."""
-    if not isinstance(connection, sa.Connection):
-        raise ForeignConnection(f"env.py calls context.configure without a connection. To fix: {REMEDY}")
-    refuse_open_transaction(connection)
-
-
-def begun_explicitly(connection: sa.Connection) -> bool:
-    """Whether a block `with connection.begin()` is open; a transaction that SQLAlchemy began by itself is none."""
-    return connection._trans_context_manager is not None
-
-
-def refuse_explicit_transaction(is_open: bool) -> None:
-    """Raise `ForeignConnection` if `env.py` began a transaction around `run_migrations`."""
-    if is_open:
-        raise ForeignConnection(
-            "env.py begins a transaction around context.run_migrations, so a revision could not be committed on "
-            "its own. To fix: remove 'with connection.begin()'; keep 'with context.begin_transaction()'"
-        )
 
 
 class _Progress:

@@ -231,9 +231,15 @@ class MigrationSettings(DatabaseURLs):
         names = ("version_table", "version_table_schema")
         return {f"MIGRATION_{name.upper()}": getattr(self, name) for name in names if name in self.model_fields_set}
 
-    def for_version_table(self, name: str, schema: str | None) -> Self:
-        """Return these settings for another version table. Raises `ConfigurationError` if its name is too long."""
-        return self.load(**{**self.model_dump(), "version_table": name, "version_table_schema": schema})
+    def for_version_table(self, name: str, schema: str | None, database_url: str | None = None) -> Self:
+        """Return these settings for another version table, and another database if `database_url` is not None.
+
+        Raises `ConfigurationError` if the name is too long or the URL is malformed.
+        """
+        values = {**self.model_dump(), "version_table": name, "version_table_schema": schema}
+        if database_url is not None:
+            values |= {name: None for name in DatabaseURLs.model_fields} | {"database_url": database_url}
+        return self.load(**values)
 
 
 def _line(error: ErrorDetails) -> str:

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from ..core.schema import Schema, SchemaState
+from ..core.scope import by_kind
 from ..core.status import Phase, Status
 from .gate import NO_STORE, RETRY_LATER
 
@@ -31,7 +32,8 @@ def verdict(status: Status) -> str:
     """Return `pass` or `warn` (HTTP status 200), or `fail` (503)."""
     if not status.ready:
         return "fail"
-    return "warn" if status.schema.state is SchemaState.AHEAD or status.invalid_indexes else "pass"
+    ahead = any(schema.state is SchemaState.AHEAD for schema in (status.schema, *status.scopes.values()))
+    return "warn" if ahead or status.invalid_indexes else "pass"
 
 
 def body(status: Status) -> dict[str, Any]:
@@ -51,7 +53,7 @@ def body(status: Status) -> dict[str, Any]:
             "revisions": sorted(schema.revisions),
         },
         "expected_heads": sorted(schema.heads),
-        **({"schemas": {name: _schema(one) for name, one in status.schemas.items()}} if status.schemas else {}),
+        **by_kind({name: _scope(one) for name, one in status.scopes.items()}),
         "pending": {"count": len(schema.pending), "revisions": list(schema.pending)},
         "progress": {
             "applied": progress.applied,
@@ -71,7 +73,7 @@ def body(status: Status) -> dict[str, Any]:
     }
 
 
-def _schema(schema: Schema) -> dict[str, Any]:
+def _scope(schema: Schema) -> dict[str, Any]:
     return {"state": schema.state, "revisions": sorted(schema.revisions), "pending": len(schema.pending)}
 
 

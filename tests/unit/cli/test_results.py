@@ -7,7 +7,7 @@ from api.migrations.cli.results import (
     Backups,
     Finding,
     Findings,
-    InEachSchema,
+    InEachScope,
     Result,
     SchemaReport,
     StatusReport,
@@ -50,7 +50,7 @@ STATUS_KEYS = """
         (Attempts(history=[]), "history"),
         (Findings(message="0 checks", findings=[]), "message findings exit_code"),
         (STATUS, STATUS_KEYS),
-        (InEachSchema(message="", schemas={"main": STATUS}), "message schemas"),
+        (InEachScope(message="", scopes={"schema main": STATUS}), "message schemas"),
     ],
 )
 def test_the_json_of_a_result_has_the_documented_keys(result: Result, keys: str) -> None:
@@ -60,7 +60,7 @@ def test_the_json_of_a_result_has_the_documented_keys(result: Result, keys: str)
 
 def test_the_json_of_each_schema_is_nested() -> None:
     """A command that runs for several schemas has each schema's own object under its name."""
-    document = InEachSchema(message="", schemas={"main": STATUS}).as_json()
+    document = InEachScope(message="", scopes={"schema main": STATUS}).as_json()
     assert document["schemas"] == {"main": STATUS.as_json()}
 
 

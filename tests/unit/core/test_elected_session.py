@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.coordinator import Coordinator
 from api.migrations.core.decision import Policy
 from api.migrations.core.elected_session import ElectedSession
 from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.core.schema import CodeRevisions, Observed
+from api.migrations.core.scope import Scope
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import (
     AccessRefused,
@@ -46,8 +47,9 @@ def election() -> Election:
 def elected(database: Database, election: Election, name: str = "one", policy: Policy | None = None) -> Instance:
     """Return an instance whose sessions are elected."""
     instance = Instance(database, name)
-    scope = Scope(lambda: ElectedSession(database.session(name), election.elector(name)), database.code)
-    instance.coordinator = Coordinator([scope], instance.tracker, policy or Policy(), database.clock)
+    policy = policy or Policy()
+    scope = Scope(lambda: ElectedSession(database.session(name), election.elector(name)), database.code, policy)
+    instance.coordinator = Coordinator([scope], instance.tracker, policy, database.clock)
     return instance
 
 

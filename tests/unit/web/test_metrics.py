@@ -10,11 +10,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 from starlette.applications import Starlette
 
-from api.migrations.core.coordinator import Coordinator, Scope
+from api.migrations.core.coordinator import Coordinator
 from api.migrations.core.decision import Policy
 from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import CodeRevisions, Observed, Schema, SchemaState
+from api.migrations.core.scope import Scope
 from api.migrations.core.status import Counters, Holder, LastRun, LockStatus, Phase, Progress, Status, Tracker
 from api.migrations.errors import DatabaseUnreachable
 from api.migrations.web.metrics import RESULTS, MigrationCollector, route
@@ -176,7 +177,7 @@ async def test_an_instance_at_head_shows_earlier_runs() -> None:
     database, tracker = Database(LINE, FakeClock()), Tracker()
     database.observed = Observed(frozenset("b"), last_success=10.0, last_failure=20.0)
     sessions = lambda: database.session("one")  # noqa: E731 - one line is all it is
-    await Coordinator([Scope(sessions, LINE)], tracker, Policy(), database.clock).become_ready()
+    await Coordinator([Scope(sessions, LINE, Policy())], tracker, Policy(), database.clock).become_ready()
     scraped = Scraped(tracker.status)
     names = ("last_success_timestamp_seconds", "last_failure_timestamp_seconds")
     assert [scraped(name) for name in names] == [10, 20]

@@ -61,8 +61,8 @@ ${fact("blocks", f"{one.mode} on {one.relation}" if one.relation else "the migra
 </ul></%self:section>
 <%self:section title="INVALID indexes" class_="alert warn" given="${status.invalid_indexes}">
 <pre>${index_advice(status.invalid_indexes)}</pre></%self:section>
-<%self:section title="Schemas" given="${status.schemas}"><dl>
-% for name, one in status.schemas.items():
+<%self:section title="Version tables" given="${status.scopes}"><dl>
+% for name, one in status.scopes.items():
 ${fact(name, f"{names(one.revisions)}, {len(one.pending)} pending")}
 % endfor
 </dl></%self:section>
