@@ -28,7 +28,7 @@ from .settings.unread import warn_of_unread_settings
 from .startup import migrate_at_startup
 from .web.gate import Gate
 from .web.install import install
-from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, together, wrappers
+from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, suited_to, together, wrappers
 
 log = logging.getLogger(__name__)
 
@@ -36,13 +36,6 @@ Service = AbstractAsyncContextManager[Mapping[str, Any] | None]
 
 CANCEL_SECONDS = 1.5
 """How long shutdown waits for a run to roll back; after that the process exits, and the server rolls back."""
-
-_WRAPPED = (
-    "The lifespan of this application runs inside %s, which may read the schema as soon as lifespan_with_migrations "
-    "yields. This start therefore uses MIGRATION_STARTUP_MODE=block and MIGRATION_ON_FAILURE=exit: the server does not "
-    "listen before the schema is verified. Code that runs before lifespan_with_migrations is entered still finds the "
-    "old schema. To fix: start it with lifespan_with_migrations.then(...)"
-)
 
 _NEVER_STARTED = (
     "The application mounted at {path} has a lifespan_with_migrations with settings of its own, but no server runs the "
@@ -124,7 +117,7 @@ async def _lifespan(
     thread = MigrationThread(lambda: migrate_at_startup(databases, tracker, problem, ours._before, ours._after))
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
-        policy = _suited_to(wrappers(app.router.lifespan_context, ours), settings)
+        policy = suited_to(wrappers(app.router.lifespan_context, ours), settings)
         thread.start()
         async with _stopped_at_exit(thread), _started(tracker, gate, thread, service, policy) as state:
             yield state
@@ -194,15 +187,6 @@ def _settled(given: Sequence[MigrationSettings]) -> tuple[MigrationSettings, Con
         return given[0] if given else MigrationSettings.load(), None
     except ConfigurationError as error:
         return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
-
-
-def _suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSettings:
-    # in mode `block` the other lifespans' later steps find the new schema; with `hold` they would find the old one
-    suited = settings.model_copy(update={"startup_mode": "block", "on_failure": "exit"})
-    if not names or settings.strategy == "off" or suited == settings:
-        return settings
-    log.warning(_WRAPPED, ", ".join(names), extra={"event": "lifespan_wrapped"})
-    return suited
 
 
 def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:

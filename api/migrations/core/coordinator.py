@@ -94,6 +94,8 @@ class Coordinator:
         return self._scope.policy
 
     async def _with_session(self, use: Callable[[MigrationSession], Awaitable[T]]) -> T:
+        self._tracker.note(**self._scope.facts)
+        self._reporter.enter(self._scope.name)
         session = self._scope.sessions()
         try:
             await session.open()
@@ -106,8 +108,6 @@ class Coordinator:
 
     async def _reach_heads(self) -> None:
         while self._scopes or self._unclear:
-            if not self._unclear:
-                self._tracker.note(**self._scope.facts)
             if not self._unclear and await self._with_session(self._reach_head):
                 self._scopes.pop(0)
             elif self._inspect is not None:
@@ -116,7 +116,6 @@ class Coordinator:
 
     async def _execute_in_each(self, request: MigrationRequest) -> None:
         while self._scopes:
-            self._tracker.note(**self._scope.facts)
             await self._with_session(lambda session: self._execute(session, request))
             self._scopes.pop(0)
 
@@ -245,7 +244,8 @@ class Coordinator:
         if len(self._scopes) > 1:
             log.info("Verified: %s: %s", self._scope.name, explain(schema), extra={"event": "schema_verified"})
             return
-        log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", explain(schema), extra={"event": "ready"})
+        text = f"{self._scope.name}: {explain(schema)}" if self._scope.name else explain(schema)
+        log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", text, extra={"event": "ready"})
 
     def _done(self, message: str | None) -> None:
         self._tracker.note(message=message, lock_status=LockStatus())

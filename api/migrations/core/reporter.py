@@ -22,21 +22,30 @@ class ProgressReporter:
         self._tracker = tracker
         self._announced = False
         self._verb = "Applied"
+        self._scope: str | None = None
         self._applied: list[str] = []
+        self._earlier = 0
         self._seconds: list[float] = []
         self._step_started = 0.0
         self._blocked_logged = float("-inf")
         self._attempt: int | None = None
 
+    def enter(self, scope: str | None) -> None:
+        """Begin with the next of several version tables; its progress is counted by itself."""
+        if scope != self._scope:
+            self._scope, self._announced, self._earlier = scope, False, len(self._applied)
+            self._tracker.note(progress=Progress())
+
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """Report the start of the run, or its continuation after a contended step."""
         self._verb = verb
-        done, before = len(self._applied), self._tracker.status.progress
+        done, before = len(self._applied) - self._earlier, self._tracker.status.progress
         started = before.started_at if done else time.time()
         self._tracker.note(progress=Progress(done, done + len(revisions), None, started, self._attempt))
         if revisions and not self._announced:
             self._announced = True
-            log.info("Running migrations", extra={"event": "run_started", "revisions": revisions})
+            where = f": {self._scope}" if self._scope else ""
+            log.info("Running migrations%s", where, extra={"event": "run_started", "revisions": revisions})
 
     def started(self, revision: str) -> None:
         """Report the start of a step."""
@@ -49,7 +58,7 @@ class ProgressReporter:
         self._attempt = None
         seconds, status = time.monotonic() - self._step_started, self._tracker.status
         self._seconds.append(seconds)
-        done, total = len(self._applied), status.progress.total
+        done, total = len(self._applied) - self._earlier, status.progress.total
         self._tracker.note(
             message=None,
             lock_status=replace(status.lock_status, blocked_by=(), statement=None),
@@ -61,8 +70,7 @@ class ProgressReporter:
 
     def undone(self) -> None:
         """Report that all finished steps were rolled back."""
-        self._applied.clear()
-        self._seconds.clear()
+        del self._applied[self._earlier :], self._seconds[self._earlier :]
         self._tracker.note(progress=replace(self._tracker.status.progress, applied=0))
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:

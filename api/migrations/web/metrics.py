@@ -10,7 +10,7 @@ the history table, and the next instance shows the failure of the previous one.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Self
 
 from prometheus_client import CollectorRegistry
@@ -23,7 +23,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from ..core.schema import SchemaState
+from ..core.schema import Schema, SchemaState
 from ..core.status import Phase, Status
 
 Read = Callable[[], Status]
@@ -54,6 +54,7 @@ class MigrationCollector(Collector):
         yield _state_set("migration_schema_state", words, SchemaState, status.schema.state)
         for name, (words, value) in GAUGES.items():
             yield GaugeMetricFamily(name, words, float(value(status, now)))
+        yield _scopes(status)
         yield _runs(status)
         yield _contended(status)
         yield _steps(status)
@@ -69,6 +70,18 @@ def route(read: Read) -> Route:
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
     return Route("/metrics", metrics)
+
+
+def _schemas(status: Status) -> Collection[Schema]:
+    return status.scopes.values() or [status.schema]
+
+
+def _scopes(status: Status) -> Metric:
+    words = "Revisions of this build that each of several version tables lacked, when last read; by schema or database."
+    family = GaugeMetricFamily("migration_scope_pending_revisions", words, labels=["scope"])
+    for name, schema in status.scopes.items():
+        family.add_metric([name], len(schema.pending))
+    return family
 
 
 def _in_progress(status: Status, _now: float) -> bool:
@@ -98,11 +111,11 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
     "migration_ready": ("Whether the instance serves.", lambda status, now: status.ready),
     "migration_up_to_date": (
         "Whether the database had every revision of this build, when last read; 0 before that.",
-        lambda status, now: status.schema.state in UP_TO_DATE,
+        lambda status, now: all(schema.state in UP_TO_DATE for schema in _schemas(status)),
     ),
     "migration_pending_revisions": (
         "Revisions of this build that the database lacked, when last read; 0 before that.",
-        lambda status, now: len(status.schema.pending),
+        lambda status, now: sum(len(schema.pending) for schema in _schemas(status)),
     ),
     "migration_in_progress": ("Whether a session holds the lock, as far as this instance sees.", _in_progress),
     "migration_lock_held": (

@@ -7,6 +7,7 @@ router's there until the schema is verified. It cannot see into a wrapper around
 
 from __future__ import annotations
 
+import logging
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from types import CellType
@@ -15,7 +16,18 @@ from typing import Any
 from starlette.applications import Starlette
 from starlette.routing import BaseRoute, Host, Mount
 
+from ..settings import MigrationSettings
+
 Lifespan = Callable[[Any], AbstractAsyncContextManager[Mapping[str, Any] | None]]
+
+log = logging.getLogger(__name__)
+
+_WRAPPED = (
+    "The lifespan of this application runs inside %s, which may read the schema as soon as lifespan_with_migrations "
+    "yields. This start therefore uses MIGRATION_STARTUP_MODE=block and MIGRATION_ON_FAILURE=exit: the server does not "
+    "listen before the schema is verified. Code that runs before lifespan_with_migrations is entered still finds the "
+    "old schema. To fix: start it with lifespan_with_migrations.then(...)"
+)
 
 _MERGED = "_merge_lifespan_context.<locals>.merged_lifespan"
 
@@ -25,6 +37,16 @@ def wrappers(lifespan: Lifespan, ours: Lifespan) -> list[str]:
     if _nested(lifespan, ours) is not None:
         return []
     return [_name(leaf) for leaf in leaves(lifespan) if leaf is not ours and not _idle(leaf)]
+
+
+def suited_to(names: Sequence[str], settings: MigrationSettings) -> MigrationSettings:
+    """Return settings that are safe if the lifespans `names` enclose ours, with a warning if they differ."""
+    # in mode `block` the other lifespans' later steps find the new schema; with `hold` they would find the old one
+    suited = settings.model_copy(update={"startup_mode": "block", "on_failure": "exit"})
+    if not names or settings.strategy == "off" or suited == settings:
+        return settings
+    log.warning(_WRAPPED, ", ".join(names), extra={"event": "lifespan_wrapped"})
+    return suited
 
 
 @contextmanager

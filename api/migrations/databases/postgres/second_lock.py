@@ -68,11 +68,12 @@ class SecondLock(RunLock):
         """
         self._refuse_other_database(connection)
         self._refuse_autocommit(connection)
+        # before the lock, whose holder other instances know by its application_name
+        self._set(connection)
         if not connection.scalar(sa.text("SELECT pg_try_advisory_lock(:key)"), {"key": self.key.value}):
-            connection.rollback()
+            self._set_back(connection)
             raise DatabaseUnreachable("another session, probably of an instance that died, still runs revisions")
         connection.commit()
-        self._set(connection)
         for listen in (lift_limits_where_no_session_is_blocked, self._observer.listen):
             listen(connection)
         return self
@@ -84,6 +85,9 @@ class SecondLock(RunLock):
             return
         connection.rollback()
         connection.execute(sa.text("SELECT pg_advisory_unlock(:key)"), {"key": self.key.value})
+        self._set_back(connection)
+
+    def _set_back(self, connection: sa.Connection) -> None:
         back = "SELECT set_config(name, coalesce(reset_val, ''), false) FROM pg_settings WHERE name = ANY(:names)"
         connection.execute(sa.text(back), {"names": list(self._settings)})
         connection.commit()
