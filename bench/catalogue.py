@@ -28,6 +28,7 @@ MEASURES = (
     Measure("start", "Process start to the first 200, at head"),
     Measure("upgrade", "500 small revisions"),
     Measure("at_head", "`upgrade` with nothing to do"),
+    Measure("ready", "The last revision's COMMIT to ready"),
 )
 
 

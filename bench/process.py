@@ -24,6 +24,7 @@ class Program:
 
     Attributes:
         started: `time.monotonic()` at its start.
+        started_at: the same moment in seconds since 1970.
         usage: what it took; set when it has ended.
     """
 
@@ -37,7 +38,7 @@ class Program:
         self.words = list(words)
         self.usage: Usage | None = None
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until the process is forgotten
-        self.started = time.monotonic()
+        self.started, self.started_at = time.monotonic(), time.time()
         self._process = subprocess.Popen(
             self.words,
             cwd=folder,

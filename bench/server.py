@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -40,13 +41,17 @@ class BenchServer:
         self.server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{url.rpartition("/")[2]}"')
         return self.server.url(name)
 
+    def execute(self, url: str, sql: str) -> list[Any]:
+        """Run one statement in the database at `url` and return the rows."""
+        return self.server.execute(sql, database=url.rpartition("/")[2])
+
     def committed_at(self, url: str, table: str = "alembic_version") -> float:
         """Return when the transaction that wrote the only row of `table` was committed, in seconds since 1970.
 
         Raises:
             BenchError: the table has no row, or more than one.
         """
-        rows = self.server.execute(COMMITTED.format(table=table), database=url.rpartition("/")[2])
+        rows = self.execute(url, COMMITTED.format(table=table))
         if len(rows) != 1:
             raise BenchError(f"{table} has {len(rows)} rows instead of one")
         at: float = rows[0][0]
