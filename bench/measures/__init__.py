@@ -1,0 +1,1 @@
+"""The measures: each module has a function `measure(lab)` that returns a `Table`."""

@@ -1,0 +1,94 @@
+"""Instances of the service in `apps`, and the moment of an instance's first answer."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from bench.apps.ready import FILE
+from bench.errors import BenchError
+from bench.process import Program
+from bench.spread import Usage
+from devtools.ports import HOST
+
+ANSWER_SECONDS = 120.0
+AGAIN_SECONDS = 0.002
+
+
+class Instance:
+    """One `uvicorn bench.apps.VARIANT:app`.
+
+    It inherits a listening socket, so that a request which is sent before it accepts waits in the kernel. No request is
+    sent before the instance has noted that it is ready: an answer 503 costs CPU time as well.
+    """
+
+    def __init__(self, variant: str, environment: Mapping[str, str], folder: Path) -> None:
+        with socket.create_server((HOST, 0), backlog=100) as listener:
+            self.port: int = listener.getsockname()[1]
+            self._noted = Path(tempfile.mkdtemp(dir=folder)) / "ready"
+            uvicorn = [sys.executable, "-m", "uvicorn", f"bench.apps.{variant}:app", "--fd", str(listener.fileno())]
+            own = {**environment, FILE: str(self._noted)}
+            self.program = Program(uvicorn, own, folder, pass_fds=[listener.fileno()])
+
+    def ready_at(self) -> float:
+        """Wait until the instance is ready, and return when it noted that, in seconds since 1970.
+
+        Raises:
+            BenchError: it ended, or was not ready within 120 s.
+        """
+        self._wait(self._noted.exists, "was not ready")
+        return float(self._noted.read_text())
+
+    def first_200(self, path: str) -> float:
+        """Return the seconds from the start of the process to its first answer 200 to GET `path`.
+
+        Raises:
+            BenchError: it ended, or did not answer 200 within 120 s.
+        """
+        self._wait(self._noted.exists, "was not ready")
+        self._wait(lambda: self._status(path) == 200, f"did not answer 200 to {path}")
+        return time.monotonic() - self.program.started
+
+    def _wait(self, condition: Callable[[], bool], problem: str) -> None:
+        deadline = time.monotonic() + ANSWER_SECONDS
+        while not condition():
+            if self.program.has_ended():
+                raise BenchError(f"{self.program} exited with {self.program.code}: {self.program.last_words()}")
+            if time.monotonic() > deadline:
+                raise BenchError(f"{self.program} {problem} within {ANSWER_SECONDS:.0f} s: {self.program.last_words()}")
+            time.sleep(AGAIN_SECONDS)
+
+    def _status(self, path: str) -> int | None:
+        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
+        try:
+            connection.request("GET", path)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return None
+        finally:
+            connection.close()
+
+
+def start_together(
+    variant: str, how_many: int, environment: Mapping[str, str], folder: Path, path: str = "/items"
+) -> Usage:
+    """Start instances at once; return the wall time to the last one's first 200, and the CPU time of all of them.
+
+    They are killed when all have answered, so that the CPU time has no shutdown in it.
+    """
+    instances: Sequence[Instance] = []
+    try:
+        instances = [Instance(variant, environment, folder) for _ in range(how_many)]
+        with ThreadPoolExecutor(how_many) as threads:
+            walls = list(threads.map(lambda instance: instance.first_200(path), instances))
+    finally:
+        for instance in instances:
+            instance.program.kill()
+        usages = [instance.program.wait() for instance in instances]
+    return Usage(max(walls), sum(u.cpu_seconds for u in usages), max(u.peak_bytes for u in usages))
