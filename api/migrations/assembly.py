@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .core.clock import SystemClock
@@ -21,8 +20,8 @@ from .databases.registry import backend_of, backup_of
 from .electors.registry import elector_of, hold_name
 from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
-from .execution.env_inspection import Wanted, inspect_env, may_run_several
 from .execution.env_options import Pass, Target, VersionTable, refuse_unnamed, scope_names
+from .execution.env_text import may_run_several
 from .execution.hooks import Function, Hooks
 from .execution.lock_retry import LockRetrySchedule
 from .execution.revisions import Revisions
@@ -145,6 +144,9 @@ class Assembly:
         return replace(found[0], further=tuple(found[1:]))
 
     async def _inspected(self, create_file: bool, ambiguous: bool) -> list[Assembly]:
+        # at head, a start needs neither Alembic nor what executes env.py
+        from .execution.env_inspection import Wanted, inspect_env
+
         self.runner.hooks.load()
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
         options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
@@ -224,7 +226,7 @@ class Assembly:
 
     @property
     def _may_run_several(self) -> bool:
-        return may_run_several(Path(self.revisions.directory.env_py_location))
+        return may_run_several(self.revisions.env_py)
 
     def _scopes(self, policy: Policy | None, backup: Backup | None) -> list[Scope]:
         scopes = []

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from .core.decision import Policy
 from .core.status import Tracker
 from .errors import ConfigurationError
-from .execution.alembic_config import open_config
 from .execution.env_options import Pass
 from .execution.history_table import History, RunAuthor
 from .execution.hooks import Hooks
@@ -23,8 +22,8 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
 
 def revisions_of(settings: MigrationSettings, may_be_empty: bool) -> Revisions:
     """Read the revisions that the settings' Alembic configuration names; `may_be_empty` accepts none."""
-    config = open_config(settings.alembic_config, settings.alembic_section)
-    return Revisions(config, settings.target, may_be_empty=may_be_empty or settings.strategy is Strategy.OFF)
+    empty = may_be_empty or settings.strategy is Strategy.OFF
+    return Revisions(settings.alembic_config, settings.target, section=settings.alembic_section, may_be_empty=empty)
 
 
 def runner_of(

@@ -18,7 +18,7 @@ import asyncpg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from api.migrations.assembly import new_tracker
+from api.migrations.parts import new_tracker
 from api.migrations.settings import MigrationSettings
 from api.migrations.startup import migrate_at_startup
 from bench.apps.recipe import migrate
@@ -31,7 +31,7 @@ POLL = "SELECT version_num, pg_try_advisory_xact_lock(1) FROM alembic_version"
 async def ours(number: int) -> None:
     """Wait as an instance of this project does."""
     settings = MigrationSettings.load(instance=f"crowd-{os.getpid()}-{number}")
-    await migrate_at_startup(settings, new_tracker(settings))
+    await migrate_at_startup([settings], new_tracker(settings))
 
 
 async def recipe(_: int) -> None:

@@ -9,8 +9,7 @@ from pathlib import Path
 from alembic.config import Config
 
 from ..errors import ConfigurationError
-
-TOML = "pyproject.toml"
+from .revision_files import TOML
 
 
 def open_config(file: str, section: str = "alembic") -> Config:

@@ -48,6 +48,10 @@ class KeptText(Kept):
     cache_ok = True
 
 
+class Moment(sa.DateTime):
+    """A time with microseconds."""
+
+
 def stores(dialect: sa.Dialect, encodings: Callable[[], tuple[str, ...]]) -> None:
     """Set the function that returns the encodings of the client and the database for the connections of `dialect`."""
     dialect.kept_encodings = encodings  # type: ignore[attr-defined]
@@ -60,7 +64,7 @@ def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
     return {"postgresql": ASCII}.get(dialect.name, UTF8)
 
 
-def _compile(element: type[FunctionElement[Any]], sql: str, *dialects: str) -> None:
+def _compile(element: type[FunctionElement[Any] | Moment], sql: str, *dialects: str) -> None:
     compiles(element, *dialects)(lambda *_, **__: sql)
 
 
@@ -68,6 +72,7 @@ _compile(Now, "clock_timestamp()")
 _compile(Now, "utc_timestamp(6)", "mysql")
 # six digits, because SQLAlchemy reads the fraction as microseconds
 _compile(Now, "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))", "sqlite")
+_compile(Moment, "DATETIME(6)", "mysql")
 _compile(User, "CURRENT_USER")
 _compile(User, "current_user()", "mysql")
 _compile(User, "''", "sqlite")

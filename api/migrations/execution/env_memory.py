@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from copy import deepcopy
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from alembic.runtime.migration import MigrationContext
+if TYPE_CHECKING:
+    from alembic.runtime.migration import MigrationContext
 
-from .steps import AlembicStep, StepPlan
+    from .steps import AlembicStep, StepPlan
 
 
 class EnvMemory:

@@ -15,13 +15,12 @@ from datetime import datetime
 from enum import StrEnum
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql
 
-from .dialects import Kept, KeptText, Now, User
+from .dialects import Kept, KeptText, Moment, Now, User
 from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
+MOMENT = Moment(timezone=True)
 NOW = Now()
 CHARSET = "utf8mb4"
 """The table's character set on MySQL, where others cannot store every text."""
@@ -123,9 +122,6 @@ class History:
             sa.Column("statement", Kept(63)),
             sa.Column("invalid_before", sa.Text),
             sa.Column("note", KeptText),
-            # not the database's defaults: an error may be in any language, and a row must be part of its transaction
-            mysql_charset=CHARSET,
-            mysql_engine="InnoDB",
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:
@@ -143,6 +139,10 @@ class History:
         name, schema = self.table.name, self.table.schema
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
+            if connection.dialect.name == "mysql":
+                # not its defaults: an error may be in any language, and a row must be part of its transaction. Set here,
+                # because these options import the dialect
+                self.table.dialect_kwargs.update(mysql_charset=CHARSET, mysql_engine="InnoDB")
             self.table.create(connection)
             return
         types = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}

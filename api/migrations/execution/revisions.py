@@ -1,4 +1,4 @@
-"""The revisions of this build: Alembic's script directory, read once and without a database."""
+"""The revisions of this build, read once and without a database: as text, or with Alembic's script directory."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import replace
-from math import inf
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from alembic.config import Config
-from alembic.script import Script, ScriptDirectory
-from alembic.script.revision import RevisionError
-from alembic.util import CommandError
-
-from ..core.schema import CodeRevisions
 from ..errors import ConfigurationError, UnknownRevision
-from . import script_files
-from .alembic_config import name_of, open_config
+from . import revision_files
 from .limits import Limits
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
 
 
 class Revisions:
     """The revisions of this build, from Alembic's configuration; there must be one unless they `may_be_empty`.
+
+    `alembic_config` is the path of a file, of which `section` counts, or Alembic's object. Files are read as text if that
+    suffices, and with Alembic as soon as something else is asked; `code` may then have another valid order.
 
     With `env_may_choose`, env.py may still choose other folders; then missing ones are not refused, but kept in
     `incomplete`.
@@ -36,40 +36,63 @@ class Revisions:
         alembic_config: str | Config,
         target: str = "head",
         *,
+        section: str = "alembic",
         may_be_empty: bool = False,
         env_may_choose: bool = True,
     ) -> None:
-        self.config = open_config(alembic_config) if isinstance(alembic_config, str) else alembic_config
         self.target = target
-        self.directory = script_files.read(self.config)
-        try:
-            self.code = _graph(self.directory)
-        except (CommandError, RevisionError) as error:
-            ini = name_of(self.config)
-            raise ConfigurationError(
-                f"the revisions of {ini} do not form a graph: {error}. To fix: correct the revision files"
-            ) from error
+        self.incomplete: str | None = None
+        """The missing folders or revisions, if env.py may still choose other folders."""
+        self._given = alembic_config
+        self._section = section
         self._may_be_empty = may_be_empty
         self._env_may_choose = env_may_choose
-        named_by = str(name_of(self.config)) if env_may_choose else "env.py"
-        missing = script_files.incomplete(self.directory, has_revisions=bool(self.code.parents), named_by=named_by)
-        self.incomplete = None if may_be_empty else missing
-        """The missing folders or revisions, if env.py may still choose other folders."""
-        if self.incomplete and not (env_may_choose and script_files.env_chooses(self.directory)):
-            raise ConfigurationError(self.incomplete)
-        self._own_limits = {r: _limits(self.directory.get_revision(r)) for r in self.code.parents}
-        self._version_locations = list(self.directory.version_locations)
+        self._loaded: tuple[Config, ScriptDirectory, list[str]] | None = None
+        files = revision_files.read(alembic_config, section) if isinstance(alembic_config, str) else None
+        if files is None:
+            self._load()
+        else:
+            self.code, self._files, self.env_py = files.code, files.files, files.env_py
+
+    @property
+    def config(self) -> Config:
+        """Alembic's configuration. Raises `ConfigurationError` as the constructor does."""
+        return self._load()[0]
+
+    @property
+    def directory(self) -> ScriptDirectory:
+        """Alembic's script directory. Raises `ConfigurationError` as the constructor does."""
+        return self._load()[1]
+
+    def _load(self) -> tuple[Config, ScriptDirectory, list[str]]:
+        if self._loaded is None:
+            # at head, a start needs nothing of Alembic
+            from . import script_files
+            from .alembic_config import open_config
+
+            given = self._given
+            config = open_config(given, self._section) if isinstance(given, str) else given
+            directory = script_files.read(config)
+            found = script_files.revisions(config, directory)
+            self.code, self._files, self.env_py = found.code, found.files, found.env_py
+            missing = script_files.incomplete(config, directory, self._env_may_choose, bool(self.code.parents))
+            self.incomplete = None if self._may_be_empty else missing
+            if self.incomplete and not (self._env_may_choose and script_files.env_chooses(directory)):
+                raise ConfigurationError(self.incomplete)
+            self._loaded = config, directory, list(directory.version_locations)
+        return self._loaded
 
     def as_env_leaves_them(self) -> Revisions:
         """Return these, or the revisions in the folders that env.py chose (`context.script.version_locations`)."""
-        chosen = list(self.directory.version_locations)
-        if chosen == self._version_locations:
+        config, directory, before = self._load()
+        chosen = list(directory.version_locations)
+        if chosen == before:
             if self.incomplete:
                 raise ConfigurationError(self.incomplete)
             return self
-        self.config.set_main_option("path_separator", "newline")
-        self.config.set_main_option("version_locations", "\n".join(chosen).replace("%", "%%"))
-        return Revisions(self.config, self.target, may_be_empty=self._may_be_empty, env_may_choose=False)
+        config.set_main_option("path_separator", "newline")
+        config.set_main_option("version_locations", "\n".join(chosen).replace("%", "%%"))
+        return Revisions(config, self.target, may_be_empty=self._may_be_empty, env_may_choose=False)
 
     @property
     def ambiguous(self) -> str | None:
@@ -85,12 +108,14 @@ class Revisions:
     def fingerprint(self) -> str:
         """A digest of this build's revision files."""
         digest = hashlib.sha256()
-        for revision in self.code.parents:
-            digest.update(Path(self.directory.get_revision(revision).path).read_bytes())
+        for _, file in sorted(self._files.items()):
+            digest.update(file.path.read_bytes())
         return digest.hexdigest()[:12]
 
     def resolve(self, target: str) -> frozenset[str]:
         """Return the full ids of a target: `head`, ids, prefixes, or `base` (none); raise `UnknownRevision`."""
+        from alembic.util import CommandError
+
         try:
             return frozenset(script.revision for script in self.directory.get_revisions(target.split(", ")))
         except CommandError as error:
@@ -98,6 +123,10 @@ class Revisions:
 
     def check_baseline(self, baseline: str) -> None:
         """Raise `ConfigurationError` unless MIGRATION_BASELINE is a revision of this build, `head` or `base`."""
+        if baseline in {"base", *self.code.parents}:
+            return
+        from . import script_files
+
         if self._env_may_choose and script_files.env_chooses(self.directory):
             return  # env.py has not been executed yet
         try:
@@ -109,56 +138,27 @@ class Revisions:
 
     def describe(self, revision: str) -> str:
         """Return `id, first line of its docstring`, or only the id of an unknown revision."""
-        if revision not in self.code.parents:
-            return revision
-        doc = self.directory.get_revision(revision).doc
+        doc = self._files[revision].doc if revision in self._files else ""
         return f"{revision}, {doc.rstrip('.')}" if doc else revision
 
     def limits(self, revision: str, session: Limits) -> Limits:
         """Return the session's limits with those that the revision declares (`lock_timeout_seconds = 10`)."""
-        return replace(session, **self._own_limits.get(revision, {}))
+        return replace(session, **(self._files[revision].limits if revision in self._files else {}))
 
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
         """Return those of `revisions` whose files open an `autocommit_block`."""
-        scripts = [self.directory.get_revision(revision) for revision in revisions]
-        return tuple(s.revision for s in scripts if b"autocommit_block" in Path(s.path).read_bytes())
+        return tuple(r for r in revisions if b"autocommit_block" in self._files[r].path.read_bytes())
 
     def mention(self, pattern: re.Pattern[str], revisions: Iterable[str]) -> bool:
         """Whether `env.py` or the file of one of `revisions` contains `pattern`."""
-        paths = [self.directory.env_py_location, *filter(None, map(self.path, revisions))]
-        return any(pattern.search(Path(path).read_text(errors="replace")) for path in paths if Path(path).is_file())
+        paths = [self.env_py, *(Path(path) for path in map(self.path, revisions) if path)]
+        return any(pattern.search(path.read_text(errors="replace")) for path in paths if path.is_file())
 
     def path(self, revision: str) -> str | None:
         """Return the file of a revision; None for an unknown one."""
-        return self.directory.get_revision(revision).path if revision in self.code.parents else None
+        return str(self._files[revision].path) if revision in self._files else None
 
 
 def unknown(target: str) -> UnknownRevision:
     """Return the error for a target that this build does not contain."""
     return UnknownRevision(f"this build has no revision {target!r}. To fix: choose one that 'alembic history' lists")
-
-
-def _graph(directory: ScriptDirectory) -> CodeRevisions:
-    scripts = list(reversed(list(directory.walk_revisions())))
-    return CodeRevisions(
-        parents={script.revision: _parents(directory, script) for script in scripts},
-        heads=frozenset(directory.get_heads()),
-        idempotent=frozenset(s.revision for s in scripts if getattr(s.module, "idempotent", False) is True),
-    )
-
-
-def _limits(script: Script) -> dict[str, float]:
-    names = ("lock_timeout_seconds", "statement_timeout_seconds")
-    declared = {name: getattr(script.module, name) for name in names if hasattr(script.module, name)}
-    for name, value in declared.items():
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < inf:
-            place = Path(script.path).name
-            raise ConfigurationError(
-                f"{place}: {name} is {value!r}. To fix: set it to a number of seconds, or to 0 for no limit"
-            )
-    return declared
-
-
-def _parents(directory: ScriptDirectory, script: Script) -> frozenset[str]:
-    links = [script.down_revision, script.dependencies]
-    return frozenset(parent.revision for link in links if link for parent in directory.get_revisions(link))

@@ -1,4 +1,7 @@
-"""Runs migration requests with Alembic on one connection: the session that holds the lock."""
+"""Runs migration requests with Alembic on one connection: the session that holds the lock.
+
+What needs Alembic is imported when it is called: an instance that finds the database at head never imports it.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +11,9 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from alembic.util import CommandError
 
 from ..core.protocols import MigrationRequest, ProgressListener
 from ..errors import (
@@ -19,18 +21,19 @@ from ..errors import (
 )
 from .env_memory import EnvMemory
 from .env_options import Pass
-from .env_run import EnvRun, PreparedRun, SecondEnvRun
 from .history_table import History, RunAuthor
 from .hooks import Hooks
 from .migration_lock import MigrationLock, ReleasableLock
 from .revisions import Revisions
-from .run_failure import failure_of, raise_failure, unresolved
-from .steps import StepPlan, Steps
 from .version_ids import WIDENS, doubtful
+
+if TYPE_CHECKING:
+    from .env_run import PreparedRun
+    from .steps import StepPlan, Steps
 
 log = logging.getLogger(__name__)
 
-RunEnv = Callable[[sa.Connection, MigrationRequest, Steps], None]
+RunEnv = Callable[[sa.Connection, MigrationRequest, "Steps"], None]
 OpenConnection = Callable[[], AbstractContextManager[sa.Connection]]
 Adopt = Callable[[sa.Connection], ReleasableLock]
 """Acquires the second lock on a connection that env.py opened, and limits its session."""
@@ -81,6 +84,8 @@ class Runner:
             LockContended: a revision could not acquire a table lock and was rolled back.
             MigrationError: the connection or the lock was lost.
         """
+        from .run_failure import raise_failure
+
         steps = self.steps(connection, listener, lock)
         steps.note = request.note
         try:
@@ -106,6 +111,8 @@ class Runner:
             CancelledError: it failed, and `is_stopped` says that it had to stop.
             MigrationError: as `run` does.
         """
+        from .env_run import PreparedRun, SecondEnvRun
+        from .run_failure import failure_of
 
         def begin(connection: sa.Connection) -> PreparedRun:
             if is_stopped():  # while env.py was being imported
@@ -135,6 +142,8 @@ class Runner:
 
     def steps(self, connection: sa.Connection, listener: ProgressListener, lock: MigrationLock) -> Steps:
         """Return the steps of one run on `connection`."""
+        from .steps import Steps
+
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
         return Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
 
@@ -163,6 +172,10 @@ class Runner:
         """
         if request.kind not in {"upgrade", "downgrade"}:
             return ()
+        from alembic.util import CommandError
+
+        from .run_failure import unresolved
+
         try:
             return tuple(step.info.up_revision_ids[0] for step in self._plan(request)(tuple(database), None))
         except CommandError as error:
@@ -198,6 +211,8 @@ class Runner:
         connection.commit()
 
     def _execute_env(self, connection: sa.Connection, request: MigrationRequest, steps: Steps) -> None:
+        from .env_run import EnvRun
+
         plan = self.surround(self._plan(request), steps)
         EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request)
 

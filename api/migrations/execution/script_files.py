@@ -14,13 +14,15 @@ from pathlib import Path
 
 from alembic.config import Config
 from alembic.script import Script, ScriptDirectory
-from alembic.script.revision import RevisionMap
+from alembic.script.revision import RevisionError, RevisionMap
 from alembic.util import CommandError, to_tuple
 from alembic.util.pyfiles import coerce_resource_to_filename, pyc_file_from_path
 
+from ..core.schema import CodeRevisions
 from ..errors import ConfigurationError
 from .alembic_config import name_of
 from .error_translation import describe
+from .revision_files import LIMITS, RevisionFile, RevisionFiles, first_paragraph, valid_limit
 
 _NO_REVISION_YET = "if the project has no revision yet, set MIGRATION_STRATEGY=off"
 
@@ -35,8 +37,24 @@ def read(config: Config) -> ScriptDirectory:
     return directory
 
 
-def incomplete(directory: ScriptDirectory, *, has_revisions: bool, named_by: str) -> str | None:
-    """Return the message about missing folders or revisions, if any; `named_by` is the file that names the folders."""
+def revisions(config: Config, directory: ScriptDirectory) -> RevisionFiles:
+    """Return the revisions of `directory`; raise `ConfigurationError` if they do not form a graph."""
+    try:
+        scripts = list(reversed(list(directory.walk_revisions())))
+        parents = {script.revision: _resolved(directory, script) for script in scripts}
+        heads = frozenset(directory.get_heads())
+    except (CommandError, RevisionError) as error:
+        raise ConfigurationError(
+            f"the revisions of {name_of(config)} do not form a graph: {error}. To fix: correct the revision files"
+        ) from error
+    idempotent = frozenset(s.revision for s in scripts if getattr(s.module, "idempotent", False) is True)
+    files = {s.revision: RevisionFile(Path(s.path), first_paragraph(s.module.__doc__), _limits(s)) for s in scripts}
+    return RevisionFiles(CodeRevisions(parents, heads, idempotent), files, Path(directory.env_py_location))
+
+
+def incomplete(config: Config, directory: ScriptDirectory, env_may_choose: bool, has_revisions: bool) -> str | None:
+    """Return the message about missing folders or revisions, if any; env.py names the folders if it may not choose."""
+    named_by = str(name_of(config)) if env_may_choose else "env.py"
     folders = [Path(folder) for folder in directory._version_locations]
     source = f"{'version_locations' if directory.version_locations else 'script_location'} in {named_by}"
     # even if other folders have revisions, because Alembic would silently skip those of this one
@@ -64,6 +82,22 @@ def env_chooses(directory: ScriptDirectory) -> bool:
     """Whether the text of env.py mentions folders of revisions; then it must be executed to know them."""
     path = Path(directory.env_py_location)
     return not path.is_file() or b"version_locations" in path.read_bytes()
+
+
+def _limits(script: Script) -> dict[str, float]:
+    declared = {name: getattr(script.module, name) for name in LIMITS if hasattr(script.module, name)}
+    for name, value in declared.items():
+        if not valid_limit(value):
+            place = Path(script.path).name
+            raise ConfigurationError(
+                f"{place}: {name} is {value!r}. To fix: set it to a number of seconds, or to 0 for no limit"
+            )
+    return declared
+
+
+def _resolved(directory: ScriptDirectory, script: Script) -> frozenset[str]:
+    links = [script.down_revision, script.dependencies]
+    return frozenset(parent.revision for link in links if link for parent in directory.get_revisions(link))
 
 
 def _opened(config: Config) -> ScriptDirectory:

@@ -10,8 +10,6 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from alembic.runtime.migration import MigrationContext
-
 from ..errors import ConfigurationError
 from ..text.encoding import codec, holds
 from .driver_errors import number
@@ -53,6 +51,8 @@ class IdColumn:
         """
         if sizes:
             return cls(table, dialect, sizes[0], encoding)
+        from alembic.runtime.migration import MigrationContext
+
         kind = MigrationContext.configure(dialect_name=dialect)._version.c.version_num.type
         return cls(table, dialect, getattr(kind, "length", None), encoding, exists=False)
 

@@ -20,12 +20,13 @@ from starlette.routing import Route
 from ..core.schema import Schema, SchemaState
 from ..core.scope import by_kind
 from ..core.status import Phase, Status
+from .accept import prefers_html
 from .gate import NO_STORE, RETRY_LATER
 
 Read = Callable[[], Status]
 
-_PAGE: Any = import_module(".status_page.page", __package__) if find_spec(".status_page", __package__) else None
-"""The status page is optional."""
+_HAS_PAGE = find_spec(".status_page", __package__) is not None
+"""The status page is optional, and is imported at its first request."""
 
 
 def verdict(status: Status) -> str:
@@ -89,7 +90,7 @@ def routes(read: Read) -> list[Route]:
 
     async def migrations(request: Request) -> Response:
         status = read()
-        html = _PAGE and _PAGE.prefers_html(",".join(request.headers.getlist("accept")))
+        html = _HAS_PAGE and prefers_html(",".join(request.headers.getlist("accept")))
         answer = _page(status) if html else _answer(status, body(status))
         answer.headers["Vary"] = "Accept"
         return answer
@@ -102,8 +103,9 @@ def _answer(status: Status, content: dict[str, Any]) -> Response:
 
 
 def _page(status: Status) -> Response:
+    page = import_module(".status_page.page", __package__)
     code, headers = (200, NO_STORE) if status.ready else (503, RETRY_LATER)
-    return HTMLResponse(_PAGE.render(status, time.time()), code, {**headers, **_PAGE.HEADERS})
+    return HTMLResponse(page.render(status, time.time()), code, {**headers, **page.HEADERS})
 
 
 def _lock(status: Status) -> dict[str, Any]:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from importlib.util import find_spec
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ..core.status import Phase, Status, Tracker
@@ -55,9 +57,22 @@ def _shown(app: Starlette) -> Status:
 
 
 def _endpoints(read: Callable[[], Status]) -> list[Route]:
-    # prometheus-client is optional; without it /metrics does not exist
+    # prometheus-client is optional, and imported at the first request; without it /metrics does not exist
     if find_spec("prometheus_client") is None:
         return routes(read)
-    from .metrics import route
+    return [*routes(read), metrics_route(read)]
 
-    return [*routes(read), route(read)]
+
+def metrics_route(read: Callable[[], Status]) -> Route:
+    """Return the route `/metrics`, which needs `prometheus-client`."""
+
+    @cache
+    def exposition() -> Callable[[Request], Response]:
+        from .metrics import exposition
+
+        return exposition(read)
+
+    async def metrics(request: Request) -> Response:
+        return exposition()(request)
+
+    return Route("/metrics", metrics)

@@ -21,7 +21,6 @@ from prometheus_client.registry import Collector
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from ..core.schema import Schema, SchemaState
 from ..core.status import Phase, Status
@@ -60,16 +59,16 @@ class MigrationCollector(Collector):
         yield _steps(status)
 
 
-def route(read: Read) -> Route:
-    """Return the route `/metrics`, with its own registry: the application exports its own metrics."""
+def exposition(read: Read) -> Callable[[Request], Response]:
+    """Return what answers `/metrics`, with its own registry: the application exports its own metrics."""
     registry = CollectorRegistry()
     registry.register(MigrationCollector(read))
 
-    async def metrics(request: Request) -> Response:
+    def answer(request: Request) -> Response:
         encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         return Response(encode(registry), headers={"Content-Type": content_type, "Cache-Control": "no-store"})
 
-    return Route("/metrics", metrics)
+    return answer
 
 
 def _schemas(status: Status) -> Collection[Schema]:

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from api.migrations.errors import ConfigurationError
-from api.migrations.execution.env_inspection import may_run_several
 from api.migrations.execution.env_options import VersionTable, agreed, merged, named
 from api.migrations.execution.env_search_path import first_schema
+from api.migrations.execution.env_text import may_run_several
 
 DEFAULT = VersionTable("alembic_version")
 OURS = {"transaction_per_migration": True, "transactional_ddl": True, "version_table": "v", "on_version_apply": "ours"}

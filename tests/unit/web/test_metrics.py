@@ -18,7 +18,8 @@ from api.migrations.core.schema import CodeRevisions, Observed, Schema, SchemaSt
 from api.migrations.core.scope import Scope
 from api.migrations.core.status import Counters, Holder, LastRun, LockStatus, Phase, Progress, Status, Tracker
 from api.migrations.errors import DatabaseUnreachable
-from api.migrations.web.metrics import RESULTS, MigrationCollector, route
+from api.migrations.web.install import metrics_route
+from api.migrations.web.metrics import RESULTS, MigrationCollector
 from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
 from tests.support.project import ROOT
 
@@ -185,7 +186,7 @@ async def test_an_instance_at_head_shows_earlier_runs() -> None:
 
 async def get(accept: str) -> httpx.Response:
     """Scrape an application that has only the metrics route."""
-    transport = httpx.ASGITransport(Starlette(routes=[route(lambda: FULL)]))
+    transport = httpx.ASGITransport(Starlette(routes=[metrics_route(lambda: FULL)]))
     async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
         return await client.get("/metrics", headers={"Accept": accept})
 

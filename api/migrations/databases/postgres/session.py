@@ -27,13 +27,13 @@ from ...urls.database_url import DatabaseURL
 from ...urls.postgres import ASYNCPG
 from .connection import connect, revision_connection
 from .lock_status import lock_status
-from .locked_run import LockedRun
 from .retry_pause import resting
 from .store import PostgresStore
 from .terminate import terminate_if_stalled
 
 if TYPE_CHECKING:
     from ..backups.postgres import PostgresBackup  # optional
+    from .locked_run import LockedRun
 
 CLOSE_SECONDS = 1.0
 
@@ -76,6 +76,8 @@ class PostgresSession:
 
     async def try_lock(self) -> bool:
         """Acquire the advisory lock if it is free, and check the tables; behind a pooler, in a transaction."""
+        from .locked_run import LockedRun  # at head, a start needs neither it nor Alembic
+
         async with translated("acquiring the lock"):
             lock = await self._suitable_lock()
             if self._standby:

@@ -25,10 +25,11 @@ from api.migrations.core.status import (
     Status,
 )
 from api.migrations.text.printable import printable
+from api.migrations.web.accept import prefers_html
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import routes
 from api.migrations.web.status_page import page as status_page
-from api.migrations.web.status_page.page import SHOWN, prefers_html, render
+from api.migrations.web.status_page.page import SHOWN, render
 from tests.support.statuses import STATUS
 
 NOW = 1700000105.0
