@@ -1,10 +1,17 @@
 """An instance that starts at head opens one connection, runs one query, acquires no lock and runs no revision."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from tests.acceptance.wire import wire
 from tests.support import evidence
 from tests.support.fleet import MARK, fleet, migrate, until_all_ready
+from tests.support.pace import scaled
+from tests.support.project import ROOT
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,6 +35,41 @@ def test_a_start_at_head_uses_one_connection_and_one_query(ledger_url: str) -> N
         assert evidence.sessions(ledger_url) == []
         assert instances[0].get("/accounts/1").status_code == 404
         assert server.connections == 2
+
+
+IMPORTS = """
+import asyncio, sys
+
+from fastapi import FastAPI
+import pydantic_settings, sqlalchemy.dialects.postgresql.asyncpg, sqlalchemy.ext.asyncio
+
+before = set(sys.modules)
+
+from api.migrations import lifespan_with_migrations
+
+
+async def main() -> None:
+    app = FastAPI(lifespan=lifespan_with_migrations)
+    async with app.router.lifespan_context(app):
+        pass
+
+
+asyncio.run(main())
+print("\\n".join(sorted(set(sys.modules) - before)))
+"""
+IMPORTED = Path(__file__).with_name("imported_at_head.txt")
+
+
+def test_a_start_at_head_imports_only_what_it_needs(ledger_url: str) -> None:
+    """A start at head imports the modules of the list, which may only become shorter: nothing of Alembic is in it."""
+    environment = {**os.environ, "DATABASE_URL": ledger_url, "MIGRATION_STARTUP_MODE": "block"}
+    command = [sys.executable, "-c", IMPORTS]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=scaled(60))
+    assert done.returncode == 0, done.stderr
+    listed, imported = set(IMPORTED.read_text().split()), set(done.stdout.split())
+    assert imported - listed == set(), "a start at head imports more: import it where it is needed"
+    assert {name for name in listed - imported if name.startswith("api.")} == set(), "remove these lines"
+    assert not any(name.startswith(("alembic", "mako", "prometheus_client")) for name in imported)
 
 
 def test_a_function_after_the_revisions_adds_no_query_at_head(ledger_url: str) -> None:

@@ -140,8 +140,8 @@ class History:
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
             if connection.dialect.name == "mysql":
-                # not its defaults: an error may be in any language, and a row must be part of its transaction. Set here,
-                # because these options import the dialect
+                # not its defaults: an error may be in any language, and a row must be part of its transaction
+                # set here, because these options import the dialect
                 self.table.dialect_kwargs.update(mysql_charset=CHARSET, mysql_engine="InnoDB")
             self.table.create(connection)
             return

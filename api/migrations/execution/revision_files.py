@@ -22,11 +22,13 @@ TOML = "pyproject.toml"
 LIMITS = ("lock_timeout_seconds", "statement_timeout_seconds")
 """The limits that a revision may declare, in seconds."""
 
+_MAY_CONFIGURE = re.compile(rb"(?m)^\s*(\[\s*tool\s*(\.\s*[\"']?alembic|\])|tool\s*\.|alembic\s*[.=])")
 _IS_REVISION = re.compile(r"(?!\.#|__init__)(.*\.py)$")
 """The file names that Alembic reads (`alembic.script.base`)."""
 _ELSEWHERE = ("version_locations", "recursive_version_locations", "sourceless")
 """The options that make Alembic read other files."""
-_NAMES = {"revision", "down_revision", "depends_on", "branch_labels", "idempotent", *LIMITS}
+_NAMES = {"*", "revision", "down_revision", "depends_on", "branch_labels", "idempotent", *LIMITS}
+_HARMLESS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ def first_paragraph(doc: str | None) -> str:
 
 def _script_folder(ini: Path, section: str) -> Path:
     toml = ini.with_name(TOML)
-    if ini.name == TOML or (toml.exists() and b"alembic" in toml.read_bytes()):
+    if ini.name == TOML or (toml.exists() and _may_configure(toml.read_bytes())):
         raise _Unclear
     parser = ConfigParser({"here": str(ini.absolute().parent).replace("%", "%%")})
     parser.read_string(ini.read_text(encoding="utf-8"))
@@ -86,6 +88,15 @@ def _script_folder(ini: Path, section: str) -> Path:
     if not location or ":" in location or any(parser.has_option(section, name) for name in _ELSEWHERE):
         raise _Unclear
     return Path(location).absolute()
+
+
+def _may_configure(toml: bytes) -> bool:
+    """Return whether a `pyproject.toml` has `[tool.alembic]`; most need not be parsed for that."""
+    if not _MAY_CONFIGURE.search(toml):
+        return False
+    from tomllib import loads
+
+    return "alembic" in loads(toml.decode()).get("tool", {})
 
 
 def _declared(path: Path) -> dict[str, Any]:
@@ -100,12 +111,21 @@ def _declared(path: Path) -> dict[str, Any]:
             target = node.target
         if isinstance(target, ast.Name) and target.id in _NAMES and target.id not in found:
             found[target.id] = ast.literal_eval(node.value)  # type: ignore[attr-defined]
-        elif not isinstance(node, ast.FunctionDef | ast.Import | ast.ImportFrom) and _NAMES & _stored(node):
-            raise _Unclear  # assigned twice, in a condition, or in a tuple
+        elif not _harmless(node) or _NAMES & _stored(node):
+            raise _Unclear  # assigned twice, in a condition, or by a statement whose effect is not known
     return found
 
 
+def _harmless(node: ast.stmt) -> bool:
+    is_text = isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+    return is_text or isinstance(node, _HARMLESS)
+
+
 def _stored(node: ast.AST) -> set[str]:
+    if isinstance(node, ast.FunctionDef | ast.ClassDef):
+        return {node.name}
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return {"*"} if any(one.name == "*" for one in node.names) else {one.asname or one.name for one in node.names}
     return {one.id for one in ast.walk(node) if isinstance(one, ast.Name) and isinstance(one.ctx, ast.Store)}
 
 
@@ -114,7 +134,7 @@ def _graph(declared: list[dict[str, Any]], paths: list[Path], env_py: Path) -> R
     files: dict[str, RevisionFile] = {}
     below: set[str] = set()
     for names, path in zip(declared, paths, strict=True):
-        revision = names.get("revision")
+        revision = names.get("revision") if "down_revision" in names else None
         limits = {name: names[name] for name in LIMITS if name in names}
         if not isinstance(revision, str) or revision in parents or not all(map(valid_limit, limits.values())):
             raise _Unclear

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Revisions:
     """The revisions of this build, from Alembic's configuration; there must be one unless they `may_be_empty`.
 
-    `alembic_config` is the path of a file, of which `section` counts, or Alembic's object. Files are read as text if that
-    suffices, and with Alembic as soon as something else is asked; `code` may then have another valid order.
+    `alembic_config` is the path of a file, of which `section` counts, or Alembic's object. Files are read as text if
+    that suffices, and with Alembic as soon as anything else is asked; `code` may then have another valid order.
 
     With `env_may_choose`, env.py may still choose other folders; then missing ones are not refused, but kept in
     `incomplete`.
