@@ -12,8 +12,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from api.migrations.cli.adopt.copied import Copy
 from devtools.wheel import build
-from tests.acceptance.shop import REVISION, alone, python, shops
+from tests.acceptance.shop import REVISION, alone, fresh_project, python, shops
 from tests.acceptance.test_templates import assert_migrated_once, kinds_of_locks, untouched
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates
@@ -82,6 +83,17 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     packed = {name for name in ZipFile(wheel).namelist() if name.startswith(f"{PACKAGE}/")}
     assert packed == {f"{PACKAGE}/{name}" for name in files if "__pycache__" not in name}
+
+
+def test_an_unpacked_wheel_is_the_copied_folder_of_its_version(wheel: Path, tmp_path: Path, interpreter: str) -> None:
+    """The unpacked wheel differs from a copy in no file; the installed package has no copied folder to update."""
+    copy = fresh_project(tmp_path, "generic") / "shop" / "db_migrations"
+    ZipFile(wheel).extractall(tmp_path / "unpacked")
+    same = python(tmp_path, "-m", "shop.db_migrations", "adopt", "--update", "unpacked", "--write")
+    assert (same.returncode, Copy.recorded(copy)) == (0, Copy.of(copy)), same.stderr
+    assert wheel.name.split("-")[1] == Copy.of(copy).version
+    installed = python(tmp_path, "-m", PACKAGE, "adopt", "--update", "unpacked", interpreter=interpreter)
+    assert (installed.returncode, "pip install --upgrade alembic-fleet" in installed.stderr) == (2, True)
 
 
 def test_one_of_three_instances_migrates_with_the_wheel(database_url: str, tmp_path: Path, interpreter: str) -> None:
