@@ -1,5 +1,6 @@
 """The wheel works in an environment without this repository, and with its plugin typed commands acquire the lock."""
 
+import signal
 import sys
 import sysconfig
 import venv
@@ -183,6 +184,26 @@ def test_a_failure_by_hand_is_one_line(database_url: str, tmp_path: Path, interp
     done = python(project, "-m", "alembic", "upgrade", "head", interpreter=interpreter)
     assert done.returncode == 1
     assert done.stderr.startswith("ConfigurationError: DATABASE_URL is not set. To fix: ")
+
+
+@pytest.mark.parametrize(
+    ("template", "driver", "number"),
+    [("generic", "psycopg2", signal.SIGINT), ("pyproject_async", "asyncpg", signal.SIGTERM)],
+)
+def test_a_signal_stops_a_command_by_hand(
+    database_url: str, tmp_path: Path, interpreter: str, template: str, driver: str, number: signal.Signals
+) -> None:
+    """A signal reaches `alembic upgrade head` in a statement: one line, exit code 128 + n, no lock left."""
+    project = project_of(tmp_path, database_url, template, driver)
+    with by_hand(interpreter, project, "upgrade", "head", url=database_url) as process:
+        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), "the second revision runs")
+        process.send_signal(number)
+        output = process.communicate(timeout=FOREVER_SECONDS)[1]
+    assert (process.returncode, "Traceback" in output) == (128 + number, False), output
+    assert output.splitlines()[-1].startswith(f"Cancelled: stopped by {number.name}; what was not committed is rolled")
+    wait_until(lambda: evidence.sessions(database_url) == [], "every session gone")
+    assert evidence.advisory_locks(database_url) == 0
+    assert evidence.versions(database_url) == ["first"]
 
 
 def test_without_the_key_alembic_is_as_ever(database_url: str, tmp_path: Path, interpreter: str) -> None:
