@@ -51,3 +51,6 @@ from .settings import MigrationSettings
 from .startup_integration import lifespan_with_migrations
 
 __all__ = ["MigrationSettings", "lifespan_with_migrations"]
+
+__version__ = "0.1.0"
+"""The version of the distribution, and of a copied folder."""

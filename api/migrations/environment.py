@@ -13,11 +13,14 @@ With the plugin (`fleet = true`, see `alembic_fleet_plugin.py`) these commands d
 from __future__ import annotations
 
 import logging
+import sys
+from asyncio import CancelledError
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from signal import SIGINT
+from typing import Any, NoReturn
 
 import asyncpg
 import sqlalchemy as sa
@@ -30,7 +33,7 @@ from .assembly import Assembly
 from .core.protocols import Kind, MigrationRequest
 from .core.schema import explain
 from .databases.sql_store import shape
-from .errors import MigrationError, SchemaRefused
+from .errors import Cancelled, MigrationError, SchemaRefused
 from .execution.env_options import VersionTable, agreed, merged, named
 from .execution.env_script import GIVEN
 from .execution.error_translation import translate
@@ -40,7 +43,7 @@ from .execution.table_shape import refuse_history, refuse_version
 from .inspection import read_schema, read_session
 from .logs import PlainFormatter, bind_log_context, to_json
 from .parts import new_tracker
-from .runtime.dns import run
+from .runtime.signals import Signals
 from .runtime.streams import occupy
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
@@ -63,17 +66,17 @@ def run_env(target_metadata: sa.MetaData | None = None, **options: Any) -> None:
         settings, _, options = _composed(target_metadata, options)
         _run(context.config.attributes[GIVEN], options)
         return
-    with _failing_in_one_line():
+    with _failing_in_one_line() as stop:
         settings, table, options = _composed(target_metadata, options)
         if context.is_offline_mode():
             _offline(settings, table, options)
         else:
-            _by_hand(settings.for_version_table(table.name, table.schema), options)
+            _by_hand(settings.for_version_table(table.name, table.schema), options, stop)
 
 
 def run_command(environment: EnvironmentContext, kind: Kind) -> None:
     """Run the typed command under the lock; the plugin calls this instead of executing an `env.py` left untouched."""
-    with _failing_in_one_line():
+    with _failing_in_one_line() as stop:
         settings = MigrationSettings.load()
         url = environment.config.get_alembic_option("sqlalchemy.url") or ""
         if not settings.has_url and url.startswith("postgresql"):
@@ -82,7 +85,8 @@ def run_command(environment: EnvironmentContext, kind: Kind) -> None:
         asked = environment.context_opts
         target = ", ".join(to_tuple(asked["destination_rev"]))
         request = MigrationRequest(kind, target, purge=asked.get("purge", False), tag=asked.get("tag"))
-        run(_execute(Assembly.build(settings, revisions=Revisions(environment.config, settings.target)), request))
+        assembly = Assembly.build(settings, revisions=Revisions(environment.config, settings.target))
+        stop.run(partial(_execute, assembly, request))
 
 
 async def _execute(assembly: Assembly, request: MigrationRequest) -> None:
@@ -121,7 +125,7 @@ def _run(connection: sa.Connection, options: dict[str, Any]) -> None:
         context.run_migrations()
 
 
-def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
+def _by_hand(settings: MigrationSettings, options: dict[str, Any], stop: Signals) -> None:
     # configured without a connection, Alembic only says which command runs
     context.configure(dialect_name=_dialect(settings))
     # a copy, because each attempt configures again and Alembic changes its own
@@ -134,9 +138,9 @@ def _by_hand(settings: MigrationSettings, options: dict[str, Any]) -> None:
     assembly.revisions.directory.version_locations = list(context.script.version_locations)
     assembly = Assembly.build(settings, revisions=assembly.revisions.as_env_leaves_them())
     if not changes:
-        run(_read(assembly, asked, options))
+        stop.run(partial(_read, assembly, asked, options))
         return  # Alembic renders what it has compared with the options of this call
-    run(_under_lock(assembly, asked, options))
+    stop.run(partial(_under_lock, assembly, asked, options))
     theirs.clear()
     theirs.update(asked)  # for the next call, in a loop over schemas
 
@@ -152,17 +156,32 @@ def _prepare(settings: MigrationSettings) -> None:
 
 
 @contextmanager
-def _failing_in_one_line() -> Iterator[None]:
+def _failing_in_one_line() -> Iterator[Signals]:
     # without a traceback through Alembic's command line
+    stop = Signals()
     try:
-        yield
+        yield stop
     except MigrationError as error:
-        log_settings = MigrationSettings.load_partial("log_format", "instance", "release")
-        if log_settings.log_format == "json":
-            to_json(new_tracker(log_settings))
-            log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
-            raise SystemExit(1) from None
-        raise SystemExit(printable(f"{type(error).__name__}: {error}")) from None
+        _end(error, stop.received)
+    except KeyboardInterrupt:  # before the run, which has its own handler
+        _end(Cancelled("stopped by SIGINT; nothing was changed"), SIGINT)
+    except (Exception, CancelledError):
+        if not stop.received:
+            raise
+        _end(Cancelled.by_signal(stop.received), stop.received)
+
+
+def _end(error: MigrationError, signal: int) -> NoReturn:
+    log_settings = MigrationSettings.load_partial("log_format", "instance", "release")
+    line = printable(f"{type(error).__name__}: {error}")
+    if log_settings.log_format == "json":
+        to_json(new_tracker(log_settings))
+        log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})
+    elif not signal:
+        raise SystemExit(line) from None
+    else:
+        sys.stderr.write(f"{line}\n")
+    raise SystemExit(128 + signal if signal else 1) from None
 
 
 async def _under_lock(assembly: Assembly, asked: dict[str, Any], options: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ fix it; it never contains a URL, a password or an SQL literal.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from signal import Signals
 from typing import ClassVar
 
 COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
@@ -164,6 +165,11 @@ class BackupFailed(MigrationError):
 
 class Cancelled(MigrationError):
     """A signal or shutdown stopped the run; the current revision was rolled back and the lock is released."""
+
+    @classmethod
+    def by_signal(cls, number: int) -> Cancelled:
+        """Create the error for the signal that stopped the run."""
+        return cls(f"stopped by {Signals(number).name}; what was not committed is rolled back, the lock is free")
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -108,6 +109,37 @@ def test_adopt_writes_the_line_that_makes_the_application_start_its_migrations(t
     assert "+from shop.db_migrations import lifespan_with_migrations\n" in change["diff"]
     program = "from shop.main import app; print(app.router.lifespan_context)"
     assert "shop.db_migrations" in python(project, "-c", program).stdout
+
+
+def test_a_copied_folder_is_updated_and_keeps_what_was_changed(tmp_path: Path) -> None:
+    """`adopt --write` records the copy; `--update` names changed files, refuses to lose them, leaves a folder out."""
+    project = fresh_project(tmp_path, "generic")
+    copy, newer = project / "shop" / "db_migrations", tmp_path / "newer"
+    shutil.copytree(copy, newer)
+
+    def adopt(*options: str) -> tuple[int, dict[str, Any]]:
+        done = python(project, "-m", "shop.db_migrations", "adopt", "--json", *options)
+        assert done.stdout, done.stderr
+        return done.returncode, json.loads(done.stdout)
+
+    _, recorded = adopt("--write")
+    assert "its files are now recorded in shop/db_migrations/copied.json" in str(recorded["facts"])
+    shutil.rmtree(copy / "web" / "status_page")
+    for file, text in {copy / "inspection.py": "# mine\n", newer / "logs.py": "# new\n"}.items():
+        file.write_text(file.read_text() + text)
+    code, shown = adopt("--update", str(newer))
+    page = [("web/status_page/" + name, "leave out") for name in ("__init__.py", "page.html.mako", "page.py")]
+    steps = [("inspection.py", "keep"), ("logs.py", "replace"), *page]
+    assert (code, [(step["path"], step["action"]) for step in shown["steps"]]) == (0, steps)
+    (newer / "inspection.py").write_text((newer / "inspection.py").read_text() + "# new\n")
+    code, refused = adopt("--update", str(newer), "--write")
+    assert (code, "would lose their changes: inspection.py" in refused["message"]) == (1, True)
+    assert (copy / "logs.py").read_text() != (newer / "logs.py").read_text()
+    assert adopt("--update", str(newer), "--write", "--overwrite")[0] == 0
+    assert (copy / "inspection.py.orig").read_text().endswith("# mine\n")
+    assert all((copy / name).read_text() == (newer / name).read_text() for name in ("inspection.py", "logs.py"))
+    _, after = adopt()
+    assert "changed since it was recorded in shop/db_migrations/copied.json: web/status_page/" in str(after["facts"])
 
 
 def test_the_commands_run_under_the_new_package_name(database_url: str, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance import phases
 from tests.acceptance.phases import PHASES, Phase, in_autocommit
 from tests.support import evidence, project
-from tests.support.fleet import WAIT_SECONDS, finish, fleet, migrate, start_migrate
+from tests.support.fleet import WAIT_SECONDS, finish, fleet, migrate, start_alembic, start_migrate
 from tests.support.servers import fetch_sync
 from tests.support.waiting import wait_until
 
@@ -60,6 +60,25 @@ async def test_a_signal_stops_the_command(ledger_url: str, tmp_path: Path, name:
         log.info("and its session after %.2f s", time.monotonic() - sent)
     assert code == 128 + number, output
     assert f"stopped by {number.name}" in output
+    assert "Traceback" not in output
+    assert_clean(ledger_url, phase, phase.cancelled)
+
+
+@pytest.mark.parametrize(
+    ("name", "number"), [("waiting", signal.SIGTERM), ("statement", signal.SIGINT), ("python", signal.SIGTERM)]
+)
+async def test_a_signal_stops_alembic_typed_by_hand(
+    ledger_url: str, tmp_path: Path, name: str, number: signal.Signals
+) -> None:
+    """A signal reaches `alembic upgrade head` with run_env: the exit code and the last line are those of `upgrade`."""
+    phase = PHASES[name]
+    async with phase.hold(ledger_url, tmp_path) as stage:
+        with start_alembic("upgrade", "head", url=stage.url, ini=stage.ini) as upgrade:
+            wait_until(stage.reached, "the phase", seconds=WAIT_SECONDS)
+            upgrade.send_signal(number)
+            code, output = finish(upgrade, seconds=WAIT_SECONDS)
+    assert code == 128 + number, output
+    assert f"Cancelled: stopped by {number.name}; " in output.splitlines()[-1]
     assert "Traceback" not in output
     assert_clean(ledger_url, phase, phase.cancelled)
 

@@ -69,6 +69,39 @@ def test_each_connection_gets_the_password_of_its_time(
     assert evidence.applied(database_url) == ["first", "second"]
 
 
+CLOUD = """\
+from pathlib import Path
+
+
+def token() -> str:
+    return Path("token").read_text()
+"""
+
+
+@pytest.mark.parametrize("command", [("shop.db_migrations", "upgrade"), ("alembic", "upgrade", "head")])
+def test_a_command_gets_the_password_from_a_function(
+    server: Server, database_url: str, owner: str, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """The setting names a function: `upgrade` and a typed `alembic` log in with the password that it returns."""
+    project = adopted(tmp_path, "run_env")
+    (project / "shop" / "cloud.py").write_text(CLOUD)
+    (project / "token").write_text(PASSWORDS[0])
+    evidence.let_go(database_url)
+    url = server.url(database_url.rpartition("/")[2], user=owner, password="expired")
+    done = python(project, "-m", *command, url=url, MIGRATION_FETCH_PASSWORD="shop.cloud:token")
+    assert done.returncode == 0, done.stderr
+    assert evidence.applied(database_url) == ["first", "second"]
+
+
+def test_a_function_that_cannot_be_imported_is_refused_before_the_database_is_contacted(tmp_path: Path) -> None:
+    """No server listens at the URL: the command exits with 2 and names the setting."""
+    project = adopted(tmp_path, "run_env")
+    values = {"url": "postgresql://somebody@127.0.0.1:1/d", "MIGRATION_FETCH_PASSWORD": "shop.cloud:token"}
+    done = python(project, "-m", "shop.db_migrations", "check", **values)
+    message = "ConfigurationError: MIGRATION_FETCH_PASSWORD='shop.cloud:token' cannot be used: ModuleNotFoundError"
+    assert (done.returncode, message in done.stderr) == (2, True), done.stderr
+
+
 def test_a_command_names_the_server_that_does_not_answer(tmp_path: Path) -> None:
     """The URL in the file leads to a closed port: the command names host and port, and neither user nor password."""
     project, secret = adopted(tmp_path, "run_env"), tmp_path / "secret"

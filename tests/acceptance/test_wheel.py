@@ -1,5 +1,6 @@
 """The wheel works in an environment without this repository, and with its plugin typed commands acquire the lock."""
 
+import signal
 import sys
 import sysconfig
 import venv
@@ -12,8 +13,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from api.migrations.cli.adopt.copied import Copy
 from devtools.wheel import build
-from tests.acceptance.shop import REVISION, alone, python, shops
+from tests.acceptance.shop import REVISION, alone, fresh_project, python, shops
 from tests.acceptance.test_templates import assert_migrated_once, kinds_of_locks, untouched
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates
@@ -82,6 +84,17 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     packed = {name for name in ZipFile(wheel).namelist() if name.startswith(f"{PACKAGE}/")}
     assert packed == {f"{PACKAGE}/{name}" for name in files if "__pycache__" not in name}
+
+
+def test_an_unpacked_wheel_is_the_copied_folder_of_its_version(wheel: Path, tmp_path: Path, interpreter: str) -> None:
+    """The unpacked wheel differs from a copy in no file; the installed package has no copied folder to update."""
+    copy = fresh_project(tmp_path, "generic") / "shop" / "db_migrations"
+    ZipFile(wheel).extractall(tmp_path / "unpacked")
+    same = python(tmp_path, "-m", "shop.db_migrations", "adopt", "--update", "unpacked", "--write")
+    assert (same.returncode, Copy.recorded(copy)) == (0, Copy.of(copy)), same.stderr
+    assert wheel.name.split("-")[1] == Copy.of(copy).version
+    installed = python(tmp_path, "-m", PACKAGE, "adopt", "--update", "unpacked", interpreter=interpreter)
+    assert (installed.returncode, "pip install --upgrade alembic-fleet" in installed.stderr) == (2, True)
 
 
 def test_one_of_three_instances_migrates_with_the_wheel(database_url: str, tmp_path: Path, interpreter: str) -> None:
@@ -171,6 +184,26 @@ def test_a_failure_by_hand_is_one_line(database_url: str, tmp_path: Path, interp
     done = python(project, "-m", "alembic", "upgrade", "head", interpreter=interpreter)
     assert done.returncode == 1
     assert done.stderr.startswith("ConfigurationError: DATABASE_URL is not set. To fix: ")
+
+
+@pytest.mark.parametrize(
+    ("template", "driver", "number"),
+    [("generic", "psycopg2", signal.SIGINT), ("pyproject_async", "asyncpg", signal.SIGTERM)],
+)
+def test_a_signal_stops_a_command_by_hand(
+    database_url: str, tmp_path: Path, interpreter: str, template: str, driver: str, number: signal.Signals
+) -> None:
+    """A signal reaches `alembic upgrade head` in a statement: one line, exit code 128 + n, no lock left."""
+    project = project_of(tmp_path, database_url, template, driver)
+    with by_hand(interpreter, project, "upgrade", "head", url=database_url) as process:
+        wait_until(lambda: evidence.executing(database_url, "pg_sleep"), "the second revision runs")
+        process.send_signal(number)
+        output = process.communicate(timeout=FOREVER_SECONDS)[1]
+    assert (process.returncode, "Traceback" in output) == (128 + number, False), output
+    assert output.splitlines()[-1].startswith(f"Cancelled: stopped by {number.name}; what was not committed is rolled")
+    wait_until(lambda: evidence.sessions(database_url) == [], "every session gone")
+    assert evidence.advisory_locks(database_url) == 0
+    assert evidence.versions(database_url) == ["first"]
 
 
 def test_without_the_key_alembic_is_as_ever(database_url: str, tmp_path: Path, interpreter: str) -> None:

@@ -1,7 +1,6 @@
 """The environment variables of the settings."""
 
 from api.migrations.settings import MigrationSettings
-from api.migrations.settings.database_urls import IN_CODE_ONLY
 
 
 def variable(field: str) -> str:
@@ -11,4 +10,4 @@ def variable(field: str) -> str:
 
 def variables() -> set[str]:
     """Return the environment variables of all settings."""
-    return {variable(field) for field in MigrationSettings.model_fields if field not in IN_CODE_ONLY}
+    return {variable(field) for field in MigrationSettings.model_fields}

@@ -219,13 +219,17 @@ def test_a_file_without_a_url_is_refused_by_name(tmp_path: Path, content: bytes 
     assert "geh3im" not in str(refused.value)
 
 
-def test_the_function_for_the_password_is_given_in_code_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The function belongs to the migrations' URL, also for another version table; a variable for it is refused."""
+def test_the_function_for_the_password_is_a_function_or_its_import_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The function belongs to the migrations' URL, also for another version table; a password instead is refused."""
     settings = MigrationSettings.load(database_url=URL, fetch_password=default_instance)
     assert settings.for_version_table("v", None).url().fetch_password is default_instance
     assert "default_instance" not in f"{settings!r} {settings.url()!r}"
+    monkeypatch.setenv("MIGRATION_FETCH_PASSWORD", "shop.cloud:token")
+    assert (
+        MigrationSettings.load(database_url=URL).for_version_table("v", None).url().fetch_password == "shop.cloud:token"
+    )
     monkeypatch.setenv("MIGRATION_FETCH_PASSWORD", "geh3im")
-    with pytest.raises(ConfigurationError, match=r"^MIGRATION_FETCH_PASSWORD must be a function, ") as refused:
+    with pytest.raises(ConfigurationError, match=r"^MIGRATION_FETCH_PASSWORD is not the import path of a ") as refused:
         MigrationSettings.load()
     assert "geh3im" not in str(refused.value)
 

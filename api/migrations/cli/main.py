@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
-from concurrent.futures import TimeoutError as NotYet
 from contextlib import suppress
 from functools import partial
 from typing import Any, TypeVar
 
 from ..assembly import Assembly
 from ..errors import COMMAND, Cancelled, MigrationError
+from ..execution.error_translation import describe
 from ..logs import bind_log_context
 from ..runtime import streams
-from ..runtime.thread import MigrationThread
+from ..runtime.signals import Signals
 from ..settings import MigrationSettings
 from ..settings.unread import warn_of_unread_settings
 from . import commands, output
@@ -24,9 +25,10 @@ from .adopt.command import adopt
 from .commands import Command
 from .new_revision import revision
 from .results import Result
-from .signals import Signals
 
 T = TypeVar("T")
+
+log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
   0  done, or at head         1  failed                  2  usage or settings
@@ -86,26 +88,20 @@ def _run(
     arguments: argparse.Namespace,
     stop: Signals,
 ) -> T:
-    results: list[T] = []
-
-    async def work() -> None:
+    async def work() -> T:
         bind_log_context(assembly.tracker)
-        results.append(await command(assembly, arguments))
+        return await command(assembly, arguments)
 
-    thread = MigrationThread(work)
-    with stop.cancelling(thread), output.progress(assembly.tracker, quiet=arguments.json) as tick:
-        thread.start()
-        while True:
-            try:
-                thread.outcome.result(timeout=0.1)
-                return results[0]
-            except NotYet:
-                tick()
-                stop.enforce()
-            except MigrationError:
-                raise
-            except (Exception, asyncio.CancelledError) as error:
-                stop.explain(error)
+    try:
+        with output.progress(assembly.tracker, quiet=arguments.json) as tick:
+            return stop.run(work, tick)
+    except MigrationError:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        if stop.received:
+            raise Cancelled.by_signal(stop.received) from None
+        log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
+        raise MigrationError(f"unexpected: {describe(error)}") from error
 
 
 def _settings(arguments: argparse.Namespace) -> MigrationSettings:
@@ -147,7 +143,10 @@ def _parser() -> argparse.ArgumentParser:
     add("status", commands.status)
     add("doctor", commands.doctor)
     add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
-    add("adopt", adopt).add_argument("--write", action="store_true", help="make the changes that are safe")
+    look = add("adopt", adopt)
+    look.add_argument("--write", action="store_true", help="make the changes that are safe")
+    look.add_argument("--update", metavar="FOLDER", help="compare a copied folder of the package with a newer one")
+    look.add_argument("--overwrite", action="store_true", help="also replace changed files, and keep them as *.orig")
     made = add("revision", revision)
     made.add_argument("message", help="what the revision does, for its first line and its file name")
     made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")

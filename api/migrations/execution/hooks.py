@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from inspect import iscoroutinefunction
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..errors import ConfigurationError
+from ..runtime.import_path import imported
 from ..runtime.thread import wait_on_loop
 from .error_translation import describe
 
@@ -41,16 +41,13 @@ class Hook:
         """Return the function. Raises `ConfigurationError` if it cannot be imported."""
         if not isinstance(self.given, str):
             return self.given
-        module, _, name = self.given.partition(":")
         try:
-            function = import_module(module)
-            for part in name.split("."):
-                function = getattr(function, part)
+            return imported(self.given)
         except Exception as error:
-            raise self._unusable(describe(error, quotes=True)) from error
-        if not callable(function):
-            raise self._unusable("it is not a function")
-        return function
+            setting, why = f"MIGRATION_{self.moment.upper()}", describe(error, quotes=True)
+            raise ConfigurationError(
+                f"{setting}={self.given!r} cannot be used: {why}. To fix: set it to package.module:function"
+            ) from error
 
     def call(self, connection: sa.Connection) -> None:
         """Call the function, on the migration thread's loop if it is a coroutine function.
@@ -75,12 +72,6 @@ class Hook:
                 "it ended its own transaction. To fix: leave commit() and rollback() to the package, or use "
                 "a savepoint (connection.begin_nested())"
             )
-
-    def _unusable(self, why: str) -> ConfigurationError:
-        setting = f"MIGRATION_{self.moment.upper()}"
-        return ConfigurationError(
-            f"{setting}={self.given!r} cannot be used: {why}. To fix: set it to package.module:function"
-        )
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -14,8 +15,7 @@ from ..errors import ConfigurationError
 from ..urls.database_url import EXAMPLE, DatabaseURL
 from ..urls.password import FetchPassword
 
-IN_CODE_ONLY = frozenset({"fetch_password"})
-"""The settings that have no environment variable."""
+_IMPORT_PATH = re.compile(r"[\w.]+:[\w.]+")
 
 
 def _named(variable: str) -> Any:
@@ -33,19 +33,17 @@ class DatabaseURLs(BaseSettings):
     """The database for the migration session: a direct endpoint (no pooler), with the role that owns the schema."""
     migration_database_url_file: Path | None = _named("MIGRATION_DATABASE_URL_FILE")
     """A file that contains `migration_database_url`."""
-    fetch_password: FetchPassword | None = Field(None, repr=False)
-    """A function or coroutine function that returns the password of the migration session's role, such as a cloud's
-    token. It is called for each new connection. It has no environment variable."""
+    fetch_password: FetchPassword | str | None = Field(None, repr=False)
+    """A function or coroutine function, or its import path `package.module:function`. It returns the password of the
+    migration session's role, such as a cloud's token, and is called for each new connection."""
 
     @field_validator("fetch_password", mode="before")
     @classmethod
     def _function(cls, value: Any) -> Any:
-        if value is not None and not callable(value):
-            raise ValueError(
-                "must be a function, so it has no environment variable. To fix: unset the variable, and pass the "
-                "function to MigrationSettings.load(fetch_password=…)"
-            )
-        return value
+        if value is None or callable(value) or (isinstance(value, str) and _IMPORT_PATH.fullmatch(value)):
+            return value
+        # without the value, which may be a password
+        raise ValueError("is not the import path of a function. To fix: set it to package.module:function")
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:

@@ -12,7 +12,6 @@ from pydantic import AliasChoices
 
 from ..errors import ConfigurationError
 from . import MigrationSettings, env_file
-from .database_urls import IN_CODE_ONLY
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +56,5 @@ def _misspelt(names: Iterable[str], place: str) -> Iterator[str]:
 
 def _known() -> Iterator[str]:
     for name, field in MigrationSettings.model_fields.items():
-        if name in IN_CODE_ONLY:
-            continue
         alias = field.validation_alias
         yield str(alias.choices[0]) if isinstance(alias, AliasChoices) else f"{PREFIX}{name}".upper()

@@ -46,8 +46,8 @@ class DatabaseURL:
     connect_timeout_seconds: float = 5.0
     revision_driver: str = ASYNCPG
     """The driver on which revisions run on PostgreSQL: the one that the URL names, such as `postgresql+psycopg2`."""
-    fetch_password: FetchPassword | None = field(default=None, repr=False, compare=False)
-    """Returns the password of the next connection, and wins over the URL's."""
+    fetch_password: FetchPassword | str | None = field(default=None, repr=False, compare=False)
+    """A function, or its import path. It returns the password of the next connection, and wins over the URL's."""
 
     @classmethod
     def parse(cls, text: str, *, name: str = "DATABASE_URL") -> DatabaseURL:

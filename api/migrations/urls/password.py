@@ -7,19 +7,22 @@ import inspect
 from collections.abc import Awaitable, Callable
 
 from ..errors import ConfigurationError, DatabaseUnreachable
+from ..runtime.import_path import imported
 from ..runtime.thread import start_blocking
+from ..text.redaction import first_line
 
 FetchPassword = Callable[[], str | Awaitable[str]]
 """A function or coroutine function. It may block: a function runs in a thread of its own."""
 
 
-async def fetched(fetch: FetchPassword, limit_seconds: float) -> str:
-    """Return the password that `fetch` returns now.
+async def fetched(function: FetchPassword | str, limit_seconds: float) -> str:
+    """Return the password that `function`, or the one at this import path, returns now.
 
     Raises:
         DatabaseUnreachable: it fails, or does not return within `limit_seconds`; may be retried.
-        ConfigurationError: it returns something else than a text.
+        ConfigurationError: it cannot be imported, or returns something else than a text.
     """
+    fetch = _imported(function) if isinstance(function, str) else function
     try:
         async with asyncio.timeout(limit_seconds):
             given = fetch() if inspect.iscoroutinefunction(fetch) else await start_blocking(fetch, "password")
@@ -41,3 +44,15 @@ async def fetched(fetch: FetchPassword, limit_seconds: float) -> str:
             "password as text"
         )
     return password
+
+
+def _imported(path: str) -> FetchPassword:
+    try:
+        return imported(path)
+    except Exception as error:
+        # the text of another error may contain what the module has fetched
+        is_about_names = isinstance(error, ImportError | AttributeError | TypeError)
+        why = f"{type(error).__name__}: {first_line(str(error))}" if is_about_names else type(error).__name__
+        raise ConfigurationError(
+            f"MIGRATION_FETCH_PASSWORD={path!r} cannot be used: {why}. To fix: set it to package.module:function"
+        ) from None

@@ -44,7 +44,7 @@ def write(folder: Path, path: str, text: str) -> None:
 
 def adopted(*, write: bool = False) -> Adoption:
     """Run the command in the current folder."""
-    result = adopt(argparse.Namespace(write=write))
+    result = adopt(argparse.Namespace(write=write, update=None, overwrite=False))
     assert isinstance(result, Adoption)
     return result
 
@@ -121,7 +121,7 @@ def test_write_leaves_a_doubtful_application_to_a_person(folder: Path, files: di
     before = contents(folder)
     result = adopted(write=True)
     assert words in said(result, "app")
-    assert "--write made no change" in result.message
+    assert "--write made none of them" in result.message
     assert contents(folder) == before
 
 

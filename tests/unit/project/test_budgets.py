@@ -5,7 +5,6 @@ import re
 import pytest
 
 from api.migrations import startup_integration
-from api.migrations.cli import signals
 from api.migrations.errors import (
     ConfigurationError,
     DatabaseUnreachable,
@@ -14,6 +13,7 @@ from api.migrations.errors import (
     SchemaRefused,
     WaitTimeout,
 )
+from api.migrations.runtime import signals
 from api.migrations.settings import MigrationSettings
 from tests.support.manifests import (
     APP_SPEC,

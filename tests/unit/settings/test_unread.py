@@ -38,8 +38,8 @@ def test_an_unknown_variable_is_reported_without_a_suggestion(monkeypatch: pytes
     """An unknown variable with the prefix is reported without a suggestion, and one without the prefix is not."""
     monkeypatch.setenv("MIGRATION_ZOOKEEPER", VALUE)
     monkeypatch.setenv("MIGRATIONS_ZOOKEEPER", VALUE)
-    monkeypatch.setenv("MIGRATION_PASSWORD", VALUE)
-    reported = [f"{name} is not a setting of the migrations and is ignored" for name in ("PASSWORD", "ZOOKEEPER")]
+    monkeypatch.setenv("MIGRATION_QUORUM", VALUE)
+    reported = [f"{name} is not a setting of the migrations and is ignored" for name in ("QUORUM", "ZOOKEEPER")]
     assert sorted(unread_settings()) == [f"MIGRATION_{line}" for line in reported]
 
 

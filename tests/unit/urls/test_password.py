@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -31,6 +32,35 @@ async def test_a_coroutine_runs_on_the_loop(fetch: FetchPassword) -> None:
 async def test_a_function_runs_in_a_thread_of_its_own() -> None:
     """A function may block, so it runs in a thread of its own."""
     assert await fetched(by_thread, 5) == "password"
+
+
+async def test_a_function_is_found_by_its_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The text names a function of a module: it is imported and called."""
+    (tmp_path / "cloud.py").write_text("class Tokens:\n    token = staticmethod(lambda: 'word')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert await fetched("cloud:Tokens.token", 5) == "word"
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("nowhere:token", "ModuleNotFoundError: No module named 'nowhere'"),
+        ("os:nothing", "AttributeError: module 'os' has no attribute 'nothing'"),
+        ("os:sep", "TypeError: it is not a function"),
+        ("failing:token", "ValueError"),
+    ],
+)
+async def test_a_function_that_cannot_be_imported_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: str, why: str
+) -> None:
+    """The error names the setting, its value and the reason, without a text that may contain the password."""
+    (tmp_path / "failing.py").write_text(f"raise ValueError('{SECRET}')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigurationError) as refused:
+        await fetched(path, 5)
+    assert str(refused.value) == (
+        f"MIGRATION_FETCH_PASSWORD={path!r} cannot be used: {why}. To fix: set it to package.module:function"
+    )
 
 
 def fails() -> str:

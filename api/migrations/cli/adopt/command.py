@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from ...errors import COMMAND
+from ...errors import COMMAND, ConfigurationError
 from ..results import Result
 from . import alembic_setup, application, deployment, env_file
+from .copied import RECORD, Copy, copied_folder
 from .project import PACKAGE, Project
 from .report import Adoption, Change, Fact, Need
+from .update import update
 
 _NOT_CHECKED = (
     "not contacted: version, pooler, roles and revision are not checked. To fix: set DATABASE_URL and run "
@@ -21,8 +23,12 @@ def adopt(arguments: argparse.Namespace) -> Result:
     """Look at the project in the current folder and show what to change; needs no database.
 
     Each change is shown as a unified diff. --write makes the change of the application's lifespan, if there is one
-    application and the file is what it was; the other changes are decisions.
+    application and the file is what it was; the other changes are decisions. In a copied folder --write also records
+    the version and the hash of each file. --update FOLDER compares them with a newer folder of the package, shows what
+    was changed here, and with --write replaces the other files.
     """
+    if arguments.update is not None or arguments.overwrite:
+        return _update(arguments)
     project = Project(Path.cwd())
     setup, facts = alembic_setup.find(project)
     shape, about_env, without_locks = env_file.judge(project, setup)
@@ -32,14 +38,49 @@ def adopt(arguments: argparse.Namespace) -> Result:
     facts += [*about_env, *alembic_setup.driver(project, setup), *about_app, *about_commands, *about_probes]
     facts += [*deployment.workers(project), Fact("server", Need.UNKNOWN, _NOT_CHECKED)]
     changes = [*lifespans, *without_locks, *commands, *probes]
+    facts += _copy(project.root, write=arguments.write)
     changed = _written(project, changes) if arguments.write else []
     return Adoption(facts=facts, changes=changes, message="; ".join([_summary(facts, changes), *changed]))
+
+
+def _update(arguments: argparse.Namespace) -> Result:
+    folder = copied_folder(Path.cwd())
+    if arguments.overwrite and not (arguments.write and arguments.update):
+        raise ConfigurationError("--overwrite belongs to --update FOLDER --write. To fix: add both")
+    if folder is None:
+        raise ConfigurationError(
+            f"--update replaces a copied folder below the current one, and {PACKAGE} is not such a copy. To fix: run "
+            "it in the project's folder; replace an installed package with 'pip install --upgrade alembic-fleet'"
+        )
+    return update(folder, Path(arguments.update), write=arguments.write, overwrite=arguments.overwrite)
+
+
+def _copy(root: Path, *, write: bool) -> list[Fact]:
+    """Return what is recorded about a copied folder; with `write`, record it unless that was done before."""
+    folder = copied_folder(root)
+    if folder is None:
+        return []
+    here, recorded, file = Copy.of(folder), Copy.recorded(folder), (folder / RECORD).relative_to(root).as_posix()
+    if recorded is None and not write:
+        why = "so that 'adopt --update FOLDER' knows what you change"
+        return [Fact("copy", Need.MAY, f"version {here.version}; adopt --write records its files in {file}, {why}")]
+    if recorded is None:
+        try:
+            here.record(folder)
+        except OSError as error:
+            return [Fact("copy", Need.DO, f"{file} cannot be written: {error.strerror}")]
+        return [Fact("copy", Need.OK, f"version {here.version}; its files are now recorded in {file}")]
+    if recorded.version != here.version:
+        fix = f"To fix: delete {file}, and run adopt --write before you change a file"
+        return [Fact("copy", Need.DO, f"{file} records version {recorded.version}, not {here.version}. {fix}")]
+    changed = ", ".join(here.differing(recorded)) or "no file"
+    return [Fact("copy", Need.OK, f"version {here.version}; changed since it was recorded in {file}: {changed}")]
 
 
 def _written(project: Project, changes: list[Change]) -> list[str]:
     safe = [change for change in changes if change.safe]
     if not safe:
-        return ["--write made no change, because none is safe"]
+        return ["--write made none of them, because none is safe"]
     refused = [change.path for change in safe if not change.write(project.root)]
     return [
         f"{path} was not written, because it changed meanwhile, is a link, or cannot be written" for path in refused
