@@ -17,6 +17,7 @@ from ..core.protocols import MigrationRequest, ProgressListener
 from ..errors import (
     MigrationError,
 )
+from .bootstrap import bootstrap_plan
 from .env_memory import EnvMemory
 from .env_options import Pass
 from .env_run import EnvRun, PreparedRun, SecondEnvRun
@@ -202,6 +203,8 @@ class Runner:
         EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request)
 
     def _plan(self, request: MigrationRequest) -> StepPlan:
+        if request.create_all:
+            return bootstrap_plan(self.revisions, [table.fullname for table in self.tables])
         directory: Any = self.revisions.directory
         planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
         planner = planners.get(request.kind, directory._stamp_revs)
