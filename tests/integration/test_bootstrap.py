@@ -143,6 +143,13 @@ async def test_a_failed_creation_leaves_nothing(request: pytest.FixtureRequest, 
     assert place.has("a")
 
 
+async def test_a_type_that_exists_fails_the_creation(postgresql_place: PostgresPlace, tmp_path: Path) -> None:
+    """A database without tables has a type of the models, left by a downgrade: the message names it and the remedy."""
+    await fetch(postgresql_place.url, "CREATE TYPE kind AS ENUM ('x')")
+    with pytest.raises(RevisionFailed, match=r'type "kind" already exists\. To fix: correct the models, or unset'):
+        await start(postgresql_place, build(tmp_path))
+
+
 async def test_an_unfinished_creation_on_mariadb_is_repaired(mariadb_place: Place, tmp_path: Path) -> None:
     """MariaDB keeps the tables of a failed creation: the next start is refused until they are dropped and repaired."""
     with pytest.raises(RevisionFailed, match="failed after it had committed a part of its work"):
@@ -200,6 +207,23 @@ def expect_nothing(connection: sa.Connection) -> None:
 def insert(connection: sa.Connection) -> None:
     """Insert a row, as the function `after`."""
     connection.execute(sa.text("INSERT INTO a (id) VALUES (1)"))
+
+
+async def test_a_retried_after_does_not_create_the_tables_again(postgresql_place: Place, tmp_path: Path) -> None:
+    """`after` does not acquire a table lock at first: only it is called again, because the tables are committed."""
+    CALLS.clear()
+    await start(postgresql_place, build(tmp_path), after=f"{__name__}:contend_once")
+    assert [row[1:3] for row in rows(postgresql_place)[-2:]] == [["after", "retried"], ["after", "applied"]]
+
+
+CALLS: list[sa.Connection] = []
+
+
+def contend_once(connection: sa.Connection) -> None:
+    """Fail in the first call, as the function `after`, like a statement that waits too long for a table lock."""
+    CALLS.append(connection)
+    if len(CALLS) == 1:
+        connection.execute(sa.text("DO $$ BEGIN RAISE 'busy' USING ERRCODE = '55P03'; END $$"))
 
 
 async def test_several_heads_are_stamped_together(sqlite_place: Place, tmp_path: Path) -> None:

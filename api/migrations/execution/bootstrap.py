@@ -13,11 +13,13 @@ from alembic.runtime.migration import MigrationContext, RevisionStep
 from alembic.util import to_list
 
 from ..errors import ConfigurationError
+from .error_translation import sqlstate
 from .revisions import Revisions
 from .steps import AlembicStep, StepPlan
 
 CREATING = "creating the tables of the models (MIGRATION_BOOTSTRAP=create_all)"
-REMEDY = ". To fix: correct the models, or unset MIGRATION_BOOTSTRAP, which runs the revisions"
+_EXISTS = "42710"
+"""PostgreSQL's SQLSTATE for a type that exists, for which the remedies are about revisions."""
 
 
 def models(target_metadata: Any) -> list[sa.MetaData]:
@@ -33,6 +35,13 @@ def models(target_metadata: Any) -> list[sa.MetaData]:
             "context.configure (or call run_env(Base.metadata)), or unset MIGRATION_BOOTSTRAP"
         )
     return found
+
+
+def advice(error: BaseException, known: str) -> str:
+    """Return `. ` and the remedy for a failed creation: the `known` one if it applies."""
+    if known and sqlstate(error) != _EXISTS:
+        return known
+    return ". To fix: correct the models, or unset MIGRATION_BOOTSTRAP, which runs the revisions"
 
 
 def bootstrap_plan(revisions: Revisions, own: Collection[str]) -> StepPlan:

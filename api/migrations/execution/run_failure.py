@@ -24,7 +24,7 @@ from ..errors import (
     UnknownRevision,
 )
 from ..runtime.cancellation import is_cancelled
-from .bootstrap import CREATING, REMEDY
+from .bootstrap import CREATING, advice
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import Outcome
 from .revisions import Revisions, unknown
@@ -64,8 +64,8 @@ def failure_of(error: BaseException, request: MigrationRequest, steps: Steps, re
     message = f"{what} failed {extent}: {describe(error)}{where(error, path)}"
     if steps.half_applied:
         message += repair_advice(steps.left_behind())
-    advice = REMEDY if creates and not steps.half_applied else ""
-    message += remedy(error) or explained(error, steps.current) or advice
+    known = remedy(error) or explained(error, steps.current)
+    message += advice(error, known) if creates and not steps.half_applied else known
     if contended(error) and not steps.half_applied:
         _record(steps, message, error_class, Outcome.RETRIED)
         return LockContended(message, steps.current, steps.applied)
