@@ -60,6 +60,7 @@ def policy_of(settings: MigrationSettings, strategy: Strategy, release: str, hoo
         target=settings.target,
         release=release,
         baseline=settings.baseline,
+        create_all=settings.bootstrap == "create_all",
         after=hooks.after is not None,
     )
 

@@ -83,6 +83,7 @@ def test_the_environment_wins_over_the_file(tmp_path: Path, monkeypatch: pytest.
         ({"history_table": "alembic_version"}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
         ({"history_table": "ALEMBIC_VERSION"}, ("MIGRATION_HISTORY_TABLE", "differ in case only", "SQLite")),
         ({"version_table": "v" * 60}, ("MIGRATION_HISTORY_TABLE", "MIGRATION_VERSION_TABLE")),
+        ({"bootstrap": "create_all", "baseline": "base"}, ("MIGRATION_BOOTSTRAP", "MIGRATION_BASELINE")),
         ({"strategy": "redis"}, ("MIGRATION_STRATEGY", "MIGRATION_REDIS_URL")),
         (
             {"strategy": "redis", "redis_url": "redis://h", "redis_ttl_seconds": 151},
@@ -104,6 +105,7 @@ def test_a_contradiction_names_both_variables(values: dict[str, object], both: t
         ("STRATEGY", "zookeeper", "'auto', 'advisory_lock', 'redis', 'kubernetes', 'job' or 'off'"),
         ("STARTUP_MODE", "open", "'gate' or 'block'"),
         ("TARGET", "base", "'head' or 'heads'"),
+        ("BOOTSTRAP", "yes", "'create_all'"),
         ("ON_AHEAD", "downgrade", "'serve' or 'refuse'"),
         ("ON_FAILURE", "ignore", "'exit' or 'hold'"),
         ("WAIT_SECONDS", "5m", "='5m' is invalid: Input should be a valid number"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, auto
 from itertools import takewhile
 
@@ -14,6 +14,8 @@ from .schema import Observed, Schema, SchemaState, explain
 FIRST_PAUSE_SECONDS = 10.0
 LONGEST_PAUSE_SECONDS = 300.0
 _GOOD = frozenset({"applied", "stamped"})
+_BASELINE = "MIGRATION_BASELINE: tables existed without a revision"
+_CREATE_ALL = "MIGRATION_BOOTSTRAP=create_all: the tables were created from the models"
 
 
 class Action(Enum):
@@ -42,6 +44,8 @@ class Policy:
     release: str | None = None
     baseline: str | None = None
     """The revision to stamp on an unversioned database; without one it is refused."""
+    create_all: bool = False
+    """Whether an empty database gets the tables of the models instead of all revisions."""
     after: bool = False
     """Whether the application has a function `after`, which must have run for the head."""
 
@@ -55,10 +59,15 @@ class Policy:
         return MigrationRequest("upgrade", self.target)
 
     def request(self, schema: Schema) -> MigrationRequest:
-        """Return what the lock holder runs: the upgrade, or before it the stamp of the baseline."""
-        if schema.state is not SchemaState.UNVERSIONED or self.baseline is None:
-            return self.upgrade
-        return MigrationRequest("stamp", self.baseline, note="MIGRATION_BASELINE: tables existed without a revision")
+        """Return what the lock holder runs: the upgrade, or before it the stamp of the baseline.
+
+        The upgrade of an empty database may create the tables of the models, unless an earlier run left any tables.
+        """
+        if schema.state is SchemaState.UNVERSIONED and self.baseline is not None:
+            return MigrationRequest("stamp", self.baseline, note=_BASELINE)
+        if schema.state is SchemaState.EMPTY and self.create_all and not schema.other_tables:
+            return replace(self.upgrade, create_all=True, note=_CREATE_ALL)
+        return self.upgrade
 
 
 @dataclass(frozen=True)

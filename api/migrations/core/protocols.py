@@ -33,7 +33,9 @@ class MigrationRequest:
     tag: str | None = None
     """For env.py: `context.get_tag_argument()`."""
     note: str | None = None
-    """A note on a stamp, for the history."""
+    """A note on the stamped revisions, for the history."""
+    create_all: bool = False
+    """Whether an upgrade creates the tables of the models instead of running the revisions."""
 
     @property
     def relative(self) -> bool:

@@ -128,7 +128,7 @@ class Schema:
     unknown: frozenset[str] = field(default=frozenset())
     half_applied: tuple[HalfApplied, ...] = ()
     other_tables: tuple[str, ...] = ()
-    """The tables of an unversioned database."""
+    """The tables of a database without a revision, beside the package's own."""
     completed: bool = False
     """Whether the function `after` ran for the heads of this build."""
 
@@ -143,12 +143,13 @@ def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping
     """
     unknown = observed.revisions - code.parents.keys()
     pending = () if unknown else code.pending(observed.revisions)
-    # a pending idempotent revision is applied again
-    dirty = tuple(h for h in observed.half_applied if not (h.revision in code.idempotent and h.revision in pending))
+    # an idempotent revision is applied again if it is the next one; the step of a bootstrap is at the head instead
+    applied = code.closure(observed.revisions)
+    repeated = {revision for revision in code.idempotent.intersection(pending) if code.parents[revision] <= applied}
+    dirty = tuple(half for half in observed.half_applied if half.revision not in repeated)
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
-    tables = observed.other_tables if state is SchemaState.UNVERSIONED else ()
     completed = observed.completed == code.head
-    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables, completed)
+    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, observed.other_tables, completed)
 
 
 def _direction(

@@ -21,6 +21,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 
 from ..errors import ConfigurationError, ForeignConnection
 from ..runtime.thread import start_blocking
+from .bootstrap import models
 from .env_options import Target, VersionTable, agreed, merged, named
 from .env_script import execute
 from .env_search_path import chosen_schema
@@ -56,6 +57,8 @@ class Wanted:
     """The package's options for `configure`."""
     own_connection: bool = False
     """Whether `env.py` may open a connection of its own."""
+    models: bool = False
+    """Whether it must pass the models as `target_metadata`."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +140,8 @@ class _Targets:
         self, configure: Callable[..., None], connection: sa.Connection, options: dict[str, Any], path: str | None
     ) -> None:
         self._table = agreed(named(options, self._wanted.default, path), options, self._wanted.settings)
+        if self._wanted.models:
+            models(options.get("target_metadata"))
         configure(connection=connection, **merged(options, self._wanted.options))
 
     def _add(self, url: sa.URL | None = None, database: str | None = None) -> None:

@@ -24,6 +24,7 @@ from ..errors import (
     UnknownRevision,
 )
 from ..runtime.cancellation import is_cancelled
+from .bootstrap import CREATING, advice
 from .error_translation import contended, describe, lost, remedy, root, translate, where
 from .history_table import Outcome
 from .revisions import Revisions, unknown
@@ -56,13 +57,15 @@ def failure_of(error: BaseException, request: MigrationRequest, steps: Steps, re
         return _connection_lost(error, request, steps, revisions)
     if steps.current is None:
         return unresolved(error, request) if isinstance(error, CommandError) else translate(error, "migrating")
-    name, path = revisions.describe(steps.current), revisions.path(steps.current)
+    creates, path = request.create_all and steps.title is None, revisions.path(steps.current)
+    what = CREATING if creates else steps.title or f"revision {revisions.describe(steps.current)}"
     error_class = type(root(error)).__name__
     extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
-    message = f"{steps.title or f'revision {name}'} failed {extent}: {describe(error)}{where(error, path)}"
+    message = f"{what} failed {extent}: {describe(error)}{where(error, path)}"
     if steps.half_applied:
         message += repair_advice(steps.left_behind())
-    message += remedy(error) or explained(error, steps.current)
+    known = remedy(error) or explained(error, steps.current)
+    message += advice(error, known) if creates and not steps.half_applied else known
     if contended(error) and not steps.half_applied:
         _record(steps, message, error_class, Outcome.RETRIED)
         return LockContended(message, steps.current, steps.applied)

@@ -217,6 +217,10 @@ class Runner:
         EnvRun(self.revisions, connection, self.options(steps), self._only).run(plan, request)
 
     def _plan(self, request: MigrationRequest) -> StepPlan:
+        if request.create_all:
+            from .bootstrap import bootstrap_plan
+
+            return bootstrap_plan(self.revisions, [table.fullname for table in self.tables])
         directory: Any = self.revisions.directory
         planners = {"upgrade": directory._upgrade_revs, "downgrade": directory._downgrade_revs}
         planner = planners.get(request.kind, directory._stamp_revs)

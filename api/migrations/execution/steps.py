@@ -48,7 +48,7 @@ class Steps:
     ) -> None:
         self.connection = connection
         self.note: str | None = None
-        """The note on a stamp."""
+        """The note on stamped revisions; a step of an upgrade with a note stands for all revisions."""
         self.applied: list[str] = []
         self.current: str | None = None
         """The revision being applied, or the one that failed; `before` or `after` for the application's function."""
@@ -126,11 +126,12 @@ class Steps:
         self._check_lock()
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
-            stamped = self._code.stamped(frozenset(step.source_revision_ids), frozenset(heads))
-            self._history.stamped(self.connection, self._author, stamped, self.note)
+            self._stamped(frozenset(step.source_revision_ids), frozenset(heads))
         elif self._attempt is not None:
             self._attempt.outcome = Outcome.APPLIED
             self._history.mark(self.connection, self._attempt)
+            if self.note is not None:
+                self._stamped(frozenset(), self._code.heads)
 
     def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Record the outcome of the open attempt, whose revision is rolled back."""
@@ -242,6 +243,9 @@ class Steps:
     def _after_ddl(self, _connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
         if self._attempt is not None and commits_by_itself(statement):
             self._attempt.half = True
+
+    def _stamped(self, before: frozenset[str], heads: frozenset[str]) -> None:
+        self._history.stamped(self.connection, self._author, self._code.stamped(before, heads), self.note)
 
     def _check_lock(self) -> None:
         self._fence()

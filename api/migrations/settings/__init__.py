@@ -85,6 +85,8 @@ class MigrationSettings(DatabaseURLs):
     """`heads` allows several heads; `head` refuses them before the database is touched."""
     baseline: str | None = None
     """The revision that a database with tables and without a revision is stamped with; `base` runs all revisions."""
+    bootstrap: Literal["create_all"] | None = None
+    """Whether a database without tables gets those of the models instead of all revisions."""
     before: str | None = None
     """`package.module:function`, called under the lock before the first revision of a run."""
     after: str | None = None
@@ -179,6 +181,8 @@ class MigrationSettings(DatabaseURLs):
                 f"({self.wait_seconds:g}): waiters would time out before the Lease of a dead leader is free. To fix: "
                 "lower the first or raise the second"
             )
+        if self.bootstrap is not None and self.baseline == "base":
+            raise ValueError("MIGRATION_BOOTSTRAP contradicts MIGRATION_BASELINE=base. To fix: unset one of them")
         if self.version_table.casefold() == self.history.casefold():
             raise ValueError(
                 "MIGRATION_HISTORY_TABLE and MIGRATION_VERSION_TABLE are the same name, or differ in case only, which "

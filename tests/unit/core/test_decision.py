@@ -1,5 +1,7 @@
 """The next action of an instance for each state of the schema, with and without the lock, and what it leads to."""
 
+from dataclasses import replace
+
 import pytest
 
 from api.migrations.core.decision import Action, AttemptHistory, Policy, assess_attempts, decide
@@ -68,6 +70,16 @@ def test_an_unversioned_schema_is_stamped_before_the_upgrade() -> None:
     requests = [policy.request(schema(state)) for state in (SchemaState.UNVERSIONED, *WITH_PENDING)]
     assert [(request.kind, request.target) for request in requests] == [("stamp", "b"), *[("upgrade", "head")] * 2]
     assert decide(schema(SchemaState.UNVERSIONED), Policy(baseline="b", may_migrate=False)) is WAIT
+
+
+def test_only_an_empty_schema_without_tables_is_created_from_the_models() -> None:
+    """With create_all the lock holder creates an empty schema; with tables in it, or behind, it runs the revisions."""
+    policy, empty = Policy(baseline="b", create_all=True), schema(SchemaState.EMPTY)
+    request = policy.request(empty)
+    assert (request.kind, request.target, request.create_all) == ("upgrade", "head", True)
+    others = [replace(empty, other_tables=("left_over",)), *map(schema, set(STATES) - {SchemaState.EMPTY})]
+    assert not any(policy.request(each).create_all for each in others)
+    assert not Policy().request(empty).create_all
 
 
 def test_an_instance_at_head_waits_for_after() -> None:

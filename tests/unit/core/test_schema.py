@@ -111,6 +111,12 @@ def test_an_idempotent_revision_that_is_not_pending_stays_dirty() -> None:
     assert compare_with_build(Observed(frozenset("b"), (HalfApplied("b"),)), graph, {}).state is SchemaState.DIRTY
 
 
+def test_an_idempotent_head_that_is_not_the_next_revision_stays_dirty() -> None:
+    """An interrupted bootstrap is half applied at the head: running the first revision again would not finish it."""
+    graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"c"}))
+    assert compare_with_build(Observed(half_applied=(HalfApplied("c"),)), graph, {}).state is SchemaState.DIRTY
+
+
 def test_one_idempotent_revision_does_not_excuse_another() -> None:
     """Of two half-applied revisions the one that is not declared idempotent keeps the schema dirty."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))

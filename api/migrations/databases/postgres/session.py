@@ -114,7 +114,7 @@ class PostgresSession:
         assert self._run is not None, "call try_lock first"
         if request.kind == "backup":  # done by `back_up_if_requested`
             return
-        if self._run.lock.transaction_scoped:
+        if self._run.lock.transaction_scoped and not request.create_all:
             await self._refuse_autocommit(request)
         async with translated("migrating"):
             await self._run.run(request, listener)
