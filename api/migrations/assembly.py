@@ -21,8 +21,9 @@ from .electors.registry import elector_of, hold_name
 from .electors.strategy import Choice, choose
 from .errors import ConfigurationError
 from .execution.alembic_config import open_config
-from .execution.env_inspection import Wanted, inspect_env, may_run_several
+from .execution.env_inspection import Wanted, inspect_env
 from .execution.env_options import Pass, VersionTable
+from .execution.env_text import may_run_several
 from .execution.history_table import History, RunAuthor
 from .execution.hooks import Hooks
 from .execution.lock_retry import LockRetrySchedule
@@ -120,10 +121,11 @@ class Assembly:
         """
         self.runner.hooks.load()
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
-        options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
-        connect = partial(self.database.sql_connection, create_file=create_file)
-        wanted = Wanted(default, self.settings.about_the_version_table, options, self.database.second_connection)
-        inspected = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
+        database = self.database
+        options = {"transaction_per_migration": True, "transactional_ddl": database.transactional_ddl}
+        connect = partial(database.sql_connection, create_file=create_file)
+        wanted = Wanted(default, self.settings.about_the_version_table, options)
+        inspected = await inspect_env(self.revisions, database.engine_url, database.url.connecting, connect, wanted)
         revisions, tables = self.revisions.as_env_leaves_them(), inspected.tables
         first, *further = (
             Assembly.build(

@@ -21,7 +21,7 @@ from .dialects import Kept, KeptText, Now, User
 from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
-MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql")
+MOMENT = sa.DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "mariadb")
 NOW = Now()
 CHARSET = "utf8mb4"
 """The table's character set on MySQL, where others cannot store every text."""
@@ -126,6 +126,8 @@ class History:
             # not the database's defaults: an error may be in any language, and a row must be part of its transaction
             mysql_charset=CHARSET,
             mysql_engine="InnoDB",
+            mariadb_charset=CHARSET,
+            mariadb_engine="InnoDB",
         )
 
     def prepare(self, connection: sa.Connection, idempotent: frozenset[str]) -> None:
@@ -151,7 +153,8 @@ class History:
         changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
         charsets = {getattr(type_, "charset", None) for type_ in types.values() if hasattr(type_, "charset")}
         if charsets:  # only MySQL's types have one
-            charsets.add(inspector.get_table_options(name, schema=schema).get("mysql_default charset"))
+            options = inspector.get_table_options(name, schema=schema)
+            charsets.add(options.get(f"{connection.dialect.name}_default charset"))
             changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
         for change in changes:
             table = connection.dialect.identifier_preparer.format_table(self.table)
