@@ -211,14 +211,13 @@ async def test_a_removed_lock_file_ends_the_run(sqlite_place: SqlitePlace, tmp_p
 
 async def test_commands_run_on_the_connection_of_env_py(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
     """A command that only reads creates no missing file; `upgrade`, `downgrade` and `stamp` run as on ours."""
-    assembly = assembled(
-        sqlite_place.url, tree(tmp_path, GROUND, MARK.format("r2"), env=own(sqlite_place.url)), strategy="advisory_lock"
-    )
+    ini = tree(tmp_path, GROUND, MARK.format("r2"), env=own(sqlite_place.url))
     with pytest.raises(DatabaseUnreachable, match="does not exist"):
-        await assembly.inspect()
+        await assembled(sqlite_place.url, ini, strategy="advisory_lock").inspect()
     assert not sqlite_place.path.exists()
     for request in (HEAD, MigrationRequest("downgrade", "r1"), MigrationRequest("stamp", "r2")):
-        await (await assembly.inspect(create_file=True)).operator_coordinator().execute(request)
+        assembly = await assembled(sqlite_place.url, ini, strategy="advisory_lock").inspect(create_file=True)
+        await assembly.operator_coordinator().execute(request)
     rows = [tuple(row) for row in sqlite_place.rows(f"SELECT direction, revision FROM {HISTORY} ORDER BY id")]
     assert rows == [("upgrade", "r1"), ("upgrade", "r2"), ("downgrade", "r2"), ("stamp", "r2")]
     assert (versions(sqlite_place), marks(sqlite_place)) == (["r2"], ["r2"])
