@@ -149,13 +149,13 @@ class Assembly:
 
         self.runner.hooks.load()
         default = VersionTable(self.settings.version_table, self.settings.version_table_schema)
-        options = {"transaction_per_migration": True, "transactional_ddl": self.database.transactional_ddl}
-        connect = partial(self.database.sql_connection, create_file=create_file)
-        second, models = self.database.second_connection, self.policy.create_all
-        wanted = Wanted(default, self.settings.about_the_version_table, options, second, models)
-        inspected = await inspect_env(self.revisions, self.database.engine_url, connect, wanted)
+        database = self.database
+        options = {"transaction_per_migration": True, "transactional_ddl": database.transactional_ddl}
+        connect = partial(database.sql_connection, create_file=create_file)
+        wanted = Wanted(default, self.settings.about_the_version_table, options, self.policy.create_all)
+        inspected = await inspect_env(self.revisions, database.engine_url, database.url.connecting, connect, wanted)
         revisions, targets = self.revisions.as_env_leaves_them(), inspected.targets
-        refuse_unnamed(targets, self.database.url.database)
+        refuse_unnamed(targets, database.url.database)
         return [
             replace(
                 Assembly.build(

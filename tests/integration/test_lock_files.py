@@ -34,7 +34,7 @@ def database() -> Iterator[Path]:
 
 def file_lock(database: Path) -> FileLock:
     """Return the lock beside the database."""
-    return FileLock(database.with_suffix(".lock"), database, LockRetrySchedule(lambda _: Limits()), "one")
+    return FileLock(database.with_suffix(".lock"), database, LockRetrySchedule(lambda _: Limits()), 5.0, "one")
 
 
 def lockable(database: Path) -> bool:

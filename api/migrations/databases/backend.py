@@ -51,8 +51,6 @@ class Backend(ABC):
     """Whether the database can roll DDL back."""
     holder_kind: ClassVar[str] = "session"
     """What holds the lock and has a number, in messages."""
-    second_connection: ClassVar[bool] = False
-    """Whether revisions may run on another connection than the lock's, under a second lock."""
     no_backup: ClassVar[str | None] = None
     """Why this package takes no backups of this database, and what to do instead; None if it takes them."""
 

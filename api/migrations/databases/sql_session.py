@@ -7,77 +7,29 @@ checks the lock and disconnects.
 from __future__ import annotations
 
 import asyncio
-from abc import abstractmethod
 from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol
 
-import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
-from ..core.status import Holder, LockStatus
+from ..core.status import LockStatus
 from ..errors import DatabaseUnreachable, LockContended
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.hook_calls import HookCalls
 from ..execution.lock_retry import LockRetrySchedule, retry_while_contended
-from ..execution.migration_lock import MigrationLock
 from ..execution.runner import Runner
 from ..runtime.cancellation import to_the_end
+from .second_connection import run_on_second
+from .sql_lock import ExclusiveLock
 from .sql_store import SqlStore, answered
 
 if TYPE_CHECKING:
     from .backups.sqlite import SqliteBackup  # not every Python has SQLite
 
 CLOSE_SECONDS = 1.0
-
-
-class ExclusiveLock(MigrationLock):
-    """The database's own lock; it ends with the connection, or with the process."""
-
-    transaction_scoped = False
-    isolation_level: str
-    """Of a run's transactions."""
-    knows_instances: bool
-    """Whether `holder` names an instance; else only the connection."""
-
-    @abstractmethod
-    async def try_lock(self) -> bool:
-        """Acquire the lock if it is free, without waiting."""
-
-    @abstractmethod
-    async def unlock(self) -> None:
-        """Release the lock. Raises `HoldLost` if this session no longer held it."""
-
-    @abstractmethod
-    async def holder(self) -> Holder | None:
-        """Return the holder, as far as the database shows it."""
-
-    async def held(self) -> bool:
-        """Return whether any session holds the lock."""
-        return await self.holder() is not None
-
-    def forget(self) -> None:
-        """Release, after the connection was closed, what did not end with it."""
-
-    def check_constraints(self, connection: sa.Connection) -> None:
-        """Do nothing: no constraint is deferred."""
-
-    def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
-        """Return none: only PostgreSQL has INVALID indexes."""
-        return frozenset()
-
-    def roll_back(self, connection: sa.Connection) -> bool:
-        """Roll back a failed revision; a lost connection has lost the lock."""
-        if connection.invalidated:
-            return False
-        connection.rollback()
-        return True
-
-    def commit_record(self, connection: sa.Connection) -> None:
-        """Commit the record that was written after `roll_back`."""
-        connection.commit()
 
 
 class Platform(Protocol):
@@ -229,7 +181,7 @@ class SqlSession:
             if not self._begun:
                 await connection.run_sync(HookCalls(self._runner).before, request, listener, lock)
             self._begun = True  # a retry of a contended revision does not call it again
-            await connection.run_sync(self._runner.run, request, listener, lock)
+            await self._run_revisions(request, listener)
             await connection.run_sync(HookCalls(self._runner).after, request, listener, lock)
         except DatabaseUnreachable as error:
             if not (planned and error.__cause__ and contended(error.__cause__)):
@@ -240,6 +192,14 @@ class SqlSession:
             if not (connection.invalidated or connection.closed):
                 await connection.rollback()
                 await connection.execution_options(isolation_level="AUTOCOMMIT")
+
+    async def _run_revisions(self, request: MigrationRequest, listener: ProgressListener) -> None:
+        if not self._runner.own_connection or request.kind == "repair":
+            await self._connection.run_sync(self._runner.run, request, listener, self._held)
+            return
+        await run_on_second(self._runner, None, self._held.second(), request, listener)
+        if request.kind == "stamp":
+            await self._connection.run_sync(self._runner.settle)
 
     @property
     def _connection(self) -> AsyncConnection:

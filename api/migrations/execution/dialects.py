@@ -69,12 +69,12 @@ def _compile(element: type[FunctionElement[Any] | Moment], sql: str, *dialects: 
 
 
 _compile(Now, "clock_timestamp()")
-_compile(Now, "utc_timestamp(6)", "mysql")
+_compile(Now, "utc_timestamp(6)", "mysql", "mariadb")
 # six digits, because SQLAlchemy reads the fraction as microseconds
 _compile(Now, "(strftime('%Y-%m-%d %H:%M:%f000', 'now'))", "sqlite")
-_compile(Moment, "DATETIME(6)", "mysql")
+_compile(Moment, "DATETIME(6)", "mysql", "mariadb")
 _compile(User, "CURRENT_USER")
-_compile(User, "current_user()", "mysql")
+_compile(User, "current_user()", "mysql", "mariadb")
 _compile(User, "''", "sqlite")
 
 

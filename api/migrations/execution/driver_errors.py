@@ -111,7 +111,7 @@ _BY_SQLITE_NAME = {
 
 def number(error: BaseException) -> int | None:
     """Return MySQL's error number; None for another driver's error."""
-    if not type(error).__module__.startswith(("asyncmy", "pymysql")):
+    if not type(error).__module__.startswith(("asyncmy", "pymysql", "MySQLdb")):
         return None
     first = error.args[0] if error.args else None
     return first if isinstance(first, int) else None

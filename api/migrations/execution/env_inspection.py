@@ -8,10 +8,11 @@ connection; they are executed under the lock, when the revisions run.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -35,6 +36,7 @@ from .env_transaction import (
     refuse_open_transaction,
     refuse_unusable,
 )
+from .error_translation import translated
 from .revisions import Revisions
 from .statements import only_reads, uncommented
 
@@ -55,8 +57,6 @@ class Wanted:
     """The settings about the version table that are set, by name."""
     options: dict[str, Any]
     """The package's options for `configure`."""
-    own_connection: bool = False
-    """Whether `env.py` may open a connection of its own."""
     models: bool = False
     """Whether it must pass the models as `target_metadata`."""
 
@@ -71,11 +71,13 @@ class Inspected:
     """Whether it opens a connection of its own."""
 
 
-async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, wanted: Wanted) -> Inspected:
+async def inspect_env(
+    revisions: Revisions, url: sa.URL, connecting: str, open_connection: Open, wanted: Wanted
+) -> Inspected:
     """Execute `env.py` and return its answer.
 
-    `env.py` gets a connection that is opened only when it executes a statement. If it opens one of its own instead, and
-    may, it is executed once more without one, in a thread.
+    `env.py` gets a connection that is opened only when it executes a statement. If it opens one of its own instead, it
+    is executed once more without one, in a thread. `connecting` says for messages what `open_connection` does.
 
     Raises:
         ForeignConnection: it would migrate on another connection, or in its own transaction.
@@ -90,14 +92,12 @@ async def inspect_env(revisions: Revisions, url: sa.URL, open_connection: Open, 
             return connection
 
         inspection = _Inspection(_UnopenedConnection(url, open_now), wanted)
-        try:
-            with _changing_nothing():
-                await greenlet_spawn(execute, revisions, inspection.given, inspection, _NO_REVISIONS)
-        except OwnConnection:
-            if not wanted.own_connection:
-                raise
-        else:
+        with suppress(OwnConnection), _changing_nothing():
+            await greenlet_spawn(execute, revisions, inspection.given, inspection, _NO_REVISIONS)
             return Inspected(inspection.targets, own_connection=False)
+    # first, because env.py would fail for good if the server is unreachable, or the SQLite file does not exist
+    async with translated(connecting), open_connection():
+        pass
     own = _OwnInspection(wanted, url.get_backend_name())
     with _changing_nothing():
         await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
@@ -117,15 +117,29 @@ def _changing_nothing() -> Iterator[None]:
         if _INSPECTING.get():
             connection.execution_options(postgresql_readonly=True)
 
+    def create_no_file(dialect: sa.Dialect, _record: Any, arguments: tuple[Any, ...], _options: Any) -> None:
+        if _INSPECTING.get() and dialect.name == "sqlite":
+            _refuse_missing(str(arguments[0]))
+
     token = _INSPECTING.set(True)
     sa.event.listen(sa.Engine, "before_cursor_execute", leave_out, retval=True)
     sa.event.listen(sa.Engine, "engine_connect", only_read)
+    sa.event.listen(sa.Engine, "do_connect", create_no_file)
     try:
         yield
     finally:
+        sa.event.remove(sa.Engine, "do_connect", create_no_file)
         sa.event.remove(sa.Engine, "engine_connect", only_read)
         sa.event.remove(sa.Engine, "before_cursor_execute", leave_out)
         _INSPECTING.reset(token)
+
+
+def _refuse_missing(file: str) -> None:
+    if not (file in {"", ":memory:"} or file.startswith("file:") or Path(file).exists()):
+        raise OwnConnection(
+            f"env.py opens the SQLite file {file}, which does not exist. To fix: let env.py use the same URL as "
+            "DATABASE_URL"
+        )
 
 
 class _Targets:
@@ -183,7 +197,7 @@ class _OwnInspection(_Targets):
         if begun_and_unused(connection):
             self._enclosing, connection = connection, beside_its_transaction(connection)
         refuse_unusable(connection)
-        kind = connection.engine.url.get_backend_name()
+        kind = connection.engine.url.get_backend_name().replace("mariadb", "mysql")
         if kind != self._kind:
             raise ForeignConnection(
                 f"env.py connects to a {kind} database, but the URL of the settings names a {self._kind} one. To fix: "

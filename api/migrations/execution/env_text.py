@@ -1,4 +1,4 @@
-"""Judges `env.py` by its text, without executing it."""
+"""Judges `env.py` by its text, for a start that does not execute it."""
 
 from __future__ import annotations
 

@@ -139,10 +139,10 @@ class History:
         name, schema = self.table.name, self.table.schema
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
-            if connection.dialect.name == "mysql":
+            if (dialect := connection.dialect.name) in {"mysql", "mariadb"}:
                 # not its defaults: an error may be in any language, and a row must be part of its transaction
                 # set here, because these options import the dialect
-                self.table.dialect_kwargs.update(mysql_charset=CHARSET, mysql_engine="InnoDB")
+                self.table.dialect_kwargs.update({f"{dialect}_charset": CHARSET, f"{dialect}_engine": "InnoDB"})
             self.table.create(connection)
             return
         types = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}
@@ -151,7 +151,8 @@ class History:
         changes = [f"ADD COLUMN {sa.schema.CreateColumn(c).compile(dialect=connection.dialect)}" for c in missing]
         charsets = {getattr(type_, "charset", None) for type_ in types.values() if hasattr(type_, "charset")}
         if charsets:  # only MySQL's types have one
-            charsets.add(inspector.get_table_options(name, schema=schema).get("mysql_default charset"))
+            options = inspector.get_table_options(name, schema=schema)
+            charsets.add(options.get(f"{connection.dialect.name}_default charset"))
             changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
         for change in changes:
             table = connection.dialect.identifier_preparer.format_table(self.table)

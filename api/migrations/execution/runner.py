@@ -21,6 +21,7 @@ from ..errors import (
 )
 from .env_memory import EnvMemory
 from .env_options import Pass
+from .error_translation import translate
 from .history_table import History, RunAuthor
 from .hooks import Hooks
 from .migration_lock import MigrationLock, ReleasableLock
@@ -117,11 +118,23 @@ class Runner:
         def begin(connection: sa.Connection) -> PreparedRun:
             if is_stopped():  # while env.py was being imported
                 raise asyncio.CancelledError
-            lock = adopt(connection)
+            try:
+                lock = adopt(connection)
+            except sa.exc.DBAPIError as error:
+                raise translate(error, "preparing the connection that env.py opens") from error
+            sa.event.listen(connection, "before_cursor_execute", refuse_if_stopped)
             steps = self.steps(connection, listener, lock)
             steps.note = request.note
             plan = self.surround(self._plan(request), steps)
-            return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(lock.release, connection))
+            return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(end, connection, lock))
+
+        def refuse_if_stopped(*_: Any) -> None:
+            if is_stopped():
+                raise asyncio.CancelledError
+
+        def end(connection: sa.Connection, lock: ReleasableLock) -> None:
+            sa.event.remove(connection, "before_cursor_execute", refuse_if_stopped)
+            lock.release(connection)
 
         def fail(error: BaseException, steps: Steps) -> BaseException:
             # before env.py closes its connection, on which the failure is recorded

@@ -18,6 +18,7 @@ _OBJECTS = frozenset(
 _READING = frozenset("DESC DESCRIBE EXPLAIN SELECT SET SHOW USE VALUES".split())
 _CHANGING_ROWS = frozenset("DELETE DO INSERT MERGE RELEASE REPLACE ROLLBACK SAVEPOINT UPDATE WITH".split())
 _OPAQUE = frozenset({"BEGIN", "CALL", "EXECUTE"})
+_READING_PRAGMA = re.compile(r"PRAGMA\s+(?:\w+\.)?(?:table_|index_|foreign_key_list|database_list)\w*", re.IGNORECASE)
 _FOR_ONE = re.compile(r"\ASET\s+STATEMENT\b.*?\bFOR\b", re.IGNORECASE | re.DOTALL)
 
 
@@ -34,7 +35,7 @@ def ends_transaction(statement: str) -> bool:
 
 def only_reads(statement: str) -> bool:
     """Whether the statement changes nothing, not even the state of the transaction."""
-    return _verb(statement) in _READING
+    return _verb(statement) in _READING or _READING_PRAGMA.match(uncommented(statement)) is not None
 
 
 def commits_by_itself(statement: str) -> bool:

@@ -1,6 +1,5 @@
 """The options of env.py and of the package are merged, or refused by name."""
 
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -8,7 +7,6 @@ import pytest
 from api.migrations.errors import ConfigurationError
 from api.migrations.execution.env_options import VersionTable, agreed, merged, named
 from api.migrations.execution.env_search_path import first_schema
-from api.migrations.execution.env_text import may_run_several
 
 DEFAULT = VersionTable("alembic_version")
 OURS = {"transaction_per_migration": True, "transactional_ddl": True, "version_table": "v", "on_version_apply": "ours"}
@@ -79,34 +77,3 @@ def test_a_contradiction_to_a_required_option_is_refused(option: str) -> None:
 def test_the_first_schema_of_a_search_path_is_found(search_path: str, first: str | None) -> None:
     """The first schema of a search path is parsed from PostgreSQL's quoted form."""
     assert first_schema(search_path, "ann") == first
-
-
-RUN = "context.run_migrations()\n"
-
-
-@pytest.mark.parametrize(
-    ("text", "several"),
-    [
-        ("from x import run_env\nrun_env(meta)\n", False),
-        (f"if context.is_offline_mode():\n    {RUN}else:\n    {RUN}", False),
-        ("def f():\n    return [m for m in models]\n" + RUN, False),
-        (f"for tenant in tenants:\n    {RUN}", True),
-        (f"while tenants:\n    {RUN}", True),
-        ("run_env(a)\nrun_env(b)\n", True),
-        (RUN * 3, True),
-        ("context.script.version_locations = [here]\n" + RUN, True),
-        ("from shared.alembic import migrate\nmigrate()\n", True),
-        ("this is not Python\n", True),
-    ],
-)
-def test_an_env_py_that_may_run_several_migrations_is_recognized(tmp_path: Path, text: str, several: bool) -> None:
-    """An env.py whose text leaves the version tables open may run several migrations."""
-    path = tmp_path / "env.py"
-    path.write_text(text)
-    assert may_run_several(path) is several
-
-
-def test_the_project_s_env_py_runs_one_migration() -> None:
-    """The project's own env.py runs one migration, so that a start at head need not execute it."""
-    root = Path(__file__).resolve().parents[3]
-    assert may_run_several(root / "alembic" / "env.py") is False

@@ -60,7 +60,7 @@ _ABOUT = {
     ),
     Shape.OWN: (
         Need.MAY,
-        "opens a connection of its own: on PostgreSQL it may stay, on MySQL, MariaDB and SQLite it is refused. "
+        "opens a connection of its own, which may stay. "
         f"`alembic upgrade head` typed by hand acquires the lock only with these lines instead: {_THREE_LINES}",
     ),
     Shape.UNKNOWN: (Need.UNKNOWN, f"its text does not show how it connects. To fix: run '{COMMAND} doctor'"),

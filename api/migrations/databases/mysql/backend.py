@@ -28,7 +28,7 @@ class MySQLBackend(SqlBackend):
 
     def platform(self, schedule: LockRetrySchedule, *, create_file: bool) -> Platform:
         """Return the server with its named lock."""
-        return MySQL(self.url, self.key.channel, self.limits, schedule)
+        return MySQL(self.url, self.key, self.limits, schedule)
 
     def how_to_end(self, holder: Holder) -> str:
         """Say how to KILL the session."""

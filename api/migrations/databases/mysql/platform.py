@@ -11,33 +11,32 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from ...core.lock_key import LockKey
 from ...core.status import Holder
 from ...errors import ConfigurationError, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
-from ..sql_session import ExclusiveLock
-
-COM_SET_OPTION, MULTI_STATEMENTS_OFF = 0x1B, b"\x01\x00"
-"""A command of the client/server protocol, and its argument."""
+from ..sql_lock import ExclusiveLock
+from .second_connection import SecondConnection
+from .session_limits import COM_SET_OPTION, MULTI_STATEMENTS_OFF, longest_idle, set_limits, whole
 
 
 class MySQL:
-    """A database on a server, and the lock called `name`."""
+    """A database on a server, and the lock of `key`."""
 
     lock_ends_with_connection = True
 
-    def __init__(self, url: DatabaseURL, name: str, limits: Limits, schedule: LockRetrySchedule) -> None:
+    def __init__(self, url: DatabaseURL, key: LockKey, limits: Limits, schedule: LockRetrySchedule) -> None:
         self._url = url
-        self._name = name
+        self._key = key
         self._limits = limits
         self._schedule = schedule
         self._thread: int | None = None
@@ -57,7 +56,7 @@ class MySQL:
             refuse_old_server(connection.dialect)
             await _one_statement_at_a_time(raw)
             # the server's default is a day
-            wait = _whole(self._limits.lock_timeout_seconds)
+            wait = whole(self._limits.lock_timeout_seconds)
             await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {wait}")
             await connection.rollback()
         except BaseException:
@@ -67,11 +66,14 @@ class MySQL:
 
     def lock(self, connection: AsyncConnection) -> NamedLock:
         """Return the lock for the session of `connection`."""
-        return NamedLock(self._name, connection, self._limits, self._schedule)
+        return NamedLock(self._key, connection, self._limits, self._schedule, self._kill)
 
     async def abort(self) -> None:
         """KILL the session: a statement would continue without its client, and keep the lock."""
-        thread = self._thread
+        if self._thread is not None:
+            await self._kill(self._thread)
+
+    async def _kill(self, thread: int) -> None:
         other = await self.connect()
         try:
             await other.exec_driver_sql(f"KILL {thread}")
@@ -80,27 +82,42 @@ class MySQL:
 
 
 class NamedLock(ExclusiveLock):
-    """`GET_LOCK` of a name, held until `RELEASE_LOCK` or the end of the session."""
+    """`GET_LOCK` of the key's name, held until `RELEASE_LOCK` or the end of the session."""
 
     transactional_ddl = False
     isolation_level = "READ COMMITTED"
     knows_instances = False
 
-    def __init__(self, name: str, connection: AsyncConnection, limits: Limits, schedule: LockRetrySchedule) -> None:
-        self._name = name
+    def __init__(
+        self,
+        key: LockKey,
+        connection: AsyncConnection,
+        limits: Limits,
+        schedule: LockRetrySchedule,
+        kill: Callable[[int], Awaitable[None]],
+    ) -> None:
+        self._key = key
+        self._name = key.channel
         self._connection = connection
         self._limits = limits
         self._schedule = schedule
+        self._kill = kill
+        self._id, self._database = 0, ""
 
     async def try_lock(self) -> bool:
         """Acquire the lock if it is free, and limit how long its session may be idle."""
-        held: bool = await self._ask("SELECT GET_LOCK(:name, 0)") == 1
+        ask = sa.text("SELECT GET_LOCK(:name, 0) = 1, CONNECTION_ID(), DATABASE()")
+        held, self._id, self._database = (await self._connection.execute(ask, {"name": self._name})).one()
         if held:
             # a process that is stopped between two statements loses its session, and with it the lock
-            idle = math.ceil(self._limits.idle_seconds) or 7 * 86400
-            await self._connection.exec_driver_sql(f"SET SESSION wait_timeout = {idle}")
-            await self._connection.rollback()
-        return held
+            await self._connection.exec_driver_sql(f"SET SESSION wait_timeout = {longest_idle(self._limits)}")
+        await self._connection.rollback()
+        return bool(held)
+
+    def second(self) -> SecondConnection:
+        """Return what a run needs on a connection that env.py opens to the same database."""
+        names = self._key.second.channel, self._name
+        return SecondConnection(*names, self._id, self._database, self._limits, self._schedule, self._ask, self._kill)
 
     async def unlock(self) -> None:
         """Release the lock. Raises `HoldLost` if this session did not hold it."""
@@ -135,23 +152,12 @@ class NamedLock(ExclusiveLock):
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Limit how long the revision waits for a table or row, and on MariaDB how long one statement takes."""
-        limits = self._schedule.limits(revision)
-        wait = _whole(limits.lock_timeout_seconds)
-        connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {wait}, innodb_lock_wait_timeout = {wait}")
-        if isinstance(connection.dialect, MySQLDialect) and connection.dialect.is_mariadb:
-            connection.exec_driver_sql(f"SET SESSION max_statement_time = {limits.statement_timeout_seconds:f}")
-        else:
-            limits.warn_of_no_statement_timeout("MySQL", revision)
+        set_limits(connection, self._schedule.limits(revision), revision)
 
     async def _ask(self, sql: str) -> Any:
         answer = await self._connection.scalar(sa.text(sql), {"name": self._name})
         await self._connection.rollback()
         return answer
-
-
-def _whole(seconds: float) -> int:
-    # MySQL takes whole seconds, and not 0 for "no limit"; its maximum is a year
-    return math.ceil(seconds) or 31_536_000
 
 
 def refuse_old_server(dialect: Any) -> None:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 class PostgresBackend(Backend):
     """One PostgreSQL database."""
 
-    second_connection = True
     native_lock = "an advisory lock of the server, on the session that runs the revisions"
 
     @property

@@ -1,35 +1,20 @@
-"""Runs revisions on another connection, in a thread, while this session holds the first lock.
-
-It is the connection that `env.py` opens, or one with the driver that the URL names. Its driver may block (psycopg2),
-and `env.py` may call `asyncio.run`, so neither belongs on the loop.
-The loop keeps the first session alive, watches the second, and terminates it if the run is cancelled.
-"""
+"""The session beside the one that holds the first advisory lock: it is kept, watched and terminated from the loop."""
 
 from __future__ import annotations
 
-import asyncio
-import threading
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
-from functools import partial
-from typing import Any, cast
 
 import asyncpg
+import sqlalchemy as sa
 
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...execution.limits import Limits
 from ...execution.runner import OpenConnection, Runner
 from ...lock_manager import HELD, SessionLock
-from ...runtime.cancellation import to_the_end
-from ...runtime.thread import start_blocking
+from ..second_connection import SecondSession, run_on_second
 from .connection import engine_over
 from .lock_watcher import Observer
 from .second_lock import SecondLock
-
-BEAT_SECONDS = 5.0
-"""How often the first session executes a statement, at most: the server terminates it when it is idle for too long."""
-STOP_SECONDS = 5.0
-"""How long a terminated run may take to end; after that its thread is left alone, because it can write nothing."""
 
 
 class SecondConnectionRun:
@@ -70,53 +55,46 @@ class SecondConnectionRun:
             MigrationError: as `Runner.run_on_second` does.
         """
         first_pid = self._connection.get_server_pid()
-        second = SecondLock(self._lock.key, first_pid, self._lock.schedule, self._limits, self._name, observer)
-        stopped = threading.Event()
-        on_loop = cast(ProgressListener, _OnLoop(listener, asyncio.get_running_loop()))
-        run = partial(
-            self._runner.run_on_second, self._open_connection, second.acquire, request, on_loop, stopped.is_set
-        )
-        work = start_blocking(run, "revisions")
+        lock = SecondLock(self._lock.key, first_pid, self._lock.schedule, self._limits, self._name, observer)
+        second = _Second(self._connection, lock, self._limits, self._beside)
         async with observer.watching():
-            try:
-                await self._finished(work)
-            except BaseException:
-                stopped.set()
-                await to_the_end(self._stop(work, second))
-                raise
+            await run_on_second(self._runner, self._open_connection, second, request, listener)
         if request.kind == "stamp":
             async with engine_over(self._connection, self._lock.isolation_level).connect() as connection:
                 await connection.run_sync(self._runner.settle)
 
-    async def _finished(self, work: asyncio.Future[None]) -> None:
-        beat_seconds = min(BEAT_SECONDS, self._limits.idle_seconds / 4 or BEAT_SECONDS)
-        while not work.done():
-            await asyncio.wait({work}, timeout=beat_seconds)
-            if not work.done():
-                await self._connection.execute("SELECT", timeout=ANSWER_SECONDS)
-        work.result()
 
-    async def _stop(self, work: asyncio.Future[None], second: SecondLock) -> None:
-        if not work.done() and second.pid is not None:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError):
-                connection = await self._beside()
-                try:
-                    held = HELD.format(high=second.key.high, low=second.key.low)
-                    end = f"SELECT pg_terminate_backend(pid) {held} AND pid = $1"
-                    await connection.execute(end, second.pid, timeout=ANSWER_SECONDS)
-                finally:
-                    connection.terminate()
-        # it is known why it fails, also if it fails later
-        work.add_done_callback(lambda done: done.cancelled() or done.exception())
-        await asyncio.wait({work}, timeout=STOP_SECONDS)
+class _Second(SecondSession):
+    """The session with the second lock, beside the one on `first`."""
 
+    def __init__(
+        self,
+        first: asyncpg.Connection,
+        lock: SecondLock,
+        limits: Limits,
+        beside: Callable[[], Awaitable[asyncpg.Connection]],
+    ) -> None:
+        self.idle_seconds = limits.idle_seconds
+        self._first = first
+        self._lock = lock
+        self._beside = beside
 
-class _OnLoop:
-    """Calls the methods of a `ProgressListener` on the loop, in order, from any thread."""
+    def acquire(self, connection: sa.Connection) -> SecondLock:
+        """Acquire the second lock on `connection`."""
+        return self._lock.acquire(connection)
 
-    def __init__(self, listener: ProgressListener, loop: asyncio.AbstractEventLoop) -> None:
-        self._listener = listener
-        self._loop = loop
+    async def beat(self) -> None:
+        """Execute a statement on the first session."""
+        await self._first.execute("SELECT", timeout=ANSWER_SECONDS)
 
-    def __getattr__(self, name: str) -> Callable[..., object]:
-        return partial(self._loop.call_soon_threadsafe, cast(Any, getattr(self._listener, name)))
+    async def end(self) -> None:
+        """Terminate the second session, if it still holds the second lock."""
+        if self._lock.pid is None:
+            return
+        connection = await self._beside()
+        try:
+            held = HELD.format(high=self._lock.key.high, low=self._lock.key.low)
+            end = f"SELECT pg_terminate_backend(pid) {held} AND pid = $1"
+            await connection.execute(end, self._lock.pid, timeout=ANSWER_SECONDS)
+        finally:
+            connection.terminate()

@@ -30,13 +30,11 @@ from ...errors import COMMAND, DatabaseUnreachable, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
-from ..sql_session import ExclusiveLock
+from ..sql_lock import ExclusiveLock
 from .foreign_keys import ForeignKeys
 from .lock_file import lock_file, locked, open_lock
-
-LONGEST_WAIT_SECONDS = 5.0
-INSTRUCTIONS = 20_000
-"""Of SQLite's virtual machine, between two checks for an abort: some hundred checks a second."""
+from .second_connection import SecondConnection
+from .transaction import INSTRUCTIONS, begin, busy_seconds
 
 
 class Sqlite:
@@ -59,7 +57,7 @@ class Sqlite:
         self._path = Path(url.database)
         self._create_file = create_file
         self._lock_file = lock_file(self._path, key)
-        self._limits = limits
+        self._wait_seconds = busy_seconds(limits.lock_timeout_seconds)
         self._schedule = schedule
         self._instance = instance
         self._driver: Any = None
@@ -68,11 +66,9 @@ class Sqlite:
     async def connect(self) -> AsyncConnection:
         """Open a connection in autocommit. Raises `DatabaseUnreachable` for a missing file, unless `create_file`."""
         await asyncio.to_thread(self._try_to_open)
-        engine = create_async_engine(
-            self._url, poolclass=NullPool, connect_args={"timeout": _busy_seconds(self._limits.lock_timeout_seconds)}
-        )
+        engine = create_async_engine(self._url, poolclass=NullPool, connect_args={"timeout": self._wait_seconds})
         # not by its event "begin": after an error there, SQLAlchemy begins no more transactions on the connection
-        engine.sync_engine.dialect.do_begin = _begin  # type: ignore[method-assign, assignment]
+        engine.sync_engine.dialect.do_begin = begin  # type: ignore[method-assign, assignment]
         connection = await engine.connect()
         try:
             await self._prepare(connection)
@@ -83,7 +79,7 @@ class Sqlite:
 
     def lock(self, connection: AsyncConnection) -> FileLock:
         """Return the lock on the lock file."""
-        return FileLock(self._lock_file, self._path, self._schedule, self._instance)
+        return FileLock(self._lock_file, self._path, self._schedule, self._wait_seconds, self._instance)
 
     async def abort(self) -> None:
         """Interrupt the current or next statement, and roll back.
@@ -122,12 +118,17 @@ class FileLock(ExclusiveLock):
     isolation_level = "SERIALIZABLE"
     knows_instances = True
 
-    def __init__(self, path: Path, database: Path, schedule: LockRetrySchedule, instance: str) -> None:
+    def __init__(
+        self, path: Path, database: Path, schedule: LockRetrySchedule, wait_seconds: float, instance: str
+    ) -> None:
         self._path = path
         self._database = database
         self._schedule = schedule
+        self._wait_seconds = wait_seconds
         self._instance = instance
         self._file: int | None = None
+        self.lent = False
+        """Whether a connection of env.py runs revisions under this lock."""
         self._foreign_keys = ForeignKeys()
 
     async def try_lock(self) -> bool:
@@ -152,6 +153,10 @@ class FileLock(ExclusiveLock):
         finally:
             self.forget()
 
+    def second(self) -> SecondConnection:
+        """Return what a run needs on a connection that env.py opens to the same file."""
+        return SecondConnection(self, self._database, self._wait_seconds)
+
     async def holder(self) -> Holder | None:
         """Return the holder by the content of the file, if the lock is held."""
         try:
@@ -166,9 +171,12 @@ class FileLock(ExclusiveLock):
             os.close(file)
 
     def forget(self) -> None:
-        """Release the lock without checking the file."""
+        """Release the lock without checking the file.
+
+        If a cancelled revision on a connection of env.py has not ended, the file stays locked until the process ends.
+        """
         file, self._file = self._file, None
-        if file is not None:
+        if file is not None and not self.lent:
             _write_holder(file, {})
             os.close(file)
 
@@ -185,7 +193,7 @@ class FileLock(ExclusiveLock):
         self._foreign_keys.remember(connection)
         limits = self._schedule.limits(revision)
         limits.warn_of_no_statement_timeout("SQLite", revision)
-        seconds = _busy_seconds(limits.lock_timeout_seconds)
+        seconds = busy_seconds(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def _confirm(self) -> None:
@@ -196,18 +204,6 @@ class FileLock(ExclusiveLock):
         with suppress(FileNotFoundError):
             return os.path.samestat(os.fstat(file), self._path.stat())
         return False
-
-
-def _begin(connection: Any) -> None:
-    # Python's driver begins a transaction only at the first change of a row, so earlier DDL would be committed alone.
-    # IMMEDIATE, because a transaction that has read cannot start to write while another one writes.
-    if connection.isolation_level is not None:  # None is autocommit
-        connection.cursor().execute("BEGIN IMMEDIATE")
-
-
-def _busy_seconds(seconds: float) -> float:
-    # nothing can interrupt SQLite while it waits, so it waits briefly, and the run retries
-    return min(seconds, LONGEST_WAIT_SECONDS) or LONGEST_WAIT_SECONDS
 
 
 def _holder(text: bytes) -> Holder:
