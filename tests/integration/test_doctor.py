@@ -25,9 +25,10 @@ CREATE = 'op.execute("CREATE TABLE t (a int)")'
 OWN_ENGINE = """
 from alembic import context
 import sqlalchemy as sa
-engine = sa.create_engine("sqlite://", poolclass=sa.NullPool)
+engine = sa.create_engine({url!r}, poolclass=sa.NullPool)
 with engine.connect() as connection:
     context.configure(connection=connection)
+    context.run_migrations()
 """
 
 
@@ -162,9 +163,17 @@ async def test_doctor_tries_the_service_role_on_the_version_table(
 
 async def test_doctor_fails_on_an_env_py_that_connects_elsewhere(database_url: str, tmp_path: Path) -> None:
     """env.py connects to a database of another kind: `doctor` fails that check and migrates nothing."""
-    verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=OWN_ENGINE)))["env"]
+    env = OWN_ENGINE.format(url="sqlite://")
+    verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=env)))["env"]
     assert (verdict, "connects to a sqlite database" in message) == (Verdict.FAIL, True)
     assert await fetch(database_url, "SELECT to_regclass('alembic_version')") == [(None,)]
+
+
+async def test_doctor_says_that_env_py_opens_its_own_connection(database_url: str, tmp_path: Path) -> None:
+    """env.py opens its own connection to the database: `doctor` says so, and that it acquires a second lock there."""
+    env = OWN_ENGINE.format(url=database_url.replace("postgresql://", "postgresql+psycopg2://"))
+    verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=env)))["env"]
+    assert (verdict, "opens a connection of its own" in message) == (Verdict.OK, True), message
 
 
 async def test_doctor_warns_of_a_pooler_and_of_timeouts_behind_it(

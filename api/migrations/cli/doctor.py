@@ -70,13 +70,15 @@ async def version_ids(assembly: Assembly) -> Answer:
 
 
 async def _inspected(assembly: Assembly) -> tuple[Assembly, Answer]:
-    """Check that env.py migrates on the session that holds the lock."""
+    """Check that env.py migrates on a session that holds a lock."""
     try:
         assembly = await assembly.inspect(ambiguous=True)
     except MigrationError as error:
         return assembly, (Verdict.FAIL, str(error))
     tables = ", ".join(str(one.runner.tables[0]) for one in assembly.each.values())
-    return assembly, (Verdict.OK, f"env.py uses the connection that holds the lock; version table: {tables}")
+    own = "opens a connection of its own, on which the revisions run under a second lock"
+    how = own if assembly.runner.own_connection else "uses the connection that holds the lock"
+    return assembly, (Verdict.OK, f"env.py {how}; version table: {tables}")
 
 
 async def _known(answer: Answer) -> Answer:
