@@ -34,6 +34,7 @@ MEASURES = (
     Measure("folder", "10 to 10,000 revisions in the folder"),
     Measure("answers", "Probes"),
     Measure("crowd", "300 instances on max_connections=100"),
+    Measure("peers", "Other migration tools"),
 )
 
 
