@@ -29,6 +29,12 @@ MEASURES = (
     Measure("upgrade", "500 small revisions"),
     Measure("at_head", "`upgrade` with nothing to do"),
     Measure("ready", "The last revision's COMMIT to ready"),
+    Measure("killed", "The lock holder is killed in a statement of 6 s"),
+    Measure("waiters", "What 50 waiters cost the database in a minute"),
+    Measure("folder", "10 to 10,000 revisions in the folder"),
+    Measure("answers", "Probes"),
+    Measure("crowd", "300 instances on max_connections=100"),
+    Measure("peers", "Other migration tools"),
 )
 
 

@@ -28,7 +28,8 @@ HELD = f'op.execute("{UNTIL_LET_GO}")'
 
 EXECUTING = (
     "SELECT pid, extract(epoch FROM query_start)::float8 AS since FROM pg_stat_activity "
-    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' AND position('{words}' IN query) > 0"
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' "
+    "AND position('{words}' IN query) > 0"
 )
 WAITING = {
     "ours": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
@@ -54,7 +55,7 @@ def until(condition: Callable[[], bool], what: str) -> None:
 
 
 def executing(lab: Laboratory, url: str, words: str) -> dict[int, float]:
-    """Return the sessions whose statement contains `words`: since when they execute it, in seconds since 1970, by pid."""
+    """Return since when sessions execute a statement that contains `words`, in seconds since 1970, by their pids."""
     rows = lab.database.execute(url, EXECUTING.format(words=words))
     return {row["pid"]: row["since"] for row in rows}
 

@@ -28,13 +28,7 @@ class Program:
         usage: what it took; set when it has ended.
     """
 
-    def __init__(
-        self,
-        words: Sequence[str],
-        environment: Mapping[str, str],
-        folder: Path,
-        pass_fds: Sequence[int] = (),
-    ) -> None:
+    def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self.words = list(words)
         self.usage: Usage | None = None
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until the process is forgotten
@@ -46,7 +40,6 @@ class Program:
             stdin=subprocess.DEVNULL,
             stdout=self._output,
             stderr=self._output,
-            pass_fds=tuple(pass_fds),
             start_new_session=True,
         )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import socket
 import sys
 import tempfile
 import time
@@ -15,26 +14,32 @@ from bench.apps.ready import FILE
 from bench.errors import BenchError
 from bench.process import Program
 from bench.spread import Usage
-from devtools.ports import HOST
+from devtools.ports import HOST, free_port
 
 ANSWER_SECONDS = 120.0
 AGAIN_SECONDS = 0.002
 
 
 class Instance:
-    """One `uvicorn bench.apps.VARIANT:app`.
+    """One `uvicorn bench.apps.VARIANT:app`, started by the constructor.
 
-    It inherits a listening socket, so that a request which is sent before it accepts waits in the kernel. No request is
-    sent before the instance has noted that it is ready: an answer 503 costs CPU time as well.
+    No request is sent before it has noted that it is ready: an answer 503 costs CPU time as well.
     """
 
     def __init__(self, variant: str, environment: Mapping[str, str], folder: Path) -> None:
-        with socket.create_server((HOST, 0), backlog=100) as listener:
-            self.port: int = listener.getsockname()[1]
-            self._noted = Path(tempfile.mkdtemp(dir=folder)) / "ready"
-            uvicorn = [sys.executable, "-m", "uvicorn", f"bench.apps.{variant}:app", "--fd", str(listener.fileno())]
-            own = {**environment, FILE: str(self._noted)}
-            self.program = Program(uvicorn, own, folder, pass_fds=[listener.fileno()])
+        self.port = free_port()
+        self._noted = Path(tempfile.mkdtemp(dir=folder)) / "ready"
+        uvicorn = [
+            sys.executable,
+            "-m",
+            "uvicorn",
+            f"bench.apps.{variant}:app",
+            "--host",
+            HOST,
+            "--port",
+            str(self.port),
+        ]
+        self.program = Program(uvicorn, {**environment, FILE: str(self._noted)}, folder)
 
     def ready_at(self) -> float:
         """Wait until the instance is ready, and return when it noted that, in seconds since 1970.
