@@ -47,10 +47,23 @@ What is not promised
     failover with two primaries: they are not replicated. That a notification arrives: it only wakes waiters sooner.
 """
 
+from typing import TYPE_CHECKING, Any
+
 from .settings import MigrationSettings
-from .startup_integration import lifespan_with_migrations
+
+if TYPE_CHECKING:
+    from .startup_integration import lifespan_with_migrations
 
 __all__ = ["MigrationSettings", "lifespan_with_migrations"]
 
 __version__ = "0.1.0"
 """The version of the distribution, and of a copied folder."""
+
+
+def __getattr__(name: str) -> Any:
+    # the command line needs no web framework
+    if name != "lifespan_with_migrations":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from .startup_integration import lifespan_with_migrations
+
+    return lifespan_with_migrations

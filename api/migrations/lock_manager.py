@@ -24,6 +24,7 @@ from .core.protocols import ANSWER_SECONDS
 from .errors import HoldLost
 from .execution.invalid_indexes import INVALID_INDEXES
 from .execution.lock_retry import LockRetrySchedule
+from .execution.migration_lock import MigrationLock
 from .text.encoding import ASCII, restored, storable
 
 HELD = """
@@ -41,9 +42,10 @@ SHORTEST_CUT = 23
 """The fewest characters of an instance's name in an `application_name` that was cut."""
 
 
-class RunLock:
+class RunLock(MigrationLock):
     """What a lock of PostgreSQL does in a run with a COMMIT for each revision, on any driver."""
 
+    holds: str | None
     transaction_scoped = False
     transactional_ddl = True
 
@@ -57,13 +59,17 @@ class RunLock:
         """Return the INVALID indexes of the database."""
         return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
 
+    def limits_of(self, revision: str) -> dict[str, str]:
+        """Return the settings with the limits of the revision's next attempt."""
+        return self.schedule.settings(revision)
+
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Set the limits of the next revision on the session; the caller commits."""
         limits = sa.text(
             "SELECT set_config('lock_timeout', :lock_timeout, :local), "
             "set_config('statement_timeout', :statement_timeout, :local)"
         )
-        connection.execute(limits, {**self.schedule.settings(revision), "local": self.transaction_scoped})
+        connection.execute(limits, {**self.limits_of(revision), "local": self.transaction_scoped})
 
     def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back a failed revision; return whether the lock is still held."""
@@ -83,6 +89,7 @@ class SessionLock(RunLock):
     def __init__(self, key: LockKey, connection: asyncpg.Connection, schedule: LockRetrySchedule) -> None:
         super().__init__(schedule)
         self.key = key
+        self.holds = f"EXISTS (SELECT {HELD.format(high=key.high, low=key.low)} AND pid = pg_backend_pid())"
         self._connection = connection
 
     async def try_lock(self) -> bool:
@@ -114,8 +121,7 @@ class SessionLock(RunLock):
 
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this session holds the lock: another instance may be migrating."""
-        held = "SELECT count(*)" + HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
-        if not connection.exec_driver_sql(held).scalar_one():
+        if not connection.exec_driver_sql(f"SELECT {self.holds}").scalar_one():
             raise HoldLost(
                 f"this session lost the advisory lock {self.key} during the run (DISCARD ALL or pg_advisory_unlock_all "
                 "in a revision does that); the revision was rolled back"

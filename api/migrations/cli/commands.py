@@ -3,48 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Awaitable, Callable
 from dataclasses import replace
-from functools import partial, wraps
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from ..assembly import Assembly
 from ..core.protocols import MigrationRequest, OperatorSession
 from ..core.schema import UNCLEAR, Schema, SchemaState, explain, invalid_index_advice
 from ..databases.backend import Verdict
-from ..errors import COMMAND, ConfigurationError, MigrationError, NotAtHead, SchemaRefused
+from ..errors import COMMAND, ConfigurationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
 from .doctor import examine
-from .results import Attempts, Backups, Findings, InEachScope, Plan, Result, SchemaReport, StatusReport, attempt
+from .each_scope import in_each_scope
+from .results import Attempts, Backups, Findings, Plan, Result, SchemaReport, StatusReport, attempt
 
 if TYPE_CHECKING:
     from ..databases.backups.backup import Backup  # optional
-
-Command = Callable[[Assembly, argparse.Namespace], Awaitable[Result]]
-
-
-def _in_each_scope(command: Command) -> Command:
-    """Make `command` run for each version table that env.py names; most projects have one."""
-
-    @wraps(command)
-    async def each(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-        assembly = await assembly.inspect()
-        if not assembly.further:
-            return await command(assembly, arguments)
-        results = {name: await _named(name, command(one, arguments)) for name, one in assembly.each.items()}
-        message = "; ".join(f"{name}: {result.message}" for name, result in results.items() if result.message)
-        return InEachScope(scopes=results, message=message)
-
-    return each
-
-
-async def _named(name: str, work: Awaitable[Result]) -> Result:
-    try:
-        return await work
-    except MigrationError as error:
-        error.name_scope(name)
-        raise
 
 
 async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
@@ -115,7 +90,7 @@ async def stamp(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return _report(assembly)
 
 
-@_in_each_scope
+@in_each_scope
 async def repair(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Repair a half-applied revision: allow it to run again, or declare it done."""
     half = await read_session(assembly, lambda session: session.store.half_applied())
@@ -139,14 +114,14 @@ async def wait(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return _report(assembly)
 
 
-@_in_each_scope
+@in_each_scope
 async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the revision of the database."""
     schema = await read_session(assembly, partial(read_schema, assembly))
     return SchemaReport(revisions=sorted(schema.revisions), state=schema.state, message=explain(schema))
 
 
-@_in_each_scope
+@in_each_scope
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty."""
     schema = await refuse_unless_at_head(assembly)
@@ -161,14 +136,14 @@ async def refuse_unless_at_head(assembly: Assembly) -> Schema:
     return schema
 
 
-@_in_each_scope
+@in_each_scope
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show attempts, newest first: revision, instance, time, duration and result."""
     rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit))
     return Attempts(history=[attempt(row, assembly.revisions.describe(row["revision"])) for row in rows])
 
 
-@_in_each_scope
+@in_each_scope
 async def unlock(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Terminate the session that holds the lock, unless it makes progress (--force overrides).
 
@@ -199,7 +174,7 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     return Findings(findings=findings, message=f"{len(findings)} checks, {failed} failed, {warned} with a warning")
 
 
-@_in_each_scope
+@in_each_scope
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the state of the database, the lock holder, what blocks it, and the other instances; changes nothing."""
 
@@ -223,6 +198,29 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
         )
 
     return await read_session(assembly, look)
+
+
+async def revision(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Write a revision file from the difference between the models and the database, and print its path.
+
+    The database must be at head. Without a difference no file is written.
+    """
+    from .new_revision import write_revision  # the other commands need less of Alembic, or nothing
+
+    return await write_revision(assembly, arguments)
+
+
+def adopt(arguments: argparse.Namespace) -> Result:
+    """Look at the project in the current folder and show what to change; needs no database.
+
+    Each change is shown as a unified diff. --write makes the change of the application's lifespan, if there is one
+    application and the file is what it was; the other changes are decisions. In a copied folder --write also records
+    the version and the hash of each file. --update FOLDER compares them with a newer folder of the package, shows what
+    was changed here, and with --write replaces the other files.
+    """
+    from .adopt.command import look
+
+    return look(arguments)
 
 
 async def _known_schema(assembly: Assembly) -> Schema:

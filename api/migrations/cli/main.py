@@ -21,9 +21,7 @@ from ..runtime.signals import Signals
 from ..settings import MigrationSettings
 from ..settings.unread import warn_of_unread_settings
 from . import commands, output
-from .adopt.command import adopt
-from .commands import Command
-from .new_revision import revision
+from .each_scope import Command
 from .results import Result
 
 T = TypeVar("T")
@@ -52,7 +50,11 @@ def main(argv: list[str] | None = None) -> int:
     stop = Signals()
     try:
         warn_of_unread_settings()
-        result = adopt(arguments) if arguments.command is adopt else _execute(_assembly(arguments), arguments, stop)
+        result = (
+            commands.adopt(arguments)
+            if arguments.command is commands.adopt
+            else _execute(_assembly(arguments), arguments, stop)
+        )
     except MigrationError as error:
         output.complain(error, **error_output)
         return 128 + stop.received if stop.received else error.exit_code
@@ -64,7 +66,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _assembly(arguments: argparse.Namespace) -> Assembly:
-    ambiguous, may_be_empty = arguments.command is commands.doctor, arguments.command is revision
+    ambiguous, may_be_empty = arguments.command is commands.doctor, arguments.command is commands.revision
     assembly = Assembly.build(_settings(arguments), ambiguous=ambiguous, may_be_empty=may_be_empty)
     if arguments.x:
         assembly.revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
@@ -143,11 +145,11 @@ def _parser() -> argparse.ArgumentParser:
     add("status", commands.status)
     add("doctor", commands.doctor)
     add("unlock", commands.unlock).add_argument("--force", action="store_true", help="terminate it anyway")
-    look = add("adopt", adopt)
+    look = add("adopt", commands.adopt)
     look.add_argument("--write", action="store_true", help="make the changes that are safe")
     look.add_argument("--update", metavar="FOLDER", help="compare a copied folder of the package with a newer one")
     look.add_argument("--overwrite", action="store_true", help="also replace changed files, and keep them as *.orig")
-    made = add("revision", revision)
+    made = add("revision", commands.revision)
     made.add_argument("message", help="what the revision does, for its first line and its file name")
     made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
     add("check", commands.check)

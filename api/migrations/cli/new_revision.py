@@ -27,11 +27,8 @@ from .results import NewRevision, Result
 Options = Mapping[str, Any]
 
 
-async def revision(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Write a revision file from the difference between the models and the database, and print its path.
-
-    The database must be at head. Without a difference no file is written.
-    """
+async def write_revision(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Write a revision file, unless there is no difference; `arguments` are those of the command `revision`."""
     config = assembly.revisions.config
     if arguments.empty:
         return _result(await start_blocking(partial(_write, config, arguments.message), "revision"))

@@ -15,6 +15,11 @@ class SqlRunLock(MigrationLock):
     """A lock in a run with a COMMIT for each revision."""
 
     transaction_scoped = False
+    holds: str | None = None
+
+    def limits_of(self, revision: str) -> dict[str, str]:
+        """Return none: the limits of these servers have other units."""
+        return {}
 
     def check_constraints(self, connection: sa.Connection) -> None:
         """Do nothing: no constraint is deferred."""

@@ -13,10 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from functools import lru_cache
+from typing import Any
 
 import sqlalchemy as sa
 
 from .dialects import Kept, KeptText, Moment, Now, User
+from .invalid_indexes import INVALID_INDEXES
+from .migration_lock import MigrationLock
 from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -158,15 +162,14 @@ class History:
             table = connection.dialect.identifier_preparer.format_table(self.table)
             connection.exec_driver_sql(f"ALTER TABLE {table} {change}")
 
-    def unfinished(self, connection: sa.Connection, revision: str) -> frozenset[str] | None:
-        """Return the INVALID indexes before the unfinished attempts at `revision`; None if there are none."""
-        newest = sa.select(self.table.c.outcome, self.table.c.invalid_before).where(
-            self.table.c.revision == revision, self.table.c.direction.in_(["upgrade", "downgrade", "stamp"])
+    def unfinished(self, connection: sa.Connection) -> dict[str, frozenset[str]]:
+        """Return the revisions whose last attempt is unfinished, with the INVALID indexes before it."""
+        c = self.table.c
+        last = sa.select(sa.func.max(c.id)).where(c.direction.in_(["upgrade", "downgrade", "stamp"]))
+        unfinished = sa.select(c.revision, c.invalid_before).where(
+            c.id.in_(last.group_by(c.revision)), c.outcome.not_in(GOOD), c.invalid_before.is_not(None)
         )
-        row = connection.execute(newest.order_by(self.table.c.id.desc()).limit(1)).first()
-        if row is None or row.invalid_before is None or row.outcome in {Outcome.APPLIED, Outcome.STAMPED}:
-            return None
-        return frozenset(json.loads(row.invalid_before))
+        return {row.revision: frozenset(json.loads(row.invalid_before)) for row in connection.execute(unfinished)}
 
     def begin(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt) -> None:
         """Record an attempt and commit it."""
@@ -191,6 +194,38 @@ class History:
         }
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
+
+    def turn(
+        self, connection: sa.Connection, author: RunAuthor, done: Attempt, following: Attempt, lock: MigrationLock
+    ) -> bool:
+        """Mark one attempt and record the next one, in one statement of the open transaction, on PostgreSQL.
+
+        It also sets the limits of the next one, and reads the INVALID indexes before it. Returns whether `lock` is
+        held; if it is not, the caller must roll back.
+        """
+        statement = self._turn(str(lock.holds), lock.transaction_scoped)
+        row = self._row(author, following.revision, following.parents, following.direction, Outcome.RUNNING)
+        values = {f"new_{name}": value for name, value in row.items()} | {"done_id": done.id}
+        values |= lock.limits_of(following.revision)
+        following.id, held, before, *_ = connection.execute(statement, values).one()
+        following.invalid_before = frozenset(before)
+        return bool(held)
+
+    @lru_cache  # noqa: B019 - of one run; SQLAlchemy needs longer to make and compile it than the server to execute it
+    def _turn(self, holds: str, local: bool) -> Any:
+        c, parameter = self.table.c, sa.bindparam
+        finished = {"outcome": Outcome.APPLIED, "finished_at": NOW, "error": None, "error_class": None}
+        done = sa.update(self.table).where(c.id == parameter("done_id")).values(finished | {"statement": None})
+        invalid = f"ARRAY({INVALID_INDEXES})"
+        names = ("revision", "parents", "direction", "outcome", "instance", "release")
+        row: dict[str, Any] = {name: parameter(f"new_{name}", type_=c[name].type) for name in names}
+        row["invalid_before"] = sa.literal_column(f"array_to_json({invalid})::text")
+        limits = [
+            sa.func.set_config(name, parameter(name, type_=sa.Text), sa.literal(local))
+            for name in ("lock_timeout", "statement_timeout")
+        ]
+        answers = (c.id, sa.literal_column(holds), sa.literal_column(invalid, sa.ARRAY(sa.Text)), *limits)
+        return sa.insert(self.table).values(row).add_cte(done.cte("done")).returning(*answers)
 
     def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
         """Record the failure of an attempt, anew if its row was rolled back; the caller commits."""

@@ -15,6 +15,10 @@ class MigrationLock(Protocol):
     transactional_ddl: bool
     """Whether DDL can be rolled back; MySQL commits before and after each DDL statement."""
 
+    holds: str | None
+    """An SQL expression on PostgreSQL: whether this session holds the lock, for a statement that does more. None
+    elsewhere."""
+
     def check_hold(self, connection: sa.Connection) -> None:
         """Raise `HoldLost` unless this session holds the lock."""
 
@@ -23,6 +27,9 @@ class MigrationLock(Protocol):
 
     def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
         """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
+
+    def limits_of(self, revision: str) -> dict[str, str]:
+        """Return the settings with the limits of a revision's next attempt; empty where the server has none."""
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Set the limits of the next revision on the session."""

@@ -62,6 +62,10 @@ class Steps:
         self._fence = fence
         self._drop_invalid = drop_invalid
         self._attempt: Attempt | None = None
+        self._infos: list[MigrationInfo] = []
+        self._unfinished: dict[str, frozenset[str]] = {}
+        self._following: Attempt | None = None
+        """The attempt at the next revision, recorded in the transaction of the one before it."""
         self._block_refused = False
         self._watch = TransactionWatch(connection, lock)
 
@@ -90,7 +94,7 @@ class Steps:
             if self.lock.transaction_scoped and context is not None:
                 # on the context, because a helper function of the revision may open the block
                 setattr(context, "autocommit_block", self._refuse_block)  # noqa: B010
-            infos = [step.info for step in todo]
+            self._infos = infos = [step.info for step in todo]
             if any(not info.is_stamp for info in infos):
                 self._begin_run(infos)
             for step, info in zip(todo, infos, strict=True):
@@ -123,19 +127,39 @@ class Steps:
 
     def on_version_apply(self, *, step: MigrationInfo, heads: set[str], **_: Any) -> None:
         """Check the lock and record the outcome in the step's transaction; an error rolls the revision back."""
-        self._check_lock()
+        following = self._next()
+        if following is None:
+            self._check_lock()
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
             self._stamped(frozenset(step.source_revision_ids), frozenset(heads))
         elif self._attempt is not None:
             self._attempt.outcome = Outcome.APPLIED
-            self._history.mark(self.connection, self._attempt)
+            if following is not None:
+                self._turn(self._attempt, following)
+            else:
+                self._history.mark(self.connection, self._attempt)
             if self.note is not None:
                 self._stamped(frozenset(), self._code.heads)
+
+    def _next(self) -> Attempt | None:
+        """Return the attempt at the next revision, if it may be recorded together with the end of this one."""
+        position = len(self.applied) + 1
+        if self._attempt is None or self.lock.holds is None or position >= len(self._infos):
+            return None
+        info = self._infos[position]
+        return None if info.is_stamp or _revision(info) in self._unfinished else _attempt(info)
+
+    def _turn(self, done: Attempt, following: Attempt) -> None:
+        self._fence()
+        if not self._history.turn(self.connection, self._author, done, following, self.lock):
+            self.lock.check_hold(self.connection)  # it says which lock is lost
+        self._following = following
 
     def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Record the outcome of the open attempt, whose revision is rolled back."""
         attempt, self._attempt = self._attempt, None
+        self._following = None  # rolled back with it
         if self.lock.transaction_scoped:
             self.applied.clear()  # they were in the same transaction
         if attempt is None or not self.lock.roll_back(self.connection):
@@ -150,6 +174,7 @@ class Steps:
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
         # first, because a read-only server refuses this write: then no run is reported
         self._history.prepare(self.connection, self._code.idempotent)
+        self._unfinished = self._history.unfinished(self.connection)
         self._listener.planned(tuple(map(_revision, infos)), "Applied" if infos[0].is_upgrade else "Undid")
         self._report_invalid()
         sa.event.listen(self.connection, "commit", self._on_commit)
@@ -164,13 +189,14 @@ class Steps:
             self._history.create(self.connection)
             self.connection.commit()
             return
-        self._check_lock()
         self.current = _revision(info)
-        direction = "upgrade" if info.is_upgrade else "downgrade"
-        parents, invalid_before = frozenset(info.down_revision_ids), self._invalid_before(self.current)
-        attempt = Attempt(self.current, parents, direction, invalid_before)
-        self.lock.set_limits(self.connection, self.current)
-        self._history.begin(self.connection, self._author, attempt)
+        attempt, self._following = self._following, None
+        if attempt is None:
+            self._check_lock()
+            attempt = _attempt(info)
+            attempt.invalid_before = self._invalid_before(self.current)
+            self.lock.set_limits(self.connection, self.current)
+            self._history.begin(self.connection, self._author, attempt)
         self._attempt = attempt
         self._watch.begin()
         self._listener.started(self.current)
@@ -262,7 +288,7 @@ class Steps:
 
     def _invalid_before(self, revision: str) -> frozenset[str]:
         now = self.lock.invalid_indexes(self.connection)
-        before = self._history.unfinished(self.connection, revision)
+        before = self._unfinished.get(revision)
         if before is None:
             return now
         for name in now - before if self._drop_invalid else ():
@@ -273,6 +299,11 @@ class Steps:
     def _report_invalid(self) -> None:
         self._listener.invalid(tuple(sorted(self.lock.invalid_indexes(self.connection))))
         self.connection.commit()
+
+
+def _attempt(info: MigrationInfo) -> Attempt:
+    direction = "upgrade" if info.is_upgrade else "downgrade"
+    return Attempt(_revision(info), frozenset(info.down_revision_ids), direction)
 
 
 def _revision(info: MigrationInfo) -> str:

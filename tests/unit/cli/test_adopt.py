@@ -8,8 +8,8 @@ import alembic
 import pytest
 
 from api.migrations.cli.adopt.application import with_lifespan
-from api.migrations.cli.adopt.command import adopt
 from api.migrations.cli.adopt.report import Adoption, Need
+from api.migrations.cli.commands import adopt
 
 TEMPLATES = Path(alembic.__file__).parent / "templates"
 RUN_ENV = "from api.migrations.environment import run_env\nrun_env(None)\n"

@@ -6,9 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.migrations.cli import commands
-from api.migrations.cli.adopt.command import adopt
 from api.migrations.cli.main import EXIT_CODES, _parser, _settings, main
-from api.migrations.cli.new_revision import revision
 from api.migrations.errors import MigrationError
 
 SIGNALS = {130, 143}
@@ -34,8 +32,8 @@ def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationEr
         ("stamp head", commands.stamp),
         ("repair --rerun", commands.repair),
         ("repair --stamp", commands.repair),
-        ("revision text --empty", revision),
-        ("adopt --write", adopt),
+        ("revision text --empty", commands.revision),
+        ("adopt --write", commands.adopt),
     ],
 )
 def test_every_command_is_parsed(argv: str, command: commands.Command) -> None:

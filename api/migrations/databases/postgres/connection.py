@@ -7,7 +7,6 @@ role may set all of them.
 from __future__ import annotations
 
 import socket
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -89,11 +88,12 @@ def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEn
         return connection
 
     def creator() -> Any:
-        # random names, because behind a pooler other clients prepare statements on the same backend
+        # Without names, because behind a pooler other clients prepare statements on the same backend, and a named one
+        # needs a further round trip to be closed.
         return engine.sync_engine.dialect.dbapi.connect(  # type: ignore[union-attr]
             async_creator_fn=given,
             prepared_statement_cache_size=0,
-            prepared_statement_name_func=lambda: f"__migration_{uuid.uuid4()}__",
+            prepared_statement_name_func=lambda: "",
         )
 
     engine = create_async_engine(

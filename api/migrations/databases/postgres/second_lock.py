@@ -53,6 +53,10 @@ class SecondLock(RunLock):
         self.key = key.second
         """The second lock's key."""
         self._first_pid = first_pid
+        first = HELD.format(high=key.high, low=key.low) + f" AND pid = {first_pid}"
+        second = HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
+        self._held = f"EXISTS (SELECT {first})", f"EXISTS (SELECT {second})"
+        self.holds = " AND ".join(self._held)
         self._settings = {"application_name": name, **limits.server_settings(), **limits.lease()}
         self._observer = observer
         self.pid: int | None = None
@@ -98,10 +102,7 @@ class SecondLock(RunLock):
         Raises:
             HoldLost: one of them does not, so another instance may be migrating at this moment.
         """
-        first = HELD.format(high=self._first.high, low=self._first.low) + f" AND pid = {self._first_pid}"
-        second = HELD.format(high=self.key.high, low=self.key.low) + " AND pid = pg_backend_pid()"
-        held = f"SELECT (SELECT count(*) {first}) AS first, (SELECT count(*) {second}) AS second"
-        row = connection.execute(sa.text(held)).one()
+        row = connection.execute(sa.text("SELECT {} AS first, {} AS second".format(*self._held))).one()
         if not (row.first and row.second):
             lost = self.key if row.first else self._first
             raise HoldLost(
