@@ -114,7 +114,8 @@ def fresh_project(folder: Path, template: str, *, package: str = COPY) -> Path:
     shop.mkdir()
     if package == COPY:
         copy = shop / "db_migrations"
-        shutil.copytree(ROOT / "api" / "migrations", copy, ignore=shutil.ignore_patterns("__pycache__"))
+        # with its compiled modules, without those that another process is writing
+        shutil.copytree(ROOT / "api" / "migrations", copy, ignore=shutil.ignore_patterns("*.pyc.*"))
     (shop / "__init__.py").touch()
     (shop / "main.py").write_text(MAIN.replace(COPY, package))
     (shop / "models.py").write_text(MODELS)
@@ -161,7 +162,7 @@ class Shop(Instance):
         self._log = project / f"{name}.log"
         limits = httpx.Limits(max_keepalive_connections=0)
         self._client = httpx.Client(
-            base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=scaled(10), limits=limits
+            base_url=f"http://{HOST}:{self.port}", trust_env=False, timeout=scaled(10), limits=limits, verify=False
         )
         command = [interpreter, "-m", "uvicorn", "shop.main:app", "--host", HOST, "--port", str(self.port)]
         with self._log.open("wb") as log:

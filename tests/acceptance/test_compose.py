@@ -13,31 +13,43 @@ from tests.support.waiting import FOREVER_SECONDS, wait_until
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 
 SCALE = 3
+MARK = "Running migrations"
+JOB_FILES = ("--file", "docker-compose.yml", "--file", "docker-compose.job.yml")
 
 
-@pytest.fixture(params=["docker-compose", "docker compose"])
-def compose(request: pytest.FixtureRequest) -> Iterator[list[str]]:
-    """Yield one of the two compose commands with a project name of its own; remove what it started at the end."""
+def down(compose: list[str], *options: str) -> None:
+    """Stop and remove what the project started, with its database."""
+    run(*compose, "down", "--volumes", "--timeout", "5", *options, profiles="job,redis")
+
+
+@pytest.fixture(params=["docker-compose", "docker compose"], scope="module")
+def images(request: pytest.FixtureRequest) -> Iterator[list[str]]:
+    """Yield one of the two compose commands with a project name of its own; remove its images at the end.
+
+    The first `up` with a service builds its image.
+    """
     client = docker_client()
     old = shutil.which("docker-compose")
     if request.param == "docker-compose" and old is None:
         optional("docker-compose", REMEDY)
     program = [client, "compose"] if request.param == "docker compose" else [str(old)]
     command = [*program, "--project-name", f"migrations-test-{os.getpid()}"]
+    yield command
+    down(command, "--rmi", "local")
+
+
+@pytest.fixture
+def compose(images: list[str]) -> Iterator[list[str]]:
+    """Yield the compose command; remove what a test started at the end."""
     try:
-        yield command
+        yield images
     finally:
-        run(*command, "down", "--volumes", "--rmi", "local", "--timeout", "5", profiles="job,redis")
-
-
-UP = ("up", "--detach", "--build", "--scale", f"api={SCALE}")
-MARK = "Running migrations"
-JOB_FILES = ("--file", "docker-compose.yml", "--file", "docker-compose.job.yml")
+        down(images)
 
 
 def start(compose: list[str], *options: str, profiles: str = "") -> list[str]:
     """Run `up` with three instances and wait until all are ready; return their ports."""
-    started = run(*compose, *options, *UP, profiles=profiles)
+    started = run(*compose, *options, "up", "--detach", "--scale", f"api={SCALE}", profiles=profiles)
     assert started.returncode == 0, started.stdout
     ports = published_ports(compose)
     assert len(set(ports)) == SCALE
@@ -86,10 +98,10 @@ def test_with_strategy_job_only_the_one_shot_migrates(compose: list[str], how: s
         assert (marks(compose, "migrate"), marks(compose)) == (1, 1)
 
 
-@pytest.mark.parametrize("profile", ["job", "redis"])
-def test_a_profile_without_its_strategy_still_migrates_once(compose: list[str], profile: str) -> None:
+def test_profiles_without_their_strategy_still_migrate_once(compose: list[str]) -> None:
     """`--profile` as an option starts more services and keeps the strategy: still exactly one process migrates."""
-    start(compose, "--profile", profile)
+    ports = start(compose, "--profile", "job", "--profile", "redis")
+    assert [strategy(port) for port in ports] == ["advisory_lock"] * SCALE
     assert marks(compose) == 1
 
 

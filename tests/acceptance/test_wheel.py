@@ -36,6 +36,17 @@ print(any(name.startswith("alembic_fleet.") for name in sys.modules))
 """
 
 
+END = "-- end --\n"
+EACH = f"""\
+import sys
+from alembic.config import main
+for command in sys.argv[1:]:
+    main(command.split(), prog="alembic")
+    print({END!r}, end="", flush=True)
+"""
+"""Runs each argument as a command of Alembic, in one process because a start takes longer than a command."""
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Build the wheel."""
@@ -139,23 +150,20 @@ def test_each_command_works_with_the_plugin(database_url: str, tmp_path: Path, i
     env.write_text(env.read_text().replace("target_metadata = None", models))
     evidence.let_go(database_url)
 
-    def alembic(*words: str, url: str | None = database_url) -> str:
-        done = python(project, "-m", "alembic", *words, url=url, interpreter=interpreter)
+    def alembic(*commands: str, url: str | None = database_url) -> list[str]:
+        done = python(project, "-c", EACH, *commands, url=url, interpreter=interpreter)
         assert done.returncode == 0, done.stderr
-        return done.stdout
+        return done.stdout.split(END)
 
-    assert "CREATE TABLE things" in alembic("upgrade", "first", "--sql")
-    assert alembic("current") == ""
+    offline, current, _ = alembic("upgrade first --sql", "current")
+    assert ("CREATE TABLE things" in offline, current) == (True, "")
     tables = "SELECT tablename FROM pg_tables WHERE schemaname = 'public'"
     assert [name for (name,) in fetch_sync(database_url, tables)] == ["let_go"]
-    alembic("upgrade", "head", url=None)  # with the URL of alembic.ini
-    assert "third (head)" in alembic("current")
-    alembic("downgrade", "-1")
-    assert evidence.versions(database_url) == ["second"]
-    alembic("stamp", "--purge", "first")
-    assert evidence.versions(database_url) == ["first"]
-    alembic("stamp", "third")
-    alembic("revision", "--autogenerate", "-m", "new")
+    # with the URL of alembic.ini
+    changes = ("upgrade head", "downgrade -1", "stamp --purge first", "stamp third")
+    outputs = alembic(*(each for change in changes for each in (change, "current")), url=None)
+    assert outputs[1:8:2] == ["third (head)\n", "second\n", "first\n", "third (head)\n"]
+    alembic("revision --autogenerate -m new")
     assert len(list((project / "alembic" / "versions").glob("*_new.py"))) == 1
     recorded = [(row["revision"], row["direction"]) for row in evidence.history(database_url)]
     assert recorded[:5] == [

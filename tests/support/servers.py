@@ -1,9 +1,11 @@
 """Real servers for the tests: PostgreSQL (embedded, given, or Debian's with TLS) and PgBouncer in front of it.
 
-Everything listens on 127.0.0.1 and is in a temporary folder that is removed when the server stops.
+Everything listens on 127.0.0.1 and is in a temporary folder that is removed when the server stops. The folder is in
+memory if there is room: on a disk, creating and dropping the database of each test takes ten times the CPU time.
 """
 
 import asyncio
+import os
 import shutil
 import subprocess
 import tempfile
@@ -35,6 +37,9 @@ local   all postgres trust
 hostssl all postgres 127.0.0.1/32 trust
 hostssl all all 127.0.0.1/32 scram-sha-256
 """
+
+MEMORY, ENOUGH_BYTES = Path("/dev/shm"), 4 << 30
+"""Linux's file system in memory, and the free space that all servers of a run together do not use up."""
 
 SPEED = {"fsync": "off", "full_page_writes": "off", "shared_buffers": "32MB"}
 
@@ -124,17 +129,28 @@ class Server:
         With an `encoding` of its own it is empty, and its locale is C.
         """
         own = f"template0 ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C'"
-        self.execute(f'CREATE DATABASE "{name}" TEMPLATE ' + (own if encoding else f'"{template}"'))
+        source = own if encoding else f'"{template}"'
+        # without fsync a copy of the files takes a third of the CPU time of a copy through the write-ahead log
+        strategy = "STRATEGY FILE_COPY" if self.process else ""
+        self.execute(f'CREATE DATABASE "{name}" TEMPLATE {source} {strategy}')
         try:
             yield self.url(name)
         finally:
             self.execute(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
 
 
+def _memory_is_usable() -> bool:
+    """Return whether `MEMORY` exists, has room, and allows copied programs to run, which containers often forbid."""
+    if not MEMORY.is_dir():
+        return False
+    found = os.statvfs(MEMORY)
+    return found.f_bavail * found.f_frsize > ENOUGH_BYTES and not found.f_flag & os.ST_NOEXEC
+
+
 @contextmanager
 def temporary_home(account: Account) -> Iterator[Path]:
     """Create a folder that belongs to `account`, under the short path that a unix socket needs."""
-    home = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+    home = Path(tempfile.mkdtemp(prefix="pg-", dir=MEMORY if _memory_is_usable() else "/tmp"))
     account.own(home)
     try:
         yield home
