@@ -8,6 +8,7 @@ import pytest
 
 from api.migrations.cli import commands
 from api.migrations.cli.doctor import examine
+from api.migrations.cli.each_scope import Command
 from api.migrations.cli.results import SchemaReport
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.core.schema import SchemaState
@@ -99,7 +100,7 @@ async def test_a_start_refuses_a_table_of_the_application(
     ids=["history", "version"],
 )
 async def test_no_command_reads_a_table_of_the_application(
-    place: Place, tmp_path: Path, settings: dict[str, str], reading: list[commands.Command]
+    place: Place, tmp_path: Path, settings: dict[str, str], reading: list[Command]
 ) -> None:
     """A setting names the application's table: each reading command refuses it."""
     assembly = built(place, tmp_path, **settings)

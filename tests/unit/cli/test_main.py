@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from api.migrations.cli import commands
+from api.migrations.cli.each_scope import Command
 from api.migrations.cli.main import EXIT_CODES, _parser, _settings, main
 from api.migrations.errors import MigrationError
 
@@ -36,7 +37,7 @@ def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationEr
         ("adopt --write", commands.adopt),
     ],
 )
-def test_every_command_is_parsed(argv: str, command: commands.Command) -> None:
+def test_every_command_is_parsed(argv: str, command: Command) -> None:
     """Every command is parsed, with and without `--json`."""
     arguments = _parser().parse_args(argv.split())
     assert arguments.command is command
