@@ -171,6 +171,14 @@ async def test_a_connection_to_mariadb_that_cannot_be_made_safe_is_refused(
     assert mariadb_place.lock_is_free()
 
 
+async def test_the_first_session_outlives_its_idle_limit(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """A revision takes longer than MIGRATION_IDLE_SECONDS: the first session, idle meanwhile, keeps its lock."""
+    ini = tree(tmp_path, 'op.execute("DO SLEEP(2.5)")', env=own_async(mariadb_place))
+    assembly = assembled(mariadb_place.url, ini, strategy="advisory_lock", idle_seconds=1)
+    await assembly.coordinator().become_ready()
+    assert outcomes(mariadb_place) == [("r1", "applied")]
+
+
 async def test_no_revision_runs_while_the_session_of_a_dead_process_does(
     mariadb_place: MariaDBPlace, tmp_path: Path
 ) -> None:
