@@ -120,6 +120,14 @@ async def test_a_connection_that_cannot_be_made_safe_is_refused(
     assert sqlite_place.lock_is_free()
 
 
+async def test_a_connection_to_another_kind_of_database_is_refused(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """DATABASE_URL names a MariaDB database, and env.py opens a SQLite file: the start is refused before the lock."""
+    (tmp_path / "other.db").touch()
+    ini = tree(tmp_path, GROUND, env=own(f"sqlite:///{tmp_path / 'other.db'}"))
+    with pytest.raises(ForeignConnection, match="connects to a sqlite database"):
+        await start(mariadb_place, ini)
+
+
 @pytest.mark.parametrize("place", ["sqlite", "mariadb"], indirect=True)
 async def test_a_cancelled_run_stops_on_the_connection_of_env_py(place: Place, tmp_path: Path) -> None:
     """A run is cancelled within a long statement: it is stopped and rolled back before the lock is released."""
