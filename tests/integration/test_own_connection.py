@@ -120,6 +120,14 @@ async def test_a_connection_that_cannot_be_made_safe_is_refused(
     assert sqlite_place.lock_is_free()
 
 
+async def test_a_connection_to_another_kind_of_database_is_refused(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """DATABASE_URL names a MariaDB database, and env.py opens a SQLite file: the start is refused before the lock."""
+    (tmp_path / "other.db").touch()
+    ini = tree(tmp_path, GROUND, env=own(f"sqlite:///{tmp_path / 'other.db'}"))
+    with pytest.raises(ForeignConnection, match="connects to a sqlite database"):
+        await start(mariadb_place, ini)
+
+
 @pytest.mark.parametrize("place", ["sqlite", "mariadb"], indirect=True)
 async def test_a_cancelled_run_stops_on_the_connection_of_env_py(place: Place, tmp_path: Path) -> None:
     """A run is cancelled within a long statement: it is stopped and rolled back before the lock is released."""
@@ -169,6 +177,14 @@ async def test_a_connection_to_mariadb_that_cannot_be_made_safe_is_refused(
         await start(mariadb_place, tree(tmp_path, GROUND, env=own_async(mariadb_place, options, name)))
     assert not mariadb_place.has("marks")
     assert mariadb_place.lock_is_free()
+
+
+async def test_the_first_session_outlives_its_idle_limit(mariadb_place: MariaDBPlace, tmp_path: Path) -> None:
+    """A revision takes longer than MIGRATION_IDLE_SECONDS: the first session, idle meanwhile, keeps its lock."""
+    ini = tree(tmp_path, 'op.execute("DO SLEEP(2.5)")', env=own_async(mariadb_place))
+    assembly = assembled(mariadb_place.url, ini, strategy="advisory_lock", idle_seconds=1)
+    await assembly.coordinator().become_ready()
+    assert outcomes(mariadb_place) == [("r1", "applied")]
 
 
 async def test_no_revision_runs_while_the_session_of_a_dead_process_does(

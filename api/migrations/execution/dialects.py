@@ -1,12 +1,13 @@
-"""SQL that differs between the databases: the current time, the current user, and text in the database's encoding.
+"""What differs between the databases: the current time and user in SQL, text in the database's encoding, missing files.
 
 Times are UTC: PostgreSQL returns them with a time zone, the other databases without one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -55,6 +56,15 @@ class Moment(sa.DateTime):
 def stores(dialect: sa.Dialect, encodings: Callable[[], tuple[str, ...]]) -> None:
     """Set the function that returns the encodings of the client and the database for the connections of `dialect`."""
     dialect.kept_encodings = encodings  # type: ignore[attr-defined]
+
+
+def missing_file(dialect: sa.Dialect, arguments: Sequence[Any]) -> str | None:
+    """Return the SQLite file that a connection with these arguments of the driver would create, if any."""
+    if dialect.name != "sqlite":
+        return None
+    file = str(arguments[0])
+    is_file = file not in {"", ":memory:"} and not file.startswith("file:")
+    return file if is_file and not Path(file).exists() else None
 
 
 def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:

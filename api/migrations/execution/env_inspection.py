@@ -12,7 +12,6 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanag
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +22,7 @@ from sqlalchemy.util import await_only, greenlet_spawn
 from ..errors import ConfigurationError, ForeignConnection
 from ..runtime.thread import start_blocking
 from .bootstrap import models
+from .dialects import missing_file
 from .env_options import Target, VersionTable, agreed, merged, named
 from .env_script import execute
 from .env_search_path import chosen_schema
@@ -118,8 +118,12 @@ def _changing_nothing() -> Iterator[None]:
             connection.execution_options(postgresql_readonly=True)
 
     def create_no_file(dialect: sa.Dialect, _record: Any, arguments: tuple[Any, ...], _options: Any) -> None:
-        if _INSPECTING.get() and dialect.name == "sqlite":
-            _refuse_missing(str(arguments[0]))
+        file = missing_file(dialect, arguments) if _INSPECTING.get() else None
+        if file is not None:
+            raise OwnConnection(
+                f"env.py opens the SQLite file {file}, which does not exist. To fix: let env.py use the same URL as "
+                "DATABASE_URL"
+            )
 
     token = _INSPECTING.set(True)
     sa.event.listen(sa.Engine, "before_cursor_execute", leave_out, retval=True)
@@ -132,14 +136,6 @@ def _changing_nothing() -> Iterator[None]:
         sa.event.remove(sa.Engine, "engine_connect", only_read)
         sa.event.remove(sa.Engine, "before_cursor_execute", leave_out)
         _INSPECTING.reset(token)
-
-
-def _refuse_missing(file: str) -> None:
-    if not (file in {"", ":memory:"} or file.startswith("file:") or Path(file).exists()):
-        raise OwnConnection(
-            f"env.py opens the SQLite file {file}, which does not exist. To fix: let env.py use the same URL as "
-            "DATABASE_URL"
-        )
 
 
 class _Targets:

@@ -156,7 +156,7 @@ class History:
         charsets = {getattr(type_, "charset", None) for type_ in types.values() if hasattr(type_, "charset")}
         if charsets:  # only MySQL's types have one
             options = inspector.get_table_options(name, schema=schema)
-            charsets.add(options.get(f"{connection.dialect.name}_default charset"))
+            charsets |= {value for key, value in options.items() if key.endswith("_default charset")}
             changes += [f"CONVERT TO CHARACTER SET {CHARSET}"] if charsets - {CHARSET, None} else []
         for change in changes:
             table = connection.dialect.identifier_preparer.format_table(self.table)

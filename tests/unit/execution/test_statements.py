@@ -104,3 +104,18 @@ def test_mysql_does_not_commit_before_dml_and_reads(statement: str, reads: bool)
 def test_atomic_ddl_of_mysql_is_recognized(statement: str, expected: bool) -> None:
     """A statement on one table is atomic in MySQL, and a procedure may execute anything."""
     assert atomic(statement) is expected
+
+
+@pytest.mark.parametrize(
+    ("statement", "reads"),
+    [
+        ('PRAGMA main.table_xinfo("things")', True),
+        ("PRAGMA index_list(things)", True),
+        ("PRAGMA database_list", True),
+        ("PRAGMA foreign_keys = ON", False),
+        ("PRAGMA journal_mode(WAL)", False),
+    ],
+)
+def test_a_pragma_of_sqlite_that_inspects_the_schema_only_reads(statement: str, reads: bool) -> None:
+    """The statements with which SQLAlchemy inspects a SQLite file only read; those that set an option do not."""
+    assert only_reads(statement) is reads

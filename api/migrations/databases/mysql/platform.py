@@ -26,7 +26,7 @@ from ...execution.lock_retry import LockRetrySchedule
 from ...urls.database_url import DatabaseURL
 from ..sql_lock import ExclusiveLock
 from .second_connection import SecondConnection
-from .session_limits import COM_SET_OPTION, MULTI_STATEMENTS_OFF, longest_idle, set_limits, whole
+from .session_limits import longest_idle, refuse_several_statements, set_limits, whole
 
 
 class MySQL:
@@ -54,7 +54,7 @@ class MySQL:
             raw: Any = (await connection.get_raw_connection()).driver_connection
             self._thread = raw.thread_id()
             refuse_old_server(connection.dialect)
-            await _one_statement_at_a_time(raw)
+            await connection.run_sync(refuse_several_statements)
             # the server's default is a day
             wait = whole(self._limits.lock_timeout_seconds)
             await connection.exec_driver_sql(f"SET SESSION lock_wait_timeout = {wait}")
@@ -168,12 +168,6 @@ def refuse_old_server(dialect: Any) -> None:
         raise ConfigurationError(
             f"the server is {name} {'.'.join(map(str, found))}; {'.'.join(map(str, needed))} or newer is needed"
         )
-
-
-async def _one_statement_at_a_time(raw: Any) -> None:
-    # asyncmy allows several statements in one query, would ignore an error of the second, and has no option for it
-    await raw._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF)
-    await raw.read_packet()
 
 
 def _quiet_cursor() -> type[Any]:

@@ -12,14 +12,13 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.util import await_only
 
 from ...errors import DatabaseUnreachable, ForeignConnection, HoldLost
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ..second_connection import SecondSession
 from ..sql_lock import SqlRunLock
-from .session_limits import COM_SET_OPTION, MULTI_STATEMENTS_OFF, longest_idle, set_limits, whole
+from .session_limits import is_mariadb, longest_idle, refuse_several_statements, set_limits, whole
 
 _WHERE = sa.text(
     "SELECT CONNECTION_ID() AS number, DATABASE() AS here, IS_USED_LOCK(:first) AS holder, "
@@ -70,12 +69,12 @@ class SecondConnection(SecondSession, SqlRunLock):
     def acquire(self, connection: sa.Connection) -> SecondConnection:
         """Acquire the second lock on `connection` and limit its session; no transaction is open afterwards."""
         number = self._refuse_unsafe(connection)
-        _refuse_several_statements(connection)
+        refuse_several_statements(connection)
         if connection.scalar(sa.text("SELECT GET_LOCK(:second, 0)"), self._names) != 1:
             connection.rollback()
             raise DatabaseUnreachable("another session, probably of an instance that died, still runs revisions")
         self._id = number
-        names = [*_LIMITS, "max_statement_time"] if _is_mariadb(connection) else list(_LIMITS)
+        names = [*_LIMITS, "max_statement_time"] if is_mariadb(connection) else list(_LIMITS)
         values = connection.exec_driver_sql("SELECT " + ", ".join(f"@@SESSION.{name}" for name in names)).one()
         self._given = dict(zip(names, values, strict=True))
         wait = whole(self._limits.lock_timeout_seconds)
@@ -135,28 +134,3 @@ class SecondConnection(SecondSession, SqlRunLock):
                 "remove isolation_level='AUTOCOMMIT' from its engine"
             )
         return int(row.number)
-
-
-def _is_mariadb(connection: sa.Connection) -> bool:
-    return bool(getattr(connection.dialect, "is_mariadb", False))
-
-
-def _refuse_several_statements(connection: sa.Connection) -> None:
-    """Make the server refuse several statements in one: only the first would be known to commit or not.
-
-    Raises `ForeignConnection` for a driver of which this is not known.
-    """
-    driver: Any = connection.connection.driver_connection
-    name = connection.dialect.driver
-    if name == "mysqldb":
-        driver.set_server_option(1)  # MYSQL_OPTION_MULTI_STATEMENTS_OFF
-    elif name == "pymysql":
-        driver._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF)
-        driver._read_packet()
-    elif name in {"asyncmy", "aiomysql"}:
-        await_only(driver._execute_command(COM_SET_OPTION, MULTI_STATEMENTS_OFF))
-        await_only(driver.read_packet() if name == "asyncmy" else driver._read_packet())
-    else:
-        raise ForeignConnection(
-            f"env.py opens its connection with the driver {name}. To fix: use asyncmy, aiomysql, pymysql or mysqldb"
-        )
