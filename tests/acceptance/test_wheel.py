@@ -8,10 +8,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from textwrap import indent
+from types import ModuleType
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
+import alembic_fleet_plugin
 from devtools.wheel import build
 from tests.acceptance.shop import REVISION, alone, python, shops
 from tests.acceptance.test_templates import assert_migrated_once, kinds_of_locks, untouched
@@ -82,6 +85,13 @@ def test_the_wheel_has_every_file(wheel: Path) -> None:
     files = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     packed = {name for name in ZipFile(wheel).namelist() if name.startswith(f"{PACKAGE}/")}
     assert packed == {f"{PACKAGE}/{name}" for name in files if "__pycache__" not in name}
+
+
+def test_alembic_1_18_can_load_the_plugin() -> None:
+    """Alembic up to 1.19 iterates over what the entry point names, and a newer one accepts only a module."""
+    plugin: Any = alembic_fleet_plugin
+    assert isinstance(plugin, ModuleType)
+    assert list(plugin) == [plugin]
 
 
 def test_one_of_three_instances_migrates_with_the_wheel(database_url: str, tmp_path: Path, interpreter: str) -> None:
