@@ -62,7 +62,7 @@ class Revisions:
 
     def as_env_leaves_them(self) -> Revisions:
         """Return these, or the revisions in the folders that env.py chose (`context.script.version_locations`)."""
-        chosen = list(self.directory.version_locations)
+        chosen = [str(folder) for folder in self.directory.version_locations]
         if chosen == self._version_locations:
             if self.incomplete:
                 raise ConfigurationError(self.incomplete)
