@@ -9,8 +9,10 @@ not.
 """
 
 import sys
+from collections.abc import Iterator
 from functools import partial
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 COMMANDS = {"upgrade": "upgrade", "downgrade": "downgrade", "do_stamp": "stamp"}
@@ -42,3 +44,13 @@ def _command(folder: Any) -> tuple[Any, str] | None:
         return None
     opted_in = str(config.get_alembic_option("fleet", "no")).lower() not in {"0", "false", "no", "off"}
     return (environment, kind) if opted_in else None
+
+
+class _Plugin(ModuleType):
+    """This module, which Alembic up to 1.19 iterates over, as if the entry point named a list of modules."""
+
+    def __iter__(self) -> Iterator[ModuleType]:
+        yield self
+
+
+sys.modules[__name__].__class__ = _Plugin

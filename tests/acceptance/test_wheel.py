@@ -9,10 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from subprocess import PIPE, Popen
 from textwrap import indent
+from types import ModuleType
+from typing import Any
 from zipfile import ZipFile
 
 import pytest
 
+import alembic_fleet_plugin
 from api.migrations.cli.adopt.copied import Copy
 from devtools.wheel import build
 from tests.acceptance.shop import REVISION, alone, fresh_project, python, shops
@@ -106,6 +109,13 @@ def test_an_unpacked_wheel_is_the_copied_folder_of_its_version(wheel: Path, tmp_
     assert wheel.name.split("-")[1] == Copy.of(copy).version
     installed = python(tmp_path, "-m", PACKAGE, "adopt", "--update", "unpacked", interpreter=interpreter)
     assert (installed.returncode, "pip install --upgrade alembic-fleet" in installed.stderr) == (2, True)
+
+
+def test_alembic_1_18_can_load_the_plugin() -> None:
+    """Alembic up to 1.19 iterates over what the entry point names, and a newer one accepts only a module."""
+    plugin: Any = alembic_fleet_plugin
+    assert isinstance(plugin, ModuleType)
+    assert list(plugin) == [plugin]
 
 
 def test_one_of_three_instances_migrates_with_the_wheel(database_url: str, tmp_path: Path, interpreter: str) -> None:

@@ -90,9 +90,10 @@ run_env()
 MENTIONS = "# version_locations are in alembic.ini\n" + THREE_LINES
 
 
-async def test_version_locations_that_env_py_sets_are_used(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["str", "Path"])
+async def test_version_locations_that_env_py_sets_are_used(tmp_path: Path, kind: str) -> None:
     """env.py sets version_locations: the build reads the revisions there and is not called empty."""
-    ini = tree(tmp_path, env=CHOOSES)
+    ini = tree(tmp_path, env=CHOOSES.replace("[str(", f"[{kind}("))
     revision(tmp_path, "r1", "pass")
     (tmp_path / "versions").rename(tmp_path / "more")
     assembly = await assembled(NOWHERE, ini).inspect()

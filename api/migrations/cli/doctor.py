@@ -76,7 +76,7 @@ async def _inspected(assembly: Assembly) -> tuple[Assembly, Answer]:
     except MigrationError as error:
         return assembly, (Verdict.FAIL, str(error))
     tables = ", ".join(str(one.runner.tables[0]) for one in assembly.each.values())
-    own = "opens a connection of its own, on which the revisions run under a second lock"
+    own = "opens a connection of its own, on which the revisions run while the lock is held"
     how = own if assembly.runner.own_connection else "uses the connection that holds the lock"
     return assembly, (Verdict.OK, f"env.py {how}; version table: {tables}")
 

@@ -85,7 +85,7 @@ class Revisions:
     def as_env_leaves_them(self) -> Revisions:
         """Return these, or the revisions in the folders that env.py chose (`context.script.version_locations`)."""
         config, directory, before = self._load()
-        chosen = list(directory.version_locations)
+        chosen = [str(folder) for folder in directory.version_locations]
         if chosen == before:
             if self.incomplete:
                 raise ConfigurationError(self.incomplete)
