@@ -49,8 +49,9 @@ class RunLock(MigrationLock):
     transaction_scoped = False
     transactional_ddl = True
 
-    def __init__(self, schedule: LockRetrySchedule) -> None:
+    def __init__(self, schedule: LockRetrySchedule, channel: str) -> None:
         self.schedule = schedule
+        self._channel = channel
 
     def check_constraints(self, connection: sa.Connection) -> None:
         """Do nothing: each revision has its own COMMIT."""
@@ -71,6 +72,10 @@ class RunLock(MigrationLock):
         )
         connection.execute(limits, {**self.limits_of(revision), "local": self.transaction_scoped})
 
+    def wake(self, connection: sa.Connection) -> None:
+        """Notify the waiters with the COMMIT of the open transaction: the verification after it takes longer."""
+        connection.execute(sa.text("SELECT pg_notify(:channel, '')"), {"channel": self._channel})
+
     def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back a failed revision; return whether the lock is still held."""
         connection.rollback()
@@ -87,7 +92,7 @@ class SessionLock(RunLock):
     isolation_level = "READ COMMITTED"
 
     def __init__(self, key: LockKey, connection: asyncpg.Connection, schedule: LockRetrySchedule) -> None:
-        super().__init__(schedule)
+        super().__init__(schedule, key.channel)
         self.key = key
         self.holds = f"EXISTS (SELECT {HELD.format(high=key.high, low=key.low)} AND pid = pg_backend_pid())"
         self._connection = connection

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gc
 import logging
 import signal
 import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from ..assembly import Assembly
 from ..errors import COMMAND, Cancelled, MigrationError
@@ -63,6 +64,14 @@ def main(argv: list[str] | None = None) -> int:
         return 128 + signal.SIGINT
     written = output.show(result, as_json=arguments.json, out=out)
     return result.exit_code or (0 if written else 1)
+
+
+def run() -> NoReturn:
+    """Run one command and end the process with its exit code."""
+    exit_code = main()
+    # or the interpreter's last collection takes longer than all that follows the last COMMIT
+    gc.freeze()
+    sys.exit(exit_code)
 
 
 def _assembly(arguments: argparse.Namespace) -> Assembly:

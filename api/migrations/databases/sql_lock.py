@@ -28,6 +28,9 @@ class SqlRunLock(MigrationLock):
         """Return none: only PostgreSQL has INVALID indexes."""
         return frozenset()
 
+    def wake(self, connection: sa.Connection) -> None:
+        """Do nothing: waiters poll."""
+
     def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back a failed revision; a lost connection has lost the lock."""
         if connection.invalidated:

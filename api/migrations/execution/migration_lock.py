@@ -34,6 +34,9 @@ class MigrationLock(Protocol):
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Set the limits of the next revision on the session."""
 
+    def wake(self, connection: sa.Connection) -> None:
+        """Wake the waiters when the open transaction is committed; only PostgreSQL can."""
+
     def roll_back(self, connection: sa.Connection) -> bool:
         """Roll back a failed revision; return whether the lock is held, so that the failure may be recorded."""
 

@@ -139,6 +139,8 @@ class Steps:
                 self._turn(self._attempt, following)
             else:
                 self._history.mark(self.connection, self._attempt)
+            if len(self.applied) + 1 == len(self._infos):
+                self.lock.wake(self.connection)
             if self.note is not None:
                 self._stamped(frozenset(), self._code.heads)
 

@@ -48,7 +48,7 @@ class SecondLock(RunLock):
         name: str,
         observer: Observer,
     ) -> None:
-        super().__init__(schedule)
+        super().__init__(schedule, key.channel)
         self._first = key
         self.key = key.second
         """The second lock's key."""
