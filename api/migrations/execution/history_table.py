@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
-from functools import lru_cache
-from typing import Any
 
 import sqlalchemy as sa
 
 from .dialects import Kept, KeptText, Moment, Now, User
-from .migration_lock import MigrationLock
 from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -172,8 +169,8 @@ class History:
 
     def begin(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt) -> None:
         """Record an attempt and commit it."""
-        row = self._row(author, attempt.revision, attempt.parents, attempt.direction, Outcome.RUNNING)
-        row["invalid_before"] = _json(attempt.invalid_before)
+        row = self.row(author, replace(attempt, outcome=Outcome.RUNNING))
+        row["invalid_before"] = json_of(attempt.invalid_before)
         inserted = connection.execute(sa.insert(self.table).values(row)).inserted_primary_key
         assert inserted is not None
         attempt.id = inserted[0]
@@ -194,43 +191,6 @@ class History:
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
 
-    def turn(
-        self, connection: sa.Connection, author: RunAuthor, done: Attempt, following: Attempt, lock: MigrationLock
-    ) -> bool:
-        """Mark one attempt and record the next one, in one statement of the open transaction, on PostgreSQL.
-
-        It also sets the limits of the next one, and reads the INVALID indexes before it. Returns whether `lock` is
-        held; if it is not, the caller must roll back.
-        """
-        statement = self._turn(str(lock.holds), lock.transaction_scoped)
-        row = self._row(author, following.revision, following.parents, following.direction, Outcome.RUNNING)
-        values = {f"new_{name}": value for name, value in row.items()} | {"done_id": done.id}
-        values |= lock.limits_of(following.revision)
-        answer: Any = connection.execute(statement, values).one()
-        following.id, held, suspects = answer[:3]
-        if suspects and (invalid := lock.invalid_indexes(connection)):
-            following.invalid_before = invalid
-            own = sa.update(self.table).where(self.table.c.id == following.id)
-            connection.execute(own.values(invalid_before=_json(invalid)))
-        return bool(held)
-
-    @lru_cache  # noqa: B019 - of one run; SQLAlchemy needs longer to make and compile it than the server to execute it
-    def _turn(self, holds: str, local: bool) -> Any:
-        c, parameter = self.table.c, sa.bindparam
-        finished = {"outcome": Outcome.APPLIED, "finished_at": NOW, "error": None, "error_class": None}
-        done = sa.update(self.table).where(c.id == parameter("done_id")).values(finished | {"statement": None})
-        names = ("revision", "parents", "direction", "outcome", "instance", "release")
-        row: dict[str, Any] = {name: parameter(f"new_{name}", type_=c[name].type) for name in names}
-        row["invalid_before"] = _json(())
-        limits = [
-            sa.func.set_config(name, parameter(name, type_=sa.Text), sa.literal(local))
-            for name in ("lock_timeout", "statement_timeout")
-        ]
-        # most databases have none, and the whole query takes longer to plan than all the rest
-        suspects: Any = sa.literal_column("EXISTS (SELECT FROM pg_index WHERE NOT indisvalid)")
-        answers = (c.id, sa.literal_column(holds), suspects, *limits)
-        return sa.insert(self.table).values(row).add_cte(done.cte("done")).returning(*answers)
-
     def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
         """Record the failure of an attempt, anew if its row was rolled back; the caller commits."""
         if not self.mark(connection, attempt, error):
@@ -249,7 +209,7 @@ class History:
         The declaration also ends half-applied attempts.
         """
         for revision, parents in revisions.items():
-            row = self._row(author, revision, parents, "stamp", Outcome.STAMPED)
+            row = self.row(author, Attempt(revision, parents, "stamp", outcome=Outcome.STAMPED))
             row |= {"finished_at": NOW, "note": note}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
@@ -265,7 +225,7 @@ class History:
         self, connection: sa.Connection, author: RunAuthor, revision: str, began: datetime, note: str
     ) -> None:
         """Record a backup of the database at `revision`, with `note` on how to restore it; the caller commits."""
-        row = self._row(author, revision, frozenset(), "backup", Outcome.BACKED_UP)
+        row = self.row(author, Attempt(revision, frozenset(), "backup", outcome=Outcome.BACKED_UP))
         row |= {"started_at": began, "finished_at": NOW, "note": note}
         connection.execute(sa.insert(self.table).values(row))
 
@@ -274,18 +234,18 @@ class History:
         half_applied = sa.update(self.table).where(self.table.c.outcome == Outcome.HALF_APPLIED)
         connection.execute(half_applied.values(outcome=Outcome.INTERRUPTED, finished_at=NOW))
 
-    def _row(
-        self, author: RunAuthor, revision: str, parents: frozenset[str], direction: str, outcome: Outcome
-    ) -> dict[str, object]:
+    def row(self, author: RunAuthor, attempt: Attempt) -> dict[str, object]:
+        """Return the values of a new row for `attempt`."""
         return {
-            "revision": revision,
-            "parents": " ".join(sorted(parents)),
-            "direction": direction,
-            "outcome": outcome,
+            "revision": attempt.revision,
+            "parents": " ".join(sorted(attempt.parents)),
+            "direction": attempt.direction,
+            "outcome": attempt.outcome,
             "instance": author.instance,
             "release": author.release,
         }
 
 
-def _json(names: Iterable[str]) -> str:
+def json_of(names: Iterable[str]) -> str:
+    """Return the names as the column `invalid_before` stores them."""
     return json.dumps(sorted(names))

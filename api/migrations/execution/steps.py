@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from functools import wraps
 from typing import Any, NoReturn
 
@@ -22,8 +21,8 @@ from .history_table import Attempt, History, Outcome, RunAuthor
 from .hooks import Hook
 from .invalid_indexes import drop_index
 from .migration_lock import MigrationLock
-from .statements import atomic, commits_by_itself, kind, only_reads
-from .transaction_watch import TransactionWatch
+from .open_attempt import OpenAttempt
+from .turns import Turns
 
 log = logging.getLogger(__name__)
 
@@ -61,27 +60,27 @@ class Steps:
         self.lock = lock
         self._fence = fence
         self._drop_invalid = drop_invalid
-        self._attempt: Attempt | None = None
+        self._open = OpenAttempt(connection, history, lock)
+        self._turns = Turns(history, author, lock)
         self._infos: list[MigrationInfo] = []
         self._unfinished: dict[str, frozenset[str]] = {}
         self._following: Attempt | None = None
         """The attempt at the next revision, recorded in the transaction of the one before it."""
         self._block_refused = False
-        self._watch = TransactionWatch(connection, lock)
 
     @property
     def under_way(self) -> str | None:
         """The revision with an open attempt."""
-        return self.current if self._attempt is not None else None
+        return self.current if self._open.attempt is not None else None
 
     @property
     def half_applied(self) -> bool:
         """Whether the open attempt has committed a part of its work."""
-        return self._attempt is not None and self._attempt.half
+        return self._open.attempt is not None and self._open.attempt.half
 
     def left_behind(self) -> HalfApplied:
         """Return the half-applied attempt, for the message."""
-        with self._without_attempt() as attempt:
+        with self._open.unwatched() as attempt:
             self.connection.rollback()
             left = self.lock.invalid_indexes(self.connection) - attempt.invalid_before
             return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
@@ -115,7 +114,7 @@ class Steps:
         attempt = Attempt(revision, frozenset(), hook.moment)
         self.lock.set_limits(self.connection, hook.moment)
         self._history.begin(self.connection, self._author, attempt)
-        self._attempt = attempt
+        self._open.attempt = attempt
         self._listener.started(hook.moment)
         hook.call(self.connection)
         self._check_lock()
@@ -123,7 +122,7 @@ class Steps:
         attempt.outcome = Outcome.APPLIED
         self._history.mark(self.connection, attempt)
         self.connection.commit()
-        self._attempt = self.current = None
+        self._open.attempt = self.current = None
 
     def on_version_apply(self, *, step: MigrationInfo, heads: set[str], **_: Any) -> None:
         """Check the lock and record the outcome in the step's transaction; an error rolls the revision back."""
@@ -133,34 +132,22 @@ class Steps:
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
             self._stamped(frozenset(step.source_revision_ids), frozenset(heads))
-        elif self._attempt is not None:
-            self._attempt.outcome = Outcome.APPLIED
+        elif self._open.attempt is not None:
+            self._open.attempt.outcome = Outcome.APPLIED
             if following is not None:
-                self._turn(self._attempt, following)
+                self._fence()
+                self._turns.turn(self.connection, self._open.attempt, following)
+                self._following = following
             else:
-                self._history.mark(self.connection, self._attempt)
+                self._history.mark(self.connection, self._open.attempt)
             if len(self.applied) + 1 == len(self._infos):
                 self.lock.wake(self.connection)
             if self.note is not None:
                 self._stamped(frozenset(), self._code.heads)
 
-    def _next(self) -> Attempt | None:
-        """Return the attempt at the next revision, if it may be recorded together with the end of this one."""
-        position = len(self.applied) + 1
-        if self._attempt is None or self.lock.holds is None or position >= len(self._infos):
-            return None
-        info = self._infos[position]
-        return None if info.is_stamp or _revision(info) in self._unfinished else _attempt(info)
-
-    def _turn(self, done: Attempt, following: Attempt) -> None:
-        self._fence()
-        if not self._history.turn(self.connection, self._author, done, following, self.lock):
-            self.lock.check_hold(self.connection)  # it says which lock is lost
-        self._following = following
-
     def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Record the outcome of the open attempt, whose revision is rolled back."""
-        attempt, self._attempt = self._attempt, None
+        attempt, self._open.attempt = self._open.attempt, None
         self._following = None  # rolled back with it
         if self.lock.transaction_scoped:
             self.applied.clear()  # they were in the same transaction
@@ -179,12 +166,7 @@ class Steps:
         self._unfinished = self._history.unfinished(self.connection)
         self._listener.planned(tuple(map(_revision, infos)), "Applied" if infos[0].is_upgrade else "Undid")
         self._report_invalid()
-        sa.event.listen(self.connection, "commit", self._on_commit)
-        sa.event.listen(self.connection, "rollback", self._on_rollback)
-        sa.event.listen(self.connection, "before_cursor_execute", self._on_statement)
-        if not self.lock.transactional_ddl:
-            sa.event.listen(self.connection, "before_cursor_execute", self._before_ddl)
-            sa.event.listen(self.connection, "after_cursor_execute", self._after_ddl)
+        self._open.listen()
 
     def _before(self, info: MigrationInfo) -> None:
         if info.is_stamp:
@@ -199,16 +181,23 @@ class Steps:
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
             self._history.begin(self.connection, self._author, attempt)
-        self._attempt = attempt
-        self._watch.begin()
+        self._open.begin(attempt)
         self._listener.started(self.current)
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
-        self._attempt = self.current = None
+        self._open.attempt = self.current = None
         self.applied.append(revision)
         if not info.is_stamp:
             self._listener.finished(revision)
+
+    def _next(self) -> Attempt | None:
+        """Return the attempt at the next revision, if it may be recorded together with the end of this one."""
+        position = len(self.applied) + 1
+        if self._open.attempt is None or self.lock.holds is None or position >= len(self._infos):
+            return None
+        info = self._infos[position]
+        return None if info.is_stamp or _revision(info) in self._unfinished else _attempt(info)
 
     def _checked(self, step: AlembicStep) -> AlembicStep:
         # before the version row changes, because outside a transaction that could not be rolled back
@@ -219,10 +208,7 @@ class Steps:
             migrate(**arguments)
             if self._block_refused:
                 self._refuse_block()  # again, because the revision suppressed the first error
-            if self._attempt is not None:
-                # it may have been COMMIT or ROLLBACK, so a part may be committed
-                self._attempt.half = self._attempt.half or self._watch.ended_unseen
-                self._watch.check()
+            self._open.check()
 
         step.migration_fn = checked
         return step
@@ -231,62 +217,12 @@ class Steps:
         self._block_refused = True
         raise DirectConnectionNeeded.for_block(str(self.current))
 
-    def _on_commit(self, connection: sa.Connection) -> None:
-        # Before the version row changes, this is a commit in the middle of a revision. The mark is written in the
-        # transaction that is being committed, so that it survives a crash right after it.
-        if self._attempt is None or self.lock.transaction_scoped:  # behind a pooler only the end of the run commits
-            return
-        if self._attempt.outcome is Outcome.RUNNING:
-            with self._without_attempt() as attempt:
-                attempt.outcome, attempt.half = Outcome.HALF_APPLIED, True
-                self._history.mark(connection, attempt)
-        self._watch.committed()
-
-    def _on_rollback(self, _connection: sa.Connection) -> None:
-        if self._attempt is not None:
-            self._watch.rolled_back()
-
-    def _on_statement(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if self._attempt is None:
-            return
-        self._attempt.statement = kind(statement)
-        self._watch.executes(statement)
-        if self.half_applied and self._watch.in_block:
-            with self._without_attempt() as attempt:  # first, because this statement cannot be rolled back
-                self._history.mark(connection, attempt)
-
-    def _before_ddl(self, connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        # The statement first commits the open transaction, with the mark. If the instance dies during the statement,
-        # its outcome is unknown.
-        ddl = commits_by_itself(statement)
-        if self._attempt is None or (only_reads(statement) and not ddl):
-            return
-        if ddl:
-            with self._without_attempt() as attempt:
-                attempt.half = attempt.half or attempt.wrote or not atomic(statement)
-                attempt.outcome = Outcome.HALF_APPLIED
-                self._history.mark(connection, attempt)
-        self._attempt.wrote = True
-
-    def _after_ddl(self, _connection: sa.Connection, _cursor: Any, statement: str, *_: Any) -> None:
-        if self._attempt is not None and commits_by_itself(statement):
-            self._attempt.half = True
-
     def _stamped(self, before: frozenset[str], heads: frozenset[str]) -> None:
         self._history.stamped(self.connection, self._author, self._code.stamped(before, heads), self.note)
 
     def _check_lock(self) -> None:
         self._fence()
         self.lock.check_hold(self.connection)
-
-    @contextmanager
-    def _without_attempt(self) -> Iterator[Attempt]:
-        attempt, self._attempt = self._attempt, None  # the event handlers ignore this package's own statements
-        assert attempt is not None
-        try:
-            yield attempt
-        finally:
-            self._attempt = attempt
 
     def _invalid_before(self, revision: str) -> frozenset[str]:
         now = self.lock.invalid_indexes(self.connection)
