@@ -57,17 +57,21 @@ class Pass:
 
 
 def scope_names(targets: Sequence[Target]) -> list[str | None]:
-    """Return the targets' names for people: "schema shop", "database orders", "database orders, schema shop"."""
+    """Return a name for each target: "schema shop", "database orders", "database orders, schema shop".
+
+    No two are equal: a database that has another one's name, on another server, gets a number.
+    """
     if len(targets) == 1:
         return [None]
-    of_url = Counter(target.url for target in targets)
-    return [
-        ", ".join(
-            ([f"database {target.database}"] if len(of_url) > 1 else [])
-            + ([f"schema {target.table.schema or target.table.name}"] if of_url[target.url] > 1 else [])
-        )
-        for target in targets
-    ]
+    of_url, seen = Counter(target.url for target in targets), Counter[str]()
+    names: list[str | None] = []
+    for target in targets:
+        database = [f"database {target.database}"] if len(of_url) > 1 else []
+        schema = [f"schema {target.table.schema or target.table.name}"] if of_url[target.url] > 1 else []
+        name = ", ".join(database + schema)
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
+    return names
 
 
 def refuse_unnamed(targets: Sequence[Target], database: str) -> None:

@@ -3,9 +3,18 @@
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
-from api.migrations.errors import ConfigurationError
-from api.migrations.execution.env_options import VersionTable, agreed, merged, named
+from api.migrations.errors import ConfigurationError, ForeignConnection
+from api.migrations.execution.env_options import (
+    Target,
+    VersionTable,
+    agreed,
+    merged,
+    named,
+    refuse_unnamed,
+    scope_names,
+)
 from api.migrations.execution.env_search_path import first_schema
 
 DEFAULT = VersionTable("alembic_version")
@@ -77,3 +86,36 @@ def test_a_contradiction_to_a_required_option_is_refused(option: str) -> None:
 def test_the_first_schema_of_a_search_path_is_found(search_path: str, first: str | None) -> None:
     """The first schema of a search path is parsed from PostgreSQL's quoted form."""
     assert first_schema(search_path, "ann") == first
+
+
+ONE, TWO = sa.make_url("postgresql://a/orders"), sa.make_url("postgresql://b/orders")
+
+
+@pytest.mark.parametrize(
+    ("targets", "names"),
+    [
+        ([Target(DEFAULT)], [None]),
+        ([Target(VersionTable("v", "x")), Target(VersionTable("v", "y"))], ["schema x", "schema y"]),
+        ([Target(DEFAULT, ONE, "orders"), Target(DEFAULT, TWO, "audit")], ["database orders", "database audit"]),
+        ([Target(DEFAULT, ONE, "orders"), Target(DEFAULT, TWO, "orders")], ["database orders", "database orders (2)"]),
+        (
+            [
+                Target(VersionTable("v", "x"), ONE, "a"),
+                Target(VersionTable("v", "y"), ONE, "a"),
+                Target(DEFAULT, TWO, "b"),
+            ],
+            ["database a, schema x", "database a, schema y", "database b"],
+        ),
+    ],
+)
+def test_each_version_table_has_a_name_of_its_own(targets: list[Target], names: list[str | None]) -> None:
+    """Several version tables are named by schema and database, and no two have the same name."""
+    assert scope_names(targets) == names
+
+
+def test_a_database_url_that_names_none_of_them_is_refused() -> None:
+    """env.py migrates several databases, and DATABASE_URL names another one: refused with all names."""
+    targets = [Target(DEFAULT, ONE, "orders"), Target(DEFAULT, sa.make_url("postgresql://a/audit"), "audit")]
+    refuse_unnamed(targets, "audit")
+    with pytest.raises(ForeignConnection, match="audit, orders, but DATABASE_URL names other"):
+        refuse_unnamed(targets, "other")
