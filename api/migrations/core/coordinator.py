@@ -241,11 +241,9 @@ class Coordinator:
         ahead, invalid = schema.state is SchemaState.AHEAD, self._tracker.status.invalid_indexes
         warnings = ([explain(schema)] if ahead else []) + ([invalid_index_advice(invalid)] if invalid else [])
         self._done("; ".join(warnings) or None)
-        if len(self._scopes) > 1:
-            log.info("Verified: %s: %s", self._scope.name, explain(schema), extra={"event": "schema_verified"})
-            return
-        text = f"{self._scope.name}: {explain(schema)}" if self._scope.name else explain(schema)
-        log.log(logging.WARNING if ahead else logging.INFO, "Ready: %s", text, extra={"event": "ready"})
+        text, last = ": ".join(filter(None, (self._scope.name, explain(schema)))), len(self._scopes) == 1
+        words, event = ("Ready", "ready") if last else ("Verified", "schema_verified")
+        log.log(logging.WARNING if ahead else logging.INFO, "%s: %s", words, text, extra={"event": event})
 
     def _done(self, message: str | None) -> None:
         self._tracker.note(message=message, lock_status=LockStatus())

@@ -7,23 +7,21 @@ connection; they are executed under the lock, when the revisions run.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, contextmanager, suppress
-from contextvars import ContextVar
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, suppress
 from dataclasses import dataclass
 from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.util import await_only, greenlet_spawn
 
 from ..errors import ConfigurationError, ForeignConnection
 from ..runtime.thread import start_blocking
 from .bootstrap import models
-from .dialects import missing_file
 from .env_options import Target, VersionTable, agreed, merged, named
+from .env_reading import UnopenedConnection, changing_nothing
 from .env_script import execute
 from .env_search_path import chosen_schema
 from .env_transaction import (
@@ -38,12 +36,8 @@ from .env_transaction import (
 )
 from .error_translation import translated
 from .revisions import Revisions
-from .statements import only_reads, uncommented
-
-NOTHING = "SELECT 1 FROM (SELECT 1 AS a) t WHERE 1 = 0"
 
 Open = Callable[[], AbstractAsyncContextManager[AsyncConnection]]
-_INSPECTING: ContextVar[bool] = ContextVar("inspecting", default=False)
 _NO_REVISIONS = {"destination_rev": "head", "fn": lambda heads, context: []}
 
 
@@ -91,51 +85,17 @@ async def inspect_env(
             assert connection is not None
             return connection
 
-        inspection = _Inspection(_UnopenedConnection(url, open_now), wanted)
-        with suppress(OwnConnection), _changing_nothing():
+        inspection = _Inspection(UnopenedConnection(url, open_now), wanted)
+        with suppress(OwnConnection), changing_nothing():
             await greenlet_spawn(execute, revisions, inspection.given, inspection, _NO_REVISIONS)
             return Inspected(inspection.targets, own_connection=False)
     # first, because env.py would fail for good if the server is unreachable, or the SQLite file does not exist
     async with translated(connecting), open_connection():
         pass
     own = _OwnInspection(wanted, url.get_backend_name())
-    with _changing_nothing():
+    with changing_nothing():
         await start_blocking(partial(execute, revisions, None, own, _NO_REVISIONS), "env.py")
     return Inspected(own.settled(), own_connection=True)
-
-
-@contextmanager
-def _changing_nothing() -> Iterator[None]:
-    """Skip the statements that change anything on each connection that is opened inside."""
-
-    def leave_out(*arguments: Any) -> tuple[str, Any]:
-        # an engine of another thread or task is not inspected
-        return _leave_out_changes(*arguments) if _INSPECTING.get() else arguments[2:4]
-
-    def only_read(connection: sa.Connection) -> None:
-        # a SELECT may call a function that writes
-        if _INSPECTING.get():
-            connection.execution_options(postgresql_readonly=True)
-
-    def create_no_file(dialect: sa.Dialect, _record: Any, arguments: tuple[Any, ...], _options: Any) -> None:
-        file = missing_file(dialect, arguments) if _INSPECTING.get() else None
-        if file is not None:
-            raise OwnConnection(
-                f"env.py opens the SQLite file {file}, which does not exist. To fix: let env.py use the same URL as "
-                "DATABASE_URL"
-            )
-
-    token = _INSPECTING.set(True)
-    sa.event.listen(sa.Engine, "before_cursor_execute", leave_out, retval=True)
-    sa.event.listen(sa.Engine, "engine_connect", only_read)
-    sa.event.listen(sa.Engine, "do_connect", create_no_file)
-    try:
-        yield
-    finally:
-        sa.event.remove(sa.Engine, "do_connect", create_no_file)
-        sa.event.remove(sa.Engine, "engine_connect", only_read)
-        sa.event.remove(sa.Engine, "before_cursor_execute", leave_out)
-        _INSPECTING.reset(token)
 
 
 class _Targets:
@@ -166,7 +126,7 @@ class _Targets:
 class _Inspection(_Targets):
     """Hooks that record the version tables of `env.py` and run no revisions."""
 
-    def __init__(self, given: _UnopenedConnection, wanted: Wanted) -> None:
+    def __init__(self, given: UnopenedConnection, wanted: Wanted) -> None:
         super().__init__(wanted)
         self.given = given
 
@@ -215,41 +175,3 @@ class _OwnInspection(_Targets):
             # with one database, env.py may rely on it that all revisions are applied or none
             refuse_open_transaction(self._enclosing)
         return [Target(target.table) for target in self.targets]
-
-
-class _UnopenedConnection(sa.Connection):
-    """A connection that is opened by the first statement, and that changes nothing in the database."""
-
-    def __init__(self, url: sa.URL, open_now: Callable[[], sa.Connection]) -> None:
-        engine = create_async_engine(url, poolclass=sa.NullPool).sync_engine
-        unopened: Any = SimpleNamespace(is_valid=False)
-        super().__init__(engine, unopened)
-        # an invalidated connection gets another one from its engine at the next statement
-        self.invalidate()
-        setattr(engine, "raw_connection", partial(self._open, open_now))  # noqa: B010
-        self._begun: sa.RootTransaction | None = None
-        self.is_open = False
-        sa.event.listen(self, "before_cursor_execute", _leave_out_changes, retval=True)
-
-    @property
-    def in_explicit_transaction(self) -> bool:
-        """Whether a transaction that `env.py` began is open."""
-        return self._begun is not None and self._begun.is_active
-
-    def begin(self) -> sa.RootTransaction:
-        """Begin a transaction, and remember that `env.py` began it."""
-        self._begun = super().begin()
-        return self._begun
-
-    def _open(self, open_now: Callable[[], sa.Connection]) -> sa.PoolProxiedConnection:
-        real = open_now()
-        real.execution_options(postgresql_readonly=True)  # the other databases' dialects ignore it
-        self.engine, self.dialect, self.is_open = real.engine, real.dialect, True
-        return real.connection
-
-
-def _leave_out_changes(
-    _connection: sa.Connection, _cursor: Any, statement: str, parameters: Any, *_: Any
-) -> tuple[str, Any]:
-    reads = only_reads(statement) or uncommented(statement)[:4].upper() == "WITH"
-    return (statement, parameters) if reads else (NOTHING, ())

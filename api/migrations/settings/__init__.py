@@ -6,7 +6,6 @@ import os
 import re
 import socket
 from contextlib import nullcontext, suppress
-from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -17,6 +16,7 @@ from ..errors import ConfigurationError
 from ..urls.database_url import REDIS_EXAMPLE, check_redis
 from . import env_file
 from .database_urls import DatabaseURLs
+from .strategy import Strategy as Strategy
 
 OPEN_PATHS = ("/health/live", "/health/ready", "/health/migrations", "/metrics")
 
@@ -24,17 +24,6 @@ _LABEL = r"[a-z0-9]([-a-z0-9]*[a-z0-9])?"
 _KUBERNETES_NAMES = {"lease_name": rf"{_LABEL}(\.{_LABEL})*", "lease_namespace": _LABEL}
 
 Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
-
-
-class Strategy(StrEnum):
-    """How one instance is chosen to migrate."""
-
-    AUTO = "auto"
-    ADVISORY_LOCK = "advisory_lock"
-    REDIS = "redis"
-    KUBERNETES = "kubernetes"
-    JOB = "job"
-    OFF = "off"
 
 
 def default_instance() -> str:
