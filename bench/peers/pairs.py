@@ -16,7 +16,7 @@ from bench.process import Program
 from bench.spread import Usage
 
 STARTED_SECONDS = 4.0
-"""After this time the second one waits: even Java has started, and a poll of some seconds has slept once."""
+"""After this time the second one waits: even Java has started."""
 STATEMENT_SECONDS = 6
 INTO_IT_SECONDS = 2.0
 NEVER_SECONDS = 60.0
@@ -57,16 +57,22 @@ class Pair:
             program.end()
 
 
-def waited(lab: Laboratory, peer: Peer) -> float | str:
-    """Return the seconds from the first one's COMMIT to the second one's exit, or why there is no such time."""
+def waited(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
+    """Return the seconds from the first one's COMMIT to the second one's exit, or a word for what happened instead.
+
+    Args:
+        lab: provides the database.
+        peer: the tool.
+        phase_seconds: how much longer the second one waits; a tool that polls is not always met at the same moment.
+    """
     pair = Pair(lab, peer, [FIRST, HELD])
     try:
         first = pair.start()
         until_held(lab, pair.url)
         second = pair.start()
-        time.sleep(STARTED_SECONDS)
+        time.sleep(STARTED_SECONDS + phase_seconds)
         if second.has_ended():
-            return f"the second fails at once (exit {second.code})" if second.code else "the second does not wait"
+            return _failed(peer, second) if second.code else "does not wait"
         with ThreadPoolExecutor(1) as threads:
             ended = threads.submit(second.wait, NEVER_SECONDS)
             let_go(lab, pair.url)
@@ -77,20 +83,20 @@ def waited(lab: Laboratory, peer: Peer) -> float | str:
         if took is None:
             return "never"
         if second.code != 0:
-            return f"the second fails (exit {second.code})"
+            return _failed(peer, second)
         return second.started_at + took.wall_seconds - lab.database.committed_at(pair.url, "done")
     finally:
         pair.end()
 
 
-def killed(lab: Laboratory, peer: Peer) -> float | str:
-    """Return the seconds from SIGKILL of the first to the second's COMMIT, less the statement, or what happens."""
+def killed(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
+    """Return the seconds from SIGKILL of the first to the second's COMMIT, less the statement; else as `waited`."""
     pair = Pair(lab, peer, [FIRST, UNTIL_LET_GO, SLOW])
     try:
         first = pair.start()
         until_held(lab, pair.url)
         second = pair.start()
-        time.sleep(STARTED_SECONDS)
+        time.sleep(STARTED_SECONDS + phase_seconds)
         let_go(lab, pair.url)
         until(lambda: bool(executing(lab, pair.url, SLEEPING)), "the first one executes its long statement")
         [(session, since)] = executing(lab, pair.url, SLEEPING).items()
@@ -103,11 +109,17 @@ def killed(lab: Laboratory, peer: Peer) -> float | str:
         if took is None:
             return "never"
         if second.code != 0:
-            return f"the second fails (exit {second.code})"
+            return _failed(peer, second)
         figure = lab.database.committed_at(pair.url, "done") - killed_at - STATEMENT_SECONDS
     finally:
         pair.end()
-    return f"{figure:.2f} s, beside the killed one's statement" if _overlap(seen, session) else figure
+    return "overlap" if _overlap(seen, session) else figure
+
+
+def _failed(peer: Peer, second: Program) -> str:
+    last = (second.output().strip().splitlines() or [""])[-1]
+    print(f"{peer.name}: the second one exited with {second.code}: {last}", flush=True)
+    return "fails"
 
 
 def _usage(error: BaseException | None, program: Program) -> Usage | None:
