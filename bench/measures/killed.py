@@ -38,7 +38,8 @@ def measure(lab: Laboratory) -> Table:
         _row(f"to its COMMIT, less the {seconds} s", done),
         Row("both statements ran at once", [spread.words(SECONDS) for spread in overlap], [_none(overlap[0])]),
     ]
-    bars = [Bar("", name, spread.median) for name, spread in zip(["this project", "the recipe"], done, strict=True)]
+    group = f"a statement of {seconds} s"
+    bars = [Bar(group, name, spread.median) for name, spread in zip(COLUMNS, done, strict=True)]
     return Table(COLUMNS, rows, chart=Chart("SIGKILL to the successor's COMMIT, less its statement", "s", bars))
 
 
