@@ -16,11 +16,17 @@ from bench.process import Program
 
 
 class Crowd:
-    """Instances of a variant, spread over processes; a context manager, which kills what still runs."""
+    """Instances of a variant, spread over processes; a context manager, which kills what still runs.
+
+    Attributes:
+        variant: `ours`, `recipe` or `poll`.
+        instances: how many.
+    """
 
     def __init__(
         self, lab: Laboratory, variant: str, environment: Mapping[str, str], instances: int, processes: int = 1
     ) -> None:
+        self.variant, self.instances = variant, instances
         folder = lab.folder()
         self._files = [folder / f"{number}.json" for number in range(processes)]
         share = instances // processes
@@ -41,6 +47,10 @@ class Crowd:
     ) -> None:
         for program in self._programs:
             program.end()
+
+    def all_wait(self) -> bool:
+        """Return whether all instances of this project have waited."""
+        return all(Path(f"{file}.waiting").exists() for file in self._files)
 
     def outcomes(self) -> tuple[list[float], list[str]]:
         """Wait for the end of all, and return when each was ready, in seconds since 1970, and the errors of the others.

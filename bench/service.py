@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 import tempfile
 import time
@@ -27,6 +28,7 @@ class Instance:
     """
 
     def __init__(self, variant: str, environment: Mapping[str, str], folder: Path) -> None:
+        self.variant = variant
         self.port = free_port()
         self._noted = Path(tempfile.mkdtemp(dir=folder)) / "ready"
         uvicorn = [
@@ -57,7 +59,7 @@ class Instance:
             BenchError: it ended, or did not answer 200 within 120 s.
         """
         self._wait(self._noted.exists, "was not ready")
-        self._wait(lambda: self._status(path) == 200, f"did not answer 200 to {path}")
+        self._wait(lambda: self._get(path)[0] == 200, f"did not answer 200 to {path}")
         return time.monotonic() - self.program.started
 
     def _wait(self, condition: Callable[[], bool], problem: str) -> None:
@@ -69,13 +71,19 @@ class Instance:
                 raise BenchError(f"{self.program} {problem} within {ANSWER_SECONDS:.0f} s: {self.program.last_words()}")
             time.sleep(AGAIN_SECONDS)
 
-    def _status(self, path: str) -> int | None:
+    def phase(self) -> str | None:
+        """Return the phase of /health/migrations, or None while the port is closed."""
+        _, body = self._get("/health/migrations")
+        return json.loads(body)["phase"] if body else None
+
+    def _get(self, path: str) -> tuple[int | None, bytes]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
-            return None
+            return None, b""
         finally:
             connection.close()
 

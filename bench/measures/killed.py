@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.held import HELD, executing, let_go, sampled, until, until_held, until_waiting
+from bench.held import HELD, executing, let_go, sampled, until, until_held, until_instances_wait
 from bench.laboratory import Laboratory
 from bench.projects import Project, project, small_bodies
 from bench.service import Instance
@@ -62,7 +62,7 @@ def _killed(lab: Laboratory, files: Project, variant: str, seconds: float) -> tu
     try:
         until_held(lab, url)
         instances.append(Instance(variant, environment, ini.parent))
-        until_waiting(lab, url, variant, 1)
+        until_instances_wait(lab, url, instances[1:])
         let_go(lab, url)
         until(lambda: bool(executing(lab, url, SLEEPING)), "the first instance executes its long statement")
         [(first, since)] = executing(lab, url, SLEEPING).items()

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 from bench.crowd import Crowd
 from bench.errors import BenchError
-from bench.held import HELD, let_go, until_held, until_waiting
+from bench.held import HELD, let_go, until_crowd_waits, until_held, until_instances_wait
 from bench.laboratory import Laboratory, bare_upgrade, our_upgrade
 from bench.process import Program
 from bench.projects import Project, project, small_bodies
@@ -68,7 +68,7 @@ def _processes(lab: Laboratory, files: Project, variant: str) -> list[float]:
         until_held(lab, url)
         for _ in range(PROCESSES - 1):
             start()
-        until_waiting(lab, url, variant, PROCESSES - 1)
+        until_instances_wait(lab, url, instances[1:])
         let_go(lab, url)
         ready = [instance.ready_at() for instance in instances]
         committed = lab.database.committed_at(url)
@@ -86,7 +86,7 @@ def _crowd(lab: Laboratory, files: Project, variant: str, crowd: int) -> tuple[l
     try:
         until_held(lab, url)
         with Crowd(lab, variant, environment, crowd) as waiters, ThreadPoolExecutor(1) as threads:
-            until_waiting(lab, url, variant, crowd)
+            until_crowd_waits(lab, url, waiters)
             # waited for in a thread, because its end counts and not when it is asked for
             exited = threads.submit(holder.wait)
             let_go(lab, url)
