@@ -60,6 +60,9 @@ def main(arguments: Sequence[str]) -> int:
         width = max(len(measure.name) for measure in MEASURES)
         print("\n".join(f"{measure.name:{width}}  {measure.title}" for measure in MEASURES))
         return DONE
+    if sys.platform != "linux":
+        print("dev bench: CPU times are read from Linux's /proc. To fix: run it on Linux", file=sys.stderr)
+        return USAGE
     # SIGTERM has to stop the server too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

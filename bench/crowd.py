@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -58,10 +57,9 @@ class Crowd:
         Raises:
             BenchError: a process failed.
         """
-        with ThreadPoolExecutor(len(self._programs)) as threads:
-            list(threads.map(Program.wait, self._programs))
         found: list[float | str] = []
         for program, file in zip(self._programs, self._files, strict=True):
+            program.wait()
             if program.code != 0:
                 raise BenchError(f"{program} exited with {program.code}: {program.last_words()}")
             found += json.loads(file.read_text())

@@ -7,7 +7,7 @@ import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class Instance:
     def _wait(self, condition: Callable[[], bool], problem: str) -> None:
         deadline = time.monotonic() + ANSWER_SECONDS
         while not condition():
-            if self.program.has_ended():
+            if self.program.has_ended:
                 raise BenchError(f"{self.program} exited with {self.program.code}: {self.program.last_words()}")
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.program} {problem} within {ANSWER_SECONDS:.0f} s: {self.program.last_words()}")
@@ -95,13 +95,11 @@ def start_together(
 
     They are killed when all have answered, so that the CPU time has no shutdown in it.
     """
-    instances: Sequence[Instance] = []
-    try:
-        instances = [Instance(variant, environment, folder) for _ in range(how_many)]
-        with ThreadPoolExecutor(how_many) as threads:
+    instances: list[Instance] = []
+    with ThreadPoolExecutor(how_many) as threads:
+        try:
+            instances += [Instance(variant, environment, folder) for _ in range(how_many)]
             walls = list(threads.map(lambda instance: instance.first_200(path), instances))
-    finally:
-        for instance in instances:
-            instance.program.kill()
-        usages = [instance.program.wait() for instance in instances]
+        finally:
+            usages = [instance.program.end() for instance in instances]
     return Usage(max(walls), sum(u.cpu_seconds for u in usages), max(u.peak_bytes for u in usages))

@@ -69,7 +69,7 @@ def _killed(lab: Laboratory, files: Project, variant: str, seconds: float) -> tu
         time.sleep(max(0.0, since + INTO_IT_SECONDS - time.time()))
         with sampled(url, STARTS, 0.01) as seen:
             killed_at = time.time()
-            instances[0].program.kill()
+            instances[0].program.end()
             instances[1].ready_at()
         committed = lab.database.committed_at(url)
     finally:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from bench.crowd import Crowd
 from bench.errors import BenchError
 from bench.held import HELD, let_go, until_crowd_waits, until_held, until_instances_wait
@@ -85,13 +83,11 @@ def _crowd(lab: Laboratory, files: Project, variant: str, crowd: int) -> tuple[l
     holder = Program(upgrade, environment, ini.parent)
     try:
         until_held(lab, url)
-        with Crowd(lab, variant, environment, crowd) as waiters, ThreadPoolExecutor(1) as threads:
+        with Crowd(lab, variant, environment, crowd) as waiters:
             until_crowd_waits(lab, url, waiters)
-            # waited for in a thread, because its end counts and not when it is asked for
-            exited = threads.submit(holder.wait)
             let_go(lab, url)
             ready, errors = waiters.outcomes()
-            took = exited.result().wall_seconds
+        took = holder.wait().wall_seconds
     finally:
         holder.end()
     if errors:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -71,13 +68,11 @@ def waited(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
         until_held(lab, pair.url)
         second = pair.start()
         time.sleep(STARTED_SECONDS + phase_seconds)
-        if second.has_ended():
+        if second.has_ended:
             return _failed(peer, second) if second.code else "does not wait"
-        with ThreadPoolExecutor(1) as threads:
-            ended = threads.submit(second.wait, NEVER_SECONDS)
-            let_go(lab, pair.url)
-            first.wait()
-            took = _usage(ended.exception(), second)
+        let_go(lab, pair.url)
+        first.wait()
+        took = _ended(second)
         if first.code != 0:
             raise BenchError(f"{first} exited with {first.code}: {first.last_words()}")
         if took is None:
@@ -101,11 +96,10 @@ def killed(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
         until(lambda: bool(executing(lab, pair.url, SLEEPING)), "the first one executes its long statement")
         [(session, since)] = executing(lab, pair.url, SLEEPING).items()
         time.sleep(max(0.0, since + INTO_IT_SECONDS - time.time()))
-        with sampled(pair.url, STARTS, 0.01) as seen, ThreadPoolExecutor(1) as threads:
+        with sampled(pair.url, STARTS, 0.01) as seen:
             killed_at = time.time()
-            # with what it has started: node runs a tool in a process of its own
-            os.killpg(first.pid, signal.SIGKILL)
-            took = _usage(threads.submit(second.wait, NEVER_SECONDS).exception(), second)
+            first.end()
+            took = _ended(second)
         if took is None:
             return "never"
         if second.code != 0:
@@ -122,11 +116,12 @@ def _failed(peer: Peer, second: Program) -> str:
     return "fails"
 
 
-def _usage(error: BaseException | None, program: Program) -> Usage | None:
-    """Return what the program took, or None if it did not end in time."""
-    if error is not None and not isinstance(error, BenchError):
-        raise error
-    return program.usage if error is None else None
+def _ended(second: Program) -> Usage | None:
+    """Return what it took, or None if it did not end in time."""
+    try:
+        return second.wait(NEVER_SECONDS)
+    except BenchError:
+        return None
 
 
 def _overlap(seen: list[dict[str, float]], session: int) -> bool:
