@@ -48,7 +48,14 @@ class Crowd:
             program.end()
 
     def all_wait(self) -> bool:
-        """Return whether all instances of this project have waited."""
+        """Return whether all instances of this project have waited.
+
+        Raises:
+            BenchError: a process has ended before that.
+        """
+        if any(program.has_ended for program in self._programs):
+            _, errors = self.outcomes()
+            raise BenchError(f"{len(errors)} of {self.instances} waiters failed: {''.join(errors[:1])}")
         return all(Path(f"{file}.waiting").exists() for file in self._files)
 
     def outcomes(self) -> tuple[list[float], list[str]]:

@@ -20,10 +20,9 @@ import asyncpg
 from alembic.config import Config
 from alembic.script import ScriptDirectory
 
-from api.migrations.assembly import new_tracker
+from api.migrations.assembly import Assembly
 from api.migrations.core.status import Phase, Tracker
 from api.migrations.settings import MigrationSettings
-from api.migrations.startup import migrate_at_startup
 from bench.apps.recipe import migrate
 
 LOOK_SECONDS = 0.05
@@ -38,8 +37,9 @@ trackers: list[Tracker] = []
 async def ours(number: int) -> None:
     """Wait as an instance of this project does."""
     settings = MigrationSettings.load(instance=f"crowd-{os.getpid()}-{number}")
-    trackers.append(new_tracker(settings))
-    await migrate_at_startup(settings, trackers[-1])
+    assembly = Assembly.build(settings)
+    trackers.append(assembly.tracker)
+    await assembly.coordinator().become_ready()
 
 
 def note_when_all_wait(how_many: int, file: Path) -> None:
