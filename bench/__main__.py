@@ -37,6 +37,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="small sizes, to see that everything works; written to .data/bench/quick"
     )
+    parser.add_argument("--no-write", action="store_true", help="only print the tables")
     parser.add_argument("--rounds", type=_rounds, metavar="N", help="measure each variant N times")
     options = parser.parse_args(arguments)
     try:
@@ -59,11 +60,15 @@ def main(arguments: Sequence[str]) -> int:
         width = max(len(measure.name) for measure in MEASURES)
         print("\n".join(f"{measure.name:{width}}  {measure.title}" for measure in MEASURES))
         return DONE
+    if sys.platform != "linux":
+        print("dev bench: CPU times are read from Linux's /proc. To fix: run it on Linux", file=sys.stderr)
+        return USAGE
     # SIGTERM has to stop the server too
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with laboratory(quick=options.quick, rounds=options.rounds) as lab:
-            return _run(lab, options.measures, CACHE / "quick" if options.quick else ROOT / "docs")
+            into = CACHE / "quick" if options.quick else ROOT / "docs"
+            return _run(lab, options.measures, None if options.no_write else into)
     except PostgresError as error:
         print(f"dev bench: {error}", file=sys.stderr)
         return FAILED
@@ -71,7 +76,7 @@ def main(arguments: Sequence[str]) -> int:
         return INTERRUPTED
 
 
-def _run(lab: Laboratory, measures: Sequence[Measure], into: Path) -> int:
+def _run(lab: Laboratory, measures: Sequence[Measure], into: Path | None) -> int:
     console = Console()
     # a log has no width: break lines as on a wide screen
     console.width = console.width if console.is_terminal else 160
@@ -87,12 +92,10 @@ def _run(lab: Laboratory, measures: Sequence[Measure], into: Path) -> int:
             print(f"\n{measure.name}: {error}", flush=True)
             continue
         console.print("", drawn(section), highlight=False, sep="\n")
-        # after each measure, because the whole run takes long and may be interrupted
-        document = write(into, [section], *about)
-        print(
-            f"{measure.name}: {section.table.missed} goals missed; {time.monotonic() - began:.0f} s; {document}",
-            flush=True,
-        )
+        print(f"{measure.name}: {section.table.missed} goals missed; {time.monotonic() - began:.0f} s", flush=True)
+        if into:
+            # after each measure, because the whole run takes long and may be interrupted
+            print(f"written to {write(into, [section], *about)}", flush=True)
     return FAILED if failed else DONE
 
 

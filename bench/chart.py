@@ -44,5 +44,5 @@ def _written(value: float) -> str:
 
 def _text(x: float, y: int, words: str, *, anchor: str = "start", weight: str = "normal", size: int = 12) -> str:
     # a grey that has enough contrast on white and on near-black
-    style = f"{FONT} font-size='{size}' font-weight='{weight}' fill='#7d8590' text-anchor='{anchor}'"
+    style = f"{FONT} font-size='{size}' font-weight='{weight}' fill='#737b85' text-anchor='{anchor}'"
     return f"<text x='{x:.1f}' y='{y}' {style}>{escape(words)}</text>"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,11 +15,17 @@ from bench.process import Program
 
 
 class Crowd:
-    """Instances of a variant, spread over processes; a context manager, which kills what still runs."""
+    """Instances of a variant, spread over processes; a context manager, which kills what still runs.
+
+    Attributes:
+        variant: `ours`, `recipe` or `poll`.
+        instances: how many.
+    """
 
     def __init__(
         self, lab: Laboratory, variant: str, environment: Mapping[str, str], instances: int, processes: int = 1
     ) -> None:
+        self.variant, self.instances = variant, instances
         folder = lab.folder()
         self._files = [folder / f"{number}.json" for number in range(processes)]
         share = instances // processes
@@ -42,16 +47,26 @@ class Crowd:
         for program in self._programs:
             program.end()
 
+    def all_wait(self) -> bool:
+        """Return whether all instances of this project have waited.
+
+        Raises:
+            BenchError: a process has ended before that.
+        """
+        if any(program.has_ended for program in self._programs):
+            _, errors = self.outcomes()
+            raise BenchError(f"{len(errors)} of {self.instances} waiters failed: {''.join(errors[:1])}")
+        return all(Path(f"{file}.waiting").exists() for file in self._files)
+
     def outcomes(self) -> tuple[list[float], list[str]]:
         """Wait for the end of all, and return when each was ready, in seconds since 1970, and the errors of the others.
 
         Raises:
             BenchError: a process failed.
         """
-        with ThreadPoolExecutor(len(self._programs)) as threads:
-            list(threads.map(Program.wait, self._programs))
         found: list[float | str] = []
         for program, file in zip(self._programs, self._files, strict=True):
+            program.wait()
             if program.code != 0:
                 raise BenchError(f"{program} exited with {program.code}: {program.last_words()}")
             found += json.loads(file.read_text())

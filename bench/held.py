@@ -5,19 +5,21 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import asyncpg
 
+from bench.crowd import Crowd
 from bench.errors import BenchError
 from bench.laboratory import Laboratory
+from bench.service import Instance
 
 LONGEST_SECONDS = 120.0
 LOOK_SECONDS = 0.05
-SETTLED_SECONDS = 1.0
-"""A waiter listens and has slept once before the migration ends."""
+SETTLED_SECONDS = 1.5
+"""A waiter has slept at least once before the migration ends."""
 
 UNTIL_LET_GO = (
     "DO $$ BEGIN WHILE NOT EXISTS (SELECT FROM pg_class WHERE relname = 'let_go') "
@@ -31,14 +33,11 @@ EXECUTING = (
     "WHERE datname = current_database() AND pid <> pg_backend_pid() AND state = 'active' "
     "AND position('{words}' IN query) > 0"
 )
-WAITING = {
-    "ours": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-    "AND application_name LIKE 'migrations:%:waiting:%'",
-    "recipe": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
-    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())",
-    "poll": "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'poll'",
-}
-"""How the waiting instances of each variant are counted."""
+BLOCKED = (
+    "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted "
+    "AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+POLLING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'poll'"
 
 
 def until(condition: Callable[[], bool], what: str) -> None:
@@ -65,10 +64,27 @@ def until_held(lab: Laboratory, url: str) -> None:
     until(lambda: bool(executing(lab, url, "let_go")), "a session executes the last revision")
 
 
-def until_waiting(lab: Laboratory, url: str, variant: str, how_many: int) -> None:
-    """Wait until that many instances of a variant wait, and a moment longer."""
-    sql = WAITING[variant]
-    until(lambda: lab.database.execute(url, sql)[0][0] >= how_many, f"{how_many} instances ({variant}) wait")
+def until_instances_wait(lab: Laboratory, url: str, instances: Sequence[Instance]) -> None:
+    """Wait until these instances of one variant wait, and a moment longer."""
+
+    def all_wait() -> bool:
+        if instances[0].variant == "ours":
+            return all(instance.phase() == "waiting" for instance in instances)
+        return bool(lab.database.execute(url, BLOCKED)[0][0] >= len(instances))
+
+    until(all_wait, f"{len(instances)} instances ({instances[0].variant}) wait")
+    time.sleep(SETTLED_SECONDS)
+
+
+def until_crowd_waits(lab: Laboratory, url: str, crowd: Crowd) -> None:
+    """Wait until all instances of a crowd wait, and a moment longer."""
+
+    def all_wait() -> bool:
+        if crowd.variant == "ours":
+            return crowd.all_wait()
+        return bool(lab.database.execute(url, POLLING)[0][0] >= crowd.instances)
+
+    until(all_wait, f"{crowd.instances} instances ({crowd.variant}) wait")
     time.sleep(SETTLED_SECONDS)
 
 

@@ -9,6 +9,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -23,14 +24,17 @@ class Program:
     """One process from its start to its end; its output goes to a temporary file.
 
     Attributes:
+        words: its command line.
         started: `time.monotonic()` at its start.
         started_at: the same moment in seconds since 1970.
-        usage: what it took; set when it has ended.
+        code: its exit code, once it has ended; negative for a signal.
     """
 
     def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
         self.words = list(words)
-        self.usage: Usage | None = None
+        self.code: int | None = None
+        self._usage = Usage(0.0)
+        self._ended = threading.Event()
         self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until the process is forgotten
         self.started, self.started_at = time.monotonic(), time.time()
         self._process = subprocess.Popen(
@@ -42,6 +46,8 @@ class Program:
             stderr=self._output,
             start_new_session=True,
         )
+        # in a thread, so that its end is timed when it happens and not when somebody asks
+        threading.Thread(target=self._collect, daemon=True).start()
 
     @property
     def pid(self) -> int:
@@ -49,13 +55,9 @@ class Program:
         return self._process.pid
 
     @property
-    def code(self) -> int | None:
-        """The exit code, once `wait` has returned."""
-        return self._process.returncode
-
     def has_ended(self) -> bool:
-        """Return whether it has ended; does not wait."""
-        return self.usage is not None or self._collect(os.WNOHANG)
+        """Whether it has ended."""
+        return self._ended.is_set()
 
     def wait(self, longest_seconds: float = LONGEST_SECONDS) -> Usage:
         """Wait for its end and return what it took; kills it after `longest_seconds`.
@@ -63,28 +65,18 @@ class Program:
         Raises:
             BenchError: it did not end in time.
         """
-        deadline = time.monotonic() + longest_seconds
-        late = threading.Timer(longest_seconds, os.kill, (self.pid, signal.SIGKILL))
-        late.start()
-        try:
-            if self.usage is None:
-                self._collect(0)
-        finally:
-            late.cancel()
-        if time.monotonic() >= deadline:
+        if not self._ended.wait(longest_seconds):
+            self.end()
             raise BenchError(f"{self} did not end within {longest_seconds:.0f} s: {self.last_words()}")
-        assert self.usage is not None
-        return self.usage
-
-    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
-        """Send it a signal, unless it has ended."""
-        if not self.has_ended():
-            os.kill(self.pid, number)
+        return self._usage
 
     def end(self) -> Usage:
-        """Kill it if it still runs, and return what it took."""
-        self.kill()
-        return self.wait()
+        """Kill it, and what it has started, if it still runs; return what it took."""
+        if not self.has_ended:
+            with suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
+        self._ended.wait()
+        return self._usage
 
     def output(self) -> str:
         """Return everything that it has written so far."""
@@ -98,14 +90,12 @@ class Program:
     def __str__(self) -> str:
         return " ".join(self.words)
 
-    def _collect(self, options: int) -> bool:
-        pid, status, spent = os.wait4(self.pid, options)
-        if pid == 0:
-            return False
+    def _collect(self) -> None:
+        _, status, spent = os.wait4(self.pid, 0)
         took = time.monotonic() - self.started
-        self._process.returncode = os.waitstatus_to_exitcode(status)
-        self.usage = Usage(took, spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024)
-        return True
+        self.code = self._process.returncode = os.waitstatus_to_exitcode(status)
+        self._usage = Usage(took, spent.ru_utime + spent.ru_stime, spent.ru_maxrss * 1024)
+        self._ended.set()
 
 
 def run(words: Sequence[str], environment: Mapping[str, str], folder: Path) -> Usage:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -33,12 +32,6 @@ class BenchServer:
         """Create a database and return its URL; it is removed with the server."""
         name = f"bench_{next(self._numbers)}"
         self.server.execute(f'CREATE DATABASE "{name}"')
-        return self.server.url(name)
-
-    def copy_of(self, url: str) -> str:
-        """Create a database as a copy of the one at `url`, which has no sessions, and return its URL."""
-        name = f"bench_{next(self._numbers)}"
-        self.server.execute(f'CREATE DATABASE "{name}" TEMPLATE "{url.rpartition("/")[2]}"')
         return self.server.url(name)
 
     def execute(self, url: str, sql: str) -> list[Any]:
@@ -83,6 +76,5 @@ def on_cpu(pid: int) -> float:
 @contextmanager
 def bench_server(**settings: str) -> Iterator[BenchServer]:
     """Run a server with PostgreSQL's defaults and the given settings, until the end of the block."""
-    os.environ.pop("TEST_DATABASE_URL", None)
     with embedded_postgres(**{**DEFAULTS, **COMMIT_TIMES, **settings}) as server:
         yield BenchServer(server)

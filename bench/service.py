@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import http.client
+import json
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -27,6 +28,7 @@ class Instance:
     """
 
     def __init__(self, variant: str, environment: Mapping[str, str], folder: Path) -> None:
+        self.variant = variant
         self.port = free_port()
         self._noted = Path(tempfile.mkdtemp(dir=folder)) / "ready"
         uvicorn = [
@@ -57,25 +59,31 @@ class Instance:
             BenchError: it ended, or did not answer 200 within 120 s.
         """
         self._wait(self._noted.exists, "was not ready")
-        self._wait(lambda: self._status(path) == 200, f"did not answer 200 to {path}")
+        self._wait(lambda: self._get(path)[0] == 200, f"did not answer 200 to {path}")
         return time.monotonic() - self.program.started
 
     def _wait(self, condition: Callable[[], bool], problem: str) -> None:
         deadline = time.monotonic() + ANSWER_SECONDS
         while not condition():
-            if self.program.has_ended():
+            if self.program.has_ended:
                 raise BenchError(f"{self.program} exited with {self.program.code}: {self.program.last_words()}")
             if time.monotonic() > deadline:
                 raise BenchError(f"{self.program} {problem} within {ANSWER_SECONDS:.0f} s: {self.program.last_words()}")
             time.sleep(AGAIN_SECONDS)
 
-    def _status(self, path: str) -> int | None:
+    def phase(self) -> str | None:
+        """Return the phase of /health/migrations, or None while the port is closed."""
+        _, body = self._get("/health/migrations")
+        return json.loads(body)["phase"] if body else None
+
+    def _get(self, path: str) -> tuple[int | None, bytes]:
         connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
         try:
             connection.request("GET", path)
-            return connection.getresponse().status
+            answer = connection.getresponse()
+            return answer.status, answer.read()
         except (OSError, http.client.HTTPException):
-            return None
+            return None, b""
         finally:
             connection.close()
 
@@ -87,13 +95,11 @@ def start_together(
 
     They are killed when all have answered, so that the CPU time has no shutdown in it.
     """
-    instances: Sequence[Instance] = []
-    try:
-        instances = [Instance(variant, environment, folder) for _ in range(how_many)]
-        with ThreadPoolExecutor(how_many) as threads:
+    instances: list[Instance] = []
+    with ThreadPoolExecutor(how_many) as threads:
+        try:
+            instances += [Instance(variant, environment, folder) for _ in range(how_many)]
             walls = list(threads.map(lambda instance: instance.first_200(path), instances))
-    finally:
-        for instance in instances:
-            instance.program.kill()
-        usages = [instance.program.wait() for instance in instances]
+        finally:
+            usages = [instance.program.end() for instance in instances]
     return Usage(max(walls), sum(u.cpu_seconds for u in usages), max(u.peak_bytes for u in usages))

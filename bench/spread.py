@@ -41,6 +41,8 @@ MILLISECONDS = Unit("ms", scale=1000)
 TIMES = Unit("×", digits=2)
 MEBIBYTES = Unit("MiB", scale=2**-20)
 COUNT = Unit("")
+HUNDREDTHS = Unit("", digits=2)
+"""For a row whose name has the unit."""
 
 
 @dataclass(frozen=True)

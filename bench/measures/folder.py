@@ -12,6 +12,7 @@ from bench.table import Bar, Chart, Row, Table
 
 SIZES = (10, 100, 1_000, 10_000)
 QUICK_SIZES = (10, 100)
+ROUNDS = 3
 COLUMNS = ["this project", "the recipe or bare Alembic"]
 Quantity = Callable[[Sequence[Usage]], Spread]
 STARTS: Mapping[str, tuple[Quantity, Unit]] = {
@@ -58,7 +59,7 @@ def _starts(lab: Laboratory, files: Project, url: str) -> dict[str, list[Usage]]
             "ours": lambda: start_together("ours", 1, ours, files.ours.parent),
             "recipe": lambda: start_together("recipe", 1, plain, files.plain.parent),
         },
-        lab.times(5),
+        lab.times(ROUNDS),
     )
 
 
@@ -66,5 +67,5 @@ def _upgrades(lab: Laboratory, files: Project, url: str) -> dict[str, list[Usage
     ours, plain = lab.environment(url, files.ours), lab.environment(url, files.plain)
     return alternating(
         {"ours": lambda: timed(our_upgrade(), ours), "plain": lambda: timed(bare_upgrade(), plain)},
-        lab.times(5),
+        lab.times(ROUNDS),
     )

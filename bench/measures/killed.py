@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from bench.held import HELD, executing, let_go, sampled, until, until_held, until_waiting
+from bench.held import HELD, executing, let_go, sampled, until, until_held, until_instances_wait
 from bench.laboratory import Laboratory
 from bench.projects import Project, project, small_bodies
 from bench.service import Instance
@@ -38,7 +38,8 @@ def measure(lab: Laboratory) -> Table:
         _row(f"to its COMMIT, less the {seconds} s", done),
         Row("both statements ran at once", [spread.words(SECONDS) for spread in overlap], [_none(overlap[0])]),
     ]
-    bars = [Bar("", name, spread.median) for name, spread in zip(["this project", "the recipe"], done, strict=True)]
+    group = f"a statement of {seconds} s"
+    bars = [Bar(group, name, spread.median) for name, spread in zip(COLUMNS, done, strict=True)]
     return Table(COLUMNS, rows, chart=Chart("SIGKILL to the successor's COMMIT, less its statement", "s", bars))
 
 
@@ -61,14 +62,14 @@ def _killed(lab: Laboratory, files: Project, variant: str, seconds: float) -> tu
     try:
         until_held(lab, url)
         instances.append(Instance(variant, environment, ini.parent))
-        until_waiting(lab, url, variant, 1)
+        until_instances_wait(lab, url, instances[1:])
         let_go(lab, url)
         until(lambda: bool(executing(lab, url, SLEEPING)), "the first instance executes its long statement")
         [(first, since)] = executing(lab, url, SLEEPING).items()
         time.sleep(max(0.0, since + INTO_IT_SECONDS - time.time()))
         with sampled(url, STARTS, 0.01) as seen:
             killed_at = time.time()
-            instances[0].program.kill()
+            instances[0].program.end()
             instances[1].ready_at()
         committed = lab.database.committed_at(url)
     finally:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from bench.errors import Skipped
@@ -11,24 +11,25 @@ from bench.peers.everyone import PEERS
 from bench.peers.pairs import killed, waited
 from bench.peers.peer import Peer
 from bench.process import run
-from bench.spread import SECONDS, Spread, Usage, alternating, cpu, wall
+from bench.spread import HUNDREDTHS, SECONDS, Spread, Usage, alternating, cpu, wall
 from bench.table import Bar, Chart, Goal, Row, Table
 
 OURS = "this project"
-COLUMNS = [
-    "applied, wall",
-    "applied, CPU",
-    "nothing to do, wall",
-    "first's COMMIT to the second's exit",
-    "holder killed in 6 s: second's COMMIT, less the 6 s",
-]
+NO_LOCK = "no lock"
+APPLIED_SECONDS, EXIT_SECONDS = 3.0, 0.1
+SLOWEST_POLL_SECONDS = 5.0
+"""goose looks that often."""
+WORDS = (
+    "`overlap`: the second one's statement ran beside the killed one's. `fails`: the second one exits with an error. "
+    "`never`: it had not ended after 60 s."
+)
 
 
 @dataclass
 class Findings:
-    """What was measured of one tool. A string says why there is no figure."""
+    """What was measured of one tool; a word instead of a figure says what happened."""
 
-    apply: Sequence[Usage] = ()
+    applied: Sequence[Usage] = ()
     nothing: Sequence[Usage] = ()
     waited: list[float | str] = field(default_factory=list)
     killed: list[float | str] = field(default_factory=list)
@@ -37,31 +38,16 @@ class Findings:
 def measure(lab: Laboratory) -> Table:
     """Measure all tools that this machine can run, in turns."""
     files = lab.size(500, 5)
-    found: dict[str, Findings] = {}
     peers, notes = _installed()
-    folders = {peer.name: lab.folder() / "files" for peer in peers}
-    for peer in peers:
-        peer.write(folders[peer.name], [f"CREATE TABLE t{number} (id integer)" for number in range(1, files + 1)])
-        found[peer.name] = Findings()
-    urls: dict[str, str] = {}
-
-    def apply(peer: Peer) -> Usage:
-        urls[peer.name] = lab.database.empty_database()
-        return again(peer)
-
-    def again(peer: Peer) -> Usage:
-        folder = folders[peer.name]
-        return run(peer.command(folder), lab.environment(urls[peer.name], None, **peer.settings(folder)), folder)
-
-    for name, usages in alternating({p.name: lambda p=p: apply(p) for p in peers}, lab.times(3)).items():  # type: ignore[misc]
-        found[name].apply = usages
-    for name, usages in alternating({p.name: lambda p=p: again(p) for p in peers}, lab.times(5)).items():  # type: ignore[misc]
-        found[name].nothing = usages
-    for _ in range(lab.times(3)):
+    found = {peer.name: Findings() for peer in peers}
+    _run_alone(lab, peers, files, found)
+    rounds = lab.times(3)
+    for number in range(rounds):
+        phase_seconds = SLOWEST_POLL_SECONDS * number / rounds
         for peer in peers:
-            found[peer.name].waited.append(waited(lab, peer) if peer.locks else "no lock")
-            found[peer.name].killed.append(killed(lab, peer) if peer.locks else "no lock")
-    return _table(found, files, notes)
+            found[peer.name].waited.append(waited(lab, peer, phase_seconds) if peer.locks else NO_LOCK)
+            found[peer.name].killed.append(killed(lab, peer, phase_seconds) if peer.locks else NO_LOCK)
+    return Table(list(found), _rows(found, files), [WORDS, *notes], _chart(found, files))
 
 
 def _installed() -> tuple[list[Peer], list[str]]:
@@ -79,51 +65,84 @@ def _installed() -> tuple[list[Peer], list[str]]:
     return peers, [f"Versions: {', '.join(versions)}.", *skipped]
 
 
-def _table(found: dict[str, Findings], files: int, notes: Sequence[str]) -> Table:
-    rows = [
+def _run_alone(lab: Laboratory, peers: Sequence[Peer], files: int, found: Mapping[str, Findings]) -> None:
+    folders = {peer.name: lab.folder() / "files" for peer in peers}
+    urls: dict[str, str] = {}
+    for peer in peers:
+        peer.write(folders[peer.name], [f"CREATE TABLE t{number} (id integer)" for number in range(1, files + 1)])
+
+    def apply(peer: Peer) -> Usage:
+        urls[peer.name] = lab.database.empty_database()
+        return again(peer)
+
+    def again(peer: Peer) -> Usage:
+        folder = folders[peer.name]
+        return run(peer.command(folder), lab.environment(urls[peer.name], None, **peer.settings(folder)), folder)
+
+    def in_turns(what: Callable[[Peer], Usage], rounds: int) -> dict[str, list[Usage]]:
+        return alternating({peer.name: lambda peer=peer: what(peer) for peer in peers}, lab.times(rounds))  # type: ignore[misc]
+
+    for name, usages in in_turns(apply, 3).items():
+        found[name].applied = usages
+    for name, usages in in_turns(again, 5).items():
+        found[name].nothing = usages
+
+
+def _rows(found: Mapping[str, Findings], files: int) -> list[Row]:
+    each = found.values()
+    applied = {name: wall(findings.applied).median for name, findings in found.items()}
+    nothing = {name: wall(findings.nothing).median for name, findings in found.items()}
+    exits = {name: _median(findings.waited) for name, findings in found.items()}
+    return [
         Row(
-            name,
-            [
-                wall(each.apply).words(SECONDS),
-                cpu(each.apply).words(SECONDS),
-                wall(each.nothing).words(SECONDS),
-                _words(each.waited),
-                _words(each.killed),
-            ],
-            _goals(found) if name == OURS else (),
-        )
-        for name, each in found.items()
+            f"{files} files applied, wall s",
+            [wall(findings.applied).words(HUNDREDTHS) for findings in each],
+            [Goal.at_most(APPLIED_SECONDS, applied[OURS], SECONDS), *_below(applied, "yoyo", "Flyway")],
+        ),
+        Row(f"{files} files applied, CPU s", [cpu(findings.applied).words(HUNDREDTHS) for findings in each]),
+        Row(
+            f"nothing to do, {files} files, wall s",
+            [wall(findings.nothing).words(HUNDREDTHS) for findings in each],
+            _below(nothing, "knex"),
+        ),
+        Row(
+            "first's COMMIT to the waiting second's exit, s",
+            [_words(findings.waited) for findings in each],
+            [Goal.at_most(EXIT_SECONDS, exits[OURS], SECONDS)],
+        ),
+        Row(
+            "holder killed in a statement of 6 s: second's COMMIT, less the 6 s, s",
+            [_words(findings.killed) for findings in each],
+            [_first({name: _median(findings.killed) for name, findings in found.items()})],
+        ),
     ]
-    bars = [Bar(f"{files} files applied, wall", name, wall(each.apply).median) for name, each in found.items()]
-    bars += [Bar("nothing to do, wall", name, wall(each.nothing).median) for name, each in found.items()]
-    return Table(COLUMNS, rows, [f"{files} small files.", *notes], Chart("Migration tools", "s", bars))
 
 
-def _goals(found: dict[str, Findings]) -> list[Goal]:
-    ours = found[OURS]
-    applied = wall(ours.apply).median
-    goals = [Goal.at_most(3.0, applied, SECONDS)]
-    goals += [
-        Goal.below(f"{name} (applied)", applied, wall(found[name].apply).median)
-        for name in ("Flyway", "yoyo")
-        if name in found
-    ]
-    if "knex" in found:
-        goals.append(Goal.below("knex (nothing to do)", wall(ours.nothing).median, wall(found["knex"].nothing).median))
-    goals.append(Goal(f"exit ≤ {SECONDS.format(0.1)} s", (_median(ours.waited) or 1.0) <= 0.1))
-    others = [median for name, each in found.items() if name != OURS and (median := _median(each.killed)) is not None]
-    mine = _median(ours.killed)
-    return [*goals, Goal("first after the kill", mine is not None and all(mine < other for other in others))]
+def _below(medians: Mapping[str, float], *names: str) -> list[Goal]:
+    return [Goal.below(name, medians[OURS], medians[name]) for name in names if name in medians]
 
 
-def _median(values: Sequence[float | str]) -> float | None:
-    """Return the median, or None if a run has no figure."""
+def _first(medians: Mapping[str, float]) -> Goal:
+    return Goal("first of all without overlap", medians[OURS] <= min(medians.values()) < float("inf"))
+
+
+def _median(values: Sequence[float | str]) -> float:
+    """Return the median; infinite if a run has no figure."""
     figures = [value for value in values if isinstance(value, float)]
-    return Spread.of(figures).median if len(figures) == len(values) else None
+    return Spread.of(figures).median if len(figures) == len(values) else float("inf")
 
 
 def _words(values: Sequence[float | str]) -> str:
-    """Return the spread of the figures and each reason why there is none."""
     figures = [value for value in values if isinstance(value, float)]
-    reasons = sorted({value for value in values if isinstance(value, str)})
-    return "; ".join([*([Spread.of(figures).words(SECONDS)] if figures else []), *reasons])
+    words = sorted({value for value in values if isinstance(value, str)})
+    return ", ".join([*([Spread.of(figures).words(HUNDREDTHS)] if figures else []), *words])
+
+
+def _chart(found: Mapping[str, Findings], files: int) -> Chart:
+    groups = {f"{files} files applied": "applied", "nothing to do": "nothing"}
+    bars = [
+        Bar(group, name, wall(getattr(findings, attribute)).median)
+        for group, attribute in groups.items()
+        for name, findings in found.items()
+    ]
+    return Chart("Migration tools, wall", "s", bars)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
-
 from bench.crowd import Crowd
 from bench.errors import BenchError
-from bench.held import HELD, let_go, until_held, until_waiting
+from bench.held import HELD, let_go, until_crowd_waits, until_held, until_instances_wait
 from bench.laboratory import Laboratory, bare_upgrade, our_upgrade
 from bench.process import Program
 from bench.projects import Project, project, small_bodies
@@ -68,7 +66,7 @@ def _processes(lab: Laboratory, files: Project, variant: str) -> list[float]:
         until_held(lab, url)
         for _ in range(PROCESSES - 1):
             start()
-        until_waiting(lab, url, variant, PROCESSES - 1)
+        until_instances_wait(lab, url, instances[1:])
         let_go(lab, url)
         ready = [instance.ready_at() for instance in instances]
         committed = lab.database.committed_at(url)
@@ -85,13 +83,11 @@ def _crowd(lab: Laboratory, files: Project, variant: str, crowd: int) -> tuple[l
     holder = Program(upgrade, environment, ini.parent)
     try:
         until_held(lab, url)
-        with Crowd(lab, variant, environment, crowd) as waiters, ThreadPoolExecutor(1) as threads:
-            until_waiting(lab, url, variant, crowd)
-            # waited for in a thread, because its end counts and not when it is asked for
-            exited = threads.submit(holder.wait)
+        with Crowd(lab, variant, environment, crowd) as waiters:
+            until_crowd_waits(lab, url, waiters)
             let_go(lab, url)
             ready, errors = waiters.outcomes()
-            took = exited.result().wall_seconds
+        took = holder.wait().wall_seconds
     finally:
         holder.end()
     if errors:

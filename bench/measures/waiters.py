@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 
 from bench.crowd import Crowd
-from bench.held import executing, until, until_waiting
+from bench.held import SETTLED_SECONDS, executing, until, until_crowd_waits
 from bench.laboratory import Laboratory, bare_upgrade, our_upgrade
 from bench.process import Program
 from bench.projects import Project, project, small_bodies
@@ -50,11 +50,15 @@ def _window(lab: Laboratory, files: Project, variant: str, waiters: int, seconds
     holder = Program(upgrade, environment, ini.parent)
     try:
         until(lambda: bool(executing(lab, url, "pg_sleep(3600)")), "a session executes the long statement")
-        with Crowd(lab, variant, environment, waiters):
-            until_waiting(lab, url, variant, waiters)
-            before = lab.database.execute(url, TRANSACTIONS)[0][0], lab.database.cpu_seconds()
+        with Crowd(lab, variant, environment, waiters) as crowd:
+            until_crowd_waits(lab, url, crowd)
+            counted = -lab.database.execute(url, TRANSACTIONS)[0][0]
+            # the server has then counted that query's own process among those that have ended
+            time.sleep(SETTLED_SECONDS)
+            spent = -lab.database.cpu_seconds()
             time.sleep(seconds)
-            after = lab.database.cpu_seconds(), lab.database.execute(url, TRANSACTIONS)[0][0]
+            spent += lab.database.cpu_seconds()
+            counted += lab.database.execute(url, TRANSACTIONS)[0][0]
     finally:
         holder.end()
-    return after[1] - before[0], after[0] - before[1]
+    return counted, spent

@@ -58,10 +58,7 @@ NODE_PG_MIGRATE = Peer(
     install=lambda: _install("node-pg-migrate"),
     write=_write_node_pg_migrate,
     command=lambda folder: [
-        "node",
-        _bin("node-pg-migrate", "node-pg-migrate"),
-        "up",
-        "--migrations-dir",
-        str(folder / "migrations"),
+        *["node", _bin("node-pg-migrate", "node-pg-migrate"), "up", "--advisory-lock-mode", "wait"],
+        *["--migrations-dir", str(folder / "migrations")],
     ],
 )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import signal
 import time
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from bench.errors import BenchError
@@ -16,7 +13,7 @@ from bench.process import Program
 from bench.spread import Usage
 
 STARTED_SECONDS = 4.0
-"""After this time the second one waits: even Java has started, and a poll of some seconds has slept once."""
+"""After this time the second one waits: even Java has started."""
 STATEMENT_SECONDS = 6
 INTO_IT_SECONDS = 2.0
 NEVER_SECONDS = 60.0
@@ -57,64 +54,74 @@ class Pair:
             program.end()
 
 
-def waited(lab: Laboratory, peer: Peer) -> float | str:
-    """Return the seconds from the first one's COMMIT to the second one's exit, or why there is no such time."""
+def waited(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
+    """Return the seconds from the first one's COMMIT to the second one's exit, or a word for what happened instead.
+
+    Args:
+        lab: provides the database.
+        peer: the tool.
+        phase_seconds: how much longer the second one waits; a tool that polls is not always met at the same moment.
+    """
     pair = Pair(lab, peer, [FIRST, HELD])
     try:
         first = pair.start()
         until_held(lab, pair.url)
         second = pair.start()
-        time.sleep(STARTED_SECONDS)
-        if second.has_ended():
-            return f"the second fails at once (exit {second.code})" if second.code else "the second does not wait"
-        with ThreadPoolExecutor(1) as threads:
-            ended = threads.submit(second.wait, NEVER_SECONDS)
-            let_go(lab, pair.url)
-            first.wait()
-            took = _usage(ended.exception(), second)
+        time.sleep(STARTED_SECONDS + phase_seconds)
+        if second.has_ended:
+            return _failed(peer, second) if second.code else "does not wait"
+        let_go(lab, pair.url)
+        first.wait()
+        took = _ended(second)
         if first.code != 0:
             raise BenchError(f"{first} exited with {first.code}: {first.last_words()}")
         if took is None:
             return "never"
         if second.code != 0:
-            return f"the second fails (exit {second.code})"
+            return _failed(peer, second)
         return second.started_at + took.wall_seconds - lab.database.committed_at(pair.url, "done")
     finally:
         pair.end()
 
 
-def killed(lab: Laboratory, peer: Peer) -> float | str:
-    """Return the seconds from SIGKILL of the first to the second's COMMIT, less the statement, or what happens."""
+def killed(lab: Laboratory, peer: Peer, phase_seconds: float) -> float | str:
+    """Return the seconds from SIGKILL of the first to the second's COMMIT, less the statement; else as `waited`."""
     pair = Pair(lab, peer, [FIRST, UNTIL_LET_GO, SLOW])
     try:
         first = pair.start()
         until_held(lab, pair.url)
         second = pair.start()
-        time.sleep(STARTED_SECONDS)
+        time.sleep(STARTED_SECONDS + phase_seconds)
         let_go(lab, pair.url)
         until(lambda: bool(executing(lab, pair.url, SLEEPING)), "the first one executes its long statement")
         [(session, since)] = executing(lab, pair.url, SLEEPING).items()
         time.sleep(max(0.0, since + INTO_IT_SECONDS - time.time()))
-        with sampled(pair.url, STARTS, 0.01) as seen, ThreadPoolExecutor(1) as threads:
+        with sampled(pair.url, STARTS, 0.01) as seen:
             killed_at = time.time()
-            # with what it has started: node runs a tool in a process of its own
-            os.killpg(first.pid, signal.SIGKILL)
-            took = _usage(threads.submit(second.wait, NEVER_SECONDS).exception(), second)
+            first.end()
+            took = _ended(second)
         if took is None:
             return "never"
         if second.code != 0:
-            return f"the second fails (exit {second.code})"
+            return _failed(peer, second)
         figure = lab.database.committed_at(pair.url, "done") - killed_at - STATEMENT_SECONDS
     finally:
         pair.end()
-    return f"{figure:.2f} s, beside the killed one's statement" if _overlap(seen, session) else figure
+    return "overlap" if _overlap(seen, session) else figure
 
 
-def _usage(error: BaseException | None, program: Program) -> Usage | None:
-    """Return what the program took, or None if it did not end in time."""
-    if error is not None and not isinstance(error, BenchError):
-        raise error
-    return program.usage if error is None else None
+def _failed(peer: Peer, second: Program) -> str:
+    last = (second.output().strip().splitlines() or [""])[-1]
+    print(f"{peer.name}: the second one exited with {second.code}: {last}", flush=True)
+    return "fails"
+
+
+def _ended(second: Program) -> Usage | None:
+    """Return what it took, or None if it did not end in time."""
+    try:
+        return second.wait(NEVER_SECONDS)
+    except BenchError:
+        return None
 
 
 def _overlap(seen: list[dict[str, float]], session: int) -> bool:

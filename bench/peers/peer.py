@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.errors import BenchError, Skipped
+from bench.errors import Skipped
 from bench.laboratory import CACHE
 
 SOURCES = Path(__file__).resolve().parent
@@ -48,7 +48,7 @@ def built(name: str, *commands: Sequence[str]) -> Path:
     """Copy the sources of a peer into .data/bench and run `commands` there, unless that was done; return the folder.
 
     Raises:
-        BenchError: a command failed.
+        Skipped: a command failed, for example because a registry cannot be reached.
     """
     sources, folder = SOURCES / name, CACHE / name
     stamp, wanted = folder / "stamp", _fingerprint(sources, commands)
@@ -71,10 +71,8 @@ def _install(command: Sequence[str], folder: Path) -> None:
         list(command), cwd=folder, env=dict(os.environ), capture_output=True, text=True, timeout=INSTALL_SECONDS
     )
     if done.returncode != 0:
-        words = (done.stdout + done.stderr).strip().splitlines()[-10:]
-        raise BenchError(
-            f"`{' '.join(command)}` in {folder} exited with {done.returncode}: " + "\n    ".join(["", *words])
-        )
+        last = (done.stdout + done.stderr).strip().splitlines()[-1:]
+        raise Skipped(f"`{' '.join(command)}` exited with {done.returncode}: {''.join(last)}", f"run it in {folder}")
 
 
 def _fingerprint(sources: Path, commands: Sequence[Sequence[str]]) -> str:
