@@ -7,7 +7,7 @@ from pathlib import Path
 import alembic
 import pytest
 
-from api.migrations.cli.adopt import env_file
+from api.migrations.cli.adopt import alembic_setup, env_file
 from api.migrations.cli.adopt.application import with_lifespan
 from api.migrations.cli.adopt.report import Adoption, Need
 from api.migrations.cli.commands import adopt
@@ -182,7 +182,8 @@ def test_several_databases_are_recognised(folder: Path) -> None:
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let `adopt` run as the distribution, whose plugin Alembic loads."""
-    monkeypatch.setattr(env_file, "IS_INSTALLED", True)
+    for module in (alembic_setup, env_file):
+        monkeypatch.setattr(module, "IS_INSTALLED", True)
 
 
 TOML = "[tool.alembic]\nscript_location = 'migrations'\n"
@@ -338,6 +339,17 @@ def test_requirements_of_other_folders_do_not_count(folder: Path) -> None:
     assert "not in backend/pyproject.toml: asyncpg, pydantic-settings" in said(adopted(), "packages")
     write(folder, "requirements.txt", "alembic\nasyncpg\nsqlmodel\npydantic-settings\n")
     assert "ok in requirements.txt: alembic, asyncpg" in said(adopted(), "packages")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_installed_package_needs_itself_in_the_requirements(folder: Path) -> None:
+    """The distribution brings its dependencies; the requirements must name it, with the extra of the database."""
+    write(folder, "requirements.txt", "fastapi\nalembic-fleet[metrics]\n")
+    assert "ok in requirements.txt: alembic-fleet" in said(adopted(), "packages")
+    write(folder, "alembic.ini", INI.replace("postgresql://", "mysql+asyncmy://"))
+    assert "not in requirements.txt: alembic-fleet[mysql]" in said(adopted(), "packages")
+    write(folder, "requirements.txt", "alembic-fleet[metrics,mysql]>=0.1\n")
+    assert "ok in requirements.txt: alembic-fleet[mysql]" in said(adopted(), "packages")
 
 
 def test_scripts_in_an_installed_package_are_found_without_importing_it(

@@ -13,16 +13,19 @@ from pathlib import Path, PurePosixPath
 from posixpath import normpath
 
 from ...settings import MigrationSettings
-from .project import Project
+from .project import IS_INSTALLED, Project
 from .report import Change, Fact, Need
 
 _SCHEME = re.compile(r"\b(postgres(?:ql)?|mysql|mariadb|sqlite)(\+\w+)?://")
 _EVERY = ("alembic", "asyncpg", "sqlalchemy[asyncio]", "pydantic-settings")
 _INSTEAD = {
     "sqlalchemy[asyncio]": "(sqlalchemy|sqlmodel)",
+    **{f"alembic-fleet[{extra}]": rf"alembic-fleet\[[^\]]*\b{extra}\b" for extra in ("mysql", "sqlite")},
     "pydantic-settings": r"(pydantic-settings|fastapi\[(all|standard)[\],])",
 }
 """The pattern of those that other packages bring along."""
+_DISTRIBUTION = {"mysql": "alembic-fleet[mysql]", "mariadb": "alembic-fleet[mysql]", "sqlite": "alembic-fleet[sqlite]"}
+"""What brings all of them, if it is installed."""
 _TOML = "pyproject.toml"
 _REQUIREMENTS = r"requirements[\w.-]*\.(txt|in)|pyproject\.toml|Pipfile|setup\.(cfg|py)"
 _ALSO = {"mysql": ("asyncmy", "cryptography"), "mariadb": ("asyncmy", "cryptography"), "sqlite": ("aiosqlite",)}
@@ -106,22 +109,26 @@ def fleet(project: Project, setup: Setup) -> Change | None:
 
 
 def _requirements(project: Project, setup: Setup, databases: list[str]) -> Iterator[Fact]:
-    files = _requirement_files(project, setup)
+    files, needed = _requirement_files(project, setup), _needed(databases)
     if not files:
-        yield Fact("packages", Need.UNKNOWN, f"no requirements were found. Needed: {', '.join(_EVERY)}")
+        yield Fact("packages", Need.UNKNOWN, f"no requirements were found. Needed: {', '.join(needed)}")
         return
     text = "\n".join(project.text(path) for path in files).lower().replace("_", "-")
-    kinds = {re.split(r"\+", database)[0] for database in databases}
-    needed = (
-        [*_EVERY, *(name for kind in sorted(kinds) for name in _ALSO.get(kind, ()))] if len(kinds) == 1 else [*_EVERY]
-    )
-    patterns = {name: _INSTEAD.get(name, name) for name in needed}
+    patterns = {name: _INSTEAD.get(name, re.escape(name)) for name in needed}
     missing = [name for name, pattern in patterns.items() if not re.search(rf"(?<![\w-]){pattern}(?![\w-])", text)]
     where = ", ".join(files[:3])
     if missing:
         yield Fact("packages", Need.DO, f"not in {where}: {', '.join(missing)}. To fix: add them")
     else:
         yield Fact("packages", Need.OK, f"in {where}: {', '.join(needed)}")
+
+
+def _needed(databases: list[str]) -> list[str]:
+    kinds = {database.partition("+")[0] for database in databases}
+    kind = kinds.pop() if len(kinds) == 1 else ""
+    if IS_INSTALLED:
+        return [_DISTRIBUTION.get(kind, "alembic-fleet")]
+    return [*_EVERY, *_ALSO.get(kind, ())]
 
 
 def _requirement_files(project: Project, setup: Setup) -> list[str]:

@@ -49,10 +49,10 @@ def judge(project: Project, setup: Setup, served: set[tuple[str, str]]) -> tuple
     is_clear = len(chosen) == 1 and (chosen[0] in modules or chosen[0].is_likely)
     handlers = project.matches([path for path in project.sources if "fastapi" in project.text(path)], _HANDLERS)
     facts = [Fact("app", Need.DO, _about_handler(line)) for line in handlers]
-    revisions = [path for path in project.sources if path != setup.env_py]
-    for line in project.matches(revisions, _IN_PYTHON):
+    others = [path for path in project.sources if not path.startswith(f"{setup.scripts}/")]
+    for line in project.matches(others, _IN_PYTHON):
         facts.append(Fact("app", Need.MAY, f"runs Alembic from Python; where a start calls it, remove it: {line}"))
-    for line in project.matches(revisions, r"\.create_all\b"):
+    for line in project.matches(others, r"\.create_all\b"):
         facts.append(
             Fact("app", Need.MAY, f"creates tables beside the revisions; where a start calls it, remove it: {line}")
         )
