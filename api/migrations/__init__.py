@@ -9,11 +9,13 @@ What is authoritative
     version again under the lock, and after migrating on a new connection.
 
 What an instance does
-    1. Read the version. At head, it is ready and acquires no lock.
+    1. Read the version. At head, it is ready; it acquires no lock, and executes neither env.py nor the revisions' files
+       unless their text leaves a question open.
     2. Execute env.py without running revisions, to learn its version table and whether it uses the given connection.
     3. Try the lock. If it acquires the lock, it reads the version again, runs the revisions on the session that holds
-       the lock, each in its own transaction, verifies on a new connection, releases the lock and notifies the waiters.
-       If env.py opens its own connection, or the URL names psycopg, that session acquires a second lock and runs them.
+       the lock, each in its own transaction, verifies on a new connection and releases the lock. The last transaction
+       notifies the waiters. If env.py opens its own connection, or the URL names psycopg, that session acquires a
+       second lock and runs them.
     4. If another session holds the lock, watch the version, and try the lock at each look, because the lock holder may
        have died. A notification or a jittered poll wakes the waiter.
 

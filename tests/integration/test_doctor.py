@@ -162,10 +162,14 @@ async def test_doctor_tries_the_service_role_on_the_version_table(
 
 
 async def test_doctor_fails_on_an_env_py_that_connects_elsewhere(database_url: str, tmp_path: Path) -> None:
-    """env.py connects to a database of another kind: `doctor` fails that check and migrates nothing."""
+    """env.py connects to a database of another kind: `doctor` fails that check, judges no schema, migrates nothing."""
     env = OWN_ENGINE.format(url="sqlite://")
-    verdict, message = (await found(database_url, tree(tmp_path, CREATE, env=env)))["env"]
+    findings = await found(database_url, tree(tmp_path, CREATE, env=env))
+    verdict, message = findings["env"]
     assert (verdict, "connects to a sqlite database" in message) == (Verdict.FAIL, True)
+    verdict, message = findings["schema"]
+    assert (verdict, "not judged, because the check of env.py failed" in message) == (Verdict.WARN, True)
+    assert "version_ids" not in findings
     assert await fetch(database_url, "SELECT to_regclass('alembic_version')") == [(None,)]
 
 

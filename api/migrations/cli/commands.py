@@ -214,9 +214,9 @@ def adopt(arguments: argparse.Namespace) -> Result:
     """Look at the project in the current folder and show what to change; needs no database.
 
     Each change is shown as a unified diff. --write makes the change of the application's lifespan, if there is one
-    application and the file is what it was; the other changes are decisions. In a copied folder --write also records
-    the version and the hash of each file. --update FOLDER compares them with a newer folder of the package, shows what
-    was changed here, and with --write replaces the other files.
+    application and the file is what it was, and adds `fleet = true` for the installed package; the other changes are
+    decisions. In a copied folder --write also records the version and the hash of each file. --update FOLDER compares
+    them with a newer folder of the package, shows what was changed here, and with --write replaces the other files.
     """
     from .adopt.command import look
 

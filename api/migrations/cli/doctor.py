@@ -14,6 +14,11 @@ from ..inspection import read_schema, read_session
 from ..settings.unread import unread_settings
 from .results import Finding
 
+_NOT_JUDGED = (
+    Verdict.WARN,
+    "not judged, because the check of env.py failed. To fix: correct what the check env names, and run doctor again",
+)
+
 
 async def examine(assembly: Assembly) -> list[Finding]:
     """Make all checks, with the migration role and, if it differs, with the service's role.
@@ -26,6 +31,9 @@ async def examine(assembly: Assembly) -> list[Finding]:
         for name, one in assembly.each.items()
         for check in (schema, version_ids)
     }
+    if env[0] is Verdict.FAIL:
+        # without env.py neither the version table nor the revisions are known
+        everywhere = {"schema": partial(_known, _NOT_JUDGED)}
     everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env), "variables": variables}
     async with assembly.database.checks(*assembly.runner.tables) as of_the_database:
         return [await _finding(name, check) for name, check in (everywhere | of_the_database).items()]

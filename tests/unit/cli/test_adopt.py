@@ -1,4 +1,4 @@
-"""`adopt` shows each change of a project as a diff, and writes only the lifespan of one application."""
+"""`adopt` shows each change of a project as a diff, and writes only the lifespan of one application and `fleet`."""
 
 import argparse
 import ast
@@ -7,6 +7,7 @@ from pathlib import Path
 import alembic
 import pytest
 
+from api.migrations.cli.adopt import alembic_setup, env_file
 from api.migrations.cli.adopt.application import with_lifespan
 from api.migrations.cli.adopt.report import Adoption, Need
 from api.migrations.cli.commands import adopt
@@ -125,6 +126,24 @@ def test_write_leaves_a_doubtful_application_to_a_person(folder: Path, files: di
     assert contents(folder) == before
 
 
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        ("scripts/openapi.py", MAIN),
+        ("shop/schema.py", "from fastapi import FastAPI\n\nprint(FastAPI().openapi())\n"),
+        ("tests/app.py", MAIN),
+    ],
+)
+def test_an_application_that_serves_nobody_is_not_changed(folder: Path, path: str, text: str) -> None:
+    """A script, a call whose result is dropped, and a test do not count; alone in a project they are not written."""
+    write(folder, path, text)
+    assert [(change.path, change.safe) for change in adopted().changes] == [("shop/main.py", True)]
+    (folder / "shop/main.py").unlink()
+    before = contents(folder)
+    assert not any(change.safe for change in adopted(write=True).changes)
+    assert contents(folder) == before
+
+
 def test_the_application_of_the_server_command_is_chosen(folder: Path) -> None:
     """Of two applications the change is for the one that the Dockerfile starts."""
     write(folder, "shop/other.py", MAIN)
@@ -151,6 +170,74 @@ def test_the_shape_of_env_py_is_recognised(folder: Path, env: str, words: str) -
     """Alembic's templates, the cookbook's env.py and run_env are told apart by their text."""
     write(folder, "migrations/env.py", env)
     assert words in said(adopted(), "env.py")
+
+
+def test_several_databases_are_recognised(folder: Path) -> None:
+    """Alembic's template `multidb` may stay, on PostgreSQL only."""
+    write(folder, "migrations/env.py", (TEMPLATES / "multidb" / "env.py").read_text())
+    text = said(adopted(), "env.py")
+    assert "may migrates several databases (Alembic's template multidb), which may stay on PostgreSQL" in text
+
+
+@pytest.fixture
+def installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let `adopt` run as the distribution, whose plugin Alembic loads."""
+    for module in (alembic_setup, env_file):
+        monkeypatch.setattr(module, "IS_INSTALLED", True)
+
+
+TOML = "[tool.alembic]\nscript_location = 'migrations'\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "changed"),
+    [
+        ({"alembic.ini": INI}, "alembic.ini"),
+        ({"alembic.ini": INI.replace("\n", "\r\n")}, "alembic.ini"),
+        ({"pyproject.toml": TOML}, "pyproject.toml"),
+        # Alembic's template `pyproject` writes both
+        ({"alembic.ini": "[alembic]\nsqlalchemy.url = driver://\n", "pyproject.toml": TOML}, "pyproject.toml"),
+    ],
+)
+@pytest.mark.usefixtures("installed")
+def test_the_installed_package_adds_fleet_to_the_configuration(
+    folder: Path, files: dict[str, str], changed: str
+) -> None:
+    """`--write` inserts `fleet = true` below the header of Alembic's section; the next run finds it."""
+    (folder / "alembic.ini").unlink()
+    for path, text in files.items():
+        write(folder, path, text)
+    write(folder, "migrations/env.py", (TEMPLATES / "generic" / "env.py").read_text())
+    write(folder, "Procfile", "release: alembic upgrade head\n")
+    result = adopted(write=True)
+    assert "acquires the lock only with `fleet = true` in [" in said(result, "env.py")
+    assert [change.path for change in result.changes if change.written] == ["shop/main.py", changed]
+    header, _, rest = files[changed].partition("\n")
+    end = "\r\n" if header.endswith("\r") else "\n"
+    assert (folder / changed).read_bytes().decode() == f"{header}\nfleet = true{end}{rest}"
+    again = adopted(write=True)
+    assert "acquires the lock too" in said(again, "env.py")
+    assert "it acquires the instances' lock" in said(again, "command")
+    assert again.changes == []
+
+
+@pytest.mark.parametrize(
+    ("ini", "env"),
+    [
+        (f"{INI}[audit]\nscript_location = audit\n", "engine.connect()\n"),
+        (f"{INI}fleet = false\n", "engine.connect()\n"),
+        (INI, RUN_ENV),
+        (INI, "import elsewhere\n"),
+    ],
+    ids=["several sections", "switched off", "run_env", "an unknown env.py"],
+)
+@pytest.mark.usefixtures("installed")
+def test_fleet_is_not_written_where_it_is_doubtful(folder: Path, ini: str, env: str) -> None:
+    """Where the section, the wish or the shape of env.py is doubtful, `--write` leaves the configuration as it is."""
+    write(folder, "alembic.ini", ini)
+    write(folder, "migrations/env.py", env)
+    adopted(write=True)
+    assert (folder / "alembic.ini").read_text() == ini
 
 
 def test_a_lock_of_the_project_is_shown_with_its_removal(folder: Path) -> None:
@@ -242,6 +329,49 @@ def test_nothing_is_contacted_and_no_password_is_shown(folder: Path) -> None:
     assert "unknown not contacted" in said(result, "server")
     assert "secret-word" not in "\n".join(result.lines())
     assert {fact.need for fact in result.facts} >= {Need.OK, Need.DO, Need.UNKNOWN}
+
+
+def test_requirements_of_other_folders_do_not_count(folder: Path) -> None:
+    """The root's requirements and those of `backend` count; a file of a tool somewhere below does not."""
+    write(folder, "utils/telemetry/setup.py", "install_requires = ['asyncpg']\n")
+    assert "no requirements were found" in said(adopted(), "packages")
+    write(folder, "backend/pyproject.toml", "dependencies = ['alembic', 'sqlalchemy']\n")
+    assert "not in backend/pyproject.toml: asyncpg, pydantic-settings" in said(adopted(), "packages")
+    write(folder, "requirements.txt", "alembic\nasyncpg\nsqlmodel\npydantic-settings\n")
+    assert "ok in requirements.txt: alembic, asyncpg" in said(adopted(), "packages")
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_installed_package_needs_itself_in_the_requirements(folder: Path) -> None:
+    """The distribution brings its dependencies; the requirements must name it, with the extra of the database."""
+    write(folder, "requirements.txt", "fastapi\nalembic-fleet[metrics]\n")
+    assert "ok in requirements.txt: alembic-fleet" in said(adopted(), "packages")
+    write(folder, "alembic.ini", INI.replace("postgresql://", "mysql+asyncmy://"))
+    assert "not in requirements.txt: alembic-fleet[mysql]" in said(adopted(), "packages")
+    write(folder, "requirements.txt", "alembic-fleet[metrics,mysql]>=0.1\n")
+    assert "ok in requirements.txt: alembic-fleet[mysql]" in said(adopted(), "packages")
+
+
+def test_scripts_in_an_installed_package_are_found_without_importing_it(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`script_location = package:folder` names an installed package; without it adopt says that it read nothing."""
+    write(folder, "alembic.ini", INI.replace("%(here)s/migrations", "depot.store:db/scripts"))
+    result = adopted()
+    assert "unknown alembic.ini [alembic]: no package for script_location depot.store:db/scripts" in said(
+        result, "alembic"
+    )
+    assert said(result, "env.py") == ""
+    site = tmp_path_factory.mktemp("site")
+    write(site, "depot/__init__.py", "raise RuntimeError('imported')\n")
+    write(site, "depot/store/db/scripts/env.py", CONFIGURED.format(before="lock('pg_advisory_lock')"))
+    write(site, "depot/store/db/scripts/versions/a.py", "")
+    monkeypatch.syspath_prepend(site)
+    result = adopted(write=True)
+    scripts = f"{site.as_posix()}/depot/store/db/scripts"
+    assert f"scripts in {scripts}, 1 files in versions/" in said(result, "alembic")
+    assert "may opens a connection of its own" in said(result, "env.py")
+    assert [change.path for change in result.changes] == ["shop/main.py"]
 
 
 def test_a_configuration_in_another_folder_or_section_is_named(folder: Path) -> None:

@@ -13,6 +13,8 @@ from .report import Change, Fact, Need
 
 LIFESPAN = "lifespan_with_migrations"
 _HANDLERS = r"(?<!router)\.on_event\(|\.add_event_handler\(|\bon_(startup|shutdown)\s*="
+_ASIDE = re.compile(r"(^|/)(scripts?|tools?|bench(marks?)?|notebooks)/")
+"""Folders of programs whose applications serve nobody, unless a server command names them."""
 _IN_PYTHON = r"(?<![A-Za-z])command\.upgrade\(|[\"']alembic[\"',\s]+upgrade\b"
 
 
@@ -24,6 +26,8 @@ class Application:
     call: ast.Call
     name: str | None
     """The variable that it is assigned to."""
+    is_likely: bool = True
+    """Whether it looks like one that a server starts: it is assigned or returned, and not in a script."""
 
     @property
     def place(self) -> str:
@@ -40,13 +44,15 @@ def judge(project: Project, setup: Setup, served: set[tuple[str, str]]) -> tuple
     """Return what follows for the application; `served` are the modules and variables that server commands name."""
     found = [one for path in project.sources for one in _applications(path, project.text(path))]
     modules = [one for one in found if any(f".{one.module}".endswith(f".{module}") for module, _ in served)]
-    chosen = [one for one in modules if any(one.name == name for _, name in served)] or modules or found
+    likely = [one for one in found if one.is_likely]
+    chosen = [one for one in modules if any(one.name == name for _, name in served)] or modules or likely or found
+    is_clear = len(chosen) == 1 and (chosen[0] in modules or chosen[0].is_likely)
     handlers = project.matches([path for path in project.sources if "fastapi" in project.text(path)], _HANDLERS)
     facts = [Fact("app", Need.DO, _about_handler(line)) for line in handlers]
-    revisions = [path for path in project.sources if path != setup.env_py]
-    for line in project.matches(revisions, _IN_PYTHON):
+    others = [path for path in project.sources if not path.startswith(f"{setup.scripts}/")]
+    for line in project.matches(others, _IN_PYTHON):
         facts.append(Fact("app", Need.MAY, f"runs Alembic from Python; where a start calls it, remove it: {line}"))
-    for line in project.matches(revisions, r"\.create_all\b"):
+    for line in project.matches(others, r"\.create_all\b"):
         facts.append(
             Fact("app", Need.MAY, f"creates tables beside the revisions; where a start calls it, remove it: {line}")
         )
@@ -55,25 +61,25 @@ def judge(project: Project, setup: Setup, served: set[tuple[str, str]]) -> tuple
     if len(chosen) > 1:
         places = ", ".join(one.place for one in chosen)
         facts.insert(
-            0, Fact("app", Need.MAY, f"several applications: {places}. One lifespan for each server is enough")
+            0, Fact("app", Need.MAY, f"several applications: {places}. To fix: change only those that a server starts")
         )
     changes = []
     for one in chosen:
-        fact, change = _judge_one(project.text(one.path), one)
+        fact, change = _judge_one(project.text(one.path), one, Need.DO if is_clear else Need.MAY)
         facts.insert(0, fact)
         if change is not None:
-            change.safe = len(chosen) == 1 and not handlers
+            change.safe = is_clear and not handlers
             changes.append(change)
     return facts, changes
 
 
-def _judge_one(text: str, one: Application) -> tuple[Fact, Change | None]:
+def _judge_one(text: str, one: Application, need: Need) -> tuple[Fact, Change | None]:
     given = next((keyword.value for keyword in one.call.keywords if keyword.arg == "lifespan"), None)
     if given is not None and LIFESPAN in ast.unparse(given):
         return Fact("app", Need.OK, f"{one.place} has {LIFESPAN}"), None
     has = "no lifespan" if given is None else f"lifespan={ast.unparse(given)}"
     wanted = LIFESPAN if given is None else f"{LIFESPAN}.then({ast.unparse(given)})"
-    fact = Fact("app", Need.DO, f"{one.place} has {has}. To fix: lifespan={wanted}")
+    fact = Fact("app", need, f"{one.place} has {has}. To fix: lifespan={wanted}")
     after = with_lifespan(text, one.call)
     return fact, Change(one.path, text.encode(), after.encode(), "the lifespan that migrates") if after else None
 
@@ -170,12 +176,14 @@ def _applications(path: str, text: str) -> Iterator[Application]:
     calls = [node for node in nodes if isinstance(node, ast.Call)]
     targets = {id(n.value): n.targets[0] for n in nodes if isinstance(n, ast.Assign)}
     targets |= {id(n.value): n.target for n in nodes if isinstance(n, ast.AnnAssign)}
+    returned = {id(n.value) for n in nodes if isinstance(n, ast.Return)}
     mounted = {ast.unparse(argument) for call in calls if _name(call.func) == "mount" for argument in _values(call)[1:]}
     for call in calls:
         target = targets.get(id(call))
         name = ast.unparse(target) if target is not None else None
         if _name(call.func) == "FastAPI" and name not in mounted:
-            yield Application(path, call, name)
+            is_kept = name is not None or id(call) in returned
+            yield Application(path, call, name, is_kept and not _ASIDE.search(path))
 
 
 def _values(call: ast.Call) -> list[ast.expr]:

@@ -25,13 +25,14 @@ def look(arguments: argparse.Namespace) -> Result:
         return _update(arguments)
     project = Project(Path.cwd())
     setup, facts = alembic_setup.find(project)
-    shape, about_env, without_locks = env_file.judge(project, setup)
+    shape, about_env, of_env = env_file.judge(project, setup)
     about_app, lifespans = application.judge(project, setup, deployment.served(project))
-    about_commands, commands = deployment.commands(project, shape)
+    has_lock = setup.has_fleet or shape is env_file.Shape.RUN_ENV
+    about_commands, commands = deployment.commands(project, has_lock=has_lock)
     about_probes, probes = deployment.probes(project)
     facts += [*about_env, *alembic_setup.driver(project, setup), *about_app, *about_commands, *about_probes]
     facts += [*deployment.workers(project), Fact("server", Need.UNKNOWN, _NOT_CHECKED)]
-    changes = [*lifespans, *without_locks, *commands, *probes]
+    changes = [*lifespans, *of_env, *commands, *probes]
     facts += _copy(project.root, write=arguments.write)
     changed = _written(project, changes) if arguments.write else []
     return Adoption(facts=facts, changes=changes, message="; ".join([_summary(facts, changes), *changed]))

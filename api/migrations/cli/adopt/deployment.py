@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from .env_file import Shape
 from .project import PACKAGE, Project
 from .report import Change, Fact, Need
 
@@ -45,8 +44,8 @@ def workers(project: Project) -> Iterator[Fact]:
             yield Fact("server", Need.MAY, f"{advice}: {line}")
 
 
-def commands(project: Project, shape: Shape) -> tuple[list[Fact], list[Change]]:
-    """Return what follows for each `alembic upgrade head`."""
+def commands(project: Project, *, has_lock: bool) -> tuple[list[Fact], list[Change]]:
+    """Return what follows for each `alembic upgrade head`; `has_lock` says whether it acquires the lock already."""
     facts, changes = [], []
     for path in files(project):
         text = after = project.text(path)
@@ -55,10 +54,10 @@ def commands(project: Project, shape: Shape) -> tuple[list[Fact], list[Change]]:
             line = text.splitlines()[number - 1]
             if line.lstrip().startswith("#"):
                 continue
-            need, message = _advice(path, line, text, shape)
+            need, message = _advice(path, line, text, has_lock)
             facts.append(Fact("command", need, f"{path}:{number} runs alembic upgrade head {message}"))
             after = after[: found.start()] + _replacement(found) + after[found.end() :]
-        if after != text and shape is not Shape.RUN_ENV:
+        if after != text and not has_lock:
             changes.append(Change(path, text.encode(), after.encode(), "acquires the lock; or remove the command"))
     return facts, changes
 
@@ -92,11 +91,11 @@ def probes(project: Project) -> tuple[list[Fact], list[Change]]:
     return facts, changes
 
 
-def _advice(path: str, line: str, text: str, shape: Shape) -> tuple[Need, str]:
+def _advice(path: str, line: str, text: str, has_lock: bool) -> tuple[Need, str]:
     # a YAML file may describe several services
     with_server = _SERVER.search(line if path.endswith(("yml", "yaml")) else text)
-    lock = "env.py acquires the instances' lock" if shape is Shape.RUN_ENV else "it acquires no lock"
-    need = Need.MAY if shape is Shape.RUN_ENV else Need.DO
+    lock = "it acquires the instances' lock" if has_lock else "it acquires no lock"
+    need = Need.MAY if has_lock else Need.DO
     if with_server and not _RELEASE.search(line):
         return need, f"before the server; {lock}. It may go, because the service migrates at start"
     keep = f"'python -m {PACKAGE} upgrade' with MIGRATION_STRATEGY=job for the service"

@@ -1,4 +1,4 @@
-"""What `adopt` finds in env.py: how it connects, a lock of its own, and the version table."""
+"""What `adopt` finds in env.py: how it connects, the lock of typed commands, its own lock, and the version table."""
 
 from __future__ import annotations
 
@@ -6,10 +6,11 @@ import ast
 import re
 from collections.abc import Iterator
 from enum import StrEnum
+from pathlib import PurePosixPath
 
 from ...errors import COMMAND
-from .alembic_setup import Setup
-from .project import PACKAGE, Project
+from .alembic_setup import Setup, fleet
+from .project import IS_INSTALLED, PACKAGE, Project
 from .report import Change, Fact, Need
 
 _ENGINES = {
@@ -21,7 +22,10 @@ _ENGINES = {
     "begin",
 }
 _LOCK = r"(?i)pg_(try_)?advisory_|\bGET_LOCK\b|\bRELEASE_LOCK\b|\bsp_getapplock\b"
-_THREE_LINES = f"from {PACKAGE}.environment import run_env | from your.models import Base | run_env(Base.metadata)"
+_THREE_LINES = (
+    f"these lines instead: from {PACKAGE}.environment import run_env | from your.models import Base | "
+    "run_env(Base.metadata)"
+)
 
 
 class Shape(StrEnum):
@@ -30,6 +34,7 @@ class Shape(StrEnum):
     RUN_ENV = "run_env"
     GIVEN = "given"
     OWN = "own"
+    MULTIDB = "multidb"
     UNKNOWN = "unknown"
 
 
@@ -47,24 +52,39 @@ def judge(project: Project, setup: Setup) -> tuple[Shape, list[Fact], list[Chang
         return Shape.UNKNOWN, [Fact("env.py", Need.DO, f"{path} does not exist, is empty, or is not UTF-8")], []
     shape = _shape(tree)
     locks = project.matches([path], _LOCK)
-    facts = [Fact("env.py", *_ABOUT[shape]), *(_about_lock(line) for line in locks), *_tables(tree)]
-    return shape, facts, _without_locks(path, text, tree) if locks else []
+    facts = [_about(shape, setup), *(_about_lock(line) for line in locks), *_tables(tree)]
+    changes = _without_locks(path, text, tree) if locks and not PurePosixPath(path).is_absolute() else []
+    return shape, facts, changes + _typed(project, shape, setup)
 
 
 _ABOUT = {
-    Shape.RUN_ENV: (Need.OK, "calls run_env: `alembic upgrade head` typed by hand acquires the lock too"),
-    Shape.GIVEN: (
-        Need.OK,
-        "uses the connection that it is given. `alembic upgrade head` typed by hand acquires the lock only with these "
-        f"lines instead: {_THREE_LINES}",
-    ),
-    Shape.OWN: (
+    Shape.RUN_ENV: (Need.OK, "calls run_env"),
+    Shape.GIVEN: (Need.OK, "uses the connection that it is given"),
+    Shape.OWN: (Need.MAY, "opens a connection of its own, which may stay on PostgreSQL, MySQL, MariaDB and SQLite"),
+    Shape.MULTIDB: (
         Need.MAY,
-        "opens a connection of its own, which may stay. "
-        f"`alembic upgrade head` typed by hand acquires the lock only with these lines instead: {_THREE_LINES}",
+        "migrates several databases (Alembic's template multidb), which may stay on PostgreSQL and is refused on other "
+        "databases. DATABASE_URL must name one of them",
     ),
     Shape.UNKNOWN: (Need.UNKNOWN, f"its text does not show how it connects. To fix: run '{COMMAND} doctor'"),
 }
+
+
+def _about(shape: Shape, setup: Setup) -> Fact:
+    need, how = _ABOUT[shape]
+    typed = "`alembic upgrade head` typed by hand acquires the lock"
+    if shape is Shape.RUN_ENV or setup.has_fleet:
+        return Fact("env.py", need, f"{how}; {typed} too")
+    if shape is Shape.UNKNOWN:
+        return Fact("env.py", need, how)
+    line = f"`fleet = true` in [{setup.section}] of {setup.config}"
+    return Fact("env.py", need, f"{how}; {typed} only with {line if IS_INSTALLED else _THREE_LINES}")
+
+
+def _typed(project: Project, shape: Shape, setup: Setup) -> list[Change]:
+    """Return the change that lets typed commands acquire the lock, if the plugin can do it."""
+    change = fleet(project, setup) if IS_INSTALLED and shape not in {Shape.RUN_ENV, Shape.UNKNOWN} else None
+    return [change] if change else []
 
 
 def _shape(tree: ast.AST) -> Shape:
@@ -74,7 +94,10 @@ def _shape(tree: ast.AST) -> Shape:
         return Shape.RUN_ENV
     if re.search(r"\.attributes(\.\w+\(|\[)'connection'", ast.unparse(tree)):
         return Shape.GIVEN
-    return Shape.OWN if calls & _ENGINES else Shape.UNKNOWN
+    if not calls & _ENGINES:
+        return Shape.UNKNOWN
+    arguments = {keyword.arg for node in nodes if isinstance(node, ast.Call) for keyword in node.keywords}
+    return Shape.MULTIDB if "engine_name" in arguments else Shape.OWN
 
 
 def _about_lock(line: str) -> Fact:

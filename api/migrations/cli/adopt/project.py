@@ -10,6 +10,8 @@ from pathlib import Path
 
 PACKAGE = (__package__ or "").rpartition(".cli.")[0]
 """The name under which the project imports this package."""
+IS_INSTALLED = PACKAGE == "alembic_fleet"
+"""Whether it is the distribution, whose plugin Alembic loads, and not a copied folder."""
 _OURS = Path(__file__).resolve().parents[2]
 _SKIPPED = {"node_modules", "site-packages", "__pycache__", "build", "dist"}
 _SHOWN = {".do"}
