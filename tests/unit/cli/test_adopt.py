@@ -172,6 +172,15 @@ def test_the_shape_of_env_py_is_recognised(folder: Path, env: str, words: str) -
     assert words in said(adopted(), "env.py")
 
 
+def test_a_transaction_around_the_revisions_is_shown(folder: Path) -> None:
+    """env.py begins a transaction itself: the line, and that it is refused if it surrounds the revisions."""
+    write(folder, "migrations/env.py", CONFIGURED.format(before="connection.begin()"))
+    wanted = "may begins a transaction, which is refused if it surrounds the revisions"
+    assert f"{wanted}. To fix: remove it then: migrations/env.py:3: connection.begin()" in said(adopted(), "env.py")
+    write(folder, "migrations/env.py", (TEMPLATES / "async" / "env.py").read_text())
+    assert wanted not in said(adopted(), "env.py")
+
+
 def test_several_databases_are_recognised(folder: Path) -> None:
     """Alembic's template `multidb` may stay, on PostgreSQL only."""
     write(folder, "migrations/env.py", (TEMPLATES / "multidb" / "env.py").read_text())
@@ -228,8 +237,9 @@ def test_the_installed_package_adds_fleet_to_the_configuration(
         (f"{INI}fleet = false\n", "engine.connect()\n"),
         (INI, RUN_ENV),
         (INI, "import elsewhere\n"),
+        (INI, CONFIGURED.format(before="connection.begin()")),
     ],
-    ids=["several sections", "switched off", "run_env", "an unknown env.py"],
+    ids=["several sections", "switched off", "run_env", "an unknown env.py", "a transaction"],
 )
 @pytest.mark.usefixtures("installed")
 def test_fleet_is_not_written_where_it_is_doubtful(folder: Path, ini: str, env: str) -> None:

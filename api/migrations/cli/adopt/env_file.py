@@ -22,6 +22,7 @@ _ENGINES = {
     "begin",
 }
 _LOCK = r"(?i)pg_(try_)?advisory_|\bGET_LOCK\b|\bRELEASE_LOCK\b|\bsp_getapplock\b"
+_BEGIN = r"\.begin\(\)"
 _THREE_LINES = (
     f"these lines instead: from {PACKAGE}.environment import run_env | from your.models import Base | "
     "run_env(Base.metadata)"
@@ -52,9 +53,11 @@ def judge(project: Project, setup: Setup) -> tuple[Shape, list[Fact], list[Chang
         return Shape.UNKNOWN, [Fact("env.py", Need.DO, f"{path} does not exist, is empty, or is not UTF-8")], []
     shape = _shape(tree)
     locks = project.matches([path], _LOCK)
-    facts = [_about(shape, setup), *(_about_lock(line) for line in locks), *_tables(tree)]
+    begun = project.matches([path], _BEGIN) if shape in {Shape.GIVEN, Shape.OWN} else []
+    about_lines = [*map(_about_lock, locks), *map(_about_transaction, begun)]
     changes = _without_locks(path, text, tree) if locks and not PurePosixPath(path).is_absolute() else []
-    return shape, facts, changes + _typed(project, shape, setup)
+    changes += _typed(project, shape, setup, is_safe=not begun)
+    return shape, [_about(shape, setup), *about_lines, *_tables(tree)], changes
 
 
 _ABOUT = {
@@ -81,10 +84,13 @@ def _about(shape: Shape, setup: Setup) -> Fact:
     return Fact("env.py", need, f"{how}; {typed} only with {line if IS_INSTALLED else _THREE_LINES}")
 
 
-def _typed(project: Project, shape: Shape, setup: Setup) -> list[Change]:
+def _typed(project: Project, shape: Shape, setup: Setup, *, is_safe: bool) -> list[Change]:
     """Return the change that lets typed commands acquire the lock, if the plugin can do it."""
     change = fleet(project, setup) if IS_INSTALLED and shape not in {Shape.RUN_ENV, Shape.UNKNOWN} else None
-    return [change] if change else []
+    if change is None:
+        return []
+    change.safe = change.safe and is_safe
+    return [change]
 
 
 def _shape(tree: ast.AST) -> Shape:
@@ -102,6 +108,11 @@ def _shape(tree: ast.AST) -> Shape:
 
 def _about_lock(line: str) -> Fact:
     return Fact("env.py", Need.DO, f"has its own lock, which the package's lock replaces. To fix: remove it: {line}")
+
+
+def _about_transaction(line: str) -> Fact:
+    message = f"begins a transaction, which is refused if it surrounds the revisions. To fix: remove it then: {line}"
+    return Fact("env.py", Need.MAY, message)
 
 
 def _tables(tree: ast.AST) -> Iterator[Fact]:
