@@ -215,7 +215,7 @@ class Coordinator:
         try:
             if request.kind != "stamp":  # a baseline changes no table
                 await session.back_up_if_requested(request)
-            async with within_budget(second, self._tracker, self._policy.run_seconds):
+            async with within_budget(second, self._tracker, self._reporter, self._policy.run_seconds):
                 await session.run(request, self._reporter)
         except TimeoutError:
             await settle_timeout(

@@ -67,6 +67,9 @@ class ProgressListener(Protocol):
     def finished(self, revision: str) -> None:
         """A step is committed."""
 
+    async def between(self) -> None:
+        """Wait for the cancellation of a run whose time limit has passed; otherwise return at once."""
+
     def undone(self) -> None:
         """All finished steps were rolled back with a later one."""
 

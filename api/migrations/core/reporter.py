@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Sequence
@@ -19,6 +20,8 @@ class ProgressReporter:
     """A `ProgressListener` of this instance's run; infers the progress of another instance's from the schema."""
 
     def __init__(self, tracker: Tracker) -> None:
+        self.time_is_up = False
+        """Whether the run's time limit has passed, and the run is about to be cancelled."""
         self._tracker = tracker
         self._announced = False
         self._verb = "Applied"
@@ -67,6 +70,11 @@ class ProgressReporter:
         )
         extra = {"event": "revision_applied", "revision": revision, "seconds": seconds}
         log.info("%s %s (%d of %d) in %.2f s", self._verb, revision, done, total, seconds, extra=extra)
+
+    async def between(self) -> None:
+        """Wait for the cancellation of a run whose time limit has passed: no further revision begins."""
+        if self.time_is_up:
+            await asyncio.Event().wait()
 
     def undone(self) -> None:
         """Report that all finished steps were rolled back."""

@@ -26,26 +26,38 @@ RECORD_SECONDS = 2.0
 
 
 @asynccontextmanager
-async def within_budget(session: MigrationSession, tracker: Tracker, run_seconds: float) -> AsyncIterator[None]:
+async def within_budget(
+    session: MigrationSession, tracker: Tracker, reporter: ProgressReporter, run_seconds: float
+) -> AsyncIterator[None]:
     """`asyncio.timeout` for a run, recorded on a second `session` before it cancels the run.
+
+    From the timeout on, `reporter` lets no further revision begin.
 
     Raises:
         TimeoutError: the run was cancelled.
     """
     async with asyncio.timeout(None) as limit:
-        end = asyncio.create_task(_end(limit, session, tracker, run_seconds), name="run-budget")
+        end = asyncio.create_task(_end(limit, session, tracker, reporter, run_seconds), name="run-budget")
         try:
             yield
         finally:
             if not limit.expired():
                 # a finished run must not be cancelled
                 limit.reschedule(None)
+            reporter.time_is_up = False
             end.cancel()
             await asyncio.gather(end, return_exceptions=True)
 
 
-async def _end(limit: asyncio.Timeout, session: MigrationSession, tracker: Tracker, run_seconds: float) -> None:
+async def _end(
+    limit: asyncio.Timeout,
+    session: MigrationSession,
+    tracker: Tracker,
+    reporter: ProgressReporter,
+    run_seconds: float,
+) -> None:
     await asyncio.sleep(run_seconds)
+    reporter.time_is_up = True
     if tracker.status.progress.current is not None:
         # the run is cancelled even if the record fails
         with suppress(Exception):

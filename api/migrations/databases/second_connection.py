@@ -98,5 +98,8 @@ class _OnLoop:
         self._listener = listener
         self._loop = loop
 
+    async def between(self) -> None:
+        """Return: this thread is stopped at its next statement."""
+
     def __getattr__(self, name: str) -> Callable[..., object]:
         return partial(self._loop.call_soon_threadsafe, cast(Any, getattr(self._listener, name)))

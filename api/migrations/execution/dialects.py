@@ -67,6 +67,16 @@ def missing_file(dialect: sa.Dialect, arguments: Sequence[Any]) -> str | None:
     return file if is_file and not Path(file).exists() else None
 
 
+def table_options(dialect: sa.Dialect, charset: str) -> dict[str, str]:
+    """Return the options of a new table: on MySQL its engine, which must have transactions, and `charset`.
+
+    They are not in the table's definition, because that would import the dialect.
+    """
+    if dialect.name not in {"mysql", "mariadb"}:
+        return {}
+    return {f"{dialect.name}_engine": "InnoDB", f"{dialect.name}_charset": charset}
+
+
 def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
     known = getattr(dialect, "kept_encodings", None)
     if known is not None:

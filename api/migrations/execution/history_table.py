@@ -16,7 +16,7 @@ from enum import StrEnum
 
 import sqlalchemy as sa
 
-from .dialects import Kept, KeptText, Moment, Now, User
+from .dialects import Kept, KeptText, Moment, Now, User, table_options
 from .table_shape import Shape, refuse_history
 
 KEY = sa.BigInteger().with_variant(sa.Integer, "sqlite")
@@ -139,10 +139,7 @@ class History:
         name, schema = self.table.name, self.table.schema
         inspector = sa.inspect(connection)
         if not inspector.has_table(name, schema=schema):
-            if (dialect := connection.dialect.name) in {"mysql", "mariadb"}:
-                # not its defaults: an error may be in any language, and a row must be part of its transaction
-                # set here, because these options import the dialect
-                self.table.dialect_kwargs.update({f"{dialect}_charset": CHARSET, f"{dialect}_engine": "InnoDB"})
+            self.table.dialect_kwargs.update(table_options(connection.dialect, CHARSET))
             self.table.create(connection)
             return
         types = {column["name"]: column["type"] for column in inspector.get_columns(name, schema=schema)}

@@ -17,6 +17,7 @@ from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionS
 from ..core.protocols import ProgressListener
 from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
+from ..runtime.thread import wait_on_loop
 from .history_table import Attempt, History, Outcome, RunAuthor
 from .hooks import Hook
 from .invalid_indexes import drop_index
@@ -175,7 +176,9 @@ class Steps:
             return
         self.current = _revision(info)
         attempt, self._following = self._following, None
-        if attempt is None:
+        if attempt is not None:
+            wait_on_loop(self._listener.between)
+        else:
             self._check_lock()
             attempt = _attempt(info)
             attempt.invalid_before = self._invalid_before(self.current)
