@@ -35,6 +35,8 @@ def on_a_terminal(*arguments: str, url: str, ini: Path = PLAIN, answer: Answer |
         stdin=there,
         stdout=there,
         stderr=there,
+        # a run in the background ignores SIGINT, and its processes would inherit that
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
     )
     os.close(there)
     seen = b""
