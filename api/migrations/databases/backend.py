@@ -9,7 +9,6 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.lock_key import LockKey
 from ..core.protocols import OperatorSession
@@ -21,6 +20,8 @@ from ..settings import MigrationSettings
 from ..urls.database_url import DatabaseURL
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from .backups.backup import Backup  # optional
 
 

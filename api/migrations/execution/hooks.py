@@ -13,7 +13,6 @@ from inspect import iscoroutinefunction
 from typing import Any, Literal
 
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from ..errors import ConfigurationError
 from ..runtime.import_path import imported
@@ -63,6 +62,8 @@ class Hook:
 
         with _listening(connection, end):
             if iscoroutinefunction(function):
+                from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
                 session = AsyncConnection(AsyncEngine(connection.engine), connection)
                 wait_on_loop(lambda: function(session))
             else:

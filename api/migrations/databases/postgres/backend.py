@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, cast
 
 import asyncpg
 import sqlalchemy as sa
-from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ...core.protocols import OperatorSession
 from ...core.status import Holder
@@ -24,6 +23,8 @@ from .connection import connect, engine_over, quoted
 from .session import CLOSE_SECONDS, PostgresSession
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
     from ..backups.backup import Backup  # optional
     from ..backups.postgres import PostgresBackup
 

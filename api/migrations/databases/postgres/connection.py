@@ -10,12 +10,11 @@ import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql.asyncpg import dialect
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.sql.compiler import IdentifierPreparer
 
@@ -24,6 +23,9 @@ from ...execution.dialects import stores
 from ...execution.error_translation import sqlstate, translate
 from ...execution.limits import Limits, lift_limits_where_no_session_is_blocked
 from ...urls.database_url import DatabaseURL
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 _PROBES = {"TCP_KEEPIDLE": 5, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 """In seconds, the last in milliseconds; some platforms lack some of them."""
@@ -83,6 +85,8 @@ async def set_for_work(connection: asyncpg.Connection, limits: Limits, applicati
 
 def engine_over(connection: asyncpg.Connection, isolation_level: str) -> AsyncEngine:
     """Return an engine whose only connection is `connection`, so that Alembic runs on the session with the lock."""
+    # imports the ORM, which a start at head does not need
+    from sqlalchemy.ext.asyncio import create_async_engine
 
     async def given() -> asyncpg.Connection:
         return connection
