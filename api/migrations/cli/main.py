@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import gc
 import logging
 import signal
 import sys
@@ -18,6 +17,7 @@ from ..errors import COMMAND, Cancelled, MigrationError
 from ..execution.error_translation import describe
 from ..logs import bind_log_context
 from ..runtime import streams
+from ..runtime.process_end import leave
 from ..runtime.signals import Signals
 from ..settings import MigrationSettings
 from ..settings.unread import warn_of_unread_settings
@@ -68,10 +68,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run() -> NoReturn:
     """Run one command and end the process with its exit code."""
-    exit_code = main()
-    # or the interpreter's last collection takes longer than all that follows the last COMMIT
-    gc.freeze()
-    sys.exit(exit_code)
+    leave(main())
 
 
 def _assembly(arguments: argparse.Namespace) -> Assembly:
