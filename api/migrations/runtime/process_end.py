@@ -25,8 +25,8 @@ _until_the_loop_closes: list[AsyncGenerator[None, None]] = []
 def leave(exit_code: int) -> NoReturn:
     """End this process now, after its threads, its exit functions and its output.
 
-    `sys.exit` also clears every module, which takes longer than all that follows the last COMMIT. `multiprocessing` ends
-    its processes in the same way.
+    `sys.exit` also clears every module, which takes longer than all that follows the last COMMIT. `multiprocessing`
+    ends its processes so.
     """
     try:
         threading._shutdown()  # type: ignore[attr-defined]
