@@ -30,13 +30,15 @@ def urls(server: Server) -> Iterator[dict[str, str]]:
         yield dict(zip(NAMES, (first, second), strict=True))
 
 
-def multidb(folder: Path, urls: dict[str, str], fail: str = "") -> Path:
+def multidb(
+    folder: Path, urls: dict[str, str], fail: str = "", *, driver: str = "psycopg2", package: str = COPY
+) -> Path:
     """Create a project from the template `multidb`, with two revisions that run on each database."""
-    project = fresh_project(folder, "multidb")
+    project = fresh_project(folder, "multidb", package=package)
     ini = project / "alembic.ini"
     text = ini.read_text()
     for number, url in enumerate(urls.values(), 1):
-        own = url.replace("postgresql://", "postgresql+psycopg2://").replace("%", "%%")
+        own = url.replace("postgresql://", f"postgresql+{driver}://").replace("%", "%%")
         text = text.replace(f"driver://user:pass@localhost/dbname{'' if number == 1 else number}\n", f"{own}\n")
     ini.write_text(text)
     for path in (project / "alembic" / "versions").glob("*.py"):
@@ -58,7 +60,7 @@ def assert_migrated_once(url: str) -> None:
 def test_one_of_three_instances_migrates_both_databases(tmp_path: Path, urls: dict[str, str]) -> None:
     """Three instances start on the untouched template: each database is migrated once, and none is ready before."""
     first, second = urls.values()
-    with shops(3, first, multidb(tmp_path, urls)) as three:
+    with shops(3, first, multidb(tmp_path, urls, driver="psycopg")) as three:
         until_one_migrates(three)
         wait_until(lambda: evidence.executing(first, "pg_sleep"), "the first database's second revision runs")
         evidence.let_go(first)

@@ -19,11 +19,13 @@ import alembic_fleet_plugin
 from api.migrations.cli.adopt.copied import Copy
 from devtools.wheel import build
 from tests.acceptance.shop import REVISION, alone, fresh_project, python, shops
+from tests.acceptance.test_several_databases import multidb
 from tests.acceptance.test_templates import assert_migrated_once, kinds_of_locks, untouched
+from tests.conftest import fresh_name
 from tests.support import evidence
 from tests.support.fleet import MARK, until_all_ready, until_one_migrates
 from tests.support.project import ROOT
-from tests.support.servers import fetch_sync
+from tests.support.servers import Server, fetch_sync
 from tests.support.waiting import FOREVER_SECONDS, wait_until
 from tests.support.warm import run
 
@@ -222,6 +224,23 @@ def test_a_signal_stops_a_command_by_hand(
     wait_until(lambda: evidence.sessions(database_url) == [], "every session gone")
     assert evidence.advisory_locks(database_url) == 0
     assert evidence.versions(database_url) == ["first"]
+
+
+def test_a_typed_upgrade_migrates_several_databases(server: Server, tmp_path: Path, interpreter: str) -> None:
+    """The template `multidb` with `fleet = true`: of two `alembic upgrade head` at once, one migrates each database."""
+    with server.database(fresh_name()) as first, server.database(fresh_name()) as second:
+        project = multidb(tmp_path, {"engine1": first, "engine2": second}, package=PACKAGE)
+        ini = project / "alembic.ini"
+        ini.write_text(ini.read_text().replace("[alembic]\n", "[alembic]\nfleet = true\n", 1))
+        with by_hand(interpreter, project, "upgrade", "head", url=first) as one:
+            wait_until(lambda: evidence.executing(first, "pg_sleep"), "the first database's second revision runs")
+            with by_hand(interpreter, project, "upgrade", "head", url=first) as other:
+                for url in (first, second):
+                    evidence.let_go(url)
+                assert [process.wait() for process in (one, other)] == [0, 0], (one, other)
+        for url in (first, second):
+            assert evidence.applied(url) == ["first", "second"]
+            assert len(fetch_sync(url, "SELECT 1 FROM things")) == 1
 
 
 def test_without_the_key_alembic_is_as_ever(database_url: str, tmp_path: Path, interpreter: str) -> None:
