@@ -217,9 +217,12 @@ async def test_a_terminated_lock_holder_loses_the_lock_and_raises(database_url: 
     ],
     ids=["pg_advisory_unlock_all", "DISCARD ALL"],
 )
-async def test_a_revision_that_releases_the_lock_is_rolled_back(database_url: str, tmp_path: Path, body: str) -> None:
+@pytest.mark.parametrize("further", [[], ["pass"]], ids=["the last revision", "one before another"])
+async def test_a_revision_that_releases_the_lock_is_rolled_back(
+    database_url: str, tmp_path: Path, body: str, further: list[str]
+) -> None:
     """A revision releases the lock, so another instance may migrate: the run raises HoldLost and is rolled back."""
-    session = await holding(database_url, tree(tmp_path, body))
+    session = await holding(database_url, tree(tmp_path, body, *further))
     with pytest.raises(HoldLost, match="during the run"):
         await run_to_head(session)
     await session.close()

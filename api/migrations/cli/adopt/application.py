@@ -14,7 +14,7 @@ from .report import Change, Fact, Need
 LIFESPAN = "lifespan_with_migrations"
 _HANDLERS = r"(?<!router)\.on_event\(|\.add_event_handler\(|\bon_(startup|shutdown)\s*="
 _ASIDE = re.compile(r"(^|/)(scripts?|tools?|bench(marks?)?|notebooks)/")
-"""Folders of programs whose applications serve nobody, unless a server command names them."""
+"""Folders of programs whose applications no server runs, unless a server command names them."""
 _IN_PYTHON = r"(?<![A-Za-z])command\.upgrade\(|[\"']alembic[\"',\s]+upgrade\b"
 
 
