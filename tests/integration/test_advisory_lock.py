@@ -243,3 +243,15 @@ async def test_a_cancelled_statement_fails_the_revision_and_keeps_the_lock(datab
     await session.close()
     ((outcome,),) = await fetch(database_url, "SELECT outcome FROM alembic_version_history")
     assert outcome == "failed"
+
+
+async def test_each_attempt_records_the_invalid_indexes_before_it(database_url: str, tmp_path: Path) -> None:
+    """An INVALID index existed before the run: the attempts at both revisions record it, not only the first one."""
+    await fetch(database_url, "CREATE TABLE t (a int)")
+    await fetch(database_url, "CREATE INDEX old ON t (a)")
+    await fetch(database_url, "UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'old'::regclass")
+    session = await holding(database_url, tree(tmp_path, "pass", "pass"))
+    await run_to_head(session)
+    await session.close()
+    rows = await fetch(database_url, "SELECT invalid_before FROM alembic_version_history ORDER BY id")
+    assert [row[0] for row in rows] == ['["old"]', '["old"]']
