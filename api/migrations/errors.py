@@ -54,6 +54,10 @@ class DatabaseUnreachable(MigrationError):
     exit_code = 5
 
 
+class NoConnectionLeft(DatabaseUnreachable):
+    """The server, its database or its role has no free connection; may be retried."""
+
+
 class ConnectionLost(DatabaseUnreachable):
     """The connection was lost while a revision ran; it is retried once, because the cause is unknown.
 
@@ -121,8 +125,12 @@ class RevisionFailed(MigrationError):
         self.applied = tuple(applied)
 
 
+class RunTimeout(RevisionFailed):
+    """The run's budget ended before the revisions did."""
+
+
 class TableLockTimeout(RevisionFailed):
-    """The run's budget ended while a revision was waiting for its table locks."""
+    """A budget ended while a revision was waiting for its table locks; a larger one would not have helped."""
 
     exit_code = 4
 

@@ -11,6 +11,7 @@ from typing import TypeVar
 from .assembly import Assembly
 from .core.protocols import ANSWER_SECONDS, OperatorSession
 from .core.schema import Schema, compare_with_build
+from .core.status import Status
 from .errors import MigrationError
 
 T = TypeVar("T")
@@ -35,6 +36,19 @@ async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
     code = assembly.revisions.code
     lineage = await session.store.lineage() if observed.revisions - code.parents.keys() else {}
     return compare_with_build(observed, code, lineage)
+
+
+async def read_status(assembly: Assembly, session: OperatorSession) -> Status:
+    """Return the status of the database for a command: schema, lock, newest attempts and INVALID indexes."""
+    schema = await read_schema(assembly, session)
+    observed, lock_status = await session.store.observe(), await session.lock_status()
+    return replace(
+        assembly.tracker.status,
+        schema=schema,
+        lock_status=lock_status,
+        recent=observed.recent,
+        invalid_indexes=tuple(await session.store.invalid_indexes()),
+    )
 
 
 async def leader(assembly: Assembly) -> str | None:

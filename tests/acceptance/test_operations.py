@@ -3,7 +3,6 @@
 import os
 import re
 import signal
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,16 +13,15 @@ import pytest
 from tests.acceptance import holders
 from tests.support import evidence, project
 from tests.support.fakes import in_the_way
-from tests.support.fleet import environment, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.fleet import fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.pooler import PgBouncer
-from tests.support.project import PLAIN, ROOT, Revision
+from tests.support.project import PLAIN, Revision
 from tests.support.servers import Server, fetch_sync
-from tests.support.waiting import FOREVER_SECONDS, wait_until
+from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, works
+from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
 
-RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
-SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
 DONE = {
     "Where to look first",
     "Stuck migration",
@@ -42,39 +40,10 @@ DONE = {
 BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
 
 
-def commands(section: str) -> list[str]:
-    """Return the commands in the boxes of a section."""
-    boxes = re.findall(r"^```\n(.*?)^```", SECTIONS[section].replace("\\\n", ""), re.M | re.S)
-    return [line for box in boxes for line in box.splitlines()]
-
-
 @pytest.fixture(autouse=True)
 def _psql(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the server's own psql on PATH, as on a database host."""
-    if server.process is not None:
-        monkeypatch.setenv("PATH", f"{server.process.binaries}{os.pathsep}{os.environ['PATH']}")
-
-
-def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
-    """Run a line of the runbook in a shell; return exit code and output."""
-    done = subprocess.run(
-        ["sh", "-c", command],
-        cwd=ROOT,
-        env=environment(url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        timeout=FOREVER_SECONDS,
-    )
-    return done.returncode, done.stdout
-
-
-def works(command: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
-    """Run a line that must succeed; return its output."""
-    code, output = type_in(command, url, ini, **settings)
-    assert code == 0, output
-    return output
+    psql_on_path(server, monkeypatch)
 
 
 def test_every_section_with_a_command_is_tested() -> None:

@@ -17,7 +17,7 @@ STATUS = Status(
     lock_status=LockStatus(
         Holder("web-1", 4242, 1700000000.0, "active"),
         Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
-        (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
+        (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock", "superuser"),),
         (Member("web-1", "migrating", 4242, 1700000000.0),),
     ),
     invalid_indexes=("ix",),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import time
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from ..core.protocols import MigrationRequest, OperatorSession
 from ..core.schema import UNCLEAR, Schema, SchemaState, explain, invalid_index_advice
 from ..databases.backend import Verdict
 from ..errors import COMMAND, ConfigurationError, NotAtHead, SchemaRefused
-from ..inspection import leader, read_schema, read_session
+from ..inspection import leader, read_schema, read_session, read_status
 from ..settings import Strategy
 from .doctor import examine
 from .each_scope import in_each_scope
@@ -178,23 +179,26 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the state of the database, the lock holder, what blocks it, and the other instances; changes nothing."""
 
+    from ..core.advice import advise  # the other commands give none
+
     async def look(session: OperatorSession) -> Result:
-        schema = await read_schema(assembly, session)
-        seen, elected = await session.lock_status(), await leader(assembly)
+        now, elected = await read_status(assembly, session), await leader(assembly)
+        schema, seen = now.schema, now.lock_status
         return StatusReport(
             state=schema.state,
             message=explain(schema),
             revisions=sorted(schema.revisions),
             expected_heads=sorted(schema.heads),
             pending=[assembly.revisions.describe(revision) for revision in schema.pending],
-            lock={"key": assembly.tracker.status.lock_key, "holder": seen.holder},
+            lock={"key": now.lock_key, "holder": seen.holder},
             statement=seen.statement,
             retry=seen.retry,
             blocked_by=seen.blocked_by,
             elected={"leader": elected, "hold": assembly.hold or ""} if elected else None,
             fleet=seen.fleet,
             grant=seen.grant,
-            invalid_indexes=await session.store.invalid_indexes(),
+            invalid_indexes=now.invalid_indexes,
+            advice=advise(now, time.time()),
         )
 
     return await read_session(assembly, look)

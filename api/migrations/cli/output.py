@@ -12,14 +12,15 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from typing import Any, TextIO
 
+from ..core.remedies import remedy_for
 from ..core.status import Tracker
-from ..errors import Cancelled, ConfigurationError
+from ..errors import Cancelled, ConfigurationError, DatabaseUnreachable
 from ..logs import PlainFormatter, to_json
 from ..parts import new_tracker
 from ..runtime.streams import deliver, log_what_is_printed
 from ..settings import MigrationSettings
 from ..text.printable import printable
-from .results import Result
+from .results import Result, advice_lines
 
 log = logging.getLogger(__name__)
 
@@ -39,6 +40,8 @@ def complain(
 ) -> None:
     """Print an error: one line on standard error, or JSON on `out` (default: standard output).
 
+    If the message of an error that may be retried has no remedy, the advice follows.
+
     Args:
         error: the error.
         as_json: whether the command prints JSON.
@@ -46,9 +49,13 @@ def complain(
         out: standard output, if not `sys.stdout`.
         no_stderr: whether the process has no standard error; then the line goes to `out`.
     """
-    line = printable(f"{type(error).__name__}: {error}")
-    document = json.dumps({"error": type(error).__name__, "message": str(error)})
-    if (as_json or no_stderr) and deliver(document if as_json else line, out) is None:
+    lines = [f"{type(error).__name__}: {error}"]
+    document: dict[str, Any] = {"error": type(error).__name__, "message": str(error)}
+    if isinstance(error, DatabaseUnreachable) and "To fix:" not in str(error):
+        advice = remedy_for(type(error))
+        lines, document = [*lines, *advice_lines(advice)], {**document, "advice": advice.as_json()}
+    line = "\n".join(map(printable, lines))
+    if (as_json or no_stderr) and deliver(json.dumps(document) if as_json else line, out) is None:
         return
     if logged:
         log.error("%s", error, extra={"event": "failed", "error": type(error).__name__})

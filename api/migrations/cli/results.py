@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
+from ..core.remedies import Advice
 from ..core.schema import SchemaState, invalid_index_advice
 from ..core.scope import by_kind
 from ..core.status import Blocker, Holder, Member, Retry, Statement
@@ -159,14 +160,22 @@ class StatusReport(Result):
     fleet: Sequence[Member]
     grant: str | None
     invalid_indexes: Sequence[str]
+    advice: Advice | None
+    """What to do now; None if nothing."""
 
     def lines(self) -> Iterator[str]:
-        """Yield the state, the lock and the sessions."""
+        """Yield the state, the lock, the sessions, and what to do."""
         yield self.message
         yield from (f"  pending: {revision}" for revision in self.pending)
         yield from self._lock()
         if self.invalid_indexes:
             yield invalid_index_advice(self.invalid_indexes)
+        if self.advice is not None:
+            yield from advice_lines(self.advice)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the fields, with the advice as at /health/migrations."""
+        return super().as_json() | {"advice": None if self.advice is None else self.advice.as_json()}
 
     def _lock(self) -> Iterator[str]:
         holder, does = self.lock["holder"], self.statement or self.retry
@@ -177,7 +186,8 @@ class StatusReport(Result):
         yield from (f"  {blocker}" for blocker in self.blocked_by)
         yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in self.fleet)
         if self.grant:
-            yield f"  this role cannot see what the lock holder executes. To fix: as a superuser, run {self.grant}"
+            whose = "the lock holder or a blocking session executes"
+            yield f"  this role cannot see what {whose}. To fix: as a superuser, run {self.grant}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -198,10 +208,16 @@ class InEachScope(Result):
         return {**by_kind({name: one.as_json() for name, one in self.scopes.items()}), "message": self.message}
 
 
+def advice_lines(advice: Advice) -> Iterator[str]:
+    """Yield the advice, each command on a line of its own, ready to copy."""
+    yield f"what to do: {advice.text} See {advice.runbook}"
+    yield from (f"  {command}" for command in advice.commands)
+
+
 def _known(holder: Holder, *, hidden: bool) -> str:
     # only PostgreSQL has states, and hides them from some roles
     known = [f"pid {holder.pid}"] if holder.pid else []
-    known += ["state hidden"] if hidden else [holder.state] if holder.state else []
+    known += [holder.state] if holder.state else ["state hidden"] if hidden else []
     return f" ({', '.join(known)})" if known else ""
 
 

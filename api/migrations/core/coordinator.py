@@ -82,7 +82,7 @@ class Coordinator:
         except MigrationError as error:
             if self._scopes and self._scope.name is not None:
                 error.name_scope(self._scope.name)
-            self._tracker.move(Phase.FAILED, message=str(error))
+            self._tracker.move(Phase.FAILED, message=str(error), error_class=type(error))
             raise
 
     @property

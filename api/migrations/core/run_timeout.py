@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout
+from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RunTimeout, TableLockTimeout
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 HOOKS = {"before", "after"}
 """The application's functions, as they are named in the progress."""
+_MORE_TIME = f"raise it (and MIGRATION_WAIT_SECONDS), or run '{COMMAND} upgrade' before the release"
+_NOT_BLOCKED = f"terminate the session that blocks it ('{COMMAND} status' names it), then run '{COMMAND} upgrade'"
 RECORD_SECONDS = 2.0
 """How much longer a run may last if the database does not answer the record of its timeout."""
 
@@ -101,10 +103,10 @@ async def outcome_of_timeout(
         unknown = f"revision {current} was cancelled, and its outcome is unknown ({error}): {_exceeded(run_seconds)}"
         if isinstance(error, DatabaseUnreachable):
             return DatabaseUnreachable(unknown)
-        return RevisionFailed(unknown, revision=current)
+        return RunTimeout(unknown, revision=current)
     if current in HOOKS:
         done = current == "after" and after.completed == code.head
-        return None if done else RevisionFailed(message, revision=None)
+        return None if done else RunTimeout(message, revision=None)
     if request.kind == "upgrade" and after.revisions - code.parents.keys():
         # another instance continued from what this run committed; the next read assesses that
         return None
@@ -116,9 +118,8 @@ async def outcome_of_timeout(
     if not undone:
         steps = f"{applied} of {progress.total} steps are committed, and the next start continues from there"
         outcome = steps if progress.total else f"'{COMMAND} status' shows what it committed"
-        return RevisionFailed(f"the run was cancelled; {outcome}: {_exceeded(run_seconds)}", revision=None)
-    # after retries, the time was spent waiting for another session's table lock
-    kind = TableLockTimeout if progress.attempt is not None and not half else RevisionFailed
+        return RunTimeout(f"the run was cancelled; {outcome}: {_exceeded(run_seconds)}", revision=None)
+    kind = TableLockTimeout if _was_blocked(status) and not half else RunTimeout
     return kind(message, revision=current)
 
 
@@ -144,12 +145,15 @@ def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     last = f" (last: {status.message})" if status.message else ""
     repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
     current = status.progress.current
+    remedy = _NOT_BLOCKED if _was_blocked(status) else _MORE_TIME
     what = f"the function '{current}'" if current in HOOKS else f"revision {current}"
-    return f"{what} was cancelled {extent}: {_exceeded(run_seconds, last)}{repair}"
+    return f"{what} was cancelled {extent}: {_exceeded(run_seconds, last, remedy)}{repair}"
 
 
-def _exceeded(run_seconds: float, last: str = "") -> str:
-    return (
-        f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}{last}. To fix: raise it (and "
-        f"MIGRATION_WAIT_SECONDS), or run '{COMMAND} upgrade' before the release"
-    )
+def _exceeded(run_seconds: float, last: str = "", remedy: str = _MORE_TIME) -> str:
+    return f"the run did not finish within MIGRATION_RUN_SECONDS={run_seconds:g}{last}. To fix: {remedy}"
+
+
+def _was_blocked(status: Status) -> bool:
+    """Whether the time was spent waiting for another session's lock, so that more time would not have helped."""
+    return status.progress.attempt is not None or bool(status.lock_status.blocked_by)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
+from ..errors import MigrationError
 from .schema import Recorded, Schema
 
 
@@ -58,18 +59,23 @@ class Blocker:
     """A session that blocks the migration, as far as this role may see it; `seconds` is its transaction's age."""
 
     pid: int
+    """0 is a prepared transaction, which has no session."""
     application: str | None = None
     user: str | None = None
     state: str | None = None
     seconds: float | None = None
     relation: str | None = None
     mode: str | None = None
+    terminate_needs: str | None = None
+    """The GRANT that this role lacks to terminate it, or "superuser" if only a superuser may; None if it may."""
 
     def __str__(self) -> str:
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
         # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table
         blocked = f"{self.mode} on {self.relation}" if self.relation else "the migration until its transaction ends"
+        if not self.pid:
+            return f"a prepared transaction blocks {blocked}"
         return f"pid {self.pid} ({session}) blocks {blocked}"
 
 
@@ -125,7 +131,7 @@ class LockStatus:
     silent_seconds: float | None = None
     """How long ago the holder's client stopped in the middle of sending a statement; None if it did not."""
     grant: str | None = None
-    """The GRANT that shows this role what the holder executes; None if it sees that."""
+    """The GRANT that shows this role what the holder and the blocking sessions do; None if it sees that."""
     problem: str | None = None
     """Why no session can acquire the lock now, although it may be free."""
     retry: Retry | None = None
@@ -211,6 +217,8 @@ class Status:
     counters: Counters = Counters()
     message: str | None = None
     """One line for people: what the instance waits for, or why it failed."""
+    error_class: type[MigrationError] | None = None
+    """Of the error with which it failed, or because of which it cannot reach the database."""
 
     @property
     def ready(self) -> bool:

@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from ..errors import DatabaseUnreachable, LockContended, WaitTimeout
+from ..errors import DatabaseUnreachable, LockContended, NoConnectionLeft, TableLockTimeout, WaitTimeout
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
@@ -18,6 +18,8 @@ log = logging.getLogger(__name__)
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
 _START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
+_BLOCKED = "terminate the session that blocks the migration, then start again; a larger budget does not help"
+_FREE_CONNECTIONS = "terminate sessions that are idle, as a superuser, or stop instances, then start again"
 _CHECK_DATABASE = "check that the database runs and that the URL names it, then start again"
 
 
@@ -49,14 +51,18 @@ class WaitBudget:
             WaitTimeout: the budget has ended.
         """
         now = self._clock.monotonic()
-        if now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
+        dirty = schema.state is SchemaState.DIRTY and self._tracker.status.lock_status.holder is None
+        if dirty or now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
             self._lock_status_read = now
             await self._read_lock_status(session)
         self._begin_to_wait()
+        # a revision that commits by itself is recorded as half applied while the lock holder runs it
+        schema = schema if self._tracker.status.lock_status.holder is None else self._tracker.status.schema
         message = self._waiting_message(schema, attempt_history, now)
-        self._tracker.note(message=message)
+        self._tracker.note(message=message, schema=schema)
         if self._deadline.passed(now):
-            raise WaitTimeout(self._timed_out(message))
+            blocked = self._tracker.status.lock_status.blocked_by
+            raise WaitTimeout(self._timed_out(message, _BLOCKED if blocked else _START_AGAIN))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.info("Waiting: %s", message, extra={"event": "waiting"})
@@ -66,11 +72,11 @@ class WaitBudget:
         """Pause after a contended run whose rollback released the migration lock; another instance may continue.
 
         Raises:
-            WaitTimeout: the budget has ended.
+            TableLockTimeout: the budget has ended.
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise WaitTimeout(self._timed_out(str(error)))
+            raise TableLockTimeout(self._timed_out(str(error), _BLOCKED), revision=error.revision)
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
@@ -82,18 +88,21 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
+            if isinstance(error, NoConnectionLeft):
+                raise NoConnectionLeft(self._timed_out(str(error), _FREE_CONNECTIONS)) from error
             raise DatabaseUnreachable(self._timed_out(str(error), _CHECK_DATABASE)) from error
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
-        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", lock_status=LockStatus())
+        message, error_class = f"waiting for the database: {error}", type(error)
+        self._tracker.note(reachable=False, message=message, error_class=error_class, lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
-    def _timed_out(self, reason: str, remedy: str = _START_AGAIN) -> str:
+    def _timed_out(self, reason: str, remedy: str) -> str:
         to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
         return f"timed out after MIGRATION_WAIT_SECONDS={self._deadline.budget_seconds:g}: {reason}{to_fix}"
 
@@ -107,8 +116,6 @@ class WaitBudget:
 
     def _waiting_message(self, schema: Schema, attempt_history: AttemptHistory, now: float) -> str:
         lock_status = self._tracker.status.lock_status
-        # a revision that commits by itself is recorded as half applied while the lock holder runs it
-        schema = schema if lock_status.holder is None else self._tracker.status.schema
         if schema.state is SchemaState.DIRTY:
             # no instance retries before a person has repaired it, and the failure is what made it dirty
             return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s"

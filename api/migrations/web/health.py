@@ -71,7 +71,15 @@ def body(status: Status) -> dict[str, Any]:
         "fleet": [{**asdict(member), "since": _moment(member.since)} for member in status.lock_status.fleet],
         "invalid_indexes": list(status.invalid_indexes),
         "last_run": _last_run(status),
+        "advice": _advice(status),
     }
+
+
+def _advice(status: Status) -> dict[str, Any] | None:
+    from ..core.advice import advise  # a start at head needs no advice
+
+    advice = advise(status, time.time())
+    return None if advice is None else advice.as_json()
 
 
 def _scope(schema: Schema) -> dict[str, Any]:

@@ -30,9 +30,11 @@ STATUS = StatusReport(
     fleet=(),
     grant=None,
     invalid_indexes=(),
+    advice=None,
 )
 STATUS_KEYS = """
     message state revisions expected_heads pending lock statement retry blocked_by elected fleet grant invalid_indexes
+    advice
 """
 
 

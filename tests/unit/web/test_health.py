@@ -51,6 +51,7 @@ SHAPE = {
             "seconds": float,
             "relation": str,
             "mode": str,
+            "terminate_needs": str,
         }
     ],
     "fleet": [{"instance": str, "role": str, "pid": int, "since": str}],
@@ -63,6 +64,7 @@ SHAPE = {
         "instance": str,
         "error": str,
     },
+    "advice": {"text": str, "commands": [str], "runbook": str},
 }
 
 

@@ -21,6 +21,18 @@ from ...text.encoding import restored
 FLEET = ("waiting", "migrating")
 """The roles of sessions that are instances or commands; the others only read."""
 
+BLOCKER = """
+    'application', s.application_name, 'user', s.usename, 'state', s.state,
+    'seconds', extract(epoch FROM clock_timestamp() - s.xact_start),
+    -- the rules of pg_terminate_backend; a session without a role is the server's own
+    'terminate_needs', CASE
+        WHEN current_setting('is_superuser') = 'on' THEN NULL
+        WHEN coalesce((SELECT rolsuper FROM pg_roles WHERE oid = s.usesysid), true) THEN 'superuser'
+        WHEN NOT pg_has_role(s.usesysid, 'USAGE') AND NOT pg_has_role('pg_signal_backend', 'USAGE')
+        THEN 'GRANT pg_signal_backend TO ' || quote_ident(current_user) END
+"""
+"""The fields of a `Blocker` but its pid and lock, as keys and values of JSON; `s` is its row of `pg_stat_activity`."""
+
 # pg_blocking_pids briefly stops the server's lock manager, so it is called only if the holder waits for a lock
 _STATUS = r"""
     SELECT h.pid, a.application_name, a.state, a.query, quote_ident(current_user) AS me,
@@ -32,12 +44,11 @@ _STATUS = r"""
                 THEN extract(epoch FROM clock_timestamp() - a.state_change)::float8 END AS silent,
            p.phase, round(100 * p.done::numeric, 1)::float8 AS percent,
            -- as text: once SQLAlchemy has used a connection, asyncpg decodes JSON by itself
-           (SELECT json_agg(json_build_object(
-                'pid', b.pid, 'application', s.application_name, 'user', s.usename, 'state', s.state,
-                'seconds', extract(epoch FROM clock_timestamp() - s.xact_start),
+           (SELECT json_agg(json_build_object('pid', b.pid, {blocker},
                 'relation', w.relation::regclass::text, 'mode', w.mode))::text
             FROM (SELECT relation, mode FROM pg_locks WHERE pid = h.pid AND NOT granted LIMIT 1) w,
                  LATERAL unnest(pg_blocking_pids(h.pid)) AS b(pid)
+                 -- a prepared transaction, which has no session, has the pid 0
                  LEFT JOIN pg_stat_activity s ON s.pid = b.pid) AS blocked_by,
            (SELECT json_agg(json_build_object(
                 'name', f.application_name, 'pid', f.pid, 'since', extract(epoch FROM f.backend_start))
@@ -54,7 +65,7 @@ _STATUS = r"""
                            WHEN tuples_total > 0 THEN tuples_done::float8 / tuples_total
                            ELSE blocks_done::float8 / nullif(blocks_total, 0) END AS done
         FROM pg_stat_progress_create_index WHERE pid = h.pid) p ON true
-""".format(held=HELD.format(high="$1", low="$2"), second=HELD.format(high="$3", low="$4"))
+""".format(blocker=BLOCKER, held=HELD.format(high="$1", low="$2"), second=HELD.format(high="$3", low="$4"))
 
 
 async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatus:
@@ -63,11 +74,12 @@ async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatu
     fleet = tuple(member for member in (_member(key, each) for each in _list(row["fleet"])) if member.role in FLEET)
     if row["pid"] is None:
         return LockStatus(fleet=fleet)
-    hidden = row["state"] is None
+    blocked_by = tuple(Blocker(**each) for each in _list(row["blocked_by"]))
+    hidden = row["state"] is None or any(blocker.pid and blocker.state is None for blocker in blocked_by)
     return LockStatus(
         holder=Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"]),
         statement=_statement(row),
-        blocked_by=tuple(Blocker(**each) for each in _list(row["blocked_by"])),
+        blocked_by=blocked_by,
         fleet=fleet,
         changed_at=row["changed_at"],
         silent_seconds=row["silent"],

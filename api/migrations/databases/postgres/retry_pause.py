@@ -19,6 +19,7 @@ from ...core.protocols import ANSWER_SECONDS
 from ...core.status import Blocker, LockStatus, Retry
 from ...execution.history_table import Outcome
 from ...lock_manager import may_be
+from .lock_status import BLOCKER
 
 LATE_SECONDS = 2.0
 """How late the next attempt may begin; after that, the holder is no longer in the pause."""
@@ -49,10 +50,13 @@ async def rest(
 
 NEWEST = """
     SELECT outcome, instance, note, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ago,
-           ARRAY(SELECT pid FROM pg_stat_activity) AS alive
+           CASE WHEN outcome = 'retried' THEN (
+               SELECT json_agg(json_build_object('pid', s.pid, {blocker}))::text FROM pg_stat_activity s
+           ) END AS sessions,
+           EXISTS (SELECT FROM pg_prepared_xacts WHERE database = current_database()) AS prepared
     FROM {history} ORDER BY id DESC LIMIT 1
-"""
-"""The newest attempt, and the pids of all sessions; `{history}` is the table's quoted name."""
+""".replace("{blocker}", BLOCKER)
+"""The newest attempt, and after a contended one all sessions; `{history}` is the table's quoted name."""
 
 
 def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
@@ -69,12 +73,21 @@ def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
         return seen
     if ago > retry.seconds + LATE_SECONDS:  # the run ended in its pause
         return seen
+    sessions = {each["pid"]: Blocker(**each) for each in json.loads(newest["sessions"])}
+    if newest["prepared"]:
+        sessions[0] = Blocker(0)
+    still = (_still_there(blocker, sessions.get(blocker.pid), ago) for blocker in blockers)
     return replace(
         seen,
         retry=replace(retry, seconds=max(0.0, retry.seconds - ago)),
-        blocked_by=tuple(
-            replace(blocker, seconds=None if blocker.seconds is None else blocker.seconds + ago)
-            for blocker in blockers
-            if blocker.pid in newest["alive"]
-        ),
+        blocked_by=tuple(blocker for blocker in still if blocker is not None),
     )
+
+
+def _still_there(blocker: Blocker, session: Blocker | None, ago: float) -> Blocker | None:
+    """Return the session as it is now, or None if its transaction has ended since, or its pid is another session's."""
+    if session is None or (session.application, session.user) != (blocker.application, blocker.user):
+        return None
+    # what is hidden from this role may have ended
+    ended = session.state is not None and (session.seconds is None or session.seconds < ago)
+    return None if ended else replace(session, relation=blocker.relation, mode=blocker.mode)

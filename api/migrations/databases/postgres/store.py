@@ -67,7 +67,7 @@ class PostgresStore(OwnTables):
             refuse(ids, IdColumn.of(self._version, "postgresql", self._encodings[-1], sizes))
 
     async def newest_attempt(self) -> asyncpg.Record | None:
-        """Return the newest row, and the pids of all sessions; see `retry_pause`."""
+        """Return the newest row, and after a contended attempt all sessions; see `retry_pause`."""
         rows = await self._rows_if_there(NEWEST.format(history=self._history))
         return rows[0] if rows else None
 

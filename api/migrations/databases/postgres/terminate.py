@@ -107,7 +107,7 @@ async def _refuse_if_progressing(connection: asyncpg.Connection, key: LockKey, f
 def _progress(first: LockStatus, seen: LockStatus) -> str | None:
     if seen.holder is None or first.holder is None or seen.holder.pid != first.holder.pid:
         return "another session has acquired the lock meanwhile"
-    if seen.grant is not None:
+    if seen.holder.state is None:
         return f"its statement is hidden from this role ({seen.grant})"
     if seen.statement is not None:
         return None if seen.blocked_by else "it is executing a statement"

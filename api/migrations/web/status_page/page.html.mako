@@ -50,6 +50,11 @@ ${optional("p", status.message or lock.holder and lock)}
 ${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}${fact("phase", status.phase)}
 </dl></header>
 ## The sections that a person may have to act on come first.
+<%self:section title="What to do" class_="${status.phase == "failed" and "alert bad"}" given="${advice}"><p>${advice.text}</p>
+% for command in advice.commands:
+<pre>${command}</pre>
+% endfor
+<p class="soft">Runbook: ${advice.runbook}</p></%self:section>
 <%self:section title="Blocked by" class_="alert warn" given="${lock.blocked_by}"><ul>
 % for one in lock.blocked_by:
 <li><div class="row"><span class="big">${one.application or "unnamed session"}</span><code>pid ${one.pid}</code></div>
@@ -96,7 +101,7 @@ ${optional("p", progress.attempt and f"attempt {progress.attempt} did not acquir
 <%self:section title="Lock" given="${lock.holder}">
 <%
   holder, session = lock.holder, status.holder_kind == "session"
-  state = "state hidden" if lock.grant else holder.state
+  state = holder.state or (lock.grant and "state hidden")
   since = holder.since and f"{clock(holder.since)}, {duration(now - holder.since)} ago"
 %>
 <dl><dt>held by</dt><dd><span class="big">${holder.instance}</span></dd>
@@ -105,7 +110,7 @@ ${optional("p", progress.attempt and f"attempt {progress.attempt} did not acquir
 ${fact("connected" if session else "locked", since)}
 % endif
 ${fact("executes", lock.statement)}${fact("pauses", not lock.statement and lock.retry)}
-</dl>${optional("p", lock.grant and "This role cannot see what the lock holder executes. To fix: as a superuser, run")}
+</dl>${optional("p", lock.grant and "This role cannot see what these sessions execute. To fix: as a superuser, run")}
 ${optional("pre", lock.grant)}</%self:section>
 <%self:section title="Fleet"><ul>
 % for name, here, role, class_, session in fleet:

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from mako.template import Template
 
+from ...core.advice import advise
 from ...core.schema import SchemaState, invalid_index_advice
 from ...core.status import Phase, Status
 from ...text.printable import printable
@@ -44,7 +45,8 @@ def render(status: Status, now: float) -> str:
     facts = {"status": status, "schema": status.schema, "lock": status.lock_status, "now": now, "shown": SHOWN}
     views = {"tone": _tone(status), "headline": _headline(status), "fleet": _fleet(status, now)}
     helpers = {"clock": _clock, "duration": _duration, "joined": _joined, "names": _names, "split": _split_pending}
-    return str(_template().render(**facts, **views, **helpers, index_advice=invalid_index_advice))
+    advice = {"advice": advise(status, now), "index_advice": invalid_index_advice}
+    return str(_template().render(**facts, **views, **helpers, **advice))
 
 
 @cache

@@ -1,6 +1,7 @@
 """A waiter reads the lock holder's pause between two attempts from the history, unless the row is outdated."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -15,15 +16,24 @@ SEEN = LockStatus(Holder("api-1", 99))
 LONG = "payments-api-deployment-6d4f8c9b7d-x2k9p-1"
 
 
-def left(instance: str = "api-1", ago: float = 1.0, **changed: Any) -> dict[str, Any]:
+def session(pid: int = 7, **changed: Any) -> dict[str, Any]:
+    """Return what the server says about a session: that of `LUNCH`, a second later."""
+    fields = {"application": "lunch", "user": "me", "state": "idle in transaction", "seconds": 4.0}
+    return {"pid": pid, **fields, "terminate_needs": "superuser", **changed}
+
+
+def left(
+    instance: str = "api-1", ago: float = 1.0, blocked_by: Sequence[Blocker] = (LUNCH, GONE), **changed: Any
+) -> dict[str, Any]:
     """Return the newest row of the history: a third attempt failed, and the next one follows after 4 s."""
-    note = {"retry": asdict(Retry(3, 4.0)), "blocked_by": [asdict(LUNCH), asdict(GONE)]}
+    note = {"retry": asdict(Retry(3, 4.0)), "blocked_by": [asdict(blocker) for blocker in blocked_by]}
     return {
         "outcome": "retried",
         "instance": instance,
         "note": json.dumps(note),
         "ago": ago,
-        "alive": [7, 99],
+        "sessions": json.dumps([session(), session(99)]),
+        "prepared": False,
         **changed,
     }
 
@@ -34,6 +44,36 @@ def test_a_waiter_sees_the_holder_s_pause() -> None:
     assert seen.retry == Retry(3, 3.0)
     assert [(blocker.pid, blocker.seconds) for blocker in seen.blocked_by] == [(7, 4.0)]
     assert "attempt 3 did not acquire its table lock, the next one is in 3 s; pid 7 (lunch" in str(seen)
+
+
+@pytest.mark.parametrize(
+    ("now", "there"),
+    [
+        (session(application="api"), False),
+        (session(user="other"), False),
+        (session(seconds=0.5), False),
+        (session(state="idle", seconds=None), False),
+        (session(state=None, seconds=None), True),
+    ],
+    ids=["another name", "another role", "a later transaction", "no transaction", "hidden"],
+)
+def test_a_session_that_cannot_be_the_blocking_one_is_left_out(now: dict[str, Any], there: bool) -> None:
+    """A session that has the pid of a blocking one is left out if it is another one, or if the transaction ended."""
+    blocked_by = resting(SEEN, left(sessions=json.dumps([now]))).blocked_by
+    assert bool(blocked_by) is there
+
+
+def test_the_rights_are_those_of_the_role_that_looks() -> None:
+    """A recorded blocking session has the lock that was recorded, and the rest as this role sees it now."""
+    (blocker,) = resting(SEEN, left()).blocked_by
+    assert blocker == Blocker(**session(), relation="accounts", mode="AccessExclusiveLock")
+
+
+@pytest.mark.parametrize("prepared", [True, False])
+def test_a_prepared_transaction_is_shown_while_there_is_one(prepared: bool) -> None:
+    """A recorded prepared transaction, which has no session, is shown while the database has one."""
+    seen = resting(SEEN, left(blocked_by=[Blocker(0, relation="accounts")], prepared=prepared))
+    assert [blocker.pid for blocker in seen.blocked_by] == [0] * prepared
 
 
 def test_a_holder_with_a_long_name_is_matched_by_its_beginning() -> None:

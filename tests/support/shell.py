@@ -1,0 +1,51 @@
+"""What a person types in a shell: the lines of the runbook, and those that an advice shows."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support.fleet import environment
+from tests.support.project import PLAIN, ROOT
+from tests.support.servers import Server
+from tests.support.waiting import FOREVER_SECONDS
+
+RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
+SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
+
+
+def commands(section: str) -> list[str]:
+    """Return the commands in the boxes of a section of the runbook."""
+    boxes = re.findall(r"^```\n(.*?)^```", SECTIONS[section].replace("\\\n", ""), re.M | re.S)
+    return [line for box in boxes for line in box.splitlines()]
+
+
+def psql_on_path(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the server's own psql on PATH, as on a database host."""
+    if server.process is not None:
+        monkeypatch.setenv("PATH", f"{server.process.binaries}{os.pathsep}{os.environ['PATH']}")
+
+
+def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
+    """Run a line in a shell in the project's folder; return exit code and output."""
+    done = subprocess.run(
+        ["sh", "-c", command],
+        cwd=ROOT,
+        env=environment(url, VIRTUAL_ENV=sys.prefix, MIGRATION_ALEMBIC_CONFIG=str(ini), **settings),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=FOREVER_SECONDS,
+    )
+    return done.returncode, done.stdout
+
+
+def works(command: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
+    """Run a line that must succeed; return its output."""
+    code, output = type_in(command, url, ini, **settings)
+    assert code == 0, output
+    return output
