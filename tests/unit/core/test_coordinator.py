@@ -16,6 +16,7 @@ from api.migrations.errors import (
     LockContended,
     MigrationError,
     RevisionFailed,
+    TableLockTimeout,
     WaitTimeout,
 )
 from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
@@ -147,7 +148,8 @@ async def test_a_contended_run_behind_a_pooler_times_out(database: Database) -> 
 
     database.work = contended
     instance = Instance(database, policy=Policy(wait_seconds=100, run_seconds=60))
-    await instance.fails(WaitTimeout, "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock")
+    words = "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock", "a larger budget does not help"
+    await instance.fails(TableLockTimeout, *words)
     assert (len(database.runs), database.holder) == (5, None)
 
 

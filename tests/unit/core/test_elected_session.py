@@ -19,6 +19,7 @@ from api.migrations.errors import (
     HoldLost,
     MigrationError,
     RevisionFailed,
+    RunTimeout,
     WaitTimeout,
     causes,
 )
@@ -208,7 +209,7 @@ async def test_a_run_timeout_releases_hold_and_lock(database: Database, election
     """The run exceeds MIGRATION_RUN_SECONDS: it is cancelled, and both the hold and the lock are released."""
     database.work = for_ever
     policy = Policy(wait_seconds=0.2, run_seconds=0.1)
-    await elected(database, election, policy=policy).fails(RevisionFailed, "MIGRATION_RUN_SECONDS=0.1")
+    await elected(database, election, policy=policy).fails(RunTimeout, "MIGRATION_RUN_SECONDS=0.1")
     assert (database.holder, election.leader) == (None, None)
 
 

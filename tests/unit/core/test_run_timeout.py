@@ -11,7 +11,14 @@ from api.migrations.core.run_timeout import outcome_of_timeout
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
 from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
-from api.migrations.errors import DatabaseUnreachable, MigrationError, RevisionFailed, TableLockTimeout, WaitTimeout
+from api.migrations.errors import (
+    DatabaseUnreachable,
+    MigrationError,
+    RevisionFailed,
+    RunTimeout,
+    TableLockTimeout,
+    WaitTimeout,
+)
 from tests.support.fakes import Database, FakeClock, FakeSession, Instance
 
 STRANGER = Holder("other-1", 4242)
@@ -87,7 +94,7 @@ async def test_a_timed_out_revision_that_is_not_committed_has_failed() -> None:
     """The run times out and its revision is not committed: the error says that it was rolled back, and is recorded."""
     session = Beside("r1")
     failure = await read_schema(at("r2", "r1", "r2", finished=1), session)
-    assert (type(failure), session.recorded) == (RevisionFailed, ["r2"])
+    assert (type(failure), session.recorded) == (RunTimeout, ["r2"])
     assert "revision r2 was cancelled and rolled back" in str(failure)
     failure = await read_schema(at("r2", "r2"), Beside("r2"), "downgrade", "r1")
     assert "revision r2 was cancelled and rolled back" in str(failure)
@@ -144,7 +151,7 @@ async def test_only_an_instance_s_own_contention_makes_a_table_lock_timeout() ->
     assert tracker.status.progress.attempt == 3
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
-    assert type(await read_schema(tracker, Beside())) is RevisionFailed
+    assert type(await read_schema(tracker, Beside())) is RunTimeout
     reporter.contended("r1", 1, 0.1, ())
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
@@ -161,7 +168,7 @@ async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Databas
 
     database.work = stuck
     await Instance(database, policy=Policy(run_seconds=0.01)).fails(
-        RevisionFailed, "revision a was cancelled", "MIGRATION_RUN_SECONDS=0.01"
+        RunTimeout, "revision a was cancelled", "MIGRATION_RUN_SECONDS=0.01"
     )
     assert "was cancelled" in str(database.failures[0][1].error)
     assert database.holder is None

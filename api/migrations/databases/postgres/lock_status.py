@@ -7,6 +7,7 @@ The statements of another role's sessions are hidden unless the role has `pg_rea
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from typing import Any
 
 import asyncpg
@@ -75,7 +76,7 @@ async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatu
     if row["pid"] is None:
         return LockStatus(fleet=fleet)
     blocked_by = tuple(Blocker(**each) for each in _list(row["blocked_by"]))
-    hidden = row["state"] is None or any(blocker.pid and blocker.state is None for blocker in blocked_by)
+    seen = Blocker(row["pid"], state=row["state"]), *blocked_by
     return LockStatus(
         holder=Holder(instance_of(row["application_name"]), row["pid"], row["since"], row["state"]),
         statement=_statement(row),
@@ -83,8 +84,14 @@ async def lock_status(key: LockKey, connection: asyncpg.Connection) -> LockStatu
         fleet=fleet,
         changed_at=row["changed_at"],
         silent_seconds=row["silent"],
-        grant=f"GRANT pg_read_all_stats TO {row['me']}" if hidden else None,
+        grant=grant_for(row["me"], seen),
     )
+
+
+def grant_for(role: str, sessions: Iterable[Blocker]) -> str | None:
+    """Return the GRANT that shows `role`, a quoted name, what the sessions do; None if it sees that."""
+    hidden = any(session.pid and session.state is None for session in sessions)
+    return f"GRANT pg_read_all_stats TO {role}" if hidden else None
 
 
 def _statement(row: asyncpg.Record) -> Statement | None:

@@ -19,7 +19,7 @@ from ...core.protocols import ANSWER_SECONDS
 from ...core.status import Blocker, LockStatus, Retry
 from ...execution.history_table import Outcome
 from ...lock_manager import may_be
-from .lock_status import BLOCKER
+from .lock_status import BLOCKER, grant_for
 
 LATE_SECONDS = 2.0
 """How late the next attempt may begin; after that, the holder is no longer in the pause."""
@@ -49,7 +49,7 @@ async def rest(
 
 
 NEWEST = """
-    SELECT outcome, instance, note, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ago,
+    SELECT outcome, instance, note, quote_ident(current_user) AS me, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ago,
            CASE WHEN outcome = 'retried' THEN (
                SELECT json_agg(json_build_object('pid', s.pid, {blocker}))::text FROM pg_stat_activity s
            ) END AS sessions,
@@ -77,11 +77,9 @@ def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
     if newest["prepared"]:
         sessions[0] = Blocker(0)
     still = (_still_there(blocker, sessions.get(blocker.pid), ago) for blocker in blockers)
-    return replace(
-        seen,
-        retry=replace(retry, seconds=max(0.0, retry.seconds - ago)),
-        blocked_by=tuple(blocker for blocker in still if blocker is not None),
-    )
+    blocked_by = tuple(blocker for blocker in still if blocker is not None)
+    retry = replace(retry, seconds=max(0.0, retry.seconds - ago))
+    return replace(seen, retry=retry, blocked_by=blocked_by, grant=seen.grant or grant_for(newest["me"], blocked_by))
 
 
 def _still_there(blocker: Blocker, session: Blocker | None, ago: float) -> Blocker | None:

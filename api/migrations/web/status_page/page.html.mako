@@ -50,7 +50,8 @@ ${optional("p", status.message or lock.holder and lock)}
 ${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}${fact("phase", status.phase)}
 </dl></header>
 ## The sections that a person may have to act on come first.
-<%self:section title="What to do" class_="${status.phase == "failed" and "alert bad"}" given="${advice}"><p>${advice.text}</p>
+<%self:section title="What to do" class_="${'alert bad' if status.phase == 'failed' else ''}" given="${advice}">
+<p>${advice.text}</p>
 % for command in advice.commands:
 <pre>${command}</pre>
 % endfor

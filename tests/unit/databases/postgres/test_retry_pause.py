@@ -34,6 +34,7 @@ def left(
         "ago": ago,
         "sessions": json.dumps([session(), session(99)]),
         "prepared": False,
+        "me": "app",
         **changed,
     }
 
@@ -59,8 +60,8 @@ def test_a_waiter_sees_the_holder_s_pause() -> None:
 )
 def test_a_session_that_cannot_be_the_blocking_one_is_left_out(now: dict[str, Any], there: bool) -> None:
     """A session that has the pid of a blocking one is left out if it is another one, or if the transaction ended."""
-    blocked_by = resting(SEEN, left(sessions=json.dumps([now]))).blocked_by
-    assert bool(blocked_by) is there
+    seen = resting(SEEN, left(sessions=json.dumps([now])))
+    assert (bool(seen.blocked_by), seen.grant) == (there, "GRANT pg_read_all_stats TO app" if there else None)
 
 
 def test_the_rights_are_those_of_the_role_that_looks() -> None:

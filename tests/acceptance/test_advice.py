@@ -1,0 +1,160 @@
+"""What the advice of an instance, or the runbook, says to type is typed, and the state is left."""
+
+import html
+import json
+import os
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import asyncpg
+import pytest
+
+from tests.support import evidence, project
+from tests.support.fakes import in_the_way
+from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
+from tests.support.project import Revision
+from tests.support.servers import Server, fetch_sync
+from tests.support.shell import commands, psql_on_path, works
+from tests.support.waiting import wait_until
+
+pytestmark = pytest.mark.acceptance
+
+OWNER, OTHER = (f"{what}_{os.getpid()}" for what in ("advised", "report"))
+OWNED = """
+    DO $$ DECLARE owned text; BEGIN
+        GRANT CREATE ON SCHEMA public TO {owner};
+        FOR owned IN SELECT tablename FROM pg_tables WHERE schemaname = 'public'
+        LOOP EXECUTE format('ALTER TABLE %I OWNER TO {owner}', owned); END LOOP;
+        GRANT SELECT ON ALL TABLES IN SCHEMA public TO {other};
+    END $$
+"""
+
+
+@dataclass(frozen=True)
+class Roles:
+    """The URLs of one database at head: its owner, who migrates, another role, and a superuser."""
+
+    owner: str
+    other: str
+    superuser: str
+
+
+@pytest.fixture
+def roles(server: Server, ledger_url: str) -> Iterator[Roles]:
+    """Create the two roles, and give the tables to the owner."""
+    name = urlsplit(ledger_url).path[1:]
+    for role in (OWNER, OTHER):
+        server.execute(f"CREATE ROLE {role} LOGIN PASSWORD 'secret'")
+    server.execute(OWNED.format(owner=OWNER, other=OTHER), database=name)
+    owner, other = (server.url(name, user=role, password="secret") for role in (OWNER, OTHER))
+    yield Roles(owner, other, ledger_url)
+    for role in (OWNER, OTHER):
+        server.execute(f"DROP OWNED BY {role} CASCADE", database=name)
+        server.execute(f"DROP ROLE {role}")
+
+
+@pytest.fixture(autouse=True)
+def _psql(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put the server's own psql on PATH, as on a database host."""
+    psql_on_path(server, monkeypatch)
+
+
+def until_advised(read: Callable[[], dict[str, Any]], words: str) -> dict[str, Any]:
+    """Wait until the advice in what `read` returns has the words, and return the advice."""
+    found: dict[str, Any] = {}
+
+    def said() -> bool:
+        found.update(read().get("advice") or {})
+        return words in found.get("text", "")
+
+    wait_until(said, f"an advice with {words!r}", seconds=60)
+    return found
+
+
+def status(url: str, ini: Path) -> dict[str, Any]:
+    """Return what `./migrate.sh status --json` prints."""
+    document: dict[str, Any] = json.loads(works("./migrate.sh status --json", url, ini))
+    return document
+
+
+def until_gone(url: str, pid: int) -> None:
+    """Wait until the server has no session with this pid."""
+    sql = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1"
+    wait_until(lambda: not fetch_sync(url, sql, pid)[0][0], f"the end of session {pid}", seconds=60)
+
+
+BLOCKED = (
+    Revision("one", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")'),
+    Revision("two", 'mark()\nop.execute("ALTER TABLE transactions ADD COLUMN note text")'),
+    project.concurrent_index("three", "postings"),
+)
+
+
+@asynccontextmanager
+async def blocked(roles: Roles, ini: Path, **settings: str) -> AsyncIterator[tuple[Sequence[int], Instance, Instance]]:
+    """Let the sessions of three roles block one revision each; yield their pids, and the migrating instance and another.
+
+    Assert after the block that both instances become ready, and that each revision was applied once.
+    """
+    async with (
+        in_the_way(roles.owner, "SELECT count(*) FROM accounts", "own") as own,
+        in_the_way(roles.other, "SELECT count(*) FROM transactions", "report") as other,
+        in_the_way(roles.superuser, "LOCK TABLE postings IN ROW EXCLUSIVE MODE", "admin") as admin,
+    ):
+        with fleet(2, roles.owner, ini=ini, **settings) as instances:
+            migrator = until_one_migrates(instances)
+            (waiter,) = (instance for instance in instances if instance is not migrator)
+            yield [session.get_server_pid() for session in (own, other, admin)], migrator, waiter
+            until_all_ready(instances)
+    assert evidence.marks(roles.superuser) == ["one", "two"]
+    assert evidence.versions(roles.superuser) == ["three"]
+    assert evidence.invalid_indexes(roles.superuser) == []
+
+
+async def test_each_blocking_session_is_terminated_as_the_advice_says(roles: Roles, tmp_path: Path) -> None:
+    """Sessions of the same role, of another one and of a superuser block revisions: each advice ends its session."""
+    ini = project.make_history(tmp_path, *BLOCKED)
+    async with blocked(roles, ini) as (pids, migrator, waiter):
+        looks = migrator.health, waiter.health, lambda: status(roles.owner, ini)
+        lacks = ["", f"GRANT pg_signal_backend TO {OWNER}", "Only a superuser"]
+        for pid, look, lack in zip(pids, looks, lacks, strict=True):
+            advice = until_advised(look, f"pid {pid}")
+            assert lack in f"{advice['text']} {advice['commands']}"
+            page = html.unescape(waiter.get("/health/migrations", accept="text/html").text)
+            assert look != waiter.health or advice["commands"][-1] in page
+            for command in advice["commands"]:
+                works(command, roles.owner, ini, SUPERUSER_URL=roles.superuser)
+            until_gone(roles.superuser, pid)
+
+
+async def test_each_blocking_session_is_terminated_as_the_runbook_says(roles: Roles, tmp_path: Path) -> None:
+    """Sessions of three roles block revisions: the runbook's lines show and terminate each of them."""
+    terminate, grant, as_superuser, *_ = commands("Stuck migration")
+    *_, see = commands("Where to look first")
+    ini = project.make_history(tmp_path, *BLOCKED)
+
+    def read(pid: int) -> str:
+        """Return the output of `status` when it shows the session."""
+        until_advised(lambda: status(roles.owner, ini), f"pid {pid}")
+        return works("./migrate.sh status", roles.owner, ini)
+
+    def type_in(line: str, pid: int = 0) -> None:
+        line = line.replace("<role>", OWNER).replace("<pid>", str(pid))
+        works(line, roles.owner, ini, SUPERUSER_URL=roles.superuser)
+
+    async with blocked(roles, ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as ((own, other, admin), *_):
+        assert "this role cannot see" not in read(own)
+        type_in(terminate, own)
+        hidden = read(other)
+        assert f"pid {other} (report, user {OTHER}, state hidden)" in hidden
+        assert f"as a superuser, run GRANT pg_read_all_stats TO {OWNER}" in hidden
+        type_in(see)
+        assert f"pid {other} (report, user {OTHER}, idle in transaction for" in read(other)
+        type_in(grant)
+        type_in(terminate, other)
+        read(admin)
+        type_in(as_superuser, admin)
