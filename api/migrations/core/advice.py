@@ -32,7 +32,7 @@ def advise(status: Status, now: float) -> Advice | None:
     if not status.held:
         return _after_failure(status)
     # it has looked again
-    advice = _while_held(status, now) or _after_failure(status)
+    advice = _unreachable(status) or _while_held(status, now) or _after_failure(status)
     return replace(advice, text=f"{advice.text} This instance becomes ready by itself once the database is at head.")
 
 
@@ -54,7 +54,9 @@ def _after_failure(status: Status) -> Advice:
 def _unreachable(status: Status) -> Advice | None:
     if status.reachable is not False:
         return None
-    advice = remedy_for(status.error_class or DatabaseUnreachable)
+    error = status.error_class or DatabaseUnreachable
+    # a held instance has failed for another reason
+    advice = remedy_for(error if issubclass(error, DatabaseUnreachable) else DatabaseUnreachable)
     return replace(advice, text=f"{advice.text} The instance connects again by itself.")
 
 

@@ -134,6 +134,7 @@ class ProgressReporter:
             scopes=status.scopes if name is None else {**status.scopes, name: shown},
             reachable=True,
             error_class=None,
+            read_at=time.time(),
             last_success=observed.last_success,
             last_failure=observed.last_failure,
             recent=observed.recent,

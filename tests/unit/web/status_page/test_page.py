@@ -108,6 +108,8 @@ def titles(status: Status) -> set[str | None]:
         {"last_run": LastRun("failed", "web-1", applied=(EVIL,))},
         {"last_run": LastRun("failed", "web-1", error=EVIL)},
         {"last_run": LastRun("failed", "web-1", failed=EVIL)},
+        {"lock_status": LockStatus(Holder("web-1", 1, None, "active"), Statement(EVIL)), "schema": Schema()},
+        {"lock_status": replace(LOCK, blocked_by=(Blocker(7, relation=EVIL),))},
         {"recent": (Recorded(EVIL, "upgrade", "applied", "web-1", NOW),)},
         {"recent": (Recorded("c", EVIL, "applied", "web-1", NOW),)},
         {"recent": (Recorded("c", "upgrade", EVIL, "web-1", NOW),)},
@@ -143,13 +145,22 @@ def test_the_page_shows_the_schema_s_state() -> None:
         assert words in text, words
 
 
-def test_the_page_shows_the_blocking_session_first() -> None:
-    """The page shows the blocking session in its first section, with pid, user, state and table."""
+def test_the_page_shows_what_to_do_first() -> None:
+    """The page shows what to do in its first section: the text, each command in a box of its own, and the runbook."""
+    page = drawn(STATUS)
+    assert page.all("section")[0]["aria-labelledby"] == "what"
+    for words in ("Wait until pid 77 ends its transaction", 'psql "$SUPERUSER_URL" -c', "operations.md#stuck-migration"):
+        assert words in page.text, words
+    assert [tag for tag, _ in page.elements].count("pre") == 3
+
+
+def test_the_page_shows_the_blocking_session() -> None:
+    """The page shows the blocking session in its second section, with pid, user, state and table."""
     page = drawn(STATUS)
     assert "The migration is blocked" in page.text
     for words in ("reports pid 77", "idle in transaction for 12 s", "user app", "AccessExclusiveLock on accounts"):
         assert words in page.text, words
-    assert page.all("section")[0]["aria-labelledby"] == "blocked"
+    assert page.all("section")[1]["aria-labelledby"] == "blocked"
 
 
 def test_the_page_without_a_message_shows_the_holder_s_statement() -> None:
@@ -271,7 +282,7 @@ def test_the_page_lists_recent_attempts_of_other_instances() -> None:
 
 def test_the_page_has_no_empty_section() -> None:
     """The page has only the sections for which the status has content."""
-    assert titles(STATUS) == {"blocked", "invalid", "pending", "lock", "fleet", "last"}
+    assert titles(STATUS) == {"what", "blocked", "invalid", "pending", "lock", "fleet", "last"}
     assert titles(Status()) == {"fleet"}
     assert titles(Status(Phase.READY, schema=Schema(SchemaState.AT_HEAD))) == {"fleet"}
 
