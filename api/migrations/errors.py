@@ -55,7 +55,7 @@ class DatabaseUnreachable(MigrationError):
 
 
 class NoConnectionLeft(DatabaseUnreachable):
-    """The server, its database or its role has no free connection; may be retried."""
+    """PostgreSQL has no free connection, for its role or database, or at all; may be retried."""
 
 
 class ConnectionLost(DatabaseUnreachable):

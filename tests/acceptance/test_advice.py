@@ -18,7 +18,7 @@ from tests.support.fakes import in_the_way
 from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.project import Revision
 from tests.support.servers import Server, fetch_sync
-from tests.support.shell import commands, psql_on_path, works
+from tests.support.shell import commands, psql_on_path, type_in, works
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -95,7 +95,7 @@ BLOCKED = (
 
 
 @asynccontextmanager
-async def blocked(roles: Roles, ini: Path, **settings: str) -> AsyncIterator[tuple[Sequence[int], Instance, Instance]]:
+async def blocked(roles: Roles, ini: Path, lock_timeout: str = "2") -> AsyncIterator[tuple[Sequence[int], Instance, Instance]]:
     """Let the sessions of three roles block one revision each; yield their pids, and the migrating instance and another.
 
     Assert after the block that both instances become ready, and that each revision was applied once.
@@ -105,7 +105,7 @@ async def blocked(roles: Roles, ini: Path, **settings: str) -> AsyncIterator[tup
         in_the_way(roles.other, "SELECT count(*) FROM transactions", "report") as other,
         in_the_way(roles.superuser, "LOCK TABLE postings IN ROW EXCLUSIVE MODE", "admin") as admin,
     ):
-        with fleet(2, roles.owner, ini=ini, **settings) as instances:
+        with fleet(2, roles.owner, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS=lock_timeout) as instances:
             migrator = until_one_migrates(instances)
             (waiter,) = (instance for instance in instances if instance is not migrator)
             yield [session.get_server_pid() for session in (own, other, admin)], migrator, waiter
@@ -142,19 +142,77 @@ async def test_each_blocking_session_is_terminated_as_the_runbook_says(roles: Ro
         until_advised(lambda: status(roles.owner, ini), f"pid {pid}")
         return works("./migrate.sh status", roles.owner, ini)
 
-    def type_in(line: str, pid: int = 0) -> None:
+    def type_line(line: str, pid: int = 0) -> None:
         line = line.replace("<role>", OWNER).replace("<pid>", str(pid))
         works(line, roles.owner, ini, SUPERUSER_URL=roles.superuser)
 
-    async with blocked(roles, ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as ((own, other, admin), *_):
+    async with blocked(roles, ini, lock_timeout="0") as ((own, other, admin), *_):
         assert "this role cannot see" not in read(own)
-        type_in(terminate, own)
+        type_line(terminate, own)
         hidden = read(other)
         assert f"pid {other} (report, user {OTHER}, state hidden)" in hidden
         assert f"as a superuser, run GRANT pg_read_all_stats TO {OWNER}" in hidden
-        type_in(see)
+        type_line(see)
         assert f"pid {other} (report, user {OTHER}, idle in transaction for" in read(other)
-        type_in(grant)
-        type_in(terminate, other)
+        type_line(grant)
+        type_line(terminate, other)
         read(admin)
-        type_in(as_superuser, admin)
+        type_line(as_superuser, admin)
+
+
+def follow(instance: Instance, url: str, ini: Path) -> list[str]:
+    """Type the commands that the instance advises, which must succeed, and return them."""
+    advice = instance.health()["advice"]
+    assert advice["text"].endswith("This instance becomes ready by itself once the database is at head.")
+    for command in advice["commands"]:
+        works(command, url, ini)
+    commands: list[str] = advice["commands"]
+    return commands
+
+
+def test_held_instances_recover_after_the_advice_of_a_failed_revision(ledger_url: str, tmp_path: Path) -> None:
+    """A revision fails and the instances hold: once the data is correct, the advised commands make both ready."""
+    body = f"mark()\nassert op.get_bind().scalar({project.GATE}), 'the data is not fit'"
+    ini = project.make_history(tmp_path, Revision("unfit", body))
+    with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        wait_until(lambda: all("by itself" in i.health()["advice"]["text"] for i in instances), "held", seconds=60)
+        evidence.let_go(ledger_url)
+        assert follow(instances[0], ledger_url, ini) == commands("Failed migration")
+        until_all_ready(instances)
+    assert evidence.marks(ledger_url) == ["unfit"]
+
+
+def test_held_instances_recover_after_the_advice_of_a_dirty_schema(ledger_url: str, tmp_path: Path) -> None:
+    """A revision is half applied and the instances hold: the advised commands repair it, and make both ready."""
+    ini = project.make_history(
+        tmp_path, project.half_applied(then=f"assert op.get_bind().scalar({project.GATE}), 'half way'")
+    )
+    with fleet(2, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+        until_phase(instances, "failed")
+        for instance in instances:
+            until_advised(instance.health, "half-applied revision")
+        evidence.let_go(ledger_url)
+        rerun, _ = commands("Dirty schema")
+        assert follow(instances[1], ledger_url, ini) == [rerun, "./migrate.sh upgrade"]
+        until_all_ready(instances)
+    assert evidence.marks(ledger_url) == ["half", "half"]
+
+
+@pytest.mark.parametrize("state", ["ahead", "diverged"])
+def test_the_release_that_the_advice_names_is_the_one(ledger_url: str, tmp_path: Path, state: str) -> None:
+    """A newer release migrated the database: the advice names it, and an instance of that release serves."""
+    newer = project.make_history(tmp_path, project.quick("newer"))
+    assert migrate("upgrade", url=ledger_url, ini=newer)[0] == 0
+    if state == "diverged":
+        fetch_sync(ledger_url, "DELETE FROM alembic_version_history WHERE revision = 'newer'")
+    with fleet(1, ledger_url, MIGRATION_ON_FAILURE="hold", MIGRATION_ON_AHEAD="refuse") as (old,):
+        until_phase([old], "failed")
+        assert old.health()["state"] == state
+        advice = old.health()["advice"]
+        assert "Deploy the release that contains newer" in advice["text"]
+        (check,) = advice["commands"]
+        assert type_in(check, ledger_url)[0] == 7
+    works(check, ledger_url, newer)
+    with fleet(1, ledger_url, ini=newer) as instances:
+        until_all_ready(instances)

@@ -1,5 +1,9 @@
-"""The runbook works as written: each command runs on a database in the state that its section describes."""
+"""The runbook works as written: each command runs on a database in the state that its section describes.
 
+`test_advice.py` types the lines about blocking sessions, `test_server_bad_days.py` those about connections.
+"""
+
+import json
 import os
 import re
 import signal
@@ -12,10 +16,9 @@ import pytest
 
 from tests.acceptance import holders
 from tests.support import evidence, project
-from tests.support.fakes import in_the_way
 from tests.support.fleet import fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.pooler import PgBouncer
-from tests.support.project import PLAIN, Revision
+from tests.support.project import PLAIN
 from tests.support.servers import Server, fetch_sync
 from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, works
 from tests.support.waiting import wait_until
@@ -23,6 +26,7 @@ from tests.support.waiting import wait_until
 pytestmark = pytest.mark.acceptance
 
 DONE = {
+    "Database unreachable",
     "Where to look first",
     "Stuck migration",
     "Failed migration",
@@ -37,13 +41,18 @@ DONE = {
     "A pooler in between",
     "On a platform",
 }
-BLOCKED = Revision("blocked", 'mark()\nop.execute("ALTER TABLE accounts ADD COLUMN note text")')
 
 
 @pytest.fixture(autouse=True)
 def _psql(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the server's own psql on PATH, as on a database host."""
     psql_on_path(server, monkeypatch)
+
+
+def advised(url: str, ini: Path = PLAIN) -> list[str]:
+    """Return the commands that `status` advises."""
+    found: list[str] = json.loads(works("./migrate.sh status --json", url, ini))["advice"]["commands"]
+    return found
 
 
 def test_every_section_with_a_command_is_tested() -> None:
@@ -53,40 +62,22 @@ def test_every_section_with_a_command_is_tested() -> None:
 
 def test_the_first_commands_succeed_at_head(ledger_url: str) -> None:
     """On a healthy database at head `status`, `history` and `doctor` of the first section succeed."""
-    status, history, doctor = commands("Where to look first")
+    status, history, doctor, _ = commands("Where to look first")
     assert "at head" in works(status, ledger_url)
     assert "applied" in works(history, ledger_url)
     assert "0 failed" in works(doctor, ledger_url)
 
 
-async def test_a_blocked_migration_continues_after_the_command(ledger_url: str, tmp_path: Path) -> None:
-    """Another session blocks the revision: `status` names its pid, the command ends it, the migration continues."""
-    end, *_ = commands("Stuck migration")
-    ini = project.make_history(tmp_path, BLOCKED)
-    async with in_the_way(ledger_url, "SELECT * FROM accounts", "nightly-report"):
-        with fleet(2, ledger_url, ini=ini, MIGRATION_LOCK_TIMEOUT_SECONDS="0") as instances:
-            until_one_migrates(instances)
-            seen: list[str] = []
-
-            def named() -> bool:
-                seen[:] = re.findall(r"pid (\d+) \(nightly-report, ", works("./migrate.sh status", ledger_url, ini))
-                return bool(seen)
-
-            wait_until(named, "the pid of the one in the way", seconds=60)
-            works(end.replace("<pid>", seen[0]), ledger_url)
-            until_all_ready(instances)
-    assert evidence.marks(ledger_url) == ["blocked"]
-
-
 def test_unlock_lets_a_waiter_replace_a_frozen_process(ledger_url: str, tmp_path: Path) -> None:
     """The lock holder is frozen in mid-revision: `unlock` terminates its session, and a waiter finishes."""
-    _, unlock, _ = commands("Stuck migration")
+    *_, unlock, _ = commands("Stuck migration")
     ini = project.make_history(tmp_path, holders.in_python(tmp_path))
     with fleet(2, ledger_url, ini=ini, MIGRATION_IDLE_SECONDS="0") as instances:
         frozen = until_one_migrates(instances)
         wait_until((tmp_path / "asleep").exists, "the revision in Python", seconds=60)
         frozen.kill(signal.SIGSTOP)
         evidence.let_go(ledger_url)
+        assert advised(ledger_url, ini) == [unlock]
         assert "terminated session" in works(unlock, ledger_url, ini)
         until_all_ready([instance for instance in instances if instance is not frozen])
     assert evidence.marks(ledger_url) == ["in_python"]
@@ -94,11 +85,12 @@ def test_unlock_lets_a_waiter_replace_a_frozen_process(ledger_url: str, tmp_path
 
 def test_an_upgrade_replaces_a_job_that_never_ran(ledger_url: str, tmp_path: Path) -> None:
     """Strategy `job` and no job: the instances wait until the runbook's `upgrade` has migrated, then they are ready."""
-    _, _, upgrade = commands("Stuck migration")
+    *_, upgrade = commands("Stuck migration")
     ini = project.make_history(tmp_path, project.quick())
     with fleet(2, ledger_url, ini=ini, MIGRATION_STRATEGY="job") as instances:
         until_phase(instances, "waiting")
         assert "no session holds the lock" in instances[0].health()["message"]
+        assert instances[0].health()["advice"]["commands"] == [upgrade]
         works(upgrade, ledger_url, ini)
         until_all_ready(instances)
 
@@ -142,6 +134,8 @@ def test_a_database_from_before_alembic_is_stamped(ledger_url: str, tmp_path: Pa
         until_phase(instances, "failed")
         assert [instance.health()["state"] for instance in instances] == ["unversioned"] * 2
         assert "MIGRATION_BASELINE=base" in instances[0].message()
+        first, second = instances[0].health()["advice"]["commands"]
+        assert (first.replace("REV", "<revision>"), second) == (stamp, "./migrate.sh upgrade")
     for command, refused in {"upgrade": 7, "check": 7, "doctor": 1}.items():
         code, output = migrate(command, url=ledger_url, ini=ini, MIGRATION_BASELINE="")
         assert (code, "has tables (" in output) == (refused, True)
@@ -159,6 +153,10 @@ def test_an_invalid_index_is_dropped(ledger_url: str) -> None:
     assert type_in(build, ledger_url)[0] == 1
     assert "DROP INDEX CONCURRENTLY ix_broken;" in works("./migrate.sh status", ledger_url)
     works(drop, ledger_url)
+    assert evidence.invalid_indexes(ledger_url) == []
+    assert type_in(build, ledger_url)[0] == 1
+    (command,) = advised(ledger_url)
+    works(command, ledger_url)
     assert evidence.invalid_indexes(ledger_url) == []
 
 
@@ -209,10 +207,12 @@ def test_wait_returns_when_an_instance_has_migrated(ledger_url: str, tmp_path: P
         until_all_ready(instances)
 
 
-def test_the_query_counts_connections_by_application(ledger_url: str) -> None:
-    """The runbook's query counts the server's connections by application and state."""
-    (count,) = commands("No connection left")
-    assert "application_name | state  | count" in works(count, ledger_url)
+def test_status_says_why_the_database_is_unreachable() -> None:
+    """No server listens: the runbook's `status` exits with 5, says why, and what to do."""
+    (status,) = commands("Database unreachable")
+    code, output = type_in(status, "postgresql://nobody@127.0.0.1:1/ledger")
+    assert (code, "Connection refused" in output) == (5, True), output
+    assert "what to do: Check that the database runs" in output
 
 
 def test_an_index_needs_the_direct_url(pgbouncer: Callable[..., PgBouncer], ledger_url: str, tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ import pytest
 from tests.support import evidence, project
 from tests.support.fleet import MARK, Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.servers import Server, embedded_postgres, fetch_sync
+from tests.support.shell import commands, psql_on_path, type_in, works
 from tests.support.standby import DURABLE, REPLICATION, standby_of
 from tests.support.waiting import wait_until
 
@@ -117,21 +118,31 @@ async def every_connection(url: str) -> list[asyncpg.Connection]:
             return taken
 
 
-async def test_instances_wait_for_a_free_connection(tmp_path: Path) -> None:
-    """Other sessions use all connections: four instances wait and say so, and are ready once some are closed."""
+@pytest.mark.parametrize("how", ["as the advice says", "as the runbook says"])
+async def test_instances_wait_for_a_free_connection(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """Other sessions use all connections but a superuser's: four instances wait, until a person frees some."""
     ini = project.make_history(tmp_path, project.quick())
-    with embedded_postgres(max_connections="8") as small, small.database("crowded") as url:
-        taken = await every_connection(url)
-        assert len(taken) == 8
+    with embedded_postgres(max_connections="8") as small, small.database("crowded") as as_superuser:
+        psql_on_path(small, monkeypatch)
+        small.execute("CREATE ROLE ledger LOGIN PASSWORD 'ledger'")
+        small.execute("ALTER DATABASE crowded OWNER TO ledger")
+        url = small.url("crowded", user="ledger", password="ledger")
+        assert len(await every_connection(url)) == 5
         with fleet(4, url, ini=ini) as instances:
             until_all_miss_the_database(instances, "the server has no free connection")
-            for connection in taken:
-                await connection.close()
+            code, output = type_in("./migrate.sh status", url, ini)
+            assert (code, "what to do: The server has no free connection." in output) == (5, True), output
+            advice = instances[0].health()["advice"]["commands"]
+            assert all(command in output for command in advice)
+            count, free = advice if how == "as the advice says" else commands("No connection left")
+            assert "application_name" in works(count, url, ini, SUPERUSER_URL=as_superuser)
+            assert type_in(count, url, ini, SUPERUSER_URL=url)[0] != 0, "a plain role cannot connect"
+            works(free, url, ini, SUPERUSER_URL=as_superuser)
             until_all_ready(instances)
             assert sum(instance.log().count(MARK) for instance in instances) == 1
             assert not any("Traceback" in instance.log() for instance in instances)
         wait_until(lambda: only_one_is_connected(small), "free connections", seconds=30)
-        assert_applied_once(url, ini, "quick")
+        assert_applied_once(as_superuser, ini, "quick")
 
 
 def only_one_is_connected(server: Server) -> bool:

@@ -38,7 +38,6 @@ _MYSQL_NUMBERS = {
     ErrorKind.FULL: {1021, 1037, 1038, 1041, 1114},
     ErrorKind.SYNTAX: {1064, 1149},
 }
-NO_CONNECTION_LEFT = "the server has no free connection"
 _READ_ONLY_OPTION = 1290
 """Also the number for other options that forbid a statement, such as --secure-file-priv."""
 _AT_A_LIMIT = "the account has reached one of its limits (such as MAX_USER_CONNECTIONS)"
@@ -63,7 +62,7 @@ _NO_SUCH_DATABASE = (
     "user privileges on it"
 )
 _EXPLANATIONS = {
-    1040: NO_CONNECTION_LEFT,
+    1040: "the server has no free connection",
     1044: _NO_SUCH_DATABASE,
     1049: "the database in the URL does not exist. To fix: create it, or correct its name in the URL",
     1053: "the server is shutting down",

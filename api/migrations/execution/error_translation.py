@@ -27,7 +27,7 @@ from ..errors import (
 )
 from ..text.redaction import first_line, server_text, without_literals
 from . import driver_errors
-from .driver_errors import NO_CONNECTION_LEFT, ErrorKind
+from .driver_errors import ErrorKind
 
 _LOST = (OSError, asyncpg.InterfaceError, asyncpg.InternalClientError, asyncpg.PostgresConnectionError)
 """`OSError` includes ConnectionError, socket.gaierror and TimeoutError."""
@@ -35,7 +35,7 @@ _UNAVAILABLE = {
     "57P03": "the server is starting up or shutting down",
     "57P01": "the server terminated the session",
     "57P02": "the server crashed and is recovering",
-    "53300": NO_CONNECTION_LEFT,
+    "53300": "the server has no free connection",
 }
 _CONTENTION = {
     # outside a revision, only the version and the history table are queried
@@ -147,9 +147,8 @@ def _from_server(error: BaseException, code: str, doing: str) -> MigrationError:
     number, explanation = driver_errors.code(cause), driver_errors.explanation(cause)
     if lost(error):
         failure = number if explanation else "no connection"
-        reason = _UNAVAILABLE.get(code) or _message(cause)
-        unreachable = NoConnectionLeft if reason == NO_CONNECTION_LEFT else DatabaseUnreachable
-        return unreachable(f"{failure} while {doing}: {reason}")
+        unreachable = NoConnectionLeft if code == "53300" else DatabaseUnreachable
+        return unreachable(f"{failure} while {doing}: {_UNAVAILABLE.get(code) or _message(cause)}")
     kind = driver_errors.error_kind(cause)
     if kind in _BY_KIND:
         error_class, default = _BY_KIND[kind]

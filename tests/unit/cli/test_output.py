@@ -10,12 +10,13 @@ import pytest
 
 from api.migrations.cli import output
 from api.migrations.cli.results import Attempts, Backups, SchemaReport, StatusReport
+from api.migrations.core.remedies import Advice
 from api.migrations.core.schema import SchemaState
 from api.migrations.core.status import Blocker, Holder, Member, Statement, Tracker
 from api.migrations.databases.backups.backup import Backup, Made
 from api.migrations.databases.backups.postgres import PostgresBackup
 from api.migrations.databases.backups.sqlite import SqliteBackup
-from api.migrations.errors import Cancelled, ConfigurationError, WaitTimeout
+from api.migrations.errors import Cancelled, ConfigurationError, NoConnectionLeft, WaitTimeout
 
 STARTED = datetime(2026, 3, 1, 12, 30, 15, tzinfo=UTC)
 ATTEMPT: dict[str, Any] = {
@@ -45,6 +46,7 @@ def report(**changes: Any) -> StatusReport:
     """Return a report of a database that is behind and whose lock is free."""
     free: dict[str, Any] = {"lock": {"key": "k", "holder": None}, "statement": None, "retry": None, "blocked_by": ()}
     free |= {"elected": None, "fleet": (), "grant": None, "invalid_indexes": (), "expected_heads": (), "revisions": ()}
+    free |= {"advice": None}
     return StatusReport(**{"state": SchemaState.BEHIND, "pending": (), **free, **changes})
 
 
@@ -77,6 +79,16 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
     assert "GRANT pg_read_all_stats TO app" in text
     output.show(result, as_json=True)
     assert json.loads(capsys.readouterr().out)["lock"]["holder"]["pid"] == 4242
+
+
+def test_the_status_ends_with_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
+    """The status ends with what to do and where it is explained, and each command on a line of its own."""
+    output.show(report(message="behind", advice=Advice("Migrate.", "Stuck migration", ("a b", "c d"))), as_json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-3:] == ["what to do: Migrate. See docs/operations.md#stuck-migration", "  a b", "  c d"]
+    output.show(report(advice=Advice("Migrate.", "Stuck migration", ("a b",))), as_json=True)
+    advice = json.loads(capsys.readouterr().out)["advice"]
+    assert advice == {"text": "Migrate.", "commands": ["a b"], "runbook": "docs/operations.md#stuck-migration"}
 
 
 @pytest.mark.parametrize(
@@ -172,6 +184,19 @@ def test_an_error_in_json_is_on_standard_output(capsys: pytest.CaptureFixture[st
 def confirm(*, yes: bool = False) -> None:
     """Ask for the confirmation to undo revisions b and a."""
     output.confirm(("b", "a"), lambda revision: f"{revision}, Add {revision}", yes=yes)
+
+
+def test_an_error_without_a_remedy_is_followed_by_an_advice(capsys: pytest.CaptureFixture[str]) -> None:
+    """An unreachable database is printed with what to do, unless the message says it; in JSON as a key of its own."""
+    output.complain(NoConnectionLeft("no free connection"), as_json=False)
+    first, second, *commands = capsys.readouterr().err.splitlines()
+    assert first == "NoConnectionLeft: no free connection"
+    assert second.startswith("what to do: The server has no free connection.")
+    assert all(command.startswith('  psql "$SUPERUSER_URL" -c ') for command in commands)
+    output.complain(NoConnectionLeft("no free connection"), as_json=True)
+    assert json.loads(capsys.readouterr().out)["advice"]["runbook"] == "docs/operations.md#no-connection-left"
+    output.complain(NoConnectionLeft("timed out. To fix: wait"), as_json=False)
+    assert capsys.readouterr().err == "NoConnectionLeft: timed out. To fix: wait\n"
 
 
 @pytest.mark.parametrize("answer", ["y\n", "Y\n", " yes \n"])

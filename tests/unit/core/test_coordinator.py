@@ -7,7 +7,7 @@ import pytest
 
 from api.migrations.core.decision import Policy
 from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
-from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed
+from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, SchemaState
 from api.migrations.core.status import Holder, Phase
 from api.migrations.errors import (
     AlreadyFailed,
@@ -66,6 +66,7 @@ async def test_a_waiter_does_not_call_a_running_revision_half_applied(database: 
     seen = []
 
     async def finishes_elsewhere(seconds: float) -> None:
+        assert instance.tracker.status.schema.state is SchemaState.EMPTY
         seen.append(str(instance.tracker.status.message))
         database.observed, database.holder = Observed(frozenset("c")), None
 
@@ -83,6 +84,7 @@ async def test_a_waiter_announces_no_retry_of_a_half_applied_revision(database: 
     instance = Instance(database, policy=Policy(may_migrate=False, wait_seconds=20, run_seconds=20))
     with pytest.raises(WaitTimeout, match="repair --rerun") as gave_up:
         await instance.coordinator.become_ready()
+    assert instance.tracker.status.schema.state is SchemaState.DIRTY
     assert "next try" not in str(gave_up.value)
     assert "last attempt" not in str(gave_up.value)
 

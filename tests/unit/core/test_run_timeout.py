@@ -9,7 +9,7 @@ from api.migrations.core.protocols import Kind, MigrationRequest, ProgressListen
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.run_timeout import outcome_of_timeout
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, compare_with_build
-from api.migrations.core.status import Holder, LockStatus, Phase, Retry, Tracker
+from api.migrations.core.status import Blocker, Holder, LockStatus, Phase, Retry, Tracker
 from api.migrations.core.wait_budget import WaitBudget
 from api.migrations.errors import (
     DatabaseUnreachable,
@@ -156,6 +156,16 @@ async def test_only_an_instance_s_own_contention_makes_a_table_lock_timeout() ->
     reporter.planned(("r1", "r2"), "Applied")
     reporter.started("r1")
     assert type(await read_schema(tracker, Beside())) is TableLockTimeout
+
+
+async def test_a_run_that_was_blocked_until_its_end_does_not_ask_for_more_time() -> None:
+    """A statement waits for a lock until the run times out: the message says to terminate the blocking session."""
+    tracker = at("r2")
+    tracker.note(lock_status=LockStatus(STRANGER, blocked_by=(Blocker(77, "lunch"),)))
+    failure = await read_schema(tracker, Beside("r1"))
+    assert type(failure) is TableLockTimeout
+    assert "To fix: terminate the session that blocks it ('./migrate.sh status' names it)" in str(failure)
+    assert "raise" not in str(failure)
 
 
 async def test_a_run_over_its_budget_is_cancelled_and_recorded(database: Database) -> None:

@@ -6,9 +6,9 @@ import pytest
 
 from api.migrations.core.decision import Policy
 from api.migrations.core.schema import CodeRevisions
-from api.migrations.core.status import Holder
-from api.migrations.errors import DatabaseUnreachable, WaitTimeout
-from tests.support.fakes import Database, FakeClock, Instance
+from api.migrations.core.status import Blocker, Holder, LockStatus
+from api.migrations.errors import DatabaseUnreachable, NoConnectionLeft, WaitTimeout
+from tests.support.fakes import Database, FakeClock, FakeSession, Instance
 
 CODE = CodeRevisions({"a": frozenset()}, frozenset("a"))
 FIRST, SECOND = Holder("first", 11), Holder("second", 22)
@@ -67,3 +67,33 @@ async def test_a_waiter_logs_an_unreachable_database_every_ten_seconds(
     said = lines(caplog, "database_unreachable")
     assert 3 <= len(said) <= 4 < len(database.clock.slept)
     assert all("the server is starting up" in line for line in said)
+
+
+class Blocked(FakeSession):
+    """A session that sees the lock holder blocked."""
+
+    async def lock_status(self) -> LockStatus:
+        """Return the lock holder and the session that blocks it."""
+        return LockStatus(FIRST, blocked_by=(Blocker(77, "lunch"),))
+
+
+async def test_a_waiter_that_was_blocked_until_its_end_does_not_ask_for_more_time(database: Database) -> None:
+    """A waiter times out while a session blocks the lock holder: the message says to terminate that session."""
+    database.holder = FIRST
+    database.session = lambda instance: Blocked(database, instance)  # type: ignore[method-assign]
+    with pytest.raises(WaitTimeout, match="To fix: terminate the session that blocks the migration") as gave_up:
+        await Instance(database, policy=POLICY).coordinator.become_ready()
+    assert "raise MIGRATION_WAIT_SECONDS" not in str(gave_up.value)
+
+
+async def test_a_waiter_without_a_free_connection_says_how_to_free_one(database: Database) -> None:
+    """A waiter times out because the server has no free connection: the message says how to free one."""
+
+    class Refused(FakeSession):
+        async def open(self) -> None:
+            raise NoConnectionLeft("no connection while connecting: the server has no free connection")
+
+    database.session = lambda instance: Refused(database, instance)  # type: ignore[method-assign]
+    instance = Instance(database, policy=POLICY)
+    await instance.fails(NoConnectionLeft, "To fix: terminate sessions that are idle, as a superuser")
+    assert instance.tracker.status.error_class is NoConnectionLeft

@@ -18,6 +18,7 @@ from api.migrations.errors import (
     DirectConnectionNeeded,
     HoldLost,
     MigrationError,
+    NoConnectionLeft,
     PrivilegeMissing,
     ReadOnlyServer,
 )
@@ -78,7 +79,8 @@ def test_an_unavailable_server_is_retried(error: Exception) -> None:
     """The error of an unavailable server is retryable and names the operation, also in SQLAlchemy's wrapper."""
     for given in (error, wrapped(error)):
         translated = translate(given, "reading the revision")
-        assert type(translated) is DatabaseUnreachable
+        exhausted = isinstance(error, asyncpg.TooManyConnectionsError)
+        assert type(translated) is (NoConnectionLeft if exhausted else DatabaseUnreachable)
         assert "while reading the revision" in str(translated)
         assert lost(given)
 
