@@ -67,6 +67,7 @@ def test_an_older_build_refuses_with_on_ahead_refuse(ahead: str) -> None:
         body = instances[0].health()
         assert (body["status"], body["state"]) == ("fail", "ahead")
         assert f"deploy the release that contains {NEWER}" in body["message"]
+        assert f"Deploy the release that contains {NEWER}. Do not stamp." in body["advice"]["text"]
         assert instances[0].get("/health/ready").status_code == 503
         assert_readable(logs(instances))
     with fleet(1, ahead, MIGRATION_ON_AHEAD="refuse") as instances:

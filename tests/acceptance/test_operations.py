@@ -18,7 +18,7 @@ from tests.acceptance import holders
 from tests.support import evidence, project
 from tests.support.fleet import fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.pooler import PgBouncer
-from tests.support.project import PLAIN
+from tests.support.project import PLAIN, Revision
 from tests.support.servers import Server, fetch_sync
 from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, works
 from tests.support.waiting import wait_until
