@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
+TRIES_PER_SECOND = 10
+"""How often all waiters together try the lock; more waiters poll less often each, down to every 5 s."""
 _START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
 _CHECK_DATABASE = "check that the database runs and that the URL names it, then start again"
 
@@ -42,14 +44,16 @@ class WaitBudget:
         """Reset the backoff, because the database has answered."""
         self._errors_in_a_row = 0
 
-    async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> None:
+    async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> bool:
         """Pause between two reads of the schema, and report the lock holder.
+
+        Returns whether to read the schema again: not if the lock holder has not notified, except every 5 s.
 
         Raises:
             WaitTimeout: the budget has ended.
         """
         now = self._clock.monotonic()
-        if now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
+        if due := now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
             self._lock_status_read = now
             await self._read_lock_status(session)
         self._begin_to_wait()
@@ -60,7 +64,11 @@ class WaitBudget:
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.info("Waiting: %s", message, extra={"event": "waiting"})
-        await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
+        poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
+        waiters = sum(member.role == "waiting" for member in self._tracker.status.lock_status.fleet)
+        # a listening waiter polls only because a killed lock holder does not notify
+        shared = min(poll * max(1.0, waiters / TRIES_PER_SECOND), max(poll, LOCK_STATUS_EVERY_SECONDS))
+        return await session.pause(min(poll, remaining), min(shared, remaining)) or due
 
     async def wait_for_table(self, error: LockContended) -> None:
         """Pause after a contended run whose rollback released the migration lock; another instance may continue.
