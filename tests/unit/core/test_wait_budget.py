@@ -69,15 +69,15 @@ async def test_a_waiter_logs_an_unreachable_database_every_ten_seconds(
     assert all("the server is starting up" in line for line in said)
 
 
-@pytest.mark.parametrize(("waiters", "most_tries"), [(1, 80), (50, 20)])
+@pytest.mark.parametrize(("waiters", "most_tries"), [(1, 80), (50, 24)])
 async def test_a_listening_waiter_only_tries_the_lock_between_two_reads(
     database: Database, waiters: int, most_tries: int
 ) -> None:
-    """No notification arrives: a waiter reads the schema every 5 s, and 50 waiters try the lock less often each."""
+    """No notification arrives: a waiter reads the schema every 5 s, and 50 waiters do all that less often each."""
     database.holder, database.listening = FIRST, True
     database.fleet = tuple(Member(f"i{number}", "waiting", number, 0.0) for number in range(waiters))
     with pytest.raises(WaitTimeout):
         await Instance(database, policy=POLICY).coordinator.become_ready()
     # a pause of up to 1.5 s, or of 5 s, comes between two reads
-    assert 35 / 10 <= database.reads <= 35 / 5 + 3
+    assert 2 <= database.reads <= 35 / 5 + 3
     assert database.reads <= len(database.tries) <= most_tries
