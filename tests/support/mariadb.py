@@ -179,7 +179,7 @@ class MariaDB:
         return [*self._login("mariadb"), "--batch", "--skip-column-names", *([database] if database else [])]
 
     def _login(self, client: str) -> list[str]:
-        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
+        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4", "--skip-ssl"]
         return [str(program(client, REMEDY)), *login]
 
     def _run(self, command: list[str], *, given: str = "") -> str:
