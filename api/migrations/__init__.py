@@ -16,8 +16,8 @@ What an instance does
        the lock, each in its own transaction, verifies on a new connection and releases the lock. The last transaction
        notifies the waiters. If env.py opens its own connection, or the URL names psycopg, that session acquires a
        second lock and runs them.
-    4. If another session holds the lock, watch the version, and try the lock at each look, because the lock holder may
-       have died. A notification or a jittered poll wakes the waiter.
+    4. If another session holds the lock, wait for its notification, and then read the version. Try the lock about every
+       second, because the lock holder may have died without one.
 
 What happens if
     the lock holder is killed: its session ends, which releases the lock and rolls back the open transaction. The next

@@ -22,13 +22,14 @@ PARTS = ("api", "alembic", "alembic.ini", "devtools", "migrate.sh")
 BUDGET_SECONDS = scaled(90)
 
 
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """Copy what ./dev up needs, without the .data folder."""
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Copy what ./dev up needs, without the .data folder; the tests share the one that the first of them creates."""
+    folder = tmp_path_factory.mktemp("project")
     for name in PARTS:
         source = PROJECT / name
-        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
-    return tmp_path
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, folder / name)
+    return folder
 
 
 def command(project: Path, *arguments: str, **environment: str) -> "subprocess.Popen[str]":
@@ -85,6 +86,7 @@ def _until(process: "subprocess.Popen[str]", words: str) -> str:
 
 def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> None:
     """`./dev up` keeps its data: the first start migrates once, the second finds head, and --fresh starts over."""
+    shutil.rmtree(project / ".data", ignore_errors=True)
     code, first = check(project)
     assert code == 0, first
     assert first.count(" migrated the database") == 1
@@ -99,10 +101,10 @@ def test_one_of_three_migrates_and_the_next_start_finds_head(project: Path) -> N
     assert processes_in(project) == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_stops_dev_up_and_leaves_no_process(project: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(("number", "scale"), [(signal.SIGINT, "2"), (signal.SIGTERM, "1")])
+def test_a_signal_stops_dev_up_and_leaves_no_process(project: Path, number: signal.Signals, scale: str) -> None:
     """`./dev up` serves until SIGINT or SIGTERM; then it exits with 0, and no instance or server is left."""
-    with serving(project, "--scale", "2") as (process, output):
+    with serving(project, "--scale", scale) as (process, output):
         addresses = [word for word in output.split() if word.endswith("/docs")]
         assert addresses, output
         with urllib.request.urlopen(addresses[0], timeout=BUDGET_SECONDS) as answer:
@@ -113,14 +115,6 @@ def test_a_signal_stops_dev_up_and_leaves_no_process(project: Path, number: sign
     assert processes_in(project) == []
 
 
-def test_a_second_dev_up_in_the_same_folder_is_refused(project: Path) -> None:
-    """A second `./dev up` in the same folder exits with 2 and one line; the first one keeps running."""
-    with serving(project, "--scale", "1") as (first, _):
-        code, output = check(project)
-        assert (code, output) == (2, "dev up: another ./dev up runs in this folder. To fix: stop it\n")
-        assert first.poll() is None
-
-
 def in_another_terminal(project: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     """Run a command in `project` without a URL."""
     without = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
@@ -129,14 +123,20 @@ def in_another_terminal(project: Path, *words: str) -> "subprocess.CompletedProc
 
 
 def test_commands_in_another_terminal_find_the_database_of_dev_up(project: Path) -> None:
-    """While `./dev up` runs, `./migrate.sh` and `alembic` use its database and say so; afterwards no URL is set."""
+    """While `./dev up` runs, `./migrate.sh` and `alembic` use its database and say so; afterwards no URL is set.
+
+    A second `./dev up` in the same folder exits with 2 and one line, and the first one keeps running.
+    """
     commands = (["sh", "migrate.sh", "current"], [sys.executable, "-m", "alembic", "current"])
-    with serving(project, "--scale", "1"):
+    with serving(project, "--scale", "1") as (first, _):
         for command in commands:
             done = in_another_terminal(project, *command)
             assert done.returncode == 0, done.stderr
             assert "097ced08409f" in done.stdout
             assert done.stderr.count("DATABASE_URL is not set: using the database of ./dev up\n") == 1
+        second = check(project)
+        assert second == (2, "dev up: another ./dev up runs in this folder. To fix: stop it\n")
+        assert first.poll() is None
     for command in commands:
         assert "DATABASE_URL is not set. To fix" in in_another_terminal(project, *command).stderr
 

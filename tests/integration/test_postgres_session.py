@@ -128,8 +128,8 @@ async def test_unlock_notifies_the_waiters(database_url: str, tmp_path: Path) ->
     await waits.open()
     assert await holds.try_lock()
     assert not await waits.try_lock()
-    await waits.pause(FOREVER_SECONDS)
-    pausing = asyncio.create_task(waits.pause(FOREVER_SECONDS * 10))
+    await waits.pause(FOREVER_SECONDS, FOREVER_SECONDS)
+    pausing = asyncio.create_task(waits.pause(FOREVER_SECONDS, FOREVER_SECONDS * 10))
     await holds.unlock()
     await asyncio.wait_for(pausing, FOREVER_SECONDS)
     assert await waits.try_lock()
@@ -150,7 +150,7 @@ async def test_a_waiter_disconnects_from_a_crowded_server(server: Server, databa
     async with asyncio.TaskGroup() as group:
         crowd = [group.create_task(connected(database_url)) for _ in range(limit // 2)]
     ours = "SELECT count(*) = 0 FROM pg_stat_activity WHERE application_name LIKE 'migrations:%'"
-    await session.pause(0.01)
+    await session.pause(0.01, FOREVER_SECONDS)
     await eventually(database_url, ours, "the waiter gone")
     async with asyncio.TaskGroup() as group:
         for one in crowd:

@@ -45,11 +45,12 @@ class PooledSession(Session):
         self._roll_back(await self._query())
         self.database.notify()
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait without a connection and without notifications."""
         await self.close()
         await asyncio.sleep(seconds)
         await self._step()
+        return True
 
     async def _run(self, backend: Backend, revision: str, listener: ProgressListener) -> None:
         backend.check_hold(backend)

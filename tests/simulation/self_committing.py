@@ -25,11 +25,12 @@ class SelfCommittingSession(Session):
             await self._end_statement()
             raise
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait without a connection and without notifications."""
         await self.close()
         await asyncio.sleep(seconds)
         await self._step()
+        return True
 
     def _connect(self) -> Backend:
         backend = super()._connect()

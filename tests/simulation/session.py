@@ -154,12 +154,14 @@ class Session:
         owner = self.database.lock_owner
         return LockStatus() if owner is None else LockStatus(Holder(owner.instance, 1))
 
-    async def pause(self, seconds: float) -> None:
-        """Wait for a notification."""
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
+        """Wait for a notification, and return whether there was one."""
+        notified = False
         with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await self.database.notified.wait()
+            async with asyncio.timeout(listening_seconds):
+                notified = await self.database.notified.wait()
         await self._step()
+        return notified
 
     async def close(self) -> None:
         """End the connection."""

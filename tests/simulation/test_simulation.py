@@ -1,4 +1,4 @@
-"""The coordinator keeps its promises in thousands of schedules with crashes, pauses, lost connections and releases."""
+"""The coordinator keeps its promises in a thousand schedules with crashes, pauses, lost connections and releases."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from tests.simulation.self_committing import SelfCommittingSession
 from tests.simulation.session import Session
 from tests.simulation.world import World, simulate
 
-SEEDS = 2000
+SEEDS = 1000
 
 
 def test_no_schedule_breaks_a_promise() -> None:

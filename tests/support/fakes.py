@@ -20,7 +20,7 @@ from api.migrations.core.decision import Policy
 from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.scope import Scope
-from api.migrations.core.status import Holder, LockStatus, Phase, Tracker
+from api.migrations.core.status import Holder, LockStatus, Member, Phase, Tracker
 from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
 from api.migrations.settings import MigrationSettings
 from tests.support import waiting
@@ -66,7 +66,11 @@ class Database:
         self.lineage: dict[str, frozenset[str]] = {}
         self.failures: list[tuple[float, PastAttempt]] = []
         self.holder: Holder | None = None
+        self.fleet: tuple[Member, ...] = ()
         self.refused_connections = 0
+        self.listening = False
+        """Whether sessions listen for a notification; none arrives."""
+        self.reads = 0
         self.tries: list[str] = []
         self.runs: list[str] = []
         self.work: Callable[[FakeSession, MigrationRequest, ProgressListener], Awaitable[None]] = apply_all
@@ -101,6 +105,7 @@ class FakeSession:
     async def observe(self) -> Observed:
         """Return the version table and what is half applied."""
         assert self.is_open
+        self.database.reads += 1
         return self.database.observed
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
@@ -153,11 +158,13 @@ class FakeSession:
 
     async def lock_status(self) -> LockStatus:
         """Return the lock holder."""
-        return LockStatus(self.database.holder)
+        return LockStatus(self.database.holder, fleet=self.database.fleet)
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait; there is no notification."""
-        await self.database.clock.sleep(seconds)
+        listening = self.database.listening
+        await self.database.clock.sleep(listening_seconds if listening else seconds)
+        return not listening
 
     async def close(self) -> None:
         """Close the session and release its lock."""

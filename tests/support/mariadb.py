@@ -56,6 +56,7 @@ class MariaDB:
     account: Account = field(default_factory=Account.unprivileged)
     kind: ClassVar[str] = "mariadb"
     _process: "subprocess.Popen[bytes] | None" = None
+    _dumps: dict[str, str] = field(default_factory=dict)
 
     @property
     def socket(self) -> Path:
@@ -168,7 +169,7 @@ class MariaDB:
         """Create `name`, as a copy of `template` if one is given, yield its URL, and drop it with its sessions."""
         self.query(f"CREATE DATABASE `{name}` CHARACTER SET utf8mb4; GRANT ALL ON `{name}`.* TO `{USER}`@`%`")
         if template is not None:
-            self.query(self._run([*self._login("mariadb-dump"), template]), database=name)
+            self.query(self._dump(template), database=name)
         try:
             yield self.url(name)
         finally:
@@ -179,7 +180,13 @@ class MariaDB:
         return [*self._login("mariadb"), "--batch", "--skip-column-names", *([database] if database else [])]
 
     def _login(self, client: str) -> list[str]:
-        login = ["--no-defaults", f"--socket={self.socket}", "--user=root", "--default-character-set=utf8mb4"]
+        login = [
+            "--no-defaults",
+            f"--socket={self.socket}",
+            "--user=root",
+            "--default-character-set=utf8mb4",
+            "--skip-ssl",
+        ]
         return [str(program(client, REMEDY)), *login]
 
     def _run(self, command: list[str], *, given: str = "") -> str:
@@ -187,6 +194,12 @@ class MariaDB:
         if done.returncode != 0:
             raise MariaDBError(done.stderr.strip())
         return done.stdout
+
+    def _dump(self, template: str) -> str:
+        """Return the statements that create a copy of `template`, which never changes."""
+        if template not in self._dumps:
+            self._dumps[template] = self._run([*self._login("mariadb-dump"), template])
+        return self._dumps[template]
 
     def _disconnect(self, name: str) -> None:
         # a session with an open transaction would block the DROP DATABASE

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.fleet import environment
+from tests.support.fleet import environment, migrate
 from tests.support.project import PLAIN, ROOT
 from tests.support.servers import Server
 from tests.support.waiting import FOREVER_SECONDS
@@ -30,7 +30,9 @@ def psql_on_path(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple[int, str]:
-    """Run a line in a shell in the project's folder; return exit code and output."""
+    """Run a line in a shell in the project's folder, or as the process that it becomes; return code and output."""
+    if re.fullmatch(r"\./migrate\.sh[\w .-]+", command):
+        return migrate(*command.split()[1:], url=url, ini=ini, **settings)
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=ROOT,

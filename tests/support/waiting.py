@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from tests.support.pace import scaled
 
-STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.5
+STEP_SECONDS, STEADY_STEP_SECONDS, LONGEST_STEP_SECONDS = 0.05, 0.2, 0.5
 FOREVER_SECONDS = scaled(60)
 """No operation takes this long on this machine: a wait of this length means a hang."""
 
@@ -38,13 +38,16 @@ class Limit:
         self._began = self._looked = time.monotonic()
 
     def pause(self) -> float:
-        """Return the next pause: as long as the check took, because a check slows the processes that it checks.
+        """Return the next pause: as long as the check took or a tenth of the wait so far, whichever is longer.
+
+        A check slows the processes that it checks.
 
         Raises:
             AssertionError: the time is up.
         """
         now = time.monotonic()
         assert now < self._began + self._seconds, f"{self._what}: not within {self._seconds:g} s"
-        pause = min(max(STEP_SECONDS, now - self._looked), LONGEST_STEP_SECONDS)
+        longer = max(now - self._looked, min((now - self._began) / 10, STEADY_STEP_SECONDS))
+        pause = min(max(STEP_SECONDS, longer), LONGEST_STEP_SECONDS)
         self._looked = now + pause
         return pause

@@ -134,8 +134,9 @@ class Coordinator:
             action = decide(schema, self._policy, attempt_history=attempt_history)
             if action is Action.TRY_LOCK:
                 await session.store.check_ids(self._policy.upgrade, schema.revisions)
-                if await session.try_lock():
-                    schema, attempt_history, action = await self._migrate_if_needed(session)
+                if not await self._acquire(session, schema, attempt_history):
+                    continue
+                schema, attempt_history, action = await self._migrate_if_needed(session)
             if action is Action.SERVE:
                 self._serve(schema)
                 return True
@@ -143,6 +144,13 @@ class Coordinator:
                 self._tracker.note(schema=schema)
                 raise refusal(action, schema, attempt_history)
             await self._wait_budget.wait(session, schema, attempt_history)
+
+    async def _acquire(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> bool:
+        """Wait for the lock until it is acquired; return False if the schema may have changed before that."""
+        while not await session.try_lock():
+            if await self._wait_budget.wait(session, schema, attempt_history):
+                return False
+        return True
 
     async def _migrate_if_needed(self, session: MigrationSession) -> tuple[Schema, AttemptHistory, Action]:
         schema = await self._read_schema(session)
@@ -164,8 +172,7 @@ class Coordinator:
     async def _execute(self, session: MigrationSession, request: MigrationRequest) -> None:
         schema = await self._read_schema(session)
         await session.store.check_ids(request, schema.revisions)
-        while not await session.try_lock():
-            await self._wait_budget.wait(session, schema, AttemptHistory())
+        while not await self._acquire(session, schema, AttemptHistory()):
             schema = await self._read_schema(session)
         schema = await self._read_schema(session)
         if schema.state in UNCLEAR and request.kind in {"upgrade", "downgrade"}:

@@ -82,9 +82,9 @@ class ElectedSession:
         leader = await self._elector.leader() if seen.holder is None else None
         return replace(seen, holder=Holder(leader)) if leader else seen
 
-    async def pause(self, seconds: float) -> None:
-        """Wait."""
-        await self._session.pause(seconds)
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
+        """Wait as the session does."""
+        return await self._session.pause(seconds, listening_seconds)
 
     async def close(self) -> None:
         """Close the session and release the hold."""

@@ -173,8 +173,11 @@ class MigrationSession(Protocol):
     async def lock_status(self) -> LockStatus:
         """Return the lock status, as far as this role may see it."""
 
-    async def pause(self, seconds: float) -> None:
-        """Wait for a notification of the lock holder, at most `seconds`."""
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
+        """Wait `seconds`, or for a notification of the lock holder for at most `listening_seconds`.
+
+        Returns False if the session listened and got none: then the lock holder has not finished, unless it has died.
+        """
 
     async def close(self) -> None:
         """Close the connection and release the lock; never raises, limited in time."""

@@ -17,6 +17,8 @@ log = logging.getLogger(__name__)
 
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
+WAITERS_AT_FULL_RATE, SLOWEST = 10, 4.0
+"""More waiters poll and read the lock status less often each, down to a quarter as often."""
 _START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
 _BLOCKED = "terminate the session that blocks the migration, then start again; a larger budget does not help"
 _FREE_CONNECTIONS = "terminate sessions that are idle, as a superuser, or stop instances, then start again"
@@ -49,15 +51,18 @@ class WaitBudget:
         """Reset the backoff, because the database has answered."""
         self._errors_in_a_row = 0
 
-    async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> None:
+    async def wait(self, session: MigrationSession, schema: Schema, attempt_history: AttemptHistory) -> bool:
         """Pause between two reads of the schema, and report the lock holder.
+
+        Returns whether to read the schema again: not if the lock holder has not notified, except every 5 s
+        (20 s among many waiters).
 
         Raises:
             WaitTimeout: the budget has ended.
         """
-        now = self._clock.monotonic()
+        now, slower = self._clock.monotonic(), self._slower
         dirty = schema.state is SchemaState.DIRTY and self._tracker.status.lock_status.holder is None
-        if dirty or now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS:
+        if due := dirty or now - self._lock_status_read >= LOCK_STATUS_EVERY_SECONDS * slower:
             self._lock_status_read = now
             await self._read_lock_status(session)
         self._begin_to_wait()
@@ -71,7 +76,9 @@ class WaitBudget:
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.info("Waiting: %s", message, extra={"event": "waiting"})
-        await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
+        poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
+        # a listening waiter polls only because a killed lock holder does not notify
+        return await session.pause(min(poll, remaining), min(poll * slower, remaining)) or due
 
     async def wait_for_table(self, error: LockContended) -> None:
         """Pause after a contended run whose rollback released the migration lock; another instance may continue.
@@ -106,6 +113,11 @@ class WaitBudget:
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
+
+    @property
+    def _slower(self) -> float:
+        waiters = sum(member.role == "waiting" for member in self._tracker.status.lock_status.fleet)
+        return min(max(1.0, waiters / WAITERS_AT_FULL_RATE), SLOWEST)
 
     def _timed_out(self, reason: str, remedy: str) -> str:
         to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"

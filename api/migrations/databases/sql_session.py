@@ -130,10 +130,11 @@ class SqlSession:
                 holder = replace(holder, instance=newest[0]["instance"])
         return LockStatus(holder)
 
-    async def pause(self, seconds: float) -> None:
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait `seconds` without a connection, which other sessions may need."""
         await self.close()
         await asyncio.sleep(seconds)
+        return True
 
     async def close(self) -> None:
         """Close the connection, and free the lock."""

@@ -6,7 +6,7 @@ import pytest
 
 from api.migrations.core.decision import Policy
 from api.migrations.core.schema import CodeRevisions
-from api.migrations.core.status import Blocker, Holder, LockStatus
+from api.migrations.core.status import Blocker, Holder, LockStatus, Member
 from api.migrations.errors import DatabaseUnreachable, NoConnectionLeft, WaitTimeout
 from tests.support.fakes import Database, FakeClock, FakeSession, Instance
 
@@ -97,3 +97,17 @@ async def test_a_waiter_without_a_free_connection_says_how_to_free_one(database:
     instance = Instance(database, policy=POLICY)
     await instance.fails(NoConnectionLeft, "To fix: terminate sessions that are idle, as a superuser")
     assert instance.tracker.status.error_class is NoConnectionLeft
+
+
+@pytest.mark.parametrize(("waiters", "most_tries"), [(1, 80), (50, 24)])
+async def test_a_listening_waiter_only_tries_the_lock_between_two_reads(
+    database: Database, waiters: int, most_tries: int
+) -> None:
+    """No notification arrives: a waiter reads the schema every 5 s, and 50 waiters do all that less often each."""
+    database.holder, database.listening = FIRST, True
+    database.fleet = tuple(Member(f"i{number}", "waiting", number, 0.0) for number in range(waiters))
+    with pytest.raises(WaitTimeout):
+        await Instance(database, policy=POLICY).coordinator.become_ready()
+    # a pause of up to 1.5 s, or of 5 s, comes between two reads
+    assert 2 <= database.reads <= 35 / 5 + 3
+    assert database.reads <= len(database.tries) <= most_tries

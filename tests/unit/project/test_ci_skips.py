@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.conftest import PROJECT
 
 SUITE = """
@@ -42,9 +40,8 @@ def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
     assert "needs a thing: apt-get install thing" in output
 
 
-@pytest.mark.parametrize("ci", ["", "false"])
-def test_a_skip_is_only_reported_elsewhere(tmp_path: Path, ci: str) -> None:
-    """A skip on a developer's machine is reported and does not fail the run."""
-    code, last, _ = closing_line(tmp_path, ci)
+def test_a_skip_is_only_reported_elsewhere(tmp_path: Path) -> None:
+    """A skip on a developer's machine, where CI is not `true`, is reported and does not fail the run."""
+    code, last, _ = closing_line(tmp_path, "false")
     assert code == 0
     assert last.startswith("1 passed, 1 skipped, 1 xfailed")

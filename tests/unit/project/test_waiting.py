@@ -57,3 +57,12 @@ def test_the_pause_after_a_slow_check_is_as_long_as_the_check() -> None:
     limit = waiting.Limit("anything", 0)
     limit._looked -= 0.3
     assert 0.3 <= limit.pause() <= waiting.LONGEST_STEP_SECONDS
+
+
+def test_a_long_wait_checks_less_often() -> None:
+    """After a second of waiting the pause is at least a tenth of a second, and later at least a fifth."""
+    limit = waiting.Limit("anything", 0)
+    for waited, expected in ((1, 0.1), (30, waiting.STEADY_STEP_SECONDS)):
+        limit._looked = time.monotonic()
+        limit._began = limit._looked - waited
+        assert expected <= limit.pause() <= waiting.LONGEST_STEP_SECONDS

@@ -135,11 +135,11 @@ class PostgresSession:
             return seen
         return resting(seen, await self.store.newest_attempt())
 
-    async def pause(self, seconds: float) -> None:
-        """Wait for the notification, at most `seconds`; without a connection if the server is crowded or pooled."""
+    async def pause(self, seconds: float, listening_seconds: float) -> bool:
+        """Wait for the notification; or `seconds` without a connection if the server is crowded or pooled."""
         if self._listening:
-            await self._woken_within(seconds)
-        elif await self._may_listen():
+            return await self._woken_within(listening_seconds) or self._raw is None or self._raw.is_closed()
+        if await self._may_listen():
             # returns at once: the holder may have released the lock just before, so the caller checks again
             async with translated("listening for the holder"):
                 await self._connection.add_listener(self._key.channel, self._wake)
@@ -147,6 +147,7 @@ class PostgresSession:
         else:
             await self.close()
             await self._woken_within(seconds)
+        return True
 
     async def close(self) -> None:
         """Close the connection, which frees the lock."""
@@ -213,8 +214,10 @@ class PostgresSession:
     def _wake(self, *_: object) -> None:
         self._woken.set()
 
-    async def _woken_within(self, seconds: float) -> None:
+    async def _woken_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._woken.wait()
+        woken = self._woken.is_set()
         self._woken.clear()
+        return woken
