@@ -23,7 +23,10 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 5.0
 """Plus or minus half, so that a fleet that failed together does not look together."""
-_READ = ("schema", "scopes", "lock_status", "reachable", "read_at", "last_success", "last_failure", "recent")
+_READ = (
+    *("schema", "scopes", "lock_status", "reachable", "read_at", "last_success", "last_failure", "recent"),
+    "invalid_indexes",
+)
 """What a look finds; the rest of the status is that of the failed start."""
 
 
@@ -62,9 +65,10 @@ async def _inspected(assembly: Assembly) -> Assembly:
 async def _look(assembly: Assembly, tracker: Tracker) -> bool:
     """Read each schema once, and the lock holder if one is not at head; return whether the tracker is `ready`."""
     seen = Tracker()
-    seen.status = assembly.tracker.status
     policy = replace(assembly.policy, may_migrate=False, wait_seconds=0.0)
     try:
+        invalid = await _invalid_indexes(assembly) if tracker.status.invalid_indexes else ()
+        seen.status = replace(assembly.tracker.status, invalid_indexes=invalid)
         await replace(assembly, tracker=seen).coordinator(policy, role="reading").become_ready()
     except DatabaseUnreachable:
         tracker.note(reachable=False, lock_status=LockStatus())
@@ -78,6 +82,18 @@ async def _look(assembly: Assembly, tracker: Tracker) -> bool:
     tracker.move(Phase.READY, message=seen.status.message, **_read(seen))
     log.info("Recovered %.0f s after the failure", failed_seconds, extra={"event": "recovered"})
     return True
+
+
+async def _invalid_indexes(assembly: Assembly) -> tuple[str, ...]:
+    found: set[str] = set()
+    for one in assembly.each.values():
+        session = one.session("reading")
+        try:
+            await session.open()
+            found.update(await session.store.invalid_indexes())
+        finally:
+            await session.close()
+    return tuple(sorted(found))
 
 
 def _read(seen: Tracker) -> dict[str, object]:
