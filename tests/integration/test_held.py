@@ -1,4 +1,4 @@
-"""A held instance looks at the database after its failure, and becomes ready when another run has brought it to head."""
+"""A held instance looks at the database after its failure, and becomes ready when another run has corrected it."""
 
 import asyncio
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations import lifespan_with_migrations, recovery
+from api.migrations import lifespan_with_migrations, startup
 from api.migrations.core.status import Status
 from tests.integration.served import Pool, Served, service, settings
 from tests.support.fakes import FOREVER_SECONDS, STOP, assembled, barrier, tree
@@ -28,8 +28,8 @@ async def until(served: Served, seen: Callable[[Status], bool], what: str) -> St
 async def test_a_held_instance_recovers_when_a_person_has_upgraded(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
-    """A revision fails; a person corrects the cause and upgrades: the held instance shows that run and becomes ready."""
-    monkeypatch.setattr(recovery, "LOOK_EVERY_SECONDS", 0.1)
+    """A revision fails, and a person upgrades after a correction: the held instance shows that run and is ready."""
+    monkeypatch.setattr(startup, "LOOK_EVERY_SECONDS", 0.1)
     caplog.set_level("INFO")
     pool, ini = Pool(), tree(tmp_path, NEEDS_A_TABLE)
     values = settings(database_url, ini, startup_mode=mode)
@@ -57,7 +57,7 @@ async def test_a_held_instance_recovers_when_a_person_has_upgraded(
 
 
 async def test_an_invalid_build_is_not_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """The revisions of a held instance cannot be read: it stays failed with that error, logged once, and never looks."""
+    """The revisions of a held instance cannot be read: it stays failed, logs that error once, and never looks."""
     values = settings("postgresql://nobody@127.0.0.1:1/none", tmp_path / "none.ini")
     async with Served(service(lifespan_with_migrations(settings=values))) as served:
         failed = await until(served, lambda status: status.phase == "failed", "the failure")

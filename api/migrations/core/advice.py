@@ -112,7 +112,9 @@ def _while_free(status: Status, now: float) -> Advice | None:
     next_try_at = status.progress.next_try_at
     if status.recent and status.recent[0].outcome == "failed":
         when = f" at {_clock(next_try_at)}" if next_try_at and next_try_at > now else ""
-        text = f"The last attempt failed. Correct the data, and migrate at once; or wait: an instance tries again{when}."
+        text = (
+            f"The last attempt failed. Correct the data, and migrate at once; or wait: an instance tries again{when}."
+        )
         return Advice(text, "Failed migration", (HISTORY, UPGRADE))
     text = "Wait: an instance that waits acquires the lock within seconds. If no instance waits, migrate:"
     return Advice(text, STUCK, (UPGRADE,))

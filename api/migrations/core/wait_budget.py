@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..errors import DatabaseUnreachable, LockContended, NoConnectionLeft, TableLockTimeout, WaitTimeout
 from .clock import Backoff, Clock, Deadline, jittered
@@ -72,10 +73,11 @@ class WaitBudget:
         self._tracker.note(message=message, schema=schema)
         if self._deadline.passed(now):
             blocked = self._tracker.status.lock_status.blocked_by
-            raise WaitTimeout(self._timed_out(message, _BLOCKED if blocked else _START_AGAIN))
+            seen = f"as seen at {datetime.now(UTC):%H:%M:%S} UTC, {message}"
+            raise WaitTimeout(self._timed_out(seen, _BLOCKED if blocked else _START_AGAIN))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.info("Waiting: %s", message, extra={"event": "waiting"})
+            log.info("Waiting: %s; %s", message, self._countdown(), extra={"event": "waiting"})
         poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
         # a listening waiter polls only because a killed lock holder does not notify
         return await session.pause(min(poll, remaining), min(poll * slower, remaining)) or due
@@ -110,7 +112,8 @@ class WaitBudget:
         self._tracker.note(reachable=False, message=message, error_class=error_class, lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
+            extra = {"event": "database_unreachable"}
+            log.warning("Waiting for the database: %s; %s", error, self._countdown(), extra=extra)
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
@@ -118,6 +121,11 @@ class WaitBudget:
     def _slower(self) -> float:
         waiters = sum(member.role == "waiting" for member in self._tracker.status.lock_status.fleet)
         return min(max(1.0, waiters / WAITERS_AT_FULL_RATE), SLOWEST)
+
+    def _countdown(self) -> str:
+        from .countdown import countdown  # a start at head does not need it
+
+        return countdown(self._tracker.status, time.time())
 
     def _timed_out(self, reason: str, remedy: str) -> str:
         to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
