@@ -2,17 +2,16 @@
 
 import json
 import os
-import re
 import shutil
 import signal
 import subprocess
 import tempfile
+from base64 import b64decode
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from html import escape, unescape
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 from tests.support.servers import program
@@ -35,14 +34,15 @@ class Visit:
     asked: set[str]
 
 
-RULER = """<!doctype html><iframe width="{width}" height="700" srcdoc="{page}"></iframe><script>
-onload = () => {{
-  const inside = document.querySelector("iframe").contentDocument;
-  const needed = inside.documentElement.scrollWidth;
-  document.title = JSON.stringify([needed, getComputedStyle(inside.body).backgroundColor]);
-}}
-</script>"""
-"""A script that measures a page; the page itself has no script."""
+MEASURE = """(() => {
+  const root = document.documentElement, texts = [...document.querySelectorAll("body *")];
+  const box = element => element.getBoundingClientRect(), command = document.querySelector("pre");
+  const clipped = texts.filter(e => e.tagName != "PROGRESS" && (box(e).right > innerWidth || e.scrollWidth > box(e).width + 1
+    && getComputedStyle(e).display != "inline")).map(e => e.outerHTML.slice(0, 80));
+  return JSON.stringify({width: root.scrollWidth, height: root.scrollHeight, clipped,
+    background: getComputedStyle(document.body).backgroundColor, command: command ? box(command).bottom : 0});
+})()"""
+"""The page itself has no script; the debugger evaluates this."""
 
 
 class Chromium:
@@ -67,20 +67,83 @@ class Chromium:
         assert to.exists(), f"no screenshot of {url}"
         return to
 
-    def measured(self, page: str, width: int, *, dark: bool = False) -> tuple[int, str]:
-        """Return how wide the document `page` becomes in a frame of `width`, and its background."""
-        with _profile() as profile:
-            ruler = profile / "ruler.html"
-            ruler.write_text(RULER.format(width=width, page=escape(page)))
-            dom = self._run(profile, "--dump-dom", *_colours(dark), ruler.as_uri()).stdout
-        title = re.search("<title>(.*?)</title>", dom)
-        assert title, dom
-        needed, background = json.loads(unescape(title[1]))
-        return needed, background
+    @contextmanager
+    def tab(self) -> "Iterator[Tab]":
+        """Start a browser that draws documents one after another."""
+        with _profile() as profile, ExitStack() as stack:
+            (their_in, our_out), (our_in, their_out) = os.pipe(), os.pipe()
+            # the browser reads from descriptor 3 and writes to 4
+            command = [str(self._program), *QUIET, ALONE, f"--user-data-dir={profile}", "--remote-debugging-pipe"]
+            redirected = f'exec "$@" 3<&{their_in} 4>&{their_out}'
+            process = subprocess.Popen(
+                ["bash", "-c", redirected, "bash", *command, "about:blank"],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                pass_fds=(their_in, their_out),
+                process_group=0,
+            )
+            stack.callback(process.wait)
+            stack.callback(os.killpg, process.pid, signal.SIGKILL)
+            os.close(their_in)
+            os.close(their_out)
+            to = stack.enter_context(open(our_out, "wb", buffering=0))
+            answers = stack.enter_context(open(our_in, "rb"))
+            yield Tab(profile / "page.html", to, answers)
 
     def _run(self, profile: Path, *options: str) -> "subprocess.CompletedProcess[str]":
         command = [str(self._program), *QUIET, ALONE, f"--user-data-dir={profile}", *options]
         return _finished(command)
+
+
+class Tab:
+    """A tab of a browser, driven through the pipe of its debugger."""
+
+    def __init__(self, page: Path, to: IO[bytes], answers: IO[bytes]) -> None:
+        self._page, self._to, self._answers = page, to, answers
+        self._session: str | None = None
+        self._sent = 0
+        target = self._do("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self._do("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        self._do("Page.enable")
+
+    def load(self, document: str, width: int, height: int, *, dark: bool = False) -> dict[str, Any]:
+        """Show a document in a window of this size; return what `MEASURE` finds."""
+        self._do("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self._do("Emulation.setEmulatedMedia", features=[scheme])
+        # the page must not reload itself between two measurements
+        self._page.write_text(document.replace('http-equiv="refresh"', 'name="refresh"'))
+        self._do("Page.navigate", until="Page.loadEventFired", url=self._page.as_uri())
+        found: dict[str, Any] = json.loads(self._do("Runtime.evaluate", expression=MEASURE)["result"]["value"])
+        return found
+
+    def draw(self, to: Path) -> None:
+        """Draw what the window shows into a PNG file."""
+        to.write_bytes(b64decode(self._do("Page.captureScreenshot")["data"]))
+
+    def _do(self, method: str, until: str | None = None, **parameters: object) -> dict[str, Any]:
+        self._sent += 1
+        session = {} if self._session is None else {"sessionId": self._session}
+        self._to.write(
+            json.dumps({"id": self._sent, "method": method, "params": parameters, **session}).encode() + b"\0"
+        )
+        result: dict[str, Any] | None = None
+        while result is None or until is not None:
+            message = self._receive()
+            if message.get("id") == self._sent:
+                assert "error" not in message, message
+                result = message["result"]
+            until = None if message.get("method") == until else until
+        return result
+
+    def _receive(self) -> dict[str, Any]:
+        read = bytearray()
+        while (byte := self._answers.read(1)) != b"\0":
+            assert byte, "the browser has ended"
+            read += byte
+        message: dict[str, Any] = json.loads(read)
+        return message
 
 
 def _finished(command: Sequence[str]) -> "subprocess.CompletedProcess[str]":

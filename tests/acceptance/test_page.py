@@ -1,5 +1,6 @@
 """The status page in a real browser, on a phone and on a desktop, while another session blocks a fleet."""
 
+import os
 import re
 import struct
 from dataclasses import replace
@@ -13,7 +14,7 @@ from tests.acceptance.browser import Chromium
 from tests.support import evidence, project
 from tests.support.fakes import in_the_way
 from tests.support.fleet import Instance, fleet, roles, until_all_ready, until_one_migrates
-from tests.support.statuses import STATUS
+from tests.support.statuses import NOW, STATES, STATUS
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -22,6 +23,21 @@ NAME = "nightly-report"
 PATH = "/health/migrations"
 PHONE, DESK = (360, 740), (780, 1530)
 LONG = "a_name_of_sixty_three_characters_which_nothing_allows_to_break_"
+
+SCREENS = [("light", (780, 900), False), ("dark", (780, 900), True), ("phone", PHONE, False)]
+LONGEST = replace(
+    STATUS,
+    instance=LONG,
+    message=LONG,
+    invalid_indexes=(LONG,),
+    schema=replace(STATUS.schema, heads=frozenset({LONG}), pending=("c", LONG)),
+    lock_status=replace(
+        STATUS.lock_status,
+        blocked_by=(Blocker(77, LONG, LONG, "idle in transaction", 1.0, LONG, "AccessExclusiveLock"),),
+        grant=f"GRANT pg_read_all_stats TO {LONG}",
+    ),
+)
+"""The longest possible names."""
 
 
 def size(png: Path) -> tuple[int, int]:
@@ -75,14 +91,21 @@ async def test_the_page_shows_what_blocks_the_fleet(ledger_url: str, tmp_path: P
     assert evidence.marks(ledger_url) == ["after", "blocked"]
 
 
-@pytest.mark.parametrize("dark", [False, True])
-def test_the_page_fits_a_phone_in_both_colour_schemes(chromium: Chromium, dark: bool) -> None:
-    """With the longest possible names the page is 360 pixels wide, and it follows the device's light or dark scheme."""
-    blocker = Blocker(77, LONG, LONG, "idle in transaction", 1.0, LONG, "AccessExclusiveLock")
-    schema = replace(STATUS.schema, heads=frozenset({LONG}), pending=("c", LONG))
-    lock_status = replace(STATUS.lock_status, blocked_by=(blocker,), grant=f"GRANT pg_read_all_stats TO {LONG}")
-    status = replace(
-        STATUS, instance=LONG, message=LONG, invalid_indexes=(LONG,), schema=schema, lock_status=lock_status
-    )
-    width, background = chromium.measured(render(status, 1700000105.0), 360, dark=dark)
-    assert (width, background) == (360, "rgb(19, 21, 24)" if dark else "rgb(245, 245, 242)")
+def test_the_page_fits_a_phone_and_says_what_to_do_without_scrolling(chromium: Chromium, tmp_path: Path) -> None:
+    """In each of ten states, light, dark and on a phone, no text is cut off, and a command is on the first screen.
+
+    A person who wants to look at the pictures names a folder for them in SCREENSHOTS.
+    """
+    folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
+    with chromium.tab() as tab:
+        for name, status in STATES.items():
+            page = render(status, NOW)
+            for screen, (width, height), dark in SCREENS:
+                found = tab.load(page, width, height, dark=dark)
+                tab.draw(folder / f"{name}-{screen}.png")
+                seen = (name, screen, found)
+                assert (found["width"], found["clipped"]) == (width, []), seen
+                assert found["background"] == ("rgb(19, 21, 24)" if dark else "rgb(245, 245, 242)"), seen
+                assert found["command"] <= height, seen
+        found = tab.load(render(LONGEST, NOW), *PHONE)
+        assert (found["width"], found["clipped"]) == (PHONE[0], [])

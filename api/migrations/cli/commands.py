@@ -183,7 +183,6 @@ async def doctor(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 @in_each_scope
 async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     """Show the state of the database, the lock holder, what blocks it, and the other instances; changes nothing."""
-
     from ..core.advice import advise  # the other commands give none
 
     async def look(session: OperatorSession) -> Result:

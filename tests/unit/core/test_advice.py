@@ -15,7 +15,6 @@ from api.migrations.core.status import (
     Limit,
     LockStatus,
     Phase,
-    Progress,
     Retry,
     Statement,
     Status,
