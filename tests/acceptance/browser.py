@@ -35,12 +35,15 @@ class Visit:
 
 
 MEASURE = """(() => {
-  const root = document.documentElement, texts = [...document.querySelectorAll("body *")];
-  const box = element => element.getBoundingClientRect(), command = document.querySelector("pre");
-  const clipped = texts.filter(e => e.tagName != "PROGRESS" && (box(e).right > innerWidth || e.scrollWidth > box(e).width + 1
-    && getComputedStyle(e).display != "inline")).map(e => e.outerHTML.slice(0, 80));
-  return JSON.stringify({width: root.scrollWidth, height: root.scrollHeight, clipped,
-    background: getComputedStyle(document.body).backgroundColor, command: command ? box(command).bottom : 0});
+  const root = document.documentElement, box = element => element.getBoundingClientRect();
+  const cut = element => getComputedStyle(element).display != "inline" && element.scrollWidth > box(element).width + 1;
+  const clipped = [...document.querySelectorAll("body *")].filter(e => box(e).right > innerWidth || cut(e));
+  return JSON.stringify({
+    width: root.scrollWidth,
+    clipped: clipped.map(element => element.outerHTML.slice(0, 80)),
+    background: getComputedStyle(document.body).backgroundColor,
+    commands: [...document.querySelectorAll("[aria-labelledby=what] pre")].map(element => box(element).bottom),
+  });
 })()"""
 """The page itself has no script; the debugger evaluates this."""
 
@@ -87,8 +90,8 @@ class Chromium:
             stack.callback(os.killpg, process.pid, signal.SIGKILL)
             os.close(their_in)
             os.close(their_out)
-            to = stack.enter_context(open(our_out, "wb", buffering=0))
-            answers = stack.enter_context(open(our_in, "rb"))
+            to = stack.enter_context(os.fdopen(our_out, "wb", buffering=0))
+            answers = stack.enter_context(os.fdopen(our_in, "rb"))
             yield Tab(profile / "page.html", to, answers)
 
     def _run(self, profile: Path, *options: str) -> "subprocess.CompletedProcess[str]":

@@ -15,6 +15,8 @@ from tests.support.waiting import FOREVER_SECONDS
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
+(OWNER_URL,) = re.findall(r"^OWNER_URL=.*$", RUNBOOK, re.M)
+"""The line of the runbook that makes a URL for `psql` from the service's, whose driver `psql` does not know."""
 
 
 def commands(section: str) -> list[str]:
@@ -33,6 +35,8 @@ def type_in(command: str, url: str, ini: Path = PLAIN, **settings: str) -> tuple
     """Run a line in a shell in the project's folder, or as the process that it becomes; return code and output."""
     if re.fullmatch(r"\./migrate\.sh[\w .-]+", command):
         return migrate(*command.split()[1:], url=url, ini=ini, **settings)
+    if "$OWNER_URL" in command:
+        command, url = f"{OWNER_URL}\n{command}", url.replace("postgresql:", "postgresql+asyncpg:")
     done = subprocess.run(
         ["sh", "-c", command],
         cwd=ROOT,

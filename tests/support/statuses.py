@@ -114,7 +114,7 @@ STATES = {
         _WAITING,
         lock_status=_BLOCKED,
         blocked_since=NOW - 18,
-        message=f"the database is at 8e1f0c2d9a47 and this build needs 4b7a91d0e6c3 (2 pending); {_BLOCKED}; waited 20 s",
+        message=f"{explain(_BEHIND)}; {_BLOCKED}; waited 20 s",
     ),
     "between-tries": replace(
         _WAITING,
@@ -155,7 +155,7 @@ STATES = {
         lock_status=LockStatus(),
         progress=Progress(),
         recent=(),
-        message="waiting for the database: no connection while connecting: [Errno 111] Connect call failed ('10.0.3.7', 5432)",
+        message="waiting for the database: no connection while connecting: Connect call failed ('10.0.3.7', 5432)",
     ),
     "ready": replace(
         _WAITING,

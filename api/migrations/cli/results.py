@@ -216,6 +216,8 @@ def advice_lines(advice: Advice) -> Iterator[str]:
     """Yield the advice, each command on a line of its own, ready to copy."""
     yield f"what to do: {advice.text} See {advice.runbook}"
     yield from (f"  {command}" for command in advice.commands)
+    if advice.urls:
+        yield f"  ({advice.urls})"
 
 
 def _known(holder: Holder, *, hidden: bool) -> str:

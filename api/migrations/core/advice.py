@@ -23,12 +23,10 @@ def advise(status: Status, now: float) -> Advice | None:
     if status.ready:
         return _while_ready(status)
     if status.phase is not Phase.FAILED:
-        limit = status.limit
-        until = "" if limit is None else f" {limit.setting} ends at {_clock(limit.at)}."
         advice = _unreachable(status) or _while_held(status, now) or _while_free(status, now)
         if advice is None and status.phase in {Phase.CHECKING, Phase.VERIFYING}:
             advice = Advice("Wait: this instance reads the database.", "Where to look first", (STATUS,))
-        return advice and replace(advice, text=f"{advice.text}{until}")
+        return advice
     if not status.held:
         return _after_failure(status)
     # it has looked again
@@ -87,7 +85,7 @@ def _silent(status: Status, name: str) -> Advice:
     if holder.pid is None:
         return Advice(f"Wait: {name} is elected, and acquires the lock next.", STUCK, (WAIT,))
     if holder.state is None and lock.grant is not None:
-        text = f"This role cannot see what {name} executes. A superuser (SUPERUSER_URL) can let it see that."
+        text = f"This role cannot see what {name} executes. A superuser can let it see that."
         return Advice(text, STUCK, (psql(lock.grant, superuser=True), STATUS))
     if holder.state is None:
         text = (

@@ -25,6 +25,10 @@ RUNBOOK = "docs/operations.md"
 CHECK, DOCTOR, HISTORY = f"{COMMAND} check", f"{COMMAND} doctor", f"{COMMAND} history --limit 10"
 STATUS, UPGRADE = f"{COMMAND} status", f"{COMMAND} upgrade"
 
+_URLS = {
+    "$OWNER_URL": "OWNER_URL: as MIGRATION_DATABASE_URL, or else DATABASE_URL, without a driver",
+    "$SUPERUSER_URL": "SUPERUSER_URL: the same for a superuser",
+}
 _COUNT = "SELECT application_name, state, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC"
 _FREE = (
     "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE state = 'idle' AND "
@@ -44,6 +48,12 @@ class Advice:
     def runbook(self) -> str:
         """The runbook's file, with the anchor of the section."""
         return f"{RUNBOOK}#{self.section.lower().replace(' ', '-')}"
+
+    @property
+    def urls(self) -> str | None:
+        """Which URLs the commands with `psql` need; None without such a command."""
+        needed = (about for name, about in _URLS.items() if name in " ".join(self.commands))
+        return "; ".join(needed) or None
 
     def as_json(self) -> dict[str, Any]:
         """Return the JSON object of `/health/migrations` and `status`."""
@@ -102,7 +112,7 @@ _CORRECT = Advice(
 # the first class that fits
 _REMEDIES: dict[type[MigrationError], Advice] = {
     NoConnectionLeft: Advice(
-        "The server has no free connection. It reserves some for superusers (SUPERUSER_URL): see which applications "
+        "The server has no free connection. It reserves some for superusers: see which applications "
         "have the others, and terminate the five sessions that have been idle for longest; or stop instances.",
         "No connection left",
         (psql(_COUNT, superuser=True), psql(_FREE, superuser=True)),

@@ -6,21 +6,24 @@ then. A command contains no name that another role can choose, except a table's,
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from shlex import quote
 
 from ..errors import COMMAND
 from .status import Blocker, Holder, LockStatus
 
-ON_DATABASE = 'psql "${MIGRATION_DATABASE_URL:-$DATABASE_URL}" -c'
-AS_SUPERUSER = 'psql "$SUPERUSER_URL" -c'
+ON_DATABASE, AS_SUPERUSER = 'psql "$OWNER_URL" -c', 'psql "$SUPERUSER_URL" -c'
+"""The URLs, which `psql` takes only without a driver; the runbook says how to set them."""
 
 SUPERUSER = "superuser"
 
 
 def psql(sql: str, *, superuser: bool = False) -> str:
     """Return the command line that executes `sql`, as the role of the migrations or as a superuser."""
-    return f"{AS_SUPERUSER if superuser else ON_DATABASE} {quote(sql)}"
+    # inside double quotes a shell replaces nothing in these characters, and names of tables stay legible
+    quoted = f'"{sql}"' if re.fullmatch(r"[\w\s'(),.:;*%=<>-]+", sql, re.ASCII) else quote(sql)
+    return f"{AS_SUPERUSER if superuser else ON_DATABASE} {quoted}"
 
 
 def terminate_blockers(lock_status: LockStatus) -> tuple[str, tuple[str, ...]]:
@@ -33,9 +36,9 @@ def terminate_blockers(lock_status: LockStatus) -> tuple[str, tuple[str, ...]]:
     commands = [psql(grant, superuser=True) for grant in grants]
     commands += [psql(sql) for sql in _terminations(own, lock_status.holder)]
     if grants:
-        sentences.append("This role needs a GRANT for that, from a superuser (SUPERUSER_URL).")
+        sentences.append("This role needs a GRANT for that, from a superuser.")
     if others:
-        sentences.append(f"Only a superuser (SUPERUSER_URL) may terminate {_named(others)}, a superuser's session.")
+        sentences.append(f"Only a superuser may terminate {_named(others)}, a superuser's session.")
         commands += [psql(sql, superuser=True) for sql in _terminations(others, lock_status.holder)]
     if len(sessions) < len(lock_status.blocked_by):
         sentences.append("End the prepared transaction with COMMIT PREPARED or ROLLBACK PREPARED; doctor names it.")

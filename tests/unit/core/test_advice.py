@@ -12,7 +12,6 @@ from api.migrations.core.schema import HalfApplied, Recorded, Schema, SchemaStat
 from api.migrations.core.status import (
     Blocker,
     Holder,
-    Limit,
     LockStatus,
     Phase,
     Retry,
@@ -105,7 +104,7 @@ TABLE: dict[str, tuple[Status, tuple[str, ...], str, tuple[str, ...]]] = {
         replace(WAITING, lock_status=LockStatus(replace(HOLDER, state=None), grant="GRANT x TO y")),
         ("cannot see what web-1 executes",),
         "Stuck migration",
-        ("""psql "$SUPERUSER_URL" -c 'GRANT x TO y'""", "./migrate.sh status"),
+        ('psql "$SUPERUSER_URL" -c "GRANT x TO y"', "./migrate.sh status"),
     ),
     "another database": (
         replace(WAITING, lock_status=LockStatus(replace(HOLDER, state=None))),
@@ -161,7 +160,7 @@ TABLE: dict[str, tuple[Status, tuple[str, ...], str, tuple[str, ...]]] = {
         ("repair --stamp",),
         "Dirty schema",
         (
-            """psql "${MIGRATION_DATABASE_URL:-$DATABASE_URL}" -c 'DROP INDEX CONCURRENTLY "ix B"'""",
+            """psql "$OWNER_URL" -c 'DROP INDEX CONCURRENTLY "ix B"'""",
             "./migrate.sh repair --rerun",
             *MIGRATE,
         ),
@@ -170,7 +169,7 @@ TABLE: dict[str, tuple[Status, tuple[str, ...], str, tuple[str, ...]]] = {
         Status(Phase.READY, invalid_indexes=("ix",)),
         ("Drop each INVALID index",),
         "INVALID indexes",
-        ("""psql "${MIGRATION_DATABASE_URL:-$DATABASE_URL}" -c 'DROP INDEX CONCURRENTLY ix'""",),
+        ('psql "$OWNER_URL" -c "DROP INDEX CONCURRENTLY ix"',),
     ),
     "the revision failed": (
         failed(RevisionFailed),
@@ -265,7 +264,7 @@ def terminating(*blockers: Blocker) -> tuple[str, list[tuple[str, str]]]:
     return advice.text, [(word[1], word[3]) if word[0] == "psql" else ("", " ".join(word)) for word in words]
 
 
-OWN, SUPERUSER = "${MIGRATION_DATABASE_URL:-$DATABASE_URL}", "$SUPERUSER_URL"
+OWN, SUPERUSER = "$OWNER_URL", "$SUPERUSER_URL"
 
 
 def test_a_session_of_the_same_role_is_terminated() -> None:
@@ -316,13 +315,6 @@ def test_names_that_other_roles_choose_are_in_no_command() -> None:
     evil = replace(LUNCH, application="$(evil)", user="evil", state="evil")
     _, commands = terminating(evil, replace(evil, pid=78, terminate_needs="superuser"))
     assert "evil" not in str(commands)
-
-
-def test_an_advice_says_until_when() -> None:
-    """The advice of an instance that waits or migrates says which limit ends when."""
-    advice = advise(replace(while_held(blocked_by=(LUNCH,)), limit=Limit(NOW + 60, "MIGRATION_WAIT_SECONDS")), NOW)
-    assert advice is not None
-    assert advice.text.endswith("MIGRATION_WAIT_SECONDS ends at 22:16:00 UTC.")
 
 
 @pytest.mark.parametrize("phase", [Phase.FAILED, Phase.READY])

@@ -49,7 +49,8 @@ async def rest(
 
 
 NEWEST = """
-    SELECT outcome, instance, note, quote_ident(current_user) AS me, extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ago,
+    SELECT outcome, instance, note, quote_ident(current_user) AS me,
+           extract(epoch FROM clock_timestamp() - finished_at)::float8 AS ago,
            CASE WHEN outcome = 'retried' THEN (
                SELECT json_agg(json_build_object('pid', s.pid, {blocker}))::text FROM pg_stat_activity s
            ) END AS sessions,

@@ -40,9 +40,28 @@ svg { display: block; width: 100%; height: .4rem; margin-top: .3rem; }
 .row > * { min-width: 0; } .soft, footer { color: var(--soft); font-size: .875rem; } .past { color: var(--soft); }
 </style></head>
 <body><main><header class="${tone}"><h1>${headline}</h1>
-${optional("p", status.message or lock.holder and lock)}
-${optional("p", status.limit and f"{countdown[0].upper()}{countdown[1:]}.")}
-${optional("p", status.held and "This instance looks at the database every few seconds, and becomes ready when it is at head.")}
+${optional("p", summary)}
+${optional("p", status.limit and f"{countdown[0].upper()}{countdown[1:]}.")}</header>
+## The sections that a person may have to act on come first.
+<%self:section title="What to do" class_="${'alert bad' if status.phase == 'failed' else ''}" given="${advice}">
+<p>${advice.text}</p>
+% for command in advice.commands:
+<pre>${command}</pre>
+% endfor
+<p class="soft">${joined(". ", advice.urls, f"Runbook: {advice.runbook}")}</p></%self:section>
+<%self:section title="Blocked by" class_="alert warn" given="${lock.blocked_by}"><ul>
+% for one in lock.blocked_by:
+<li><div class="row"><span class="big">${one.application or "unnamed session"}</span><code>pid ${one.pid}</code></div>
+<dl>${fact("state", joined(" for ", one.state or "hidden from this role", duration(one.seconds)))}
+${fact("user", one.user or "hidden from this role")}
+${fact("blocks", f"the migration, which needs {one.mode} on {one.relation}" if one.relation else
+  "the migration, until this session's transaction ends")}
+</dl></li>
+% endfor
+</ul></%self:section>
+<%self:section title="INVALID indexes" class_="alert warn" given="${status.invalid_indexes}">
+<pre>${index_advice(status.invalid_indexes)}</pre></%self:section>
+<%self:section title="Schema">
 <%
   heads = "" if schema.heads in (set(), schema.revisions) else names(schema.heads)
   unread = schema.state == "unknown"
@@ -59,26 +78,9 @@ ${fact("database", "not read yet")}
 ${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}
 ${fact("read", (failed or out) and read and f"{clock(read)}, {duration(now - read)} ago")}
 % endif
-${fact("phase", status.phase)}</dl></header>
-## The sections that a person may have to act on come first.
-<%self:section title="What to do" class_="${'alert bad' if status.phase == 'failed' else ''}" given="${advice}">
-<p>${advice.text}</p>
-% for command in advice.commands:
-<pre>${command}</pre>
-% endfor
-<p class="soft">Runbook: ${advice.runbook}</p></%self:section>
-<%self:section title="Blocked by" class_="alert warn" given="${lock.blocked_by}"><ul>
-% for one in lock.blocked_by:
-<li><div class="row"><span class="big">${one.application or "unnamed session"}</span><code>pid ${one.pid}</code></div>
-<dl>${fact("state", joined(" for ", one.state or "hidden from this role", duration(one.seconds)))}
-${fact("user", one.user or "hidden from this role")}
-${fact("blocks", f"the migration, which needs {one.mode} on {one.relation}" if one.relation else
-  "the migration, until this session's transaction ends")}
-</dl></li>
-% endfor
-</ul></%self:section>
-<%self:section title="INVALID indexes" class_="alert warn" given="${status.invalid_indexes}">
-<pre>${index_advice(status.invalid_indexes)}</pre></%self:section>
+${fact("phase", status.phase)}</dl>
+${optional("p", status.held and "This instance looks at the database every few seconds, and becomes ready when it is at head.")}
+${optional("p", status.message != summary and status.message)}</%self:section>
 <%self:section title="Version tables" given="${status.scopes}"><dl>
 % for name, one in status.scopes.items():
 ${fact(name, f"{names(one.revisions)}, {len(one.pending)} pending")}

@@ -26,6 +26,8 @@ SHOWN = 12
 """A list shows so many revisions and counts the others."""
 ATTEMPTS = 6
 """The history shows so many rows."""
+SUMMARY = 160
+"""The header shows so many characters of a message."""
 _HEADLINES = {
     Phase.VERIFYING: "Verifying the schema",
     Phase.OFF: "Ready, the schema is not checked",
@@ -45,7 +47,12 @@ HEADERS = {
 def render(status: Status, now: float) -> str:
     """The document; `now` is in epoch seconds, and ages are relative to it."""
     facts = {"status": status, "schema": status.schema, "lock": status.lock_status, "now": now, "shown": SHOWN}
-    views = {"tone": _tone(status), "headline": _headline(status), "fleet": _fleet(status, now)}
+    views = {
+        "tone": _tone(status),
+        "headline": _headline(status),
+        "summary": _summary(status),
+        "fleet": _fleet(status, now),
+    }
     helpers = {"clock": _clock, "duration": _duration, "joined": _joined, "names": _names, "split": _split_pending}
     facts["failed"] = status.phase is Phase.FAILED
     texts = {"countdown": countdown(status, now), "recent": _retries_as_one(status.recent)[:ATTEMPTS], "times": _times}
@@ -66,7 +73,7 @@ def visible(value: object) -> str:
 
 def _tone(status: Status) -> str:
     warning = status.lock_status.blocked_by or status.invalid_indexes or status.reachable is False
-    if status.phase is Phase.FAILED:
+    if status.phase is Phase.FAILED or (not status.ready and _needs_repair(status)):
         return "bad"
     if warning or status.phase is Phase.OFF or (status.ready and status.schema.state is SchemaState.AHEAD):
         return "warn"
@@ -80,6 +87,8 @@ def _headline(status: Status) -> str:
         return "The migration is blocked"
     if status.reachable is False and not status.ready:
         return "The database is unreachable"
+    if status.phase is Phase.WAITING and _needs_repair(status):
+        return "A revision is half applied"
     if status.phase is Phase.CHECKING:
         return "Reading the database" if status.reachable else "Connecting to the database"
     if status.phase is Phase.WAITING and (holder := status.lock_status.holder):
@@ -87,6 +96,26 @@ def _headline(status: Status) -> str:
     if status.phase is Phase.READY and status.schema.state is SchemaState.AHEAD:
         return "Ready, on a newer schema"
     return _HEADLINES.get(status.phase, status.phase.capitalize())
+
+
+def _needs_repair(status: Status) -> bool:
+    # while a session holds the lock, the revision may still run
+    return status.schema.state is SchemaState.DIRTY and status.lock_status.holder is None
+
+
+def _summary(status: Status) -> str:
+    """What is wrong, or what happens, in so few words that the advice below stays on a phone's first screen."""
+    if status.phase in {Phase.WAITING, Phase.MIGRATING} and (blockers := status.lock_status.blocked_by):
+        more = f"; and {len(blockers) - 1} more" if len(blockers) > 1 else ""
+        return f"{blockers[0]}{more}"
+    if status.phase is not Phase.FAILED and _needs_repair(status):
+        return "; ".join(
+            f"revision {half.revision} committed a part of its work and did not finish"
+            f"{f' (last statement: {half.statement})' if half.statement else ''}"
+            for half in status.schema.half_applied
+        )
+    text = status.message or (str(status.lock_status) if status.lock_status.holder else "")
+    return text if len(text) <= SUMMARY else f"{text[:SUMMARY].rpartition(' ')[0] or text[:SUMMARY]} …"
 
 
 def _fleet(status: Status, now: float) -> Iterator[tuple[str, bool, str, str, str]]:
