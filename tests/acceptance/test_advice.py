@@ -97,7 +97,7 @@ BLOCKED = (
 async def blocked(
     roles: Roles, ini: Path, lock_timeout: str = "2"
 ) -> AsyncIterator[tuple[Sequence[int], Instance, Instance]]:
-    """Let the sessions of three roles block one revision each; yield their pids, the migrating instance and another one.
+    """Let the sessions of three roles block one revision each; yield their pids, the lock holder and a waiter.
 
     Assert after the block that both instances become ready, and that each revision was applied once.
     """

@@ -26,7 +26,7 @@ CHECK, DOCTOR, HISTORY = f"{COMMAND} check", f"{COMMAND} doctor", f"{COMMAND} hi
 STATUS, UPGRADE = f"{COMMAND} status", f"{COMMAND} upgrade"
 
 _URLS = {
-    "$OWNER_URL": "OWNER_URL: as MIGRATION_DATABASE_URL, or else DATABASE_URL, without a driver",
+    "$OWNER_URL": "OWNER_URL: MIGRATION_DATABASE_URL or DATABASE_URL, without a driver",
     "$SUPERUSER_URL": "SUPERUSER_URL: the same for a superuser",
 }
 _COUNT = "SELECT application_name, state, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC"

@@ -205,10 +205,11 @@ def confirm(*, yes: bool = False) -> None:
 def test_an_error_without_a_remedy_is_followed_by_an_advice(capsys: pytest.CaptureFixture[str]) -> None:
     """An unreachable database is printed with what to do, unless the message says it; in JSON as a key of its own."""
     output.complain(NoConnectionLeft("no free connection"), as_json=False)
-    first, second, *commands = capsys.readouterr().err.splitlines()
+    first, second, *commands, urls = capsys.readouterr().err.splitlines()
     assert first == "NoConnectionLeft: no free connection"
     assert second.startswith("what to do: The server has no free connection.")
     assert all(command.startswith('  psql "$SUPERUSER_URL" -c ') for command in commands)
+    assert "SUPERUSER_URL: " in urls
     output.complain(NoConnectionLeft("no free connection"), as_json=True)
     assert json.loads(capsys.readouterr().out)["advice"]["runbook"] == "docs/operations.md#no-connection-left"
     output.complain(NoConnectionLeft("timed out. To fix: wait"), as_json=False)

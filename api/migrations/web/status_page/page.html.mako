@@ -43,7 +43,7 @@ svg { display: block; width: 100%; height: .4rem; margin-top: .3rem; }
 ${optional("p", summary)}
 ${optional("p", status.limit and f"{countdown[0].upper()}{countdown[1:]}.")}</header>
 ## The sections that a person may have to act on come first.
-<%self:section title="What to do" class_="${'alert bad' if status.phase == 'failed' else ''}" given="${advice}">
+<%self:section title="What to do" class_="${tone in ('warn', 'bad') and 'alert ' + tone or ''}" given="${advice}">
 <p>${advice.text}</p>
 % for command in advice.commands:
 <pre>${command}</pre>
@@ -61,7 +61,7 @@ ${fact("blocks", f"the migration, which needs {one.mode} on {one.relation}" if o
 </ul></%self:section>
 <%self:section title="INVALID indexes" class_="alert warn" given="${status.invalid_indexes}">
 <pre>${index_advice(status.invalid_indexes)}</pre></%self:section>
-<%self:section title="Schema">
+<%self:section title="State">
 <%
   heads = "" if schema.heads in (set(), schema.revisions) else names(schema.heads)
   unread = schema.state == "unknown"

@@ -47,14 +47,9 @@ HEADERS = {
 def render(status: Status, now: float) -> str:
     """The document; `now` is in epoch seconds, and ages are relative to it."""
     facts = {"status": status, "schema": status.schema, "lock": status.lock_status, "now": now, "shown": SHOWN}
-    views = {
-        "tone": _tone(status),
-        "headline": _headline(status),
-        "summary": _summary(status),
-        "fleet": _fleet(status, now),
-    }
+    views = {"tone": _tone(status), "headline": _headline(status), "summary": _summary(status)}
     helpers = {"clock": _clock, "duration": _duration, "joined": _joined, "names": _names, "split": _split_pending}
-    facts["failed"] = status.phase is Phase.FAILED
+    facts |= {"failed": status.phase is Phase.FAILED, "fleet": _fleet(status, now)}
     texts = {"countdown": countdown(status, now), "recent": _retries_as_one(status.recent)[:ATTEMPTS], "times": _times}
     advice = {"advice": advise(status, now), "index_advice": invalid_index_advice}
     return str(_template().render(**facts, **views, **helpers, **texts, **advice))
@@ -84,7 +79,7 @@ def _headline(status: Status) -> str:
     if status.phase is Phase.FAILED:
         return f"Failed at {_clock(status.since)}, not ready"
     if status.phase in {Phase.WAITING, Phase.MIGRATING} and status.lock_status.blocked_by:
-        return "The migration is blocked"
+        return "Blocked, pausing before a retry" if status.lock_status.retry else "The migration is blocked"
     if status.reachable is False and not status.ready:
         return "The database is unreachable"
     if status.phase is Phase.WAITING and _needs_repair(status):
@@ -115,6 +110,8 @@ def _summary(status: Status) -> str:
             for half in status.schema.half_applied
         )
     text = status.message or (str(status.lock_status) if status.lock_status.holder else "")
+    # the advice follows
+    text = text.partition(". To fix:")[0]
     return text if len(text) <= SUMMARY else f"{text[:SUMMARY].rpartition(' ')[0] or text[:SUMMARY]} …"
 
 

@@ -130,7 +130,18 @@ def test_the_page_shows_the_blocking_session() -> None:
 
 def test_the_page_without_a_message_shows_the_holder_s_statement() -> None:
     """The page of an instance without a message shows the lock holder and its statement."""
-    assert "web-1 (pid 4242) holds the lock: CREATE INDEX" in drawn(replace(STATUS, message=None)).text
+    status = replace(STATUS, message=None, lock_status=replace(STATUS.lock_status, blocked_by=()))
+    assert "web-1 (pid 4242) holds the lock: CREATE INDEX" in drawn(status).text
+
+
+def test_the_header_has_the_beginning_of_a_long_message() -> None:
+    """A long message is whole below the advice; the header ends it at a word, and leaves out the remedy."""
+    page = drawn(replace(STATUS, phase=Phase.FAILED, message="long " * 50))
+    assert f"not ready {'long ' * (SUMMARY // 5)}… What to do" in page.text
+    assert ("long " * 50) in page.text
+    short = drawn(replace(STATUS, phase=Phase.FAILED, message="b failed. To fix: correct it")).text
+    assert "not ready b failed What to do" in short
+    assert "b failed. To fix: correct it" in short
 
 
 def test_the_page_shows_that_a_blocker_s_state_is_hidden() -> None:
@@ -247,9 +258,9 @@ def test_the_page_lists_recent_attempts_of_other_instances() -> None:
 
 def test_the_page_has_no_empty_section() -> None:
     """The page has only the sections for which the status has content."""
-    assert titles(STATUS) == {"what", "blocked", "invalid", "pending", "lock", "fleet", "last"}
-    assert titles(Status()) == {"fleet"}
-    assert titles(Status(Phase.READY, schema=Schema(SchemaState.AT_HEAD))) == {"fleet"}
+    assert titles(STATUS) == {"what", "blocked", "invalid", "state", "pending", "lock", "fleet", "last"}
+    assert titles(Status()) == {"state", "fleet"}
+    assert titles(Status(Phase.READY, schema=Schema(SchemaState.AT_HEAD))) == {"state", "fleet"}
 
 
 @pytest.mark.parametrize(
@@ -258,6 +269,8 @@ def test_the_page_has_no_empty_section() -> None:
         ({"phase": Phase.FAILED}, "bad", "Failed at 22:15:00 UTC, not ready"),
         ({"lock_status": LockStatus(Holder("web-1", 1))}, "busy", "Waiting while web-1 migrates"),
         ({"lock_status": LockStatus(), "reachable": False}, "warn", "The database is unreachable"),
+        ({"lock_status": replace(STATUS.lock_status, retry=Retry(2, 4.0))}, "warn", "Blocked, pausing before a retry"),
+        ({"lock_status": LockStatus(), "schema": Schema(SchemaState.DIRTY)}, "bad", "A revision is half applied"),
         ({"phase": Phase.CHECKING, "reachable": None}, "warn", "Connecting to the database"),
         ({"phase": Phase.READY, "lock_status": LockStatus()}, "ok", "Ready"),
         ({"phase": Phase.READY, "schema": Schema(SchemaState.AHEAD)}, "warn", "Ready, on a newer schema"),
