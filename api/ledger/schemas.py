@@ -18,6 +18,8 @@ def _not_zero(amount: int) -> int:
 
 
 def _iso_date(value: object) -> date:
+    if type(value) is date:
+        return value
     # pydantic would also accept a number of seconds since 1970, also in a string
     if not isinstance(value, str) or not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
         raise ValueError('a date is a string such as "2026-01-31"')
