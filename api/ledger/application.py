@@ -13,6 +13,7 @@ from .problems import ProblemResponse, crashed, plain
 from .routes import router
 
 _METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+_LIMITS = ("minimum", "exclusiveMaximum")
 
 
 def add_ledger(app: FastAPI) -> None:
@@ -22,7 +23,7 @@ def add_ledger(app: FastAPI) -> None:
     app.router.redirect_slashes = False
     app.add_exception_handler(HTTPException, _unserved)
     app.add_exception_handler(Exception, crashed)
-    app.openapi = _with_problems(app.openapi)  # type: ignore[method-assign]
+    app.openapi = _corrected(app.openapi)  # type: ignore[method-assign]
 
 
 async def _unserved(request: Request, error: Exception) -> Response:
@@ -45,8 +46,8 @@ def _methods_of(request: Request) -> list[str]:
     ]
 
 
-def _with_problems(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
-    """Return `app.openapi` with the media type of the errors, for which FastAPI has no option."""
+def _corrected(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """Return `app.openapi` with what FastAPI cannot say: the media type of the errors, and limits as integers."""
 
     def document() -> dict[str, Any]:
         openapi = generate()
@@ -55,6 +56,9 @@ def _with_problems(generate: Callable[[], dict[str, Any]]) -> Callable[[], dict[
             content = response.get("content", {})
             if status >= "400" and "application/json" in content:
                 content[ProblemResponse.media_type] = content.pop("application/json")
+        for schema in openapi["components"]["schemas"].values():
+            for member in schema["properties"].values():
+                member.update({word: int(member[word]) for word in _LIMITS if word in member})
         return openapi
 
     return document

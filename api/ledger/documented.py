@@ -21,9 +21,20 @@ _LOCATION = {"Location": {"description": "The account's path", "required": True,
 
 _READ_ACCOUNT = {"operationId": "read_account", "parameters": {"account_id": "$response.body#/id"}}
 
+_POSTED_TO = {"operationId": "read_account", "parameters": {"account_id": "$response.body#/postings/0/account_id"}}
+
+_REPEAT = {
+    "operationId": "post_transaction",
+    "description": "The same key and the same payload: the answer is this transaction",
+    "parameters": {"Idempotency-Key": "$request.header.Idempotency-Key"},
+    "requestBody": "$request.body",
+}
+
 _NEXT_PAGE = {"operationId": "list_transactions", "parameters": {"cursor": "$response.body#/next_cursor"}}
 
 OPENED: dict[int | str, dict[str, Any]] = {201: {"headers": _LOCATION, "links": {"account": _READ_ACCOUNT}}}
+
+POSTED: dict[int | str, dict[str, Any]] = {201: {"links": {"account": _POSTED_TO, "repeat": _REPEAT}}}
 
 LISTED: dict[int | str, dict[str, Any]] = {200: {"links": {"next_page": _NEXT_PAGE}}}
 

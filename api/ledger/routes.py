@@ -6,7 +6,7 @@ from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
-from .documented import IDEMPOTENCY_KEY, LISTED, OPENED, errors
+from .documented import IDEMPOTENCY_KEY, LISTED, OPENED, POSTED, errors
 from .idempotency import parse_key
 from .problems import ProblemRoute
 from .schemas import LARGEST_PAGE, AccountView, Digits, NewAccount, NewTransaction, TransactionPage, TransactionView
@@ -21,7 +21,7 @@ async def _ledger(request: Request) -> Ledger:
 
 
 async def _key(request: Request) -> str:
-    return parse_key(request.headers.getlist(IDEMPOTENCY_KEY["name"]))
+    return parse_key(request.headers.getlist("Idempotency-Key"))
 
 
 _Ledger = Annotated[Ledger, Depends(_ledger)]
@@ -50,6 +50,7 @@ async def read_account(account_id: _AccountId, ledger: _Ledger) -> AccountView:
     status_code=status.HTTP_201_CREATED,
     responses={
         200: {"model": TransactionView, "description": "The key was used before; this is its transaction"},
+        **POSTED,
         **errors(400, 413, 422, 503),
     },
     openapi_extra={"parameters": [IDEMPOTENCY_KEY]},

@@ -30,7 +30,8 @@ def test_a_quoted_key_and_a_bare_one_are_parsed(header: str, key: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "header", ["", '""', '"open', 'open"', '"a"b"', r'"\n"', "two words", "one, two", '"é"', "é", "k" * 256, '"a";p=1', '"a"\n']
+    "header",
+    ["", '""', '"open', 'open"', '"a"b"', r'"\n"', "two words", "one, two", '"é"', "é", "k" * 256, '"a";p=1', '"a"\n'],
 )
 def test_an_ambiguous_key_is_refused(header: str) -> None:
     """A key that is empty, too long, malformed, or that a proxy could rewrite is refused."""
