@@ -9,6 +9,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from starlette.applications import Starlette
+from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,10 +35,19 @@ def install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Ga
         if former := getattr(app.state, "migrations_gate", None):
             # it may still be in the stack, inside a middleware without an attribute `app`
             former.late_state = {}
-        app.middleware_stack = gate = Gate(stack, read, settings.open_paths)
+        app.middleware_stack = gate = Gate(stack, read, settings.open_paths, _cors(app))
     # tests start an application several times; the endpoints show the current start
     app.state.migrations, app.state.migrations_gate = tracker, gate
     return gate
+
+
+def _cors(app: Starlette) -> list[Middleware]:
+    # by the name of its module, because an import would cost every start
+    return [
+        middleware
+        for middleware in app.user_middleware
+        if any(kind.__module__ == "starlette.middleware.cors" for kind in getattr(middleware.cls, "__mro__", ()))
+    ]
 
 
 def _gate_in(stack: Any) -> Gate | None:
