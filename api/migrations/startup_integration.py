@@ -19,7 +19,7 @@ from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
 from .execution.error_translation import describe
 from .execution.hooks import Function
-from .parts import new_tracker
+from .parts import new_tracker, settings_of_failed_start
 from .runtime import streams
 from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
@@ -27,7 +27,7 @@ from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_at_startup
 from .web.gate import Gate
-from .web.install import install
+from .web.install import check_token, install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, suited_to, together, wrappers
 
 log = logging.getLogger(__name__)
@@ -184,9 +184,11 @@ async def _serve_when_ready(
 def _settled(given: Sequence[MigrationSettings]) -> tuple[MigrationSettings, ConfigurationError | None]:
     # an invalid setting is a failed start like any other: the probes show it, and the log has one line
     try:
-        return given[0] if given else MigrationSettings.load(), None
+        settings = given[0] if given else MigrationSettings.load()
+        check_token(settings)
     except ConfigurationError as error:
-        return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
+        return given[0] if given else settings_of_failed_start(), error
+    return settings, None
 
 
 def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:

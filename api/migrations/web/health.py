@@ -24,6 +24,8 @@ from .accept import prefers_html
 from .gate import NO_STORE, RETRY_LATER
 
 Read = Callable[[], Status]
+Refuse = Callable[[Request], Response | None]
+"""Returns the answer to a caller that may not read more than the probes; None for all others."""
 
 _HAS_PAGE = find_spec(".status_page", __package__) is not None
 """The status page is optional, and is imported at its first request."""
@@ -78,17 +80,27 @@ def _scope(schema: Schema) -> dict[str, Any]:
     return {"state": schema.state, "revisions": sorted(schema.revisions), "pending": len(schema.pending)}
 
 
-def routes(read: Read) -> list[Route]:
-    """Return the three endpoints; `read` returns the current status."""
+def nobody(request: Request) -> None:
+    """Refuse no caller."""
+
+
+def routes(read: Read, refuse: Refuse = nobody) -> list[Route]:
+    """Return the three endpoints; `read` returns the current status.
+
+    A caller that `refuse` refuses gets the probes only, without their message.
+    """
 
     async def live(request: Request) -> Response:
         return JSONResponse({"status": "pass"}, headers=NO_STORE)
 
     async def ready(request: Request) -> Response:
         status = read()
-        return _answer(status, {"status": verdict(status), "phase": status.phase, "message": status.message})
+        message = {"message": status.message} if refuse(request) is None else {}
+        return _answer(status, {"status": verdict(status), "phase": status.phase, **message})
 
     async def migrations(request: Request) -> Response:
+        if (refusal := refuse(request)) is not None:
+            return refusal
         status = read()
         html = _HAS_PAGE and prefers_html(",".join(request.headers.getlist("accept")))
         answer = _page(status) if html else _answer(status, body(status))
