@@ -5,8 +5,9 @@ They never query the database: a probe must not load an overloaded database or w
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ..core.schema import Schema, SchemaState
@@ -91,7 +92,7 @@ def routes(read: Read, refuse: Refuse = nobody) -> list[Route]:
     """
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"status": "pass"}, headers=NO_STORE)
+        return _json({"status": "pass"}, 200, NO_STORE)
 
     async def ready(request: Request) -> Response:
         status = read()
@@ -111,7 +112,12 @@ def routes(read: Read, refuse: Refuse = nobody) -> list[Route]:
 
 
 def _answer(status: Status, content: dict[str, Any]) -> Response:
-    return JSONResponse(content, 200, NO_STORE) if status.ready else JSONResponse(content, 503, RETRY_LATER)
+    return _json(content, 200, NO_STORE) if status.ready else _json(content, 503, RETRY_LATER)
+
+
+def _json(content: dict[str, Any], code: int, headers: Mapping[str, str]) -> Response:
+    # in ASCII: on a terminal, a name of another session could draw over the screen
+    return Response(json.dumps(content), code, headers, "application/json")
 
 
 def _page(status: Status) -> Response:
