@@ -1,9 +1,9 @@
 """The format of log lines: text for people on a console, or one JSON object each for a collector.
 
-In console mode the package adds a handler that writes only if the application did not configure logging. In JSON mode each handler
-of the root logger, the package, Alembic and uvicorn that writes to standard output or error gets `JsonFormatter`; files
-and other handlers keep theirs. Whatever formats the package's lines, their control characters are escapes (`Escaper`):
-a line may quote an exception, or a name from the database.
+In console mode the package adds a handler that writes only if the application did not configure logging. In JSON mode
+each handler of the root logger, the package, Alembic and uvicorn that writes to standard output or error gets
+`JsonFormatter`; files and other handlers keep theirs. Whatever formats the package's lines, their control characters
+are escapes (`Escaper`): a line may quote an exception, or a name from the database.
 
 A context variable says which instance a line belongs to, because two applications in one process share their loggers.
 Lines from outside an instance's work, such as uvicorn's access log, name the application that was configured last.
@@ -123,8 +123,6 @@ def configure(settings: MigrationSettings, tracker: Tracker) -> None:
     """Apply `log_format` and `log_level`; may be repeated. Lines of no known instance name the one of `tracker`."""
     package = logging.getLogger(__package__)
     unheard = not package.hasHandlers()
-    if not any(isinstance(handler, Escaper) for handler in package.handlers):
-        package.handlers.insert(0, Escaper())
     if settings.log_format == "json":
         to_json(tracker)
     elif unheard:
@@ -133,6 +131,8 @@ def configure(settings: MigrationSettings, tracker: Tracker) -> None:
         handler.setFormatter(ConsoleFormatter())
         package.addHandler(handler)
         package.propagate = False
+    if package.propagate and not any(isinstance(handler, Escaper) for handler in package.handlers):
+        package.handlers.insert(0, Escaper())
     if settings.log_level or unheard:
         package.setLevel((settings.log_level or "info").upper())
 

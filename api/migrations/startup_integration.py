@@ -221,7 +221,8 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         # or the instance would stay in its last phase for ever
         with suppress(IllegalMove):
             tracker.move(Phase.FAILED)
-        raise MigrationError(message) from error
+        # the server would print the error again, in a format of its own
+        raise MigrationError(message) from None
 
 
 @asynccontextmanager
