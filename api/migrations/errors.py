@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator
 from signal import Signals
 from typing import ClassVar
 
-from .text.printable import printable
-
 COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
 """The command line of this package in messages: of the distribution, or of a copied folder."""
 IN_THE_LOG = "the text is in the log"
@@ -42,7 +40,7 @@ def in_public(message: str) -> str:
 
 
 class MigrationError(Exception):
-    """The base of all errors that this package raises; its text is printable, and that for operators (`in_full`).
+    """The base of all errors that this package raises; its text is that for operators, `in_full`.
 
     Attributes:
         message: the text with its marks, for the message of another error and for the status.
@@ -51,9 +49,8 @@ class MigrationError(Exception):
     exit_code: ClassVar[int] = 1
 
     def __init__(self, message: str = "") -> None:
-        # here, because a server prints the traceback of a failed start in a format of its own
-        self.message = printable(message)
-        super().__init__(in_full(self.message))
+        super().__init__(in_full(message))
+        self.message = message
 
     def name_scope(self, name: str) -> None:
         """Begin the message with `name`, such as "schema shop", if there are several version tables."""

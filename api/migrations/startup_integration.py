@@ -26,6 +26,7 @@ from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_at_startup
+from .text.printable import printable
 from .web.gate import Gate
 from .web.install import check_token, install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, suited_to, together, wrappers
@@ -42,7 +43,6 @@ _NEVER_STARTED = (
     "lifespan of a mounted application. Its database is not migrated, and it answers 503. To fix: run its lifespan in "
     "the one around it: lifespan_with_migrations.then(lambda _: mounted.router.lifespan_context(mounted))"
 )
-
 
 Settings = MigrationSettings | Sequence[MigrationSettings]
 
@@ -211,6 +211,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         await asyncio.wrap_future(thread.outcome)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
+        error.args = (printable(str(error)),)  # the server prints it too
         raise
     except BaseException as error:
         if not thread.outcome.done() or error is not thread.outcome.exception():
@@ -221,7 +222,6 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         # or the instance would stay in its last phase for ever
         with suppress(IllegalMove):
             tracker.move(Phase.FAILED)
-        # the server would print the error again, in a format of its own
         raise MigrationError(message) from None
 
 

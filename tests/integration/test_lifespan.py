@@ -95,9 +95,10 @@ async def test_a_failure_in_mode_gate_stays_visible(database_url: str, tmp_path:
 
 
 async def test_a_failure_in_mode_block_fails_the_start(database_url: str, tmp_path: Path) -> None:
-    """A revision fails in mode `block`: the start raises that error to the server."""
-    values = settings(database_url, tree(tmp_path, 'raise ValueError("boom")'), startup_mode="block", on_failure="exit")
-    with pytest.raises(RevisionFailed, match="boom"):
+    """A revision fails in mode `block`: the start raises that error to the server, which prints it as it is."""
+    ini = tree(tmp_path, 'raise ValueError("boom \\x1b[2J")')
+    values = settings(database_url, ini, startup_mode="block", on_failure="exit")
+    with pytest.raises(RevisionFailed, match=r"boom \\x1b\[2J"):
         async with Served(service(lifespan_with_migrations(settings=values))):
             pytest.fail("it must not start")
 
