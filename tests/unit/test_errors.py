@@ -3,7 +3,7 @@
 import pytest
 
 from api.migrations.core.protocols import PastAttempt
-from api.migrations.errors import MigrationError, foreign, in_full, in_public
+from api.migrations.errors import DirectConnectionNeeded, MigrationError, foreign, in_full, in_public
 
 SECRET = "geh3im"
 
@@ -37,6 +37,7 @@ def test_an_error_that_quotes_another_error_keeps_the_marks() -> None:
 
 
 LATE = "the run did not finish within MIGRATION_RUN_SECONDS"
+CONTENDED = "did not acquire its table lock (attempt 1): pid 7 (psql) blocks accounts; retry in 1 s"
 LOST = "the connection was lost twice while it ran"
 RECORDED = {
     f"revision b, Add it failed and was rolled back: ValueError: {SECRET}, at b.py:1. To fix: {SECRET}": (
@@ -51,6 +52,10 @@ RECORDED = {
     f"revision b was cancelled and rolled back: {LATE}=9.5 (last: {SECRET})": (
         f"revision b was cancelled and rolled back: {LATE}=9.5 (last: the text is in the log"
     ),
+    f"revision b was cancelled and rolled back: {LATE}=9 (last: b {CONTENDED}). To fix: raise it": (
+        f"revision b was cancelled and rolled back: {LATE}=9 (last: b {CONTENDED}). To fix: raise it"
+    ),
+    str(DirectConnectionNeeded.for_block("b, Add it")): str(DirectConnectionNeeded.for_block("b, Add it")),
     f"revision b, Add it failed: {LOST} (last error: {SECRET})": (
         f"revision b, Add it failed: {LOST} (last error: the text is in the log"
     ),

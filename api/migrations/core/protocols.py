@@ -22,7 +22,8 @@ Kind = Literal["upgrade", "downgrade", "stamp", "repair", "backup"]
 _OWN_WORDS = re.compile(
     r"[^\n]*? failed (?:and was rolled back|after it had committed a part of its work): \w+(?: \([\w ]+\))?: "
     r"|(?:revision \S+|the function '\w+') was cancelled [\w ]+: "
-    r"the run did not finish within MIGRATION_RUN_SECONDS=[\d.e+]*\d(?:(?:\. To fix:| \(last: \S+ did not acquire) .*| \(last: )?"
+    r"the run did not finish within MIGRATION_RUN_SECONDS=[\d.e+]*\d"
+    r"(?:(?:\. To fix:| \(last: \S+ did not acquire its) .*| \(last: )?"
     r"|revision [^\n]*? failed: the connection was lost twice while it ran \(last error: "
     r"|revision [^\n]*? uses autocommit_block, which cannot run under .*"
 )
