@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -34,7 +35,7 @@ def test_a_hostile_revision_is_harmless_and_its_customer_stays_private(ledger_ur
     """Its exception names a customer: log and `history` say so in printable lines, and the health endpoints do not."""
     ini, file = project.make_history(tmp_path, HOSTILE), tmp_path / "token"
     file.write_text(f"{TOKEN}\n")
-    settings = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_HEALTH_TOKEN_FILE": str(file)}
+    settings: Any = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_HEALTH_TOKEN_FILE": str(file)}
     with fleet(1, ledger_url, ini=ini, **settings) as (one,):
         one.until(lambda: "Not ready" in one.log(), "failed")
         refused = [ask(one, path) for path in ("/health/migrations", "/metrics")]
@@ -72,7 +73,7 @@ COMMANDS = ("history", "status", "current", "doctor", "history --json", "status 
 
 def test_an_instance_with_a_bad_token_answers_nobody(ledger_url: str) -> None:
     """The token is too short: the start fails with a message without it, and the endpoints are closed meanwhile."""
-    settings = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_HEALTH_TOKEN": "geh3im"}
+    settings: Any = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_HEALTH_TOKEN": "geh3im"}
     with fleet(1, ledger_url, **settings) as (one,):
         one.until(lambda: "Not ready" in one.log(), "failed")
         answers = [ask(one, path, bearer="geh3im") for path in ("/health/migrations", "/metrics", "/health/live")]

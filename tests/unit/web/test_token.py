@@ -30,7 +30,7 @@ async def get(path: str, authorization: str | None, used: MigrationSettings, *ow
     """Send a request to an application that waits for its schema, with routes of its `own`."""
     app = Starlette(routes=[*own])
     install(app, Tracker(phase=Phase.WAITING, message="pid 7 (psql, user anna) blocks accounts"), used)
-    headers = {} if authorization is None else {"Authorization": authorization.encode("latin-1")}
+    headers = {} if authorization is None else {b"Authorization": authorization.encode("latin-1")}
     async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
         return await client.get(path, headers=headers)
 
