@@ -19,15 +19,16 @@ from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
 from .execution.error_translation import describe
 from .execution.hooks import Function
-from .parts import new_tracker
+from .parts import new_tracker, settings_of_failed_start
 from .runtime import streams
 from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_at_startup
+from .text.printable import printable
 from .web.gate import Gate
-from .web.install import install
+from .web.install import check_token, install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, suited_to, together, wrappers
 
 log = logging.getLogger(__name__)
@@ -42,7 +43,6 @@ _NEVER_STARTED = (
     "lifespan of a mounted application. Its database is not migrated, and it answers 503. To fix: run its lifespan in "
     "the one around it: lifespan_with_migrations.then(lambda _: mounted.router.lifespan_context(mounted))"
 )
-
 
 Settings = MigrationSettings | Sequence[MigrationSettings]
 
@@ -184,9 +184,11 @@ async def _serve_when_ready(
 def _settled(given: Sequence[MigrationSettings]) -> tuple[MigrationSettings, ConfigurationError | None]:
     # an invalid setting is a failed start like any other: the probes show it, and the log has one line
     try:
-        return given[0] if given else MigrationSettings.load(), None
+        settings = given[0] if given else MigrationSettings.load()
+        check_token(settings)
     except ConfigurationError as error:
-        return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
+        return given[0] if given else settings_of_failed_start(), error
+    return settings, None
 
 
 def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
@@ -209,6 +211,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         await asyncio.wrap_future(thread.outcome)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
+        error.args = (printable(str(error)),)  # the server prints it too
         raise
     except BaseException as error:
         if not thread.outcome.done() or error is not thread.outcome.exception():
@@ -219,7 +222,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         # or the instance would stay in its last phase for ever
         with suppress(IllegalMove):
             tracker.move(Phase.FAILED)
-        raise MigrationError(message) from error
+        raise MigrationError(message) from None
 
 
 @asynccontextmanager

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any, TextIO
 
 from ..core.status import Tracker
-from ..errors import Cancelled, ConfigurationError
+from ..errors import Cancelled, ConfigurationError, in_full
 from ..logs import PlainFormatter, to_json
 from ..parts import new_tracker
 from ..runtime.streams import deliver, log_what_is_printed
@@ -84,7 +84,7 @@ def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
     def tick() -> None:
         status = tracker.status
         now = status.progress
-        text = now.current or status.message or status.phase
+        text = now.current or in_full(status.message or status.phase)
         bar.update(
             task, description=printable(f"{status.phase} {text}"), completed=now.applied, total=now.total or None
         )

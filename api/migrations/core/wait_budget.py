@@ -6,7 +6,7 @@ import logging
 import time
 from dataclasses import replace
 
-from ..errors import DatabaseUnreachable, LockContended, WaitTimeout
+from ..errors import DatabaseUnreachable, LockContended, WaitTimeout, in_full
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
@@ -64,7 +64,7 @@ class WaitBudget:
             raise WaitTimeout(self._timed_out(message))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.info("Waiting: %s", message, extra={"event": "waiting"})
+            log.info("Waiting: %s", in_full(message), extra={"event": "waiting"})
         poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
         # a listening waiter polls only because a killed lock holder does not notify
         return await session.pause(min(poll, remaining), min(poll * slower, remaining)) or due
@@ -77,7 +77,7 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise WaitTimeout(self._timed_out(str(error)))
+            raise WaitTimeout(self._timed_out(error.message))
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
@@ -89,11 +89,12 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise DatabaseUnreachable(self._timed_out(str(error), _CHECK_DATABASE)) from error
+            raise DatabaseUnreachable(self._timed_out(error.message, _CHECK_DATABASE)) from error
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
-        self._tracker.note(reachable=False, message=f"waiting for the database: {error}", lock_status=LockStatus())
+        message = f"waiting for the database: {error.message}"
+        self._tracker.note(reachable=False, message=message, lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
             log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
@@ -128,7 +129,7 @@ class WaitBudget:
         paused = attempt_history.pause_seconds and lock_status.holder is None
         pause = f"; the next attempt is in {attempt_history.pause_seconds:.0f} s" if paused else ""
         died = "; the processes of the last attempts died or lost the connection" if paused else ""
-        failed = f"; the last attempt failed: {attempt_history.failure.error}" if attempt_history.failure else died
+        failed = f"; the last attempt failed: {attempt_history.failure.message}" if attempt_history.failure else died
         return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s{pause}{failed}"
 
     def _begin_to_wait(self) -> None:

@@ -1,93 +1,46 @@
-"""The gate that `install` puts in front of an application answers with the application's CORS headers."""
-
-from collections.abc import AsyncIterator
+"""The installed endpoints show the current start's status, without the texts of exceptions unless a setting says so."""
 
 import httpx
 import pytest
-from fastapi import FastAPI
-from fastapi.middleware.cors import CORSMiddleware
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.applications import Starlette
 
-from api.migrations import MigrationSettings
-from api.migrations.parts import new_tracker
-from api.migrations.web.gate import Gate
+from api.migrations.core.status import LastRun, Phase, Tracker
+from api.migrations.errors import foreign
+from api.migrations.settings import MigrationSettings
 from api.migrations.web.install import install
 
-SHOP = "https://shop.example"
-PREFLIGHT = {"Origin": SHOP, "Access-Control-Request-Method": "PATCH"}
+CUSTOMER = "Anna Muster"
+FAILED = f"revision b failed: ValueError: {foreign(CUSTOMER)}, at b.py:3"
+PUBLIC = "revision b failed: ValueError: the text is in the log, at b.py:3"
 
 
-class TheirCORS(CORSMiddleware):
-    """A subclass, such as a project's own with its defaults."""
+async def answers(*starts: MigrationSettings) -> list[httpx.Response]:
+    """Start an application with each of the settings in turn; return what it answers about the last, failed start."""
+    app = Starlette()
+    for settings in starts:
+        run = LastRun("failed", "api-1", error=FAILED)
+        install(app, Tracker(phase=Phase.FAILED, message=FAILED, last_run=run), settings)
+    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
+        asked = [("/health/ready", "*/*"), ("/health/migrations", "*/*"), ("/health/migrations", "text/html")]
+        return [await client.get(path, headers={"Accept": accept}) for path, accept in asked]
 
 
-class Counting:
-    """A middleware of the application that needs what only the service's lifespan creates."""
-
-    requests = 0
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Count a request."""
-        type(self).requests += 1
-        await self.app(scope, receive, send)
+def settings(*, show_errors: bool) -> MigrationSettings:
+    """Return settings without an environment."""
+    return MigrationSettings.load(_env_file=None, show_errors=show_errors)
 
 
-@pytest.fixture(params=[CORSMiddleware, TheirCORS])
-def app(request: pytest.FixtureRequest) -> FastAPI:
-    """Return an application behind a closed gate; scripts of `SHOP` may use it."""
-    app = FastAPI()
-    app.add_api_route("/carts", lambda: "served")
-    app.add_middleware(request.param, allow_origins=[SHOP], allow_methods=["PATCH"], allow_credentials=True)
-    app.add_middleware(Counting)
-    Counting.requests = 0
-    settings = MigrationSettings.load(strategy="off")
-    install(app, new_tracker(settings), settings)
-    return app
+async def test_the_text_of_an_exception_is_not_shown() -> None:
+    """The failed start is shown by class and place of the exception, in JSON and on the page; its text is nowhere."""
+    ready, body, page = await answers(settings(show_errors=False))
+    assert (ready.json()["message"], body.json()["message"], body.json()["last_run"]["error"]) == (PUBLIC,) * 3
+    assert page.text.count(PUBLIC) == 2
+    assert CUSTOMER not in ready.text + body.text + page.text
 
 
-@pytest.fixture
-async def http(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
-    """Yield a client of the application."""
-    async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as http:
-        yield http
-
-
-async def test_a_script_of_an_allowed_origin_can_read_that_the_instance_is_not_ready(http: httpx.AsyncClient) -> None:
-    """A closed gate answers 503 with the CORS headers, without which a browser shows a script only a network error."""
-    answer = await http.get("/carts", headers={"Origin": SHOP})
-    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/problem+json")
-    assert answer.headers["access-control-allow-origin"] == SHOP
-    assert answer.headers["access-control-allow-credentials"] == "true"
-    assert answer.headers["retry-after"]
-    assert "Origin" in answer.headers["vary"]
-
-
-async def test_other_origins_get_the_503_without_cors_headers(http: httpx.AsyncClient) -> None:
-    """A closed gate allows no origin that the application does not allow."""
-    answer = await http.get("/carts", headers={"Origin": "https://other.example"})
-    assert answer.status_code == 503
-    assert "access-control-allow-origin" not in answer.headers
-
-
-async def test_a_preflight_is_answered_before_the_instance_is_ready(http: httpx.AsyncClient) -> None:
-    """A closed gate answers a preflight, because after a failed one the browser does not send the request."""
-    answer = await http.options("/carts", headers=PREFLIGHT)
-    assert answer.status_code == 200
-    assert answer.headers["access-control-allow-origin"] == SHOP
-    assert answer.headers["access-control-allow-methods"] == "PATCH"
-
-
-async def test_no_other_middleware_runs_before_the_gate_opens(app: FastAPI, http: httpx.AsyncClient) -> None:
-    """The application's other middleware sees no request until the gate opens, and each answer has one CORS header."""
-    await http.get("/carts", headers={"Origin": SHOP})
-    await http.options("/carts", headers=PREFLIGHT)
-    assert Counting.requests == 0
-    gate = app.middleware_stack
-    assert isinstance(gate, Gate)
-    gate.open()
-    served = await http.get("/carts", headers={"Origin": SHOP})
-    assert (served.status_code, served.headers.get_list("access-control-allow-origin")) == (200, [SHOP])
-    assert Counting.requests == 1
+@pytest.mark.parametrize("before", [[], [settings(show_errors=False)]], ids=["first start", "second start"])
+async def test_a_setting_shows_the_text_of_an_exception(before: list[MigrationSettings]) -> None:
+    """With MIGRATION_SHOW_ERRORS=true the same places have the text, also in an application that is started again."""
+    for answer in await answers(*before, settings(show_errors=True)):
+        assert f"ValueError: {CUSTOMER}, at b.py:3" in answer.text
+        assert answer.text.replace("\n", "").isprintable()
