@@ -7,8 +7,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from .ledger import ledger_lifespan
-from .ledger import router as ledger
+from .ledger import add_ledger, ledger_lifespan
 from .migrations import lifespan_with_migrations
 from .migrations.settings import MigrationSettings
 from .migrations.startup_integration import json_logs_from_here
@@ -31,7 +30,7 @@ def create_app(settings: Settings | None = None, migrations: MigrationSettings |
         summary="Accounts and double-entry transactions",
         lifespan=lifespan_with_migrations(settings=migrations, then=serving),
     )
-    app.include_router(ledger)
+    add_ledger(app)
     return app
 
 

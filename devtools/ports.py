@@ -5,6 +5,8 @@ import random
 import socket
 from collections.abc import Iterator
 
+import psutil
+
 HOST = "127.0.0.1"
 HIGHEST = 65535
 
@@ -39,6 +41,16 @@ def is_free(port: int) -> bool:
 def listeners_from(first: int) -> Iterator[socket.socket]:
     """Yield sockets that listen on the free ports from `first` upwards; each is bound when it is requested."""
     return (listener for port in range(first, HIGHEST + 1) if (listener := _listen(port)))
+
+
+def user_of(port: int) -> str:
+    """Return the name and pid of the process that listens on `port`, if the system says which one it is."""
+    try:
+        listening = (one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN)
+        pids = [one.pid for one in listening if one.laddr and one.laddr.port == port and one.pid]
+        return f"{psutil.Process(pids[0]).name()} (pid {pids[0]})"
+    except (IndexError, psutil.Error):
+        return "another process"
 
 
 def _listen(port: int) -> socket.socket | None:

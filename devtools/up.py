@@ -15,9 +15,10 @@ from rich.console import Console
 from api.migrations.errors import ConfigurationError
 from api.migrations.settings import MigrationSettings
 from api.settings import Settings
+from devtools.arguments import parse
 from devtools.board import board_for, console, summary
 from devtools.database import Database, UsageError, open_database
-from devtools.fleet import Fleet, problems
+from devtools.fleet import Fleet, problems, way_out
 from devtools.instance import Instance
 from devtools.ports import listeners_from
 from devtools.postgres import PostgresError
@@ -26,32 +27,10 @@ PROJECT = Path(__file__).resolve().parent.parent
 DATA = PROJECT / ".data"
 
 FIRST_PORT = 8000
-MOST_INSTANCES = 32
 MARGIN_SECONDS = 30.0
 """How long an instance may take beyond its wait budget: to start, and to report that it failed."""
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-
-
-def parse(arguments: Sequence[str]) -> argparse.Namespace:
-    """Read the command line.
-
-    Raises:
-        SystemExit: it is invalid; argparse has printed why.
-    """
-    parser = argparse.ArgumentParser(prog="./dev up", description=__doc__)
-    parser.add_argument("--scale", type=_scale, default=3, metavar="N", help="how many instances (default 3)")
-    parser.add_argument("--fresh", action="store_true", help="start with an empty embedded database")
-    parser.add_argument(
-        "--check", action="store_true", help="stop once all are ready; exit 1 unless exactly one migrated"
-    )
-    return parser.parse_args(arguments)
-
-
-def _scale(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= MOST_INSTANCES:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to {MOST_INSTANCES}, not {text!r}")
-    return int(text)
 
 
 @contextmanager
@@ -71,6 +50,13 @@ def wait_budget_seconds() -> float:
     return MigrationSettings.load_partial("wait_seconds", "run_seconds").wait_seconds + MARGIN_SECONDS
 
 
+def on_failure() -> dict[str, str]:
+    """Return the setting that keeps a failed instance up, so that its page shows the error, unless it is set."""
+    name = "on_failure"
+    is_set = name in MigrationSettings.load_partial(name).model_fields_set
+    return {} if is_set else {"MIGRATION_ON_FAILURE": "hold"}
+
+
 def given_database() -> Database | None:
     """Return the database of DATABASE_URL, also of `.env`. Raises `UsageError` if that file cannot be read."""
     try:
@@ -85,11 +71,11 @@ async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -
     """Start the fleet and show it until a signal or, with `check`, until the result is known; return the exit code."""
     budget = wait_budget_seconds()
     try:
-        await fleet.start({**os.environ, "DATABASE_URL": database_url})
+        await fleet.start({**os.environ, **on_failure(), "DATABASE_URL": database_url})
         with board_for(screen) as board:
             await fleet.watch(board.show, budget)
         found = problems(fleet.instances, budget)
-        _tell(screen, [*summary(fleet.instances), *found])
+        _tell(screen, summary(fleet.instances, FIRST_PORT, [*found, *way_out(fleet.instances)]))
         return await _serve(fleet, screen) if not check else FAILED if found else DONE
     finally:
         await fleet.stop()
@@ -97,7 +83,7 @@ async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -
 
 async def _serve(fleet: Fleet, screen: Console) -> int:
     """Serve until a signal stops the command; it fails if all instances have exited."""
-    _tell(screen, ["", f"Logs: {DATA / 'logs'}. Ctrl-C stops all of them."])
+    _tell(screen, ["", f"Logs: {(DATA / 'logs').relative_to(PROJECT)}. Ctrl-C stops all of them."])
     try:
         await fleet.serve(lambda lost: _tell(screen, [f"{lost.name} {lost.report.words}", *_indented(lost)]))
     except asyncio.CancelledError:

@@ -19,8 +19,8 @@ What is not promised
     * That an account stays above zero: the ledger records; the client enforces limits.
 """
 
+from .application import add_ledger
 from .lifespan import ledger_lifespan
 from .models import metadata
-from .routes import router
 
-__all__ = ["ledger_lifespan", "metadata", "router"]
+__all__ = ["add_ledger", "ledger_lifespan", "metadata"]

@@ -5,7 +5,7 @@ The text of an error is the `detail` of the problem document; `problems` turns o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 _SHOWN_CHARACTERS = 80
@@ -88,15 +88,16 @@ class KeyMissing(LedgerError):
 
 
 class KeyMalformed(LedgerError):
-    """The Idempotency-Key is not a structured-field string of 1 to 255 characters."""
+    """The Idempotency-Key is not one structured-field string of 1 to 255 characters."""
 
     status = 400
     kind = "idempotency-key-malformed"
     title = "The Idempotency-Key header cannot be read"
 
-    def __init__(self, header: str) -> None:
+    def __init__(self, headers: Sequence[str]) -> None:
         super().__init__(
-            f"Idempotency-Key is {shown(header)}; expected 1 to 255 printable ASCII characters in double quotes."
+            f"Idempotency-Key is {' and '.join(shown(header) for header in headers[:2])}; "
+            "expected one header with 1 to 255 printable ASCII characters in double quotes."
         )
 
 

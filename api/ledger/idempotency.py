@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from hashlib import sha256
 
 from pydantic import BaseModel
@@ -13,31 +14,29 @@ from .errors import KeyMalformed, KeyMissing
 LONGEST_KEY = 255
 
 # RFC 8941 String: printable ASCII in double quotes, in which only a quote and a backslash are escaped.
-_QUOTED = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"')
-_BARE = re.compile(r"[!#-+\--:<-\[\]-~]+")
+_QUOTED = rf'"([ !#-\[\]-~]|\\["\\]){{1,{LONGEST_KEY}}}"'
+_BARE = rf"[!#-+\--:<-\[\]-~]{{1,{LONGEST_KEY}}}"
+
+KEY_PATTERN = f"^({_QUOTED}|{_BARE})$"
+"""The header's value, in the syntax that the regular expressions of all languages have in common."""
 
 
-def parse_key(header: str | None) -> str:
-    """Return the key in a header value.
+def parse_key(headers: Sequence[str]) -> str:
+    """Return the key in the values of a request's Idempotency-Key headers.
 
     The draft wants a quoted string; most clients send the bare key, which means the same one here.
 
     Raises:
         KeyMissing: there is no header.
-        KeyMalformed: it is empty, too long, or not what the draft allows.
+        KeyMalformed: it is empty, too long, or not what the draft allows, or there are several, even equal ones.
     """
-    if header is None:
+    if not headers:
         raise KeyMissing
-    quoted = _QUOTED.fullmatch(header)
-    if quoted:
-        key = re.sub(r"\\(.)", r"\1", quoted[1])
-    elif _BARE.fullmatch(header):
-        key = header
-    else:
-        raise KeyMalformed(header)
-    if len(key) > LONGEST_KEY:
-        raise KeyMalformed(header)
-    return key
+    # the draft's header is one Item of RFC 8941, which several lines cannot be
+    if len(headers) > 1 or not re.fullmatch(KEY_PATTERN, headers[0]):
+        raise KeyMalformed(headers)
+    [header] = headers
+    return re.sub(r"\\(.)", r"\1", header[1:-1]) if header.startswith('"') else header
 
 
 def fingerprint(payload: BaseModel) -> str:

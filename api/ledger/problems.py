@@ -1,7 +1,6 @@
 """Errors as RFC 9457 `application/problem+json`.
 
-A route class instead of exception handlers of the app, so that the router works in every app and does not change the
-app's other routes.
+A route class for the ledger's own errors, which have kinds; `application` handles what no route serves.
 """
 
 from __future__ import annotations
@@ -49,7 +48,7 @@ class ProblemRoute(APIRoute):
             except RequestValidationError as error:
                 return _invalid(error.errors())
             except HTTPException as error:
-                return _plain(error)
+                return plain(error)
 
         return answer
 
@@ -105,6 +104,12 @@ def _fault(error: Mapping[str, Any]) -> dict[str, str]:
     return {"at": "/".join(str(part) for part in error["loc"]), "detail": f"{error['msg']}{value}"}
 
 
-def _plain(error: HTTPException) -> ProblemResponse:
+def plain(error: HTTPException) -> ProblemResponse:
+    """Return an error that has no kind of its own."""
     title = HTTPStatus(error.status_code).phrase
     return _problem(error.status_code, "http", title, str(error.detail), headers=error.headers)
+
+
+async def crashed(_request: Request, _error: Exception) -> Response:
+    """Answer 500 without the exception, which the server logs."""
+    return plain(HTTPException(500, "The service has a bug; its log has the exception."))

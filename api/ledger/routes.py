@@ -2,44 +2,36 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, Path, Query, Request, Response, status
+from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
 
+from .documented import IDEMPOTENCY_KEY, LISTED, OPENED, POSTED, errors
 from .idempotency import parse_key
-from .problems import ProblemResponse, ProblemRoute
-from .schemas import LARGEST_PAGE, AccountView, NewAccount, NewTransaction, TransactionPage, TransactionView
+from .problems import ProblemRoute
+from .schemas import LARGEST_PAGE, AccountView, Digits, NewAccount, NewTransaction, TransactionPage, TransactionView
 from .service import Ledger
 
-_PROBLEM: dict[str, Any] = {
-    "description": "The error and the invalid value",
-    "content": {ProblemResponse.media_type: {}},
-}
-
-router = APIRouter(route_class=ProblemRoute, tags=["ledger"], responses={"4XX": _PROBLEM, "503": _PROBLEM})
+# the operations' names in generated clients
+router = APIRouter(route_class=ProblemRoute, tags=["ledger"], generate_unique_id_function=lambda route: route.name)
 
 
 async def _ledger(request: Request) -> Ledger:
     return Ledger(request.app.state.ledger_database)
 
 
-async def _key(
-    idempotency_key: Annotated[
-        str | None,
-        Header(description="Required. A string in double quotes, 1 to 255 characters; the same key posts once."),
-    ] = None,
-) -> str:
-    return parse_key(idempotency_key)
+async def _key(request: Request) -> str:
+    return parse_key(request.headers.getlist("Idempotency-Key"))
 
 
 _Ledger = Annotated[Ledger, Depends(_ledger)]
 _Key = Annotated[str, Depends(_key)]
-_AccountId = Annotated[int, Path(ge=1, le=2**63 - 1)]
-_Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE)]
-_Cursor = Annotated[str | None, Query(description="next_cursor of the page before; leave it out for the newest.")]
+_AccountId = Annotated[int, Path(ge=1, lt=2**63), Digits]
+_Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE), Digits]
+_Cursor = Annotated[str, Query(description="next_cursor of the page before; leave it out for the newest.")]
 
 
-@router.post("/accounts", status_code=status.HTTP_201_CREATED)
+@router.post("/accounts", status_code=status.HTTP_201_CREATED, responses=OPENED | errors(400, 413, 422, 503))
 async def open_account(body: NewAccount, ledger: _Ledger, request: Request, response: Response) -> AccountView:
     """Open an account."""
     account = await ledger.open_account(body)
@@ -47,7 +39,7 @@ async def open_account(body: NewAccount, ledger: _Ledger, request: Request, resp
     return account
 
 
-@router.get("/accounts/{account_id}")
+@router.get("/accounts/{account_id}", responses=errors(404, 422, 503))
 async def read_account(account_id: _AccountId, ledger: _Ledger) -> AccountView:
     """Read an account and its balance."""
     return await ledger.account(account_id)
@@ -56,7 +48,12 @@ async def read_account(account_id: _AccountId, ledger: _Ledger) -> AccountView:
 @router.post(
     "/transactions",
     status_code=status.HTTP_201_CREATED,
-    responses={200: {"model": TransactionView, "description": "The key was used before; this is its transaction"}},
+    responses={
+        200: {"model": TransactionView, "description": "The key was used before; this is its transaction"},
+        **POSTED,
+        **errors(400, 413, 422, 503),
+    },
+    openapi_extra={"parameters": [IDEMPOTENCY_KEY]},
 )
 async def post_transaction(body: NewTransaction, key: _Key, ledger: _Ledger, response: Response) -> TransactionView:
     """Post a transaction, once for each Idempotency-Key."""
@@ -66,7 +63,7 @@ async def post_transaction(body: NewTransaction, key: _Key, ledger: _Ledger, res
     return posted.transaction
 
 
-@router.get("/transactions")
-async def list_transactions(ledger: _Ledger, limit: _Limit = 50, cursor: _Cursor = None) -> TransactionPage:
+@router.get("/transactions", responses=LISTED | errors(400, 422, 503))
+async def list_transactions(ledger: _Ledger, limit: _Limit = 50, cursor: _Cursor = "") -> TransactionPage:
     """List transactions, newest first."""
     return await ledger.page(limit, cursor)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 LARGEST_PAGE = 200
 
@@ -16,20 +17,46 @@ def _not_zero(amount: int) -> int:
     return amount
 
 
+def _iso_date(value: object) -> date:
+    if type(value) is date:
+        return value
+    # pydantic would also accept a number of seconds since 1970, also in a string
+    if not isinstance(value, str) or not re.fullmatch("[0-9]{4}-[0-9]{2}-[0-9]{2}", value):
+        raise ValueError('a date is a string such as "2026-01-31"')
+    return date.fromisoformat(value)
+
+
+def _digits(text: str) -> int:
+    # pydantic would also accept "+1", "1.0", "1_000" and spaces
+    if not re.fullmatch("-?(0|[1-9][0-9]{0,99})", text):
+        raise ValueError("expected decimal digits")
+    return int(text)
+
+
 def _in_utc(moment: datetime) -> datetime:
     # MySQL and SQLite return the stored time without its zone
     return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
 
 
-RowId = Annotated[int, Field(strict=True, ge=1, le=2**63 - 1)]
+# not `le`: FastAPI documents limits as floats, and 2**63 - 1 is none
+RowId = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"])]
 Amount = Annotated[
     int,
-    Field(strict=True, ge=-(2**63), le=2**63 - 1, description="In the currency's smallest unit; positive is debit."),
+    Field(
+        strict=True,
+        ge=-(2**63),
+        lt=2**63,
+        description="In the currency's smallest unit; positive is debit.",
+        json_schema_extra={"not": {"const": 0}},
+    ),
     AfterValidator(_not_zero),
 ]
 # no control characters in names; PostgreSQL cannot store NUL
-Text = Annotated[str, Field(pattern=r"^\P{Cc}*$")]
+Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
+Day = Annotated[date, BeforeValidator(_iso_date)]
+Digits = BeforeValidator(_digits)
+"""Of an integer in a path or a query."""
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
 
 
@@ -71,7 +98,7 @@ class NewTransaction(_Request):
     """A transaction to post; `booked_on` is today, in UTC, unless given."""
 
     description: Annotated[Text, Field(max_length=500)] = ""
-    booked_on: date | None = None
+    booked_on: Day | None = None
     postings: Annotated[list[NewPosting], Field(min_length=2, max_length=500)]
 
 
@@ -98,3 +125,20 @@ class TransactionPage(BaseModel):
 
     transactions: list[TransactionView]
     next_cursor: str | None
+
+
+class Fault(BaseModel):
+    """One place where a request does not have the expected form, such as `body/postings/0/amount`."""
+
+    at: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """An error (RFC 9457); `errors` is present only if the request does not have the expected form."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    errors: list[Fault] = []

@@ -74,14 +74,14 @@ class Ledger:
             return Posted(TransactionView.model_validate(original), replayed=True)
         return Posted(TransactionView.model_validate(transaction), replayed=False)
 
-    async def page(self, limit: int, after: str | None) -> TransactionPage:
-        """Return up to `limit` transactions below the cursor `after`, newest first.
+    async def page(self, limit: int, after: str) -> TransactionPage:
+        """Return up to `limit` transactions below the cursor `after`, newest first; the newest if it is empty.
 
         Raises:
             CursorMalformed: `after` is not a cursor.
         """
         newest_first = select(Transaction).options(selectinload(Transaction.postings)).order_by(Transaction.id.desc())
-        if after is not None:
+        if after:
             newest_first = newest_first.where(Transaction.id < cursor.decode(after))
         async with self._database.sessions() as session:
             # one more than requested: if it exists, another page follows

@@ -2,26 +2,60 @@
 
 Each class has the exit code of `migrate.sh` and the facts as attributes. A message says what failed, why, and how to
 fix it; it never contains a URL, a password or an SQL literal.
+
+A message may quote an exception of a revision, a driver or a library, whose text may hold a row's value. `foreign`
+marks that text, so that the health endpoints can leave it out (`in_public`), while the log, the history and the
+commands have it (`in_full`).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from signal import Signals
 from typing import ClassVar
 
 COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
 """The command line of this package in messages: of the distribution, or of a copied folder."""
+IN_THE_LOG = "the text is in the log"
+
+_BEGIN, _TEXT, _END = "\ufdd0", "\ufdd1", "\ufdd2"
+"""The marks. Unicode reserves these characters for use within a process, so no text contains them."""
+_MARKED = re.compile(f"{_BEGIN}([^{_TEXT}]*){_TEXT}([^{_END}]*)(?:{_END}|\\Z)")
+
+
+def foreign(text: str, instead: str = IN_THE_LOG) -> str:
+    """Mark the text of another program in a message; the public reads `instead`."""
+    return f"{_BEGIN}{instead}{_TEXT}{in_full(text)}{_END}"
+
+
+def in_full(message: str) -> str:
+    """Return a message with the texts of other programs, without marks."""
+    return re.sub(f"[{_BEGIN}{_TEXT}{_END}]", "", _MARKED.sub(r"\2", message))
+
+
+def in_public(message: str) -> str:
+    """Return a message without the texts of other programs."""
+    return _MARKED.sub(r"\1", message)
 
 
 class MigrationError(Exception):
-    """The base of all errors that this package raises."""
+    """The base of all errors that this package raises; its text is that for operators, `in_full`.
+
+    Attributes:
+        message: the text with its marks, for the message of another error and for the status.
+    """
 
     exit_code: ClassVar[int] = 1
 
+    def __init__(self, message: str = "") -> None:
+        super().__init__(in_full(message))
+        self.message = message
+
     def name_scope(self, name: str) -> None:
         """Begin the message with `name`, such as "schema shop", if there are several version tables."""
-        self.args = (f"{name}: {self}", *self.args[1:])
+        self.message = f"{name}: {self.message}"
+        self.args = (in_full(self.message),)
 
 
 class ConfigurationError(MigrationError):

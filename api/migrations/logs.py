@@ -1,8 +1,9 @@
 """The format of log lines: text for people on a console, or one JSON object each for a collector.
 
-In console mode the package adds a handler only if the application did not configure logging. In JSON mode each handler
-of the root logger, the package, Alembic and uvicorn that writes to standard output or error gets `JsonFormatter`; files
-and other handlers keep theirs.
+In console mode the package adds a handler that writes only if the application did not configure logging. In JSON mode
+each handler of the root logger, the package, Alembic and uvicorn that writes to standard output or error gets
+`JsonFormatter`; files and other handlers keep theirs. Whatever formats the package's lines, their control characters
+are escapes (`Escaper`): a line may quote an exception, or a name from the database.
 
 A context variable says which instance a line belongs to, because two applications in one process share their loggers.
 Lines from outside an instance's work, such as uvicorn's access log, name the application that was configured last.
@@ -13,6 +14,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+import traceback
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from typing import Any
@@ -88,8 +90,21 @@ class PlainFormatter(logging.Formatter):
         return printable(super().formatMessage(record))
 
     def formatException(self, ei: Any) -> str:  # noqa: N802 - logging's name
-        """Return the traceback, in several lines."""
-        return printable(super().formatException(ei), keep="\n")
+        """Return the traceback, in several lines; the text of each exception is in one, so it cannot forge another."""
+        return printable("\n".join(map(_in_its_lines, traceback.format_exception(*ei))), keep="\n")
+
+
+class Escaper(logging.Handler):
+    """Makes the package's records printable for the application's handlers; it is the package's first handler."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Change the record, unless it is printable."""
+        text = _message(record)
+        if not text.isprintable():
+            record.msg, record.args = printable(text), ()
+        if record.exc_info and not record.exc_text:
+            # a formatter uses this instead of the exception
+            record.exc_text = PlainFormatter().formatException(record.exc_info)
 
 
 class ConsoleFormatter(PlainFormatter):
@@ -116,6 +131,8 @@ def configure(settings: MigrationSettings, tracker: Tracker) -> None:
         handler.setFormatter(ConsoleFormatter())
         package.addHandler(handler)
         package.propagate = False
+    if package.propagate and not any(isinstance(handler, Escaper) for handler in package.handlers):
+        package.handlers.insert(0, Escaper())
     if settings.log_level or unheard:
         package.setLevel((settings.log_level or "info").upper())
 
@@ -131,6 +148,12 @@ def to_json(tracker: Tracker) -> None:
             if getattr(handler, "stream", None) in {sys.stdout, sys.stderr}:
                 handler.setFormatter(formatter)
     logging.captureWarnings(True)
+
+
+def _in_its_lines(chunk: str) -> str:
+    # a traceback's frames are indented, and its line about causes begins with a line break
+    text = chunk.removesuffix("\n")
+    return text if text.startswith((" ", "\n")) else text.replace("\n", "\\n")
 
 
 def _message(record: logging.LogRecord) -> str:

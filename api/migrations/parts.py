@@ -20,6 +20,14 @@ def new_tracker(settings: MigrationSettings) -> Tracker:
     return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
 
 
+def settings_of_failed_start() -> MigrationSettings:
+    """Return what an instance needs to report that its settings are invalid."""
+    rest = MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure")
+    # by itself: another invalid setting must not open the endpoints
+    token = MigrationSettings.load_partial("health_token", "health_token_file")
+    return rest.model_copy(update=token.model_dump(include={"health_token", "health_token_file"}))
+
+
 def revisions_of(settings: MigrationSettings, may_be_empty: bool) -> Revisions:
     """Read the revisions that the settings' Alembic configuration names; `may_be_empty` accepts none."""
     empty = may_be_empty or settings.strategy is Strategy.OFF

@@ -61,7 +61,7 @@ async def migrate_at_startup(
             raise problem
         assembly = Assembly.of_databases(checked, tracker, before, after)
     except ConfigurationError as error:
-        tracker.move(Phase.FAILED, message=str(error), error_class=type(error))
+        tracker.move(Phase.FAILED, message=error.message, error_class=type(error))
         raise
     for one in assembly.each.values():
         name = f"{one.name}: " if one.name else ""

@@ -20,15 +20,16 @@ from .core.status import IllegalMove, Phase, Tracker
 from .errors import ConfigurationError, MigrationError
 from .execution.error_translation import describe
 from .execution.hooks import Function
-from .parts import new_tracker
+from .parts import new_tracker, settings_of_failed_start
 from .runtime import streams
 from .runtime.process_end import end_process
 from .runtime.thread import MigrationThread
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_or_hold
+from .text.printable import printable
 from .web.gate import Gate
-from .web.install import install
+from .web.install import check_token, install
 from .web.nested_lifespans import Lifespan, deferred, leaves, mounted, suited_to, together, wrappers
 
 log = logging.getLogger(__name__)
@@ -43,7 +44,6 @@ _NEVER_STARTED = (
     "lifespan of a mounted application. Its database is not migrated, and it answers 503. To fix: run its lifespan in "
     "the one around it: lifespan_with_migrations.then(lambda _: mounted.router.lifespan_context(mounted))"
 )
-
 
 Settings = MigrationSettings | Sequence[MigrationSettings]
 
@@ -203,9 +203,11 @@ async def _serve_when_ready(
 def _settled(given: Sequence[MigrationSettings]) -> tuple[MigrationSettings, ConfigurationError | None]:
     # an invalid setting is a failed start like any other: the probes show it, and the log has one line
     try:
-        return given[0] if given else MigrationSettings.load(), None
+        settings = given[0] if given else MigrationSettings.load()
+        check_token(settings)
     except ConfigurationError as error:
-        return MigrationSettings.load_partial("instance", "release", "startup_mode", "on_failure"), error
+        return given[0] if given else settings_of_failed_start(), error
+    return settings, None
 
 
 def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
@@ -226,8 +228,10 @@ def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
 async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
     try:
         await asyncio.wrap_future(thread.outcome)
-    except MigrationError:
-        raise  # it is logged
+    except MigrationError as error:
+        # it is logged; the server prints it too
+        error.args = (printable(str(error)),)
+        raise
     except BaseException as error:
         if not thread.outcome.done() or error is not thread.outcome.exception():
             raise  # this task was cancelled
@@ -237,7 +241,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
         # or the instance would stay in its last phase for ever
         with suppress(IllegalMove):
             tracker.move(Phase.FAILED)
-        raise MigrationError(message) from error
+        raise MigrationError(message) from None
 
 
 @asynccontextmanager

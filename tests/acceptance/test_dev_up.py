@@ -9,10 +9,12 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from urllib.error import HTTPError
 
 import psutil
 import pytest
 
+from devtools.ports import listeners_from
 from tests.conftest import PROJECT
 from tests.support.pace import scaled
 
@@ -156,12 +158,37 @@ def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
     assert processes_in(project) == []
 
 
+def test_a_broken_revision_is_told_once_and_the_page_stays_up(project: Path) -> None:
+    """A failed revision: each instance shows it, the error is told once with the line to correct, and the API stays up.
+
+    Another process has the usual port, which the summary names with the ports that are used instead.
+    """
+    [last] = (project / "alembic" / "versions").glob("*097ced08409f*.py")
+    text = last.read_text()
+    last.write_text(
+        text.replace(
+            "def upgrade() -> None:\n", "def upgrade() -> None:\n    op.execute('ALTER TABLE nowhere ADD x int')\n"
+        )
+    )
+    with next(listeners_from(8000)) as taken, serving(project, "--scale", "2") as (_, output):
+        assert output.count("  failed: revision 097ced08409f") == 2
+        assert output.count("nowhere") == 1
+        assert f"\nTo fix: correct line {text[: text.index('def upgrade')].count(chr(10)) + 2} of {last.name}" in output
+        assert f"In use: {taken.getsockname()[1]} by " in output
+        assert "ran the migrations instead of one" not in output
+        page = next(word for word in output.split() if word.endswith("/health/migrations"))
+        with pytest.raises(HTTPError) as answer:
+            urllib.request.urlopen(page, timeout=BUDGET_SECONDS)
+        assert b'"phase":"failed"' in answer.value.read()
+
+
 def test_an_unreachable_database_is_named(project: Path) -> None:
-    """No database answers: `./dev up --check` exits with 1 and shows each instance's error without the password."""
+    """No database answers: `./dev up --check` exits with 1 and shows the error once, without the password."""
     url = "postgresql://someone:secret-word@127.0.0.1:1/nowhere"
     budgets = dict.fromkeys(("MIGRATION_WAIT_SECONDS", "MIGRATION_RUN_SECONDS"), f"{scaled(2):g}")
     code, output = check(project, "--scale", "2", DATABASE_URL=url, **budgets)
     assert code == 1
     assert "No instance became ready." in output
-    assert output.count("Connection refused") >= 2
+    assert output.count("Connection refused") == 1
+    assert "the same error on api-" in output
     assert "secret-word" not in output

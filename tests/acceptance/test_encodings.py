@@ -23,7 +23,7 @@ def test_a_failure_with_letters_outside_latin1_is_recorded_once(server: Server, 
     ini = project.make_history(tmp_path, project.held(), FAILING)
     with server.database(fresh_name(), encoding="LATIN1") as url, ExitStack() as stack:
         names = [f"узел-{number} 😀" for number in (1, 2, 3)]
-        own = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_RELEASE": "выпуск"}
+        own = {"MIGRATION_ON_FAILURE": "hold", "MIGRATION_RELEASE": "выпуск", "MIGRATION_SHOW_ERRORS": "true"}
         starting = [fleet(1, url, ini=ini, first=n, MIGRATION_INSTANCE=name, **own) for n, name in enumerate(names)]
         instances = [stack.enter_context(each)[0] for each in starting]
         wait_until(lambda: holders.all_see_the_held_one(instances), "instances that see the held revision", seconds=60)

@@ -66,7 +66,7 @@ def on_a_small_disk(server: Server) -> Iterator[tuple[str, Path]]:
 
 def assert_failed_once(url: str, ini: Path, revision: str, *words: str) -> None:
     """Assert that one of three instances ran the revision, all report the same error, and nothing is left behind."""
-    with fleet(3, url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
+    with fleet(3, url, ini=ini, MIGRATION_ON_FAILURE="hold", MIGRATION_SHOW_ERRORS="true") as instances:
         migrator = until_one_migrates(instances)
         until_phase([instance for instance in instances if instance is not migrator], "waiting")
         evidence.let_go(url)

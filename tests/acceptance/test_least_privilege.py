@@ -100,7 +100,8 @@ def test_the_application_role_alone_cannot_migrate(roles: Roles) -> None:
         until_phase(instances, "failed")
         for instance in instances:
             message = instance.health()["message"]
-            assert "permission denied for schema public" in message
+            assert "InsufficientPrivilegeError (SQLSTATE 42501): the text is in the log" in message
+            assert "permission denied for schema public" in instance.log()
             assert "MIGRATION_DATABASE_URL to the role that owns the schema" in message
     assert evidence.versions(roles.superuser) == []
     assert evidence.advisory_locks(roles.superuser) == 0

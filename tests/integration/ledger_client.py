@@ -12,7 +12,7 @@ import httpx
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from api.ledger import ledger_lifespan, router
+from api.ledger import add_ledger, ledger_lifespan
 from tests.support.servers import fetch_sync
 from tests.support.waiting import wait_until
 
@@ -77,7 +77,7 @@ async def ledger_client(url: str) -> AsyncIterator[LedgerClient]:
     """Yield a client of the ledger on the database `url`; the ledger's lifespan runs meanwhile."""
     app = FastAPI()
     app.state.settings = LedgerSettings(SecretStr(url))
-    app.include_router(router)
+    add_ledger(app)
     transport = httpx.ASGITransport(app)
     async with ledger_lifespan(app), httpx.AsyncClient(transport=transport, base_url="http://ledger.test") as http:
         yield LedgerClient(http)

@@ -53,11 +53,11 @@ async def test_an_unknown_account_is_404_and_named(each_client: LedgerClient) ->
     assert "4711" in detail
 
 
-@pytest.mark.parametrize("account_id", ["0", "-1", "abc", "1.5", str(2**63)])
+@pytest.mark.parametrize("account_id", ["0", "-1", "abc", "1.5", "1.0", "+1", "1_0", "01", "٣", "9" * 5000, str(2**63)])
 async def test_an_impossible_account_id_is_refused(client: LedgerClient, account_id: str) -> None:
     """No account can have this id: the answer is 422, and the id never reaches the database."""
     detail = refusal(await client.http.get(f"/accounts/{account_id}"), 422, "invalid-request")
-    assert account_id in detail
+    assert ascii(account_id)[1:-1][:70] in detail
 
 
 @pytest.mark.parametrize(

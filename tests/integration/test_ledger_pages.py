@@ -61,7 +61,7 @@ async def test_a_page_has_50_transactions_by_default(client: LedgerClient) -> No
     assert {len(transaction["postings"]) for transaction in found["transactions"]} == {2}
 
 
-@pytest.mark.parametrize("limit", ["0", "201", "-1", "many", ""])
+@pytest.mark.parametrize("limit", ["0", "201", "-1", "many", "", " 5", "5.0", "+5"])
 async def test_a_limit_out_of_range_is_refused(client: LedgerClient, limit: str) -> None:
     """The limit is not a number from 1 to 200: the answer is 422."""
     response = await client.http.get("/transactions", params={"limit": limit})

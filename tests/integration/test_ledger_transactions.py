@@ -21,6 +21,12 @@ from tests.integration.ledger_client import (
 )
 from tests.support.servers import fetch
 
+NO_DAYS = [
+    *["2026-02-30", "2026-1-31", "20260131", "2026-01-31T00:00:00", "2026-01-31\n", "\u0662026-01-31"],
+    *["", "0", "86400", 0, 86400, 0.0, True, [], {}],
+]
+"""Values that are no date written YYYY-MM-DD; pydantic itself accepts some as seconds since 1970."""
+
 
 async def rows(url: str, table: str) -> int:
     """Return how many rows a table has, as another connection reads it."""
@@ -109,7 +115,7 @@ async def test_an_amount_that_is_not_a_nonzero_64_bit_integer_is_refused(client:
         ({"postings": [line(1, 1), line(2, -1)] * 251}, "body/postings"),
         ({"description": "x" * 501}, "body/description"),
         ({"description": "bell\x07"}, "body/description"),
-        ({"booked_on": "2026-02-30"}, "body/booked_on"),
+        *(({"booked_on": day}, "body/booked_on") for day in NO_DAYS),
         ({"currency": "EUR"}, "body/currency"),
     ],
 )
@@ -132,6 +138,15 @@ async def test_a_malformed_key_is_refused_and_quoted(client: LedgerClient) -> No
     """The Idempotency-Key is malformed: the answer is 400 and quotes it."""
     detail = refusal(await client.post(transfer(1, 2), key="two words"), 400, "idempotency-key-malformed")
     assert "'two words'" in detail
+
+
+async def test_two_keys_are_refused(client: LedgerClient) -> None:
+    """A request has two Idempotency-Key headers, different or equal ones: the answer is 400 with both."""
+    for second in ('"two"', '"one"'):
+        headers = [("Idempotency-Key", '"one"'), ("Idempotency-Key", second)]
+        response = await client.http.post("/transactions", json=transfer(1, 2), headers=headers)
+        detail = refusal(response, 400, "idempotency-key-malformed")
+        assert f"'\"one\"' and '{second}'" in detail
 
 
 async def test_a_replay_returns_the_original(each_client: LedgerClient, each_ledger_url: str) -> None:

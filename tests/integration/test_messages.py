@@ -11,6 +11,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from api.migrations.databases.postgres.connection import engine_over
+from api.migrations.errors import in_full
 from api.migrations.execution.error_translation import describe
 from api.migrations.urls.database_url import DatabaseURL
 from tests.support.places import MariaDBPlace
@@ -107,7 +108,7 @@ async def shown_error(connection: AsyncConnection, sql: str, *arguments: Any) ->
     """Run a statement that must fail, and return the text that the package shows."""
     with pytest.raises(DBAPIError) as raised:
         await connection.exec_driver_sql(sql, tuple(arguments) or None)
-    return describe(raised.value)
+    return in_full(describe(raised.value))
 
 
 async def test_a_postgresql_error_is_shown_without_values(postgresql: AsyncConnection) -> None:

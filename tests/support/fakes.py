@@ -214,7 +214,7 @@ class Instance:
             await self.coordinator.become_ready()
         assert type(raised.value) is error
         assert [word for word in words if word not in str(raised.value)] == []
-        assert (self.phase, self.tracker.status.message) == (Phase.FAILED, str(raised.value))
+        assert (self.phase, self.tracker.status.message) == (Phase.FAILED, raised.value.message)
 
 
 def revision(

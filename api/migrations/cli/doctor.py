@@ -35,6 +35,7 @@ async def examine(assembly: Assembly) -> list[Finding]:
         # without env.py neither the version table nor the revisions are known
         everywhere = {"schema": partial(_known, _NOT_JUDGED)}
     everywhere |= {"strategy": partial(strategy, assembly), "env": partial(_known, env), "variables": variables}
+    everywhere |= {"health": partial(health, assembly)}
     async with assembly.database.checks(*assembly.runner.tables) as of_the_database:
         return [await _finding(name, check) for name, check in (everywhere | of_the_database).items()]
 
@@ -97,6 +98,14 @@ async def variables() -> Answer:
     """Check that each variable that looks like a setting, and each line of `.env`, is read."""
     unread = unread_settings()
     return (Verdict.WARN, "; ".join(unread)) if unread else (Verdict.OK, "every MIGRATION_ variable is a setting")
+
+
+async def health(assembly: Assembly) -> Answer:
+    """Check the token of the health endpoints and the metrics."""
+    from ..web.token import token_of  # no other command needs the web framework
+
+    closed = "require a token" if token_of(assembly.settings) else "are open to whoever reaches the port"
+    return Verdict.OK, f"/health/migrations and /metrics {closed} (MIGRATION_HEALTH_TOKEN)"
 
 
 async def _finding(name: str, check: Check) -> Finding:

@@ -14,7 +14,7 @@ from typing import Any, TextIO
 
 from ..core.remedies import remedy_for
 from ..core.status import Tracker
-from ..errors import Cancelled, ConfigurationError, DatabaseUnreachable
+from ..errors import Cancelled, ConfigurationError, DatabaseUnreachable, in_full
 from ..logs import PlainFormatter, to_json
 from ..parts import new_tracker
 from ..runtime.streams import deliver, log_what_is_printed
@@ -91,7 +91,7 @@ def progress(tracker: Tracker, *, quiet: bool) -> Iterator[Callable[[], None]]:
     def tick() -> None:
         status = tracker.status
         now = status.progress
-        text = now.current or status.message or status.phase
+        text = now.current or in_full(status.message or status.phase)
         bar.update(
             task, description=printable(f"{status.phase} {text}"), completed=now.applied, total=now.total or None
         )

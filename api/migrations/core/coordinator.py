@@ -82,7 +82,7 @@ class Coordinator:
         except MigrationError as error:
             if self._scopes and self._scope.name is not None:
                 error.name_scope(self._scope.name)
-            self._tracker.move(Phase.FAILED, message=str(error), error_class=type(error))
+            self._tracker.move(Phase.FAILED, message=error.message, error_class=type(error))
             raise
 
     @property
@@ -189,7 +189,7 @@ class Coordinator:
             if not request.relative:
                 raise
             raise MigrationError(
-                f"{error}. It is not known whether the last step was committed, so the relative target "
+                f"{error.message}. It is not known whether the last step was committed, so the relative target "
                 f"{request.target} is not repeated. To fix: run '{COMMAND} status', then name the target revision"
             ) from error
         self._done(explain(schema))
@@ -234,7 +234,7 @@ class Coordinator:
             self._retries.count_interruption(error, self._scope.name)
             raise
         except MigrationError as error:
-            self._reporter.ended("failed", str(error))
+            self._reporter.ended("failed", error.message)
             with suppress(MigrationError):  # it wakes the waiters, which then do not repeat the run
                 await session.unlock()
             raise

@@ -132,7 +132,7 @@ def refusal(action: Action, schema: Schema, attempt_history: AttemptHistory) -> 
     failure = attempt_history.failure
     if action is Action.GIVE_UP and failure is not None:
         return AlreadyFailed(
-            f"{failure.error} (on instance {failure.instance}, while this instance waited; it is not retried here: "
+            f"{failure.message} (on instance {failure.instance}, while this instance waited; it is not retried here: "
             "correct the cause, then start again)",
             revision=failure.revision,
         )

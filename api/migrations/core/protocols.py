@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+from ..errors import IN_THE_LOG, foreign
 from .schema import Observed
 from .status import Blocker, LockStatus
 
@@ -17,6 +18,16 @@ TRIED = ("upgrade", "stamp", "before")
 """The directions of the rows that tell whether a pending revision was tried."""
 
 Kind = Literal["upgrade", "downgrade", "stamp", "repair", "backup"]
+
+_OWN_WORDS = re.compile(
+    r"[^\n]*? failed (?:and was rolled back|after it had committed a part of its work): \w+(?: \([\w ]+\))?: "
+    r"|(?:revision \S+|the function '\w+') was cancelled [\w ]+: "
+    r"the run did not finish within MIGRATION_RUN_SECONDS=[\d.e+]*\d"
+    r"(?:(?:\. To fix:| \(last: \S+ did not acquire its) .*| \(last: )?"
+    r"|revision [^\n]*? failed: the connection was lost twice while it ran \(last error: "
+    r"|revision [^\n]*? uses autocommit_block, which cannot run under .*"
+)
+"""The beginning of a recorded failure, up to the text of an exception."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +64,16 @@ class PastAttempt:
     release: str | None
     error: str | None
     age_seconds: float
+
+    @property
+    def message(self) -> str:
+        """The error as a part of a message: what is not certainly this package's own text is marked as `foreign`."""
+        text = self.error or ""
+        own = _OWN_WORDS.match(text)
+        if own is None:
+            return foreign(text, f"revision {self.revision} failed, {IN_THE_LOG}")
+        rest = text[own.end() :]
+        return own[0] + (rest and foreign(rest))
 
 
 class ProgressListener(Protocol):

@@ -74,7 +74,7 @@ class Retries:
         except MigrationError as trouble:
             if trouble is not failure:
                 log.warning("The failure could not be recorded: %s", trouble, extra={"event": "not_recorded"})
-            self._reporter.ended("failed", str(failure))
+            self._reporter.ended("failed", failure.message)
             raise failure from error
         self._reporter.interrupted()
         await self._wait_budget.wait_for_database(error)

@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
-from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RunTimeout, TableLockTimeout
+from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RunTimeout, TableLockTimeout, in_full
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
@@ -66,7 +66,7 @@ async def _end(
         with suppress(Exception):
             async with asyncio.timeout(RECORD_SECONDS):
                 await session.open()
-                await session.store.record_timeout(_cancelled(tracker.status, run_seconds, half=False))
+                await session.store.record_timeout(in_full(_cancelled(tracker.status, run_seconds, half=False)))
     limit.reschedule(asyncio.get_running_loop().time())
 
 
@@ -87,7 +87,7 @@ async def settle_timeout(
     if isinstance(failure, DatabaseUnreachable):
         reporter.interrupted()
     else:
-        reporter.ended("failed", str(failure))
+        reporter.ended("failed", failure.message)
     raise failure
 
 
@@ -101,7 +101,9 @@ async def outcome_of_timeout(
     try:
         message, half, after = await _recorded(session, status, run_seconds, request)
     except MigrationError as error:
-        unknown = f"revision {current} was cancelled, and its outcome is unknown ({error}): {_exceeded(run_seconds)}"
+        unknown = (
+            f"revision {current} was cancelled, and its outcome is unknown ({error.message}): {_exceeded(run_seconds)}"
+        )
         if isinstance(error, DatabaseUnreachable):
             return DatabaseUnreachable(unknown)
         return RunTimeout(unknown, revision=current)
@@ -136,7 +138,7 @@ async def _recorded(
         # the session that blocked the revision may block the record too; the outcome is the same
         with suppress(MigrationError):
             missing = current if request.kind == "upgrade" and current not in HOOKS else None
-            await session.store.record_failure(message, missing, age_seconds)
+            await session.store.record_failure(in_full(message), missing, age_seconds)
     # read after the record, which has waited for a COMMIT that was in progress
     return message, half, await session.store.observe()
 

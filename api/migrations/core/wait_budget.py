@@ -7,7 +7,7 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..errors import DatabaseUnreachable, LockContended, NoConnectionLeft, TableLockTimeout, WaitTimeout
+from ..errors import DatabaseUnreachable, LockContended, NoConnectionLeft, TableLockTimeout, WaitTimeout, in_full
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
@@ -77,7 +77,7 @@ class WaitBudget:
             raise WaitTimeout(self._timed_out(seen, _BLOCKED if blocked else _START_AGAIN))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.info("Waiting: %s; %s", message, self._countdown(), extra={"event": "waiting"})
+            log.info("Waiting: %s; %s", in_full(message), self._countdown(), extra={"event": "waiting"})
         poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
         # a listening waiter polls only because a killed lock holder does not notify
         return await session.pause(min(poll, remaining), min(poll * slower, remaining)) or due
@@ -90,7 +90,7 @@ class WaitBudget:
         """
         now = self._clock.monotonic()
         if self._deadline.passed(now):
-            raise TableLockTimeout(self._timed_out(str(error), _BLOCKED), revision=error.revision)
+            raise TableLockTimeout(self._timed_out(error.message, _BLOCKED), revision=error.revision)
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
 
@@ -103,12 +103,12 @@ class WaitBudget:
         now = self._clock.monotonic()
         if self._deadline.passed(now):
             if isinstance(error, NoConnectionLeft):
-                raise NoConnectionLeft(self._timed_out(str(error), _FREE_CONNECTIONS)) from error
-            raise DatabaseUnreachable(self._timed_out(str(error), _CHECK_DATABASE)) from error
+                raise NoConnectionLeft(self._timed_out(error.message, _FREE_CONNECTIONS)) from error
+            raise DatabaseUnreachable(self._timed_out(error.message, _CHECK_DATABASE)) from error
         self._errors_in_a_row += 1
         if self._tracker.status.phase is not Phase.CHECKING:
             self._begin_to_wait()
-        message, error_class = f"waiting for the database: {error}", type(error)
+        message, error_class = f"waiting for the database: {error.message}", type(error)
         self._tracker.note(reachable=False, message=message, error_class=error_class, lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
@@ -148,7 +148,7 @@ class WaitBudget:
         paused = attempt_history.pause_seconds and lock_status.holder is None
         pause = f"; the next attempt is in {attempt_history.pause_seconds:.0f} s" if paused else ""
         died = "; the processes of the last attempts died or lost the connection" if paused else ""
-        failed = f"; the last attempt failed: {attempt_history.failure.error}" if attempt_history.failure else died
+        failed = f"; the last attempt failed: {attempt_history.failure.message}" if attempt_history.failure else died
         return f"{explain(schema)}; {lock_status}; waited {now - self._started:.0f} s{pause}{failed}"
 
     def _begin_to_wait(self) -> None:

@@ -188,7 +188,7 @@ class SqlSession:
             if not (planned and error.__cause__ and contended(error.__cause__)):
                 raise
             # contention before the first revision began: SQLite has one lock for the whole file
-            raise LockContended(str(error), planned[0]) from error
+            raise LockContended(error.message, planned[0]) from error
         finally:
             if not (connection.invalidated or connection.closed):
                 await connection.rollback()

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from alembic.config import Config
 
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, foreign
 from .revision_files import TOML
 
 
@@ -50,7 +50,9 @@ def _tools(toml: Path) -> dict[str, object]:
         tools: dict[str, object] = tomllib.loads(toml.read_text(encoding="utf-8")).get("tool", {})
         return tools
     except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{toml.absolute()} cannot be read: {error}. To fix: correct the file") from error
+        raise ConfigurationError(
+            f"{toml.absolute()} cannot be read: {foreign(str(error))}. To fix: correct the file"
+        ) from error
 
 
 def _sections(ini: Path) -> list[str]:

@@ -24,6 +24,7 @@ from ..errors import (
     NoConnectionLeft,
     PrivilegeMissing,
     ReadOnlyServer,
+    foreign,
 )
 from ..text.redaction import first_line, server_text, without_literals
 from . import driver_errors
@@ -193,13 +194,14 @@ def describe(error: BaseException, *, quotes: bool = False) -> str:
     """Describe an error in one line, without SQL text or values: its name, SQLSTATE and, if that is safe, its message.
 
     DETAIL, values of class 22 (data exceptions) and literals are left out; `quotes`: the message cannot contain data.
+    What is left of the error's own message is marked as `foreign`.
     """
     cause, code = root(error), sqlstate(error)
     name = type(cause).__name__
     if isinstance(cause, sqlalchemy.exc.CompileError):
         return f"{name} (its text is left out because it quotes the value)"
     if code is not None:
-        return f"{name} (SQLSTATE {code}): {server_text(cause, code)}"
+        return f"{name} (SQLSTATE {code}): {foreign(server_text(cause, code))}"
     has_statement = isinstance(error, sqlalchemy.exc.StatementError)
     if has_statement and cause is error:
         return f"{name} (its text is left out because it quotes the statement)"
@@ -257,4 +259,4 @@ def _message(error: BaseException, *, quotes: bool = False) -> str:
         return type(error).__name__
     if driver_errors.error_kind(error) is ErrorKind.SYNTAX:
         return "its text is left out because it quotes the statement"
-    return first_line(text if quotes else without_literals(text))
+    return foreign(first_line(text if quotes else without_literals(text)))

@@ -116,8 +116,8 @@ async def retry_while_contended(
 
 def _not_retried(request: MigrationRequest, error: LockContended) -> RevisionFailed:
     return RevisionFailed(
-        f"{error}. The run is not retried: it already committed {', '.join(error.applied)}, and the relative target "
-        f"{request.target} counts from the current revision. To fix: name the target revision",
+        f"{error.message}. The run is not retried: it already committed {', '.join(error.applied)}, and the relative "
+        f"target {request.target} counts from the current revision. To fix: name the target revision",
         revision=error.revision,
         applied=error.applied,
     )

@@ -22,6 +22,7 @@ from ..errors import (
     RevisionFailed,
     SchemaRefused,
     UnknownRevision,
+    in_full,
 )
 from ..runtime.cancellation import is_cancelled
 from .bootstrap import CREATING, advice
@@ -82,7 +83,7 @@ def _connection_lost(
     if steps.under_way is None:
         return unreachable
     return ConnectionLost(
-        str(unreachable),
+        unreachable.message,
         revision=steps.under_way,
         name=steps.title or revisions.describe(steps.under_way),
         upgrade=request.kind == "upgrade" and steps.title is None,
@@ -93,12 +94,12 @@ def _connection_lost(
 
 def _record(steps: Steps, message: str, error_class: str, outcome: Outcome) -> None:
     try:
-        steps.record_failure(message, error_class, outcome)
+        steps.record_failure(in_full(message), error_class, outcome)
     except sa.exc.SQLAlchemyError as error:
         # The caller reports the revision's failure, not this one. SQLite has one lock for everything, so a contended
         # revision cannot be recorded; the next attempt closes this one.
         if not contended(error):
-            log.warning("Could not record the failure: %s", describe(error), extra={"event": "not_recorded"})
+            log.warning("Could not record the failure: %s", in_full(describe(error)), extra={"event": "not_recorded"})
 
 
 def _is_dead(connection: sa.Connection) -> bool:

@@ -6,6 +6,7 @@ import os
 import re
 import socket
 from contextlib import nullcontext, suppress
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
@@ -106,6 +107,11 @@ class MigrationSettings(DatabaseURLs):
     """Of the package's log lines. Default: the application's level, or `info` if logging is not configured."""
     open_paths: tuple[str, ...] = OPEN_PATHS
     """Paths that are served before the instance is ready: liveness probes, never your own readiness probe."""
+    health_token: SecretStr | None = None
+    health_token_file: Path | None = None
+    """`/health/migrations` and `/metrics` require the token, or the content of the file, if one of them is set."""
+    show_errors: bool = False
+    """Whether `/health/migrations` shows the texts of exceptions, which may hold data."""
 
     @field_validator("lock_name", "instance", "version_table")
     @classmethod
@@ -241,5 +247,5 @@ def _line(error: ErrorDetails) -> str:
         return message
     name = str(error["loc"][0])
     variable = name if "DATABASE_URL" in name else f"MIGRATION_{name.upper()}"
-    value = "" if "url" in name.lower() or "password" in name else f"={error['input']!r}"
+    value = "" if re.search("url|password|token", name, re.IGNORECASE) else f"={error['input']!r}"
     return f"{variable}{value}{' ' if error['type'] == 'value_error' else ' is invalid: '}{message}"

@@ -84,11 +84,15 @@ def url_of(variable: str, value: SecretStr | None, file: Path | None) -> Databas
     Raises `ConfigurationError` with the variable, and with the file's path, if it cannot be read or is malformed.
     """
     if file is not None:
-        return DatabaseURL.parse(_content(f"{variable}_FILE", file), name=f"{variable}_FILE ({file})")
+        return DatabaseURL.parse(content_of(f"{variable}_FILE", file, EXAMPLE), name=f"{variable}_FILE ({file})")
     return None if value is None else DatabaseURL.parse(value.get_secret_value(), name=variable)
 
 
-def _content(variable: str, path: Path) -> str:
+def content_of(variable: str, path: Path, example: str) -> str:
+    """Return the content of the file that a variable names, without white space around it; `example` shows another.
+
+    Raises `ConfigurationError` with the variable and the path if it cannot be read or is empty.
+    """
     try:
         content = path.read_text(encoding="utf-8-sig").strip()
     except OSError as error:
@@ -100,5 +104,5 @@ def _content(variable: str, path: Path) -> str:
     except UnicodeDecodeError:
         raise ConfigurationError(f"{variable} names {path}, which is not UTF-8. To fix: save it as UTF-8") from None
     if not content:
-        raise ConfigurationError(f"{variable} names {path}, which is empty. To fix: write {EXAMPLE} into it")
+        raise ConfigurationError(f"{variable} names {path}, which is empty. To fix: write {example} into it")
     return content

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable
 
-from ..errors import ConfigurationError, DatabaseUnreachable
+from ..errors import ConfigurationError, DatabaseUnreachable, foreign
 from ..runtime.import_path import imported
 from ..runtime.thread import start_blocking
 from ..text.redaction import first_line
@@ -52,7 +52,7 @@ def _imported(path: str) -> FetchPassword:
     except Exception as error:
         # the text of another error may contain what the module has fetched
         is_about_names = isinstance(error, ImportError | AttributeError | TypeError)
-        why = f"{type(error).__name__}: {first_line(str(error))}" if is_about_names else type(error).__name__
+        why = f"{type(error).__name__}: {foreign(first_line(str(error)))}" if is_about_names else type(error).__name__
         raise ConfigurationError(
             f"MIGRATION_FETCH_PASSWORD={path!r} cannot be used: {why}. To fix: set it to package.module:function"
         ) from None

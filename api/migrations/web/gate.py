@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, MutableMapping
+from collections.abc import Callable, Collection, MutableMapping, Sequence
 from typing import Any
 
+from starlette.middleware import Middleware
 from starlette.responses import Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -21,12 +22,20 @@ SERVICE_RESTART = 1012
 class Gate:
     """Answers 503, except on `open_paths`, until the instance is ready; then passes every request on.
 
+    The 503 passes through `cors`, the application's CORSMiddleware: without its headers a browser shows a script no
+    status, only a network error. No other middleware of the application runs before the gate opens.
+
     `late_state` is the state of the lifespans that started after the server had copied the lifespan's state.
     """
 
-    def __init__(self, app: ASGIApp, read: Callable[[], Status], open_paths: Collection[str]) -> None:
+    def __init__(
+        self, app: ASGIApp, read: Callable[[], Status], open_paths: Collection[str], cors: Sequence[Middleware] = ()
+    ) -> None:
         self.app = app
         self._read = read
+        self._refuse: ASGIApp = self._answer_503
+        for middleware, arguments, options in reversed(cors):
+            self._refuse = middleware(self._refuse, *arguments, **options)
         self.shut(open_paths)
 
     def shut(self, open_paths: Collection[str]) -> None:
@@ -53,7 +62,10 @@ class Gate:
         elif scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": SERVICE_RESTART, "reason": "not ready: migrating"})
         else:
-            await _problem(self._read(), scope["path"])(scope, receive, send)
+            await self._refuse(scope, receive, send)
+
+    async def _answer_503(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await _problem(self._read(), scope["path"])(scope, receive, send)
 
 
 def _problem(status: Status, path: str) -> Response:

@@ -5,8 +5,9 @@ They never query the database: a probe must not load an overloaded database or w
 
 from __future__ import annotations
 
+import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib import import_module
@@ -14,7 +15,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from ..core.schema import Schema, SchemaState
@@ -24,6 +25,8 @@ from .accept import prefers_html
 from .gate import NO_STORE, RETRY_LATER
 
 Read = Callable[[], Status]
+Refuse = Callable[[Request], Response | None]
+"""Returns the answer to a caller that may not read more than the probes; None for all others."""
 
 _HAS_PAGE = find_spec(".status_page", __package__) is not None
 """The status page is optional, and is imported at its first request."""
@@ -92,17 +95,27 @@ def _scope(schema: Schema) -> dict[str, Any]:
     return {"state": schema.state, "revisions": sorted(schema.revisions), "pending": len(schema.pending)}
 
 
-def routes(read: Read) -> list[Route]:
-    """Return the three endpoints; `read` returns the current status."""
+def nobody(request: Request) -> None:
+    """Refuse no caller."""
+
+
+def routes(read: Read, refuse: Refuse = nobody) -> list[Route]:
+    """Return the three endpoints; `read` returns the current status.
+
+    A caller that `refuse` refuses gets the probes only, without their message.
+    """
 
     async def live(request: Request) -> Response:
-        return JSONResponse({"status": "pass"}, headers=NO_STORE)
+        return _json({"status": "pass"}, 200, NO_STORE)
 
     async def ready(request: Request) -> Response:
         status = read()
-        return _answer(status, {"status": verdict(status), "phase": status.phase, "message": status.message})
+        message = {"message": status.message} if refuse(request) is None else {}
+        return _answer(status, {"status": verdict(status), "phase": status.phase, **message})
 
     async def migrations(request: Request) -> Response:
+        if (refusal := refuse(request)) is not None:
+            return refusal
         status = read()
         html = _HAS_PAGE and prefers_html(",".join(request.headers.getlist("accept")))
         answer = _page(status) if html else _answer(status, body(status))
@@ -113,7 +126,12 @@ def routes(read: Read) -> list[Route]:
 
 
 def _answer(status: Status, content: dict[str, Any]) -> Response:
-    return JSONResponse(content, 200, NO_STORE) if status.ready else JSONResponse(content, 503, RETRY_LATER)
+    return _json(content, 200, NO_STORE) if status.ready else _json(content, 503, RETRY_LATER)
+
+
+def _json(content: dict[str, Any], code: int, headers: Mapping[str, str]) -> Response:
+    # in ASCII: on a terminal, a name of another session could draw over the screen
+    return Response(json.dumps(content), code, headers, "application/json")
 
 
 def _page(status: Status) -> Response:

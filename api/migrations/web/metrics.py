@@ -24,6 +24,7 @@ from starlette.responses import Response
 
 from ..core.schema import Schema, SchemaState
 from ..core.status import Phase, Status
+from ..text.printable import printable
 
 Read = Callable[[], Status]
 
@@ -79,7 +80,7 @@ def _scopes(status: Status) -> Metric:
     words = "Revisions of this build that each of several version tables lacked, when last read; by schema or database."
     family = GaugeMetricFamily("migration_scope_pending_revisions", words, labels=["scope"])
     for name, schema in status.scopes.items():
-        family.add_metric([name], len(schema.pending))
+        family.add_metric([printable(name)], len(schema.pending))
     return family
 
 
@@ -160,7 +161,7 @@ def _info(status: Status) -> Metric:
     }
     words = "Name, release, strategy and heads of this instance, and the database's revisions when last read: always 1."
     family = GaugeMetricFamily("migration_info", words, labels=list(labels))
-    family.add_metric(list(labels.values()), 1)
+    family.add_metric(list(map(printable, labels.values())), 1)
     return family
 
 

@@ -1,49 +1,87 @@
-"""`./dev` builds its virtual environment again if and only if the environment is outdated."""
+"""`./dev` installs what a command needs, once, and again if and only if the environment is outdated."""
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
 from devtools import environment
-from devtools.lock import oldest_supported, pins
+from devtools.environment import SERVICE, TOOLS, entries
+
+PSUTIL = "psutil==1 \\\n    --hash=sha256:aa\n"
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     """Return a project with requirements and a complete environment."""
-    for name in environment.REQUIREMENTS:
-        (tmp_path / name).write_text("some==1\n")
+    (tmp_path / SERVICE).write_text("# comment\nsome==1 \\\n    --hash=sha256:ab\n")
+    (tmp_path / TOOLS).write_text(f"-r {SERVICE}\n{PSUTIL}pytest==1\n")
     python = tmp_path / ".venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
     python.symlink_to(sys.executable)
-    (tmp_path / ".venv" / "stamp").write_text(environment.fingerprint(tmp_path))
+    for group in environment.GROUPS:
+        (tmp_path / ".venv" / f"stamp-{group}").write_text(environment.fingerprint(tmp_path, group))
     return tmp_path
 
 
-def test_a_complete_environment_is_kept(project: Path) -> None:
-    """An environment whose stamp matches the requirements is current."""
-    assert environment.is_current(project)
+@pytest.fixture
+def done(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Return the list to which `ensure` adds what it does, in place of doing it."""
+    steps: list[str] = []
+    monkeypatch.setattr(environment, "create", lambda _project: steps.append("create"))
+    monkeypatch.setattr(environment, "add", lambda _project, group: steps.append(group))
+    return steps
 
 
-@pytest.mark.parametrize("name", environment.REQUIREMENTS)
-def test_an_environment_with_changed_requirements_is_outdated(project: Path, name: str) -> None:
-    """A change of either requirements file makes the environment outdated."""
-    (project / name).write_text("some==2\n")
-    assert not environment.is_current(project)
+def stamp(project: Path, group: str) -> Path:
+    """Return the file that says that the group is installed."""
+    return project / ".venv" / f"stamp-{group}"
+
+
+@pytest.mark.parametrize("group", environment.GROUPS)
+def test_a_complete_environment_is_kept(project: Path, done: list[str], group: str) -> None:
+    """Nothing is installed if the stamp matches the requirements."""
+    environment.ensure(project, group)
+    assert done == []
+
+
+def test_tests_are_installed_into_the_environment_of_dev_up(project: Path, done: list[str]) -> None:
+    """The packages of the tests are added to an environment that has those of `./dev up`."""
+    stamp(project, "tests").unlink()
+    environment.ensure(project, "tests")
+    assert done == ["tests"]
+
+
+def test_a_change_of_the_tools_does_not_concern_dev_up(project: Path, done: list[str]) -> None:
+    """Changed tools leave `./dev up` as it is; for the tests the environment is made anew, without the old tools."""
+    (project / TOOLS).write_text(f"{PSUTIL}pytest==2\n")
+    environment.ensure(project, "up")
+    assert done == []
+    environment.ensure(project, "tests")
+    assert done[0] == "create"
+    assert "tests" in done
+
+
+@pytest.mark.parametrize(("name", "text"), [(SERVICE, "some==2\n"), (TOOLS, "psutil==2\npytest==1\n")])
+def test_a_change_of_what_dev_up_needs_makes_the_environment_anew(
+    project: Path, done: list[str], name: str, text: str
+) -> None:
+    """Changed pins of the service, or of a tool that `./dev up` needs, make the environment outdated."""
+    (project / name).write_text(text)
+    environment.ensure(project, "up")
+    assert done == ["create", "up"]
 
 
 def test_an_environment_without_a_stamp_is_outdated(project: Path) -> None:
     """An environment without a stamp, which is written last, was interrupted and is outdated."""
-    (project / ".venv" / "stamp").unlink()
-    assert not environment.is_current(project)
+    stamp(project, "up").unlink()
+    assert not environment.is_current(project, "up")
 
 
 def test_an_environment_of_a_moved_project_is_outdated(project: Path) -> None:
     """An environment whose project was moved is outdated, because its scripts name the old folder."""
     moved = project.rename(project.with_name("moved"))
-    assert not environment.is_current(moved)
+    assert not environment.is_current(moved, "up")
 
 
 def test_an_environment_without_its_python_is_outdated(project: Path) -> None:
@@ -51,31 +89,23 @@ def test_an_environment_without_its_python_is_outdated(project: Path) -> None:
     python = project / ".venv" / "bin" / "python"
     python.unlink()
     python.symlink_to(project / "removed")
-    assert not environment.is_current(project)
+    assert not environment.is_current(project, "up")
 
 
-def test_building_without_ensurepip_names_the_package_to_install(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Building an environment without ensurepip fails and names Debian's package python3-venv."""
-    monkeypatch.setattr(environment, "find_spec", lambda _name: None)
-    with pytest.raises(SystemExit, match="apt-get install python3-venv"):
-        environment.build(project)
+def test_the_entries_are_the_packages_with_their_hashes(project: Path) -> None:
+    """The entries of a requirements file are its packages, without comments and included files."""
+    assert entries((project / TOOLS).read_text()) == {"psutil": PSUTIL, "pytest": "pytest==1\n"}
 
 
-def test_pins_are_exact_and_sorted() -> None:
-    """The pinned requirements have exact versions in alphabetical order."""
-    assert pins({"b": "2", "a": "1.0"}) == "a==1.0\nb==2\n"
+@pytest.mark.parametrize("name", [SERVICE, TOOLS])
+def test_each_locked_package_has_hashes_and_no_address(name: str) -> None:
+    """Each package of the lock has an exact version and hashes, and the lock names no package index."""
+    lock = (environment.PROJECT / name).read_text()
+    assert all("==" in entry and "--hash=sha256:" in entry for entry in entries(lock).values())
+    assert "://" not in lock
+    assert "--index" not in lock
 
 
-def test_the_oldest_python_is_read_from_the_project() -> None:
-    """The oldest supported Python is parsed from `requires-python`."""
-    assert oldest_supported(">=3.11") == (3, 11)
-
-
-def test_an_unknown_command_is_a_usage_error() -> None:
-    """`./dev` with an unknown command prints its help and exits with code 2."""
-    done = subprocess.run([environment.PROJECT / "dev", "nonsense"], capture_output=True, text=True)
-    assert done.returncode == 2
-    assert "./dev up" in done.stderr
-    assert done.stderr.endswith("unknown command: nonsense\n")
+def test_what_is_installed_by_name_is_locked() -> None:
+    """The packages that `./dev up` installs by name are in the lock of the tools."""
+    assert {*environment.FOR_UP, environment.SERVER} <= entries((environment.PROJECT / TOOLS).read_text()).keys()

@@ -12,7 +12,8 @@ from devtools.report import Report, exited, last_run, read
     [
         ({"phase": "checking"}, "reading the schema"),
         ({"phase": "waiting", "lock": {"holder": {"instance": "api-2"}}}, "waiting for api-2"),
-        ({"phase": "waiting", "lock": {"holder": None}}, "waiting"),
+        ({"phase": "waiting", "lock": {"holder": None}}, "waiting: for the database"),
+        ({"phase": "waiting", "message": "attempt 2 is in 8 s"}, "waiting: attempt 2 is in 8 s"),
         ({"phase": "migrating", "progress": {"applied": 0, "total": 6, "current": "a1"}}, "migrating 1 of 6: a1"),
         ({"phase": "migrating", "progress": {"applied": 6, "total": 6, "current": None}}, "migrating 6 of 6"),
         ({"phase": "verifying"}, "verifying the schema"),
@@ -34,10 +35,19 @@ def test_status_code_200_means_ready() -> None:
 
 
 def test_a_failed_instance_shows_its_error() -> None:
-    """A failed instance that stays up is final, and its description has the error of the last run."""
-    report = read(503, {"phase": "failed", "last_run": {"error": "no such column"}})
-    assert report == Report("failed", "failed: no such column", over=True)
+    """A failed instance that stays up is final, and has the error of its run, or of the one that it waited for."""
+    report = read(503, {"phase": "failed", "last_run": {"error": "no such column"}, "message": "not this"})
+    assert report == Report("failed", "failed: no such column", over=True, error="no such column")
+    assert read(503, {"phase": "failed", "last_run": None, "message": "api-2 failed"}).error == "api-2 failed"
     assert read(503, {"phase": "failed", "last_run": None}).words == "failed: see its log"
+
+
+def test_a_long_error_is_cut_on_the_line_of_the_instance() -> None:
+    """The line of an instance has the beginning of a long error; the report has all of it."""
+    report = read(503, {"phase": "failed", "message": "revision a1 " + "word " * 40})
+    assert report.words.startswith("failed: revision a1 word")
+    assert len(report.words) <= 80
+    assert report.error == "revision a1 " + "word " * 40
 
 
 def test_an_ended_process_shows_its_exit_code_or_signal() -> None:
@@ -49,8 +59,14 @@ def test_an_ended_process_shows_its_exit_code_or_signal() -> None:
 @pytest.mark.parametrize(("started", "finished"), [(100.0, 102.5), ("2026-01-01T00:00:00Z", "2026-01-01T00:00:02.5Z")])
 def test_a_run_shows_revisions_and_seconds(started: object, finished: object) -> None:
     """The last run shows its number of revisions and its seconds, from numbers or from ISO 8601."""
-    body = {"last_run": {"applied": ["a", "b"], "started_at": started, "finished_at": finished}}
-    assert str(last_run(body)) == "2 revisions in 2.5 s"
+    body = {"applied": ["a", "b"], "started_at": started, "finished_at": finished, "result": "applied"}
+    run = last_run({"last_run": body})
+    assert str(run) == "2 revisions in 2.5 s"
+    assert run
+    assert run.succeeded
+    failed = last_run({"last_run": {**body, "result": "failed"}})
+    assert failed
+    assert not failed.succeeded
 
 
 def test_an_unfinished_run_is_not_shown() -> None:

@@ -6,6 +6,7 @@ import os
 import socket
 from pathlib import Path
 
+import psutil
 import pytest
 from rich.console import Console
 
@@ -13,7 +14,7 @@ from devtools import up
 from devtools.account import Account
 from devtools.board import PlainBoard, summary, table
 from devtools.database import Database, UsageError, home_for, open_database, stop_orphan
-from devtools.fleet import problems
+from devtools.fleet import problems, way_out
 from devtools.instance import MARK, Instance
 from devtools.other_terminal import use_database_of_dev_up
 from devtools.ports import is_free, listeners_from
@@ -37,20 +38,6 @@ def closed(_account: Account, _path: Path) -> bool:
     return False
 
 
-@pytest.mark.parametrize("scale", ["0", "-1", "33", "two", "", "3.5", "³"])
-def test_a_scale_out_of_bounds_is_refused(scale: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """`--scale` refuses everything but a number from 1 to 32, and the message has the bounds and the value."""
-    with pytest.raises(SystemExit) as stopped:
-        up.parse(["--scale", scale])
-    assert stopped.value.code == 2
-    assert f"a number from 1 to 32, not {scale!r}" in capsys.readouterr().err
-
-
-def test_three_instances_are_the_default() -> None:
-    """Without arguments `./dev up` starts three instances, keeps the data and serves until it is stopped."""
-    assert vars(up.parse([])) == {"scale": 3, "fresh": False, "check": False}
-
-
 def test_a_fleet_with_at_most_one_migrator_has_no_problem(tmp_path: Path) -> None:
     """A ready fleet in which one instance or none migrated has no problem."""
     one = [instance(tmp_path, 1, READY, f"INFO {MARK}\n"), instance(tmp_path, 2, READY)]
@@ -62,6 +49,38 @@ def test_two_migrators_are_a_problem(tmp_path: Path) -> None:
     """Two instances that both migrated are a problem that names both."""
     both = [instance(tmp_path, number, READY, f"INFO {MARK}\n") for number in (1, 2)]
     assert problems(both, 10) == ["2 instances ran the migrations instead of one: api-1, api-2"]
+
+
+def test_a_retry_after_a_failed_run_is_no_problem(tmp_path: Path) -> None:
+    """An instance whose run failed is not counted beside the one that repeated the run with success."""
+    tried, succeeded = (instance(tmp_path, number, READY, f"INFO {MARK}\n") for number in (1, 2))
+    tried.run, succeeded.run = Run(1, 0.1, succeeded=False), Run(7, 0.5)
+    assert problems([tried, succeeded], 10) == []
+    assert "api-2 (7 revisions in 0.5 s) migrated the database; api-1 waited and saw it finish." in summary(
+        [tried, succeeded], 8001
+    )
+
+
+def test_a_failed_revision_is_told_once_with_the_line_to_correct(tmp_path: Path) -> None:
+    """The error of a revision is shown once, also if the waiting instances report it, and names the line to correct."""
+    error = "revision a1, Add x failed and was rolled back: UndefinedTableError, at 2026_a1_add_x.py:26"
+    waiters = f"{error} (on instance api-2, while this instance waited)"
+    fleet = [
+        instance(tmp_path, number, Report("failed", "failed: …", over=True, error=words))
+        for number, words in enumerate((waiters, error, waiters), 1)
+    ]
+    assert problems(fleet, 10) == [f"api-2 failed: {error}\n    the same error on api-1 and api-3"]
+    assert way_out(fleet) == [
+        "To fix: correct line 26 of 2026_a1_add_x.py and run ./dev up again; what is applied stays."
+    ]
+    assert "  The state of the migration: http://127.0.0.1:8001/health/migrations" in summary(fleet, 8001)
+
+
+def test_an_error_that_says_the_way_out_gets_no_other(tmp_path: Path) -> None:
+    """An error without a place in a revision, or with its own remedy, gets no further one."""
+    errors = ("cannot connect", "revision a1 failed, at a1.py:2. To fix: add it")
+    for error in errors:
+        assert way_out([instance(tmp_path, 1, Report("failed", error=error))]) == []
 
 
 def test_an_ended_instance_is_a_problem_with_its_last_log_lines(tmp_path: Path) -> None:
@@ -81,21 +100,31 @@ def test_the_summary_names_the_migrator(tmp_path: Path) -> None:
     """The summary names the instance that migrated, its revisions and seconds, the waiters and the addresses."""
     migrator = instance(tmp_path, 2, READY, f"INFO {MARK}\n")
     migrator.run = Run(6, 1.25)
-    lines = summary([instance(tmp_path, 1, READY), migrator, instance(tmp_path, 3, READY)])
+    lines = summary([instance(tmp_path, 1, READY), migrator, instance(tmp_path, 3, READY)], 8001)
     assert "api-2 (6 revisions in 1.2 s) migrated the database; api-1 and api-3 waited and saw it finish." in lines
     assert "  api-1  http://127.0.0.1:8001/docs" in lines
 
 
 def test_the_summary_at_head_says_that_nothing_was_migrated(tmp_path: Path) -> None:
     """The summary of a schema that was at head says that no instance migrated."""
-    assert "The schema was already at head: no instance migrated." in summary([instance(tmp_path, 1, READY)])
+    assert "The schema was already at head: no instance migrated." in summary([instance(tmp_path, 1, READY)], 8001)
 
 
 def test_the_summary_does_not_credit_a_failed_migrator(tmp_path: Path) -> None:
     """The summary does not name a migrator that failed."""
     failed = instance(tmp_path, 1, exited(3), f"INFO {MARK}\n")
-    assert summary([failed]) == ["", "No instance became ready."]
-    assert not any(failed.name in line for line in summary([failed, instance(tmp_path, 2, READY)]))
+    assert summary([failed], 8001) == ["", "No instance became ready."]
+    assert not any(failed.name in line for line in summary([failed, instance(tmp_path, 2, READY)], 8001))
+
+
+def test_the_summary_names_the_process_with_the_usual_port(tmp_path: Path) -> None:
+    """If another process listens on the first port, the summary names that process and the ports of the instances."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        moved = instance(tmp_path, 1, READY)
+        moved.url = f"http://127.0.0.1:{port + 1}"
+        mine = f"{psutil.Process().name()} (pid {os.getpid()})"
+        assert summary([moved], port)[-1] == f"  In use: {port} by {mine}. The API listens on {port + 1}."
 
 
 def test_plain_output_has_a_line_for_each_change(tmp_path: Path) -> None:
@@ -114,9 +143,13 @@ def test_plain_output_has_a_line_for_each_change(tmp_path: Path) -> None:
 
 
 def test_the_table_has_a_row_for_each_instance(tmp_path: Path) -> None:
-    """The table has a row with name, address and state for each instance."""
+    """The table has one line with name, address and state for each instance, also if the state is long."""
     out = io.StringIO()
-    Console(file=out, width=100).print(table([instance(tmp_path, 1, exited(-9)), instance(tmp_path, 2, READY)]))
+    failed = Report("failed", "failed: revision 097ced08409f, " + 9 * "long ", over=True)
+    fleet = [instance(tmp_path, 1, exited(-9)), instance(tmp_path, 2, READY), instance(tmp_path, 3, failed)]
+    Console(file=out, width=80).print(table(fleet, 80))
+    assert len(out.getvalue().splitlines()) == 4 + len(fleet)
+    assert "failed: revision 097ced08409f" in out.getvalue()
     assert "api-1" in out.getvalue()
     assert "ended by SIGKILL" in out.getvalue()
     assert "http://127.0.0.1:8002" in out.getvalue()
@@ -139,6 +172,17 @@ def test_the_budget_follows_the_setting(
     if given is not None:
         monkeypatch.setenv("MIGRATION_WAIT_SECONDS", given)
     assert up.wait_budget_seconds() == seconds
+
+
+@pytest.mark.parametrize(("given", "added"), [(None, {"MIGRATION_ON_FAILURE": "hold"}), ("exit", {}), ("hold", {})])
+def test_a_failed_instance_stays_up_unless_the_setting_says_otherwise(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, added: dict[str, str]
+) -> None:
+    """`./dev up` sets MIGRATION_ON_FAILURE=hold, so that the page shows the error, unless it is set already."""
+    monkeypatch.chdir(tmp_path)
+    if given:
+        (tmp_path / ".env").write_text(f"MIGRATION_ON_FAILURE={given}\n")
+    assert up.on_failure() == added
 
 
 def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:

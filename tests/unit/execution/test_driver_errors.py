@@ -14,6 +14,7 @@ from api.migrations.errors import (
     MigrationError,
     PrivilegeMissing,
     ReadOnlyServer,
+    in_full,
 )
 from api.migrations.execution import driver_errors
 from api.migrations.execution.driver_errors import ErrorKind
@@ -148,13 +149,13 @@ def test_another_driver_s_error_has_no_kind(error: Exception) -> None:
 )
 def test_names_are_shown_and_values_are_not(number: int, message: str, shown: str) -> None:
     """A described error keeps the names of tables and columns and omits the values."""
-    assert describe(wrapped(mysql(number, message))) == f"OperationalError (error {number}): {shown}"
+    assert in_full(describe(wrapped(mysql(number, message)))) == f"OperationalError (error {number}): {shown}"
 
 
 def test_text_that_sqlite_could_not_decode_is_not_shown() -> None:
     """SQLite's message about undecodable text quotes the text, and is not shown."""
     text = f"CAST(CAST('it''s {SECRET}' AS BLOB) || x'ff' AS TEXT)"
-    named, unnamed = (describe(wrapped(sqlite(f"SELECT {text}{alias}"))) for alias in (" AS city", ""))
+    named, unnamed = (in_full(describe(wrapped(sqlite(f"SELECT {text}{alias}")))) for alias in (" AS city", ""))
     assert named.endswith("Could not decode to UTF-8 column `city`"), named
     assert unnamed.endswith("Could not decode to UTF-8 column `…`"), unnamed
 

@@ -2,10 +2,12 @@
 
 import re
 import socket
+import sqlite3
 import ssl
 from contextlib import nullcontext
 from types import SimpleNamespace
 
+import asyncmy
 import asyncpg
 import pytest
 import sqlalchemy.exc
@@ -21,6 +23,8 @@ from api.migrations.errors import (
     NoConnectionLeft,
     PrivilegeMissing,
     ReadOnlyServer,
+    in_full,
+    in_public,
 )
 from api.migrations.execution.error_translation import describe, lost, remedy, root, sqlstate, translate, where
 
@@ -157,7 +161,28 @@ def test_literals_in_a_message_are_left_out() -> None:
 def test_detail_and_further_lines_are_left_out() -> None:
     """The DETAIL line of a unique violation, which has the row's values, is omitted."""
     error = asyncpg.UniqueViolationError(f'duplicate key violates "pk"\nDETAIL:  Key (a)=({SECRET}) exists.')
-    assert describe(error) == 'UniqueViolationError (SQLSTATE 23505): duplicate key violates "pk"'
+    assert in_full(describe(error)) == 'UniqueViolationError (SQLSTATE 23505): duplicate key violates "pk"'
+
+
+@pytest.mark.parametrize(
+    ("error", "shown"),
+    [
+        (ValueError(f"no such customer: {SECRET}"), "ValueError"),
+        (asyncpg.UniqueViolationError(f'key "{SECRET}"'), "UniqueViolationError (SQLSTATE 23505)"),
+        (wrapped(asyncpg.RaiseError(SECRET)), "RaiseError (SQLSTATE P0001)"),
+        (wrapped(asyncmy.errors.IntegrityError(1062, f"Duplicate {SECRET}")), "IntegrityError (error 1062)"),
+        (sqlite3.OperationalError(SECRET), "OperationalError (SQLITE_ERROR)"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
+)
+def test_the_public_reads_class_and_code_only(error: Exception, shown: str) -> None:
+    """The public description of an error is its class and code; the error that quotes it has the text for operators."""
+    assert in_public(describe(error)) == f"{shown}: the text is in the log"
+    translated = translate(error, "migrating")
+    assert (in_public(translated.message), str(translated)) == (
+        f"{shown}: the text is in the log while migrating",
+        f"{in_full(describe(error))} while migrating",
+    )
 
 
 def test_a_statement_error_of_sqlalchemy_is_described_without_the_statement() -> None:
@@ -230,7 +255,7 @@ def test_a_server_that_is_too_old_is_refused(is_mariadb: bool, version: tuple[in
 def test_a_url_in_a_message_is_left_out() -> None:
     """A URL in an error of env.py is shown up to its scheme only."""
     error = RuntimeError("cannot use 'postgresql+asyncpg://me:secret@host/shop' or redis://:secret@host")
-    assert describe(error, quotes=True) == "RuntimeError: cannot use 'postgresql+asyncpg://… or redis://…"
+    assert in_full(describe(error, quotes=True)) == "RuntimeError: cannot use 'postgresql+asyncpg://… or redis://…"
 
 
 @pytest.mark.parametrize(

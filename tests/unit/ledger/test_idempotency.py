@@ -26,22 +26,30 @@ POSTINGS = [
 )
 def test_a_quoted_key_and_a_bare_one_are_parsed(header: str, key: str) -> None:
     """The quoted key of the draft standard and the bare key that clients send are the same key."""
-    assert parse_key(header) == key
+    assert parse_key([header]) == key
 
 
-@pytest.mark.parametrize(
-    "header", ["", '""', '"open', 'open"', '"a"b"', r'"\n"', "two words", "one, two", '"é"', "é", "k" * 256, '"a";p=1']
-)
+AMBIGUOUS = ["", '""', '"open', 'open"', '"a"b"', r'"\n"', "two words", "one, two", '"é"', "é", "k" * 256, '"a";p=1']
+
+
+@pytest.mark.parametrize("header", [*AMBIGUOUS, f'"{"k" * 256}"', '"a"\n'])
 def test_an_ambiguous_key_is_refused(header: str) -> None:
     """A key that is empty, too long, malformed, or that a proxy could rewrite is refused."""
     with pytest.raises(KeyMalformed):
-        parse_key(header)
+        parse_key([header])
+
+
+@pytest.mark.parametrize("headers", [['"a"', '"b"'], ['"a"', '"a"'], ["a", "a"], ['"a', 'b"']])
+def test_several_keys_are_refused(headers: list[str]) -> None:
+    """Several headers are refused, also equal ones, and lines that would be one string if they were joined."""
+    with pytest.raises(KeyMalformed, match="expected one header"):
+        parse_key(headers)
 
 
 def test_a_missing_key_has_its_own_error() -> None:
     """The error about a missing key shows the header to send."""
     with pytest.raises(KeyMissing, match="Idempotency-Key: "):
-        parse_key(None)
+        parse_key([])
 
 
 def test_equal_payloads_have_one_fingerprint() -> None:

@@ -16,6 +16,7 @@ from tests.support.waiting import FOREVER_SECONDS
 
 ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 CASES = ROOT / "deploy" / "prometheus" / "alerts_test.yml"
+SCRAPE = ROOT / "deploy" / "prometheus" / "prometheus.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "migrations.json"
 
 KUBE_STATE_METRICS = {"kube_job_status_failed", "kube_job_status_succeeded"}
@@ -107,6 +108,13 @@ def test_the_rules_pass_promtool_s_cases() -> None:
     """Promtool confirms that the rules fire and stay silent as the cases in alerts_test.yml say."""
     done = promtool("test", "rules", CASES)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_prometheus_accepts_the_scrape_job() -> None:
+    """Promtool accepts the configuration of the scrape job, which reads the token from a file."""
+    done = promtool("check", "config", "--syntax-only", SCRAPE)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "credentials_file:" in SCRAPE.read_text()
 
 
 def test_every_expression_of_the_dashboard_is_promql(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ from api.migrations.web.accept import prefers_html
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import routes
 from api.migrations.web.status_page import page as status_page
-from api.migrations.web.status_page.page import SHOWN, render
+from api.migrations.web.status_page.page import SHOWN, SUMMARY, render
 from tests.support.page import NOW, Document, drawn
 from tests.support.statuses import STATUS
 
