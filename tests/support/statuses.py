@@ -101,8 +101,7 @@ _FAILED = replace(
     progress=Progress(0, 2, None, NOW - 80),
     lock_status=LockStatus(),
     error_class=RevisionFailed,
-    message="revision c1e581bee4c1 failed and was rolled back: UniqueViolationError: could not create unique index "
-    "\"accounts_email_key\". To fix: correct the data, then run './migrate.sh upgrade'",
+    message="revision c1e581bee4c1 failed and was rolled back: UniqueViolationError: the text is in the log",
     recent=(Recorded("c1e581bee4c1", "upgrade", "failed", "api-1", NOW - 66, 0.4), *_HISTORY),
     held=True,
 )

@@ -136,10 +136,10 @@ def test_the_page_without_a_message_shows_the_holder_s_statement() -> None:
 
 def test_the_header_has_the_beginning_of_a_long_message() -> None:
     """A long message is whole below the advice; the header ends it at a word, and leaves out the remedy."""
-    page = drawn(replace(STATUS, phase=Phase.FAILED, message="long " * 50))
+    page = drawn(replace(STATUS, phase=Phase.FAILED, limit=None, message="long " * 50))
     assert f"not ready {'long ' * (SUMMARY // 5)}… What to do" in page.text
     assert ("long " * 50) in page.text
-    short = drawn(replace(STATUS, phase=Phase.FAILED, message="b failed. To fix: correct it")).text
+    short = drawn(replace(STATUS, phase=Phase.FAILED, limit=None, message="b failed. To fix: correct it")).text
     assert "not ready b failed What to do" in short
     assert "b failed. To fix: correct it" in short
 
