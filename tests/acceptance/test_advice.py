@@ -3,7 +3,7 @@
 import html
 import json
 import os
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from tests.support.fakes import in_the_way
 from tests.support.fleet import Instance, fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.project import Revision
 from tests.support.servers import Server, fetch_sync
-from tests.support.shell import commands, psql_on_path, type_in, works
+from tests.support.shell import commands, psql_on_path, type_in, until_advised, works
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -60,18 +60,6 @@ def roles(server: Server, ledger_url: str) -> Iterator[Roles]:
 def _psql(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     """Put the server's own psql on PATH, as on a database host."""
     psql_on_path(server, monkeypatch)
-
-
-def until_advised(read: Callable[[], dict[str, Any]], words: str) -> dict[str, Any]:
-    """Wait until the advice in what `read` returns has the words, and return the advice."""
-    found: dict[str, Any] = {}
-
-    def said() -> bool:
-        found.update(read().get("advice") or {})
-        return words in found.get("text", "")
-
-    wait_until(said, f"an advice with {words!r}", seconds=60)
-    return found
 
 
 def status(url: str, ini: Path) -> dict[str, Any]:

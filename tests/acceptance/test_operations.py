@@ -20,7 +20,7 @@ from tests.support.fleet import fleet, migrate, until_all_ready, until_one_migra
 from tests.support.pooler import PgBouncer
 from tests.support.project import PLAIN, Revision
 from tests.support.servers import Server, fetch_sync
-from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, works
+from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, until_advised, works
 from tests.support.waiting import wait_until
 
 pytestmark = pytest.mark.acceptance
@@ -134,7 +134,7 @@ def test_a_database_from_before_alembic_is_stamped(ledger_url: str, tmp_path: Pa
         until_phase(instances, "failed")
         assert [instance.health()["state"] for instance in instances] == ["unversioned"] * 2
         assert "MIGRATION_BASELINE=base" in instances[0].message()
-        first, second = instances[0].health()["advice"]["commands"]
+        first, second = until_advised(instances[0].health, "declare the revision")["commands"]
         assert (first.replace("REV", "<revision>"), second) == (stamp, "./migrate.sh upgrade")
     for command, refused in {"upgrade": 7, "check": 7, "doctor": 1}.items():
         code, output = migrate(command, url=ledger_url, ini=ini, MIGRATION_BASELINE="")

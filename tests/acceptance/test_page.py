@@ -94,7 +94,7 @@ async def test_the_page_shows_what_blocks_the_fleet(ledger_url: str, tmp_path: P
 def test_the_page_fits_a_phone_and_says_what_to_do_without_scrolling(chromium: Chromium, tmp_path: Path) -> None:
     """In each of ten states, light, dark and on a phone, no text is cut off, and each command is on the first screen.
 
-    A person who wants to look at the pictures, or to renew those of the runbook, names a folder for them in SCREENSHOTS.
+    SCREENSHOTS names a folder for the pictures: to look at them, or to renew those of the runbook.
     """
     folder = Path(os.environ.get("SCREENSHOTS", tmp_path))
     with chromium.tab() as tab:

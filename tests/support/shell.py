@@ -4,14 +4,16 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.support.fleet import environment, migrate
 from tests.support.project import PLAIN, ROOT
 from tests.support.servers import Server
-from tests.support.waiting import FOREVER_SECONDS
+from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 RUNBOOK = (ROOT / "docs" / "operations.md").read_text()
 SECTIONS = dict(re.findall(r"^## ([^\n]+)\n(.*?)(?=^## |\Z)", RUNBOOK, re.M | re.S))
@@ -55,3 +57,15 @@ def works(command: str, url: str, ini: Path = PLAIN, **settings: str) -> str:
     code, output = type_in(command, url, ini, **settings)
     assert code == 0, output
     return output
+
+
+def until_advised(read: Callable[[], dict[str, Any]], words: str) -> dict[str, Any]:
+    """Wait until the advice in what `read` returns has the words, and return the advice."""
+    found: dict[str, Any] = {}
+
+    def said() -> bool:
+        found.update(read().get("advice") or {})
+        return words in found.get("text", "")
+
+    wait_until(said, f"an advice with {words!r}", seconds=60)
+    return found
