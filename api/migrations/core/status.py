@@ -189,6 +189,8 @@ class Status:
     instance: str = ""
     release: str | None = None
     strategy: str = ""
+    wait_budget_seconds: float = 300.0
+    run_budget_seconds: float = 300.0
     dialect: str = ""
     lock_key: str | None = None
     holder_kind: str = "session"
