@@ -133,6 +133,7 @@ class ProgressReporter:
             schema=shown,
             scopes=status.scopes if name is None else {**status.scopes, name: shown},
             reachable=True,
+            read_at=time.time(),
             last_success=observed.last_success,
             last_failure=observed.last_failure,
             recent=observed.recent,

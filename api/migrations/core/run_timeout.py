@@ -15,7 +15,7 @@ from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RevisionFaile
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
-from .status import Status, Tracker
+from .status import Limit, Status, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ async def within_budget(
     Raises:
         TimeoutError: the run was cancelled.
     """
+    tracker.note(limit=Limit(time.time() + run_seconds, "MIGRATION_RUN_SECONDS"))
     async with asyncio.timeout(None) as limit:
         end = asyncio.create_task(_end(limit, session, tracker, reporter, run_seconds), name="run-budget")
         try:

@@ -32,7 +32,8 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.VERIFYING: frozenset({Phase.READY, Phase.MIGRATING, Phase.WAITING, Phase.FAILED}),
     # a ready instance stays ready, whatever happens to the schema later
     Phase.READY: frozenset(),
-    Phase.FAILED: frozenset(),
+    # a held instance becomes ready when another run has brought the schema to head
+    Phase.FAILED: frozenset({Phase.READY}),
     Phase.OFF: frozenset(),
 }
 
@@ -181,6 +182,14 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """When the current wait or run gives up, in epoch seconds, and the setting that limits it."""
+
+    at: float
+    setting: str
+
+
+@dataclass(frozen=True)
 class Status:
     """A snapshot. Immutable, so that a probe may read it from another thread without a lock."""
 
@@ -196,11 +205,24 @@ class Status:
     holder_kind: str = "session"
     """What `Holder.pid` is the number of: "session" or "process"."""
     reachable: bool | None = None
+    unreachable_since: float | None = None
+    """Since when every attempt to connect has failed; this and the other times are in epoch seconds."""
+    read_at: float | None = None
+    """When the schema and the history were last read."""
     schema: Schema = Schema()
     scopes: Mapping[str, Schema] = field(default_factory=dict)
     """The version tables by name ("schema shop", "database orders"), if there are several."""
     progress: Progress = Progress()
     lock_status: LockStatus = LockStatus()
+    """As last read; after a failure, by a held instance."""
+    blocked_since: float | None = None
+    """Since when other sessions have blocked the current revision."""
+    limit: Limit | None = None
+    """When the current wait or run gives up; None when ready or failed."""
+    at_failure: LockStatus | None = None
+    """The lock status as last read before the failure, if there was any."""
+    held: bool = False
+    """Whether this failed instance looks at the database, and becomes ready once the schema is at head."""
     invalid_indexes: tuple[str, ...] = ()
     """The quoted names of those that this instance's run found or left."""
     waiting_since: float | None = None
@@ -241,10 +263,25 @@ class Tracker:
         Raises:
             IllegalMove: `MOVES` does not allow it; the status is unchanged.
         """
-        if phase not in MOVES[self.status.phase]:
-            raise IllegalMove(f"{self.status.phase} -> {phase}")
-        self.status = replace(self.status, phase=phase, since=time.time(), **facts)
+        before = self.status
+        if phase not in MOVES[before.phase]:
+            raise IllegalMove(f"{before.phase} -> {phase}")
+        if phase is Phase.FAILED:
+            # what was seen before the failure is no longer shown as if it were so now
+            seen, progress = before.lock_status, replace(before.progress, current=None, attempt=None, next_try_at=None)
+            last_seen = None if seen == LockStatus() else seen
+            facts |= {"at_failure": last_seen, "lock_status": LockStatus(), "progress": progress}
+        if not MOVES[phase] or phase is Phase.FAILED:
+            facts |= {"limit": None, "held": False}
+        self.note(phase=phase, since=time.time(), **facts)
 
     def note(self, **facts: Any) -> None:
         """Record `facts` in the same phase."""
-        self.status = replace(self.status, **facts)
+        before, now = self.status, time.time()
+        if "reachable" in facts:
+            facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
+        if "lock_status" in facts:
+            # between two attempts no session may be visible that blocks the revision
+            blocked = facts["lock_status"].blocked_by or facts.get("progress", before.progress).attempt is not None
+            facts["blocked_since"] = (before.blocked_since or now) if blocked else None
+        self.status = replace(before, **facts)

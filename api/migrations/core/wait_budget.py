@@ -11,7 +11,7 @@ from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
 from .schema import Schema, SchemaState, explain
-from .status import LockStatus, Phase, Tracker
+from .status import Limit, LockStatus, Phase, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -37,6 +37,11 @@ class WaitBudget:
     def lived_seconds(self) -> float:
         """The seconds since the budget began."""
         return self._clock.monotonic() - self._started
+
+    @property
+    def limit(self) -> Limit:
+        """When the budget ends."""
+        return Limit(time.time() + self._deadline.remaining(self._clock.monotonic()), "MIGRATION_WAIT_SECONDS")
 
     def answered(self) -> None:
         """Reset the backoff, because the database has answered."""
@@ -121,4 +126,4 @@ class WaitBudget:
 
     def _begin_to_wait(self) -> None:
         if self._tracker.status.phase is not Phase.WAITING:
-            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since, limit=self.limit)
