@@ -121,7 +121,9 @@ def prometheus(instances: Sequence[Instance], folder: Path, scale: float = 1) ->
     step, rules_file, config = f"{step_seconds * 1000:.0f}ms", folder / "rules.yml", folder / "prometheus.yml"
     job = {"job_name": "ledger", "static_configs": [{"targets": targets}]}
     times = {"scrape_interval": step, "scrape_timeout": step, "evaluation_interval": step}
-    rules_file.write_text(json.dumps({"groups": [{"name": "scaled", "rules": [_scaled(rule, scale) for rule in rules()]}]}))
+    rules_file.write_text(
+        json.dumps({"groups": [{"name": "scaled", "rules": [_scaled(rule, scale) for rule in rules()]}]})
+    )
     config.write_text(json.dumps({"global": times, "rule_files": [str(rules_file)], "scrape_configs": [job]}))
     options = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={HOST}:{port}"]
     with (folder / "log").open("wb") as log:
