@@ -26,7 +26,7 @@ ALERTS = ROOT / "deploy" / "prometheus" / "alerts.yml"
 DASHBOARD = ROOT / "deploy" / "grafana" / "migrations.json"
 INSTALL = "apt-get install --no-install-recommends prometheus"
 
-SCRAPE_SECONDS = 15.0
+SCRAPE_SECONDS = 30.0
 """How often Prometheus scrapes and evaluates without a scale."""
 _UNIT_SECONDS = {"s": 1, "m": 60, "h": 3600}
 
@@ -66,8 +66,8 @@ class Episode:
 class Prometheus:
     """A running Prometheus; the job is called `ledger`."""
 
-    def __init__(self, port: int, step_seconds: float) -> None:
-        self._client = httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, verify=False)
+    def __init__(self, client: httpx.Client, step_seconds: float) -> None:
+        self._client = client
         self._step_seconds = step_seconds
 
     def is_up(self) -> bool:
@@ -128,10 +128,11 @@ def prometheus(instances: Sequence[Instance], folder: Path, scale: float = 1) ->
     options = [f"--config.file={config}", f"--storage.tsdb.path={folder}/data", f"--web.listen-address={HOST}:{port}"]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-    server = Prometheus(port, step_seconds)
     try:
-        wait_until(server.is_up, f"Prometheus answers: {folder}/log")
-        yield server
+        with httpx.Client(base_url=f"http://{HOST}:{port}", trust_env=False, verify=False) as client:
+            server = Prometheus(client, step_seconds)
+            wait_until(server.is_up, f"Prometheus answers: {folder}/log")
+            yield server
     finally:
         process.terminate()
         process.wait(FOREVER_SECONDS)
