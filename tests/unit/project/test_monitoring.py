@@ -4,10 +4,14 @@ import json
 import re
 import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from api.migrations.core.status import Limit, Status
 from api.migrations.web.metrics import MigrationCollector
@@ -147,6 +151,25 @@ def test_the_dashboard_can_be_imported() -> None:
         assert panel["datasource"] == DATASOURCE
         assert panel["targets"]
         assert all(target["datasource"] == DATASOURCE and target["refId"] for target in panel["targets"])
+
+
+def lost(given: Any, kept: Any, path: str = "dashboard") -> Iterator[str]:
+    """Yield the paths of what is in `given` and not, or not the same, in `kept`, which may have more keys."""
+    if isinstance(given, dict) and isinstance(kept, dict):
+        for key, value in given.items():
+            yield from lost(value, kept.get(key, KeyError(key)), f"{path}.{key}")
+    elif isinstance(given, list) and isinstance(kept, list) and len(given) == len(kept):
+        for number, pair in enumerate(zip(given, kept, strict=True)):
+            yield from lost(*pair, f"{path}[{number}]")
+    elif given != kept:
+        yield f"{path}: {given!r} became {kept!r}"
+
+
+def test_grafana_s_schema_has_every_key_of_the_dashboard() -> None:
+    """Grafana's own classes read the dashboard and write it again without losing a key or changing a value."""
+    register_default_plugins()
+    written = json.loads(JSONEncoder().encode(Dashboard.from_json(dashboard())))
+    assert list(lost(dashboard(), written)) == []
 
 
 def test_no_panel_covers_another() -> None:
