@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple
 
 from .assembly import Assembly
 from .core.status import Phase, Tracker
-from .errors import ConfigurationError
+from .errors import ConfigurationError, MigrationError
 from .execution.hooks import Function
 from .logs import bind_log_context
 from .settings import MigrationSettings, Strategy
@@ -51,3 +51,31 @@ async def migrate_at_startup(
         name = f"{one.name}: " if one.name else ""
         log.info("%sStrategy %s: %s", name, *astuple(one.choice), extra={"event": "strategy"})
     await assembly.coordinator().become_ready()
+
+
+async def migrate_or_hold(
+    databases: Sequence[MigrationSettings],
+    tracker: Tracker,
+    problem: ConfigurationError | None,
+    before: Function | None,
+    after: Function | None,
+    failed: Callable[[], None],
+) -> None:
+    """Call `migrate_at_startup`; with MIGRATION_ON_FAILURE=hold, after its failure return once the schema is at head.
+
+    `failed` is called after the failure, before the wait.
+
+    Raises:
+        MigrationError: the start failed, and the instance is not held or its build is invalid; the error is logged.
+    """
+    try:
+        await migrate_at_startup(databases, tracker, problem, before, after)
+    except MigrationError as error:
+        log.error("Not ready: %s", error, extra={"event": "failed"})
+        if databases[0].on_failure == "exit" or problem is not None:
+            raise
+        from .recovery import recover  # a start at head does not need it
+
+        failed()
+        if not await recover(databases, tracker, before, after):
+            raise

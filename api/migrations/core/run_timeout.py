@@ -142,7 +142,8 @@ async def _recorded(
 
 def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
-    last = f" (last: {status.message})" if status.message else ""
+    last = status.message or "; ".join(one.said("blocked") for one in status.lock_status.blocked_by)
+    last = f" (last: {last})" if last else ""
     repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
     current = status.progress.current
     what = f"the function '{current}'" if current in HOOKS else f"revision {current}"

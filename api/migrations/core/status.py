@@ -67,11 +67,15 @@ class Blocker:
     mode: str | None = None
 
     def __str__(self) -> str:
+        return self.said("blocks")
+
+    def said(self, verb: str) -> str:
+        """Return a line for people; `verb` is "blocks", or "blocked" for a moment that is over."""
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
         # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table
         blocked = f"{self.mode} on {self.relation}" if self.relation else "the migration until its transaction ends"
-        return f"pid {self.pid} ({session}) blocks {blocked}"
+        return f"pid {self.pid} ({session}) {verb} {blocked}"
 
 
 @dataclass(frozen=True)
@@ -136,7 +140,9 @@ class LockStatus:
         problem = f"; {self.problem}" if self.problem else ""
         if self.holder is None:
             return f"no session holds the lock{problem}"
-        does = f": {self.statement or self.retry}" if self.statement or self.retry else ""
+        # without the time of the next attempt, which is soon outdated in a message
+        pause = self.retry and f"attempt {self.retry.attempt} did not acquire its table lock"
+        does = f": {self.statement or pause}" if self.statement or pause else ""
         blockers = "".join(f"; {blocker}" for blocker in self.blocked_by)
         # an instance that is only elected has no session yet
         pid, has = ("", "leads") if self.holder.pid is None else (f" (pid {self.holder.pid})", "holds the lock")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..errors import DatabaseUnreachable, LockContended, WaitTimeout
 from .clock import Backoff, Clock, Deadline, jittered
@@ -61,10 +62,10 @@ class WaitBudget:
         message = self._waiting_message(schema, attempt_history, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
-            raise WaitTimeout(self._timed_out(message))
+            raise WaitTimeout(self._timed_out(f"as seen at {datetime.now(UTC):%H:%M:%S} UTC, {message}"))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.info("Waiting: %s", message, extra={"event": "waiting"})
+            log.info("Waiting: %s; %s", message, self._countdown(), extra={"event": "waiting"})
         await session.pause(min(jittered(self._policy.poll_seconds), self._deadline.remaining(now)))
 
     async def wait_for_table(self, error: LockContended) -> None:
@@ -94,9 +95,15 @@ class WaitBudget:
         self._tracker.note(reachable=False, message=f"waiting for the database: {error}", lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
+            extra = {"event": "database_unreachable"}
+            log.warning("Waiting for the database: %s; %s", error, self._countdown(), extra=extra)
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
+
+    def _countdown(self) -> str:
+        from .countdown import countdown  # a start at head does not need it
+
+        return countdown(self._tracker.status, time.time())
 
     def _timed_out(self, reason: str, remedy: str = _START_AGAIN) -> str:
         to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
