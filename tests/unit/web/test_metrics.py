@@ -93,8 +93,8 @@ def test_a_fresh_status_has_every_series_at_zero() -> None:
     fresh = Scraped(Status())
     assert fresh.series() == Scraped(FULL).series()
     assert [fresh("runs_total", result=result) for result in RESULTS] == [0, 0, 0]
-    zeros = "blocked_seconds up_to_date pending_revisions in_progress started_timestamp_seconds run_seconds lock_contended_total"
-    history = "last_success_timestamp_seconds last_failure_timestamp_seconds"
+    zeros = "up_to_date pending_revisions in_progress started_timestamp_seconds run_seconds lock_contended_total"
+    history = "blocked_seconds last_success_timestamp_seconds last_failure_timestamp_seconds"
     assert {fresh(name) for name in f"{zeros} {history}".split()} == {0.0}
 
 
@@ -145,7 +145,7 @@ def test_the_last_failure_includes_the_instance_s_own_run() -> None:
 
 
 def test_the_deadline_exists_only_while_one_counts_down() -> None:
-    """The deadline is the moment at which the wait or run gives up; without one there is a description and no sample."""
+    """The deadline is the moment at which the wait or run gives up; without one it has a description and no sample."""
     name = "migration_deadline_timestamp_seconds"
     limited = Scraped(replace(FULL, limit=Limit(1300.5, "MIGRATION_WAIT_SECONDS")))
     assert limited.registry.get_sample_value(name) == 1300.5
