@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from api.migrations import lifespan_with_migrations, recovery
+from api.migrations import lifespan_with_migrations, startup
 from api.migrations.core.status import Status
 from tests.integration.served import Pool, Served, service, settings
 from tests.support.fakes import FOREVER_SECONDS, STOP, assembled, barrier, tree
@@ -29,7 +29,7 @@ async def test_a_held_instance_recovers_when_a_person_has_upgraded(
     database_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, mode: str
 ) -> None:
     """A revision fails, and a person upgrades after a correction: the held instance shows that run and is ready."""
-    monkeypatch.setattr(recovery, "LOOK_EVERY_SECONDS", 0.1)
+    monkeypatch.setattr(startup, "LOOK_EVERY_SECONDS", 0.1)
     caplog.set_level("INFO")
     pool, ini = Pool(), tree(tmp_path, NEEDS_A_TABLE)
     values = settings(database_url, ini, startup_mode=mode)

@@ -132,7 +132,7 @@ ${optional("pre", lock.grant)}</%self:section>
   then = status.at_failure
   held = then.holder and f"by {then.holder.instance}" + (f" (pid {then.holder.pid})" if then.holder.pid else "")
 %>
-<p class="soft">Last seen before ${clock(status.since)}; none of it may be so now.</p>
+<p class="soft">Last seen before ${clock(status.since)}; it may have changed since.</p>
 <dl>${fact("lock", held and f"was held {held}")}${fact("executed", then.statement)}
 % for one in then.blocked_by:
 ${fact("blocked by", one.said("blocked"))}

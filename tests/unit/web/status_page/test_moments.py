@@ -32,7 +32,7 @@ def test_a_failed_instance_says_nothing_in_the_present_tense() -> None:
         "looks at the database",
     ):
         assert words not in page.text, words
-    assert "Last seen before 22:15:00 UTC; none of it may be so now" in page.text
+    assert "Last seen before 22:15:00 UTC; it may have changed since" in page.text
     assert "blocked by pid 77 (reports, user app, idle in transaction for 12 s) blocked AccessExclusive" in page.text
     assert "lock was held by web-1 (pid 4242)" in page.text
 
