@@ -23,7 +23,7 @@ from .execution.hooks import Function
 from .parts import new_tracker
 from .runtime import streams
 from .runtime.process_end import end_process
-from .runtime.thread import MigrationThread
+from .runtime.thread import MigrationThread, Settled
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
 from .startup import migrate_or_hold
@@ -46,20 +46,6 @@ _NEVER_STARTED = (
 
 
 Settings = MigrationSettings | Sequence[MigrationSettings]
-
-
-class Settled:
-    """Tells the service's loop from another thread that the start has failed or ended."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._event = asyncio.Event()
-        self.wait = self._event.wait
-
-    def tell(self, *_: object) -> None:
-        """Wake the waiter; may be repeated."""
-        with suppress(RuntimeError):  # the loop is closed: no caller waits
-            self._loop.call_soon_threadsafe(self._event.set)
 
 
 class MigrationLifespan:

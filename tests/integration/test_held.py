@@ -56,6 +56,18 @@ async def test_a_held_instance_recovers_when_a_person_has_upgraded(
     assert [tuple(row) for row in outcomes] == [("one", "failed"), ("person", "applied")]
 
 
+async def test_a_held_instance_shows_an_outage(tmp_path: Path) -> None:
+    """The database is unreachable: the held instance says since when, keeps the first error, and stops at once."""
+    values = settings("postgresql://nobody@127.0.0.1:1/none", tree(tmp_path, "pass"), wait_seconds=1, run_seconds=1)
+    async with Served(service(lifespan_with_migrations(settings=values))) as served:
+        seen = await until(served, lambda status: status.held and status.reachable is False, "a look at nothing")
+        assert seen.message is not None
+        assert seen.message.startswith("timed out after MIGRATION_WAIT_SECONDS=1")
+        failure = (await served.get("/health/migrations")).json()
+        assert (failure["failure"]["held"], failure["database"]["read_at"]) == (True, None)
+        assert failure["database"]["unreachable_since"] is not None
+
+
 async def test_an_invalid_build_is_not_looked_at(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """The revisions of a held instance cannot be read: it stays failed, logs that error once, and never looks."""
     values = settings("postgresql://nobody@127.0.0.1:1/none", tmp_path / "none.ini")
