@@ -190,14 +190,16 @@ class Assembly:
         """Return a new, unconnected session; its application name contains `role`."""
         return self.database.session(self.runner, self.schedule, role, backup, create_file=role != "reading")
 
-    def locking_session(self, backup: Backup | None = None, *, create_file: bool = True) -> MigrationSession:
+    def locking_session(
+        self, backup: Backup | None = None, *, create_file: bool = True, role: str = "waiting"
+    ) -> MigrationSession:
         """Return a new session that acquires the lock; `create_file` allows it to create a missing SQLite file."""
         if self.elector is None:
-            return self.database.session(self.runner, self.schedule, "waiting", backup, create_file=create_file)
+            return self.database.session(self.runner, self.schedule, role, backup, create_file=create_file)
         elector = self.elector()
         # the run is synchronous and may be in another thread
         runner = self.runner.fenced(lambda: wait_on_loop(elector.confirm))
-        session = self.database.session(runner, self.schedule, "waiting", backup, create_file=create_file)
+        session = self.database.session(runner, self.schedule, role, backup, create_file=create_file)
         return ElectedSession(session, elector)
 
     def backup(self, folder: str | None = None) -> Backup:
@@ -212,14 +214,16 @@ class Assembly:
             )
         return backup_of(self.database, folder, self.runner.history, self.runner.author)
 
-    def coordinator(self, policy: Policy | None = None, backup: Backup | None = None) -> Coordinator:
+    def coordinator(
+        self, policy: Policy | None = None, backup: Backup | None = None, role: str = "waiting"
+    ) -> Coordinator:
         """Return a coordinator, whose wait budget starts now; it makes the `backup` before it changes anything."""
 
         async def inspect() -> list[Scope]:
             create_file = (policy or self.policy).may_migrate
-            return (await self.inspect(create_file=create_file))._scopes(policy, backup)
+            return (await self.inspect(create_file=create_file))._scopes(policy, backup, role)
 
-        scopes, budget = self._scopes(policy, backup), policy or self.policy
+        scopes, budget = self._scopes(policy, backup, role), policy or self.policy
         if self.inspected:
             return Coordinator(scopes, self.tracker, budget, SystemClock())
         unclear = any(one.revisions.incomplete is not None or one._may_run_several for one in self.each.values())
@@ -229,11 +233,11 @@ class Assembly:
     def _may_run_several(self) -> bool:
         return may_run_several(self.revisions.env_py)
 
-    def _scopes(self, policy: Policy | None, backup: Backup | None) -> list[Scope]:
+    def _scopes(self, policy: Policy | None, backup: Backup | None, role: str) -> list[Scope]:
         scopes = []
         for one in self.each.values():
             own = policy or one.policy
-            sessions = partial(one.locking_session, backup, create_file=own.may_migrate)
+            sessions = partial(one.locking_session, backup, create_file=own.may_migrate, role=role)
             scopes.append(Scope(sessions, one.revisions.code, own, one.name, one._facts))
             # one backup contains all schemas
             backup = None
@@ -241,8 +245,8 @@ class Assembly:
 
     @property
     def _facts(self) -> dict[str, Any]:
-        status = self.tracker.status
-        return {name: getattr(status, name) for name in ("strategy", "dialect", "lock_key", "holder_kind")}
+        status, names = self.tracker.status, ("strategy", "run_budget_seconds", "dialect", "lock_key", "holder_kind")
+        return {name: getattr(status, name) for name in names}
 
     def operator_coordinator(self) -> Coordinator:
         """Return a coordinator for an operator's command, which may migrate with strategy `job` too."""

@@ -1,19 +1,35 @@
-"""The start of an instance, in the migration thread: migrate to head, or wait until another instance has."""
+"""The start of an instance, in the migration thread: migrate to head, or wait until another instance has.
+
+A held instance looks at the database after its failed start, and becomes ready when the schema is at head. It never
+migrates again by itself: another instance, `upgrade` or `repair` brings the schema to head.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Sequence
-from dataclasses import astuple
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import astuple, replace
 
 from .assembly import Assembly
-from .core.status import Phase, Tracker
-from .errors import ConfigurationError
+from .core.clock import jittered
+from .core.status import LockStatus, Phase, Tracker
+from .errors import COMMAND, ConfigurationError, DatabaseUnreachable, MigrationError
 from .execution.hooks import Function
 from .logs import bind_log_context
 from .settings import MigrationSettings, Strategy
 
 log = logging.getLogger(__name__)
+
+LOOK_EVERY_SECONDS = 5.0
+"""Plus or minus half, so that a fleet that failed together does not look together."""
+_READ = (
+    *("schema", "scopes", "lock_status", "reachable", "read_at", "last_success", "last_failure", "recent"),
+    "invalid_indexes",
+)
+"""What a look finds; the rest of the status is that of the failed start."""
 
 
 async def migrate_at_startup(
@@ -51,3 +67,99 @@ async def migrate_at_startup(
         name = f"{one.name}: " if one.name else ""
         log.info("%sStrategy %s: %s", name, *astuple(one.choice), extra={"event": "strategy"})
     await assembly.coordinator().become_ready()
+
+
+async def migrate_or_hold(
+    databases: Sequence[MigrationSettings],
+    tracker: Tracker,
+    problem: ConfigurationError | None,
+    before: Function | None,
+    after: Function | None,
+    failed: Callable[[], None],
+) -> None:
+    """Call `migrate_at_startup`; with MIGRATION_ON_FAILURE=hold, after its failure return once the schema is at head.
+
+    `failed` is called after the failure, before the wait.
+
+    Raises:
+        MigrationError: the start failed, and the instance is not held or its build is invalid; the error is logged.
+    """
+    try:
+        await migrate_at_startup(databases, tracker, problem, before, after)
+    except MigrationError as error:
+        log.error("Not ready: %s", error, extra={"event": "failed"})
+        if databases[0].on_failure == "exit" or problem is not None:
+            raise
+        failed()
+        if not await recover(databases, tracker, before, after):
+            raise
+
+
+async def recover(
+    databases: Sequence[MigrationSettings], tracker: Tracker, before: Function | None, after: Function | None
+) -> bool:
+    """Look at the databases until each is at head; return True when the tracker is `ready`.
+
+    Returns False at once if the revisions or env.py of this build are invalid: only a new build can help.
+    """
+    checked = [settings for settings in databases if settings.strategy is not Strategy.OFF]
+    try:
+        # with a tracker of its own, because what the failed start found stays visible
+        assembly = Assembly.of_databases(checked, Tracker(), before, after)
+        assembly = await _inspected(assembly)
+    except ConfigurationError:
+        return False
+    tracker.note(held=True)
+    message = "Held after the failure: ready as soon as '%s upgrade' or another instance has brought the schema to head"
+    log.info(message, COMMAND, extra={"event": "held"})
+    while not await _look(assembly, tracker):
+        await asyncio.sleep(jittered(LOOK_EVERY_SECONDS))
+        if not assembly.inspected:
+            with suppress(ConfigurationError):
+                assembly = await _inspected(assembly)
+    return True
+
+
+async def _inspected(assembly: Assembly) -> Assembly:
+    # once, because it executes env.py
+    with suppress(DatabaseUnreachable):
+        return await assembly.inspect()
+    return assembly
+
+
+async def _look(assembly: Assembly, tracker: Tracker) -> bool:
+    """Read each schema once, and the lock holder if one is not at head; return whether the tracker is `ready`."""
+    seen = Tracker()
+    policy = replace(assembly.policy, may_migrate=False, wait_seconds=0.0)
+    try:
+        invalid = await _invalid_indexes(assembly) if tracker.status.invalid_indexes else ()
+        seen.status = replace(assembly.tracker.status, invalid_indexes=invalid)
+        await replace(assembly, tracker=seen).coordinator(policy, role="reading").become_ready()
+    except DatabaseUnreachable:
+        tracker.note(reachable=False, lock_status=LockStatus())
+        return False
+    except MigrationError:
+        # the lock status, too, was read by the start that has just ended
+        lock_status = seen.status.at_failure or LockStatus()
+        tracker.note(**_read(seen) | {"lock_status": lock_status})
+        return False
+    failed_seconds = time.time() - tracker.status.since
+    tracker.move(Phase.READY, message=seen.status.message, **_read(seen))
+    log.info("Recovered %.0f s after the failure", failed_seconds, extra={"event": "recovered"})
+    return True
+
+
+async def _invalid_indexes(assembly: Assembly) -> tuple[str, ...]:
+    found: set[str] = set()
+    for one in assembly.each.values():
+        session = one.session("reading")
+        try:
+            await session.open()
+            found.update(await session.store.invalid_indexes())
+        finally:
+            await session.close()
+    return tuple(sorted(found))
+
+
+def _read(seen: Tracker) -> dict[str, object]:
+    return {name: getattr(seen.status, name) for name in _READ}

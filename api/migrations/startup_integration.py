@@ -10,6 +10,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Self
 
 from starlette.applications import Starlette
@@ -22,10 +23,10 @@ from .execution.hooks import Function
 from .parts import new_tracker, settings_of_failed_start
 from .runtime import streams
 from .runtime.process_end import end_process
-from .runtime.thread import MigrationThread
+from .runtime.thread import MigrationThread, Settled
 from .settings import MigrationSettings
 from .settings.unread import warn_of_unread_settings
-from .startup import migrate_at_startup
+from .startup import migrate_or_hold
 from .text.printable import printable
 from .web.gate import Gate
 from .web.install import check_token, install
@@ -113,34 +114,38 @@ async def _lifespan(
     if not given:
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
-    databases = given or [settings]
-    thread = MigrationThread(lambda: migrate_at_startup(databases, tracker, problem, ours._before, ours._after))
+    databases, settled = given or [settings], Settled()
+    work = partial(migrate_or_hold, databases, tracker, problem, ours._before, ours._after, settled.tell)
+    thread = MigrationThread(work)
+    thread.outcome.add_done_callback(settled.tell)
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
         policy = suited_to(wrappers(app.router.lifespan_context, ours), settings)
         thread.start()
-        async with _stopped_at_exit(thread), _started(tracker, gate, thread, service, policy) as state:
+        async with _stopped_at_exit(thread), _started(tracker, gate, thread, settled, service, policy) as state:
             yield state
 
 
 @asynccontextmanager
 async def _started(
-    tracker: Tracker, gate: Gate, thread: MigrationThread, service: Service, settings: MigrationSettings
+    tracker: Tracker,
+    gate: Gate,
+    thread: MigrationThread,
+    settled: Settled,
+    service: Service,
+    settings: MigrationSettings,
 ) -> AsyncIterator[Mapping[str, Any] | None]:
-    if settings.startup_mode == "gate":
-        stop = asyncio.Event()
-        async with _in_background(_serve_when_ready(tracker, gate, thread, service, settings, stop), gate, stop):
-            yield None
-        return
-    try:
-        await _outcome(thread, tracker)
-    except MigrationError:
-        if settings.on_failure == "exit":
-            raise
+    if settings.startup_mode == "block":
+        await settled.wait()
+        if tracker.status.ready or settings.on_failure == "exit":
+            await _outcome(thread, tracker)
+            async with service as state:
+                yield state
+            return
+    # in mode `block` only a held instance comes here
+    stop = asyncio.Event()
+    async with _in_background(_serve_when_ready(tracker, gate, thread, service, settings, stop), gate, stop):
         yield None
-    else:
-        async with service as state:
-            yield state
 
 
 @asynccontextmanager
@@ -209,8 +214,7 @@ def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
 async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
     try:
         await asyncio.wrap_future(thread.outcome)
-    except MigrationError as error:
-        log.error("Not ready: %s", error, extra={"event": "failed"})
+    except MigrationError as error:  # it is logged
         error.args = (printable(str(error)),)  # the server prints it too
         raise
     except BaseException as error:

@@ -236,6 +236,6 @@ async def test_the_command_prints_the_blocking_session(ledger_url: str, tmp_path
     assert code == 0, output
     who = f"pid {pid} ({NAME}, user postgres, idle in transaction for"
     assert who in output
-    assert "blocks AccessExclusiveLock on accounts; retry in" in output
+    assert "blocked AccessExclusiveLock on accounts; retry in" in output
     assert evidence.outcomes(ledger_url, CONTENDED.id)[-1] == "applied"
     assert [tuple(row) for row in await fetch(ledger_url, "SELECT * FROM shown")] == [("300ms",)]

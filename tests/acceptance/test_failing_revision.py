@@ -44,8 +44,8 @@ def assert_one_attempt(url: str) -> None:
     assert evidence.advisory_locks(url) == 0
 
 
-def test_the_waiters_fail_with_the_revision_and_do_not_repeat_it(ledger_url: str, ini: Path) -> None:
-    """With MIGRATION_ON_FAILURE=hold three instances stay up unready and name the revision, which one of them ran."""
+def test_held_instances_name_the_revision_and_recover(ledger_url: str, ini: Path) -> None:
+    """With MIGRATION_ON_FAILURE=hold three instances name the revision that one ran, and are ready after `upgrade`."""
     with fleet(3, ledger_url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_all_have_looked(instances)
         evidence.let_go(ledger_url)
@@ -61,7 +61,15 @@ def test_the_waiters_fail_with_the_revision_and_do_not_repeat_it(ledger_url: str
         run = migrator.health()["last_run"]
         assert (run["result"], run["applied"], run["instance"]) == ("failed", ["held"], migrator.name)
         assert "revision failing" in run["error"]
-    assert_one_attempt(ledger_url)
+        assert_one_attempt(ledger_url)
+        mended = project.quick(FAILING.id)
+        project.revision_file(ini, mended).write_text(mended.source("held"))
+        code, output = migrate("upgrade", url=ledger_url, ini=ini)
+        assert code == 0, output
+        until_all_ready(instances)
+        assert all("Recovered" in instance.log() for instance in instances)
+        assert sum(instance.log().count(MARK) for instance in instances) == 1
+    assert evidence.outcomes(ledger_url, FAILING.id) == ["failed", "applied"]
 
 
 @pytest.mark.parametrize("mode", ["gate", "block"])

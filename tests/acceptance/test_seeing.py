@@ -104,6 +104,9 @@ async def test_the_blocking_session_is_shown_between_two_attempts(ledger_url: st
             assert f"held by {migrator.name} (pid " in output
             assert ": attempt 1 did not acquire its table lock, the next one is in " in output
             assert way in output
+            assert re.search(r"blocked for [0-9.]+ s, gives up in \d+ (s|min) \(MIGRATION_RUN_SECONDS=300,", output)
+            assert re.search(r"retry in [0-9.]+ s; blocked for [0-9.]+ s, gives up in \d+ (s|min) ", migrator.log())
+            assert re.search(r"; blocked for [0-9.]+ s, gives up in .*\(MIGRATION_WAIT_SECONDS\)", waiter.log())
             code, output = migrate("history", url=ledger_url, ini=ini)
             assert "blocked_by" not in output
 

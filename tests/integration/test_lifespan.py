@@ -109,12 +109,12 @@ BUGS = [KeyError("bug"), asyncio.CancelledError("bug"), SystemExit("bug")]
 def broken_by(bug: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the start raise `bug` in mid-run."""
 
-    async def migrate_at_startup(databases: object, tracker: Tracker, *_: object) -> None:
+    async def migrate_or_hold(databases: object, tracker: Tracker, *_: object) -> None:
         tracker.move(Phase.CHECKING)
         tracker.move(Phase.MIGRATING)
         raise bug
 
-    monkeypatch.setattr(startup_integration, "migrate_at_startup", migrate_at_startup)
+    monkeypatch.setattr(startup_integration, "migrate_or_hold", migrate_or_hold)
 
 
 @pytest.mark.parametrize("bug", BUGS, ids=repr)

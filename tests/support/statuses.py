@@ -1,7 +1,18 @@
 """The status of an instance with a value in each field, for tests of what shows it."""
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import Blocker, Holder, LastRun, LockStatus, Member, Phase, Progress, Statement, Status
+from api.migrations.core.status import (
+    Blocker,
+    Holder,
+    LastRun,
+    Limit,
+    LockStatus,
+    Member,
+    Phase,
+    Progress,
+    Statement,
+    Status,
+)
 
 STATUS = Status(
     phase=Phase.WAITING,
@@ -12,6 +23,7 @@ STATUS = Status(
     dialect="postgresql",
     lock_key="0x01 (classid 0, objid 1)",
     reachable=True,
+    read_at=1700000104.0,
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
     progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
     lock_status=LockStatus(
@@ -20,6 +32,8 @@ STATUS = Status(
         (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock"),),
         (Member("web-1", "migrating", 4242, 1700000000.0),),
     ),
+    blocked_since=1700000000.0,
+    limit=Limit(1700000350.0, "MIGRATION_WAIT_SECONDS"),
     invalid_indexes=("ix",),
     waiting_since=1700000050.0,
     last_run=LastRun("failed", "web-1", 1700000000.0, 1700000060.0, ("b",), "boom"),

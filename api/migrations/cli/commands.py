@@ -14,12 +14,16 @@ from ..databases.backend import Verdict
 from ..errors import COMMAND, ConfigurationError, NotAtHead, SchemaRefused
 from ..inspection import leader, read_schema, read_session
 from ..settings import Strategy
+from .countdown import countdown_of
 from .doctor import examine
 from .each_scope import in_each_scope
-from .results import Attempts, Backups, Findings, Plan, Result, SchemaReport, StatusReport, attempt
+from .results import Attempts, Backups, Findings, Plan, Result, SchemaReport, StatusReport, attempt, retries_as_one
 
 if TYPE_CHECKING:
     from ..databases.backups.backup import Backup  # optional
+
+_RETRIES = 500
+"""How many more rows of the history are read than shown, because the retries of a revision are shown as one."""
 
 
 async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
@@ -138,8 +142,9 @@ async def refuse_unless_at_head(assembly: Assembly) -> Schema:
 
 @in_each_scope
 async def history(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Show attempts, newest first: revision, instance, time, duration and result."""
-    rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit))
+    """Show attempts, newest first: revision, instance, time, duration and result; retries are one row."""
+    rows = await read_session(assembly, lambda session: session.store.runs(arguments.limit + _RETRIES))
+    rows = retries_as_one(rows)[: arguments.limit]
     return Attempts(history=[attempt(row, assembly.revisions.describe(row["revision"])) for row in rows])
 
 
@@ -181,6 +186,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     async def look(session: OperatorSession) -> Result:
         schema = await read_schema(assembly, session)
         seen, elected = await session.lock_status(), await leader(assembly)
+        run = await session.store.runs(_RETRIES) if seen.holder else ()
         return StatusReport(
             state=schema.state,
             message=explain(schema),
@@ -195,6 +201,7 @@ async def status(assembly: Assembly, arguments: argparse.Namespace) -> Result:
             fleet=seen.fleet,
             grant=seen.grant,
             invalid_indexes=await session.store.invalid_indexes(),
+            countdown=countdown_of(seen, run, assembly.policy.run_seconds),
         )
 
     return await read_session(assembly, look)

@@ -159,6 +159,8 @@ class StatusReport(Result):
     fleet: Sequence[Member]
     grant: str | None
     invalid_indexes: Sequence[str]
+    countdown: str | None = None
+    """For how long other sessions have blocked the lock holder, and when its run gives up."""
 
     def lines(self) -> Iterator[str]:
         """Yield the state, the lock and the sessions."""
@@ -175,6 +177,8 @@ class StatusReport(Result):
         if self.elected:
             yield "elected: {leader} (until its hold ends; {hold})".format_map(self.elected)
         yield from (f"  {blocker}" for blocker in self.blocked_by)
+        if self.countdown:
+            yield f"  {self.countdown}"
         yield from (f"  session: {member.role} {member.instance} (pid {member.pid})" for member in self.fleet)
         if self.grant:
             yield f"  this role cannot see what the lock holder executes. To fix: as a superuser, run {self.grant}"
@@ -214,14 +218,28 @@ def attempt(row: Mapping[str, Any], description: str) -> dict[str, Any]:
     return {**row, **legible, "invalid_before": invalid, "seconds": seconds, "description": description}
 
 
+def retries_as_one(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the rows, newest first, with their number of `attempts`; consecutive retries of a revision are one row."""
+    merged: list[dict[str, Any]] = []
+    for row in rows:
+        last = merged[-1] if merged else None
+        same = last is not None and all(row[name] == last[name] for name in ("revision", "direction", "outcome"))
+        if last is not None and same and row["outcome"] == "retried":
+            last |= {"started_at": row["started_at"], "attempts": last["attempts"] + 1}
+        else:
+            merged.append({**row, "attempts": 1})
+    return merged
+
+
 def _attempt_line(row: Mapping[str, Any]) -> str:
     started, finished = row["started_at"], row["finished_at"]
     took = f"{(finished - started).total_seconds():8.3f} s" if finished else "         -"
     # an older history table has no notes; other notes are for waiters
     note = row.get("note") if row["direction"] in {"backup", "stamp"} else None
     more = "".join(f"  {text}" for text in (row["error"], note) if text)
+    times = f"{row['attempts']} times  " if row.get("attempts", 1) > 1 else ""
     user = f" ({row['database_user']})" if row["database_user"] else ""
     return (
         f"{started:%Y-%m-%d %H:%M:%S}Z {took}  {row['direction']:9} {row['outcome']:12} "
-        f"{row['description']}  by {row['instance']}{user}{more}"
+        f"{times}{row['description']}  by {row['instance']}{user}{more}"
     )

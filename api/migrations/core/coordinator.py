@@ -76,7 +76,7 @@ class Coordinator:
         await self._retry(lambda: self._execute_in_each(request))
 
     async def _retry(self, attempt: Callable[[], Awaitable[None]]) -> None:
-        self._tracker.move(Phase.CHECKING)
+        self._tracker.move(Phase.CHECKING, limit=self._wait_budget.limit)
         try:
             await self._retries.until_done(attempt)
         except MigrationError as error:
@@ -216,7 +216,7 @@ class Coordinator:
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
         """Run the request under the lock; return whether the lock is still held."""
-        self._tracker.move(Phase.MIGRATING, message=None, lock_status=await session.lock_status())
+        self._tracker.move(Phase.MIGRATING, message=None, limit=None, lock_status=await session.lock_status())
         second = self._scope.sessions()
         held = True
         try:
@@ -241,7 +241,7 @@ class Coordinator:
         finally:
             await second.close()
         self._reporter.ended("applied")
-        self._tracker.move(Phase.VERIFYING, lock_status=LockStatus())
+        self._tracker.move(Phase.VERIFYING, lock_status=LockStatus(), limit=self._wait_budget.limit)
         return held
 
     def _serve(self, schema: Schema) -> None:

@@ -42,8 +42,10 @@ class ProgressReporter:
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """Report the start of the run, or its continuation after a contended step."""
         self._verb = verb
-        done, before = len(self._applied) - self._earlier, self._tracker.status.progress
-        started = before.started_at if done else time.time()
+        done, status = len(self._applied) - self._earlier, self._tracker.status
+        before = status.progress.started_at
+        # a run that waited for a table continues in its phase; an earlier start is that of another instance's run
+        started = before if before is not None and (done or before >= status.since) else time.time()
         self._tracker.note(progress=Progress(done, done + len(revisions), None, started, self._attempt))
         if revisions and not self._announced:
             self._announced = True
@@ -83,14 +85,16 @@ class ProgressReporter:
 
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
         """Report that a step did not acquire its table lock and is retried."""
-        blocking = "; ".join(map(str, blockers)) or "no blocking session was visible"
-        message = f"{revision} did not acquire its table lock (attempt {attempt}): {blocking}; retry in {seconds:.1f} s"
+        blocking = "; ".join(one.said("blocked") for one in blockers) or "no blocking session was visible"
+        # the time of the next attempt is a field of its own: the message outlives it
+        message = f"{revision} did not acquire its table lock (attempt {attempt}): {blocking}"
         self._attempt, status = attempt, self._tracker.status
         progress = replace(status.progress, current=revision, attempt=attempt, next_try_at=time.time() + seconds)
         lock_status = replace(status.lock_status, blocked_by=tuple(blockers), statement=None)
         counters = replace(status.counters, contended=status.counters.contended + 1)
         self._tracker.note(message=message, progress=progress, lock_status=lock_status, counters=counters)
-        log.warning("%s", message, extra={"event": "lock_contended", "revision": revision, "attempt": attempt})
+        extra = {"event": "lock_contended", "revision": revision, "attempt": attempt}
+        log.warning("%s; retry in %.1f s; %s", message, seconds, self._countdown(), extra=extra)
 
     def observed(self, lock_status: LockStatus) -> None:
         """Show the lock status during a statement, and log its blockers at most every 10 s."""
@@ -100,7 +104,7 @@ class ProgressReporter:
             self._blocked_logged = now
             current = self._tracker.status.progress.current
             extra = {"event": "blocked", "revision": current}
-            log.warning("%s waits: %s", current or "The run", lock_status, extra=extra)
+            log.warning("%s waits: %s; %s", current or "The run", lock_status, self._countdown(), extra=extra)
 
     def invalid(self, indexes: Sequence[str]) -> None:
         """Report the INVALID indexes before or after the run."""
@@ -133,6 +137,7 @@ class ProgressReporter:
             schema=shown,
             scopes=status.scopes if name is None else {**status.scopes, name: shown},
             reachable=True,
+            read_at=time.time(),
             last_success=observed.last_success,
             last_failure=observed.last_failure,
             recent=observed.recent,
@@ -150,6 +155,11 @@ class ProgressReporter:
             self._tracker.note(progress=Progress(total - len(schema.pending), total, current, started, *tries))
         elif schema.state is SchemaState.AT_HEAD:
             self._tracker.note(progress=replace(progress, applied=progress.total, current=None))
+
+    def _countdown(self) -> str:
+        from .countdown import countdown  # a start at head does not need it
+
+        return countdown(self._tracker.status, time.time())
 
     def _count(self, result: str) -> None:
         counters = self._tracker.status.counters

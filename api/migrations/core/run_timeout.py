@@ -15,7 +15,7 @@ from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RevisionFaile
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions, Observed
-from .status import Status, Tracker
+from .status import Limit, Status, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +36,7 @@ async def within_budget(
     Raises:
         TimeoutError: the run was cancelled.
     """
+    tracker.note(limit=Limit(time.time() + run_seconds, "MIGRATION_RUN_SECONDS"))
     async with asyncio.timeout(None) as limit:
         end = asyncio.create_task(_end(limit, session, tracker, reporter, run_seconds), name="run-budget")
         try:
@@ -143,7 +144,8 @@ async def _recorded(
 
 def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
-    last = f" (last: {status.message})" if status.message else ""
+    last = status.message or "; ".join(one.said("blocked") for one in status.lock_status.blocked_by)
+    last = f" (last: {last})" if last else ""
     repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
     current = status.progress.current
     what = f"the function '{current}'" if current in HOOKS else f"revision {current}"

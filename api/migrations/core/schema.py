@@ -90,6 +90,8 @@ class Recorded:
     instance: str
     started_at: float
     seconds: float | None = None
+    attempts: int = 1
+    """How many rows it stands for: consecutive retries are shown as one."""
 
 
 @dataclass(frozen=True)

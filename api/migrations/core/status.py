@@ -32,7 +32,8 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.VERIFYING: frozenset({Phase.READY, Phase.MIGRATING, Phase.WAITING, Phase.FAILED}),
     # a ready instance stays ready, whatever happens to the schema later
     Phase.READY: frozenset(),
-    Phase.FAILED: frozenset(),
+    # a held instance becomes ready when another run has brought the schema to head
+    Phase.FAILED: frozenset({Phase.READY}),
     Phase.OFF: frozenset(),
 }
 
@@ -66,11 +67,15 @@ class Blocker:
     mode: str | None = None
 
     def __str__(self) -> str:
+        return self.said("blocks")
+
+    def said(self, verb: str) -> str:
+        """Return a line for people; `verb` is "blocks", or "blocked" for a moment that is over."""
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
         # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table
         blocked = f"{self.mode} on {self.relation}" if self.relation else "the migration until its transaction ends"
-        return f"pid {self.pid} ({session}) blocks {blocked}"
+        return f"pid {self.pid} ({session}) {verb} {blocked}"
 
 
 @dataclass(frozen=True)
@@ -135,7 +140,9 @@ class LockStatus:
         problem = f"; {self.problem}" if self.problem else ""
         if self.holder is None:
             return f"no session holds the lock{problem}"
-        does = f": {self.statement or self.retry}" if self.statement or self.retry else ""
+        # without the time of the next attempt, which is soon outdated in a message
+        pause = self.retry and f"attempt {self.retry.attempt} did not acquire its table lock"
+        does = f": {self.statement or pause}" if self.statement or pause else ""
         blockers = "".join(f"; {blocker}" for blocker in self.blocked_by)
         # an instance that is only elected has no session yet
         pid, has = ("", "leads") if self.holder.pid is None else (f" (pid {self.holder.pid})", "holds the lock")
@@ -181,6 +188,14 @@ class Counters:
 
 
 @dataclass(frozen=True)
+class Limit:
+    """When the current wait or run gives up, in epoch seconds, and the setting that limits it."""
+
+    at: float
+    setting: str
+
+
+@dataclass(frozen=True)
 class Status:
     """A snapshot. Immutable, so that a probe may read it from another thread without a lock."""
 
@@ -189,16 +204,32 @@ class Status:
     instance: str = ""
     release: str | None = None
     strategy: str = ""
+    wait_budget_seconds: float = 300.0
+    """MIGRATION_WAIT_SECONDS; the next one is MIGRATION_RUN_SECONDS, of the current database."""
+    run_budget_seconds: float = 300.0
     dialect: str = ""
     lock_key: str | None = None
     holder_kind: str = "session"
     """What `Holder.pid` is the number of: "session" or "process"."""
     reachable: bool | None = None
+    unreachable_since: float | None = None
+    """Since when every attempt to connect has failed; this and the other times are in epoch seconds."""
+    read_at: float | None = None
+    """When the schema and the history were last read."""
     schema: Schema = Schema()
     scopes: Mapping[str, Schema] = field(default_factory=dict)
     """The version tables by name ("schema shop", "database orders"), if there are several."""
     progress: Progress = Progress()
     lock_status: LockStatus = LockStatus()
+    """As last read; after a failure, by a held instance."""
+    blocked_since: float | None = None
+    """Since when other sessions have blocked the current revision."""
+    limit: Limit | None = None
+    """When the current wait or run gives up; None when ready or failed."""
+    at_failure: LockStatus | None = None
+    """The lock status as last read before the failure, if there was any."""
+    held: bool = False
+    """Whether this failed instance looks at the database, and becomes ready once the schema is at head."""
     invalid_indexes: tuple[str, ...] = ()
     """The quoted names of those that this instance's run found or left."""
     waiting_since: float | None = None
@@ -239,10 +270,25 @@ class Tracker:
         Raises:
             IllegalMove: `MOVES` does not allow it; the status is unchanged.
         """
-        if phase not in MOVES[self.status.phase]:
-            raise IllegalMove(f"{self.status.phase} -> {phase}")
-        self.status = replace(self.status, phase=phase, since=time.time(), **facts)
+        before = self.status
+        if phase not in MOVES[before.phase]:
+            raise IllegalMove(f"{before.phase} -> {phase}")
+        if phase is Phase.FAILED:
+            # what was seen before the failure is no longer shown as if it were so now
+            seen, progress = before.lock_status, replace(before.progress, current=None, attempt=None, next_try_at=None)
+            last_seen = None if seen == LockStatus() else seen
+            facts |= {"at_failure": last_seen, "lock_status": LockStatus(), "progress": progress}
+        if not MOVES[phase] or phase is Phase.FAILED:
+            facts |= {"limit": None, "held": False}
+        self.note(phase=phase, since=time.time(), **facts)
 
     def note(self, **facts: Any) -> None:
         """Record `facts` in the same phase."""
-        self.status = replace(self.status, **facts)
+        before, now = self.status, time.time()
+        if "reachable" in facts:
+            facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
+        if "lock_status" in facts:
+            # between two attempts no session may be visible that blocks the revision
+            blocked = facts["lock_status"].blocked_by or facts.get("progress", before.progress).attempt is not None
+            facts["blocked_since"] = (before.blocked_since or now) if blocked else None
+        self.status = replace(before, **facts)

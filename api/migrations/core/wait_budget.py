@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import time
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from ..errors import DatabaseUnreachable, LockContended, WaitTimeout, in_full
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
 from .schema import Schema, SchemaState, explain
-from .status import LockStatus, Phase, Tracker
+from .status import Limit, LockStatus, Phase, Tracker
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,11 @@ class WaitBudget:
         """The seconds since the budget began."""
         return self._clock.monotonic() - self._started
 
+    @property
+    def limit(self) -> Limit:
+        """When the budget ends."""
+        return Limit(time.time() + self._deadline.remaining(self._clock.monotonic()), "MIGRATION_WAIT_SECONDS")
+
     def answered(self) -> None:
         """Reset the backoff, because the database has answered."""
         self._errors_in_a_row = 0
@@ -61,10 +67,10 @@ class WaitBudget:
         message = self._waiting_message(schema, attempt_history, now)
         self._tracker.note(message=message)
         if self._deadline.passed(now):
-            raise WaitTimeout(self._timed_out(message))
+            raise WaitTimeout(self._timed_out(f"as seen at {datetime.now(UTC):%H:%M:%S} UTC, {message}"))
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.info("Waiting: %s", in_full(message), extra={"event": "waiting"})
+            log.info("Waiting: %s; %s", in_full(message), self._countdown(), extra={"event": "waiting"})
         poll, remaining = jittered(self._policy.poll_seconds), self._deadline.remaining(now)
         # a listening waiter polls only because a killed lock holder does not notify
         return await session.pause(min(poll, remaining), min(poll * slower, remaining)) or due
@@ -97,7 +103,8 @@ class WaitBudget:
         self._tracker.note(reachable=False, message=message, lock_status=LockStatus())
         if now - self._logged >= LOG_EVERY_SECONDS:
             self._logged = now
-            log.warning("Waiting for the database: %s", error, extra={"event": "database_unreachable"})
+            extra = {"event": "database_unreachable"}
+            log.warning("Waiting for the database: %s; %s", error, self._countdown(), extra=extra)
         delay = Backoff().delay(self._errors_in_a_row)
         await self._clock.sleep(min(delay, self._deadline.remaining(now)))
 
@@ -105,6 +112,11 @@ class WaitBudget:
     def _slower(self) -> float:
         waiters = sum(member.role == "waiting" for member in self._tracker.status.lock_status.fleet)
         return min(max(1.0, waiters / WAITERS_AT_FULL_RATE), SLOWEST)
+
+    def _countdown(self) -> str:
+        from .countdown import countdown  # a start at head does not need it
+
+        return countdown(self._tracker.status, time.time())
 
     def _timed_out(self, reason: str, remedy: str = _START_AGAIN) -> str:
         to_fix = "" if "To fix:" in reason else f". To fix: {remedy}"
@@ -134,4 +146,4 @@ class WaitBudget:
 
     def _begin_to_wait(self) -> None:
         if self._tracker.status.phase is not Phase.WAITING:
-            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since)
+            self._tracker.move(Phase.WAITING, waiting_since=self._tracker.status.since, limit=self.limit)

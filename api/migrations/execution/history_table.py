@@ -62,7 +62,8 @@ SLACK_SECONDS = 5.0
 """The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
 """The outcomes of attempts that have not ended or are retried."""
-RECENT_ROWS = 6
+RECENT_ROWS = 20
+"""More than the status page shows, because it shows the retries of a revision as one."""
 RECENT = f"""
     SELECT revision, direction, outcome, instance, extract(epoch FROM started_at)::float8 AS started_at,
            extract(epoch FROM finished_at - started_at)::float8 AS seconds

@@ -77,6 +77,20 @@ class MigrationThread:
                 self._loop = None
 
 
+class Settled:
+    """Tells the service's loop from another thread that the start has failed or ended."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._event = asyncio.Event()
+        self.wait = self._event.wait
+
+    def tell(self, *_: object) -> None:
+        """Wake the waiter; may be repeated."""
+        with suppress(RuntimeError):  # the loop is closed: no caller waits
+            self._loop.call_soon_threadsafe(self._event.set)
+
+
 def start_blocking(work: Callable[[], T], name: str) -> asyncio.Future[T]:
     """Run `work`, which blocks, in a daemon thread without an event loop, and return the future of its result.
 

@@ -20,7 +20,7 @@ from starlette.routing import Route
 
 from ..core.schema import Schema, SchemaState
 from ..core.scope import by_kind
-from ..core.status import Phase, Status
+from ..core.status import LockStatus, Phase, Status
 from .accept import prefers_html
 from .gate import NO_STORE, RETRY_LATER
 
@@ -47,13 +47,18 @@ def body(status: Status) -> dict[str, Any]:
         "status": verdict(status),
         "state": schema.state,
         "phase": status.phase,
+        "since": _moment(status.since),
         "message": status.message,
+        "gives_up": _limit(status),
+        "failure": _failure(status),
         "strategy": status.strategy,
         "instance": status.instance,
         "release": status.release,
         "database": {
             "dialect": status.dialect,
             "reachable": status.reachable,
+            "unreachable_since": _moment(status.unreachable_since),
+            "read_at": _moment(status.read_at),
             "revisions": sorted(schema.revisions),
         },
         "expected_heads": sorted(schema.heads),
@@ -70,6 +75,7 @@ def body(status: Status) -> dict[str, Any]:
             "statement": None if statement is None else asdict(statement),
         },
         "lock": _lock(status),
+        "blocked_since": _moment(status.blocked_since if status.lock_status.blocked_by else None),
         "blocked_by": [asdict(blocker) for blocker in status.lock_status.blocked_by],
         "fleet": [{**asdict(member), "since": _moment(member.since)} for member in status.lock_status.fleet],
         "invalid_indexes": list(status.invalid_indexes),
@@ -124,6 +130,23 @@ def _page(status: Status) -> Response:
     page = import_module(".status_page.page", __package__)
     code, headers = (200, NO_STORE) if status.ready else (503, RETRY_LATER)
     return HTMLResponse(page.render(status, time.time()), code, {**headers, **page.HEADERS})
+
+
+def _limit(status: Status) -> dict[str, Any] | None:
+    limit = status.limit
+    if limit is None:
+        return None
+    return {"at": _moment(limit.at), "seconds": round(max(0.0, limit.at - time.time()), 3), "setting": limit.setting}
+
+
+def _failure(status: Status) -> dict[str, Any] | None:
+    """When the start failed, whether it looks again, and what was last seen before; None unless it has failed."""
+    if status.phase is not Phase.FAILED:
+        return None
+    seen = status.at_failure or LockStatus()
+    holder = None if seen.holder is None else {"instance": seen.holder.instance, "pid": seen.holder.pid}
+    blocked_by = [asdict(blocker) for blocker in seen.blocked_by]
+    return {"at": _moment(status.since), "held": status.held, "last_seen": {"holder": holder, "blocked_by": blocked_by}}
 
 
 def _lock(status: Status) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from api.migrations.cli import output
-from api.migrations.cli.results import Attempts, Backups, SchemaReport, StatusReport
+from api.migrations.cli.results import Attempts, Backups, SchemaReport, StatusReport, retries_as_one
 from api.migrations.core.schema import SchemaState
 from api.migrations.core.status import Blocker, Holder, Member, Statement, Tracker
 from api.migrations.databases.backups.backup import Backup, Made
@@ -64,6 +64,7 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         blocked_by=(Blocker(77, "reports", "app", "idle in transaction", 12.0, "t", "ShareLock"),),
         fleet=(Member("web-2", "waiting", 4243),),
         grant="GRANT pg_read_all_stats TO app",
+        countdown="blocked for 3 min, gives up in 22 min (MIGRATION_RUN_SECONDS=1500)",
     )
     output.show(result, as_json=False)
     text = capsys.readouterr().out
@@ -73,6 +74,7 @@ def test_the_status_shows_lock_and_sessions(capsys: pytest.CaptureFixture[str]) 
         in text
     )
     assert "pid 77 (reports, user app, idle in transaction for 12 s) blocks ShareLock on t" in text
+    assert "\n  blocked for 3 min, gives up in 22 min (MIGRATION_RUN_SECONDS=1500)\n" in text
     assert "session: waiting web-2 (pid 4243)" in text
     assert "GRANT pg_read_all_stats TO app" in text
     output.show(result, as_json=True)
@@ -135,6 +137,20 @@ def test_an_attempt_is_printed_on_one_line(
     output.show(Attempts(history=[{**ATTEMPT, **changes}]), as_json=False)
     (line,) = capsys.readouterr().out.splitlines()
     assert [word for word in words if word not in line] == []
+
+
+def test_the_retries_of_a_revision_are_printed_as_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """The history prints consecutive retries of a revision on one line, with their number and whole duration."""
+    minute = timedelta(minutes=1)
+    retried = [
+        {**ATTEMPT, "outcome": "retried", "started_at": STARTED - n * minute, "finished_at": STARTED - n * minute}
+        for n in range(1, 5)
+    ]
+    rows = retries_as_one([ATTEMPT, *retried, {**retried[-1], "revision": "a"}])
+    assert [row["attempts"] for row in rows] == [1, 4, 1]
+    output.show(Attempts(history=rows), as_json=False)
+    _, line, _ = capsys.readouterr().out.splitlines()
+    assert "2026-03-01 12:26:15Z  180.000 s  upgrade   retried      4 times  b, Add b" in line
 
 
 def test_an_empty_history_is_printed_as_such(capsys: pytest.CaptureFixture[str]) -> None:

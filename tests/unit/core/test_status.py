@@ -5,7 +5,17 @@ from dataclasses import FrozenInstanceError
 import pytest
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import MOVES, Holder, IllegalMove, LockStatus, Phase, Tracker
+from api.migrations.core.status import (
+    MOVES,
+    Blocker,
+    Holder,
+    IllegalMove,
+    Limit,
+    LockStatus,
+    Phase,
+    Progress,
+    Tracker,
+)
 
 PAIRS = [(before, after) for before in Phase for after in Phase]
 LEGAL = [(before, after) for before, after in PAIRS if after in MOVES[before]]
@@ -37,12 +47,13 @@ def test_an_illegal_move_changes_nothing(before: Phase, after: Phase) -> None:
     assert tracker.status is status
 
 
-def test_only_three_phases_are_final() -> None:
-    """Three phases have no further move, and every other phase has one."""
-    assert LAST == [Phase.READY, Phase.FAILED, Phase.OFF]
+def test_only_two_phases_are_final() -> None:
+    """Two phases have no further move, and a failed instance can only become ready."""
+    assert LAST == [Phase.READY, Phase.OFF]
+    assert MOVES[Phase.FAILED] == {Phase.READY}
 
 
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in LAST])
+@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in {*LAST, Phase.FAILED}])
 def test_every_unfinished_phase_may_fail(phase: Phase) -> None:
     """An instance can move from every unfinished phase to `failed`."""
     assert Phase.FAILED in MOVES[phase]
@@ -68,6 +79,45 @@ def test_a_note_keeps_phase_and_time() -> None:
     tracker = Tracker(phase=Phase.MIGRATING, since=5.0)
     tracker.note(message="half way")
     assert (tracker.status.phase, tracker.status.since, tracker.status.message) == (Phase.MIGRATING, 5.0, "half way")
+
+
+def test_a_failure_leaves_nothing_in_the_present_tense() -> None:
+    """After a failure the lock status is kept as that of before, and no statement, next attempt or limit is current."""
+    seen = LockStatus(Holder("web-1", 7), blocked_by=(Blocker(77),))
+    tracker = Tracker(phase=Phase.MIGRATING, limit=Limit(1.0, "MIGRATION_RUN_SECONDS"))
+    tracker.note(lock_status=seen, progress=Progress(1, 2, "b", 1.0, 3, 5.0))
+    tracker.move(Phase.FAILED, message="boom")
+    status = tracker.status
+    assert (status.lock_status, status.at_failure, status.limit) == (LockStatus(), seen, None)
+    assert (status.progress, status.blocked_since) == (Progress(1, 2, None, 1.0), None)
+    tracker.note(held=True)
+    tracker.move(Phase.READY)
+    assert not tracker.status.held
+
+
+def test_the_time_of_a_blockage_begins_once() -> None:
+    """The time since when a revision is blocked outlasts its attempts, and ends with the last blocking session."""
+    tracker = Tracker(phase=Phase.MIGRATING)
+    tracker.note(lock_status=LockStatus(blocked_by=(Blocker(77),)))
+    since = tracker.status.blocked_since
+    assert since is not None
+    tracker.note(lock_status=LockStatus(), progress=Progress(attempt=1))
+    tracker.note(lock_status=LockStatus(blocked_by=(Blocker(78),)))
+    assert tracker.status.blocked_since == since
+    tracker.note(lock_status=LockStatus(), progress=Progress())
+    assert tracker.status.blocked_since is None
+
+
+def test_an_outage_begins_once_and_ends_with_an_answer() -> None:
+    """The time since when the database is unreachable is that of the first error, until the database answers."""
+    tracker = Tracker()
+    tracker.note(reachable=False)
+    since = tracker.status.unreachable_since
+    tracker.note(reachable=False)
+    assert since is not None
+    assert tracker.status.unreachable_since == since
+    tracker.note(reachable=True)
+    assert tracker.status.unreachable_since is None
 
 
 def test_a_snapshot_never_changes() -> None:

@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import Phase, Status
+from api.migrations.core.status import Phase, Status, Tracker
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import body, routes, verdict
 from tests.support.statuses import STATUS
@@ -19,11 +19,20 @@ SHAPE = {
     "status": str,
     "state": str,
     "phase": str,
+    "since": str,
     "message": str,
+    "gives_up": {"at": str, "seconds": float, "setting": str},
+    "failure": type(None),
     "strategy": str,
     "instance": str,
     "release": str,
-    "database": {"dialect": str, "reachable": bool, "revisions": [str]},
+    "database": {
+        "dialect": str,
+        "reachable": bool,
+        "unreachable_since": type(None),
+        "read_at": str,
+        "revisions": [str],
+    },
     "expected_heads": [str],
     "pending": {"count": int, "revisions": [str]},
     "progress": {
@@ -42,6 +51,7 @@ SHAPE = {
         "holder": {"instance": str, "pid": int, "since": str, "state": str},
         "waited_seconds": float,
     },
+    "blocked_since": str,
     "blocked_by": [
         {
             "pid": int,
@@ -89,6 +99,24 @@ def test_a_fresh_status_has_the_same_keys() -> None:
     assert fresh.keys() == SHAPE.keys()
     assert (fresh["last_run"], fresh["lock"]["holder"], fresh["database"]["reachable"]) == (None, None, None)
     assert fresh["pending"] == {"count": 0, "revisions": []}
+
+
+def test_a_failure_has_its_time_and_what_was_seen_before() -> None:
+    """The body of a failed instance has its time; the blocking session is only in what was last seen before."""
+    tracker = Tracker()
+    tracker.status = STATUS
+    tracker.move(Phase.FAILED, message="boom")
+    tracker.note(held=True)
+    seen = shown(tracker.status)
+    assert datetime.fromisoformat(seen["failure"]["at"]).timestamp() == pytest.approx(tracker.status.since)
+    assert (seen["failure"]["held"], seen["failure"]["last_seen"]["blocked_by"][0]["pid"]) == (True, 77)
+    assert (seen["blocked_by"], seen["blocked_since"], seen["gives_up"], seen["lock"]["holder"]) == (
+        [],
+        None,
+        None,
+        None,
+    )
+    assert (seen["progress"]["current"], seen["progress"]["next_try_at"]) == (None, None)
 
 
 def test_the_seconds_of_a_failed_run_stand_still() -> None:

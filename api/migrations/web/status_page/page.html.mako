@@ -41,21 +41,33 @@ svg { display: block; width: 100%; height: .4rem; margin-top: .3rem; }
 </style></head>
 <body><main><header class="${tone}"><h1>${headline}</h1>
 ${optional("p", status.message or lock.holder and lock)}
-<% heads = "" if schema.heads in (set(), schema.revisions) else names(schema.heads) %>\
-<dl>${fact("database", status.reachable is False and "not reachable")}
+${optional("p", status.limit and f"{countdown[0].upper()}{countdown[1:]}.")}
+${optional("p", status.held and "This instance looks at the database every few seconds, and becomes ready when it is at head.")}
+<%
+  heads = "" if schema.heads in (set(), schema.revisions) else names(schema.heads)
+  unread = schema.state == "unknown"
+  out, read = status.unreachable_since, status.read_at
+  states = {"behind": "behind this build", "ahead": "ahead of this build", "diverged": "diverged from this build",
+    "dirty": "half applied", "unversioned": "tables, but no revision"}
+  until = status.limit and f"retried until {clock(status.limit.at)}" or status.held and "still retried"
+%>
+<dl>${fact("unreachable", out and joined(", ", f"since {clock(out)} ({duration(now - out)})", until))}
+% if unread:
+${fact("database", "not read yet")}
+% else:
 <dt>database</dt><dd><code>${names(schema.revisions)}</code>${heads and " → "}<code>${heads}</code></dd>
-<% states = {"unknown": "not read yet", "behind": "behind this build", "ahead": "ahead of this build",
-  "diverged": "diverged from this build", "dirty": "half applied",
-  "unversioned": "tables, but no revision"} %>
-${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}${fact("phase", status.phase)}
-</dl></header>
+${fact("schema", states.get(schema.state, schema.state.replace("_", " ")))}
+${fact("read", (failed or out) and read and f"{clock(read)}, {duration(now - read)} ago")}
+% endif
+${fact("phase", status.phase)}</dl></header>
 ## The sections that a person may have to act on come first.
 <%self:section title="Blocked by" class_="alert warn" given="${lock.blocked_by}"><ul>
 % for one in lock.blocked_by:
 <li><div class="row"><span class="big">${one.application or "unnamed session"}</span><code>pid ${one.pid}</code></div>
 <dl>${fact("state", joined(" for ", one.state or "hidden from this role", duration(one.seconds)))}
 ${fact("user", one.user or "hidden from this role")}
-${fact("blocks", f"{one.mode} on {one.relation}" if one.relation else "the migration until its transaction ends")}
+${fact("blocks", f"the migration, which needs {one.mode} on {one.relation}" if one.relation else
+  "the migration, until this session's transaction ends")}
 </dl></li>
 % endfor
 </ul></%self:section>
@@ -71,14 +83,21 @@ ${fact(name, f"{names(one.revisions)}, {len(one.pending)} pending")}
   (applied, left), progress, statement = split(status), status.progress, lock.statement
   done, total, wait = progress.applied, progress.total or len(schema.pending), (progress.next_try_at or 0) - now
   attempt = f"the next attempt is in {duration(wait)}" if wait > 0 else "the next attempt is running"
+  read = status.read_at
+  before = ", before the failure" if failed and (read or 0) < status.since else ""
 %>
+% if failed:
+<p class="soft">${f"As read at {clock(read)}{before}." if read else "As read before the failure."}</p>
+% else:
 ${done} of ${total} applied
-<progress max="${total}" value="${done}" aria-label="${done} of ${total} applied"></progress><ol>
-% for name in applied[-3:]:
+<progress max="${total}" value="${done}" aria-label="${done} of ${total} applied"></progress>
+% endif
+<ol>
+% for name in () if failed else applied[-3:]:
 <li class="past"><code class="past">${name}</code> applied</li>
 % endfor
 % for name in left[:shown]:
-% if name != progress.current or status.phase == "failed":
+% if name != progress.current:
 <li><code>${name}</code></li>
 % else:
 <li aria-current="step"><code>${name}</code>
@@ -104,9 +123,21 @@ ${optional("p", progress.attempt and f"attempt {progress.attempt} did not acquir
 <dt>${"session" if session else "process"}</dt><dd><code>pid ${holder.pid}</code>${f", {state}" if state else ""}</dd>
 ${fact("connected" if session else "locked", since)}
 % endif
-${fact("executes", lock.statement)}${fact("pauses", not lock.statement and lock.retry)}
+${fact("executes", lock.statement)}\
+${fact("pauses", not lock.statement and lock.retry and f"after attempt {lock.retry.attempt}")}
 </dl>${optional("p", lock.grant and "This role cannot see what the lock holder executes. To fix: as a superuser, run")}
 ${optional("pre", lock.grant)}</%self:section>
+<%self:section title="Before the failure" given="${failed and status.at_failure}">
+<%
+  then = status.at_failure
+  held = then.holder and f"by {then.holder.instance}" + (f" (pid {then.holder.pid})" if then.holder.pid else "")
+%>
+<p class="soft">Last seen before ${clock(status.since)}; it may have changed since.</p>
+<dl>${fact("lock", held and f"was held {held}")}${fact("executed", then.statement)}
+% for one in then.blocked_by:
+${fact("blocked by", one.said("blocked"))}
+% endfor
+</dl></%self:section>
 <%self:section title="Fleet"><ul>
 % for name, here, role, class_, session in fleet:
 <li><div class="row"><span>${name}<span class="soft">${" (this instance)" if here else ""}</span></span>
@@ -134,10 +165,10 @@ ${optional("pre", lock.grant)}</%self:section>
 % endif
 </ol>${optional("pre", run.error)}</%self:section>
 <%self:section title="History" given="${status.recent}"><ol>
-% for row in status.recent:
+% for row in recent:
 <% good, bad = ("applied", "stamped", "backed_up"), ("failed", "half_applied", "interrupted") %>
 <li class="${"ok" if row.outcome in good else "bad" if row.outcome in bad else ""}">
-${revision(row.revision, joined(", ", row.direction != "upgrade" and row.direction, row.outcome))}<div class="soft">
+${revision(row.revision, joined(", ", row.direction != "upgrade" and row.direction, times(row)))}<div class="soft">
 ${joined(", ", clock(row.started_at, "%Y-%m-%d %H:%M:%S"), duration(row.seconds), row.instance)}</div></li>
 % endfor
 </ol></%self:section>

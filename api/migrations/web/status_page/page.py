@@ -7,7 +7,8 @@ The page has no script and loads nothing: it must work from a phone, through a t
 from __future__ import annotations
 
 from base64 import b64encode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from functools import cache
 from hashlib import sha256
@@ -15,16 +16,17 @@ from pathlib import Path
 
 from mako.template import Template
 
-from ...core.schema import SchemaState, invalid_index_advice
+from ...core.countdown import countdown, duration
+from ...core.schema import Recorded, SchemaState, invalid_index_advice
 from ...core.status import Phase, Status
 from ...text.printable import printable
 
 SHOWN = 12
 """A list shows so many revisions and counts the others."""
+ATTEMPTS = 6
+"""The history shows so many rows."""
 _HEADLINES = {
-    Phase.CHECKING: "Reading the database",
     Phase.VERIFYING: "Verifying the schema",
-    Phase.FAILED: "Failed, not ready",
     Phase.OFF: "Ready, the schema is not checked",
 }
 _SOURCE = Path(__file__).with_name("page.html.mako").read_text(encoding="utf-8")
@@ -44,7 +46,9 @@ def render(status: Status, now: float) -> str:
     facts = {"status": status, "schema": status.schema, "lock": status.lock_status, "now": now, "shown": SHOWN}
     views = {"tone": _tone(status), "headline": _headline(status), "fleet": _fleet(status, now)}
     helpers = {"clock": _clock, "duration": _duration, "joined": _joined, "names": _names, "split": _split_pending}
-    return str(_template().render(**facts, **views, **helpers, index_advice=invalid_index_advice))
+    facts["failed"] = status.phase is Phase.FAILED
+    texts = {"countdown": countdown(status, now), "recent": _retries_as_one(status.recent)[:ATTEMPTS], "times": _times}
+    return str(_template().render(**facts, **views, **helpers, **texts, index_advice=invalid_index_advice))
 
 
 @cache
@@ -68,10 +72,14 @@ def _tone(status: Status) -> str:
 
 
 def _headline(status: Status) -> str:
+    if status.phase is Phase.FAILED:
+        return f"Failed at {_clock(status.since)}, not ready"
     if status.phase in {Phase.WAITING, Phase.MIGRATING} and status.lock_status.blocked_by:
         return "The migration is blocked"
-    if status.phase is Phase.WAITING and status.reachable is False:
-        return "Waiting for the database"
+    if status.reachable is False and not status.ready:
+        return "The database is unreachable"
+    if status.phase is Phase.CHECKING:
+        return "Reading the database" if status.reachable else "Connecting to the database"
     if status.phase is Phase.WAITING and (holder := status.lock_status.holder):
         return f"Waiting while {holder.instance} migrates"
     if status.phase is Phase.READY and status.schema.state is SchemaState.AHEAD:
@@ -114,8 +122,23 @@ def _clock(epoch_seconds: float | None, pattern: str = "%H:%M:%S") -> str:
 
 
 def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    if seconds < 120:
-        return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+    return "" if seconds is None else duration(seconds)
+
+
+def _retries_as_one(rows: Sequence[Recorded]) -> list[Recorded]:
+    """The rows, newest first; consecutive retries of a revision are one row from the first to the last of them."""
+    merged: list[Recorded] = []
+    for row in rows:
+        last = merged[-1] if merged else None
+        if last and row.outcome == "retried" == last.outcome and row.revision == last.revision:
+            ended = last.started_at + (last.seconds or 0.0)
+            merged[-1] = replace(
+                last, started_at=row.started_at, seconds=ended - row.started_at, attempts=last.attempts + 1
+            )
+        else:
+            merged.append(row)
+    return merged
+
+
+def _times(row: Recorded) -> str:
+    return row.outcome if row.attempts == 1 else f"{row.outcome} {row.attempts} times"
