@@ -71,7 +71,13 @@ def ensure(project: Path, group: str) -> None:
 
 
 def create(project: Path) -> None:
-    """Create an empty .venv, without pip: creating it with pip takes seconds, and most machines have an installer."""
+    """Create an empty .venv, without pip: creating it with pip takes seconds, and most machines have an installer.
+
+    Raises:
+        SystemExit: .venv is a link, perhaps to the environment of another folder, which would be emptied.
+    """
+    if (project / ".venv").is_symlink():
+        raise SystemExit("dev: .venv is a symbolic link, whose target would be emptied. To fix: rm .venv")
     version = ".".join(map(str, sys.version_info[:3]))
     with step(f"creating .venv with Python {version}"):
         venv.create(project / ".venv", clear=True, with_pip=False, symlinks=True)

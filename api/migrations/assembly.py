@@ -245,8 +245,8 @@ class Assembly:
 
     @property
     def _facts(self) -> dict[str, Any]:
-        status = self.tracker.status
-        return {name: getattr(status, name) for name in ("strategy", "dialect", "lock_key", "holder_kind")}
+        status, names = self.tracker.status, ("strategy", "run_budget_seconds", "dialect", "lock_key", "holder_kind")
+        return {name: getattr(status, name) for name in names}
 
     def operator_coordinator(self) -> Coordinator:
         """Return a coordinator for an operator's command, which may migrate with strategy `job` too."""

@@ -16,8 +16,14 @@ from .settings import MigrationSettings, Strategy
 
 
 def new_tracker(settings: MigrationSettings) -> Tracker:
-    """Return a tracker with the instance, release and strategy of the settings."""
-    return Tracker(instance=settings.instance, release=settings.release, strategy=str(settings.strategy))
+    """Return a tracker with the instance, release, strategy and budgets of the settings."""
+    return Tracker(
+        instance=settings.instance,
+        release=settings.release,
+        strategy=str(settings.strategy),
+        wait_budget_seconds=settings.wait_seconds,
+        run_budget_seconds=settings.run_seconds,
+    )
 
 
 def settings_of_failed_start() -> MigrationSettings:

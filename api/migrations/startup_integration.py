@@ -214,9 +214,8 @@ def _refuse_for_mounted(app: Starlette, settings: MigrationSettings) -> None:
 async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
     try:
         await asyncio.wrap_future(thread.outcome)
-    except MigrationError as error:
-        # it is logged; the server prints it too
-        error.args = (printable(str(error)),)
+    except MigrationError as error:  # it is logged
+        error.args = (printable(str(error)),)  # the server prints it too
         raise
     except BaseException as error:
         if not thread.outcome.done() or error is not thread.outcome.exception():

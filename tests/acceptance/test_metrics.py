@@ -2,6 +2,7 @@
 
 import logging
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -68,7 +69,7 @@ def test_metrics_show_a_fleet_during_and_after_its_migration(ledger_url: str, tm
     """Three instances: only the lock holder has lock_held=1, all show the run, and afterwards its success."""
     ini = project.make_history(tmp_path, project.held(), project.quick())
     before = moment(ledger_url, "applied")
-    with fleet(3, ledger_url, ini=ini) as instances:
+    with fleet(3, ledger_url, ini=ini, MIGRATION_WAIT_SECONDS="900") as instances:
         holder = until_one_migrates(instances)
         others = [instance for instance in instances if instance is not holder]
         until_phase(others, "waiting")
@@ -83,6 +84,10 @@ def test_metrics_show_a_fleet_during_and_after_its_migration(ledger_url: str, tm
         assert values(seen, "last_success_timestamp_seconds") == pytest.approx([before] * 3, abs=0.001)
         assert all(each("run_seconds") > 0 for each in seen)
         assert all((Scrape(one)("lock_wait_seconds") > 0) is (one is not holder) for one in instances)
+        assert values(seen, "wait_budget_seconds") == [900, 900, 900]
+        assert values(seen, "run_budget_seconds") == [300, 300, 300]
+        ends = {one.name: Scrape(one)("deadline_timestamp_seconds") - time.time() for one in instances}
+        assert all((left < 300) is (name == holder.name) for name, left in ends.items())
         assert all(each.info()["database_revisions"] == project.head() for each in seen)
         evidence.let_go(ledger_url)
         until_all_ready(instances)
@@ -98,6 +103,7 @@ def test_metrics_show_a_fleet_during_and_after_its_migration(ledger_url: str, tm
         assert values(done, "runs_total", result="applied") == mine
         assert values(done, "revision_duration_seconds_count") == [2 * each for each in mine]
         assert [each.info()["instance_name"] for each in done] == [one.name for one in instances]
+        assert not any("migration_deadline_timestamp_seconds" in each.names() for each in done)
         log.info("a scrape: %d bytes, %d names", len(done[0].text), len(done[0].names()))
 
 

@@ -42,8 +42,10 @@ class ProgressReporter:
     def planned(self, revisions: tuple[str, ...], verb: str) -> None:
         """Report the start of the run, or its continuation after a contended step."""
         self._verb = verb
-        done, before = len(self._applied) - self._earlier, self._tracker.status.progress
-        started = before.started_at if done else time.time()
+        done, status = len(self._applied) - self._earlier, self._tracker.status
+        before = status.progress.started_at
+        # a run that waited for a table continues in its phase; an earlier start is that of another instance's run
+        started = before if before is not None and (done or before >= status.since) else time.time()
         self._tracker.note(progress=Progress(done, done + len(revisions), None, started, self._attempt))
         if revisions and not self._announced:
             self._announced = True

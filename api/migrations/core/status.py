@@ -210,6 +210,9 @@ class Status:
     instance: str = ""
     release: str | None = None
     strategy: str = ""
+    wait_budget_seconds: float = 300.0
+    """MIGRATION_WAIT_SECONDS; the next one is MIGRATION_RUN_SECONDS, of the current database."""
+    run_budget_seconds: float = 300.0
     dialect: str = ""
     lock_key: str | None = None
     holder_kind: str = "session"

@@ -1,7 +1,8 @@
 """`/metrics` for Prometheus; the only module that needs `prometheus-client`.
 
-A scrape reads the status in memory, never the database. Every series exists from the first scrape on, because a counter
-that first appears as 1 does not fire `increase()`, and a comparison with a missing series is never true.
+A scrape reads the status in memory, never the database. Every series but the deadline exists from the first scrape on,
+because a counter that first appears as 1 does not fire `increase()`, and a comparison with a missing series is never
+true.
 
 A process that fails at start-up may never be scraped. So the times of the last success and the last failure come from
 the history table, and the next instance shows the failure of the previous one.
@@ -54,6 +55,7 @@ class MigrationCollector(Collector):
         yield _state_set("migration_schema_state", words, SchemaState, status.schema.state)
         for name, (words, value) in GAUGES.items():
             yield GaugeMetricFamily(name, words, float(value(status, now)))
+        yield _deadline(status)
         yield _scopes(status)
         yield _runs(status)
         yield _contended(status)
@@ -100,6 +102,20 @@ def _waited(status: Status, now: float) -> float:
     return max(0.0, now - (status.waiting_since or now)) if waiting else 0.0
 
 
+def _blocked(status: Status, now: float) -> float:
+    since = status.blocked_since
+    return 0.0 if since is None or not _in_progress(status, now) else max(0.0, now - since)
+
+
+def _deadline(status: Status) -> Metric:
+    # a comparison of the time with 0 would always be true, so there is no value without a deadline
+    words = "When the instance's current wait or run gives up; no sample when it neither waits nor migrates."
+    family = GaugeMetricFamily("migration_deadline_timestamp_seconds", words)
+    if status.limit is not None:
+        family.add_metric([], status.limit.at)
+    return family
+
+
 def _last_failure(status: Status, _now: float) -> float:
     # after its own failure an instance no longer reads the history
     run = status.last_run
@@ -127,6 +143,18 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
         _holder_age,
     ),
     "migration_lock_wait_seconds": ("How long this instance has been waiting; 0 if it does not wait.", _waited),
+    "migration_wait_budget_seconds": (
+        "MIGRATION_WAIT_SECONDS: how long the instance may take from its start to a verified schema.",
+        lambda status, now: status.wait_budget_seconds,
+    ),
+    "migration_run_budget_seconds": (
+        "MIGRATION_RUN_SECONDS: how long a run of this instance may take.",
+        lambda status, now: status.run_budget_seconds,
+    ),
+    "migration_blocked_seconds": (
+        "How long other sessions have blocked the current revision, as far as this instance sees; 0 if none does.",
+        _blocked,
+    ),
     "migration_started_timestamp_seconds": (
         "When the run began that this instance executes or watches; 0 without a run.",
         lambda status, now: status.progress.started_at or 0.0,

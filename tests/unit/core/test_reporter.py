@@ -3,7 +3,7 @@
 import pytest
 
 from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.status import LastRun, Tracker
+from api.migrations.core.status import LastRun, Phase, Progress, Tracker
 
 
 def last_run(result: str) -> LastRun:
@@ -31,3 +31,17 @@ def test_the_last_run_has_a_duration_for_each_applied_revision() -> None:
 def test_the_last_run_names_the_failed_revision(result: str, failed: str | None) -> None:
     """The last run names the revision that failed, and none if the run succeeded."""
     assert last_run(result).failed == failed
+
+
+def test_a_retried_run_has_begun_with_its_first_attempt() -> None:
+    """A run that waits for a table and continues keeps its start; one that follows another instance's run does not."""
+    tracker = Tracker(progress=Progress(0, 1, "a", started_at=10.0))
+    tracker.note(phase=Phase.MIGRATING, since=100.0)
+    reporter = ProgressReporter(tracker)
+    reporter.planned(("a",), "Applied")
+    first = tracker.status.progress.started_at
+    assert first is not None
+    assert first > 100.0
+    tracker.note(progress=Progress(0, 1, "a", started_at=101.0))
+    reporter.planned(("a",), "Applied")
+    assert tracker.status.progress.started_at == 101.0

@@ -109,3 +109,13 @@ def test_each_locked_package_has_hashes_and_no_address(name: str) -> None:
 def test_what_is_installed_by_name_is_locked() -> None:
     """The packages that `./dev up` installs by name are in the lock of the tools."""
     assert {*environment.FOR_UP, environment.SERVER} <= entries((environment.PROJECT / TOOLS).read_text()).keys()
+
+
+def test_the_environment_of_another_folder_is_not_emptied(project: Path, tmp_path: Path) -> None:
+    """A .venv that links to another folder's environment is refused, and that environment stays complete."""
+    other = (project / ".venv").rename(tmp_path / "other")
+    (project / ".venv").symlink_to(other)
+    (other / "stamp-up").unlink()
+    with pytest.raises(SystemExit, match="symbolic link"):
+        environment.ensure(project, "up")
+    assert (other / "bin" / "python").exists()

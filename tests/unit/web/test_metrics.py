@@ -16,8 +16,10 @@ from api.migrations.core.protocols import MigrationRequest, ProgressListener
 from api.migrations.core.reporter import ProgressReporter
 from api.migrations.core.schema import CodeRevisions, Observed, Schema, SchemaState
 from api.migrations.core.scope import Scope
-from api.migrations.core.status import Counters, Holder, LastRun, LockStatus, Phase, Progress, Status, Tracker
+from api.migrations.core.status import Counters, Holder, LastRun, Limit, LockStatus, Phase, Progress, Status, Tracker
 from api.migrations.errors import DatabaseUnreachable
+from api.migrations.parts import new_tracker
+from api.migrations.settings import MigrationSettings
 from api.migrations.web.install import metrics_route
 from api.migrations.web.metrics import RESULTS, MigrationCollector
 from tests.support.fakes import Database, FakeClock, FakeSession, Instance, apply_all
@@ -72,9 +74,12 @@ FULL = Status(
     instance="web-2",
     release="v7",
     strategy="advisory_lock",
+    wait_budget_seconds=600.0,
+    run_budget_seconds=90.0,
     schema=Schema(SchemaState.BEHIND, frozenset("ba"), frozenset("d"), ("c", "d")),
     progress=Progress(1, 3, "c", 940.0),
     lock_status=LockStatus(Holder("web-1", 4242, 930.0, "active")),
+    blocked_since=965.0,
     invalid_indexes=("ix", "iy"),
     waiting_since=950.0,
     last_success=700.0,
@@ -89,7 +94,7 @@ def test_a_fresh_status_has_every_series_at_zero() -> None:
     assert fresh.series() == Scraped(FULL).series()
     assert [fresh("runs_total", result=result) for result in RESULTS] == [0, 0, 0]
     zeros = "up_to_date pending_revisions in_progress started_timestamp_seconds run_seconds lock_contended_total"
-    history = "last_success_timestamp_seconds last_failure_timestamp_seconds"
+    history = "blocked_seconds last_success_timestamp_seconds last_failure_timestamp_seconds"
     assert {fresh(name) for name in f"{zeros} {history}".split()} == {0.0}
 
 
@@ -102,6 +107,9 @@ def test_a_waiter_s_metrics_have_the_values_of_its_status() -> None:
         "lock_held": 0,
         "lock_holder_age_seconds": 70,
         "lock_wait_seconds": 50,
+        "wait_budget_seconds": 600,
+        "run_budget_seconds": 90,
+        "blocked_seconds": 35,
         "started_timestamp_seconds": 940,
         "run_seconds": 60,
         "invalid_indexes": 2,
@@ -122,7 +130,8 @@ def test_a_waiter_s_metrics_have_the_values_of_its_status() -> None:
 def test_a_ready_instance_s_durations_stand_still() -> None:
     """A ready instance neither waits nor migrates, and the seconds of its run do not grow."""
     scraped = Scraped(replace(FULL, phase=Phase.READY, since=990.0))
-    assert [scraped(name) for name in ("in_progress", "lock_wait_seconds", "lock_holder_age_seconds")] == [0, 0, 0]
+    still = ("in_progress", "lock_wait_seconds", "lock_holder_age_seconds", "blocked_seconds")
+    assert [scraped(name) for name in still] == [0, 0, 0, 0]
     assert scraped("run_seconds") == 50
 
 
@@ -133,6 +142,23 @@ def test_the_last_failure_includes_the_instance_s_own_run() -> None:
     assert (scraped("last_failure_timestamp_seconds"), scraped("run_seconds")) == (970, 30)
     applied = Scraped(replace(FULL, last_run=replace(run, result="applied")))
     assert applied("last_failure_timestamp_seconds") == 800
+
+
+def test_the_deadline_exists_only_while_one_counts_down() -> None:
+    """The deadline is the moment at which the wait or run gives up; without one it has a description and no sample."""
+    name = "migration_deadline_timestamp_seconds"
+    limited = Scraped(replace(FULL, limit=Limit(1300.5, "MIGRATION_WAIT_SECONDS")))
+    assert limited.registry.get_sample_value(name) == 1300.5
+    assert name in {family.name for family in Scraped(FULL).registry.collect()}
+    assert Scraped(FULL).registry.get_sample_value(name) is None
+
+
+def test_a_tracker_begins_with_the_budgets_of_the_settings() -> None:
+    """The budgets that an instance exports are those of its settings."""
+    url = "postgresql://localhost/ledger"
+    settings = MigrationSettings.load(_env_file=None, database_url=url, wait_seconds=80, run_seconds=60)
+    scraped = Scraped(new_tracker(settings).status)
+    assert (scraped("wait_budget_seconds"), scraped("run_budget_seconds")) == (80, 60)
 
 
 def test_a_holder_s_age_is_not_negative() -> None:
