@@ -37,6 +37,7 @@ DONE = {
     "Tables without a revision",
     "Database ahead",
     "Waiting too long",
+    "Who may read what",
     "No connection left",
     "A pooler in between",
     "On a platform",
@@ -58,6 +59,16 @@ def advised(url: str, ini: Path = PLAIN) -> list[str]:
 def test_every_section_with_a_command_is_tested() -> None:
     """Each section of the runbook that contains a command is listed in this module."""
     assert {section for section in SECTIONS if commands(section)} == DONE
+
+
+def test_a_caller_with_the_token_reads_the_health(ledger_url: str) -> None:
+    """The runbook's lines make a token, and read the health of an instance that has it."""
+    make, _, _, ask = commands("Who may read what")
+    token = works(make, ledger_url).strip()
+    with fleet(1, ledger_url, MIGRATION_HEALTH_TOKEN=token) as instances:
+        until_all_ready(instances)
+        ask = ask.replace("http://10.0.0.7:8000", instances[0].url(""))
+        assert '"state": "at_head"' in works(ask, ledger_url, TOKEN=token)
 
 
 def test_the_first_commands_succeed_at_head(ledger_url: str) -> None:

@@ -127,6 +127,8 @@ def test_one_of_two_instances_migrates_with_the_wheel(database_url: str, tmp_pat
     command = str(Path(interpreter).with_name("alembic-fleet"))
     done = run([command, "check"], cwd=project, env=alone(database_url))
     assert (done.returncode, "To fix: run 'alembic-fleet upgrade'" in done.stderr) == (3, True), done.stderr
+    done = run([command, "status"], cwd=project, env=alone(database_url))
+    assert "  alembic-fleet upgrade" in done.stdout.splitlines(), done.stdout
     with shops(2, database_url, project, interpreter=interpreter) as both:
         holder = until_one_migrates(both)
         until_all_ready(both)
