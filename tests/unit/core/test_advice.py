@@ -317,12 +317,12 @@ def test_names_that_other_roles_choose_are_in_no_command() -> None:
     assert "evil" not in str(commands)
 
 
-@pytest.mark.parametrize("phase", [Phase.FAILED, Phase.READY])
-def test_no_session_is_named_that_was_not_just_seen(phase: Phase) -> None:
+@pytest.mark.parametrize(("phase", "held"), [(Phase.FAILED, False), (Phase.FAILED, True), (Phase.READY, False)])
+def test_no_session_is_named_that_was_not_just_seen(phase: Phase, held: bool) -> None:
     """After the end of a start, no session is named or terminated: another one may have its pid by then."""
     seen = LockStatus(HOLDER, blocked_by=(LUNCH,))
     for error in (WaitTimeout, TableLockTimeout, RevisionFailed, None):
-        advice = advise(Status(phase, schema=BEHIND, error_class=error, at_failure=seen), NOW)
+        advice = advise(Status(phase, schema=BEHIND, error_class=error, at_failure=seen, held=held), NOW)
         assert "77" not in str(advice)
         assert "pg_terminate_backend" not in str(advice)
 
