@@ -14,13 +14,13 @@ from ...execution.revisions import Revisions
 from ...settings import MigrationSettings
 from ..results import Result
 from . import squawk
-from .offline import Tables
 from .rendering import Rendered, render
 from .report import LintReport, RuleList
 from .revision_rules import check_file, check_revision, line_of_id
 from .rules import Finding, Hit, finding, hit
 from .selection import choose, in_order
 from .suppressions import Suppressions
+from .tables import Tables
 
 
 def lint(arguments: argparse.Namespace) -> Result:
@@ -48,7 +48,7 @@ def _revisions() -> Revisions:
 
 
 def _checked(revisions: Revisions, chosen: frozenset[str]) -> Iterator[tuple[Rendered, list[Hit]]]:
-    """Yield each chosen revision with its hits; the others are executed too, because later rules need what they made."""
+    """Yield each chosen revision with its hits; the others are executed too, for what they make."""
     seen, known = Tables(), Tables()
     last = [script.revision for script in in_order(revisions) if script.revision in chosen][-1:]
     for script in in_order(revisions) if last else ():

@@ -1,66 +1,16 @@
-"""The connection that a revision gets in offline mode, and what is known of the tables without a database."""
+"""The connection that a revision gets in offline mode, which executes nothing."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from sqlalchemy import inspection
 from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.exc import NoResultFound
 
-if TYPE_CHECKING:
-    from .rendering import Statement
-
-
-class Tables:
-    """What the statements so far have made: the columns, checks and types of each table."""
-
-    def __init__(self) -> None:
-        self.columns: dict[str, dict[str, str]] = {}
-        """The type of each column, by table."""
-        self.checks: dict[tuple[str, str], tuple[str, bool]] = {}
-        """The condition of each check, and whether it is validated, by table and name."""
-        self.types: set[str] = set()
-
-    def learn(self, statement: Statement) -> None:
-        """Note what `statement` changes."""
-        for action in statement.actions:
-            match action.kind:
-                case "create table":
-                    self.columns.setdefault(action.on, {})
-                case "new column" | "add column" | "change type":
-                    self.columns.setdefault(action.on, {})[action.name] = action.text
-                case "drop column":
-                    self.columns.get(action.on, {}).pop(action.name, None)
-                case "rename column":
-                    columns = self.columns.setdefault(action.on, {})
-                    columns[action.text] = columns.pop(action.name, "")
-                case "rename table":
-                    self._rename(action.on, action.name)
-                case "drop table":
-                    self.columns.pop(action.on, None)
-                case "create type":
-                    self.types.add(action.on)
-                case "drop type":
-                    self.types.discard(action.on)
-                case "new check" | "add check":
-                    self.checks[action.on, action.name] = action.text, "not valid" not in action.facts
-                case "validate constraint" if (action.on, action.name) in self.checks:
-                    self.checks[action.on, action.name] = self.checks[action.on, action.name][0], True
-                case "drop constraint":
-                    self.checks.pop((action.on, action.name), None)
-
-    def proves_not_null(self, table: str, column: str) -> bool:
-        """Return whether a validated check says that `column` is not null."""
-        wanted = f"{column} is not null"
-        conditions = [text for (on, _), (text, is_valid) in self.checks.items() if on == table and is_valid]
-        return any(wanted in _conjunction(text) for text in conditions)
-
-    def _rename(self, old: str, new: str) -> None:
-        self.columns[new] = self.columns.pop(old, {})
-        self.checks = {(new if on == old else on, name): check for (on, name), check in self.checks.items()}
+from .tables import Tables
 
 
 class OfflineConnection(MockConnection):
@@ -164,7 +114,3 @@ class OfflineInspector:
 
 
 inspection._inspects(OfflineConnection)(OfflineInspector)
-
-
-def _conjunction(text: str) -> list[str]:
-    return [part.strip("() ") for part in text.split(" and ")]

@@ -19,8 +19,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from ...execution.error_translation import describe
 from ...execution.revisions import Revisions
 from .actions import Action, actions
-from .offline import OfflineConnection, Tables
+from .offline import OfflineConnection
 from .sql import joined, statements
+from .tables import Tables
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ class _OfflineContext(MigrationContext):
             guarded = self._connection.checks_first
             statement = Statement(_sql(tokens), line, number, found, previous, guarded, strings)
             self._result.statements.append(statement)
-            self._tables.learn(statement)
+            self._tables.learn(statement.actions)
 
     def _compiled(self, construct: Any) -> str:
         try:

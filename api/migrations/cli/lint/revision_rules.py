@@ -7,10 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from .actions import Action
-from .offline import Tables
 from .rendering import Rendered, Statement
 from .rules import Hit, hit
 from .table_rules import check
+from .tables import Tables
 
 _READS = {"select", "set", "show", "reset", "comment", "analyze"}
 _EXPANDS, _CONTRACTS = {"add column", "create table"}, {"drop column", "drop table"}
@@ -37,12 +37,12 @@ def check_revision(rendered: Rendered, known: Tables) -> Iterator[Hit]:
             if action.kind == "create table" and action.on not in known.columns:
                 created.add(action.on)
         yield from check(statement, known, created)
-        known.learn(statement)
+        known.learn(statement.actions)
     done = [(one, action) for one in rendered.statements for action in one.actions if action.kind not in _READS]
     for rule in (_enum_values, _two_phases, _mixed, _data_and_schema, _validation):
         yield from rule(done, created)
     if rendered.stopped is not None:
-        yield hit("not-rendered", rendered.stopped_at, line=rendered.stopped_at, why=rendered.stopped)
+        yield hit("not-rendered", rendered.stopped_at, other=rendered.stopped_at, why=rendered.stopped)
 
 
 def check_file(path: Path, revision: str) -> Iterator[Hit]:
@@ -89,21 +89,21 @@ def _two_phases(done: list[Done], created: set[str]) -> Iterator[Hit]:
     expands = [one for one, action in done if action.kind in _EXPANDS]
     drops = [one for one, action in done if action.kind in _CONTRACTS and action.on not in created]
     if expands and drops:
-        yield hit("two-phases", drops[0].line, line=drops[0].line)
+        yield hit("two-phases", drops[0].line, other=drops[0].line)
 
 
 def _mixed(done: list[Done], _created: set[str]) -> Iterator[Hit]:
     blocks = [one for one, _ in done if one.transaction is None]
     others = [one for one, _ in done if one.transaction is not None]
     if blocks and others:
-        yield hit("mixed-autocommit", others[0].line, line=blocks[0].line)
+        yield hit("mixed-autocommit", others[0].line, other=blocks[0].line)
 
 
 def _data_and_schema(done: list[Done], created: set[str]) -> Iterator[Hit]:
     alters = [(one, action.on) for one, action in done if action.kind in _ALTERS and action.on not in created]
     writes = [one for one, action in done if action.kind == "write"]
     if alters and writes:
-        yield hit("data-and-schema", alters[0][0].line, table=alters[0][1], line=writes[0].line)
+        yield hit("data-and-schema", alters[0][0].line, table=alters[0][1], other=writes[0].line)
 
 
 def _validation(done: list[Done], created: set[str]) -> Iterator[Hit]:
@@ -114,6 +114,6 @@ def _validation(done: list[Done], created: set[str]) -> Iterator[Hit]:
         key = (statement.transaction, action.on)
         if action.kind == "validate constraint":
             if key in locked:
-                yield hit("validate-in-transaction", statement.line, table=action.on, line=locked[key])
+                yield hit("validate-in-transaction", statement.line, table=action.on, other=locked[key])
         elif action.kind in _ALTERS:
             locked.setdefault(key, statement.line)

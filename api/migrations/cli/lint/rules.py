@@ -61,21 +61,21 @@ _ON_TABLES = (
         "unique-without-index",
         "UNIQUE, PRIMARY KEY or EXCLUDE on an existing table without USING INDEX",
         "Readers and writers of {table} wait until the index of the constraint is built.",
-        f"create a unique index with postgresql_concurrently=True inside '{_BLOCK}', and in the next revision run ALTER "
-        "TABLE {table} ADD CONSTRAINT … UNIQUE USING INDEX … (EXCLUDE has no such way)",
+        f"create a unique index with postgresql_concurrently=True inside '{_BLOCK}', and in the next revision run "
+        "ALTER TABLE {table} ADD CONSTRAINT … UNIQUE USING INDEX … (EXCLUDE has no such way)",
     ),
     Rule(
         "set-not-null",
         "SET NOT NULL without a validated check",
         "Readers and writers of {table} wait while the server checks all existing rows for NULL in {column}.",
-        "add CHECK ({column} IS NOT NULL) with postgresql_not_valid=True, validate it in the next revision, and set NOT "
-        "NULL in the one after",
+        "add CHECK ({column} IS NOT NULL) with postgresql_not_valid=True, validate it in the next revision, and set "
+        "NOT NULL in the one after",
     ),
     Rule(
         "validate-in-transaction",
         "VALIDATE CONSTRAINT in the transaction that altered the table",
         "Readers and writers of {table} wait during the validation, because the transaction keeps the stronger lock of "
-        "line {line}.",
+        "line {other}.",
         "validate the constraint in a revision of its own",
     ),
 )
@@ -139,7 +139,7 @@ _ON_REVISIONS = (
     Rule(
         "two-phases",
         "one revision adds (expand) and drops (contract)",
-        "The old release fails without what line {line} drops, and the new one cannot start without what is added: no "
+        "The old release fails without what line {other} drops, and the new one cannot start without what is added: no "
         "moment serves both.",
         "split the revision: add in this release, drop in a later one",
     ),
@@ -148,13 +148,13 @@ _ON_REVISIONS = (
         "other work in a revision with an autocommit_block",
         "If the block or what follows fails, what is already committed stays: the revision is half applied, and no "
         "instance starts until a person repairs it.",
-        "put the autocommit_block (line {line}) into a revision of its own",
+        "put the autocommit_block (line {other}) into a revision of its own",
     ),
     Rule(
         "data-and-schema",
         "one revision alters an existing table and changes rows",
-        "Readers and writers of {table} wait until the rows are changed, because one transaction keeps the locks of both.",
-        "move the change of rows (line {line}) into a revision of its own",
+        "Readers and writers of {table} wait until the rows are changed, because one transaction keeps both locks.",
+        "move the change of rows (line {other}) into a revision of its own",
     ),
     Rule(
         "no-downgrade",
@@ -178,7 +178,7 @@ _ON_REVISIONS = (
     Rule(
         "not-rendered",
         "upgrade() cannot be executed without a database",
-        "Unknown: lint did not see what follows line {line}, because it failed: {why}.",
+        "Unknown: lint did not see what follows line {other}, because it failed: {why}.",
         "guard what needs a database with 'if not op.get_context().as_sql:', or review the revision by hand and add "
         "'# lint: ignore[not-rendered] reason'",
     ),

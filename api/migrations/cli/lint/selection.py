@@ -56,12 +56,13 @@ def _named(revisions: Revisions, word: str) -> frozenset[str]:
     after, is_range, last = word.partition(":")
     if not is_range:
         return revisions.resolve(word)
+    from alembic.script.revision import RevisionError
     from alembic.util import CommandError
 
     try:
         found_scripts = revisions.directory.iterate_revisions(last or "heads", after or "base")
         return frozenset(script.revision for script in found_scripts)
-    except CommandError as error:
+    except (CommandError, RevisionError) as error:
         raise unknown(word) from error
 
 

@@ -34,16 +34,14 @@ def statements(text: str) -> Iterator[list[Token]]:
     """Yield the tokens of each statement of `text`, without comments and without the semicolon."""
     tokens: list[Token] = []
     for match in _TOKEN.finditer(text):
-        kind, token = match.lastgroup or "", match.group()
-        if kind == "tag":
-            kind = "string"
+        kind, found = match.lastgroup or "", match.group()
         if kind == "quoted":
-            token = token[1:-1].replace('""', '"')
-        if token == ";" and kind == "symbol":
+            found = found[1:-1].replace('""', '"')
+        if found == ";" and kind == "symbol":
             yield from [tokens] if tokens else []
             tokens = []
         elif kind != "blank":
-            tokens.append(Token(token.lower() if kind == "word" else token, kind))
+            tokens.append(Token(found.lower() if kind == "word" else found, kind))
     yield from [tokens] if tokens else []
 
 
@@ -102,15 +100,17 @@ class Reader:
 
     def group(self) -> list[Token]:
         """Go past the next parentheses and return what is in them."""
-        while self.at < len(self.tokens) and self.tokens[self.at].text != "(":
+        inside: list[Token] = []
+        depth = 0
+        for token in self.rest:
             self.at += 1
-        start, depth = self.at + 1, 0
-        for self.at in range(self.at, len(self.tokens)):
-            depth += {"(": 1, ")": -1}.get(self.tokens[self.at].text, 0)
-            if depth == 0:
-                self.at += 1
-                return self.tokens[start : self.at - 1]
-        return self.tokens[start:]
+            depth -= token.text == ")" and token.kind == "symbol"
+            if depth > 0:
+                inside.append(token)
+            elif inside or token.text == ")":
+                break
+            depth += token.text == "(" and token.kind == "symbol"
+        return inside
 
     def has(self, words: str) -> bool:
         """Return whether `words` come anywhere in what is left."""

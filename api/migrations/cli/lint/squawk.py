@@ -15,7 +15,12 @@ from .rules import Finding
 _OURS = (
     # our rules find these
     *("adding-field-with-default", "adding-foreign-key-constraint", "adding-not-nullable-field"),
-    *("adding-required-field", "adding-serial-primary-key-field", "changing-column-type", "constraint-missing-not-valid"),
+    *(
+        "adding-required-field",
+        "adding-serial-primary-key-field",
+        "changing-column-type",
+        "constraint-missing-not-valid",
+    ),
     *("disallowed-unique-constraint", "renaming-column", "renaming-table", "ban-drop-column", "ban-drop-table"),
     *("require-concurrent-index-creation", "ban-concurrent-index-creation-in-transaction"),
     # the coordinator makes these safe: time limits, retries, one transaction for each revision, no lock on DROP INDEX

@@ -7,25 +7,35 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 from .actions import Action
-from .offline import Tables
 from .rendering import Statement
 from .rules import Hit, hit
 from .sql import Token
+from .tables import Tables
 
 _STABLE = set(
-    "now current_timestamp current_date current_time localtimestamp localtime transaction_timestamp statement_timestamp "
-    "timezone date_trunc date_part extract make_date make_interval make_timestamptz to_timestamp to_date to_char age "
-    "coalesce nullif greatest least cast lower upper concat trim replace substring length md5 abs round floor ceil "
-    "array array_fill jsonb_build_object jsonb_build_array json_build_object json_build_array to_json to_jsonb "
-    "current_setting current_user current_schema session_user txid_current pg_current_xact_id interval row in and or "
-    "not case when then else end is date time timestamp varchar char character bit numeric decimal".split()
+    "now current_timestamp current_date current_time localtimestamp localtime transaction_timestamp "
+    "statement_timestamp timezone date_trunc date_part extract make_date make_interval make_timestamptz "
+    "to_timestamp to_date to_char age coalesce nullif greatest least cast lower upper concat trim replace "
+    "substring length md5 abs round floor ceil array array_fill jsonb_build_object jsonb_build_array "
+    "json_build_object json_build_array to_json to_jsonb current_setting current_user current_schema session_user "
+    "txid_current pg_current_xact_id interval row in and or not case when then else end is date time timestamp "
+    "varchar char character bit numeric decimal".split()
 )
 """Functions that are not volatile, and words that may come before parentheses."""
 _VOLATILE = re.compile(
     r"random|random_normal|clock_timestamp|timeofday|nextval|setval|currval|lastval|gen_random_\w+|uuid\w*"
 )
 _REWRITES = re.compile(r"set (unlogged|logged|access method)|cluster on")
-_SIZED = re.compile(r"(varchar|character varying|bit varying|varbit|numeric|decimal|timestamp|timestamptz)(\(\d+(,\d+)?\))?")
+_REFERENCED, _ITSELF = " and of the table that it references", " and its readers"
+_SAFE_WAYS = (
+    ({"create index", "reindex"}, "concurrently", "index-not-concurrent"),
+    ({"add foreign key", "add check"}, "not valid", "constraint-validates"),
+    ({"add unique", "add primary key", "add exclude"}, "using index", "unique-without-index"),
+)
+"""The actions that have a safe way, the word that makes them safe, and the rule."""
+_SIZED = re.compile(
+    r"(varchar|character varying|bit varying|varbit|numeric|decimal|timestamp|timestamptz)(\(\d+(,\d+)?\))?"
+)
 _SAME = {"character varying": "varchar", "bit varying": "varbit", "decimal": "numeric"}
 
 
@@ -52,29 +62,32 @@ def _concurrency(action: Action, statement: Statement) -> Iterator[Hit]:
 
 
 def _lock(action: Action, statement: Statement, known: Tables) -> Iterator[Hit]:
-    line, table = statement.line, action.on
+    why = _rewrite(action, known.columns.get(action.on, {}).get(action.name) or statement.was)
+    if why:
+        yield hit("table-rewrite", statement.line, table=action.on or "the vacuumed tables", why=why)
+    if action.kind == "add column":
+        yield from _new_column(action, statement.line)
+    proven = known.proves_not_null(action.on, action.name)
+    if action.kind == "set not null" and "not valid" not in action.facts and not proven:
+        yield hit("set-not-null", statement.line, table=action.on, column=action.name)
+    for kinds, safe, rule in _SAFE_WAYS:
+        if action.kind in kinds and safe not in action.facts:
+            readers = _REFERENCED if action.kind == "add foreign key" else _ITSELF
+            yield hit(rule, statement.line, table=action.on, readers=readers)
+
+
+def _rewrite(action: Action, before: str) -> str:
+    """Return why the action rewrites its table; "" if it does not."""
     match action.kind:
-        case "change type":
-            before = known.columns.get(table, {}).get(action.name) or statement.was
-            if not keeps_rows(before, action):
-                yield hit("table-rewrite", line, table=table, why=f"{before or 'its type'} to {action.text}")
-        case "add column":
-            yield from _new_column(action, line)
-        case "create index" | "reindex" if "concurrently" not in action.facts:
-            yield hit("index-not-concurrent", line, table=table)
-        case "add foreign key" | "add check" if "not valid" not in action.facts:
-            readers = " and of the table that it references" if action.kind == "add foreign key" else " and its readers"
-            yield hit("constraint-validates", line, table=table, readers=readers)
-        case "add unique" | "add primary key" | "add exclude" if "using index" not in action.facts:
-            yield hit("unique-without-index", line, table=table)
-        case "set not null" if "not valid" not in action.facts and not known.proves_not_null(table, action.name):
-            yield hit("set-not-null", line, table=table, column=action.name)
+        case "change type" if not keeps_rows(before, action):
+            return f"{before or 'its type'} to {action.text}"
         case "alter table" if _REWRITES.match(action.text):
-            yield hit("table-rewrite", line, table=table, why=action.text)
+            return action.text.upper()
         case "cluster":
-            yield hit("table-rewrite", line, table=table, why="CLUSTER")
+            return "CLUSTER"
         case "vacuum" if "full" in action.facts:
-            yield hit("table-rewrite", line, table="the vacuumed tables", why="VACUUM FULL")
+            return "VACUUM FULL"
+    return ""
 
 
 def _new_column(action: Action, line: int) -> Iterator[Hit]:
@@ -87,9 +100,9 @@ def _new_column(action: Action, line: int) -> Iterator[Hit]:
     elif why:
         yield hit("volatile-default", line, table=table, why=why)
     elif "check" in facts:
-        yield hit("constraint-validates", line, table=table, readers=" and its readers")
+        yield hit("constraint-validates", line, table=table, readers=_ITSELF)
     if "references" in facts and "default" in facts:
-        yield hit("constraint-validates", line, table=table, readers=" and of the table that it references")
+        yield hit("constraint-validates", line, table=table, readers=_REFERENCED)
     if "unique" in facts:
         yield hit("unique-without-index", line, table=table)
     if "not null" in facts and not facts & {"default", "identity", "stored"}:
@@ -137,5 +150,3 @@ def _sized(type_name: str) -> tuple[str, list[int]] | None:
     name = _SAME.get(match[1], match[1])
     # NUMERIC(10) is NUMERIC(10, 0)
     return name, [*numbers, 0] if name == "numeric" and len(numbers) == 1 else numbers
-
-
