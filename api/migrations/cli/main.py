@@ -30,7 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
-  0  done, or at head         1  failed                  2  usage or settings
+  0  done, or at head         1  failed, or findings     2  usage or settings
   3  not at head (check)      4  the wait budget ended, or the run budget while another session held a table lock
   5  database unreachable, or the database, Redis or Kubernetes refused the login
   6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision
