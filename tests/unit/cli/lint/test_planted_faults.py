@@ -43,3 +43,9 @@ def test_the_history_of_the_service_has_no_finding(lint: Lint, monkeypatch: pyte
     report = lint("--all")
     assert (report.findings, report.exit_code) == ([], 0)
     assert report.revisions == len(list((ROOT / "alembic" / "versions").glob("*.py")))
+
+
+def test_the_document_lists_the_rules() -> None:
+    """docs/linting.md has a row for each rule, with what it finds."""
+    text = (ROOT / "docs" / "linting.md").read_text()
+    assert [rule.id for rule in RULES.values() if f"| `{rule.id}` | {rule.finds} |" not in text] == []
