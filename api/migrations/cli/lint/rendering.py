@@ -18,7 +18,8 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from ...execution.error_translation import describe
 from ...execution.revisions import Revisions
-from .actions import Action, actions
+from .action import Action
+from .actions import actions
 from .offline import OfflineConnection
 from .sql import joined, statements
 from .tables import Tables

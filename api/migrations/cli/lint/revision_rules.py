@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from .actions import Action
+from .action import Action
 from .rendering import Rendered, Statement
 from .rules import Hit, hit
 from .table_rules import check
@@ -39,7 +39,7 @@ def check_revision(rendered: Rendered, known: Tables) -> Iterator[Hit]:
         yield from check(statement, known, created)
         known.learn(statement.actions)
     done = [(one, action) for one in rendered.statements for action in one.actions if action.kind not in _READS]
-    for rule in (_enum_values, _two_phases, _mixed, _data_and_schema, _validation):
+    for rule in (_enum_values, _two_phases, _mixed, _data_and_schema, _validation, _broken_index):
         yield from rule(done, created)
     if rendered.stopped is not None:
         yield hit("not-rendered", rendered.stopped_at, other=rendered.stopped_at, why=rendered.stopped)
@@ -117,3 +117,13 @@ def _validation(done: list[Done], created: set[str]) -> Iterator[Hit]:
                 yield hit("validate-in-transaction", statement.line, table=action.on, other=locked[key])
         elif action.kind in _ALTERS:
             locked.setdefault(key, statement.line)
+
+
+def _broken_index(done: list[Done], _created: set[str]) -> Iterator[Hit]:
+    dropped: set[str] = set()
+    for statement, action in done:
+        if action.kind == "drop index":
+            dropped.add(action.name)
+        guarded = action.kind == "create index" and {"concurrently", "if not exists"} <= action.facts
+        if guarded and action.name not in dropped:
+            yield hit("concurrent-if-not-exists", statement.line, table=action.on)

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .actions import Action
+from .action import Action
 from .rendering import Statement
 from .rules import Hit, hit
 from .sql import Token
@@ -54,11 +54,8 @@ def concurrent(action: Action) -> bool:
 
 
 def _concurrency(action: Action, statement: Statement) -> Iterator[Hit]:
-    table = action.on or action.name
     if concurrent(action) and statement.transaction is not None:
-        yield hit("concurrent-in-transaction", statement.line, table=table)
-    if action.kind == "create index" and {"concurrently", "if not exists"} <= action.facts:
-        yield hit("concurrent-if-not-exists", statement.line, table=table)
+        yield hit("concurrent-in-transaction", statement.line, table=action.on or action.name)
 
 
 def _lock(action: Action, statement: Statement, known: Tables) -> Iterator[Hit]:

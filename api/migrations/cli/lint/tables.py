@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from .actions import Action
+from .action import Action
 
 
 class Tables:

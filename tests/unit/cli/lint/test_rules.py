@@ -107,6 +107,13 @@ def test_statements_are_judged_by_what_they_do(find: Find, sql: str, expected: l
     assert sorted(rules(find, f"op.execute({sql!r})")) == expected
 
 
+def test_an_index_that_is_dropped_first_may_be_created_if_missing(find: Find) -> None:
+    """IF NOT EXISTS keeps no INVALID index that the same revision drops before."""
+    create = BLOCK + 'op.execute("CREATE INDEX CONCURRENTLY IF NOT EXISTS ix ON orders (id)")\n'
+    assert rules(find, create) == ["concurrent-if-not-exists"]
+    assert rules(find, BLOCK + 'op.execute("DROP INDEX CONCURRENTLY IF EXISTS ix")\n' + create) == []
+
+
 def test_work_that_the_coordinator_makes_safe_is_not_found(find: Find) -> None:
     """A short exclusive lock, without any time limit in the revision, is no finding."""
     assert rules(find, 'op.alter_column("orders", "code", server_default="x")\nop.drop_index("ix", "orders")') == []
