@@ -31,8 +31,7 @@ def check_revision(rendered: Rendered, known: Tables) -> Iterator[Hit]:
     for statement in rendered.statements:
         for action in statement.actions:
             if action.kind == "create type" and action.on in known.types and not statement.guarded:
-                why = "each run of the migrations creates the types that its own revisions name"
-                yield hit("type-created-twice", statement.line, table=action.on, why=why)
+                yield hit("type-created-twice", statement.line, table=action.on)
             # a table that exists is not new, and IF NOT EXISTS may find one
             if action.kind == "create table" and action.on not in known.columns:
                 created.add(action.on)

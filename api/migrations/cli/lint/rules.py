@@ -132,7 +132,8 @@ _ON_REVISIONS = (
     Rule(
         "type-created-twice",
         "a type is created although an earlier statement created it",
-        "Readers and writers see no change: the migration fails, because the type {table} exists ({why}).",
+        "Readers and writers see no change: the migration fails, because an earlier statement created the type {table} "
+        "(unless both are in op.create_table and run at once, because then Alembic creates it once).",
         "use postgresql.ENUM(…, create_type=False) in the table, and create the type once with .create(op.get_bind(), "
         "checkfirst=True)",
     ),
