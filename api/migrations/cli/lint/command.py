@@ -27,7 +27,7 @@ def lint(arguments: argparse.Namespace) -> Result:
     """Check the revisions that `arguments`, those of the command `lint`, name."""
     if arguments.rules:
         return RuleList()
-    revisions = _revisions()
+    revisions = _revisions(arguments)
     chosen, which = choose(revisions, arguments)
     findings: list[Finding] = []
     for rendered, hits in _checked(revisions, chosen):
@@ -39,11 +39,12 @@ def lint(arguments: argparse.Namespace) -> Result:
     return LintReport(findings=findings, revisions=len(chosen), output=arguments.format, message=message)
 
 
-def _revisions() -> Revisions:
+def _revisions(arguments: argparse.Namespace) -> Revisions:
     settings = MigrationSettings.load_partial("alembic_config", "alembic_section", "target")
     revisions = Revisions(settings.alembic_config, settings.target, section=settings.alembic_section)
     if any(getattr(script.module, "upgrade", None) is None for script in in_order(revisions)):
         raise ConfigurationError("a revision has no function upgrade(). To fix: write it")
+    revisions.config.cmd_opts = argparse.Namespace(x=arguments.x)
     return revisions
 
 

@@ -57,10 +57,10 @@ def test_autocommit_by_hand_is_no_transaction(find: Find) -> None:
 
 
 def test_the_helpers_of_alembic_know_the_offline_mode(find: Find) -> None:
-    """`context.is_offline_mode()` and `op.get_context().as_sql` are true."""
+    """`context.is_offline_mode()` and `op.get_context().as_sql` are true, and `-x` is given on."""
     body = f"""
     from alembic import context
-    if context.is_offline_mode() and op.get_context().as_sql:
+    if context.is_offline_mode() and op.get_context().as_sql and context.get_x_argument() == []:
         {DROP}
     """
     assert [finding.rule for finding in find(body)] == ["drop-table"]
