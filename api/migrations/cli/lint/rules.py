@@ -168,8 +168,8 @@ _ON_REVISIONS = (
         "the id of a revision has more than 32 characters",
         "Readers and writers see no change: the migration is refused, because Alembic's version table holds 32 "
         "characters.",
-        "shorten the id {table} in the file and in the down_revision of its children; if the column version_num is wider, "
-        "ignore this finding",
+        "shorten the id {table} in the file and in the down_revision of its children; if version_num is wider, ignore "
+        "this finding",
     ),
     Rule(
         "several-heads",
