@@ -16,8 +16,8 @@ from devtools.environment import entries
 
 RUNTIME = "requirements.txt"
 DEVELOPMENT = "requirements-dev.txt"
-UNUSED = {"psycopg", "psycopg2"}
-"""Extras that the service does not use: its `env.py` opens no connection of its own."""
+UNUSED = {"psycopg", "psycopg2", "squawk"}
+"""Extras that the service does not use: its `env.py` opens no connection of its own, and squawk is a second linter."""
 TOOLS = "dev"
 HEADER = "# Made by `./dev lock` from pyproject.toml; the whole resolution, so that two machines install the same.\n"
 

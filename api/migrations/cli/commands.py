@@ -233,6 +233,18 @@ def adopt(arguments: argparse.Namespace) -> Result:
     return look(arguments)
 
 
+def lint(arguments: argparse.Namespace) -> Result:
+    """Say what revisions will do to readers and writers while the old release serves; exit with 1 for findings.
+
+    It executes upgrade() in Alembic's offline mode for PostgreSQL and reads the revision files; it changes nothing.
+    Without arguments it checks the pending revisions, or all if it cannot read the database. A comment
+    `# lint: ignore[rule-id] reason` on the line or above it suppresses a finding.
+    """
+    from .lint.command import lint  # the other commands need less of Alembic, or nothing
+
+    return lint(arguments)
+
+
 async def _known_schema(assembly: Assembly) -> Schema:
     schema = await read_session(assembly, partial(read_schema, assembly))
     if schema.state in UNCLEAR and not (schema.state is SchemaState.UNVERSIONED and assembly.policy.baseline):

@@ -30,7 +30,7 @@ T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
-  0  done, or at head         1  failed                  2  usage or settings
+  0  done, or at head         1  failed, or findings     2  usage or settings
   3  not at head (check)      4  the wait budget ended, or the run budget while another session held a table lock
   5  database unreachable, or the database, Redis or Kubernetes refused the login
   6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision
@@ -52,8 +52,8 @@ def main(argv: list[str] | None = None) -> int:
     try:
         warn_of_unread_settings()
         result = (
-            commands.adopt(arguments)
-            if arguments.command is commands.adopt
+            arguments.command(arguments)
+            if arguments.command in (commands.adopt, commands.lint)
             else _execute(_assembly(arguments), arguments, stop)
         )
     except MigrationError as error:
@@ -158,6 +158,7 @@ def _parser() -> argparse.ArgumentParser:
     made = add("revision", commands.revision)
     made.add_argument("message", help="what the revision does, for its first line and its file name")
     made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
+    _add_lint(add("lint", commands.lint))
     add("check", commands.check)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
@@ -178,6 +179,16 @@ def _add(subparsers: Any, name: str, command: Callable[..., Any], *, waits: bool
         one.add_argument("--timeout", type=_seconds, metavar="SECONDS", help=limit)
     one.set_defaults(command=command)
     return one
+
+
+def _add_lint(one: argparse.ArgumentParser) -> None:
+    words = "an id, a range AFTER:LAST, or a revision file (default: the pending revisions, or all)"
+    one.add_argument("revision", nargs="*", help=words)
+    one.add_argument("--all", action="store_true", help="check all revisions")
+    one.add_argument("--since", metavar="GITREF", help="check the files that changed since a branch, tag or commit")
+    one.add_argument("--format", choices=("text", "json", "sarif", "github"), default="text", help="default: text")
+    one.add_argument("--squawk", action="store_true", help="also run squawk (pip install squawk-cli) on the SQL")
+    one.add_argument("--rules", action="store_true", help="list the rules, and check nothing")
 
 
 def _count(text: str) -> int:

@@ -35,6 +35,8 @@ def classes(base: type[MigrationError] = MigrationError) -> set[type[MigrationEr
         ("repair --stamp", commands.repair),
         ("revision text --empty", commands.revision),
         ("adopt --write", commands.adopt),
+        ("lint", commands.lint),
+        ("lint ab12:head 3f.py --format sarif --squawk", commands.lint),
     ],
 )
 def test_every_command_is_parsed(argv: str, command: Command) -> None:
@@ -73,6 +75,7 @@ def test_a_revision_that_begins_with_a_minus_is_not_an_option(argv: str, revisio
         "check --timeout 5",
         "history --limit many",
         "upgrade head base",
+        "lint --format xml",
         "--json",
     ],
 )

@@ -1,0 +1,1 @@
+"""The command `lint`: what revisions will do to the readers and writers of a database that serves."""

@@ -1,0 +1,113 @@
+"""What a statement of PostgreSQL does, as far as the rules of `lint` need to know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from .action import Action, facts_of
+from .sql import Reader, Token, parts
+from .table_actions import alter_table, create_table
+
+_WRITES = {"update", "delete", "insert", "merge"}
+
+
+def actions(tokens: Sequence[Token]) -> list[Action]:
+    """Return what a statement does; an unknown one is one action whose kind is its first word."""
+    reader = Reader(tokens)
+    for words, read in _STATEMENTS.items():
+        if reader.take(words):
+            return list(read(reader)) or [Action(words)]
+    first = tokens[0].text if tokens else ""
+    if first == "with":
+        writes = [token.text for token in tokens if token.kind == "word" and token.text in _WRITES]
+        return [Action("write")] if writes else [Action("select")]
+    return [Action(first)]
+
+
+def _create_index(reader: Reader, unique: bool = False) -> Iterator[Action]:
+    concurrently, guarded = reader.take("concurrently"), reader.take("if not exists")
+    name = "" if reader.take("on") else reader.name()
+    if name:
+        reader.take("on")
+    reader.take("only")
+    facts = {"concurrently": concurrently, "if not exists": guarded, "unique": unique}
+    yield Action("create index", reader.name(), name, facts=facts_of(**facts))
+
+
+def _drop_index(reader: Reader) -> Iterator[Action]:
+    concurrently = reader.take("concurrently")
+    reader.take("if exists")
+    yield Action("drop index", "", reader.name(), facts=facts_of(concurrently=concurrently))
+
+
+def _reindex(reader: Reader) -> Iterator[Action]:
+    concurrently = reader.has("concurrently")
+    reader.any_of("index", "table", "schema", "database")
+    reader.take("concurrently")
+    yield Action("reindex", reader.name(), facts=facts_of(concurrently=concurrently))
+
+
+def _drop_table(reader: Reader) -> Iterator[Action]:
+    reader.take("if exists")
+    for part in parts(reader.rest):
+        yield Action("drop table", Reader(part).name())
+
+
+def _alter_type(reader: Reader) -> Iterator[Action]:
+    name = reader.name()
+    if reader.take("add value"):
+        reader.take("if not exists")
+        yield Action("add value", name, reader.name())
+    elif reader.take("rename value"):
+        yield Action("rename value", name, reader.name())
+    else:
+        yield Action("alter type", name)
+
+
+def _drop_type(reader: Reader) -> Iterator[Action]:
+    reader.take("if exists")
+    for part in parts(reader.rest):
+        yield Action("drop type", Reader(part).name())
+
+
+def _insert(reader: Reader) -> Iterator[Action]:
+    table = reader.name()
+    yield Action("write" if reader.has("select") else "insert", table)
+
+
+def _write(reader: Reader) -> Iterator[Action]:
+    reader.take("only")
+    yield Action("write", reader.name())
+
+
+def _named(kind: str) -> Callable[[Reader], Iterator[Action]]:
+    def read(reader: Reader) -> Iterator[Action]:
+        yield Action(kind, reader.name())
+
+    return read
+
+
+_STATEMENTS: dict[str, Callable[[Reader], Iterator[Action]]] = {
+    "create table": create_table,
+    "create unlogged table": create_table,
+    "create temporary table": create_table,
+    "create temp table": create_table,
+    "alter table": alter_table,
+    "drop table": _drop_table,
+    "create index": _create_index,
+    "create unique index": lambda reader: _create_index(reader, unique=True),
+    "drop index": _drop_index,
+    "reindex": _reindex,
+    "create type": _named("create type"),
+    "drop type": _drop_type,
+    "alter type": _alter_type,
+    "insert into": _insert,
+    "update": _write,
+    "delete from": _write,
+    "merge into": _write,
+    "cluster": _named("cluster"),
+    "vacuum": lambda reader: iter([Action("vacuum", facts=facts_of(full=reader.has("full")))]),
+    "begin": lambda reader: iter([Action("begin")]),
+    "start transaction": lambda reader: iter([Action("begin")]),
+    "commit": lambda reader: iter([Action("commit")]),
+}

@@ -1,0 +1,147 @@
+"""Executes `upgrade()` of a revision in Alembic's offline mode, and keeps each statement with its line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from alembic.operations import Operations
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext
+from alembic.script import Script
+from sqlalchemy import text
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.exc import SQLAlchemyError
+
+from ...execution.error_translation import describe
+from ...execution.revisions import Revisions
+from .action import Action
+from .actions import actions
+from .offline import OfflineConnection
+from .sql import joined, statements
+from .tables import Tables
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A statement that a revision executes, in the order of execution."""
+
+    sql: str
+    line: int
+    """The line of the revision file whose execution led to it."""
+    transaction: int | None
+    """The number of its transaction in the revision; None in an `autocommit_block`."""
+    actions: Sequence[Action]
+    was: str = ""
+    """The type that the column had, if the revision says so (`existing_type`)."""
+    guarded: bool = False
+    """Whether it is only executed if its object does not exist (`checkfirst`)."""
+    strings: Sequence[str] = ()
+    """Its string literals, without quotes."""
+
+
+@dataclass
+class Rendered:
+    """The statements of one revision."""
+
+    script: Script
+    statements: list[Statement] = field(default_factory=list)
+    stopped: str | None = None
+    """Why the rest of `upgrade()` could not be rendered."""
+    stopped_at: int = 1
+
+
+def render(revisions: Revisions, script: Script, tables: Tables) -> Rendered:
+    """Execute `upgrade()` without a database; what it reads from one is empty, but for `tables`."""
+    result = Rendered(script)
+    config, directory = revisions.config, revisions.directory
+    with EnvironmentContext(config, directory, as_sql=True) as environment:
+        context = _OfflineContext(environment, result, tables)
+        environment._migration_context = context
+        try:
+            with Operations.context(context):
+                script.module.upgrade()
+        except (Exception, SystemExit) as error:  # a revision may raise anything
+            result.stopped, result.stopped_at = describe(error, quotes=True), _line_of(error, script.path)
+    return result
+
+
+class _OfflineContext(MigrationContext):
+    """Alembic's context of the offline mode, which keeps statements instead of writing them."""
+
+    def __init__(self, environment: EnvironmentContext, result: Rendered, tables: Tables) -> None:
+        self._result = result
+        self._tables = tables
+        self._transaction_number: int | None = 0
+        self._transactions = 0
+        options: dict[str, Any] = {"as_sql": True, "transactional_ddl": True}
+        super().__init__(postgresql.dialect(paramstyle="named"), None, options, environment)  # type: ignore[no-untyped-call]
+        setattr(self.impl, "_exec", self._keep)  # noqa: B010 - every operation ends there
+
+    def _stdout_connection(self, connection: Any) -> Any:
+        self._connection = OfflineConnection(self.dialect, self._execute, self._tables)
+        return self._connection
+
+    @contextmanager
+    def autocommit_block(self) -> Iterator[None]:
+        """Keep the statements inside as those of no transaction."""
+        self._transaction_number = None
+        try:
+            yield
+        finally:
+            self._begin()
+
+    def _begin(self) -> None:
+        self._transactions += 1
+        self._transaction_number = self._transactions
+
+    def _execute(self, construct: Any, *_parameters: Any) -> None:
+        self._keep(construct)
+
+    def _keep(
+        self, construct: Any, _options: Any = None, _many: Any = None, params: Mapping[str, Any] | None = None
+    ) -> None:
+        construct = text(construct) if isinstance(construct, str) else construct
+        line, was = self._line(), getattr(construct, "existing_type", None)
+        previous = was.compile(dialect=self.dialect).lower() if was is not None else ""
+        for tokens in statements(self._compiled(construct)):
+            found = actions(tokens)
+            if found[0].kind in {"commit", "begin"}:  # executed as text
+                self._transaction_number = None
+                if found[0].kind == "begin":
+                    self._begin()
+                continue
+            number = None if self._connection.autocommits else self._transaction_number
+            strings = [token.text.strip("'") for token in tokens if token.kind == "string"]
+            guarded = self._connection.checks_first
+            statement = Statement(_sql(tokens), line, number, found, previous, guarded, strings)
+            self._result.statements.append(statement)
+            self._tables.learn(statement.actions)
+
+    def _compiled(self, construct: Any) -> str:
+        try:
+            return str(construct.compile(dialect=self.dialect, compile_kwargs={"literal_binds": True}))
+        except (SQLAlchemyError, TypeError, NotImplementedError):  # a value has no literal form
+            return str(construct.compile(dialect=self.dialect))
+
+    def _line(self) -> int:
+        frame, path = sys._getframe(), self._result.script.path
+        while frame.f_back is not None and frame.f_code.co_filename != path:
+            frame = frame.f_back
+        return frame.f_lineno if frame.f_code.co_filename == path else 1
+
+
+def _sql(tokens: Sequence[Any]) -> str:
+    quoted = [type(t)(f'"{t.text}"', t.kind) if t.kind == "quoted" else t for t in tokens]
+    return joined(quoted)
+
+
+def _line_of(error: BaseException, path: str) -> int:
+    line, trace = 1, error.__traceback__
+    while trace is not None:
+        line = trace.tb_lineno if trace.tb_frame.f_code.co_filename == path else line
+        trace = trace.tb_next
+    return line
