@@ -103,8 +103,7 @@ def _waited(status: Status, now: float) -> float:
 
 
 def _blocked(status: Status, now: float) -> float:
-    since = status.blocked_since
-    return 0.0 if since is None or not _in_progress(status, now) else max(0.0, now - since)
+    return status.blocked_seconds(now) if _in_progress(status, now) else 0.0
 
 
 def _deadline(status: Status) -> Metric:

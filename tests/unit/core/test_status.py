@@ -1,6 +1,7 @@
 """The status moves between phases only as its table allows; any other move changes nothing."""
 
-from dataclasses import FrozenInstanceError
+import time
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
@@ -106,6 +107,23 @@ def test_the_time_of_a_blockage_begins_once() -> None:
     assert tracker.status.blocked_since == since
     tracker.note(lock_status=LockStatus(), progress=Progress())
     assert tracker.status.blocked_since is None
+
+
+def test_a_revision_that_runs_after_a_contended_attempt_is_not_blocked() -> None:
+    """After a pause the next attempt runs for long: it is not blocked, and a later blockage has a time of its own."""
+    progress = Progress(attempt=1, next_try_at=time.time() + 5)
+    tracker = Tracker(phase=Phase.MIGRATING)
+    tracker.note(lock_status=LockStatus(), progress=progress)
+    since = tracker.status.blocked_since
+    assert since is not None
+    assert [tracker.status.blocked_seconds(since + after) for after in (10, 34, 36)] == [10, 34, 0]
+    long_ago = replace(tracker.status, blocked_since=since - 100, blocked_at=since - 90)
+    tracker.status = replace(long_ago, progress=replace(progress, next_try_at=None))
+    tracker.note(lock_status=LockStatus())
+    assert tracker.status.blocked_since is None
+    tracker.status = long_ago
+    tracker.note(lock_status=LockStatus(blocked_by=(Blocker(77),)))
+    assert (tracker.status.blocked_since or 0.0) >= since
 
 
 def test_an_outage_begins_once_and_ends_with_an_answer() -> None:
