@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -274,6 +275,8 @@ class Tracker:
 
     def __init__(self, **facts: Any) -> None:
         self.status = Status(**facts)
+        # an env.py with a connection of its own runs in another thread than what observes its statements
+        self._guard = threading.Lock()
 
     def move(self, phase: Phase, **facts: Any) -> None:
         """Enter `phase` and record `facts` (fields of `Status`) with it.
@@ -295,12 +298,16 @@ class Tracker:
 
     def note(self, **facts: Any) -> None:
         """Record `facts` in the same phase."""
-        before, now = self.status, time.time()
-        if "reachable" in facts:
-            facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
-        if "lock_status" in facts:
-            facts |= _blockage(before, facts["lock_status"], facts.get("progress", before.progress), now)
-        self.status = replace(before, **facts)
+        with self._guard:
+            self.status = _noted(self.status, facts, time.time())
+
+
+def _noted(before: Status, facts: dict[str, Any], now: float) -> Status:
+    if "reachable" in facts:
+        facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
+    if "lock_status" in facts:
+        facts |= _blockage(before, facts["lock_status"], facts.get("progress", before.progress), now)
+    return replace(before, **facts)
 
 
 def _outdated(seen: float | None, now: float) -> bool:

@@ -116,7 +116,7 @@ def _deadline(status: Status) -> Metric:
 
 
 def _last_failure(status: Status, _now: float) -> float:
-    # after its own failure an instance no longer reads the history
+    # an instance that is not held no longer reads the history after its own failure
     run = status.last_run
     own = run.finished_at if run and run.result == "failed" else None
     return max(own or 0.0, status.last_failure or 0.0)

@@ -1,5 +1,7 @@
 """The status moves between phases only as its table allows; any other move changes nothing."""
 
+import sys
+import threading
 import time
 from dataclasses import FrozenInstanceError, replace
 
@@ -152,3 +154,27 @@ def test_an_elected_instance_without_a_session_does_not_hold_the_lock() -> None:
     """An elected instance that has no session in the database is not shown as the lock holder."""
     assert str(LockStatus(Holder("web-1"))) == "web-1 leads"
     assert str(LockStatus(Holder("web-1", 7))) == "web-1 (pid 7) holds the lock"
+
+
+def test_two_threads_lose_no_note() -> None:
+    """Two threads note different facts at once: no fact is lost, as when env.py runs in a thread of its own."""
+    tracker, rounds = Tracker(), 3000
+    lost: list[str] = []
+
+    def note(name: str) -> None:
+        for number in range(rounds):
+            tracker.note(**{name: number})
+            if getattr(tracker.status, name) != number:
+                lost.append(name)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=note, args=[name]) for name in ("last_success", "last_failure")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert lost == []
