@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from api.migrations import lifespan_with_migrations, startup
-from api.migrations.core.status import Status
+from api.migrations.core.schema import Schema, SchemaState
+from api.migrations.core.status import Holder, LockStatus, Status, Tracker
 from tests.integration.served import Pool, Served, service, settings
 from tests.support.fakes import FOREVER_SECONDS, STOP, assembled, barrier, tree
 from tests.support.servers import fetch
@@ -105,6 +106,15 @@ async def test_a_refused_login_may_be_corrected(
     await fetch(database_url, f'DROP DATABASE "{name}"')
     errors = [vars(record).get("event") for record in caplog.records if record.levelname == "ERROR"]
     assert errors == ["failed"]
+
+
+async def test_a_look_that_reads_nothing_keeps_what_is_known(database_url: str, tmp_path: Path) -> None:
+    """The server refuses the login of a look: the status keeps the schema and the history that were read before."""
+    known = Schema(SchemaState.BEHIND, frozenset("a"), frozenset("b"), ("b",))
+    tracker = Tracker(phase="failed", schema=known, read_at=5.0, last_failure=4.0, lock_status=LockStatus(Holder("x")))
+    assert not await startup._look(assembled(f"{database_url}_none", tree(tmp_path, "pass")), tracker)
+    status = tracker.status
+    assert (status.schema, status.read_at, status.last_failure, status.lock_status) == (known, 5.0, 4.0, LockStatus())
 
 
 async def test_a_held_instance_shows_an_outage(tmp_path: Path) -> None:
