@@ -215,28 +215,34 @@ class Assembly:
         return backup_of(self.database, folder, self.runner.history, self.runner.author)
 
     def coordinator(
-        self, policy: Policy | None = None, backup: Backup | None = None, role: str = "waiting"
+        self, policy: Policy | None = None, backup: Backup | None = None, *, looks: bool = False
     ) -> Coordinator:
-        """Return a coordinator, whose wait budget starts now; it makes the `backup` before it changes anything."""
+        """Return a coordinator, whose wait budget starts now; it makes the `backup` before it changes anything.
+
+        One that `looks` reads each schema once, judges it by the policy of its own database, and never migrates.
+        """
 
         async def inspect() -> list[Scope]:
-            create_file = (policy or self.policy).may_migrate
-            return (await self.inspect(create_file=create_file))._scopes(policy, backup, role)
+            create_file = (policy or self.policy).may_migrate and not looks
+            return (await self.inspect(create_file=create_file))._scopes(policy, backup, looks)
 
-        scopes, budget = self._scopes(policy, backup, role), policy or self.policy
+        scopes = self._scopes(policy, backup, looks)
+        budget = scopes[0].policy
         if self.inspected:
-            return Coordinator(scopes, self.tracker, budget, SystemClock())
+            return Coordinator(scopes, self.tracker, budget, SystemClock(), looks=looks)
         unclear = any(one.revisions.incomplete is not None or one._may_run_several for one in self.each.values())
-        return Coordinator([] if unclear else scopes, self.tracker, budget, SystemClock(), inspect)
+        return Coordinator([] if unclear else scopes, self.tracker, budget, SystemClock(), inspect, looks=looks)
 
     @property
     def _may_run_several(self) -> bool:
         return may_run_several(self.revisions.env_py)
 
-    def _scopes(self, policy: Policy | None, backup: Backup | None, role: str) -> list[Scope]:
-        scopes = []
+    def _scopes(self, policy: Policy | None, backup: Backup | None, looks: bool) -> list[Scope]:
+        scopes, role = [], "reading" if looks else "waiting"
         for one in self.each.values():
             own = policy or one.policy
+            if looks:
+                own = replace(own, may_migrate=False, wait_seconds=0.0)
             sessions = partial(one.locking_session, backup, create_file=own.may_migrate, role=role)
             scopes.append(Scope(sessions, one.revisions.code, own, one.name, one._facts))
             # one backup contains all schemas

@@ -16,7 +16,7 @@ from dataclasses import astuple, replace
 from .assembly import Assembly
 from .core.clock import jittered
 from .core.status import LockStatus, Phase, Tracker
-from .errors import COMMAND, ConfigurationError, DatabaseUnreachable, MigrationError
+from .errors import COMMAND, ConfigurationError, DatabaseUnreachable, ForeignConnection, MigrationError
 from .execution.hooks import Function
 from .logs import bind_log_context
 from .settings import MigrationSettings, Strategy
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 
 LOOK_EVERY_SECONDS = 5.0
 """Plus or minus half, so that a fleet that failed together does not look together."""
+_INVALID_BUILD = (ConfigurationError, ForeignConnection)
 _READ = (
     *("schema", "scopes", "lock_status", "reachable", "read_at", "last_success", "last_failure", "recent"),
     "invalid_indexes",
@@ -75,9 +76,10 @@ async def migrate_or_hold(
     problem: ConfigurationError | None,
     before: Function | None,
     after: Function | None,
+    hold: bool,
     failed: Callable[[], None],
 ) -> None:
-    """Call `migrate_at_startup`; with MIGRATION_ON_FAILURE=hold, after its failure return once the schema is at head.
+    """Call `migrate_at_startup`; if `hold`, after its failure return once the schema is at head.
 
     `failed` is called after the failure, before the wait.
 
@@ -88,7 +90,7 @@ async def migrate_or_hold(
         await migrate_at_startup(databases, tracker, problem, before, after)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
-        if databases[0].on_failure == "exit" or problem is not None:
+        if not hold or problem is not None:
             raise
         failed()
         if not await recover(databases, tracker, before, after):
@@ -107,7 +109,7 @@ async def recover(
         # with a tracker of its own, because what the failed start found stays visible
         assembly = Assembly.of_databases(checked, Tracker(), before, after)
         assembly = await _inspected(assembly)
-    except ConfigurationError:
+    except _INVALID_BUILD:
         return False
     tracker.note(held=True)
     message = "Held after the failure: ready as soon as '%s upgrade' or another instance has brought the schema to head"
@@ -115,36 +117,38 @@ async def recover(
     while not await _look(assembly, tracker):
         await asyncio.sleep(jittered(LOOK_EVERY_SECONDS))
         if not assembly.inspected:
-            with suppress(ConfigurationError):
+            with suppress(*_INVALID_BUILD):
                 assembly = await _inspected(assembly)
     return True
 
 
 async def _inspected(assembly: Assembly) -> Assembly:
-    # once, because it executes env.py
-    with suppress(DatabaseUnreachable):
+    # once, because it executes env.py; it may read from the database, which may refuse that for now
+    try:
         return await assembly.inspect()
-    return assembly
+    except _INVALID_BUILD:
+        raise
+    except MigrationError:
+        return assembly
 
 
 async def _look(assembly: Assembly, tracker: Tracker) -> bool:
     """Read each schema once, and the lock holder if one is not at head; return whether the tracker is `ready`."""
     seen = Tracker()
-    policy = replace(assembly.policy, may_migrate=False, wait_seconds=0.0)
     try:
         invalid = await _invalid_indexes(assembly) if tracker.status.invalid_indexes else ()
         seen.status = replace(assembly.tracker.status, invalid_indexes=invalid)
-        await replace(assembly, tracker=seen).coordinator(policy, role="reading").become_ready()
+        await replace(assembly, tracker=seen).coordinator(looks=True).become_ready()
     except DatabaseUnreachable:
         tracker.note(reachable=False, lock_status=LockStatus())
         return False
     except MigrationError:
         # the lock status, too, was read by the start that has just ended
         lock_status = seen.status.at_failure or LockStatus()
-        tracker.note(**_read(seen) | {"lock_status": lock_status})
+        tracker.note(**_read(seen, tracker) | {"lock_status": lock_status})
         return False
     failed_seconds = time.time() - tracker.status.since
-    tracker.move(Phase.READY, message=seen.status.message, **_read(seen))
+    tracker.move(Phase.READY, message=seen.status.message, **_read(seen, tracker))
     log.info("Recovered %.0f s after the failure", failed_seconds, extra={"event": "recovered"})
     return True
 
@@ -161,5 +165,9 @@ async def _invalid_indexes(assembly: Assembly) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _read(seen: Tracker) -> dict[str, object]:
-    return {name: getattr(seen.status, name) for name in _READ}
+def _read(seen: Tracker, tracker: Tracker) -> dict[str, object]:
+    if seen.status.read_at is None:
+        return {}
+    facts = {name: getattr(seen.status, name) for name in _READ}
+    # a look ends at the first schema that is not at head
+    return facts | {"scopes": {**tracker.status.scopes, **seen.status.scopes}}

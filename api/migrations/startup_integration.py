@@ -114,13 +114,13 @@ async def _lifespan(
     if not given:
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
-    databases, settled = given or [settings], Settled()
-    work = partial(migrate_or_hold, databases, tracker, problem, ours._before, ours._after, settled.tell)
+    policy = suited_to(wrappers(app.router.lifespan_context, ours), settings)
+    databases, settled, hold = given or [settings], Settled(), policy.on_failure == "hold"
+    work = partial(migrate_or_hold, databases, tracker, problem, ours._before, ours._after, hold, settled.tell)
     thread = MigrationThread(work)
     thread.outcome.add_done_callback(settled.tell)
     with deferred(app.router.lifespan_context, ours) as nested:
         service = _service(app, gate, [*([then] if then else []), *nested], settings)
-        policy = suited_to(wrappers(app.router.lifespan_context, ours), settings)
         thread.start()
         async with _stopped_at_exit(thread), _started(tracker, gate, thread, settled, service, policy) as state:
             yield state
@@ -222,7 +222,7 @@ async def _outcome(thread: MigrationThread, tracker: Tracker) -> None:
             raise  # this task was cancelled
         log.error("This is a bug in the migrations package", exc_info=error, extra={"event": "bug"})
         message = f"unexpected: {describe(error)}"
-        tracker.note(message=message)
+        tracker.note(message=message, held=False)
         # or the instance would stay in its last phase for ever
         with suppress(IllegalMove):
             tracker.move(Phase.FAILED)

@@ -11,9 +11,10 @@ import pytest
 from fastapi import APIRouter, FastAPI
 
 from api.migrations import MigrationSettings, lifespan_with_migrations
+from api.migrations.errors import RevisionFailed
 from api.migrations.web.nested_lifespans import Lifespan, wrappers
 from tests.integration.served import Served, settings
-from tests.support.fakes import FOREVER_SECONDS
+from tests.support.fakes import FOREVER_SECONDS, tree
 from tests.support.waiting import wait_until
 
 OFF = MigrationSettings.load(strategy="off")
@@ -110,3 +111,12 @@ def test_the_application_s_lifespan_is_named_if_ours_is_on_a_router() -> None:
         app = FastAPI(lifespan=own)
         app.include_router(APIRouter(lifespan=lifespan_with_migrations))
         assert wrappers(app.router.lifespan_context, lifespan_with_migrations) == expected
+
+
+async def test_a_wrapped_lifespan_is_not_held(tmp_path: Path) -> None:
+    """The start fails inside a wrapper: it raises the error even with `hold`, or the server would never listen."""
+    ini, url = tree(tmp_path, 'raise ValueError("boom")'), f"sqlite+aiosqlite:///{tmp_path}/one.db"
+    app = FastAPI(lifespan=cast(Any, Instrument(lifespan_with_migrations(settings=settings(url, ini)))))
+    with pytest.raises(RevisionFailed, match="boom"):
+        async with Served(app):
+            pytest.fail("it must not start")

@@ -33,7 +33,7 @@ class Coordinator:
 
     `scopes` are the version tables that the settings name; none if only env.py knows them. `inspect` finds those of
     env.py, once and before any lock; a start that finds the settings' scopes at head stays fast without it. `policy`
-    has the wait budget of all scopes.
+    has the wait budget of all scopes. One that `looks` is one of many, and logs only the last scope's result.
     """
 
     def __init__(
@@ -43,9 +43,12 @@ class Coordinator:
         policy: Policy,
         clock: Clock,
         inspect: Callable[[], Awaitable[Sequence[Scope]]] | None = None,
+        *,
+        looks: bool = False,
     ) -> None:
         self._scopes = list(scopes)
         self._inspect = inspect
+        self._looks = looks
         self._unclear = not self._scopes and inspect is not None
         self._tracker = tracker
         self._reporter = ProgressReporter(tracker)
@@ -250,7 +253,8 @@ class Coordinator:
         self._done("; ".join(warnings) or None)
         text, last = ": ".join(filter(None, (self._scope.name, explain(schema)))), len(self._scopes) == 1
         words, event = ("Ready", "ready") if last else ("Verified", "schema_verified")
-        log.log(logging.WARNING if ahead else logging.INFO, "%s: %s", words, text, extra={"event": event})
+        if last or not self._looks:
+            log.log(logging.WARNING if ahead else logging.INFO, "%s: %s", words, text, extra={"event": event})
 
     def _done(self, message: str | None) -> None:
         self._tracker.note(message=message, lock_status=LockStatus())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -37,6 +38,10 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.FAILED: frozenset({Phase.READY}),
     Phase.OFF: frozenset(),
 }
+
+
+BLOCKED_UNTIL_SECONDS = 30.0
+"""A revision that no session has been seen to block for so long is no longer blocked, whatever its last attempt was."""
 
 
 class IllegalMove(AssertionError):
@@ -230,6 +235,8 @@ class Status:
     """As last read; after a failure, by a held instance."""
     blocked_since: float | None = None
     """Since when other sessions have blocked the current revision."""
+    blocked_at: float | None = None
+    """When they were last seen to block it; between two attempts, when the next one begins."""
     limit: Limit | None = None
     """When the current wait or run gives up; None when ready or failed."""
     at_failure: LockStatus | None = None
@@ -256,6 +263,11 @@ class Status:
         """Whether requests may be served."""
         return self.phase in {Phase.READY, Phase.OFF}
 
+    def blocked_seconds(self, now: float) -> float:
+        """For how long other sessions have blocked the current revision; 0 if none has been seen for 30 s."""
+        since, seen = self.blocked_since, self.blocked_at
+        return 0.0 if since is None or _outdated(seen, now) else max(0.0, now - since)
+
     def run_seconds(self, now: float) -> float | None:
         """The duration so far, or in all, of the run that this instance makes or watches; None without one."""
         started, run = self.progress.started_at, self.last_run
@@ -271,6 +283,8 @@ class Tracker:
 
     def __init__(self, **facts: Any) -> None:
         self.status = Status(**facts)
+        # an env.py with a connection of its own runs in another thread than what observes its statements
+        self._guard = threading.Lock()
 
     def move(self, phase: Phase, **facts: Any) -> None:
         """Enter `phase` and record `facts` (fields of `Status`) with it.
@@ -292,11 +306,27 @@ class Tracker:
 
     def note(self, **facts: Any) -> None:
         """Record `facts` in the same phase."""
-        before, now = self.status, time.time()
-        if "reachable" in facts:
-            facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
-        if "lock_status" in facts:
-            # between two attempts no session may be visible that blocks the revision
-            blocked = facts["lock_status"].blocked_by or facts.get("progress", before.progress).attempt is not None
-            facts["blocked_since"] = (before.blocked_since or now) if blocked else None
-        self.status = replace(before, **facts)
+        with self._guard:
+            self.status = _noted(self.status, facts, time.time())
+
+
+def _noted(before: Status, facts: dict[str, Any], now: float) -> Status:
+    if "reachable" in facts:
+        facts["unreachable_since"] = None if facts["reachable"] else before.unreachable_since or now
+    if "lock_status" in facts:
+        facts |= _blockage(before, facts["lock_status"], facts.get("progress", before.progress), now)
+    return replace(before, **facts)
+
+
+def _outdated(seen: float | None, now: float) -> bool:
+    return seen is None or now - seen > BLOCKED_UNTIL_SECONDS
+
+
+def _blockage(before: Status, lock_status: LockStatus, progress: Progress, now: float) -> dict[str, float | None]:
+    still, pause_ends = not _outdated(before.blocked_at, now), progress.next_try_at or 0.0
+    if lock_status.blocked_by or pause_ends > now:
+        return {"blocked_since": before.blocked_since if still else now, "blocked_at": max(now, pause_ends)}
+    # an attempt is blocked again only when it comes to the same statement
+    if still and progress.attempt is not None:
+        return {}
+    return {"blocked_since": None, "blocked_at": None}

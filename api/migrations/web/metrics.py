@@ -103,8 +103,7 @@ def _waited(status: Status, now: float) -> float:
 
 
 def _blocked(status: Status, now: float) -> float:
-    since = status.blocked_since
-    return 0.0 if since is None or not _in_progress(status, now) else max(0.0, now - since)
+    return status.blocked_seconds(now) if _in_progress(status, now) else 0.0
 
 
 def _deadline(status: Status) -> Metric:
@@ -117,7 +116,7 @@ def _deadline(status: Status) -> Metric:
 
 
 def _last_failure(status: Status, _now: float) -> float:
-    # after its own failure an instance no longer reads the history
+    # an instance that is not held no longer reads the history after its own failure
     run = status.last_run
     own = run.finished_at if run and run.result == "failed" else None
     return max(own or 0.0, status.last_failure or 0.0)

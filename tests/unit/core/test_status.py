@@ -1,6 +1,9 @@
 """The status moves between phases only as its table allows; any other move changes nothing."""
 
-from dataclasses import FrozenInstanceError
+import sys
+import threading
+import time
+from dataclasses import FrozenInstanceError, replace
 
 import pytest
 
@@ -108,6 +111,23 @@ def test_the_time_of_a_blockage_begins_once() -> None:
     assert tracker.status.blocked_since is None
 
 
+def test_a_revision_that_runs_after_a_contended_attempt_is_not_blocked() -> None:
+    """After a pause the next attempt runs for long: it is not blocked, and a later blockage has a time of its own."""
+    progress = Progress(attempt=1, next_try_at=time.time() + 5)
+    tracker = Tracker(phase=Phase.MIGRATING)
+    tracker.note(lock_status=LockStatus(), progress=progress)
+    since = tracker.status.blocked_since
+    assert since is not None
+    assert [tracker.status.blocked_seconds(since + after) for after in (10, 34, 36)] == [10, 34, 0]
+    long_ago = replace(tracker.status, blocked_since=since - 100, blocked_at=since - 90)
+    tracker.status = replace(long_ago, progress=replace(progress, next_try_at=None))
+    tracker.note(lock_status=LockStatus())
+    assert tracker.status.blocked_since is None
+    tracker.status = long_ago
+    tracker.note(lock_status=LockStatus(blocked_by=(Blocker(77),)))
+    assert (tracker.status.blocked_since or 0.0) >= since
+
+
 def test_an_outage_begins_once_and_ends_with_an_answer() -> None:
     """The time since when the database is unreachable is that of the first error, until the database answers."""
     tracker = Tracker()
@@ -134,3 +154,27 @@ def test_an_elected_instance_without_a_session_does_not_hold_the_lock() -> None:
     """An elected instance that has no session in the database is not shown as the lock holder."""
     assert str(LockStatus(Holder("web-1"))) == "web-1 leads"
     assert str(LockStatus(Holder("web-1", 7))) == "web-1 (pid 7) holds the lock"
+
+
+def test_two_threads_lose_no_note() -> None:
+    """Two threads note different facts at once: no fact is lost, as when env.py runs in a thread of its own."""
+    tracker, rounds = Tracker(), 3000
+    lost: list[str] = []
+
+    def note(name: str) -> None:
+        for number in range(rounds):
+            tracker.note(**{name: number})
+            if getattr(tracker.status, name) != number:
+                lost.append(name)
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        threads = [threading.Thread(target=note, args=[name]) for name in ("last_success", "last_failure")]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(before)
+    assert lost == []

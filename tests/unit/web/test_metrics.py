@@ -80,6 +80,7 @@ FULL = Status(
     progress=Progress(1, 3, "c", 940.0),
     lock_status=LockStatus(Holder("web-1", 4242, 930.0, "active")),
     blocked_since=965.0,
+    blocked_at=975.0,
     invalid_indexes=("ix", "iy"),
     waiting_since=950.0,
     last_success=700.0,
