@@ -51,10 +51,10 @@ def wait_budget_seconds() -> float:
 
 
 def on_failure() -> dict[str, str]:
-    """Return the setting that keeps a failed instance up, so that its page shows the error, unless it is set."""
-    name = "on_failure"
-    is_set = name in MigrationSettings.load_partial(name).model_fields_set
-    return {} if is_set else {"MIGRATION_ON_FAILURE": "hold"}
+    """Return the settings, unless they are set, that keep a failed instance up and show the whole error on its page."""
+    wanted = {"on_failure": "hold", "show_errors": "true"}
+    known = MigrationSettings.load_partial(*wanted).model_fields_set
+    return {f"MIGRATION_{name.upper()}": value for name, value in wanted.items() if name not in known}
 
 
 def given_database() -> Database | None:

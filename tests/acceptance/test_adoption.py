@@ -70,7 +70,7 @@ def test_an_env_that_connects_elsewhere_is_refused(
     if own:
         ini = project / "alembic.ini"
         ini.write_text(ini.read_text().replace("driver://user:pass@localhost/dbname", f"{own}:///{other}"))
-    with shops(1, database_url, project, MIGRATION_ON_FAILURE="hold") as (one,):
+    with shops(1, database_url, project, MIGRATION_ON_FAILURE="hold", MIGRATION_SHOW_ERRORS="true") as (one,):
         until_phase([one], "failed")
         message = one.health()["message"]
         assert words in message

@@ -123,6 +123,7 @@ RUN = {"state", "revisions", "steps", "message"}
 ATTEMPT = {"id", "revision", "parents", "direction", "outcome", "instance", "release", "database_user"} | {
     "started_at",
     "finished_at",
+    "attempts",
     "seconds",
     "error",
     "error_class",
@@ -150,6 +151,7 @@ def test_every_command_prints_one_json_object(ledger_url: str) -> None:
         "fleet",
         "grant",
         "invalid_indexes",
+        "advice",
     }
     assert status["lock"].keys() == {"key", "holder"}
     applied = answer("upgrade", url=ledger_url)

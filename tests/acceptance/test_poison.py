@@ -90,7 +90,7 @@ def test_a_changed_revision_is_attempted_at_once(ledger_url: str, poisoned: Path
 
 def test_an_upgrade_by_an_operator_ignores_the_pause(ledger_url: str, poisoned: Path) -> None:
     """The instances pause and the data is corrected: `./migrate.sh upgrade` runs at once, and they become ready."""
-    with fleet(2, ledger_url, ini=poisoned) as instances:
+    with fleet(2, ledger_url, ini=poisoned, MIGRATION_SHOW_ERRORS="true") as instances:
         until_paused(instances, "the data is not fit")
         evidence.let_go(ledger_url)
         code, output = migrate("upgrade", url=ledger_url, ini=poisoned)

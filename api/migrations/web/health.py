@@ -131,7 +131,7 @@ def _answer(status: Status, content: dict[str, Any]) -> Response:
 
 def _json(content: dict[str, Any], code: int, headers: Mapping[str, str]) -> Response:
     # in ASCII: on a terminal, a name of another session could draw over the screen
-    return Response(json.dumps(content), code, headers, "application/json")
+    return Response(json.dumps(content, separators=(",", ":")), code, headers, "application/json")
 
 
 def _page(status: Status) -> Response:

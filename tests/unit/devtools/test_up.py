@@ -178,11 +178,11 @@ def test_the_budget_follows_the_setting(
 def test_a_failed_instance_stays_up_unless_the_setting_says_otherwise(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None, added: dict[str, str]
 ) -> None:
-    """`./dev up` sets MIGRATION_ON_FAILURE=hold, so that the page shows the error, unless it is set already."""
+    """`./dev up` keeps a failed instance up and shows the whole error on its page, unless a setting says otherwise."""
     monkeypatch.chdir(tmp_path)
     if given:
         (tmp_path / ".env").write_text(f"MIGRATION_ON_FAILURE={given}\n")
-    assert up.on_failure() == added
+    assert up.on_failure() == {**added, "MIGRATION_SHOW_ERRORS": "true"}
 
 
 def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
