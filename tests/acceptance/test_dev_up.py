@@ -158,22 +158,26 @@ def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
     assert processes_in(project) == []
 
 
-def test_a_broken_revision_is_told_once_and_the_page_stays_up(project: Path) -> None:
+@pytest.fixture
+def broken(project: Path) -> Iterator[tuple[str, int]]:
+    """Break the last revision of `project`, yield its file name and the line to correct, and mend it at the end."""
+    [last] = (project / "alembic" / "versions").glob("*097ced08409f*.py")
+    text, begin = last.read_text(), "def upgrade() -> None:\n"
+    last.write_text(text.replace(begin, begin + "    op.execute('ALTER TABLE nowhere ADD x int')\n"))
+    yield last.name, text[: text.index(begin)].count("\n") + 2
+    last.write_text(text)
+
+
+def test_a_broken_revision_is_told_once_and_the_page_stays_up(project: Path, broken: tuple[str, int]) -> None:
     """A failed revision: each instance shows it, the error is told once with the line to correct, and the API stays up.
 
     Another process has the usual port, which the summary names with the ports that are used instead.
     """
-    [last] = (project / "alembic" / "versions").glob("*097ced08409f*.py")
-    text = last.read_text()
-    last.write_text(
-        text.replace(
-            "def upgrade() -> None:\n", "def upgrade() -> None:\n    op.execute('ALTER TABLE nowhere ADD x int')\n"
-        )
-    )
-    with next(listeners_from(8000)) as taken, serving(project, "--scale", "2") as (_, output):
+    name, line = broken
+    with next(listeners_from(8000)) as taken, serving(project, "--scale", "2", "--fresh") as (_, output):
         assert output.count("  failed: revision 097ced08409f") == 2
         assert output.count("nowhere") == 1
-        assert f"\nTo fix: correct line {text[: text.index('def upgrade')].count(chr(10)) + 2} of {last.name}" in output
+        assert f"\nTo fix: correct line {line} of {name}" in output
         assert f"In use: {taken.getsockname()[1]} by " in output
         assert "ran the migrations instead of one" not in output
         page = next(word for word in output.split() if word.endswith("/health/migrations"))
