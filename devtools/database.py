@@ -89,7 +89,7 @@ def _programs(home: Path, account: Account) -> tuple[int, Path]:
             "install that version, or run ./dev up --fresh, which deletes the data"
         ) from exc
     if folder is None:
-        if find_spec(PACKAGE) is None and Path(sys.prefix) == environment.PROJECT / ".venv":
+        if find_spec(PACKAGE) is None and Path(sys.prefix).resolve() == environment.PROJECT / ".venv":
             reason = "it wrote the data" if data.exists() else "this machine has no server"
             environment.add_server(environment.PROJECT, reason)
             invalidate_caches()
