@@ -50,7 +50,7 @@ def wait_budget_seconds() -> float:
     return MigrationSettings.load_partial("wait_seconds", "run_seconds").wait_seconds + MARGIN_SECONDS
 
 
-def on_failure() -> dict[str, str]:
+def usual_settings() -> dict[str, str]:
     """Return the settings, unless they are set, that keep a failed instance up and show the whole error on its page."""
     wanted = {"on_failure": "hold", "show_errors": "true"}
     known = MigrationSettings.load_partial(*wanted).model_fields_set
@@ -71,7 +71,7 @@ async def up(fleet: Fleet, database_url: str, screen: Console, *, check: bool) -
     """Start the fleet and show it until a signal or, with `check`, until the result is known; return the exit code."""
     budget = wait_budget_seconds()
     try:
-        await fleet.start({**os.environ, **on_failure(), "DATABASE_URL": database_url})
+        await fleet.start({**os.environ, **usual_settings(), "DATABASE_URL": database_url})
         with board_for(screen) as board:
             await fleet.watch(board.show, budget)
         found = problems(fleet.instances, budget)

@@ -104,7 +104,7 @@ async def health(assembly: Assembly) -> Answer:
     """Check the token of the health endpoints and the metrics."""
     from ..web.token import token_of  # no other command needs the web framework
 
-    closed = "require a token" if token_of(assembly.settings) else "are open to whoever reaches the port"
+    closed = "require a token" if token_of(assembly.settings) else "are open to every client that reaches the port"
     return Verdict.OK, f"/health/migrations and /metrics {closed} (MIGRATION_HEALTH_TOKEN)"
 
 

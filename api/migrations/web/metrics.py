@@ -151,7 +151,7 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
         lambda status, now: status.run_budget_seconds,
     ),
     "migration_blocked_seconds": (
-        "How long other sessions have blocked the current revision, as far as this instance sees; 0 if none does.",
+        "How long other sessions have blocked the current revision; 0 if this instance saw none for 30 s.",
         _blocked,
     ),
     "migration_started_timestamp_seconds": (

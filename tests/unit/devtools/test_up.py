@@ -182,7 +182,7 @@ def test_a_failed_instance_stays_up_unless_the_setting_says_otherwise(
     monkeypatch.chdir(tmp_path)
     if given:
         (tmp_path / ".env").write_text(f"MIGRATION_ON_FAILURE={given}\n")
-    assert up.on_failure() == {**added, "MIGRATION_SHOW_ERRORS": "true"}
+    assert up.usual_settings() == {**added, "MIGRATION_SHOW_ERRORS": "true"}
 
 
 def test_fresh_never_empties_a_given_database(tmp_path: Path) -> None:
