@@ -68,7 +68,7 @@ def test_a_caller_with_the_token_reads_the_health(ledger_url: str) -> None:
     with fleet(1, ledger_url, MIGRATION_HEALTH_TOKEN=token) as instances:
         until_all_ready(instances)
         ask = ask.replace("http://10.0.0.7:8000", instances[0].url(""))
-        assert '"state": "at_head"' in works(ask, ledger_url, TOKEN=token)
+        assert '"state":"at_head"' in works(ask, ledger_url, TOKEN=token)
 
 
 def test_the_first_commands_succeed_at_head(ledger_url: str) -> None:
