@@ -19,7 +19,7 @@ from tests.support import evidence, project
 from tests.support.fleet import fleet, migrate, until_all_ready, until_one_migrates, until_phase
 from tests.support.pooler import PgBouncer
 from tests.support.project import PLAIN, Revision
-from tests.support.servers import Server, fetch_sync
+from tests.support.servers import Server, fetch_sync, program
 from tests.support.shell import SECTIONS, commands, psql_on_path, type_in, until_advised, works
 from tests.support.waiting import wait_until
 
@@ -63,6 +63,7 @@ def test_every_section_with_a_command_is_tested() -> None:
 
 def test_a_caller_with_the_token_reads_the_health(ledger_url: str) -> None:
     """The runbook's lines make a token, and read the health of an instance that has it."""
+    program("curl", "apt-get install curl")
     make, _, _, ask = commands("Who may read what")
     token = works(make, ledger_url).strip()
     with fleet(1, ledger_url, MIGRATION_HEALTH_TOKEN=token) as instances:
