@@ -76,12 +76,11 @@ async def migrate_or_hold(
     problem: ConfigurationError | None,
     before: Function | None,
     after: Function | None,
-    hold: bool,
-    failed: Callable[[], None],
+    failed: Callable[[], None] | None,
 ) -> None:
-    """Call `migrate_at_startup`; if `hold`, after its failure return once the schema is at head.
+    """Call `migrate_at_startup`; after its failure call `failed`, and return once the schema is at head.
 
-    `failed` is called after the failure, before the wait.
+    Without `failed` the instance is not held.
 
     Raises:
         MigrationError: the start failed, and the instance is not held or its build is invalid; the error is logged.
@@ -90,7 +89,7 @@ async def migrate_or_hold(
         await migrate_at_startup(databases, tracker, problem, before, after)
     except MigrationError as error:
         log.error("Not ready: %s", error, extra={"event": "failed"})
-        if not hold or problem is not None:
+        if failed is None or problem is not None:
             raise
         failed()
         if not await recover(databases, tracker, before, after):

@@ -115,8 +115,9 @@ async def _lifespan(
         warn_of_unread_settings()
     gate = install(app, tracker, settings)
     policy = suited_to(wrappers(app.router.lifespan_context, ours), settings)
-    databases, settled, hold = given or [settings], Settled(), policy.on_failure == "hold"
-    work = partial(migrate_or_hold, databases, tracker, problem, ours._before, ours._after, hold, settled.tell)
+    databases, settled = given or [settings], Settled()
+    failed = settled.tell if policy.on_failure == "hold" else None
+    work = partial(migrate_or_hold, databases, tracker, problem, ours._before, ours._after, failed)
     thread = MigrationThread(work)
     thread.outcome.add_done_callback(settled.tell)
     with deferred(app.router.lifespan_context, ours) as nested:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from ..core.remedies import Advice
+from ..core.retried import retries_together
 from ..core.schema import SchemaState, invalid_index_advice
 from ..core.scope import by_kind
 from ..core.status import Blocker, Holder, Member, Retry, Statement
@@ -238,15 +239,8 @@ def attempt(row: Mapping[str, Any], description: str) -> dict[str, Any]:
 
 def retries_as_one(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Return the rows, newest first, with their number of `attempts`; consecutive retries of a revision are one row."""
-    merged: list[dict[str, Any]] = []
-    for row in rows:
-        last = merged[-1] if merged else None
-        same = last is not None and all(row[name] == last[name] for name in ("revision", "direction", "outcome"))
-        if last is not None and same and row["outcome"] == "retried":
-            last |= {"started_at": row["started_at"], "attempts": last["attempts"] + 1}
-        else:
-            merged.append({**row, "attempts": 1})
-    return merged
+    groups = retries_together(rows, lambda row: (row["revision"], row["direction"], row["outcome"]))
+    return [{**group[0], "started_at": group[-1]["started_at"], "attempts": len(group)} for group in groups]
 
 
 def _attempt_line(row: Mapping[str, Any]) -> str:

@@ -95,11 +95,11 @@ def _scope(schema: Schema) -> dict[str, Any]:
     return {"state": schema.state, "revisions": sorted(schema.revisions), "pending": len(schema.pending)}
 
 
-def nobody(request: Request) -> None:
+def refuse_none(request: Request) -> None:
     """Refuse no caller."""
 
 
-def routes(read: Read, refuse: Refuse = nobody) -> list[Route]:
+def routes(read: Read, refuse: Refuse = refuse_none) -> list[Route]:
     """Return the three endpoints; `read` returns the current status.
 
     A caller that `refuse` refuses gets the probes only, without their message.

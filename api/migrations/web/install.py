@@ -18,7 +18,7 @@ from ..core.status import Phase, Status, Tracker
 from ..errors import in_full, in_public
 from ..settings import MigrationSettings
 from .gate import Gate
-from .health import Refuse, nobody, routes
+from .health import Refuse, refuse_none, routes
 
 
 def install(app: Starlette, tracker: Tracker, settings: MigrationSettings) -> Gate:
@@ -85,7 +85,7 @@ def _has_token(settings: MigrationSettings) -> bool:
 
 def _guard(settings: MigrationSettings) -> Refuse:
     if not _has_token(settings):
-        return nobody
+        return refuse_none
     from .token import TokenGuard  # a start without a token does not need it
 
     return TokenGuard.of(settings)
@@ -103,7 +103,7 @@ def _endpoints(read: Callable[[], Status], refuse: Refuse) -> list[Route]:
     return [*routes(read, refuse), metrics_route(read, refuse)]
 
 
-def metrics_route(read: Callable[[], Status], refuse: Refuse = nobody) -> Route:
+def metrics_route(read: Callable[[], Status], refuse: Refuse = refuse_none) -> Route:
     """Return the route `/metrics`, which needs `prometheus-client`; `refuse` answers callers that may not read it."""
 
     @cache

@@ -18,6 +18,7 @@ from mako.template import Template
 
 from ...core.advice import advise
 from ...core.countdown import countdown, duration
+from ...core.retried import retries_together
 from ...core.schema import Recorded, SchemaState, invalid_index_advice
 from ...core.status import Phase, Status
 from ...text.printable import printable
@@ -155,17 +156,14 @@ def _duration(seconds: float | None) -> str:
 
 def _retries_as_one(rows: Sequence[Recorded]) -> list[Recorded]:
     """The rows, newest first; consecutive retries of a revision are one row from the first to the last of them."""
-    merged: list[Recorded] = []
-    for row in rows:
-        last = merged[-1] if merged else None
-        if last and row.outcome == "retried" == last.outcome and row.revision == last.revision:
-            ended = last.started_at + (last.seconds or 0.0)
-            merged[-1] = replace(
-                last, started_at=row.started_at, seconds=ended - row.started_at, attempts=last.attempts + 1
-            )
-        else:
-            merged.append(row)
-    return merged
+    groups = retries_together(rows, lambda row: (row.revision, row.direction, row.outcome))
+    return [group[0] if len(group) == 1 else _one_of(group) for group in groups]
+
+
+def _one_of(group: Sequence[Recorded]) -> Recorded:
+    newest, oldest = group[0], group[-1]
+    ended = newest.started_at + (newest.seconds or 0.0)
+    return replace(newest, started_at=oldest.started_at, seconds=ended - oldest.started_at, attempts=len(group))
 
 
 def _times(row: Recorded) -> str:

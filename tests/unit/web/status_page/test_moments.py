@@ -112,3 +112,11 @@ def test_the_retries_of_a_revision_are_one_row() -> None:
     rows = (Recorded("c", "upgrade", "applied", "web-1", NOW, 1.0), *retried)
     text = drawn(Status(Phase.READY, recent=(*rows, Recorded("b", "upgrade", "retried", "web-1", NOW - 99, 2.0)))).text
     assert "c retried 5 times 2023-11-14 22:14:15 UTC, 42 s, web-1 b retried 2023-11-14 22:13:26 UTC" in text
+
+
+def test_the_retries_of_an_upgrade_and_of_a_downgrade_are_two_rows() -> None:
+    """The page counts the retries of a downgrade apart from those of the upgrade of the same revision."""
+    rows = tuple(Recorded("c", way, "retried", "web-1", NOW - 10, 2.0) for way in ("downgrade", "upgrade", "upgrade"))
+    text = drawn(Status(Phase.READY, recent=rows)).text
+    assert "c downgrade, retried" in text
+    assert "c retried 2 times" in text
