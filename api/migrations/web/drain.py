@@ -16,6 +16,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -76,6 +77,8 @@ class _Drain:
         self._server = server
         self._seconds = seconds
         self._loop = asyncio.get_running_loop()
+        # the signal interrupts any task, and the log lines name the instance of this one
+        self._context = copy_context()
         self._begun = False
         self._over = False
         self._applications: list[tuple[Gate, Tracker]] = []
@@ -97,7 +100,7 @@ class _Drain:
         else:
             self._begun = True
             # not here, because the signal may have interrupted code that holds the lock of the tracker or the log
-            self._loop.call_soon_threadsafe(self._begin)
+            self._loop.call_soon_threadsafe(self._begin, context=self._context)
 
     def stop(self) -> None:
         self._over = True
