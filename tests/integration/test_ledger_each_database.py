@@ -22,7 +22,7 @@ from tests.support.mariadb import MariaDB
 from tests.support.pace import scaled
 from tests.support.waiting import FOREVER_SECONDS, wait_until
 
-INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', :digest, '')"
+INSERT = "INSERT INTO transactions (idempotency_key, request_sha256, description) VALUES ('once', :digest, '')"
 
 
 async def test_keys_that_differ_in_case_or_in_a_space_are_different_keys(each_client: LedgerClient) -> None:
