@@ -60,6 +60,8 @@ def backfill(
         op.execute(statements.everything(f"backfill: './migrate.sh upgrade' runs it in batches of {batch_rows} rows"))
         return 0
     connection = op.get_bind()
+    if statements.is_empty(connection):
+        return 0
     statements.check(connection)
     steps = context.opts.get(STEPS)
     if steps is None or connection.dialect.name == "sqlite":

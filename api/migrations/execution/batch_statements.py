@@ -51,6 +51,10 @@ class BatchStatements:
         """Return one UPDATE of all rows, with a comment in it."""
         return self._update.where(self._condition).prefix_with(f"/* {comment} */")
 
+    def is_empty(self, connection: sa.Connection) -> bool:
+        """Return whether the table has no row, with one quick query; it fails if the table lacks a column."""
+        return connection.execute(sa.select(*self._table.c).limit(1)).first() is None
+
     def check(self, connection: sa.Connection) -> None:
         """Raise `ValueError` if the table lacks a column, or if the key is not unique."""
         self._row_values = connection.dialect.name not in {"mysql", "mariadb"}
