@@ -55,10 +55,10 @@ class Account(Base):
     __table_args__ = (UniqueConstraint("id", "currency"), Index(None, "number", unique=True), ON_MYSQL)
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
-    number: Mapped[str | None] = mapped_column(AccountNumber)
     name: Mapped[str] = mapped_column(String(200))
     currency: Mapped[str] = mapped_column(Currency)
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
+    number: Mapped[str | None] = mapped_column(AccountNumber)
 
 
 class Transaction(Base):
@@ -69,11 +69,11 @@ class Transaction(Base):
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(Key, unique=True)
-    request_sha256: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
     # MySQL accepts an expression as default only in parentheses
     booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))
+    request_sha256: Mapped[str] = mapped_column(String(64))
 
     # asyncio cannot load an attribute lazily, so queries load postings explicitly
     postings: Mapped[list[Posting]] = relationship(order_by="Posting.position", lazy="raise")

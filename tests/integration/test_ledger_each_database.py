@@ -52,7 +52,7 @@ async def test_the_database_refuses_a_currency_that_differs_in_case(each_ledger_
     try:
         with pytest.raises(IntegrityError):
             async with database.sessions(writing=True) as session:
-                insert = text("INSERT INTO postings VALUES (:made, 2, :left, 'eur', 1)")
+                insert = text("INSERT INTO postings VALUES (:made, 2, :left, 'eur', 1, CURRENT_DATE)")
                 await session.execute(insert, {"made": made["id"], "left": left})
     finally:
         await database.dispose()
