@@ -43,7 +43,15 @@ SHAPE = {
         "elapsed_seconds": float,
         "attempt": int,
         "next_try_at": str,
-        "statement": {"kind": str, "phase": str, "percent": float, "seconds": float},
+        "statement": {
+            "kind": str,
+            "phase": str,
+            "percent": float,
+            "seconds": float,
+            "rows": int,
+            "total_rows": int,
+            "rows_per_second": float,
+        },
     },
     "lock": {
         "key": str,
