@@ -41,7 +41,7 @@ class BlockerReporter(ProgressReporter):
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
         """Keep the report."""
         super().contended(revision, attempt, seconds, blockers)
-        self.blockers.extend(blockers or ())
+        self.blockers.extend(self._tracker.status.lock_status.blocked_by)
         self.attempts.put_nowait(attempt)
 
 

@@ -32,7 +32,7 @@ STATUS = Status(
     progress=Progress(1, 3, "c", 1700000000.0, 2, 1700000110.0),
     lock_status=LockStatus(
         Holder("web-1", 4242, 1700000000.0, "active"),
-        Statement("UPDATE", "backfill of postings", 12.5, 3.0, 1_250_000, 10_000_000, 21_000.0),
+        Statement("CREATE INDEX CONCURRENTLY", "building index", 12.5, 3.0),
         (Blocker(77, "reports", "app", "idle in transaction", 12.5, "accounts", "AccessExclusiveLock", "superuser"),),
         (Member("web-1", "migrating", 4242, 1700000000.0),),
     ),
