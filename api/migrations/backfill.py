@@ -20,6 +20,7 @@ from alembic import op
 from .core.batches import BatchSize
 from .execution.batch_run import Batches, CommittedBatches, committing
 from .execution.batch_statements import BatchStatements
+from .execution.dialects import commits_batches
 from .execution.steps import STEPS
 
 
@@ -62,7 +63,7 @@ def backfill(
     connection = op.get_bind()
     statements.check(connection)
     steps = context.opts.get(STEPS)
-    if steps is None or connection.dialect.name == "sqlite":
+    if steps is None or not commits_batches(connection.dialect):
         return Batches(connection, statements, BatchSize.first(batch_rows)).run()
     with committing(context, steps) as attempt:
         return CommittedBatches(connection, statements, batch_rows, steps, attempt).run()

@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from ..core.batches import LONGEST_SKIP_ROWS, BatchSize, as_note, pause_seconds, progress
 from ..runtime.thread import wait_on_loop
 from .batch_statements import BatchStatements, Key
+from .dialects import replica_lag_seconds
 from .error_translation import contended
 from .history_table import Attempt
 from .steps import Steps
@@ -30,7 +31,6 @@ BEAT_SECONDS = 1.0
 NOTE_EVERY_SECONDS = 2.0
 """How often the progress is recorded for other instances."""
 ASK_LAG_EVERY_SECONDS = 1.0
-_LAG = "SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication"
 
 
 class Batches:
@@ -175,13 +175,11 @@ class CommittedBatches(Batches):
         self._steps.check_lock()
 
     def _growth_of_lag(self) -> float:
-        """Return by how many seconds the replicas lag further behind than at best; 0 if this role does not see it."""
-        if self._connection.dialect.name != "postgresql":
-            return 0.0  # MySQL's primary does not know
+        """Return by how many seconds the replicas lag further behind than at best."""
         now = time.monotonic()
         if now - self._lag_asked >= ASK_LAG_EVERY_SECONDS:
             self._lag_asked = now
-            self._lag = self._connection.scalar(sa.text(_LAG)) or 0.0
+            self._lag = replica_lag_seconds(self._connection)
             self._least_lag = min(self._lag, self._least_lag)
         return self._lag - self._least_lag
 
