@@ -43,8 +43,8 @@ class BatchStatements:
         self._table = sa.table(table, *map(sa.column, {*key, *assignments}), schema=schema)
         self._key = [self._table.c[name] for name in key]
         self._names = (*key, *assignments)
-        expressions: dict[str, Any] = {name: sa.literal_column(f"({sql}\n)") for name, sql in assignments.items()}
-        self._condition: Any = sa.literal_column(f"({where}\n)", sa.Boolean())
+        expressions: dict[str, Any] = {name: _expression(sql) for name, sql in assignments.items()}
+        self._condition: Any = _expression(where)
         self._update = sa.update(self._table).values(expressions)
         self._row_values = True
 
@@ -129,3 +129,8 @@ class BatchStatements:
         for column, value in reversed(list(zip(self._key[:-1], values[:-1], strict=True))):
             condition = strict(column, value) | ((column == value) & condition)
         return condition
+
+
+def _expression(sql: str) -> sa.ColumnClause[Any]:
+    # not `text`, in which a colon begins a parameter; a comment must not hide the parenthesis
+    return sa.literal_column(f"({sql}\n)" if "--" in sql else f"({sql})")
