@@ -14,10 +14,12 @@ revision is run again and continues, because rows that `where` no longer selects
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from alembic import op
 
 from .core.batches import BatchSize
+from .errors import COMMAND
 from .execution.batch_run import Batches, CommittedBatches, committing
 from .execution.batch_statements import BatchStatements
 from .execution.dialects import commits_batches
@@ -58,7 +60,8 @@ def backfill(
         raise ValueError(f"backfill(): batch_rows is {batch_rows}. To fix: pass at least 1")
     context = op.get_context()
     if context.as_sql:
-        op.execute(statements.everything(f"backfill: './migrate.sh upgrade' runs it in batches of {batch_rows} rows"))
+        with context.autocommit_block() if commits_batches(context.dialect) else nullcontext():
+            op.execute(statements.everything(f"'{COMMAND} upgrade' runs this in batches of at most {batch_rows} rows"))
         return 0
     connection = op.get_bind()
     statements.check(connection)
