@@ -118,7 +118,7 @@ class CommittedBatches(Batches):
         self._attempt = attempt
         self._listener = steps.listener
         self._total: int | None = None
-        self._began = self._noted = time.monotonic()
+        self._began, self._noted = time.monotonic(), float("-inf")
         self._lag, self._least_lag, self._lag_asked = 0.0, float("inf"), float("-inf")
 
     def run(self) -> int:
