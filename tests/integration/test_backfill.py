@@ -5,9 +5,12 @@ from pathlib import Path
 
 import pytest
 
+from api.migrations.core.schema import RUNS_AGAIN
+from api.migrations.errors import RevisionFailed
 from tests.integration.sql_runs import failure, outcomes, run_request
 from tests.integration.test_observer import BlockerReporter, migrating
-from tests.support.fakes import FOREVER_SECONDS, in_the_way, revision, tree
+from tests.support.fakes import FOREVER_SECONDS, assembled, in_the_way, revision, tree
+from tests.support.pace import scaled
 from tests.support.places import Place, PostgresPlace, SqlitePlace
 from tests.support.servers import fetch
 
@@ -111,3 +114,19 @@ async def test_a_batch_waits_for_a_row_of_another_session(postgresql_place: Post
     assert {blocker.application for blocker in heard.blockers} == {"lunch"}
     assert counted(postgresql_place) == [210, 210, 210, 1]
     assert outcomes(postgresql_place)[-1] == ("r2", "applied")
+
+
+@pytest.mark.parametrize("driver", ["asyncpg", "psycopg", "psycopg2"])
+async def test_the_time_limit_ends_the_run_between_two_batches(database_url: str, tmp_path: Path, driver: str) -> None:
+    """MIGRATION_RUN_SECONDS passes: the batches so far stay committed on each driver, and the message says so."""
+    many = f"{GROUND}\nop.execute('INSERT INTO orders SELECT 9, g, g, NULL, 0 FROM generate_series(1, 30000) g')"
+    ini = tree(tmp_path, many)
+    revision(tmp_path, "r2", FILL.format(filled="1").replace("=20", "=1"), after="r1", extra=IDEMPOTENT)
+    url = database_url.replace("postgresql://", f"postgresql+{driver}://")
+    with pytest.raises(RevisionFailed) as raised:
+        await assembled(url, ini, run_seconds=scaled(2), wait_seconds=60).coordinator().become_ready()
+    assert "revision r2 was cancelled after it had committed a part of its work" in str(raised.value)
+    assert str(raised.value).endswith(RUNS_AGAIN)
+    rows, filled, *times = counted(PostgresPlace(database_url))
+    assert 0 < filled < rows
+    assert times == [filled, 1]
