@@ -208,6 +208,10 @@ def explain(schema: Schema) -> str:
     return "the database has not been read yet"
 
 
+RUNS_AGAIN = ". What it committed stays, and the next run runs the revision again, which declares idempotent = True"
+"""The end of a message about a revision that may run again after it committed a part of its work."""
+
+
 def repair_advice(half: HalfApplied) -> str:
     """Return the end of a message about a half-applied revision: its last statement, and the remedy."""
     last = f" (last statement: {half.statement})" if half.statement else ""
