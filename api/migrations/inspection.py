@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from .assembly import Assembly
 from .core.protocols import ANSWER_SECONDS, OperatorSession
-from .core.schema import Schema, compare_with_build
+from .core.schema import Schema, SchemaState, compare_with_build
 from .core.status import Status
 from .errors import MigrationError
 
@@ -42,6 +42,9 @@ async def read_status(assembly: Assembly, session: OperatorSession) -> Status:
     """Return the status of the database for a command: schema, lock, newest attempts and INVALID indexes."""
     schema = await read_schema(assembly, session)
     observed, lock_status = await session.store.observe(), await session.lock_status()
+    if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND} and not lock_status.blocked_by:
+        refusal = await session.old_instances(assembly.policy.upgrade)
+        lock_status = replace(lock_status, blocked_by=refusal.blockers if refusal else ())
     return replace(
         assembly.tracker.status,
         schema=schema,

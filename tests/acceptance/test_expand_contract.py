@@ -1,5 +1,7 @@
 """A revision marked as a contract waits for instances of older builds to stop, and says what it waits for."""
 
+import json
+import re
 from pathlib import Path
 from signal import SIGTERM
 
@@ -40,5 +42,13 @@ def test_a_contract_runs_when_the_last_old_instance_has_stopped(ledger_url: str,
             old.wait()
             until_all_ready([new])
             assert MARK in new.log()
+            assert (new.health()["blocked_by"], new.health()["message"]) == ([], None)
+    code, output = migrate("check", "--for-rollback", OLD, url=ledger_url, ini=ini)
+    assert code == 7, output
+    rows = [re.split(r"  +", line)[1:3] for line in output.splitlines()[:3]]
+    assert rows == [["mark", "verdict"], ["expand", "runs"], ["contract", "fails"]], output
+    assert output.splitlines()[3].startswith(f"the release at {OLD} may not run on this schema: it would fail after")
+    code, output = migrate("check", "--for-rollback", "wider", "--json", url=ledger_url, ini=ini)
+    assert (code, json.loads(output)["may_run"]) == (0, True), output
     outcomes = {row["outcome"] for row in evidence.history(ledger_url, extra_only=True)}
     assert (outcomes, evidence.marks(ledger_url)) == ({"applied"}, ["narrower", "wider"])

@@ -161,7 +161,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("message", help="what the revision does, for its first line and its file name")
     made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
     _add_lint(add("lint", commands.lint))
-    add("check", commands.check)
+    back = "whether this release, or the release at this revision, may run on the schema as it is"
+    add("check", commands.check).add_argument("--for-rollback", metavar="RELEASE|REV", help=back)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
     how = add("repair", commands.repair, waits=True).add_mutually_exclusive_group(required=True)

@@ -41,7 +41,7 @@ class CodeRevisions:
     idempotent: frozenset[str] = frozenset()
     """The revisions that declare `idempotent = True`: they may run again after an interruption."""
     expands: frozenset[str] = frozenset()
-    """The revisions that declare `phase = "expand"`: the previous release runs on the schema after them."""
+    """The revisions that declare `phase = "expand"`: each release that runs before one also runs after it."""
     contracts: Mapping[str, str] = field(default_factory=dict)
     """The revisions that declare `phase = "contract"`, each with the one that a build must contain to run after it."""
 
