@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
   0  done, or at head         1  failed, or findings     2  usage or settings
-  3  not at head (check)      4  the wait budget ended, or the run budget while another session held a table lock
+  3  not at head (check)      4  the wait budget ended, or a budget while another session or old instance blocked it
   5  database unreachable, or the database, Redis or Kubernetes refused the login
-  6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision
+  6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision; a release may not run on the
+                                 schema (check --for-rollback)
   130, 143  stopped by a signal, rolled back
 If Redis or Kubernetes does not answer, the command retries until the wait budget ends, and exits with 4.
 """
