@@ -34,8 +34,9 @@ async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
         # the lock holder runs that revision now
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
-    lineage = await session.store.lineage() if observed.revisions - code.parents.keys() else {}
-    return compare_with_build(observed, code, lineage)
+    if observed.revisions <= code.parents.keys():
+        return compare_with_build(observed, code, {})
+    return compare_with_build(observed, code, await session.store.lineage(), await session.store.contracts())
 
 
 async def read_status(assembly: Assembly, session: OperatorSession) -> Status:

@@ -9,7 +9,7 @@ import pytest
 
 from api.migrations.core.status import Phase
 from tests.support import evidence, project
-from tests.support.fleet import MARK, fleet, migrate, until_all_ready
+from tests.support.fleet import MARK, fleet, migrate, until_all_ready, until_phase
 from tests.support.project import Revision
 from tests.support.waiting import wait_until
 
@@ -22,7 +22,7 @@ LEDGER = f"ledger@{OLD}"
 
 
 def test_a_contract_runs_when_the_last_old_instance_has_stopped(ledger_url: str, tmp_path: Path) -> None:
-    """A new instance waits while an instance of the old release has a session, names it, and migrates when it stops."""
+    """A new instance waits for an instance of the old release and names it; after the contract no old one serves."""
     ini = project.make_history(tmp_path, WIDER, NARROWER)
     with fleet(1, ledger_url) as [old]:
         until_all_ready([old])
@@ -43,6 +43,10 @@ def test_a_contract_runs_when_the_last_old_instance_has_stopped(ledger_url: str,
             until_all_ready([new])
             assert MARK in new.log()
             assert (new.health()["blocked_by"], new.health()["message"]) == ([], None)
+    with fleet(1, ledger_url, MIGRATION_ON_FAILURE="hold") as [back]:
+        until_phase([back], "failed")
+        assert f"this build (head {OLD}) cannot run on it, because it lacks wider" in back.message()
+        assert "Deploy a release that contains wider" in back.health()["advice"]["text"]
     code, output = migrate("check", "--for-rollback", OLD, url=ledger_url, ini=ini)
     assert code == 7, output
     rows = [re.split(r"  +", line)[1:3] for line in output.splitlines()[:3]]

@@ -78,7 +78,7 @@ async def test_the_session_of_an_old_build_ends_the_wait_without_an_attempt(
 async def test_other_sessions_do_not_matter(database_url: str, ini: Path, name: str) -> None:
     """Builds that contain the required revision, and sessions that are not named after a build, do not block."""
     async with connected(database_url, name):
-        await upgrade(database_url, ini, wait_seconds=0.5, run_seconds=0.5)
+        await upgrade(database_url, ini)
     assert [revision for revision, _ in await applied(database_url)] == ["r1", "r2", "r3"]
 
 
@@ -107,7 +107,7 @@ async def test_an_operator_may_override(database_url: str, ini: Path) -> None:
 async def test_a_session_in_another_database_does_not_matter(database_url: str, ini: Path) -> None:
     """The database that is migrated counts, not the server."""
     async with connected(database_url.rpartition("/")[0] + "/postgres", "shop@r1"):
-        await upgrade(database_url, ini, wait_seconds=0.5, run_seconds=0.5)
+        await upgrade(database_url, ini)
 
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])

@@ -185,6 +185,7 @@ class Steps:
             self._check_lock()
             self._check_instances(info)
             attempt = _attempt(info)
+            attempt.requires = self._code.contracts.get(self.current) if info.is_upgrade else None
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
             self._history.begin(self.connection, self._author, attempt)
@@ -226,7 +227,8 @@ class Steps:
         raise DirectConnectionNeeded.for_block(str(self.current))
 
     def _stamped(self, before: frozenset[str], heads: frozenset[str]) -> None:
-        self._history.stamped(self.connection, self._author, self._code.stamped(before, heads), self.note)
+        revisions, contracts = self._code.stamped(before, heads), self._code.contracts
+        self._history.stamped(self.connection, self._author, revisions, self.note, contracts)
 
     def _check_lock(self) -> None:
         self._fence()

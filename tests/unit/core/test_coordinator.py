@@ -17,6 +17,7 @@ from api.migrations.errors import (
     MigrationError,
     OldInstances,
     RevisionFailed,
+    SchemaRefused,
     TableLockTimeout,
     WaitTimeout,
 )
@@ -170,6 +171,17 @@ async def test_old_instances_end_the_wait_before_any_run(database: Database) -> 
     assert (database.runs, database.holder, database.failures) == ([], None, [])
     assert instance.tracker.status.at_failure == LockStatus(blocked_by=OLD.blockers)
     assert len(database.tries) > 5
+
+
+async def test_an_older_build_does_not_serve_after_a_contract(database: Database) -> None:
+    """The history says that a newer contract requires what this build lacks: it does not serve, and names that."""
+    database.observed = Observed(frozenset("e"))
+    database.lineage = {"d": frozenset("c"), "e": frozenset("d")}
+    database.contracts = {"e": "d"}
+    words = "the database is ahead: it is at e, and this build (head c) cannot run on it", "lacks d, which e requires"
+    await Instance(database).fails(SchemaRefused, *words, "To fix: deploy a release that contains d")
+    database.contracts = {"e": "b", "other": "d"}
+    await Instance(database).coordinator.become_ready()
 
 
 async def test_a_run_continues_when_the_old_instances_have_stopped(database: Database) -> None:
