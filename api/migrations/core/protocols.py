@@ -124,6 +124,9 @@ class SchemaStore(Protocol):
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of the revisions in the history table."""
 
+    async def contracts(self) -> Mapping[str, str]:
+        """Return what the contract revisions in the history table require of a build, by their ids."""
+
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> Sequence[PastAttempt]:
         """Return the attempts in these directions at any of `pending`, newest first.
 
