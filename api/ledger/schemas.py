@@ -6,7 +6,7 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 LARGEST_PAGE = 200
 
@@ -41,6 +41,8 @@ def _in_utc(moment: datetime) -> datetime:
 # not `le`: FastAPI documents limits as floats, and 2**63 - 1 is none
 RowId = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"])]
+# IBANs have up to 34 characters
+AccountNumber = Annotated[str, Field(pattern="^[0-9A-Z][0-9A-Z.-]{0,33}$", examples=["1200"])]
 Amount = Annotated[
     int,
     Field(
@@ -55,6 +57,8 @@ Amount = Annotated[
 # no control characters in names; PostgreSQL cannot store NUL
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Day = Annotated[date, BeforeValidator(_iso_date)]
+OptionalDay = Annotated[date | None, BeforeValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})]
+"""In a query, which has no null."""
 Digits = BeforeValidator(_digits)
 """Of an integer in a path or a query."""
 Moment = Annotated[datetime, AfterValidator(_in_utc)]
@@ -70,16 +74,18 @@ class _View(BaseModel):
 
 
 class NewAccount(_Request):
-    """An account to open."""
+    """An account to open; no two have the same `number`."""
 
+    number: AccountNumber | None = None
     name: Annotated[Text, Field(min_length=1, max_length=200)]
     currency: Currency
 
 
 class AccountView(_View):
-    """An account and the sum of its postings."""
+    """An account and the sum of its postings, or of those until a day."""
 
     id: int
+    number: str | None
     name: str
     currency: str
     balance: int

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from signal import Signals
-from typing import ClassVar
+from typing import Any, ClassVar
 
 COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
 """The command line of this package in messages: of the distribution, or of a copied folder."""
@@ -180,6 +180,20 @@ class LockContended(MigrationError):
         """The pause before the next attempt, which leaves the table to other sessions."""
 
 
+class OldInstances(MigrationError):
+    """Instances of builds that need what a contract revision drops are connected, so it did not run; may be retried.
+
+    Attributes:
+        blockers: their sessions, as `core.status.Blocker`.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, blockers: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.blockers = blockers
+
+
 class AlreadyFailed(RevisionFailed):
     """Another instance ran this revision while this one waited, and it failed; a retry would fail again."""
 
@@ -189,11 +203,11 @@ class DirectConnectionNeeded(MigrationError):
 
     @classmethod
     def for_block(cls, revisions: str) -> DirectConnectionNeeded:
-        """Create the error for `revisions` that open an `autocommit_block`."""
+        """Create the error for `revisions` that open an `autocommit_block`, as `backfill` does."""
         return cls(
-            f"revision {revisions} uses autocommit_block, which cannot run under the lock through a transaction "
-            "pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
-            "pooler's)"
+            f"revision {revisions} uses autocommit_block or backfill, which cannot run under the lock through a "
+            "transaction pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, "
+            "not the pooler's)"
         )
 
 

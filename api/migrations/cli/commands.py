@@ -35,12 +35,12 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if arguments.backup or not to_head:
         assembly = await assembly.inspect(create_file=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
-    policy = replace(assembly.policy, may_migrate=True)
+    policy = replace(assembly.policy, may_migrate=True, despite_instances=arguments.ignore_old_instances)
     if to_head:
         policy = replace(policy, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy, saved).become_ready()
     else:
-        request = MigrationRequest("upgrade", arguments.revision)
+        request = MigrationRequest("upgrade", arguments.revision, despite_instances=policy.despite_instances)
         if not request.relative:
             assembly.revisions.resolve(request.target)
         await assembly.coordinator(policy, saved).execute(request)
@@ -128,7 +128,15 @@ async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @in_each_scope
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty."""
+    """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty.
+
+    With --for-rollback it says instead whether an older release may run on the schema as it is: exit with 0 if it may,
+    7 if it may not or nothing proves that it may, 3 if it has revisions that the database lacks, 2 if it is not known.
+    """
+    if arguments.for_rollback is not None:
+        from .rollback import check_rollback  # the other commands need less of Alembic, or nothing
+
+        return await check_rollback(assembly, arguments.for_rollback)
     schema = await refuse_unless_at_head(assembly)
     return SchemaReport(state=schema.state, message=explain(schema))
 

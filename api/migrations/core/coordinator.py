@@ -11,7 +11,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ..errors import COMMAND, ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
+from ..errors import (
+    COMMAND,
+    ConfigurationError,
+    DatabaseUnreachable,
+    LockContended,
+    MigrationError,
+    OldInstances,
+    SchemaRefused,
+)
 from .clock import Clock
 from .decision import Action, AttemptHistory, Policy, assess_attempts, decide, refusal, refuse_if_settled
 from .protocols import MigrationRequest, MigrationSession
@@ -61,6 +69,7 @@ class Coordinator:
             ),
         )
         self._lineage: Mapping[str, frozenset[str]] = {}
+        self._contracts: Mapping[str, str] = {}
 
     async def become_ready(self) -> None:
         """Return when the schema is verified; the tracker is then `ready`.
@@ -201,12 +210,12 @@ class Coordinator:
         await session.open()
         code, observed = self._scope.code, await session.store.observe()
         if observed.revisions - code.parents.keys():
-            self._lineage = await session.store.lineage()
+            self._lineage, self._contracts = await session.store.lineage(), await session.store.contracts()
         # half applied is shown only when the lock proves it: the lock holder may still be running the revision
-        shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage)
+        shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage, self._contracts)
         self._reporter.schema_read(observed, shown, self._scope.name)
         self._wait_budget.answered()
-        return compare_with_build(observed, code, self._lineage)
+        return compare_with_build(observed, code, self._lineage, self._contracts)
 
     async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
         if schema.pending:
@@ -219,6 +228,8 @@ class Coordinator:
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
         """Run the request under the lock; return whether the lock is still held."""
+        if (refusal := await session.old_instances(request)) is not None:
+            raise refusal
         self._tracker.move(Phase.MIGRATING, message=None, limit=None, lock_status=await session.lock_status())
         second = self._scope.sessions()
         held = True
@@ -233,7 +244,7 @@ class Coordinator:
             )
             await session.close()
             held = False
-        except (DatabaseUnreachable, LockContended) as error:
+        except (DatabaseUnreachable, LockContended, OldInstances) as error:
             self._retries.count_interruption(error, self._scope.name)
             raise
         except MigrationError as error:

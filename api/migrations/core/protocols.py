@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..errors import IN_THE_LOG, foreign
+from ..errors import IN_THE_LOG, OldInstances, foreign
 from .schema import Observed
-from .status import Blocker, LockStatus
+from .status import Blocker, LockStatus, Statement
 
 ANSWER_SECONDS = 10.0
 """The time limit of every query that only reads: a vanished server never answers."""
@@ -25,7 +25,7 @@ _OWN_WORDS = re.compile(
     r"the run did not finish within MIGRATION_RUN_SECONDS=[\d.e+]*\d"
     r"(?:(?:\. To fix:| \(last: \S+ did not acquire its) .*| \(last: )?"
     r"|revision [^\n]*? failed: the connection was lost twice while it ran \(last error: "
-    r"|revision [^\n]*? uses autocommit_block, which cannot run under .*"
+    r"|revision [^\n]*? uses autocommit_block(?: or backfill)?, which cannot run under .*"
 )
 """The beginning of a recorded failure, up to the text of an exception."""
 
@@ -47,6 +47,8 @@ class MigrationRequest:
     """A note on the stamped revisions, for the history."""
     create_all: bool = False
     """Whether an upgrade creates the tables of the models instead of running the revisions."""
+    despite_instances: bool = False
+    """Whether a contract revision runs even if instances of older builds are connected."""
 
     @property
     def relative(self) -> bool:
@@ -94,8 +96,14 @@ class ProgressListener(Protocol):
     def undone(self) -> None:
         """All finished steps were rolled back with a later one."""
 
-    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
-        """A step did not acquire its table lock and was rolled back; the next attempt is in `seconds`."""
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
+        """A step did not acquire its table lock and was rolled back; the next attempt is in `seconds`.
+
+        Of a step that runs in batches only the last one was rolled back, and `blockers` are those last observed (None).
+        """
+
+    def progressed(self, batches: Statement | None) -> None:
+        """The progress of a step that runs in batches, after each of them; None once all are done."""
 
     def observed(self, lock_status: LockStatus) -> None:
         """The lock status during a statement, read by another session."""
@@ -115,6 +123,9 @@ class SchemaStore(Protocol):
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of the revisions in the history table."""
+
+    async def contracts(self) -> Mapping[str, str]:
+        """Return what the contract revisions in the history table require of a build, by their ids."""
 
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> Sequence[PastAttempt]:
         """Return the attempts in these directions at any of `pending`, newest first.
@@ -181,6 +192,9 @@ class MigrationSession(Protocol):
 
     async def lock_is_held(self) -> bool:
         """Return whether any session holds the lock: one cheap query that blocks no session."""
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the error if a contract revision would run while instances that need what it drops are connected."""
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Make a requested backup under the lock, within its own time limit; if this raises, nothing was changed."""

@@ -78,12 +78,19 @@ class Blocker:
     mode: str | None = None
     terminate_needs: str | None = None
     """The GRANT that this role lacks to terminate it, or "superuser" if only a superuser may; None if it may."""
+    lacks: str | None = None
+    """For the sessions of an older build: the revision without which it cannot run after the next one."""
+    sessions: int = 1
+    """How many sessions of this application it stands for."""
 
     def __str__(self) -> str:
         return self.said("blocks")
 
     def said(self, verb: str) -> str:
         """Return a line for people; `verb` is "blocks", or "blocked" for a moment that is over."""
+        if self.lacks is not None:
+            of = f"{self.application}, user {self.user}, sessions: {self.sessions}"
+            return f"pid {self.pid} ({of}) {verb} the migration until its instance stops, because it lacks {self.lacks}"
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
         # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table
@@ -95,18 +102,26 @@ class Blocker:
 
 @dataclass(frozen=True)
 class Statement:
-    """The lock holder's statement: its kind, never its text; `phase` and `percent` of a concurrent index build."""
+    """The lock holder's statement: its kind, never its text; `phase` and `percent` of a concurrent index build.
+
+    The batches of a backfill are one: it has passed `rows` of `total_rows`, an estimate, and fills `rows_per_second`.
+    """
 
     kind: str
     phase: str | None = None
     percent: float | None = None
     seconds: float | None = None
+    rows: int | None = None
+    total_rows: int | None = None
+    rows_per_second: float | None = None
 
     def __str__(self) -> str:
         phase = f", {self.phase}" if self.phase else ""
         percent = "" if self.percent is None else f" {self.percent:.0f} %"
         seconds = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        return f"{self.kind}{phase}{percent}{seconds}"
+        of = "" if self.total_rows is None else f" of about {self.total_rows:,}"
+        rows = "" if self.rows is None else f": {self.rows:,}{of} rows, {self.rows_per_second or 0:,.0f} rows/s"
+        return f"{self.kind}{phase}{percent}{seconds}{rows}"
 
 
 @dataclass(frozen=True)
@@ -271,14 +286,6 @@ class Status:
         """For how long other sessions have blocked the current revision; 0 if none has been seen for 30 s."""
         since, seen = self.blocked_since, self.blocked_at
         return 0.0 if since is None or _outdated(seen, now) else max(0.0, now - since)
-
-    def run_seconds(self, now: float) -> float | None:
-        """The duration so far, or in all, of the run that this instance makes or watches; None without one."""
-        started, run = self.progress.started_at, self.last_run
-        if started is None:
-            return None
-        ended = run.finished_at if run and run.finished_at else self.since if self.phase in SETTLED else now
-        return max(0.0, ended - started)
 
 
 class Tracker:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..core.batches import from_note
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ..core.status import LockStatus
-from ..errors import DatabaseUnreachable, LockContended
+from ..errors import DatabaseUnreachable, LockContended, OldInstances
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.hook_calls import HookCalls
@@ -94,6 +95,10 @@ class SqlSession:
         async with answered("checking the lock"):
             return await self._held.held()
 
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return None: these databases do not show the names of sessions."""
+        return None
+
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the requested backup, if any, unless an upgrade has nothing to do."""
         if self._backup is None:
@@ -122,13 +127,14 @@ class SqlSession:
     async def lock_status(self) -> LockStatus:
         """Return the lock holder."""
         async with answered("reading the lock's holder"):
-            holder = await self._held.holder()
+            holder, statement = await self._held.holder(), None
         if holder is not None and not self._held.knows_instances:
             # a holder that runs a revision has recorded its name
             newest = await self.store.runs(1)
             if newest and newest[0]["outcome"] in OPEN:
                 holder = replace(holder, instance=newest[0]["instance"])
-        return LockStatus(holder)
+                statement = None if newest[0]["finished_at"] else from_note(newest[0].get("note"))
+        return LockStatus(holder, statement)
 
     async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait `seconds` without a connection, which other sessions may need."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -58,6 +59,8 @@ COMPLETED = f"""
      WHERE outcome IN ('{Outcome.APPLIED}', '{Outcome.STAMPED}') ORDER BY id DESC LIMIT 1)
 """
 """The same as `History.completed`; `{history}` is the table's quoted name."""
+_REQUIRES = "requires"
+"""The key of a contract's note."""
 SLACK_SECONDS = 5.0
 """The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
@@ -99,6 +102,8 @@ class Attempt:
     """The kind of its last statement."""
     error_class: str | None = None
     """The name of the driver's or Python's exception that ended it."""
+    requires: str | None = None
+    """For a contract: the revision that a build must contain to run after it."""
 
 
 class History:
@@ -165,6 +170,12 @@ class History:
         )
         return {row.revision: frozenset(json.loads(row.invalid_before)) for row in connection.execute(unfinished)}
 
+    def lineage(self, connection: sa.Connection) -> dict[str, frozenset[str]]:
+        """Return the parents of the revisions in the table."""
+        c = self.table.c
+        rows = sa.select(c.revision, c.parents).where(c.direction.in_(["upgrade", "downgrade", "stamp"])).distinct()
+        return {row.revision: frozenset(row.parents.split()) for row in connection.execute(rows)}
+
     def begin(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt) -> None:
         """Record an attempt and commit it."""
         row = self.row(author, replace(attempt, outcome=Outcome.RUNNING))
@@ -186,8 +197,14 @@ class History:
             "error_class": attempt.error_class,
             "statement": None if attempt.outcome is Outcome.APPLIED else attempt.statement,
         }
+        if attempt.outcome is Outcome.APPLIED and attempt.requires:
+            values["note"] = _requirement(attempt.requires)
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
+
+    def note(self, connection: sa.Connection, attempt: Attempt, note: str) -> None:
+        """Record for other instances how far an attempt is; the caller commits."""
+        connection.execute(sa.update(self.table).where(self.table.c.id == attempt.id).values(note=note))
 
     def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
         """Record the failure of an attempt, anew if its row was rolled back; the caller commits."""
@@ -200,15 +217,18 @@ class History:
         connection: sa.Connection,
         author: RunAuthor,
         revisions: Mapping[str, frozenset[str]],
-        note: str | None = None,
+        note: str | None,
+        contracts: Mapping[str, str],
     ) -> None:
         """Record revisions that the operator declares applied, with their parents and a note; the caller commits.
+
+        Without a note, that of one of `contracts` says what it requires.
 
         The declaration also ends half-applied attempts.
         """
         for revision, parents in revisions.items():
             row = self.row(author, Attempt(revision, parents, "stamp", outcome=Outcome.STAMPED))
-            row |= {"finished_at": NOW, "note": note}
+            row |= {"finished_at": NOW, "note": note or _requirement(contracts.get(revision))}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
 
@@ -242,6 +262,19 @@ class History:
             "instance": author.instance,
             "release": author.release,
         }
+
+
+def _requirement(requires: str | None) -> str | None:
+    return requires and json.dumps({_REQUIRES: requires})
+
+
+def required(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what the contracts among revisions with notes require; other notes are not about that."""
+    found: dict[str, str] = {}
+    for revision, note in notes:
+        with suppress(ValueError, TypeError, KeyError):
+            found[revision] = json.loads(note)[_REQUIRES]
+    return found
 
 
 def json_of(names: Iterable[str]) -> str:

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
+
+from .lock_retry import LockRetrySchedule
+
+if TYPE_CHECKING:
+    from ..core.builds import NamedSessions  # at head, a start does not need it
 
 
 class MigrationLock(Protocol):
@@ -14,7 +19,8 @@ class MigrationLock(Protocol):
     """Whether one transaction carries the lock and all revisions, so that a failure rolls back all of them."""
     transactional_ddl: bool
     """Whether DDL can be rolled back; MySQL commits before and after each DDL statement."""
-
+    schedule: LockRetrySchedule
+    """The limits of the attempts at each revision."""
     holds: str | None
     """An SQL expression on PostgreSQL: whether this session holds the lock, for a statement that does more. None
     elsewhere."""
@@ -27,6 +33,9 @@ class MigrationLock(Protocol):
 
     def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
         """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
+
+    def named_sessions(self, connection: sa.Connection) -> list[NamedSessions]:
+        """Return the sessions that may be named after a build; only PostgreSQL shows any."""
 
     def limits_of(self, revision: str) -> dict[str, str]:
         """Return the settings with the limits of a revision's next attempt; empty where the server has none."""

@@ -23,6 +23,7 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 
+from ..core.countdown import run_seconds
 from ..core.schema import Schema, SchemaState
 from ..core.status import Phase, Status
 from ..text.printable import printable
@@ -160,7 +161,7 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
     ),
     "migration_run_seconds": (
         "Duration of that run so far, or in total; 0 without a run.",
-        lambda status, now: status.run_seconds(now) or 0.0,
+        lambda status, now: run_seconds(status, now) or 0.0,
     ),
     "migration_last_success_timestamp_seconds": (
         "When any instance last applied, undid or stamped a revision, from the history table; 0 for never.",

@@ -17,17 +17,24 @@ import asyncpg
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import LockStatus
-from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
+from ...errors import DatabaseUnreachable, DirectConnectionNeeded, OldInstances, ReadOnlyServer
 from ...execution.error_translation import translated
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
-from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
+from ...lock_manager import (
+    CURRENT_SESSIONS,
+    HELD,
+    NAMED_SESSIONS,
+    SessionLock,
+    TransactionLock,
+    application_name,
+)
 from ...urls.database_url import DatabaseURL
 from ...urls.postgres import ASYNCPG
 from .connection import connect, revision_connection
 from .lock_status import lock_status
-from .retry_pause import resting
+from .retry_pause import IN_BATCHES, as_recorded
 from .store import PostgresStore
 from .terminate import terminate_if_stalled
 
@@ -100,6 +107,21 @@ class PostgresSession:
         held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
         return bool(await self._value(held, self._key.high, self._key.low))
 
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the error if sessions of builds that lack what a contract revision requires are connected."""
+        revisions = (await self.store.observe()).revisions if self._runner.revisions.code.contracts else ()
+        contracts = self._runner.contracts(request, revisions)
+        if not contracts:
+            return None
+        from ...core.builds import NamedSessions, outdated, refusal  # at head, a start does not need it
+
+        async with translated("reading the sessions of older builds"):
+            await self._connection.execute(CURRENT_SESSIONS, timeout=ANSWER_SECONDS)
+            rows = await self._connection.fetch(NAMED_SESSIONS, timeout=ANSWER_SECONDS)
+        code, sessions = self._runner.revisions.code, [NamedSessions(**row) for row in rows]
+        blockers = outdated(sessions, contracts, code, await self.store.lineage())
+        return refusal(blockers, contracts, code) if blockers else None
+
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the requested backup, if any, unless an upgrade has nothing to do."""
         if self._backup is None:
@@ -131,9 +153,10 @@ class PostgresSession:
             seen = await lock_status(self._key, self._connection)
             if self._role == "waiting":
                 await terminate_if_stalled(self._connection, self._key, seen, self._limits.idle_seconds)
-        if seen.holder is None or seen.statement is not None or seen.blocked_by:
+        other = seen.statement is not None and seen.statement.kind not in IN_BATCHES
+        if seen.holder is None or other or seen.blocked_by:
             return seen
-        return resting(seen, await self.store.newest_attempt())
+        return as_recorded(seen, await self.store.newest_attempt())
 
     async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait for the notification; or `seconds` without a connection if the server is crowded or pooled."""
