@@ -13,14 +13,14 @@ from ...errors import ConfigurationError
 from ...execution.revisions import Revisions
 from ...settings import MigrationSettings
 from ..results import Result
+from ..sql.rendering import Rendered, render
+from ..sql.tables import Tables
 from . import squawk
-from .rendering import Rendered, render
 from .report import LintReport, RuleList
 from .revision_rules import check_file, check_revision, line_of_id
 from .rules import Finding, Hit, finding, hit
 from .selection import choose, in_order
 from .suppressions import Suppressions
-from .tables import Tables
 
 
 def lint(arguments: argparse.Namespace) -> Result:

@@ -6,11 +6,11 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
-from .action import Action
-from .rendering import Statement
+from ..sql.action import Action
+from ..sql.rendering import Statement
+from ..sql.tables import Tables
+from ..sql.tokens import Token
 from .rules import Hit, hit
-from .sql import Token
-from .tables import Tables
 
 _STABLE = set(
     "now current_timestamp current_date current_time localtimestamp localtime transaction_timestamp "

@@ -1,12 +1,12 @@
-"""What a statement of PostgreSQL does, as far as the rules of `lint` need to know."""
+"""What a statement of PostgreSQL does, as far as `lint` and `plan` need to know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 from .action import Action, facts_of
-from .sql import Reader, Token, parts
 from .table_actions import alter_table, create_table
+from .tokens import Reader, Token, parts
 
 _WRITES = {"update", "delete", "insert", "merge"}
 

@@ -1,11 +1,11 @@
-"""What a statement does to one object, as far as the rules of `lint` need to know."""
+"""What a statement does to one object, as far as `lint` and `plan` need to know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .sql import Token
+from .tokens import Token
 
 
 @dataclass(frozen=True)

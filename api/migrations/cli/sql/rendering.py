@@ -21,8 +21,8 @@ from ...execution.revisions import Revisions
 from .action import Action
 from .actions import actions
 from .offline import OfflineConnection
-from .sql import joined, statements
 from .tables import Tables
+from .tokens import joined, statements
 
 
 @dataclass(frozen=True)

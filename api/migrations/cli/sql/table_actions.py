@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .action import Action, facts_of
-from .sql import Reader, Token, joined, parts
+from .tokens import Reader, Token, joined, parts
 
 _COLUMN_ENDS = set(
     "default not null primary unique references check generated collate constraint storage compression using".split()

@@ -80,7 +80,7 @@ class Empty:
 
     def one(self) -> Any:
         """Raise `NoResultFound`, because there is no row."""
-        raise NoResultFound("lint has no database, so this query has no row")
+        raise NoResultFound("there is no database, so this query has no row")
 
     fetchall = all
     fetchone = one_or_none = scalar = scalar_one_or_none = first
