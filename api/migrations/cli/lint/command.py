@@ -13,13 +13,13 @@ from ...errors import ConfigurationError
 from ...execution.revisions import Revisions
 from ...settings import MigrationSettings
 from ..results import Result
-from ..sql.rendering import Rendered, render
+from ..sql.rendering import Rendered, in_order, render
 from ..sql.tables import Tables
 from . import squawk
 from .report import LintReport, RuleList
 from .revision_rules import check_file, check_revision, line_of_id
 from .rules import Finding, Hit, finding, hit
-from .selection import choose, in_order
+from .selection import choose
 from .suppressions import Suppressions
 
 

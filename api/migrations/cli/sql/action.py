@@ -22,6 +22,8 @@ class Action:
     """The type of a column, or the condition of a check."""
     default: Sequence[Token] = ()
     """The default of a new column."""
+    refers: str = ""
+    """The other table: the one that a foreign key references, or a partition or its parent."""
     facts: frozenset[str] = field(default_factory=frozenset)
     """Words of the statement that matter: concurrently, if not exists, not valid, using index, …"""
 

@@ -54,6 +54,11 @@ class Rendered:
     stopped_at: int = 1
 
 
+def in_order(revisions: Revisions) -> list[Script]:
+    """Return all revisions, a parent before its children."""
+    return list(reversed(list(revisions.directory.walk_revisions())))
+
+
 def render(revisions: Revisions, script: Script, tables: Tables) -> Rendered:
     """Execute `upgrade()` without a database; what it reads from one is empty, but for `tables`."""
     result = Rendered(script)

@@ -10,7 +10,7 @@ _TOKEN = re.compile(
     r"""
       (?P<blank>\s+|--[^\n]*|/\*.*?\*/)
     | (?P<string>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-    | (?P<quoted>"(?:[^"]|"")+")
+    | (?P<quoted>"(?:[^"]|"")+" | `[^`]+`)
     | (?P<word>[^\W\d][\w$]*)
     | (?P<number>\d[\w.]*)
     | (?P<symbol>::|.)
@@ -115,6 +115,11 @@ class Reader:
     def has(self, words: str) -> bool:
         """Return whether `words` come anywhere in what is left."""
         return any(Reader(self.tokens[start:]).take(words) for start in range(self.at, len(self.tokens)))
+
+    def after(self, words: str) -> list[Token]:
+        """Return the tokens after the first `words` in what is left; none if they do not come."""
+        readers = (Reader(self.tokens[start:]) for start in range(self.at, len(self.tokens)))
+        return next((reader.rest for reader in readers if reader.take(words)), [])
 
     def _next(self) -> str:
         self.at += 1
