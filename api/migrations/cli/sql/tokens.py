@@ -116,6 +116,12 @@ class Reader:
         """Return whether `words` come anywhere in what is left."""
         return any(Reader(self.tokens[start:]).take(words) for start in range(self.at, len(self.tokens)))
 
+    def until(self, *words: str) -> list[Token]:
+        """Return the tokens up to the first of `words` in what is left; all if none comes."""
+        rest = self.rest
+        ends = (at for at, token in enumerate(rest) if token.kind == "word" and token.text in words)
+        return rest[: next(ends, len(rest))]
+
     def after(self, words: str) -> list[Token]:
         """Return the tokens after the first `words` in what is left; none if they do not come."""
         readers = (Reader(self.tokens[start:]) for start in range(self.at, len(self.tokens)))
