@@ -1,4 +1,4 @@
-"""What statements beside CREATE TABLE and ALTER TABLE do: triggers, views, comments, locks, TRUNCATE, COPY and others."""
+"""What other statements do: those on triggers, views, comments and locks, TRUNCATE, COPY and others."""
 
 from __future__ import annotations
 

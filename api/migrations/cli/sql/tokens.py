@@ -19,6 +19,10 @@ _TOKEN = re.compile(
 )
 
 
+_SIZED = frozenset("bit char character decimal float numeric time timestamp timestamptz varbit varchar varying".split())
+"""The words before a number in parentheses that is the size of a type."""
+
+
 @dataclass(frozen=True)
 class Token:
     """A word in lower case, a quoted name without its quotes, a string, a number or a symbol."""
@@ -43,6 +47,24 @@ def statements(text: str) -> Iterator[list[Token]]:
         elif kind != "blank":
             tokens.append(Token(found.lower() if kind == "word" else found, kind))
     yield from [tokens] if tokens else []
+
+
+def shown(text: str) -> str:
+    """Return `text` in one line without comments and values: '…' for a string, … for a number.
+
+    A number stays if it is the size of a type (`varchar(64)`) or the number of a parameter (`$1`).
+    """
+    found, before, in_size = "", "", False
+    for match in _TOKEN.finditer(text):
+        kind, word = match.lastgroup, match.group()
+        if kind == "blank":
+            found = f"{found.rstrip()} "
+            continue
+        in_size = (word == "(" and before.lower() in _SIZED) or (in_size and word != ")")
+        is_value = kind == "number" and before != "$" and not in_size
+        found += "'…'" if kind == "string" else "…" if is_value else word
+        before = word
+    return found.strip().removesuffix(";").rstrip()
 
 
 def joined(tokens: Sequence[Token]) -> str:
