@@ -23,8 +23,8 @@ from ..results import Result
 from ..sql.rendering import Rendered, in_order, render
 from ..sql.tables import Tables
 from .last_time import Key, LastTimes
-from .planning import RevisionPlanner, key_of
-from .report import MEASURED, PlannedRevision, PlannedStatement, PlanReport
+from .planning import RevisionPlanner, key_of, read
+from .report import MEASURED, PlannedRevision, PlannedStatement, PlanReport, counted
 from .trial import Trial, try_out
 
 _ROWS = 2_000
@@ -94,6 +94,11 @@ class _Planner:
         """Return the pending revisions with the durations of similar ones."""
         return [_timed(revision, past) for revision in self._found]
 
+    @property
+    def _own(self) -> set[str]:
+        """The version table and the history table, which the package writes while a revision runs."""
+        return {table.fullname for table in self.assembly.runner.tables}
+
     def _rendered(self, script: Script, seen: Tables) -> Rendered:
         dialect: Any = self.assembly.database.engine_url.get_dialect()
         return render(self.assembly.revisions, script, seen, dialect(paramstyle="named"))
@@ -103,7 +108,7 @@ class _Planner:
         planner = RevisionPlanner(known, self.assembly.database.lock_rules, self.full_sql)
         title = self.assembly.revisions.describe(revision)
         if revision in recorder.finished:
-            executed = recorder.executed.get(revision, [])
+            executed = [one for one in recorder.executed.get(revision, []) if key_of(read(one))[1] not in self._own]
             statements = [*planner.measured(executed), *planner.unreached(rendered.statements, executed)]
             return PlannedRevision(revision, title, statements)
         stopped = None if rendered.stopped is None else f"line {rendered.stopped_at} failed: {rendered.stopped}"
@@ -131,5 +136,4 @@ def _message(schema: Schema, pending: Sequence[str], trial: Trial, revisions: Se
     how = "by rule"
     if any(one.how == MEASURED for one in every):
         how = f"measured in a clone of the schema ({trial.clone}, dropped)"
-    some = "1 revision" if len(pending) == 1 else f"{len(pending)} revisions"
-    return f"upgrade would run {some} on the database, which is at {at}; {how}"
+    return f"upgrade would run {counted(len(pending), 'revision')} on the database, which is at {at}; {how}"

@@ -51,7 +51,7 @@ class RevisionPlanner:
             self._learn(statement)
 
     def unreached(self, rendered: Sequence[Statement], executed: Sequence[Executed]) -> Iterator[PlannedStatement]:
-        """Yield by rule what changes rows and was rendered, but not executed in a clone, in which a query finds none."""
+        """Yield by rule what changes rows and was rendered, but not executed in a clone, where queries find no rows."""
         done = {key_of(read(one)) for one in executed}
         for statement in rendered:
             changes = any(action.kind in {"write", "insert"} for action in statement.actions)

@@ -120,8 +120,8 @@ class PlanReport(Result):
         """The number of statements, and the strongest lock."""
         every = [statement for revision in self.revisions for statement in revision.statements]
         measured = sum(statement.how == MEASURED for statement in every)
-        counts = f"{len(self.revisions)} revisions, {len(every)} statements: {measured} measured, "
-        counts += f"{len(every) - measured} by rule"
+        number = f"{counted(len(self.revisions), 'revision')}, {counted(len(every), 'statement')}"
+        counts = f"{number}: {measured} measured, {len(every) - measured} by rule"
         if self._strongest is None:
             return counts
         revision, statement, lock = self._strongest
@@ -172,6 +172,11 @@ class PlanReport(Result):
             return table
         rows = "" if size.rows is None else f", about {size.rows:,} rows"
         return f"{table} ({_bytes(size.bytes)}{rows})"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return the number with its noun."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def _worth_a_line(locks: Sequence[Lock]) -> list[Lock]:

@@ -111,7 +111,9 @@ def effect(statement: Statement, known: Tables) -> Effect:
         if rewrite(action, before) or _fills(action):
             rewrites[action.on] = None
         elif scans(action, known):
-            reads |= dict.fromkeys(filter(None, (action.on, action.refers)))
+            # of an attached partition the rows are checked, not those of its parent
+            of = (action.refers,) if action.kind == "alter table" else (action.on, action.refers)
+            reads |= dict.fromkeys(filter(None, of))
     unread = tuple(table for table in reads if table not in rewrites)
     return Effect(tuple(locks.values()), tuple(rewrites), unread, documented)
 
@@ -185,6 +187,8 @@ def _mode(action: Action) -> LockMode | None:
 
 
 def _fills(action: Action) -> bool:
+    if action.kind == "refresh":
+        return "concurrently" not in action.facts
     # a new column that has a value for each row of its own
     return action.kind == "add column" and (
         bool(action.facts & {"stored", "identity"}) or bool(volatile(action.default))
