@@ -22,6 +22,7 @@ from ...urls.database_url import DatabaseURL
 from ..results import Result
 from ..sql.rendering import Rendered, in_order, render
 from ..sql.tables import Tables
+from .confinement import confined
 from .last_time import Key, LastTimes
 from .planning import RevisionPlanner, key_of, read
 from .report import MEASURED, PlannedRevision, PlannedStatement, PlanReport, counted
@@ -45,7 +46,8 @@ async def plan(assembly: Assembly, schema: Schema, arguments: argparse.Namespace
     on = DatabaseURL.parse(arguments.on, name="--on") if arguments.on else None
     trial = Trial(why_not="of --rules") if arguments.rules else await try_out(assembly, request, at, on)
     planner = _Planner(assembly, frozenset(pending), trial, full_sql=arguments.sql)
-    planner.walk()
+    with confined(f"{assembly.database.url.dialect}://no-database.invalid/none"):
+        planner.walk()
     rows = await read_session(assembly, lambda session: session.store.runs(_ROWS))
     revisions = planner.planned(LastTimes(rows, planner.keys))
     return PlanReport(

@@ -11,12 +11,8 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
-import sqlalchemy as sa
-
-from ...errors import ConfigurationError
-from ...urls.database_url import DatabaseURL
+from ..sql.offline import without_connections
 
 _BEYOND = re.compile(
     r"""
@@ -38,19 +34,14 @@ def reaches_beyond(statement: str) -> bool:
 
 
 @contextmanager
-def confined(clone: DatabaseURL) -> Iterator[None]:
-    """Refuse connections with other URLs, and let the environment name the clone, until the block ends."""
-
-    def refuse(*_: Any) -> None:
-        raise ConfigurationError("it opens a database connection of its own, which plan does not follow")
-
+def confined(url: str) -> Iterator[None]:
+    """Let the environment name another database than the real one until the block ends, and refuse other URLs."""
     before = {name: os.environ.get(name) for name in _URLS}
-    os.environ.update(dict.fromkeys(_URLS, clone.dsn))
-    sa.event.listen(sa.Engine, "do_connect", refuse)
+    os.environ.update(dict.fromkeys(_URLS, url))
     try:
-        yield
+        with without_connections():
+            yield
     finally:
-        sa.event.remove(sa.Engine, "do_connect", refuse)
         for name, value in before.items():
             os.environ.pop(name, None)
             if value is not None:

@@ -54,7 +54,7 @@ async def try_out(assembly: Assembly, request: MigrationRequest, at: frozenset[s
             raise NoClone(_OWN_CONNECTION)
         async with assembly.database.clone(on, assembly.runner.tables[0], at) as (clone, name, leftovers):
             trial.clone, trial.leftovers = name, leftovers
-            with confined(clone.url):
+            with confined(clone.url.dsn):
                 await _run(assembly, clone, request, trial.recorder)
     except MigrationError as error:
         trial.why_not = str(error)

@@ -20,7 +20,7 @@ from ...execution.error_translation import describe
 from ...execution.revisions import Revisions
 from .action import Action
 from .actions import actions
-from .offline import OfflineConnection
+from .offline import OfflineConnection, without_connections
 from .tables import Tables
 from .tokens import joined, statements
 
@@ -72,7 +72,7 @@ def render(revisions: Revisions, script: Script, tables: Tables, dialect: Dialec
         context = _OfflineContext(environment, result, tables, dialect or postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
         environment._migration_context = context
         try:
-            with Operations.context(context):
+            with Operations.context(context), without_connections():
                 script.module.upgrade()
         except (Exception, SystemExit) as error:  # a revision may raise anything
             result.stopped, result.stopped_at = describe(error, quotes=True), _line_of(error, script.path)

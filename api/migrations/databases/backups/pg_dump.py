@@ -79,10 +79,9 @@ class Tools:
         limit = f"--lock-wait-timeout={round(lock_wait_seconds * 1000)}ms"
         await self._run("pg_dump", "--format=custom", "--no-password", limit, f"--file={path}", *options)
 
-    async def restore(self, path: Path, entries: Path, database: str, *options: str) -> None:
-        """Restore the entries that the file `entries` lists into `database`. Raises `BackupFailed`."""
-        into = "--exit-on-error", "--no-password", f"--use-list={entries}", f"--dbname={database}"
-        await self._run("pg_restore", *into, *options, str(path))
+    async def script(self, path: Path, entries: Path, *options: str) -> str:
+        """Return the SQL of those entries of a dump that the file `entries` lists. Raises `BackupFailed`."""
+        return await self._run("pg_restore", "--file=-", f"--use-list={entries}", *options, str(path))
 
     async def contents(self, path: Path) -> list[str]:
         """Return the entries of a dump. Raises `BackupFailed` if it is damaged or no dump."""

@@ -13,7 +13,7 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -38,6 +38,8 @@ LOCK_WAIT_SECONDS = 2.0
 """How long pg_dump waits for a table, and one of its locks may make a migration wait."""
 
 _BEYOND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|EVENT TRIGGER)\b")
+_FOR_PSQL = re.compile(r"^(\\(un)?restrict .*|SET transaction_timeout = 0;)$", re.MULTILINE)
+"""Commands of psql, and a setting that servers before 17 do not know."""
 _LEFT_OUT = "--no-owner --no-privileges --no-comments --no-publications --no-subscriptions --no-security-labels".split()
 _LEFTOVERS = """
     SELECT datname::text FROM pg_database d WHERE datname ~ '^plan_of_.*_[0-9]{8}_[0-9]{6}_[0-9a-f]{4}$'
@@ -76,23 +78,22 @@ async def schema_clone(
             facts = await connection.fetchrow(_FACTS, timeout=ANSWER_SECONDS)
             if facts["pid"] != connection.get_server_pid():
                 raise NoClone("the URL leads through a pooler, which pg_dump and a new database cannot use")
-            tools = await _tools(connection, source, application_name)
-            await tools.dump(path, "--schema-only", *_LEFT_OUT, lock_wait_seconds=LOCK_WAIT_SECONDS)
-        name = name_of(facts["name"], datetime.now(UTC))
-        clone = server.of_database(name)
-        async with _failing("making the clone"), _connection(server, application_name) as connection:
-            leftovers = await _prepare(connection)
-            there = await _tools(connection, server, application_name)
-        try:
-            async with _failing("making the clone"):
-                async with _connection(server, application_name) as connection:
-                    await _create(connection, name, facts)
-                await _restore(replace(tools, environment=there.environment), path, name)
-                async with _connection(clone, application_name) as connection:
-                    await _set_revisions(connection, version_table, revisions)
-            yield Clone(clone, name, leftovers)
-        finally:
-            await to_the_end(_drop(server, application_name, name))
+            schema = await _schema(await _tools(connection, source, application_name), path)
+    name = name_of(facts["name"], datetime.now(UTC))
+    clone = server.of_database(name)
+    async with _failing("making the clone"), _connection(server, application_name) as connection:
+        leftovers = await _prepare(connection)
+    try:
+        async with _failing("making the clone"):
+            async with _connection(server, application_name) as connection:
+                await _create(connection, name, facts)
+            async with _connection(clone, application_name) as connection:
+                await connection.execute(schema)
+                await connection.execute("RESET search_path")
+                await _set_revisions(connection, version_table, revisions)
+        yield Clone(clone, name, leftovers)
+    finally:
+        await to_the_end(_drop(server, application_name, name))
 
 
 def name_of(database: str, now: datetime) -> str:
@@ -120,11 +121,12 @@ async def _create(connection: asyncpg.Connection, name: str, facts: asyncpg.Reco
     await connection.execute(f'ALTER DATABASE "{name}" SET search_path = {facts["search_path"] or "DEFAULT"}')
 
 
-async def _restore(tools: Tools, path: Path, name: str) -> None:
+async def _schema(tools: Tools, path: Path) -> str:
+    """Return the statements that make the schema."""
+    await tools.dump(path, "--schema-only", *_LEFT_OUT, lock_wait_seconds=LOCK_WAIT_SECONDS)
     entries = path.with_name("entries")
-    kept = [entry for entry in await tools.contents(path) if not _BEYOND.match(entry)]
-    entries.write_text("\n".join(kept))
-    await tools.restore(path, entries, name, *_LEFT_OUT)
+    entries.write_text("\n".join(entry for entry in await tools.contents(path) if not _BEYOND.match(entry)))
+    return _FOR_PSQL.sub("", await tools.script(path, entries, *_LEFT_OUT))
 
 
 async def _set_revisions(connection: asyncpg.Connection, version_table: str, revisions: frozenset[str]) -> None:
@@ -160,6 +162,11 @@ async def _failing(doing: str) -> AsyncIterator[None]:
     except NoClone:
         raise
     except BackupFailed as error:
+        if "due to statement timeout" in str(error):  # that is how pg_dump limits its wait
+            raise NoClone(
+                f"another session holds a table, and pg_dump waits no longer than {LOCK_WAIT_SECONDS:g} s. To fix: "
+                "plan again later"
+            ) from error
         raise NoClone(str(error)) from error
     except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, MigrationError) as error:
         raise NoClone(str(translate(error, doing))) from error
