@@ -23,6 +23,7 @@ from api.migrations.errors import SchemaRefused, UnknownRevision
 from tests.conftest import fresh_name
 from tests.support import backups
 from tests.support.fakes import assembled, tree
+from tests.support.places import MariaDBPlace
 from tests.support.project import PLAIN, ROOT
 from tests.support.servers import Server, embedded_postgres, fetch, fetch_sync
 from tests.support.waiting import FOREVER_SECONDS, wait_until
@@ -159,8 +160,8 @@ def test_a_database_that_cannot_be_upgraded_has_no_plan(orders: Orders) -> None:
 def test_a_lock_that_is_held_already_is_named_with_its_line(orders: Orders) -> None:
     """An index that is built after ALTER TABLE in one transaction lets readers wait too, and the plan says so."""
     body = 'op.execute("ALTER TABLE orders ADD COLUMN a int")\nop.execute("CREATE INDEX ON orders (code)")'
-    for options in ({}, {"rules": True}):
-        first, second = every(orders.plan(body, **options))
+    for by_rule in (False, True):
+        first, second = every(orders.plan(body, rules=by_rule))
         [lock] = [each for each in second.locks if each.on == "orders"]
         assert (str(lock.mode), str(lock.held), lock.since) == ("SHARE", "ACCESS EXCLUSIVE", first.line)
 
@@ -311,5 +312,26 @@ def test_sqlite_names_statements_and_tables(tmp_path: Path) -> None:
     report = asyncio.run(planned(url, ini))
     [statement] = every(report)
     assert (statement.kind, statement.table, statement.locks) == ("ALTER TABLE ADD COLUMN", "t", ())
-    assert "on t; the lock mode is not known" in statement.notes
-    assert "cannot report the locks" in str(report.why_by_rule)
+    assert "what it locks is not known" in statement.notes
+    assert "SQLite has one lock for the whole database" in str(report.why_by_rule)
+
+
+async def test_mysql_names_statements_tables_and_sizes(each_mysql_place: MariaDBPlace, tmp_path: Path) -> None:
+    """MySQL and MariaDB have no lock modes here, but quoted names of tables and the server's estimate of their size."""
+    url, add = each_mysql_place.url, 'op.add_column("order", sa.Column("b", sa.Integer()))'
+    ini = tree(tmp_path, 'op.execute("CREATE TABLE `order` (a int)")', f"import sqlalchemy as sa\n{add}")
+    await assembled(url, ini).operator_coordinator().execute(MigrationRequest("upgrade", "r1"))
+    report = await planned(url, ini)
+    [statement] = every(report)
+    assert (statement.kind, statement.table, statement.locks) == ("ALTER TABLE ADD COLUMN", "order", ())
+    assert report.sizes["order"].bytes > 0
+    assert "cannot roll DDL back" in str(report.why_by_rule)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "psycopg2"])
+async def test_another_driver_is_measured_too(orders: Orders, driver: str) -> None:
+    """Revisions that run on the driver of the URL run on it in the clone."""
+    ini = tree(orders.folder, TABLE, 'op.execute("ALTER TABLE orders ADD COLUMN a int")')
+    report = await planned(orders.url.replace("postgresql", f"postgresql+{driver}"), ini)
+    [statement] = every(report)
+    assert (report.why_by_rule, statement.how, str(statement.locks[0].mode)) == (None, "measured", "ACCESS EXCLUSIVE")

@@ -66,7 +66,7 @@ class Backend(ABC):
     """Whether the database can roll DDL back."""
     holder_kind: ClassVar[str] = "session"
     """What holds the lock and has a number, in messages."""
-    no_clone: ClassVar[str] = "this database cannot report the locks of a statement"
+    no_clone: ClassVar[str] = ""
     """Why `plan` runs no revisions in a clone of this database."""
     lock_rules: ClassVar[bool] = False
     """Whether the lock modes of statements are those of PostgreSQL's documentation."""

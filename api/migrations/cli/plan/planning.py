@@ -81,8 +81,7 @@ class RevisionPlanner:
 
     def _planned(self, statement: Statement, found: Effect, how: str, *notes: str) -> PlannedStatement:
         if how == BY_RULE and not self.lock_rules:
-            tables = ", ".join(dict.fromkeys(lock.on for lock in found.locks)) or "no existing table"
-            found, notes = Effect(), (*notes, f"on {tables}; the lock mode is not known")
+            found, notes = Effect(), (*notes, "what it locks is not known")
         elif not found.known:
             notes = (*notes, "what it locks is not known")
         elif handles_rows(statement) and found.locks:

@@ -39,8 +39,9 @@ class PlannedStatement:
 
     @property
     def tables(self) -> set[str]:
-        """The tables that it locks, rewrites or reads."""
-        return {lock.on for lock in self.locks if not lock.is_index}.union(self.rewrites, self.reads)
+        """The tables that it names, locks, rewrites or reads."""
+        locked = {lock.on for lock in self.locks if not lock.is_index}
+        return locked.union(self.rewrites, self.reads, [self.table] if self.table else [])
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields, with the names of the modes."""
@@ -151,7 +152,8 @@ class PlanReport(Result):
             yield f"    {self._lock(lock)}{self._rows(statement, lock.on)}"
         if not statement.locks and not statement.notes:
             yield "    locks no existing table"
-        yield from (f"    {note}" for note in statement.notes)
+        where = f"{self._sized(statement.table)}: " if statement.table and not statement.locks else ""
+        yield from (f"    {where}{note}" for note in statement.notes)
         if statement.last_time is not None:
             yield f"    last time: {statement.last_time}"
 

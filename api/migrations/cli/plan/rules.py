@@ -89,11 +89,6 @@ class Effect:
     known: bool = True
     """Whether the documentation says what it locks."""
 
-    @property
-    def changes_rows(self) -> bool:
-        """Whether it rewrites or reads all rows of a table, so that its duration grows with the table."""
-        return bool(self.rewrites or self.reads)
-
 
 def effect(statement: Statement, known: Tables) -> Effect:
     """Return the effect of a statement; `known` are the tables before it."""

@@ -149,7 +149,9 @@ async def _drop(server: DatabaseURL, application_name: str, name: str) -> None:
 async def _tools(connection: asyncpg.Connection, url: DatabaseURL, application_name: str) -> Tools:
     try:
         from ..backups.pg_dump import Tools, environment
-    except ModuleNotFoundError:
+    except ModuleNotFoundError as error:
+        if "backups" not in str(error.name):
+            raise
         raise NoClone("this copy of the package has no folder databases/backups, which finds pg_dump") from None
     own = await environment(connection, url, application_name)
     return await Tools.find(connection.get_server_version().major, own)
