@@ -25,7 +25,7 @@ from ..sql.tables import Tables
 from .confinement import confined
 from .last_time import Key, LastTimes
 from .planning import RevisionPlanner, key_of, read
-from .report import MEASURED, PlannedRevision, PlannedStatement, PlanReport, counted
+from .report import MEASURED, PlannedRevision, PlannedStatement, PlanReport, counted, repeated_as_one
 from .trial import Trial, try_out
 
 _ROWS = 2_000
@@ -112,9 +112,9 @@ class _Planner:
         if revision in recorder.finished:
             executed = [one for one in recorder.executed.get(revision, []) if key_of(read(one))[1] not in self._own]
             statements = [*planner.measured(executed), *planner.unreached(rendered.statements, executed)]
-            return PlannedRevision(revision, title, statements)
+            return PlannedRevision(revision, title, repeated_as_one(statements))
         stopped = None if rendered.stopped is None else f"line {rendered.stopped_at} failed: {rendered.stopped}"
-        return PlannedRevision(revision, title, list(planner.by_rule(rendered.statements)), stopped)
+        return PlannedRevision(revision, title, repeated_as_one(planner.by_rule(rendered.statements)), stopped)
 
 
 def _timed(revision: PlannedRevision, past: LastTimes) -> PlannedRevision:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -36,6 +36,8 @@ class PlannedStatement:
     reads: Sequence[str] = ()
     notes: Sequence[str] = ()
     last_time: LastTime | None = None
+    times: int = 1
+    """How often a loop of the revision executes it."""
 
     @property
     def tables(self) -> set[str]:
@@ -120,9 +122,10 @@ class PlanReport(Result):
     def summary(self) -> str:
         """The number of statements, and the strongest lock."""
         every = [statement for revision in self.revisions for statement in revision.statements]
-        measured = sum(statement.how == MEASURED for statement in every)
-        number = f"{counted(len(self.revisions), 'revision')}, {counted(len(every), 'statement')}"
-        counts = f"{number}: {measured} measured, {len(every) - measured} by rule"
+        measured = sum(statement.times for statement in every if statement.how == MEASURED)
+        total = sum(statement.times for statement in every)
+        number = f"{counted(len(self.revisions), 'revision')}, {counted(total, 'statement')}"
+        counts = f"{number}: {measured} measured, {total - measured} by rule"
         if self._strongest is None:
             return counts
         revision, statement, lock = self._strongest
@@ -147,7 +150,8 @@ class PlanReport(Result):
 
     def _statement(self, statement: PlannedStatement) -> Iterator[str]:
         text = statement.text if len(statement.text) <= _SHOWN else f"{statement.text[: _SHOWN - 1]}…"
-        yield f"  line {statement.line}, {statement.how}: {text}"
+        times = f" ({statement.times:,} times)" if statement.times > 1 else ""
+        yield f"  line {statement.line}, {statement.how}{times}: {text}"
         for lock in _worth_a_line(statement.locks):
             yield f"    {self._lock(lock)}{self._rows(statement, lock.on)}"
         if not statement.locks and not statement.notes:
@@ -174,6 +178,15 @@ class PlanReport(Result):
             return table
         rows = "" if size.rows is None else f", about {size.rows:,} rows"
         return f"{table} ({_bytes(size.bytes)}{rows})"
+
+
+def repeated_as_one(statements: Iterable[PlannedStatement]) -> list[PlannedStatement]:
+    """Return one statement for those of the same kind on the same table from the same line, with their number."""
+    first: dict[tuple[object, ...], PlannedStatement] = {}
+    for one in statements:
+        key = (one.line, one.kind, one.table, one.how, one.transaction is None)
+        first[key] = replace(first[key], times=first[key].times + 1) if key in first else one
+    return list(first.values())
 
 
 def counted(number: int, noun: str) -> str:

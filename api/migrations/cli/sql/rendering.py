@@ -24,6 +24,9 @@ from .offline import OfflineConnection, without_connections
 from .tables import Tables
 from .tokens import joined, statements
 
+_MOST = 5_000
+"""The most statements of a revision that are rendered: a loop that waits for a row would never end."""
+
 
 @dataclass(frozen=True)
 class Statement:
@@ -128,6 +131,8 @@ class _OfflineContext(MigrationContext):
             number = None if self._connection.autocommits else self._transaction_number
             strings = [token.text.strip("'") for token in tokens if token.kind == "string"]
             guarded = self._connection.checks_first
+            if len(self._result.statements) == _MOST:
+                raise OverflowError(f"it executes more than {_MOST} statements; a loop may wait for a row")
             statement = Statement(normal(tokens), line, number, found, previous, guarded, strings, written)
             self._result.statements.append(statement)
             self._tables.learn(statement.actions)

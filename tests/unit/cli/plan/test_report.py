@@ -1,11 +1,12 @@
 """How a plan looks, for people and as JSON."""
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from api.migrations.cli.plan.last_time import LastTime, LastTimes
 from api.migrations.cli.plan.lock_modes import Lock, LockMode
-from api.migrations.cli.plan.report import MEASURED, PlannedRevision, PlannedStatement, PlanReport
+from api.migrations.cli.plan.report import MEASURED, PlannedRevision, PlannedStatement, PlanReport, repeated_as_one
 from api.migrations.cli.sql.actions import actions
 from api.migrations.cli.sql.kinds import kind_of
 from api.migrations.cli.sql.tokens import shown, statements
@@ -65,6 +66,12 @@ def test_the_json_has_the_same() -> None:
     assert first["last_time"]["at"] == "2026-11-01T12:00:00+00:00"
     assert document["sizes"] == {"orders": {"bytes": 13_000_000_000, "rows": 80_000}}
     assert (document["strongest"]["mode"], revision["transactional"]) == ("ACCESS EXCLUSIVE", True)
+
+
+def test_a_loop_is_one_line() -> None:
+    """Statements of the same kind on the same table from the same line are one, with their number."""
+    again, other = replace(ALTER, text="ALTER TABLE orders ADD COLUMN b int"), replace(ALTER, table="carts")
+    assert [(one.table, one.times) for one in repeated_as_one([ALTER, again, other])] == [("orders", 2), ("carts", 1)]
 
 
 def test_the_last_time_prefers_the_same_table() -> None:
