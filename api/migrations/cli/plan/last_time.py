@@ -6,12 +6,14 @@ kind of statement on the same table, or else on any table; with its number of st
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 from ...execution.history_table import Outcome
+
+_TABLES = ("the same table", "another table")
 
 Key = tuple[str, str]
 """The kind of a statement, and its table."""
@@ -25,14 +27,14 @@ class LastTime:
     seconds: float
     at: datetime
     same: str
-    """What it has in common: "this revision", "the same table" or "another table"."""
+    """What it has in common: "this revision", "the same table", "another table", or "this kind" without a table."""
     statements: int
     """How many statements the revision has."""
 
     def __str__(self) -> str:
         whole = "" if self.statements == 1 else f" with {self.statements} statements"
-        where = "" if self.same == "this revision" else f", on {self.same}"
-        return f"{self.seconds:.3g} s ({self.revision}{whole}{where}, {self.at:%Y-%m-%d})"
+        where = f", on {self.same}" if self.same in _TABLES else ""
+        return f"{self.seconds:.2f} s ({self.revision}{whole}{where}, {self.at:%Y-%m-%d})"
 
 
 class LastTimes:
@@ -48,14 +50,14 @@ class LastTimes:
 
     def of_statement(self, kind: str, table: str) -> LastTime | None:
         """Return the newest revision with this kind of statement, on the same table if there is one."""
-        for same, fits in (
-            ("the same table", lambda key: key == (kind, table)),
-            ("another table", lambda key: key[0] == kind),
-        ):
-            for row in self._rows:
-                if any(map(fits, self._keys.get(row["revision"], ()))):
-                    return self._last(row, same)
-        return None
+        on_same = self._newest(lambda key: key == (kind, table)) if table else None
+        if on_same is not None:
+            return self._last(on_same, _TABLES[0])
+        on_any = self._newest(lambda key: key[0] == kind)
+        return None if on_any is None else self._last(on_any, _TABLES[1] if table else "this kind")
+
+    def _newest(self, fits: Callable[[Key], bool]) -> Mapping[str, Any] | None:
+        return next((row for row in self._rows if any(map(fits, self._keys.get(row["revision"], ())))), None)
 
     def _last(self, row: Mapping[str, Any], same: str) -> LastTime:
         seconds = (row["finished_at"] - row["started_at"]).total_seconds()

@@ -14,7 +14,7 @@ from .last_time import Key
 from .lock_modes import Lock, LockMode
 from .recorder import Executed
 from .report import BY_RULE, MEASURED, PlannedStatement
-from .rules import Effect, effect, handles_rows
+from .rules import Effect, changes_rows, effect, handles_rows
 
 _NEVER_REWRITES = {"truncate", "create table"}
 
@@ -54,8 +54,7 @@ class RevisionPlanner:
         """Yield by rule what changes rows and was rendered, but not executed in a clone, where queries find no rows."""
         done = {key_of(read(one)) for one in executed}
         for statement in rendered:
-            changes = any(action.kind in {"write", "insert"} for action in statement.actions)
-            if changes and key_of(statement) not in done:
+            if changes_rows(statement) and key_of(statement) not in done:
                 found = self._on_existing(effect(statement, self.known))
                 yield self._planned(statement, found, BY_RULE, "not reached in the clone, which has no rows")
 
@@ -84,8 +83,8 @@ class RevisionPlanner:
             found, notes = Effect(), (*notes, "what it locks is not known")
         elif not found.known:
             notes = (*notes, "what it locks is not known")
-        elif handles_rows(statement) and found.locks:
-            notes = (*notes, "how many rows it handles is not known")
+        elif changes_rows(statement):
+            notes = (*notes, "how many rows it changes is not known")
         locks = tuple(self._holding(statement, found.locks))
         text = statement.written if self.full_sql else shown(statement.written or statement.sql)
         fields = (statement.line, *key_of(statement), text, statement.transaction, how)

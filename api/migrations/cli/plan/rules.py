@@ -69,7 +69,7 @@ _SCANS = frozenset(
 )
 """What reads all rows, besides what rewrites them."""
 _DATA = frozenset({"write", "insert", "select", "copy to"})
-"""What reads or changes rows: how many is not known."""
+"""What reads or changes rows of its choice."""
 _UNLOCKED = re.compile(
     r"(create|alter|drop) (or replace )?(type|function|procedure|extension|schema|domain|role|cast|collation)\b"
     r"|create (temp(orary)? )?(sequence|view|materialized)\b|(set|show|reset|grant|revoke|begin|commit)\b|add value"
@@ -125,8 +125,13 @@ def scans(action: Action, known: Tables) -> bool:
 
 
 def handles_rows(statement: Statement) -> bool:
-    """Return whether a statement reads or changes rows, so that an empty clone shows nothing of its duration."""
+    """Return whether a statement reads or changes rows of its choice, of which an empty clone shows nothing."""
     return any(action.kind in _DATA for action in statement.actions)
+
+
+def changes_rows(statement: Statement) -> bool:
+    """Return whether a statement changes rows of its choice."""
+    return any(action.kind in {"write", "insert"} for action in statement.actions)
 
 
 def _locks(action: Action, known: Tables) -> Iterator[Lock]:

@@ -39,7 +39,7 @@ def test_the_lines_name_lock_size_waiting_sessions_and_duration() -> None:
         "r2, Do it",
         "  line 31, measured: ALTER TABLE orders ADD COLUMN a int",
         "    ACCESS EXCLUSIVE on orders (12 GB, about 80,000 rows): readers and writers wait; rewrites the table",
-        "    last time: 42 s (r1 with 3 statements, on the same table, 2026-11-01)",
+        "    last time: 42.00 s (r1 with 3 statements, on the same table, 2026-11-01)",
         "  line 32, measured: CREATE INDEX ON orders (a)",
         "    SHARE on orders (12 GB, about 80,000 rows), while ACCESS EXCLUSIVE is held since line 31: readers and "
         "writers wait; reads all rows",
@@ -85,6 +85,8 @@ def test_the_last_time_prefers_the_same_table() -> None:
         ("r3", "another table", 5.0),
     ]
     assert past.of_statement("VACUUM", "a") is None
+    without = past.of_statement("UPDATE", "")
+    assert (without and without.same) == "this kind"
     assert past.of_revision("r2") is not None
 
 
