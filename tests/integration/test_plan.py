@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,6 +17,7 @@ import pytest
 
 from api.migrations.cli import commands
 from api.migrations.cli.plan.report import PlannedStatement, PlanReport
+from api.migrations.cli.results import InEachScope
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.backups import pg_dump
 from api.migrations.errors import SchemaRefused, UnknownRevision
@@ -24,12 +25,23 @@ from tests.conftest import fresh_name
 from tests.support import backups
 from tests.support.fakes import assembled, tree
 from tests.support.places import MariaDBPlace
+from tests.support.pooler import PgBouncer
 from tests.support.project import PLAIN, ROOT
 from tests.support.servers import Server, embedded_postgres, fetch, fetch_sync
 from tests.support.waiting import FOREVER_SECONDS, wait_until
 
 BEFORE_BOOKED_ON, BOOKED_ON = "bd60898a6f20", "097ced08409f"
 TABLE = 'op.execute("CREATE TABLE orders (id int PRIMARY KEY, code text)")'
+TENANTS = """
+from alembic import context
+connection = context.config.attributes["connection"]
+for schema in ("tenant_a", "tenant_b"):
+    connection.exec_driver_sql(f"SET search_path TO {schema}")
+    connection.commit()
+    context.configure(connection=connection, version_table_schema=schema)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
 SECRET = "s3cret-value"
 CLONES = "SELECT datname FROM pg_database WHERE starts_with(datname, 'plan_of_' || $1)"
 
@@ -60,8 +72,7 @@ class Orders:
 
     def upgrade(self, target: str = "head") -> None:
         """Apply the revisions."""
-        work = assembled(self.url, self.ini).operator_coordinator().execute(MigrationRequest("upgrade", target))
-        asyncio.run(work)
+        asyncio.run(applied(self.url, self.ini, target))
 
     def plan(self, *bodies: str, env: str | None = None, **options: Any) -> PlanReport:
         """Return the plan of r1 and revisions with these bodies."""
@@ -71,6 +82,12 @@ class Orders:
     def clones(self) -> list[str]:
         """Return the names of the clones of this database."""
         return [row[0] for row in fetch_sync(self.url, CLONES, self.url.rpartition("/")[2])]
+
+
+async def applied(url: str, ini: Path, target: str) -> None:
+    """Apply the revisions up to a target, for each version table that env.py names."""
+    assembly = await assembled(url, ini).inspect(create_file=True)
+    await assembly.operator_coordinator().execute(MigrationRequest("upgrade", target))
 
 
 async def planned(url: str, ini: Path = PLAIN, settings: dict[str, Any] | None = None, **options: Any) -> PlanReport:
@@ -87,7 +104,7 @@ def every(report: PlanReport) -> list[PlannedStatement]:
 async def test_the_ledgers_own_history_is_measured_and_the_database_stays_as_it_is(tmp_path: Path) -> None:
     """A plan of the ledger's revisions names locks, sizes and durations; the server's log shows what was executed."""
     with embedded_postgres(log_statement="all", log_line_prefix="%d|") as server, server.database("ledger") as url:
-        await assembled(url, PLAIN).operator_coordinator().execute(MigrationRequest("upgrade", BEFORE_BOOKED_ON))
+        await applied(url, PLAIN, BEFORE_BOOKED_ON)
         await fetch(url, "ANALYZE")
         dump, log = dumped(url), server.process.log if server.process else tmp_path
         start = log.stat().st_size
@@ -231,6 +248,30 @@ def test_a_role_that_may_not_create_databases_gets_a_plan_by_rule(server: Server
     assert (statement.how, str(statement.locks[0].mode)) == ("by rule", "ACCESS EXCLUSIVE")
 
 
+def test_each_schema_has_its_own_plan(orders: Orders) -> None:
+    """If env.py loops over schemas, the names have the schema that the search path leads to, measured and by rule."""
+    fetch_sync(orders.url, "CREATE SCHEMA tenant_a")
+    fetch_sync(orders.url, "CREATE SCHEMA tenant_b")
+    orders.ini = tree(orders.folder, TABLE, env=TENANTS)
+    orders.upgrade()
+    body = 'op.execute("ALTER TABLE orders ADD COLUMN a int")'
+    for how, name in (("measured", "tenant_{}.orders"), ("by rule", "orders")):
+        both = cast(InEachScope, orders.plan(body, env=TENANTS, rules=how == "by rule"))
+        for tenant in "ab":
+            report = cast(PlanReport, both.scopes[f"schema tenant_{tenant}"])
+            [statement] = every(report)
+            assert (statement.how, statement.locks[0].on) == (how, name.format(tenant))
+            assert statement.locks[0].on in report.sizes
+
+
+async def test_a_pooler_leads_to_a_plan_by_rule(orders: Orders, pgbouncer: Callable[..., PgBouncer]) -> None:
+    """Through PgBouncer there is no clone, and the plan says so."""
+    ini = tree(orders.folder, TABLE, 'op.execute("ALTER TABLE orders ADD COLUMN a int")')
+    pooler = pgbouncer(pool_mode="transaction")
+    report = await planned(pooler.url(orders.url.rpartition("/")[2]), ini)
+    assert ("through a pooler" in str(report.why_by_rule), len(report.revisions)) == (True, 1)
+
+
 def test_without_pg_dump_the_plan_goes_by_rule(orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
     """The reason names the package to install."""
     monkeypatch.setenv("PATH", "/nothing")
@@ -308,7 +349,7 @@ def test_sqlite_names_statements_and_tables(tmp_path: Path) -> None:
     ini = tree(
         tmp_path / "alembic", 'op.execute("CREATE TABLE t (a int)")', 'op.execute("ALTER TABLE t ADD COLUMN b int")'
     )
-    asyncio.run(assembled(url, ini).operator_coordinator().execute(MigrationRequest("upgrade", "r1")))
+    asyncio.run(applied(url, ini, "r1"))
     report = asyncio.run(planned(url, ini))
     [statement] = every(report)
     assert (statement.kind, statement.table, statement.locks) == ("ALTER TABLE ADD COLUMN", "t", ())
@@ -320,7 +361,7 @@ async def test_mysql_names_statements_tables_and_sizes(each_mysql_place: MariaDB
     """MySQL and MariaDB have no lock modes here, but quoted names of tables and the server's estimate of their size."""
     url, add = each_mysql_place.url, 'op.add_column("order", sa.Column("b", sa.Integer()))'
     ini = tree(tmp_path, 'op.execute("CREATE TABLE `order` (a int)")', f"import sqlalchemy as sa\n{add}")
-    await assembled(url, ini).operator_coordinator().execute(MigrationRequest("upgrade", "r1"))
+    await applied(url, ini, "r1")
     report = await planned(url, ini)
     [statement] = every(report)
     assert (statement.kind, statement.table, statement.locks) == ("ALTER TABLE ADD COLUMN", "order", ())
