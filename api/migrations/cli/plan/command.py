@@ -45,7 +45,7 @@ async def plan(assembly: Assembly, schema: Schema, arguments: argparse.Namespace
         return PlanReport(message=f"nothing is pending: {explain(schema)}", sizes={})
     on = DatabaseURL.parse(arguments.on, name="--on") if arguments.on else None
     trial = Trial(why_not="of --rules") if arguments.rules else await try_out(assembly, request, at, on)
-    planner = _Planner(assembly, frozenset(pending), trial, full_sql=arguments.sql)
+    planner = _Planner(assembly, pending, trial, full_sql=arguments.sql)
     with confined(f"{assembly.database.url.dialect}://no-database.invalid/none"):
         planner.walk()
     rows = await read_session(assembly, lambda session: session.store.runs(_ROWS))
@@ -72,7 +72,7 @@ class _Planner:
     """Walks through the revisions, oldest first, up to the last pending one."""
 
     assembly: Assembly
-    pending: frozenset[str]
+    pending: Sequence[str]
     trial: Trial
     full_sql: bool
     keys: dict[str, list[Key]] = field(default_factory=dict)
@@ -91,10 +91,13 @@ class _Planner:
             else:
                 for statement in rendered.statements:
                     known.learn(statement.actions)
+            if len(self._found) == len(self.pending):
+                return
 
     def planned(self, past: LastTimes) -> list[PlannedRevision]:
-        """Return the pending revisions with the durations of similar ones."""
-        return [_timed(revision, past) for revision in self._found]
+        """Return the pending revisions, in the order of the upgrade, with the durations of similar ones."""
+        in_turn = sorted(self._found, key=lambda one: self.pending.index(one.revision))
+        return [_timed(revision, past) for revision in in_turn]
 
     @property
     def _own(self) -> set[str]:
@@ -136,6 +139,7 @@ def _message(schema: Schema, pending: Sequence[str], trial: Trial, revisions: Se
     at = ", ".join(sorted(schema.revisions)) or "base"
     every: list[PlannedStatement] = [one for revision in revisions for one in revision.statements]
     how = "by rule"
-    if any(one.how == MEASURED for one in every):
-        how = f"measured in a clone of the schema ({trial.clone}, dropped)"
+    if trial.recorder.finished:
+        verb = "measured" if any(one.how == MEASURED for one in every) else "by rule, and tried"
+        how = f"{verb} in a clone of the schema ({trial.clone}, dropped)"
     return f"upgrade would run {counted(len(pending), 'revision')} on the database, which is at {at}; {how}"

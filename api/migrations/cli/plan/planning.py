@@ -86,7 +86,11 @@ class RevisionPlanner:
         elif changes_rows(statement):
             notes = (*notes, "how many rows it changes is not known")
         locks = tuple(self._holding(statement, found.locks))
-        text = statement.written if self.full_sql else shown(statement.written or statement.sql)
+        text = (
+            statement.written
+            if self.full_sql
+            else shown(statement.written or statement.sql, quotes_are_strings=not self.lock_rules)
+        )
         fields = (statement.line, *key_of(statement), text, statement.transaction, how)
         return PlannedStatement(*fields, locks, found.rewrites, found.reads, notes)
 

@@ -19,6 +19,8 @@ _TOKEN = re.compile(
 )
 
 
+_DOUBTFUL = re.compile(r"(?<![eE])'[^']*\\'")
+"""A string that ends with a backslash, which escapes the quotation mark on MySQL."""
 _SIZED = frozenset("bit char character decimal float numeric time timestamp timestamptz varbit varchar varying".split())
 """The words before a number in parentheses that is the size of a type."""
 
@@ -49,11 +51,14 @@ def statements(text: str) -> Iterator[list[Token]]:
     yield from [tokens] if tokens else []
 
 
-def shown(text: str) -> str:
+def shown(text: str, *, quotes_are_strings: bool = False) -> str:
     """Return `text` in one line without comments and values: '…' for a string, … for a number.
 
-    A number stays if it is the size of a type (`varchar(64)`) or the number of a parameter (`$1`).
+    A number stays if it is the size of a type (`varchar(64)`) or the number of a parameter (`$1`). On MySQL double
+    quotes are around strings. If a backslash may escape the end of a string, only the first two words are shown.
     """
+    if _DOUBTFUL.search(text):
+        return f"{' '.join(re.findall('[A-Za-z]+', text)[:2])} …"
     found, before, in_size = "", "", False
     for match in _TOKEN.finditer(text):
         kind, word = match.lastgroup, match.group()
@@ -62,7 +67,8 @@ def shown(text: str) -> str:
             continue
         in_size = (word == "(" and before.lower() in _SIZED) or (in_size and word != ")")
         is_value = kind == "number" and before != "$" and not in_size
-        found += "'…'" if kind == "string" else "…" if is_value else word
+        is_string = kind == "string" or (quotes_are_strings and word.startswith('"'))
+        found += "'…'" if is_string else "…" if is_value else word
         before = word
     return found.strip().removesuffix(";").rstrip()
 

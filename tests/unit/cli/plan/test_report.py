@@ -99,6 +99,8 @@ def test_a_statement_is_shown_without_values() -> None:
         "SELECT f(7)": "SELECT f(…)",
     }
     assert {text: shown(text) for text in texts} == texts
+    assert shown("INSERT INTO t VALUES ('it\\'s secret')") == "INSERT INTO …"
+    assert shown('SELECT "secret"', quotes_are_strings=True) == "SELECT '…'"
 
 
 def test_the_kind_of_a_statement_is_in_the_words_of_sql() -> None:
