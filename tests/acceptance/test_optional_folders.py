@@ -1,5 +1,6 @@
 """Without an optional folder the package imports, migrates PostgreSQL, and names the folder when it is needed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -75,3 +76,12 @@ def test_a_folder_that_is_needed_is_named(whole: Path, database_url: str, tmp_pa
     command, settings = ASKED_FOR[folder]
     refused = python(project, "-m", "shop.db_migrations", command, url=database_url, **settings)
     assert (refused.returncode, f"folder {folder}" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_plan_without_the_backups_goes_by_rule(whole: Path, database_url: str, tmp_path: Path) -> None:
+    """A clone needs what finds pg_dump: without that folder plan succeeds, and says why it measures nothing."""
+    project = copied(whole, tmp_path / "project", "databases/backups")
+    done = python(project, "-m", "shop.db_migrations", "plan", "--json", url=database_url)
+    plan = json.loads(done.stdout)
+    assert (done.returncode, [one["revision"] for one in plan["revisions"]]) == (0, ["first", "second"]), done.stderr
+    assert "has no folder databases/backups" in plan["why_by_rule"]
