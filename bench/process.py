@@ -30,7 +30,9 @@ class Program:
         code: its exit code, once it has ended; negative for a signal.
     """
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: int = subprocess.DEVNULL
+    ) -> None:
         self.words = list(words)
         self.code: int | None = None
         self._usage = Usage(0.0)
@@ -41,7 +43,7 @@ class Program:
             self.words,
             cwd=folder,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
@@ -69,6 +71,12 @@ class Program:
             self.end()
             raise BenchError(f"{self} did not end within {longest_seconds:.0f} s: {self.last_words()}")
         return self._usage
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, unless it has ended."""
+        if not self.has_ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def end(self) -> Usage:
         """Kill it, and what it has started, if it still runs; return what it took."""

@@ -1,0 +1,147 @@
+"""The rollout itself: deploy, rollback and downgrade under load, one instance at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from bench.errors import BenchError
+from bench.held import sampled
+from bench.laboratory import Laboratory
+from bench.process import run
+from bench.rollout.dataset import fill
+from bench.rollout.instance import Instance
+from bench.rollout.load import Generator, Load
+from bench.rollout.outcome import Event, Outcome, Phase, Size
+from bench.rollout.probe import EVERY_SECONDS, SERVICE_WAITS, Stall, probed
+from bench.rollout.proxy import running_haproxy
+from bench.rollout.report_query import open_report
+from bench.rollout.targets import targets
+from bench.rollout.variant import Variant
+from devtools.ports import HOST, free_port
+
+TABLES = ("accounts", "transactions", "postings")
+MIGRATORS = (
+    "SELECT DISTINCT instance FROM alembic_version_history "
+    "WHERE direction = 'upgrade' AND extract(epoch FROM started_at) >= {began} ORDER BY instance"
+)
+
+
+class Rollout:
+    """One rollout of a variant in the database at `url`; `say` gets each event in words."""
+
+    def __init__(self, lab: Laboratory, variant: Variant, url: str, size: Size, say: Callable[[str], None]) -> None:
+        self._lab, self._variant, self._url, self._size, self._say = lab, variant, url, size, say
+        self._ports = {release: [free_port() for _ in range(size.instances)] for release in (1, 2)}
+        self._serving: list[Instance] = []
+        self._all: list[Instance] = []
+
+    def run(self, generator: Generator) -> Outcome:
+        """Run all phases.
+
+        Raises:
+            BenchError: an instance or a command failed where the rollout cannot go on.
+            bench.errors.Skipped: haproxy is not installed.
+        """
+        self.outcome = Outcome(self._variant.name, generator.name, self._size)
+        self._variant.migrate(self._lab, self._url)
+        accounts = fill(self._url, self._size.postings)
+        folder, port = self._lab.folder(), free_port()
+        try:
+            for number in range(self._size.instances):
+                self._start(1, f"old-{number + 1}", number)
+            for instance in self._all:
+                instance.until_ready()
+            self._serving = list(self._all)
+            self._under_load(generator, accounts, folder, port)
+        finally:
+            for instance in self._all:
+                instance.program.end()
+        return self.outcome
+
+    def _under_load(self, generator: Generator, accounts: int, folder: Path, port: int) -> None:
+        with ExitStack() as stack:
+            self._proxy = stack.enter_context(running_haproxy(folder, port, self._slots()))
+            waits = stack.enter_context(sampled(self._url, SERVICE_WAITS, EVERY_SECONDS))
+            stalls = stack.enter_context(probed(self._url, TABLES))
+            requests = targets(f"http://{HOST}:{port}", accounts)
+            load = stack.enter_context(Load(generator, requests, self._size.rate, folder))
+            self._phases()
+            self.outcome.log = self._proxy.output()
+        self.outcome.samples = load.samples
+        self.outcome.stalls = [*stalls, *(Stall(row["at"], row["seconds"], "") for row in waits)]
+
+    def _phases(self) -> None:
+        with self._phase("before"):
+            self._quiet()
+        with self._phase("deploy") as began, open_report(self._url, self._size.report_seconds):
+            self._replace(2, "new")
+        if self._variant.writes_history:
+            rows = self._lab.database.execute(self._url, MIGRATORS.format(began=began))
+            self.outcome.migrators = [row["instance"] for row in rows]
+        with self._phase("between"):
+            self._quiet()
+        with self._phase("rollback"):
+            downgraded = self._roll_back()
+        if not downgraded:
+            with self._phase("downgrade"):
+                self._downgrade()
+        with self._phase("after"):
+            self._quiet()
+
+    def _roll_back(self) -> bool:
+        """Replace release 2 by release 1; return whether that needed a downgrade first."""
+        try:
+            self._replace(1, "back")
+        except BenchError as error:
+            last = str(error).splitlines()[-1].strip()
+            self._note(f"release 1 does not start on the schema of release 2: {last}")
+            self._downgrade()
+            self._replace(1, "again")
+            return True
+        return False
+
+    def _replace(self, release: int, name: str) -> None:
+        """Replace the serving instances by those of another release: one more first, then one less."""
+        for number, old in enumerate(list(self._serving)):
+            new = self._start(release, f"{name}-{number + 1}", number)
+            new.until_ready()
+            self._note(f"{new.name} is ready")
+            time.sleep(self._size.settle_seconds)
+            self._note(f"{old.name} gets SIGTERM")
+            old.stop()
+            self._note(f"{old.name} has ended")
+            self._serving[number] = new
+
+    def _start(self, release: int, name: str, number: int) -> Instance:
+        instance = self._variant.start(self._lab, self._url, release, name, self._ports[release][number])
+        self._all.append(instance)
+        self._note(f"{name} starts (release {release})")
+        return instance
+
+    def _downgrade(self) -> None:
+        self._note("downgrade begins")
+        with open_report(self._url, self._size.report_seconds):
+            run(self._variant.downgrade, self._variant.environment(self._lab, self._url, 2), self._variant.trees[2])
+            self._note("downgrade has ended")
+
+    def _quiet(self) -> None:
+        time.sleep(self._size.quiet_seconds)
+
+    def _slots(self) -> dict[str, int]:
+        return {
+            f"{'ab'[release - 1]}-{n}": port for release in (1, 2) for n, port in enumerate(self._ports[release], 1)
+        }
+
+    def _note(self, words: str) -> None:
+        self.outcome.events.append(Event(time.time(), words))
+        self._say(words)
+
+    @contextmanager
+    def _phase(self, name: str) -> Iterator[float]:
+        began = time.time()
+        self._note(f"{name}:")
+        yield began
+        self.outcome.phases.append(Phase(name, began, time.time()))

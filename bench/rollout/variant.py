@@ -1,0 +1,85 @@
+"""What differs between this project and the usual recipe: the application, its history, and the commands."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from bench.laboratory import ROOT, Laboratory, bare_upgrade, our_upgrade
+from bench.process import run
+from bench.projects import INI, TEMPLATE_ENV
+from bench.rollout.instance import Instance
+from bench.rollout.releases import release_tree
+
+HEAD_OF_RELEASE_1 = "097ced08409f"
+RECIPE_REVISIONS = Path(__file__).resolve().parent / "recipe_revisions"
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A way to migrate, and the trees of the releases that do it that way.
+
+    Attributes:
+        name: for the report.
+        app: the application in the words of uvicorn.
+        upgrade, downgrade: commands to run in a tree; the target of `downgrade` is the last word.
+        settings: variables of each process.
+        trees: the folders of the releases by their numbers.
+        writes_history: whether the table of this project's history says which instance migrated.
+    """
+
+    name: str
+    app: str
+    upgrade: list[str]
+    downgrade: list[str]
+    settings: Mapping[str, str]
+    trees: Mapping[int, Path]
+    writes_history: bool
+
+    def start(self, lab: Laboratory, url: str, release: int, name: str, port: int) -> Instance:
+        """Start an instance of a release."""
+        own = {"MIGRATION_INSTANCE": name, "MIGRATION_RELEASE": str(release)}
+        return Instance(name, self.app, port, self.environment(lab, url, release, **own), self.trees[release])
+
+    def environment(self, lab: Laboratory, url: str, release: int, **more: str) -> dict[str, str]:
+        """Return the environment of a process of a release: `api` is that of its tree, `bench` is here."""
+        tree = self.trees[release]
+        path = f"{tree}:{ROOT}"
+        return lab.environment(url, tree / "alembic.ini", **self.settings, PYTHONPATH=path, **more)
+
+    def migrate(self, lab: Laboratory, url: str) -> None:
+        """Create the schema of release 1."""
+        run(self.upgrade, self.environment(lab, url, 1), self.trees[1])
+
+
+def ours(folder: Path) -> Variant:
+    """Return this project: all settings have their defaults."""
+    downgrade = [sys.executable, "-m", "api.migrations", "downgrade", "--yes", HEAD_OF_RELEASE_1]
+    trees = {number: release_tree(number, folder / f"ours-{number}") for number in (1, 2)}
+    return Variant("this project", "api.main:app", our_upgrade(), downgrade, {}, trees, writes_history=True)
+
+
+def recipe(folder: Path) -> Variant:
+    """Return the recipe: the same ledger, and revisions as they are written without thinking of locks."""
+    trees = {number: release_tree(number, folder / f"recipe-{number}") for number in (1, 2)}
+    for number, tree in trees.items():
+        _write_history(tree, with_expand=number > 1)
+    downgrade = [sys.executable, "-m", "alembic", "downgrade", HEAD_OF_RELEASE_1]
+    return Variant("the recipe", "bench.rollout.recipe:app", bare_upgrade(), downgrade, {}, trees, writes_history=False)
+
+
+def _write_history(tree: Path, *, with_expand: bool) -> None:
+    """Replace the revisions of release 2 by the recipe's, and env.py by Alembic's template, which is one transaction."""
+    (tree / "alembic" / "env.py").write_text(TEMPLATE_ENV.replace(", transaction_per_migration=True", ""))
+    (tree / "alembic.ini").write_text(INI.replace("%(here)s", "%(here)s/alembic"))
+    versions = tree / "alembic" / "versions"
+    known = {path.name for path in (ROOT / "alembic" / "versions").glob("2026_0[123]_*.py")}
+    for path in versions.glob("*.py"):
+        if path.name not in known:
+            path.unlink()
+    if with_expand:
+        for path in RECIPE_REVISIONS.glob("*.py"):
+            shutil.copy(path, versions)
