@@ -1,7 +1,7 @@
 """Add an optional, unique number to accounts.
 
-Revision ID: a2b2c2d2e2f2
-Revises: a1b1c1d1e1f1
+Revision ID: c3a1f6d20b41
+Revises: 097ced08409f
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "a2b2c2d2e2f2"
-down_revision: str | None = "a1b1c1d1e1f1"
+revision: str = "c3a1f6d20b41"
+down_revision: str | None = "097ced08409f"
 branch_labels: str | None = None
 depends_on: str | None = None
 

@@ -1,7 +1,7 @@
 """Add the day to postings and index it, in the obvious way: add, fill, require, index.
 
-Revision ID: a1b1c1d1e1f1
-Revises: 097ced08409f
+Revision ID: c3a1f6d20b43
+Revises: c3a1f6d20b42
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "a1b1c1d1e1f1"
-down_revision: str | None = "097ced08409f"
+revision: str = "c3a1f6d20b43"
+down_revision: str | None = "c3a1f6d20b42"
 branch_labels: str | None = None
 depends_on: str | None = None
 

@@ -1,7 +1,7 @@
 """Copy request_digest into its new name, request_sha256, with one UPDATE.
 
-Revision ID: a3b3c3d3e3f3
-Revises: a2b2c2d2e2f2
+Revision ID: c3a1f6d20b42
+Revises: c3a1f6d20b41
 """
 
 from __future__ import annotations
@@ -9,8 +9,8 @@ from __future__ import annotations
 import sqlalchemy as sa
 from alembic import op
 
-revision: str = "a3b3c3d3e3f3"
-down_revision: str | None = "a2b2c2d2e2f2"
+revision: str = "c3a1f6d20b42"
+down_revision: str | None = "c3a1f6d20b41"
 branch_labels: str | None = None
 depends_on: str | None = None
 
