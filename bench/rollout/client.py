@@ -28,7 +28,7 @@ class Client:
     """Sends requests and writes a line for each one that has ended."""
 
     def __init__(self, writer: Any) -> None:
-        limits = httpx.Limits(max_connections=None)
+        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         self._client = httpx.AsyncClient(timeout=LONGEST_SECONDS, limits=limits, trust_env=False, verify=False)  # noqa: S501 - no TLS
         self._writer = writer
         self._open: set[asyncio.Task[None]] = set()

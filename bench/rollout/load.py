@@ -40,7 +40,8 @@ class Generator:
         """Return the command that sends the requests on stdin and writes the results to `file`, until SIGINT."""
         if self.vegeta is None:
             return [sys.executable, "-m", "bench.rollout.client", str(rate), str(file)]
-        options = ["-lazy", "-format=json", f"-rate={rate}/s", "-duration=0", f"-max-body={BODY_BYTES}"]
+        # without kept connections, on which Go silently repeats a request that the server did not answer
+        options = ["-lazy", "-format=json", f"-rate={rate}/s", "-duration=0", "-keepalive=false", f"-max-body={BODY_BYTES}"]
         return [str(self.vegeta), "attack", *options, f"-output={file}"]
 
     def read(self, file: Path) -> list[Sample]:

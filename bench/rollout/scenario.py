@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -10,7 +11,7 @@ from pathlib import Path
 from bench.errors import BenchError
 from bench.held import sampled
 from bench.laboratory import Laboratory
-from bench.process import run
+from bench.process import Program
 from bench.rollout.dataset import fill
 from bench.rollout.instance import Instance
 from bench.rollout.load import Generator, Load
@@ -27,6 +28,7 @@ MIGRATORS = (
     "SELECT DISTINCT instance FROM alembic_version_history "
     "WHERE direction = 'upgrade' AND extract(epoch FROM started_at) >= {began} ORDER BY instance"
 )
+DOWNGRADES = 10
 
 
 class Rollout:
@@ -95,9 +97,8 @@ class Rollout:
         """Replace release 2 by release 1; return whether that needed a downgrade first."""
         try:
             self._replace(1, "back")
-        except BenchError as error:
-            last = str(error).splitlines()[-1].strip()
-            self._note(f"release 1 does not start on the schema of release 2: {last}")
+        except BenchError:
+            self._note(f"release 1 does not start on the schema of release 2: {_reason(self._all[-1].program)}")
             self._downgrade()
             self._replace(1, "again")
             return True
@@ -122,10 +123,17 @@ class Rollout:
         return instance
 
     def _downgrade(self) -> None:
-        self._note("downgrade begins")
+        """Remove what release 2 added; repeat the command if it fails, as an operator does."""
+        words, environment = self._variant.downgrade, self._variant.environment(self._lab, self._url, 2)
         with open_report(self._url, self._size.report_seconds):
-            run(self._variant.downgrade, self._variant.environment(self._lab, self._url, 2), self._variant.trees[2])
-            self._note("downgrade has ended")
+            for _ in range(DOWNGRADES):
+                self._note("downgrade begins")
+                program = Program(words, environment, self._variant.trees[2])
+                program.wait()
+                if program.code == 0:
+                    return self._note("downgrade has ended")
+                self._note(f"downgrade failed: {_reason(program)}")
+        raise BenchError(f"{program} failed {DOWNGRADES} times: {program.last_words()}")
 
     def _quiet(self) -> None:
         time.sleep(self._size.quiet_seconds)
@@ -145,3 +153,9 @@ class Rollout:
         self._note(f"{name}:")
         yield began
         self.outcome.phases.append(Phase(name, began, time.time()))
+
+
+def _reason(program: Program) -> str:
+    """Return the line of the output that names the error."""
+    lines = [line.strip() for line in program.output().splitlines() if line.strip()]
+    return next((line for line in reversed(lines) if re.search(r"\w(Error|error)\b.*: |^Error: ", line)), lines[-1])
