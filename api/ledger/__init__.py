@@ -2,8 +2,8 @@
 
 What is authoritative
     The postings. No balance is stored: a balance is SUM(amount) over an account's postings, read through the index on
-    (account_id, amount). So balances cannot be wrong, and no request waits for another one's balance row. No lock is
-    needed, because rows are only inserted, and an account's currency never changes.
+    (account_id, booked_on, amount). So balances cannot be wrong, and no request waits for another one's balance row. No
+    lock is needed, because rows are only inserted, and an account's currency never changes.
 
 What is promised
     * A transaction is stored with all its postings or not at all, and in each currency they sum to zero.

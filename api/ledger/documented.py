@@ -10,6 +10,7 @@ from .schemas import Problem
 _ERRORS = {
     400: "The request cannot be read: its body, its cursor, or its Idempotency-Key",
     404: "There is no such account",
+    409: "Another account has this number",
     413: "The body is too large",
     422: "The request is invalid; `errors` lists the places if it does not have the expected form",
     503: "The instance is not ready, or its database is not available; the same request may succeed later",

@@ -37,6 +37,18 @@ class UnknownAccount(LedgerError):
         super().__init__(f"No account has the id {account_id}.")
 
 
+class NumberTaken(LedgerError):
+    """Another account has the number."""
+
+    status = 409
+    kind = "account-number-taken"
+    title = "Another account has this number"
+
+    def __init__(self, number: str) -> None:
+        self.number = number
+        super().__init__(f"An account with the number {shown(number)} exists. Choose another number, or leave it out.")
+
+
 class Unbalanced(LedgerError):
     """The postings of a transaction do not sum to zero in some currency."""
 

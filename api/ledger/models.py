@@ -24,7 +24,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
-from .types import Currency, Key, Moment, RowId, now_in_utc
+from .types import AccountNumber, Currency, Key, Moment, RowId, now_in_utc
 
 metadata = MetaData(
     naming_convention={
@@ -51,12 +51,14 @@ class Account(Base):
 
     __tablename__ = "accounts"
     # target of the foreign key from a posting to its account and currency
-    __table_args__ = (UniqueConstraint("id", "currency"), ON_MYSQL)
+    # a unique index and not a constraint, because only an index can be built concurrently
+    __table_args__ = (UniqueConstraint("id", "currency"), Index(None, "number", unique=True), ON_MYSQL)
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
     name: Mapped[str] = mapped_column(String(200))
     currency: Mapped[str] = mapped_column(Currency)
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
+    number: Mapped[str | None] = mapped_column(AccountNumber)
 
 
 class Transaction(Base):
@@ -67,25 +69,25 @@ class Transaction(Base):
 
     id: Mapped[int] = mapped_column(RowId, Identity(), primary_key=True)
     idempotency_key: Mapped[str] = mapped_column(Key, unique=True)
-    request_digest: Mapped[str] = mapped_column(String(64))
     description: Mapped[str] = mapped_column(String(500))
     created_at: Mapped[datetime] = mapped_column(Moment, server_default=now_in_utc())
     # MySQL accepts an expression as default only in parentheses
     booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))
+    request_sha256: Mapped[str] = mapped_column(String(64))
 
     # asyncio cannot load an attribute lazily, so queries load postings explicitly
     postings: Mapped[list[Posting]] = relationship(order_by="Posting.position", lazy="raise")
 
 
 class Posting(Base):
-    """One side of a transaction: `amount` in the currency's smallest unit, positive for debit."""
+    """One side of a transaction: `amount` in the currency's smallest unit, positive for debit; its `booked_on`."""
 
     __tablename__ = "postings"
     __table_args__ = (
         ForeignKeyConstraint(["account_id", "currency"], ["accounts.id", "accounts.currency"]),
         CheckConstraint("amount <> 0", name="amount_not_zero"),
-        # covers SUM(amount) of an account, so that a balance reads only the index
-        Index(None, "account_id", "amount"),
+        # covers SUM(amount) of an account, also up to a day, so that a balance reads only the index
+        Index(None, "account_id", "booked_on", "amount"),
         ON_MYSQL,
     )
 
@@ -94,3 +96,4 @@ class Posting(Base):
     account_id: Mapped[int] = mapped_column(RowId)
     currency: Mapped[str] = mapped_column(Currency)
     amount: Mapped[int] = mapped_column(BigInteger)
+    booked_on: Mapped[date] = mapped_column(Date, server_default=text("(CURRENT_DATE)"))

@@ -5,11 +5,21 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
+from pydantic.json_schema import SkipJsonSchema
 
 from .documented import IDEMPOTENCY_KEY, LISTED, OPENED, POSTED, errors
 from .idempotency import parse_key
 from .problems import ProblemRoute
-from .schemas import LARGEST_PAGE, AccountView, Digits, NewAccount, NewTransaction, TransactionPage, TransactionView
+from .schemas import (
+    LARGEST_PAGE,
+    AccountView,
+    Day,
+    Digits,
+    NewAccount,
+    NewTransaction,
+    TransactionPage,
+    TransactionView,
+)
 from .service import Ledger
 
 # the operations' names in generated clients
@@ -27,11 +37,16 @@ async def _key(request: Request) -> str:
 _Ledger = Annotated[Ledger, Depends(_ledger)]
 _Key = Annotated[str, Depends(_key)]
 _AccountId = Annotated[int, Path(ge=1, lt=2**63), Digits]
+# a query has no null
+_BookedUntil = Annotated[
+    Day | SkipJsonSchema[None],
+    Query(description="The balance at the end of this day; leave it out for that of all postings."),
+]
 _Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE), Digits]
 _Cursor = Annotated[str, Query(description="next_cursor of the page before; leave it out for the newest.")]
 
 
-@router.post("/accounts", status_code=status.HTTP_201_CREATED, responses=OPENED | errors(400, 413, 422, 503))
+@router.post("/accounts", status_code=status.HTTP_201_CREATED, responses=OPENED | errors(400, 409, 413, 422, 503))
 async def open_account(body: NewAccount, ledger: _Ledger, request: Request, response: Response) -> AccountView:
     """Open an account."""
     account = await ledger.open_account(body)
@@ -40,9 +55,9 @@ async def open_account(body: NewAccount, ledger: _Ledger, request: Request, resp
 
 
 @router.get("/accounts/{account_id}", responses=errors(404, 422, 503))
-async def read_account(account_id: _AccountId, ledger: _Ledger) -> AccountView:
-    """Read an account and its balance."""
-    return await ledger.account(account_id)
+async def read_account(account_id: _AccountId, ledger: _Ledger, booked_until: _BookedUntil = None) -> AccountView:
+    """Read an account and its balance, now or at the end of a day."""
+    return await ledger.account(account_id, booked_until)
 
 
 @router.post(

@@ -41,6 +41,8 @@ def _in_utc(moment: datetime) -> datetime:
 # not `le`: FastAPI documents limits as floats, and 2**63 - 1 is none
 RowId = Annotated[int, Field(strict=True, ge=1, lt=2**63)]
 Currency = Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["EUR"])]
+# IBANs have up to 34 characters
+AccountNumber = Annotated[str, Field(pattern="^[0-9A-Z][0-9A-Z.-]{0,33}$", examples=["1200"])]
 Amount = Annotated[
     int,
     Field(
@@ -70,16 +72,18 @@ class _View(BaseModel):
 
 
 class NewAccount(_Request):
-    """An account to open."""
+    """An account to open; no two have the same `number`."""
 
+    number: AccountNumber | None = None
     name: Annotated[Text, Field(min_length=1, max_length=200)]
     currency: Currency
 
 
 class AccountView(_View):
-    """An account and the sum of its postings."""
+    """An account and the sum of its postings, or of those until a day."""
 
     id: int
+    number: str | None
     name: str
     currency: str
     balance: int

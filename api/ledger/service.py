@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 
 from sqlalchemy import select
 from sqlalchemy.exc import IntegrityError
@@ -13,7 +13,7 @@ from sqlalchemy.orm import selectinload
 from . import cursor
 from .balance import require_balanced, require_matching_accounts
 from .database import Database
-from .errors import Deadlocked, KeyReused, UnknownAccount
+from .errors import Deadlocked, KeyReused, NumberTaken, UnknownAccount
 from .idempotency import fingerprint
 from .models import Account, Posting, Transaction
 from .schemas import AccountView, NewAccount, NewPosting, NewTransaction, TransactionPage, TransactionView
@@ -35,21 +35,33 @@ class Ledger:
         self._database = database
 
     async def open_account(self, request: NewAccount) -> AccountView:
-        """Open an account; its balance is 0."""
-        account = Account(name=request.name, currency=request.currency, created_at=_now())
-        async with self._database.sessions(writing=True) as session:
-            session.add(account)
+        """Open an account; its balance is 0.
+
+        Raises:
+            NumberTaken: another account has its number.
+        """
+        account = Account(**request.model_dump(), created_at=_now())
+        try:
+            async with self._database.sessions(writing=True) as session:
+                session.add(account)
+        except IntegrityError:
+            if request.number is None:
+                raise
+            raise NumberTaken(request.number) from None
         return _account_view(account, 0)
 
-    async def account(self, account_id: int) -> AccountView:
-        """Return an account and its balance, from one snapshot.
+    async def account(self, account_id: int, booked_until: date | None = None) -> AccountView:
+        """Return an account and its balance, at the end of the day `booked_until` if given, from one snapshot.
 
         Raises:
             UnknownAccount: there is none with this id.
         """
-        balance = select(exact_sum(Posting.amount)).where(Posting.account_id == Account.id).scalar_subquery()
+        balance = select(exact_sum(Posting.amount)).where(Posting.account_id == Account.id)
+        if booked_until is not None:
+            balance = balance.where(Posting.booked_on <= booked_until)
+        read = select(Account, balance.scalar_subquery()).where(Account.id == account_id)
         async with self._database.sessions() as session:
-            row = (await session.execute(select(Account, balance).where(Account.id == account_id))).one_or_none()
+            row = (await session.execute(read)).one_or_none()
         if row is None:
             raise UnknownAccount(account_id)
         return _account_view(row[0], row[1])
@@ -69,7 +81,7 @@ class Ledger:
             original = await self._find(key)
             if original is None:
                 raise
-            if original.request_digest != fingerprint(request):
+            if original.request_sha256 != fingerprint(request):
                 raise KeyReused(key, original.id) from None
             return Posted(TransactionView.model_validate(original), replayed=True)
         return Posted(TransactionView.model_validate(transaction), replayed=False)
@@ -121,22 +133,29 @@ async def _currencies(session: AsyncSession, postings: list[NewPosting]) -> dict
 
 
 def _transaction(request: NewTransaction, key: str, now: datetime) -> Transaction:
+    booked_on = request.booked_on or now.date()
     return Transaction(
         idempotency_key=key,
         # of the request as sent, because a replay after midnight still omits booked_on
-        request_digest=fingerprint(request),
+        request_sha256=fingerprint(request),
         description=request.description,
-        booked_on=request.booked_on or now.date(),
+        booked_on=booked_on,
         created_at=now,
         postings=[
-            Posting(position=position, **posting.model_dump()) for position, posting in enumerate(request.postings)
+            Posting(position=position, booked_on=booked_on, **posting.model_dump())
+            for position, posting in enumerate(request.postings)
         ],
     )
 
 
 def _account_view(account: Account, balance: int) -> AccountView:
     return AccountView(
-        id=account.id, name=account.name, currency=account.currency, balance=balance, created_at=account.created_at
+        id=account.id,
+        number=account.number,
+        name=account.name,
+        currency=account.currency,
+        balance=balance,
+        created_at=account.created_at,
     )
 
 

@@ -22,6 +22,9 @@ Moment = DateTime(timezone=True).with_variant(mysql.DATETIME(fsp=6), "mysql", "m
 # MySQL's usual comparison ignores case, and a posting in "eur" would be one in its account's currency.
 Currency = String(3).with_variant(mysql.VARCHAR(3, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
 
+# Unique, and compared byte by byte like the currency.
+AccountNumber = String(34).with_variant(mysql.VARCHAR(34, charset="ascii", collation="ascii_bin"), "mysql", "mariadb")
+
 
 class Key(TypeDecorator[str]):
     """An Idempotency-Key, compared byte by byte.

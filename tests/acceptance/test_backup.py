@@ -36,7 +36,7 @@ IN_THE_DUMP = (
     "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE '%:backup:%'"
 )
 TRANSFER = """
-    WITH t AS (INSERT INTO transactions (idempotency_key, request_digest, description)
+    WITH t AS (INSERT INTO transactions (idempotency_key, request_sha256, description)
                VALUES (gen_random_uuid(), 'd', 'load') RETURNING id)
     INSERT INTO postings (transaction_id, position, account_id, currency, amount)
     SELECT t.id, side, side, 'EUR', CASE side WHEN 1 THEN 7 ELSE -7 END FROM t, generate_series(1, 2) AS side

@@ -67,7 +67,7 @@ def test_a_downgrade_prints_what_it_undoes(ledger_url: str) -> None:
     output = done("downgrade", ALL[-3], "--yes", url=ledger_url)
     assert "This undoes 2 revision(s)" in output
     assert output.index(ALL[-1]) < output.index(ALL[-2])
-    assert f"{ALL[-1]}, Make booked_on NOT NULL" in output
+    assert f"{ALL[-1]}, Drop request_digest" in output
     assert f"Undid {ALL[-2]} (2 of 2)" in output
 
 

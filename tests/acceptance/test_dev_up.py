@@ -17,6 +17,7 @@ import pytest
 from devtools.ports import listeners_from
 from tests.conftest import PROJECT
 from tests.support.pace import scaled
+from tests.support.project import head
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.usefixtures("ports_from_8000")]
 
@@ -134,7 +135,7 @@ def test_commands_in_another_terminal_find_the_database_of_dev_up(project: Path)
         for command in commands:
             done = in_another_terminal(project, *command)
             assert done.returncode == 0, done.stderr
-            assert "097ced08409f" in done.stdout
+            assert head() in done.stdout
             assert done.stderr.count("DATABASE_URL is not set: using the database of ./dev up\n") == 1
         second = check(project)
         assert second == (2, "dev up: another ./dev up runs in this folder. To fix: stop it\n")
@@ -161,7 +162,7 @@ def test_a_killed_dev_up_does_not_block_the_next(project: Path) -> None:
 @pytest.fixture
 def broken(project: Path) -> Iterator[tuple[str, int]]:
     """Break the last revision of `project`, yield its file name and the line to correct, and mend it at the end."""
-    [last] = (project / "alembic" / "versions").glob("*097ced08409f*.py")
+    [last] = (project / "alembic" / "versions").glob(f"*{head()}*.py")
     text, begin = last.read_text(), "def upgrade() -> None:\n"
     last.write_text(text.replace(begin, begin + "    op.execute('ALTER TABLE nowhere ADD x int')\n"))
     yield last.name, text[: text.index(begin)].count("\n") + 2
@@ -175,7 +176,7 @@ def test_a_broken_revision_is_told_once_and_the_page_stays_up(project: Path, bro
     """
     name, line = broken
     with next(listeners_from(8000)) as taken, serving(project, "--scale", "2", "--fresh") as (_, output):
-        assert output.count("  failed: revision 097ced08409f") == 2
+        assert output.count(f"  failed: revision {head()}") == 2
         assert output.count("nowhere") == 1
         assert f"\nTo fix: correct line {line} of {name}" in output
         assert f"In use: {taken.getsockname()[1]} by " in output

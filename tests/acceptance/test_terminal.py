@@ -87,7 +87,7 @@ def test_a_downgrade_that_is_not_confirmed_changes_nothing(ledger_url: str, text
     before = evidence.history(ledger_url)
     code, drawn = on_a_terminal("downgrade", "-1", url=ledger_url, answer=typing(text))
     assert code == 1, drawn
-    assert f"  {head()}, Make booked_on NOT NULL" in drawn
+    assert f"  {head()}, Drop request_digest" in drawn
     assert "Cancelled: nothing was changed" in drawn
     assert "Traceback" not in drawn
     assert evidence.versions(ledger_url) == [head()]

@@ -17,10 +17,12 @@ SELECT format('%s valid=%s', pg_get_indexdef(indexrelid), indisvalid) FROM pg_in
 JOIN pg_class c ON c.oid = indexrelid
 WHERE relnamespace = 'public'::regnamespace AND NOT indrelid = ANY ($1::regclass[])
 UNION ALL
-SELECT format('%s.%s %s %s %s identity=%s default %s', attrelid::regclass, attnum, attname,
+SELECT format('%s.%s %s %s %s identity=%s default %s', attrelid::regclass,
+              row_number() OVER (PARTITION BY attrelid ORDER BY attnum), attname,
               format_type(atttypid, atttypmod), attnotnull, attidentity, pg_get_expr(adbin, adrelid))
 FROM pg_attribute JOIN pg_class c ON c.oid = attrelid LEFT JOIN pg_attrdef ON adrelid = attrelid AND adnum = attnum
-WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attrelid = ANY ($1::regclass[])
+WHERE relnamespace = 'public'::regnamespace AND relkind = 'r' AND attnum > 0 AND NOT attisdropped
+  AND NOT attrelid = ANY ($1::regclass[])
 UNION ALL SELECT format('trigger %s', tgname) FROM pg_trigger WHERE NOT tgisinternal
 UNION ALL SELECT format('function %s', proname) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
 UNION ALL SELECT format('%s %s', relkind, relname) FROM pg_class

@@ -22,7 +22,7 @@ from tests.support.mariadb import MariaDB
 from tests.support.pace import scaled
 from tests.support.waiting import FOREVER_SECONDS, wait_until
 
-INSERT = "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', :digest, '')"
+INSERT = "INSERT INTO transactions (idempotency_key, request_sha256, description) VALUES ('once', :digest, '')"
 
 
 async def test_keys_that_differ_in_case_or_in_a_space_are_different_keys(each_client: LedgerClient) -> None:
@@ -52,7 +52,7 @@ async def test_the_database_refuses_a_currency_that_differs_in_case(each_ledger_
     try:
         with pytest.raises(IntegrityError):
             async with database.sessions(writing=True) as session:
-                insert = text("INSERT INTO postings VALUES (:made, 2, :left, 'eur', 1)")
+                insert = text("INSERT INTO postings VALUES (:made, 2, :left, 'eur', 1, CURRENT_DATE)")
                 await session.execute(insert, {"made": made["id"], "left": left})
     finally:
         await database.dispose()

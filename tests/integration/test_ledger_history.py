@@ -22,9 +22,10 @@ from tests.support.servers import fetch
 ALEMBIC = Path(__file__).resolve().parents[2] / "alembic"
 
 CREATED, INDEXED, ADDED, BACKFILLED = "bffaaced7e40", "bd60898a6f20", "5e0e7952ee90", "f46bc910ddb3"
-CHECKED, VALIDATED, HEAD = "6cf7366f0127", "c1e581bee4c1", "097ced08409f"
+CHECKED, VALIDATED, NOT_NULL = "6cf7366f0127", "c1e581bee4c1", "097ced08409f"
+CONTRACTED, HEAD = "46974adbdbd6", "893b88217700"
 
-INDEX = "ix_postings_account_id_amount"
+INDEX, INDEX_BY_DAY = "ix_postings_account_id_amount", "ix_postings_account_id_booked_on_amount"
 
 # Constraints, indexes and columns of the ledger's own tables.
 SHAPE = """
@@ -100,16 +101,28 @@ def test_the_revisions_are_linear_and_named_by_date() -> None:
     assert names == sorted(names)
     assert revisions[-1].revision == HEAD
     for script, name in zip(revisions, names, strict=True):
-        assert re.fullmatch(rf"2026_\d\d_\d\d_{script.revision}_[a-z_]+\.py", name)
+        assert re.fullmatch(rf"2026_\d\d_\d\d_{script.revision}_[a-z0-9_]+\.py", name)
         assert script.doc
         assert script.longdoc != script.doc, f"{name} does not say why it is done this way"
 
 
-def test_only_the_concurrent_index_runs_outside_a_transaction() -> None:
-    """Only the revision with the concurrent index uses an autocommit_block, and it declares itself idempotent."""
-    leaving = [s.revision for s in history() if "autocommit_block" in Path(s.path).read_text()]
+def test_each_revision_that_commits_by_itself_can_run_again() -> None:
+    """The concurrent indexes and the backfills in batches, and no other revision, declare themselves idempotent."""
+    texts = {script.revision: Path(script.path).read_text() for script in history()}
+    leaving = [revision for revision, text in texts.items() if "autocommit_block" in text or " backfill(" in text]
     repeatable = [s.revision for s in history() if getattr(s.module, "idempotent", False)]
-    assert leaving == repeatable == [INDEXED]
+    assert leaving == repeatable
+    assert leaving[0] == INDEXED
+
+
+def test_the_revisions_of_each_later_release_say_their_phase() -> None:
+    """The second release only expands; the third contracts, and requires the last revision of the second."""
+    later = history()[[script.revision for script in history()].index(NOT_NULL) + 1 :]
+    expanding = [script for script in later if script.module.phase == "expand"]
+    contracting = [script for script in later if script.module.phase == "contract"]
+    assert later == expanding + contracting
+    assert contracting[0].revision == CONTRACTED
+    assert {script.module.requires for script in contracting} == {expanding[-1].revision}
 
 
 async def test_each_downgrade_undoes_its_upgrade(database: Migrated) -> None:
@@ -144,11 +157,12 @@ async def test_the_models_create_the_same_tables_as_the_revisions(database: Migr
 
 
 async def test_no_index_is_invalid_at_head(database: Migrated) -> None:
-    """At head no index is INVALID and the concurrent one exists."""
+    """At head no index is INVALID, and the one on the day has replaced the one without it."""
     await database.upgrade("head")
     [row] = await fetch(database.url, "SELECT count(*) FILTER (WHERE NOT indisvalid), count(*) FROM pg_index")
     assert row[0] == 0
-    assert await fetch(database.url, "SELECT 1 FROM pg_class WHERE relname = $1", INDEX)
+    found = await fetch(database.url, "SELECT relname FROM pg_class WHERE relname IN ($1, $2)", INDEX, INDEX_BY_DAY)
+    assert [row[0] for row in found] == [INDEX_BY_DAY]
 
 
 async def test_the_backfill_sets_the_day_in_utc_in_several_batches(database: Migrated) -> None:
@@ -179,11 +193,12 @@ async def test_the_backfill_keeps_given_days(database: Migrated) -> None:
 async def test_the_previous_release_can_write_at_each_revision(database: Migrated) -> None:
     """During a rolling deployment the previous release inserts rows without booked_on: each revision accepts them."""
     revisions = [script.revision for script in history()]
-    for revision in revisions[revisions.index(CREATED) :]:
+    expanding = revisions[revisions.index(CREATED) : revisions.index(CONTRACTED)]
+    for revision in expanding:
         await database.upgrade(revision)
         await database.add(revision)
     [row] = await fetch(database.url, "SELECT count(booked_on) FROM transactions")
-    assert row[0] == len(revisions) - 1
+    assert row[0] == len(expanding)
 
 
 @pytest.mark.parametrize(
@@ -191,7 +206,7 @@ async def test_the_previous_release_can_write_at_each_revision(database: Migrate
     [
         (CHECKED, asyncpg.CheckViolationError),
         (VALIDATED, asyncpg.CheckViolationError),
-        (HEAD, asyncpg.NotNullViolationError),
+        (NOT_NULL, asyncpg.NotNullViolationError),
     ],
 )
 async def test_a_missing_day_is_refused_from_the_check_on(

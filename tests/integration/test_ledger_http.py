@@ -74,7 +74,7 @@ async def test_every_error_is_documented_as_a_problem(http: httpx.AsyncClient) -
             schema = {"$ref": "#/components/schemas/Problem"}
             assert answer["content"] == {"application/problem+json": {"schema": schema}}
     assert found == {
-        "open_account": ["400", "413", "422", "503"],
+        "open_account": ["400", "409", "413", "422", "503"],
         "read_account": ["404", "422", "503"],
         "post_transaction": ["400", "413", "422", "503"],
         "list_transactions": ["400", "422", "503"],

@@ -197,7 +197,7 @@ async def test_a_request_waits_for_the_holder_of_its_key(
         await holder.execute("BEGIN")
         digest = fingerprint(NewTransaction.model_validate(body))
         held = await holder.fetchval(
-            "INSERT INTO transactions (idempotency_key, request_digest, description) VALUES ('once', $1, '')"
+            "INSERT INTO transactions (idempotency_key, request_sha256, description) VALUES ('once', $1, '')"
             " RETURNING id",
             digest,
         )

@@ -38,10 +38,10 @@ class BlockerReporter(ProgressReporter):
         self.blockers: list[Blocker] = []
         self.attempts: asyncio.Queue[int] = asyncio.Queue()
 
-    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
         """Keep the report."""
         super().contended(revision, attempt, seconds, blockers)
-        self.blockers.extend(blockers)
+        self.blockers.extend(blockers or ())
         self.attempts.put_nowait(attempt)
 
 

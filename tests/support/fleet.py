@@ -62,6 +62,7 @@ class Instance:
         inside: Sequence[str] = (),
         host: Namespace | None = None,
         app: Sequence[str] = ("api.main:app",),
+        tree: Path = ROOT,
     ) -> None:
         self.name = name
         self.host = host
@@ -76,7 +77,7 @@ class Instance:
         uvicorn = [sys.executable, "-m", "uvicorn", *app, "--host", address, "--port", str(self.port)]
         with self._log.open("wb") as log:
             self.process: subprocess.Popen[bytes] = Process(
-                [*inside, *uvicorn], cwd=ROOT, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [*inside, *uvicorn], cwd=tree, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def __repr__(self) -> str:
@@ -90,9 +91,9 @@ class Instance:
         """Return the URL of `path` for other clients."""
         return f"http://{HOST}:{self.port}{path}"
 
-    def post(self, path: str, body: Any) -> httpx.Response:
+    def post(self, path: str, body: Any, **headers: str) -> httpx.Response:
         """Send a POST request with a JSON body."""
-        return self._client.post(path, json=body)
+        return self._client.post(path, json=body, headers=headers)
 
     def health(self) -> dict[str, Any]:
         """Return the answer of `/health/migrations`; empty while the port is closed."""
@@ -169,6 +170,12 @@ def one_on(host: Namespace, name: str, url: str, ini: Path, **settings: str) -> 
     return _started([name], own, host=host)
 
 
+def one_in(tree: Path, url: str, name: str) -> AbstractContextManager[list[Instance]]:
+    """Start an instance of the code in the folder `tree`, such as that of another release."""
+    own = environment(url, MIGRATION_ALEMBIC_CONFIG=str(tree / "alembic.ini"))
+    return _started([name], own, tree=tree)
+
+
 @contextmanager
 def _started(
     names: Sequence[str],
@@ -176,6 +183,7 @@ def _started(
     inside: Sequence[str] = (),
     host: Namespace | None = None,
     app: Sequence[str] = ("api.main:app",),
+    tree: Path = ROOT,
 ) -> Iterator[list[Instance]]:
     instances: list[Instance] = []
     with tempfile.TemporaryDirectory(prefix="fleet-") as folder:
@@ -183,7 +191,7 @@ def _started(
             for name in names:
                 # a test may give all of its instances one name
                 named = {"MIGRATION_INSTANCE": name, **own}
-                instances.append(Instance(name, named, Path(folder), inside, host, app))
+                instances.append(Instance(name, named, Path(folder), inside, host, app, tree))
             yield instances
         except BaseException:
             for instance in instances:

@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 from ..errors import IN_THE_LOG, foreign
 from .schema import Observed
-from .status import Blocker, LockStatus
+from .status import Blocker, LockStatus, Statement
 
 ANSWER_SECONDS = 10.0
 """The time limit of every query that only reads: a vanished server never answers."""
@@ -94,8 +94,14 @@ class ProgressListener(Protocol):
     def undone(self) -> None:
         """All finished steps were rolled back with a later one."""
 
-    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
-        """A step did not acquire its table lock and was rolled back; the next attempt is in `seconds`."""
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
+        """A step did not acquire its table lock and was rolled back; the next attempt is in `seconds`.
+
+        Of a step that runs in batches only the last one was rolled back, and `blockers` are those last observed (None).
+        """
+
+    def progressed(self, batches: Statement | None) -> None:
+        """The progress of a step that runs in batches, after each of them; None once all are done."""
 
     def observed(self, lock_status: LockStatus) -> None:
         """The lock status during a statement, read by another session."""

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from .schema import Observed, Schema, SchemaState, invalid_index_advice
-from .status import Blocker, LastRun, LockStatus, Phase, Progress, Tracker
+from .status import Blocker, LastRun, LockStatus, Phase, Progress, Statement, Tracker
 
 log = logging.getLogger(__name__)
 
-BLOCKED_EVERY_SECONDS = 10.0
+LOG_EVERY_SECONDS = 10.0
+"""How often the blocking sessions, and the progress of batches, are logged."""
 
 
 class ProgressReporter:
@@ -30,8 +31,9 @@ class ProgressReporter:
         self._earlier = 0
         self._seconds: list[float] = []
         self._step_started = 0.0
-        self._blocked_logged = float("-inf")
+        self._blocked_logged = self._batches_logged = float("-inf")
         self._attempt: int | None = None
+        self._batches: Statement | None = None
 
     def enter(self, scope: str | None) -> None:
         """Begin with the next of several version tables; its progress is counted by itself."""
@@ -83,8 +85,23 @@ class ProgressReporter:
         del self._applied[self._earlier :], self._seconds[self._earlier :]
         self._tracker.note(progress=replace(self._tracker.status.progress, applied=0))
 
-    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker]) -> None:
+    def progressed(self, batches: Statement | None) -> None:
+        """Report the progress of a step that runs in batches; log it at most every 10 s."""
+        status, self._batches, self._attempt = self._tracker.status, batches, None
+        self._tracker.note(
+            message=None,
+            lock_status=replace(status.lock_status, blocked_by=(), statement=batches),
+            progress=replace(status.progress, attempt=None, next_try_at=None),
+        )
+        now = time.monotonic()
+        if batches is not None and now - self._batches_logged >= LOG_EVERY_SECONDS:
+            self._batches_logged = now
+            extra = {"event": "backfill", "revision": status.progress.current, "rows": batches.rows}
+            log.info("%s: %s", status.progress.current, batches, extra=extra)
+
+    def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
         """Report that a step did not acquire its table lock and is retried."""
+        blockers = self._tracker.status.lock_status.blocked_by if blockers is None else blockers
         blocking = "; ".join(one.said("blocked") for one in blockers) or "no blocking session was visible"
         # the time of the next attempt is a field of its own: the message outlives it
         message = f"{revision} did not acquire its table lock (attempt {attempt}): {blocking}"
@@ -98,9 +115,10 @@ class ProgressReporter:
 
     def observed(self, lock_status: LockStatus) -> None:
         """Show the lock status during a statement, and log its blockers at most every 10 s."""
+        lock_status = replace(lock_status, statement=self._batches or lock_status.statement)
         self._tracker.note(lock_status=lock_status)
         now = time.monotonic()
-        if lock_status.blocked_by and now - self._blocked_logged >= BLOCKED_EVERY_SECONDS:
+        if lock_status.blocked_by and now - self._blocked_logged >= LOG_EVERY_SECONDS:
             self._blocked_logged = now
             current = self._tracker.status.progress.current
             extra = {"event": "blocked", "revision": current}

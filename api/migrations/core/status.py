@@ -95,18 +95,26 @@ class Blocker:
 
 @dataclass(frozen=True)
 class Statement:
-    """The lock holder's statement: its kind, never its text; `phase` and `percent` of a concurrent index build."""
+    """The lock holder's statement: its kind, never its text; `phase` and `percent` of a concurrent index build.
+
+    The batches of a backfill are one: it has passed `rows` of `total_rows`, an estimate, and fills `rows_per_second`.
+    """
 
     kind: str
     phase: str | None = None
     percent: float | None = None
     seconds: float | None = None
+    rows: int | None = None
+    total_rows: int | None = None
+    rows_per_second: float | None = None
 
     def __str__(self) -> str:
         phase = f", {self.phase}" if self.phase else ""
         percent = "" if self.percent is None else f" {self.percent:.0f} %"
         seconds = "" if self.seconds is None else f" for {self.seconds:.0f} s"
-        return f"{self.kind}{phase}{percent}{seconds}"
+        of = "" if self.total_rows is None else f" of about {self.total_rows:,}"
+        rows = "" if self.rows is None else f": {self.rows:,}{of} rows, {self.rows_per_second or 0:,.0f} rows/s"
+        return f"{self.kind}{phase}{percent}{seconds}{rows}"
 
 
 @dataclass(frozen=True)

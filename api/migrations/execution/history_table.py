@@ -189,6 +189,10 @@ class History:
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
 
+    def note(self, connection: sa.Connection, attempt: Attempt, note: str) -> None:
+        """Record for other instances how far an attempt is; the caller commits."""
+        connection.execute(sa.update(self.table).where(self.table.c.id == attempt.id).values(note=note))
+
     def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
         """Record the failure of an attempt, anew if its row was rolled back; the caller commits."""
         if not self.mark(connection, attempt, error):

@@ -79,6 +79,10 @@ class LockRetrySchedule:
         attempt = self._contended_attempts[revision]
         return attempt, self._timeouts(self._limits_of(revision)).delay(attempt)
 
+    def forget(self, revision: str) -> None:
+        """Count the contended attempts at the revision anew, because it went on."""
+        del self._contended_attempts[revision]
+
     def _timeouts(self, limits: Limits) -> LockTimeouts:
         return LockTimeouts.for_server(limits, self.deadlock_timeout_seconds)
 

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import sqlalchemy as sa
 
+from .lock_retry import LockRetrySchedule
+
 
 class MigrationLock(Protocol):
     """The lock of the session that runs the revisions."""
@@ -14,7 +16,8 @@ class MigrationLock(Protocol):
     """Whether one transaction carries the lock and all revisions, so that a failure rolls back all of them."""
     transactional_ddl: bool
     """Whether DDL can be rolled back; MySQL commits before and after each DDL statement."""
-
+    schedule: LockRetrySchedule
+    """The limits of the attempts at each revision."""
     holds: str | None
     """An SQL expression on PostgreSQL: whether this session holds the lock, for a statement that does more. None
     elsewhere."""

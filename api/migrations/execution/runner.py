@@ -209,7 +209,10 @@ class Runner:
 
     def options(self, steps: Steps) -> dict[str, Any]:
         """Return the options that `context.configure` needs besides those of `env.py`."""
+        from .steps import STEPS
+
         return {
+            STEPS: steps,
             **self.version,
             "transaction_per_migration": True,
             "transactional_ddl": steps.lock.transactional_ddl,

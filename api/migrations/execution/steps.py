@@ -27,6 +27,8 @@ from .turns import Turns
 
 log = logging.getLogger(__name__)
 
+STEPS = "fleet_steps"
+"""The option of Alembic's context under which a function that a revision calls finds the run's `Steps`."""
 AlembicStep = RevisionStep | StampStep
 StepPlan = Callable[[Any, MigrationContext | None], Iterable[AlembicStep]]
 
@@ -54,14 +56,14 @@ class Steps:
         """The revision being applied, or the one that failed; `before` or `after` for the application's function."""
         self.title: str | None = None
         """The name of the application's function, if one is called."""
-        self._history = history
+        self.history = history
         self._author = author
-        self._code = code
-        self._listener = listener
+        self.code = code
+        self.listener = listener
         self.lock = lock
         self._fence = fence
         self._drop_invalid = drop_invalid
-        self._open = OpenAttempt(connection, history, lock)
+        self.open_attempt = OpenAttempt(connection, history, lock)
         self._turns = Turns(history, author, lock)
         self._infos: list[MigrationInfo] = []
         self._unfinished: dict[str, frozenset[str]] = {}
@@ -72,16 +74,16 @@ class Steps:
     @property
     def under_way(self) -> str | None:
         """The revision with an open attempt."""
-        return self.current if self._open.attempt is not None else None
+        return self.current if self.open_attempt.attempt is not None else None
 
     @property
     def half_applied(self) -> bool:
         """Whether the open attempt has committed a part of its work."""
-        return self._open.attempt is not None and self._open.attempt.half
+        return self.open_attempt.attempt is not None and self.open_attempt.attempt.half
 
     def left_behind(self) -> HalfApplied:
         """Return the half-applied attempt, for the message."""
-        with self._open.unwatched() as attempt:
+        with self.open_attempt.unwatched() as attempt:
             self.connection.rollback()
             left = self.lock.invalid_indexes(self.connection) - attempt.invalid_before
             return HalfApplied(attempt.revision, attempt.statement, tuple(sorted(left)))
@@ -109,95 +111,95 @@ class Steps:
     def call(self, hook: Hook, revision: str) -> None:
         """Call the application's function and record it at `revision`, in one transaction."""
         log.info("Running %s", hook.title, extra={"event": f"{hook.moment}_started"})
-        self._history.prepare(self.connection, self._code.idempotent)
-        self._check_lock()
+        self.history.prepare(self.connection, self.code.idempotent)
+        self.check_lock()
         self.current, self.title = hook.moment, hook.title
         attempt = Attempt(revision, frozenset(), hook.moment)
         self.lock.set_limits(self.connection, hook.moment)
-        self._history.begin(self.connection, self._author, attempt)
-        self._open.attempt = attempt
-        self._listener.started(hook.moment)
+        self.history.begin(self.connection, self._author, attempt)
+        self.open_attempt.attempt = attempt
+        self.listener.started(hook.moment)
         hook.call(self.connection)
-        self._check_lock()
+        self.check_lock()
         self.lock.check_constraints(self.connection)
         attempt.outcome = Outcome.APPLIED
-        self._history.mark(self.connection, attempt)
+        self.history.mark(self.connection, attempt)
         self.connection.commit()
-        self._open.attempt = self.current = None
+        self.open_attempt.attempt = self.current = None
 
     def on_version_apply(self, *, step: MigrationInfo, heads: set[str], **_: Any) -> None:
         """Check the lock and record the outcome in the step's transaction; an error rolls the revision back."""
         following = self._next()
         if following is None:
-            self._check_lock()
+            self.check_lock()
         self.lock.check_constraints(self.connection)
         if step.is_stamp:
             self._stamped(frozenset(step.source_revision_ids), frozenset(heads))
-        elif self._open.attempt is not None:
-            self._open.attempt.outcome = Outcome.APPLIED
+        elif self.open_attempt.attempt is not None:
+            self.open_attempt.attempt.outcome = Outcome.APPLIED
             if following is not None:
                 self._fence()
-                self._turns.turn(self.connection, self._open.attempt, following)
+                self._turns.turn(self.connection, self.open_attempt.attempt, following)
                 self._following = following
             else:
-                self._history.mark(self.connection, self._open.attempt)
+                self.history.mark(self.connection, self.open_attempt.attempt)
             if len(self.applied) + 1 == len(self._infos):
                 self.lock.wake(self.connection)
             if self.note is not None:
-                self._stamped(frozenset(), self._code.heads)
+                self._stamped(frozenset(), self.code.heads)
 
     def record_failure(self, error: str, error_class: str, outcome: Outcome) -> None:
         """Record the outcome of the open attempt, whose revision is rolled back."""
-        attempt, self._open.attempt = self._open.attempt, None
+        attempt, self.open_attempt.attempt = self.open_attempt.attempt, None
         self._following = None  # rolled back with it
         if self.lock.transaction_scoped:
             self.applied.clear()  # they were in the same transaction
         if attempt is None or not self.lock.roll_back(self.connection):
             return  # another lock holder records its own attempt
-        self._history.create(self.connection)
+        self.history.create(self.connection)
         attempt.error_class = error_class
         # not by `attempt.outcome`, which is "applied" if COMMIT failed
         attempt.outcome = Outcome.HALF_APPLIED if attempt.half else outcome
-        self._history.fail(self.connection, self._author, attempt, error)
+        self.history.fail(self.connection, self._author, attempt, error)
         self.lock.commit_record(self.connection)
 
     def _begin_run(self, infos: list[MigrationInfo]) -> None:
         # first, because a read-only server refuses this write: then no run is reported
-        self._history.prepare(self.connection, self._code.idempotent)
-        self._unfinished = self._history.unfinished(self.connection)
-        self._listener.planned(tuple(map(_revision, infos)), "Applied" if infos[0].is_upgrade else "Undid")
+        self.history.prepare(self.connection, self.code.idempotent)
+        self._unfinished = self.history.unfinished(self.connection)
+        self.listener.planned(tuple(map(_revision, infos)), "Applied" if infos[0].is_upgrade else "Undid")
         self._report_invalid()
-        self._open.listen()
+        self.open_attempt.listen()
 
     def _before(self, info: MigrationInfo) -> None:
         if info.is_stamp:
-            self._history.create(self.connection)
+            self.history.create(self.connection)
             self.connection.commit()
             return
         self.current = _revision(info)
         attempt, self._following = self._following, None
         if attempt is not None:
-            wait_on_loop(self._listener.between)
+            wait_on_loop(self.listener.between)
         else:
-            self._check_lock()
+            self.check_lock()
             attempt = _attempt(info)
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
-            self._history.begin(self.connection, self._author, attempt)
-        self._open.begin(attempt)
-        self._listener.started(self.current)
+            self.history.begin(self.connection, self._author, attempt)
+        self.open_attempt.begin(attempt)
+        self.listener.started(self.current)
 
     def _after(self, info: MigrationInfo) -> None:
         revision = _revision(info)
-        self._open.attempt = self.current = None
+        self.open_attempt.attempt = self.current = None
         self.applied.append(revision)
         if not info.is_stamp:
-            self._listener.finished(revision)
+            self.listener.finished(revision)
 
     def _next(self) -> Attempt | None:
         """Return the attempt at the next revision, if it may be recorded together with the end of this one."""
         position = len(self.applied) + 1
-        if self._open.attempt is None or self.lock.holds is None or position >= len(self._infos):
+        if self.open_attempt.attempt is None or self.lock.holds is None or position >= len(self._infos):
             return None
         info = self._infos[position]
         return None if info.is_stamp or _revision(info) in self._unfinished else _attempt(info)
@@ -211,7 +213,7 @@ class Steps:
             migrate(**arguments)
             if self._block_refused:
                 self._refuse_block()  # again, because the revision suppressed the first error
-            self._open.check()
+            self.open_attempt.check()
 
         step.migration_fn = checked
         return step
@@ -221,9 +223,10 @@ class Steps:
         raise DirectConnectionNeeded.for_block(str(self.current))
 
     def _stamped(self, before: frozenset[str], heads: frozenset[str]) -> None:
-        self._history.stamped(self.connection, self._author, self._code.stamped(before, heads), self.note)
+        self.history.stamped(self.connection, self._author, self.code.stamped(before, heads), self.note)
 
-    def _check_lock(self) -> None:
+    def check_lock(self) -> None:
+        """Raise `HoldLost` unless the elector's hold is this instance's and the lock this session's."""
         self._fence()
         self.lock.check_hold(self.connection)
 
@@ -234,11 +237,11 @@ class Steps:
             return now
         for name in now - before if self._drop_invalid else ():
             drop_index(self.connection, name)
-            self._listener.dropped(name)
+            self.listener.dropped(name)
         return before
 
     def _report_invalid(self) -> None:
-        self._listener.invalid(tuple(sorted(self.lock.invalid_indexes(self.connection))))
+        self.listener.invalid(tuple(sorted(self.lock.invalid_indexes(self.connection))))
         self.connection.commit()
 
 

@@ -100,7 +100,7 @@ class NamedLock(ExclusiveLock):
         self._name = key.channel
         self._connection = connection
         self._limits = limits
-        self._schedule = schedule
+        self.schedule = schedule
         self._kill = kill
         self._id, self._database = 0, ""
 
@@ -117,7 +117,7 @@ class NamedLock(ExclusiveLock):
     def second(self) -> SecondConnection:
         """Return what a run needs on a connection that env.py opens to the same database."""
         names = self._key.second.channel, self._name
-        return SecondConnection(*names, self._id, self._database, self._limits, self._schedule, self._ask, self._kill)
+        return SecondConnection(*names, self._id, self._database, self._limits, self.schedule, self._ask, self._kill)
 
     async def unlock(self) -> None:
         """Release the lock. Raises `HoldLost` if this session did not hold it."""
@@ -152,7 +152,7 @@ class NamedLock(ExclusiveLock):
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Limit how long the revision waits for a table or row, and on MariaDB how long one statement takes."""
-        set_limits(connection, self._schedule.limits(revision), revision)
+        set_limits(connection, self.schedule.limits(revision), revision)
 
     async def _ask(self, sql: str) -> Any:
         answer = await self._connection.scalar(sa.text(sql), {"name": self._name})

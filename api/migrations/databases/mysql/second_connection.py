@@ -58,7 +58,7 @@ class SecondConnection(SecondSession, SqlRunLock):
         self._first_id = first_id
         self._database = database
         self._limits = limits
-        self._schedule = schedule
+        self.schedule = schedule
         self._ask_first = ask_first
         self._kill = kill
         self._id: int | None = None
@@ -117,7 +117,7 @@ class SecondConnection(SecondSession, SqlRunLock):
 
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Limit how long the revision waits for a table or row, and on MariaDB how long one statement takes."""
-        set_limits(connection, self._schedule.limits(revision), revision)
+        set_limits(connection, self.schedule.limits(revision), revision)
 
     def _refuse_unsafe(self, connection: sa.Connection) -> int:
         """Return the number of the session, unless it is one in autocommit or in another database."""

@@ -123,7 +123,7 @@ class FileLock(ExclusiveLock):
     ) -> None:
         self._path = path
         self._database = database
-        self._schedule = schedule
+        self.schedule = schedule
         self._wait_seconds = wait_seconds
         self._instance = instance
         self._file: int | None = None
@@ -191,7 +191,7 @@ class FileLock(ExclusiveLock):
     def set_limits(self, connection: sa.Connection, revision: str) -> None:
         """Limit how long the revision waits for another writer, and count the violated foreign keys before it."""
         self._foreign_keys.remember(connection)
-        limits = self._schedule.limits(revision)
+        limits = self.schedule.limits(revision)
         limits.warn_of_no_statement_timeout("SQLite", revision)
         seconds = busy_seconds(limits.lock_timeout_seconds)
         connection.exec_driver_sql(f"PRAGMA busy_timeout = {round(seconds * 1000)}")

@@ -31,6 +31,7 @@ class SecondConnection(SecondSession, SqlRunLock):
     idle_seconds = 0.0
 
     def __init__(self, held: FileLock, database: Path, wait_seconds: float) -> None:
+        self.schedule = held.schedule
         self._held = held
         self._database = database
         self._wait_seconds = wait_seconds
