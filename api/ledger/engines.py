@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import asyncpg
 from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
+from api.migrations.build import session_name
 from api.migrations.urls.database_url import DatabaseURL
 
 NAME = "ledger"
@@ -38,13 +40,18 @@ def engine_of(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> 
 
 
 def _postgresql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
+    # computed once, in a thread: it reads the revision files, and neither the start nor other requests wait for that
+    name: list[str] = []
+
     async def connect() -> asyncpg.Connection:
+        if not name:
+            name.append(await asyncio.to_thread(session_name, NAME))
         # Without its cache asyncpg uses the unnamed statement and parses it again with each execution, so a pooler may
         # change the server connection between two transactions. PgBouncer lets application_name pass, nothing else.
         return await url.connect(
             statement_cache_size=0,
             command_timeout=command_timeout_seconds,
-            server_settings={"application_name": NAME},
+            server_settings={"application_name": name[0]},
         )
 
     # Not `async_creator=`: that one drops every other connect argument, and SQLAlchemy would go on caching

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from signal import Signals
-from typing import ClassVar
+from typing import Any, ClassVar
 
 COMMAND = "alembic-fleet" if __package__ == "alembic_fleet" else "./migrate.sh"
 """The command line of this package in messages: of the distribution, or of a copied folder."""
@@ -178,6 +178,20 @@ class LockContended(MigrationError):
         self.applied = tuple(applied)
         self.pause_seconds = 0.0
         """The pause before the next attempt, which leaves the table to other sessions."""
+
+
+class OldInstances(MigrationError):
+    """Instances of builds that need what a contract revision drops are connected, so it did not run; may be retried.
+
+    Attributes:
+        blockers: their sessions, as `core.status.Blocker`.
+    """
+
+    exit_code = 4
+
+    def __init__(self, message: str, *, blockers: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.blockers = blockers
 
 
 class AlreadyFailed(RevisionFailed):

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 import asyncpg
 import sqlalchemy as sa
@@ -27,6 +28,9 @@ from .execution.lock_retry import LockRetrySchedule
 from .execution.migration_lock import MigrationLock
 from .text.encoding import ASCII, restored, storable
 
+if TYPE_CHECKING:
+    from .core.builds import NamedSessions
+
 HELD = """
     FROM pg_locks
     WHERE locktype = 'advisory' AND objsubid = 1 AND granted
@@ -37,6 +41,16 @@ HELD = """
 HELD_EITHER = HELD.replace("classid = {high} AND objid = {low}", "(classid, objid) IN (($1, $2), ($3, $4))")
 """The same for the first or the second lock; its parameters are `LockKey.halves`."""
 
+NAMED_SESSIONS = """
+    SELECT application_name AS application, usename::text AS user, min(pid) AS pid, count(*)::int AS count
+    FROM pg_stat_activity
+    WHERE datname = current_database() AND position('@' IN application_name) > 1
+      AND NOT starts_with(application_name, 'migrations:')
+    GROUP BY 1, 2 ORDER BY 1, 2
+"""
+"""The sessions that may be named after a build, `service@head`; every role sees the names of all sessions."""
+CURRENT_SESSIONS = "SELECT pg_stat_clear_snapshot()"
+"""Before `NAMED_SESSIONS` in a transaction, which otherwise keeps what it has seen."""
 NAME_BYTES = 63
 SHORTEST_CUT = 23
 """The fewest characters of an instance's name in an `application_name` that was cut."""
@@ -59,6 +73,13 @@ class RunLock(MigrationLock):
     def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
         """Return the INVALID indexes of the database."""
         return frozenset(connection.exec_driver_sql(INVALID_INDEXES).scalars())
+
+    def named_sessions(self, connection: sa.Connection) -> list[NamedSessions]:
+        """Return the sessions that may be named after a build, as they are now."""
+        from .core.builds import NamedSessions  # at head, a start does not need it
+
+        connection.exec_driver_sql(CURRENT_SESSIONS)
+        return [NamedSessions(**row) for row in connection.exec_driver_sql(NAMED_SESSIONS).mappings()]
 
     def limits_of(self, revision: str) -> dict[str, str]:
         """Return the settings with the limits of the revision's next attempt."""

@@ -97,7 +97,9 @@ def refusal(response: httpx.Response, status: int, kind: str) -> str:
 def sessions_of_ledger(url: str, *, waiting_for_a_lock: bool = False) -> int:
     """Return how many sessions of the ledger's pool the database of `url` has."""
     only = " AND wait_event_type = 'Lock'" if waiting_for_a_lock else ""
-    sql = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'ledger'"
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name LIKE 'ledger@%'"
+    )
     number: int = fetch_sync(url, sql + only)[0][0]
     return number
 

@@ -82,7 +82,7 @@ async def test_a_connection_ended_by_the_server_is_replaced(ledger_url: str) -> 
         await fetch(
             ledger_url,
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND application_name = 'ledger'",
+            " WHERE datname = current_database() AND application_name LIKE 'ledger@%'",
         )
         await until_sessions(ledger_url, 0)
         assert await answers(client)

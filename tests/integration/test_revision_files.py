@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from alembic.config import Config
 
+from api.migrations.errors import ConfigurationError
 from api.migrations.execution.revision_files import read
 from api.migrations.execution.revisions import Revisions
 from tests.support.fakes import revision, tree
@@ -117,3 +118,47 @@ def test_limits_and_idempotence_are_read_from_the_text(tmp_path: Path) -> None:
     assert files is not None
     assert files.code.idempotent == {"r1"}
     assert files.files["r1"].limits == {"lock_timeout_seconds": 10}
+
+
+EXPAND, CONTRACT = 'phase = "expand"\n', 'phase = "contract"\nrequires = "r1"\n'
+
+
+def two_revisions(folder: Path, marks: str) -> Path:
+    """Write a build of two revisions, `r1` and on it `r2` with `marks`."""
+    ini = tree(folder, "pass")
+    body = "\n\ndef upgrade():\n    pass\n"
+    (folder / "versions" / "r2.py").write_text(f'revision = "r2"\ndown_revision = "r1"\n{marks}{body}')
+    return ini
+
+
+@pytest.mark.parametrize("marks", [EXPAND, CONTRACT])
+def test_the_marks_are_read_from_the_text(tmp_path: Path, marks: str) -> None:
+    """A revision declares its phase: text and Alembic agree on it."""
+    ini = two_revisions(tmp_path, marks)
+    files = read(str(ini), "alembic")
+    assert files is not None
+    for code in (files.code, with_alembic(ini).code):
+        assert code.expands == ({"r2"} if marks == EXPAND else frozenset())
+        assert code.contracts == ({"r2": "r1"} if marks == CONTRACT else {})
+
+
+WRONG_MARKS = {
+    'phase = "migrate"\n': "r2.py: phase is 'migrate'. To fix: set it to 'expand' or 'contract', or remove it",
+    'phase = ["expand"]\n': "phase is ['expand']",
+    'phase = "contract"\n': "phase is 'contract', and requires is None. To fix: set requires to the id of the revision",
+    'phase = "contract"\nrequires = 1\n': "phase is 'contract', and requires is 1",
+    'phase = "contract"\nrequires = "r9"\n': "requires names 'r9', and no revision file has that id",
+    'phase = "contract"\nrequires = "r2"\n': "requires names 'r2', which is no ancestor of r2",
+    'phase = "expand"\nrequires = "r1"\n': "requires counts for a contract only, and stands with phase = 'expand'",
+    'requires = "r1"\n': "requires counts for a contract only, and stands without a phase",
+}
+
+
+@pytest.mark.parametrize(("marks", "message"), WRONG_MARKS.items())
+def test_a_wrong_mark_is_refused(tmp_path: Path, marks: str, message: str) -> None:
+    """A wrong phase, or a wrong `requires`, is refused with the file's name and the remedy, without a database."""
+    with pytest.raises(ConfigurationError) as refused:
+        Revisions(str(two_revisions(tmp_path, marks)))
+    assert message in str(refused.value)
+    assert "r2.py: " in str(refused.value)
+    assert "To fix: " in str(refused.value)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed
 from api.migrations.core.status import Holder, LockStatus
-from api.migrations.errors import ConnectionLost, DatabaseUnreachable, RevisionFailed
+from api.migrations.errors import ConnectionLost, DatabaseUnreachable, OldInstances, RevisionFailed
 from tests.simulation.database import Backend, Database, Row
 
 if TYPE_CHECKING:
@@ -112,6 +112,10 @@ class Session:
         """Return whether the lock is held."""
         await self._query()
         return self.database.lock_owner is not None
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return None: no revision is a contract."""
+        return None
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Do nothing: no backup is requested."""

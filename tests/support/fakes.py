@@ -21,7 +21,7 @@ from api.migrations.core.protocols import MigrationRequest, PastAttempt, Progres
 from api.migrations.core.schema import CodeRevisions, Observed
 from api.migrations.core.scope import Scope
 from api.migrations.core.status import Holder, LockStatus, Member, Phase, Tracker
-from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError
+from api.migrations.errors import DatabaseUnreachable, HoldLost, MigrationError, OldInstances
 from api.migrations.settings import MigrationSettings
 from tests.support import waiting
 from tests.support.servers import fetch_sync
@@ -68,6 +68,7 @@ class Database:
         self.holder: Holder | None = None
         self.fleet: tuple[Member, ...] = ()
         self.refused_connections = 0
+        self.old_instances: OldInstances | None = None
         self.listening = False
         """Whether sessions listen for a notification; none arrives."""
         self.reads = 0
@@ -130,6 +131,10 @@ class FakeSession:
     async def lock_is_held(self) -> bool:
         """Return whether the database has a lock holder."""
         return self.database.holder is not None
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the database's answer."""
+        return self.database.old_instances
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Do nothing: there is nothing to lose."""

@@ -35,12 +35,12 @@ async def upgrade(assembly: Assembly, arguments: argparse.Namespace) -> Result:
     if arguments.backup or not to_head:
         assembly = await assembly.inspect(create_file=True)
     saved = assembly.backup(arguments.to) if arguments.backup else None
-    policy = replace(assembly.policy, may_migrate=True)
+    policy = replace(assembly.policy, may_migrate=True, despite_instances=arguments.ignore_old_instances)
     if to_head:
         policy = replace(policy, backs_off=False, target=arguments.revision)
         await assembly.coordinator(policy, saved).become_ready()
     else:
-        request = MigrationRequest("upgrade", arguments.revision)
+        request = MigrationRequest("upgrade", arguments.revision, despite_instances=policy.despite_instances)
         if not request.relative:
             assembly.revisions.resolve(request.target)
         await assembly.coordinator(policy, saved).execute(request)

@@ -141,6 +141,8 @@ def _parser() -> argparse.ArgumentParser:
     up = add("upgrade", commands.upgrade, waits=True)
     up.add_argument("revision", nargs="?", default="head", help="the last revision to apply, or +N (default: head)")
     up.add_argument("--backup", action="store_true", help="make a backup first, if revisions are pending")
+    despite = "run a contract revision even if instances of builds that need what it drops are connected"
+    up.add_argument("--ignore-old-instances", action="store_true", help=despite)
     for saving in (up, add("backup", commands.backup, waits=True)):
         saving.add_argument("--to", metavar="DIR", help="folder of the backup, instead of MIGRATION_BACKUP_DIR")
     down = add("downgrade", commands.downgrade, waits=True)

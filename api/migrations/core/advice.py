@@ -9,7 +9,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from ..errors import COMMAND, DatabaseUnreachable, MigrationError, WaitTimeout
-from .remedies import BLOCKED, HISTORY, STATUS, UPGRADE, Advice, drop_invalid, refused, remedy_for
+from .remedies import BLOCKED, HISTORY, OLD_INSTANCES, STATUS, UPGRADE, Advice, drop_invalid, refused, remedy_for
 from .schema import SchemaState
 from .status import Phase, Status
 from .termination import psql, terminate_blockers
@@ -61,6 +61,10 @@ def _unreachable(status: Status) -> Advice | None:
 def _while_held(status: Status, now: float) -> Advice | None:
     """Return what to do while the lock has a holder; None if it is free."""
     lock, own = status.lock_status, status.phase is Phase.MIGRATING
+    if any(blocker.lacks for blocker in lock.blocked_by):
+        how = "Finish the deploy of a release that contains it, or stop those instances."
+        text = f"Instances of older builds block a contract revision. {how} An instance that waits then migrates."
+        return replace(OLD_INSTANCES, text=text, commands=OLD_INSTANCES.commands[:1])
     if lock.holder is None and not own:
         return None
     if lock.blocked_by:

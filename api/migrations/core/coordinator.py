@@ -11,7 +11,15 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TypeVar
 
-from ..errors import COMMAND, ConfigurationError, DatabaseUnreachable, LockContended, MigrationError, SchemaRefused
+from ..errors import (
+    COMMAND,
+    ConfigurationError,
+    DatabaseUnreachable,
+    LockContended,
+    MigrationError,
+    OldInstances,
+    SchemaRefused,
+)
 from .clock import Clock
 from .decision import Action, AttemptHistory, Policy, assess_attempts, decide, refusal, refuse_if_settled
 from .protocols import MigrationRequest, MigrationSession
@@ -219,6 +227,8 @@ class Coordinator:
 
     async def _migrate(self, session: MigrationSession, request: MigrationRequest) -> bool:
         """Run the request under the lock; return whether the lock is still held."""
+        if (refusal := await session.old_instances(request)) is not None:
+            raise refusal
         self._tracker.move(Phase.MIGRATING, message=None, limit=None, lock_status=await session.lock_status())
         second = self._scope.sessions()
         held = True
@@ -233,7 +243,7 @@ class Coordinator:
             )
             await session.close()
             held = False
-        except (DatabaseUnreachable, LockContended) as error:
+        except (DatabaseUnreachable, LockContended, OldInstances) as error:
             self._retries.count_interruption(error, self._scope.name)
             raise
         except MigrationError as error:

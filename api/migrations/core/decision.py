@@ -46,6 +46,8 @@ class Policy:
     """The revision to stamp on an unversioned database; without one it is refused."""
     create_all: bool = False
     """Whether an empty database gets the tables of the models instead of all revisions."""
+    despite_instances: bool = False
+    """Whether a contract revision runs even if instances of older builds are connected."""
     after: bool = False
     """Whether the application has a function `after`, which must have run for the head."""
 
@@ -56,7 +58,7 @@ class Policy:
     @property
     def upgrade(self) -> MigrationRequest:
         """The upgrade to the target."""
-        return MigrationRequest("upgrade", self.target)
+        return MigrationRequest("upgrade", self.target, despite_instances=self.despite_instances)
 
     def request(self, schema: Schema) -> MigrationRequest:
         """Return what the lock holder runs: the upgrade, or before it the stamp of the baseline.

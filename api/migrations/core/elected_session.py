@@ -12,7 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import replace
 from typing import Any
 
-from ..errors import DatabaseUnreachable, ElectorUnreachable, HoldLost
+from ..errors import DatabaseUnreachable, ElectorUnreachable, HoldLost, OldInstances
 from .protocols import Elector, MigrationRequest, MigrationSession, ProgressListener, SchemaStore
 from .status import Holder, LockStatus
 
@@ -54,6 +54,10 @@ class ElectedSession:
     async def lock_is_held(self) -> bool:
         """Whether any session holds the database's lock."""
         return await self._session.lock_is_held()
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the error if instances of older builds are connected."""
+        return await self._session.old_instances(request)
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Make the backup while the hold lasts."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-from ..errors import IN_THE_LOG, foreign
+from ..errors import IN_THE_LOG, OldInstances, foreign
 from .schema import Observed
 from .status import Blocker, LockStatus, Statement
 
@@ -47,6 +47,8 @@ class MigrationRequest:
     """A note on the stamped revisions, for the history."""
     create_all: bool = False
     """Whether an upgrade creates the tables of the models instead of running the revisions."""
+    despite_instances: bool = False
+    """Whether a contract revision runs even if instances of older builds are connected."""
 
     @property
     def relative(self) -> bool:
@@ -187,6 +189,9 @@ class MigrationSession(Protocol):
 
     async def lock_is_held(self) -> bool:
         """Return whether any session holds the lock: one cheap query that blocks no session."""
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the error if a contract revision would run while instances that need what it drops are connected."""
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Make a requested backup under the lock, within its own time limit; if this raises, nothing was changed."""

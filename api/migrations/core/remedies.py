@@ -13,6 +13,7 @@ from ..errors import (
     HoldLost,
     MigrationError,
     NoConnectionLeft,
+    OldInstances,
     RevisionFailed,
     RunTimeout,
     TableLockTimeout,
@@ -29,6 +30,10 @@ _URLS = {
     "$OWNER_URL": "OWNER_URL: MIGRATION_DATABASE_URL or DATABASE_URL, without a driver",
     "$SUPERUSER_URL": "SUPERUSER_URL: the same for a superuser",
 }
+_BUILDS = (
+    "SELECT application_name, usename, client_addr, count(*) FROM pg_stat_activity "
+    "WHERE position('@' IN application_name) > 1 GROUP BY 1, 2, 3"
+)
 _COUNT = "SELECT application_name, state, count(*) FROM pg_stat_activity GROUP BY 1, 2 ORDER BY 3 DESC"
 _FREE = (
     "SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity WHERE state = 'idle' AND "
@@ -104,6 +109,12 @@ BLOCKED = Advice(
     "Stuck migration",
     (STATUS, UPGRADE),
 )
+OLD_INSTANCES = Advice(
+    "Finish the deploy of a release that contains the named revision, or stop the instances of the older builds; then "
+    "migrate. This shows where their sessions come from:",
+    "Old instances",
+    (psql(_BUILDS), UPGRADE),
+)
 _CORRECT = Advice(
     "Correct the data as the error says, then migrate; or deploy a build with a corrected revision.",
     "Failed migration",
@@ -128,6 +139,7 @@ _REMEDIES: dict[type[MigrationError], Advice] = {
         (STATUS,),
     ),
     TableLockTimeout: BLOCKED,
+    OldInstances: OLD_INSTANCES,
     WaitTimeout: Advice(
         "If the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS). See whether it still "
         "runs; 'upgrade' waits for it, and migrates what is left.",

@@ -12,7 +12,15 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 
-from ..errors import COMMAND, ConnectionLost, DatabaseUnreachable, LockContended, MigrationError, RevisionFailed
+from ..errors import (
+    COMMAND,
+    ConnectionLost,
+    DatabaseUnreachable,
+    LockContended,
+    MigrationError,
+    OldInstances,
+    RevisionFailed,
+)
 from .protocols import MigrationSession
 from .reporter import ProgressReporter
 from .schema import CodeRevisions
@@ -43,7 +51,9 @@ class Retries:
         while not await self._attempt(attempt):
             pass
 
-    def count_interruption(self, error: DatabaseUnreachable | LockContended, name: str | None = None) -> None:
+    def count_interruption(
+        self, error: DatabaseUnreachable | LockContended | OldInstances, name: str | None = None
+    ) -> None:
         """Count a run without a result, and its lost connection; `name` is the scope's if there are several."""
         if isinstance(error, ConnectionLost):
             self._losses[name, error.revision] += 1
@@ -62,6 +72,8 @@ class Retries:
                 await self._wait_budget.wait_for_database(error)
         except LockContended as error:
             await self._wait_budget.wait_for_table(error)
+        except OldInstances as error:
+            await self._wait_budget.wait_for_instances(error)
         else:
             return True
         return False

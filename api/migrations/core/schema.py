@@ -40,6 +40,10 @@ class CodeRevisions:
     heads: frozenset[str]
     idempotent: frozenset[str] = frozenset()
     """The revisions that declare `idempotent = True`: they may run again after an interruption."""
+    expands: frozenset[str] = frozenset()
+    """The revisions that declare `phase = "expand"`: the previous release runs on the schema after them."""
+    contracts: Mapping[str, str] = field(default_factory=dict)
+    """The revisions that declare `phase = "contract"`, each with the one that a build must contain to run after it."""
 
     @property
     def head(self) -> str:

@@ -78,12 +78,19 @@ class Blocker:
     mode: str | None = None
     terminate_needs: str | None = None
     """The GRANT that this role lacks to terminate it, or "superuser" if only a superuser may; None if it may."""
+    lacks: str | None = None
+    """For the sessions of an older build: the revision without which it cannot run after the next one."""
+    sessions: int = 1
+    """How many sessions of this application it stands for."""
 
     def __str__(self) -> str:
         return self.said("blocks")
 
     def said(self, verb: str) -> str:
         """Return a line for people; `verb` is "blocks", or "blocked" for a moment that is over."""
+        if self.lacks is not None:
+            of = f"{self.application}, user {self.user}, sessions: {self.sessions}"
+            return f"pid {self.pid} ({of}) {verb} the migration until its instance stops, because it lacks {self.lacks}"
         age = "" if self.seconds is None else f" for {self.seconds:.0f} s"
         session = f"{self.application or 'unnamed'}, user {self.user}, {self.state or 'state hidden'}{age}"
         # a wait for a changed row or an old snapshot is a wait for a transaction, which has no table

@@ -7,7 +7,15 @@ import time
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from ..errors import DatabaseUnreachable, LockContended, NoConnectionLeft, TableLockTimeout, WaitTimeout, in_full
+from ..errors import (
+    DatabaseUnreachable,
+    LockContended,
+    NoConnectionLeft,
+    OldInstances,
+    TableLockTimeout,
+    WaitTimeout,
+    in_full,
+)
 from .clock import Backoff, Clock, Deadline, jittered
 from .decision import AttemptHistory, Policy
 from .protocols import MigrationSession
@@ -18,6 +26,8 @@ log = logging.getLogger(__name__)
 
 LOCK_STATUS_EVERY_SECONDS = 5.0
 LOG_EVERY_SECONDS = 10.0
+INSTANCES_EVERY_SECONDS = 2.0
+"""Between two looks for instances of older builds, which need some seconds to stop."""
 WAITERS_AT_FULL_RATE, SLOWEST = 10, 4.0
 """More waiters poll and read the lock status less often each, down to a quarter as often."""
 _START_AGAIN = "start again; if the migration needs longer, raise MIGRATION_WAIT_SECONDS (and MIGRATION_RUN_SECONDS)"
@@ -93,6 +103,23 @@ class WaitBudget:
             raise TableLockTimeout(self._timed_out(error.message, _BLOCKED), revision=error.revision)
         self._begin_to_wait()
         await self._clock.sleep(min(error.pause_seconds, self._deadline.remaining(now)))
+
+    async def wait_for_instances(self, error: OldInstances) -> None:
+        """Pause because instances of older builds are connected; the migration lock is free meanwhile.
+
+        Raises:
+            OldInstances: the budget has ended.
+        """
+        now = self._clock.monotonic()
+        seen = LockStatus(blocked_by=error.blockers)
+        self._tracker.note(message=error.message, lock_status=seen)
+        if self._deadline.passed(now):
+            raise OldInstances(self._timed_out(error.message, ""), blockers=error.blockers)
+        self._begin_to_wait()
+        if now - self._logged >= LOG_EVERY_SECONDS:
+            self._logged = now
+            log.warning("Waiting: %s; %s", error, self._countdown(), extra={"event": "old_instances"})
+        await self._clock.sleep(min(jittered(INSTANCES_EVERY_SECONDS), self._deadline.remaining(now)))
 
     async def wait_for_database(self, error: DatabaseUnreachable) -> None:
         """Pause after a connection that failed or was lost.

@@ -6,6 +6,7 @@ from abc import abstractmethod
 
 import sqlalchemy as sa
 
+from ..core.builds import NamedSessions
 from ..core.status import Holder
 from ..execution.migration_lock import MigrationLock
 from .second_connection import SecondSession
@@ -27,6 +28,10 @@ class SqlRunLock(MigrationLock):
     def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
         """Return none: only PostgreSQL has INVALID indexes."""
         return frozenset()
+
+    def named_sessions(self, connection: sa.Connection) -> list[NamedSessions]:
+        """Return none: these databases do not show the names of sessions."""
+        return []
 
     def wake(self, connection: sa.Connection) -> None:
         """Do nothing: waiters poll."""

@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ..core.status import LockStatus
-from ..errors import DatabaseUnreachable, LockContended
+from ..errors import DatabaseUnreachable, LockContended, OldInstances
 from ..execution.error_translation import contended, translated
 from ..execution.history_table import OPEN
 from ..execution.hook_calls import HookCalls
@@ -93,6 +93,10 @@ class SqlSession:
         """Return whether any session holds the lock."""
         async with answered("checking the lock"):
             return await self._held.held()
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return None: these databases do not show the names of sessions."""
+        return None
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the requested backup, if any, unless an upgrade has nothing to do."""

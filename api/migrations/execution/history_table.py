@@ -165,6 +165,12 @@ class History:
         )
         return {row.revision: frozenset(json.loads(row.invalid_before)) for row in connection.execute(unfinished)}
 
+    def lineage(self, connection: sa.Connection) -> dict[str, frozenset[str]]:
+        """Return the parents of the revisions in the table."""
+        c = self.table.c
+        rows = sa.select(c.revision, c.parents).where(c.direction.in_(["upgrade", "downgrade", "stamp"])).distinct()
+        return {row.revision: frozenset(row.parents.split()) for row in connection.execute(rows)}
+
     def begin(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt) -> None:
         """Record an attempt and commit it."""
         row = self.row(author, replace(attempt, outcome=Outcome.RUNNING))

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
+<<<<<<< HEAD
 from .lock_retry import LockRetrySchedule
+=======
+if TYPE_CHECKING:
+    from ..core.builds import NamedSessions  # at head, a start does not need it
+>>>>>>> h/marks
 
 
 class MigrationLock(Protocol):
@@ -30,6 +35,9 @@ class MigrationLock(Protocol):
 
     def invalid_indexes(self, connection: sa.Connection) -> frozenset[str]:
         """Return the INVALID indexes, read in the open transaction; only PostgreSQL has any."""
+
+    def named_sessions(self, connection: sa.Connection) -> list[NamedSessions]:
+        """Return the sessions that may be named after a build; only PostgreSQL shows any."""
 
     def limits_of(self, revision: str) -> dict[str, str]:
         """Return the settings with the limits of a revision's next attempt; empty where the server has none."""

@@ -10,7 +10,7 @@ import ast
 import re
 from collections.abc import Mapping
 from configparser import ConfigParser, Error
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from math import inf
 from pathlib import Path
@@ -27,7 +27,9 @@ _IS_REVISION = re.compile(r"(?!\.#|__init__)(.*\.py)$")
 """The file names that Alembic reads (`alembic.script.base`)."""
 _ELSEWHERE = ("version_locations", "recursive_version_locations", "sourceless")
 """The options that make Alembic read other files."""
-_NAMES = {"*", "revision", "down_revision", "depends_on", "branch_labels", "idempotent", *LIMITS}
+MARKS = ("phase", "requires")
+"""What a revision may declare for the releases beside it (docs/expand_contract.md)."""
+_NAMES = {"*", "revision", "down_revision", "depends_on", "branch_labels", "idempotent", *LIMITS, *MARKS}
 _HARMLESS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
 
 
@@ -70,6 +72,44 @@ def read(ini: str, section: str) -> RevisionFiles | None:
 def valid_limit(value: object) -> bool:
     """Return whether `value` is a number of seconds."""
     return not isinstance(value, bool) and isinstance(value, int | float) and 0 <= value < inf
+
+
+def marked(code: CodeRevisions, declared: Mapping[str, Mapping[str, Any]]) -> CodeRevisions:
+    """Return `code` with what its revisions declare of `MARKS`; raise `WrongMark` for a wrong value."""
+    contracts: dict[str, str] = {}
+    for revision, names in declared.items():
+        phase, requires = names.get("phase"), names.get("requires")
+        if (problem := _wrong_mark(code, revision, phase, requires)) is not None:
+            raise WrongMark(revision, problem)
+        if isinstance(requires, str):
+            contracts[revision] = requires
+    expands = frozenset(revision for revision, names in declared.items() if names.get("phase") == "expand")
+    return replace(code, expands=expands, contracts=contracts)
+
+
+class WrongMark(ValueError):
+    """A revision declares a phase that is none, or requires what it cannot require."""
+
+    def __init__(self, revision: str, problem: str) -> None:
+        super().__init__(problem)
+        self.revision = revision
+
+
+def _wrong_mark(code: CodeRevisions, revision: str, phase: object, requires: object) -> str | None:
+    if phase not in (None, "expand", "contract"):
+        return f"phase is {phase!r}. To fix: set it to 'expand' or 'contract', or remove it"
+    if phase != "contract":
+        mark = "without a phase" if phase is None else "with phase = 'expand'"
+        fix = "set phase = 'contract', or remove requires"
+        return None if requires is None else f"requires counts for a contract only, and stands {mark}. To fix: {fix}"
+    which = "the revision that a build must contain to run without what this one drops"
+    if not isinstance(requires, str):
+        return f"phase is 'contract', and requires is {requires!r}. To fix: set requires to the id of {which}"
+    if requires not in code.parents:
+        return f"requires names {requires!r}, and no revision file has that id. To fix: name {which}, with its full id"
+    if requires not in code.closure(code.parents[revision]):
+        return f"requires names {requires!r}, which is no ancestor of {revision}. To fix: name {which}"
+    return None
 
 
 def first_paragraph(doc: str | None) -> str:
@@ -152,7 +192,8 @@ def _graph(declared: list[dict[str, Any]], paths: list[Path], env_py: Path) -> R
         raise _Unclear from None
     idempotent = frozenset(names["revision"] for names in declared if names.get("idempotent") is True)
     heads = frozenset(parents.keys() - below)
-    return RevisionFiles(CodeRevisions({one: parents[one] for one in order}, heads, idempotent), files, env_py)
+    code = CodeRevisions({one: parents[one] for one in order}, heads, idempotent)
+    return RevisionFiles(marked(code, {names["revision"]: names for names in declared}), files, env_py)
 
 
 def _ids(value: object) -> tuple[str, ...]:

@@ -88,7 +88,7 @@ class Runner:
         from .run_failure import raise_failure
 
         steps = self.steps(connection, listener, lock)
-        steps.note = request.note
+        steps.note, steps.despite_instances = request.note, request.despite_instances
         try:
             self._run(connection, request, steps)
             self._memory.keep()
@@ -124,7 +124,7 @@ class Runner:
                 raise translate(error, "preparing the connection that env.py opens") from error
             sa.event.listen(connection, "before_cursor_execute", refuse_if_stopped)
             steps = self.steps(connection, listener, lock)
-            steps.note = request.note
+            steps.note, steps.despite_instances = request.note, request.despite_instances
             plan = self.surround(self._plan(request), steps)
             return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(end, connection, lock))
 
@@ -193,6 +193,13 @@ class Runner:
             return tuple(step.info.up_revision_ids[0] for step in self._plan(request)(tuple(database), None))
         except CommandError as error:
             raise unresolved(error, request) from error
+
+    def contracts(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
+        """Return the contract revisions that `request` would apply to a database at the given revisions."""
+        contracts = self.revisions.code.contracts
+        if not contracts or request.kind != "upgrade" or request.create_all or request.despite_instances:
+            return ()
+        return tuple(revision for revision in self.planned(request, database) if revision in contracts)
 
     def doubtful_ids(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:
         """Return the ids that may be too long for the version table if `request` writes them.

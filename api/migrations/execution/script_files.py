@@ -22,7 +22,16 @@ from ..core.schema import CodeRevisions
 from ..errors import ConfigurationError
 from .alembic_config import name_of
 from .error_translation import describe
-from .revision_files import LIMITS, RevisionFile, RevisionFiles, first_paragraph, valid_limit
+from .revision_files import (
+    LIMITS,
+    MARKS,
+    RevisionFile,
+    RevisionFiles,
+    WrongMark,
+    first_paragraph,
+    marked,
+    valid_limit,
+)
 
 _NO_REVISION_YET = "if the project has no revision yet, set MIGRATION_STRATEGY=off"
 
@@ -49,7 +58,12 @@ def revisions(config: Config, directory: ScriptDirectory) -> RevisionFiles:
         ) from error
     idempotent = frozenset(s.revision for s in scripts if getattr(s.module, "idempotent", False) is True)
     files = {s.revision: RevisionFile(Path(s.path), first_paragraph(s.module.__doc__), _limits(s)) for s in scripts}
-    return RevisionFiles(CodeRevisions(parents, heads, idempotent), files, Path(directory.env_py_location))
+    declared = {s.revision: {name: getattr(s.module, name, None) for name in MARKS} for s in scripts}
+    try:
+        code = marked(CodeRevisions(parents, heads, idempotent), declared)
+    except WrongMark as error:
+        raise ConfigurationError(f"{files[error.revision].path.name}: {error}") from None
+    return RevisionFiles(code, files, Path(directory.env_py_location))
 
 
 def incomplete(config: Config, directory: ScriptDirectory, env_may_choose: bool, has_revisions: bool) -> str | None:

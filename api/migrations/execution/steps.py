@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationInfo, RevisionStep, StampStep
 
+from ..core.builds import outdated, refusal
 from ..core.protocols import ProgressListener
 from ..core.schema import CodeRevisions, HalfApplied
 from ..errors import DirectConnectionNeeded
@@ -51,6 +52,8 @@ class Steps:
         self.connection = connection
         self.note: str | None = None
         """The note on stamped revisions; a step of an upgrade with a note stands for all revisions."""
+        self.despite_instances = False
+        """Whether a contract revision runs even if instances of older builds are connected."""
         self.applied: list[str] = []
         self.current: str | None = None
         """The revision being applied, or the one that failed; `before` or `after` for the application's function."""
@@ -181,7 +184,12 @@ class Steps:
         if attempt is not None:
             wait_on_loop(self.listener.between)
         else:
+<<<<<<< HEAD
             self.check_lock()
+=======
+            self._check_lock()
+            self._check_instances(info)
+>>>>>>> h/marks
             attempt = _attempt(info)
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
@@ -202,7 +210,8 @@ class Steps:
         if self.open_attempt.attempt is None or self.lock.holds is None or position >= len(self._infos):
             return None
         info = self._infos[position]
-        return None if info.is_stamp or _revision(info) in self._unfinished else _attempt(info)
+        checked_first = self._unfinished.keys() | self._code.contracts.keys()
+        return None if info.is_stamp or _revision(info) in checked_first else _attempt(info)
 
     def _checked(self, step: AlembicStep) -> AlembicStep:
         # before the version row changes, because outside a transaction that could not be rolled back
@@ -229,6 +238,15 @@ class Steps:
         """Raise `HoldLost` unless the elector's hold is this instance's and the lock this session's."""
         self._fence()
         self.lock.check_hold(self.connection)
+
+    def _check_instances(self, info: MigrationInfo) -> None:
+        # again, although the session did it before the run: an old instance may have started during other revisions
+        contracts = self._code.contracts.keys() & set(info.up_revision_ids)
+        if not contracts or not info.is_upgrade or self.despite_instances or self.note is not None:
+            return
+        sessions, lineage = self.lock.named_sessions(self.connection), self._history.lineage(self.connection)
+        if blockers := outdated(sessions, contracts, self._code, lineage):
+            raise refusal(blockers, contracts, self._code)
 
     def _invalid_before(self, revision: str) -> frozenset[str]:
         now = self.lock.invalid_indexes(self.connection)

@@ -62,6 +62,8 @@ SHAPE = {
             "relation": str,
             "mode": str,
             "terminate_needs": str,
+            "lacks": type(None),
+            "sessions": int,
         }
     ],
     "fleet": [{"instance": str, "role": str, "pid": int, "since": str}],

@@ -17,12 +17,19 @@ import asyncpg
 from ...core.lock_key import LockKey
 from ...core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ...core.status import LockStatus
-from ...errors import DatabaseUnreachable, DirectConnectionNeeded, ReadOnlyServer
+from ...errors import DatabaseUnreachable, DirectConnectionNeeded, OldInstances, ReadOnlyServer
 from ...execution.error_translation import translated
 from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
-from ...lock_manager import HELD, SessionLock, TransactionLock, application_name
+from ...lock_manager import (
+    CURRENT_SESSIONS,
+    HELD,
+    NAMED_SESSIONS,
+    SessionLock,
+    TransactionLock,
+    application_name,
+)
 from ...urls.database_url import DatabaseURL
 from ...urls.postgres import ASYNCPG
 from .connection import connect, revision_connection
@@ -99,6 +106,21 @@ class PostgresSession:
         """Return whether any session holds the advisory lock."""
         held = "SELECT count(*)" + HELD.format(high="$1", low="$2")
         return bool(await self._value(held, self._key.high, self._key.low))
+
+    async def old_instances(self, request: MigrationRequest) -> OldInstances | None:
+        """Return the error if sessions of builds that lack what a contract revision requires are connected."""
+        revisions = (await self.store.observe()).revisions if self._runner.revisions.code.contracts else ()
+        contracts = self._runner.contracts(request, revisions)
+        if not contracts:
+            return None
+        from ...core.builds import NamedSessions, outdated, refusal  # at head, a start does not need it
+
+        async with translated("reading the sessions of older builds"):
+            await self._connection.execute(CURRENT_SESSIONS, timeout=ANSWER_SECONDS)
+            rows = await self._connection.fetch(NAMED_SESSIONS, timeout=ANSWER_SECONDS)
+        code, sessions = self._runner.revisions.code, [NamedSessions(**row) for row in rows]
+        blockers = outdated(sessions, contracts, code, await self.store.lineage())
+        return refusal(blockers, contracts, code) if blockers else None
 
     async def back_up_if_requested(self, request: MigrationRequest) -> None:
         """Take the requested backup, if any, unless an upgrade has nothing to do."""
