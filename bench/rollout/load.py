@@ -41,7 +41,14 @@ class Generator:
         if self.vegeta is None:
             return [sys.executable, "-m", "bench.rollout.client", str(rate), str(file)]
         # without kept connections, on which Go silently repeats a request that the server did not answer
-        options = ["-lazy", "-format=json", f"-rate={rate}/s", "-duration=0", "-keepalive=false", f"-max-body={BODY_BYTES}"]
+        options = [
+            "-lazy",
+            "-format=json",
+            f"-rate={rate}/s",
+            "-duration=0",
+            "-keepalive=false",
+            f"-max-body={BODY_BYTES}",
+        ]
         return [str(self.vegeta), "attack", *options, f"-output={file}"]
 
     def read(self, file: Path) -> list[Sample]:

@@ -29,6 +29,7 @@ MIGRATORS = (
     "WHERE direction = 'upgrade' AND extract(epoch FROM started_at) >= {began} ORDER BY instance"
 )
 DOWNGRADES = 10
+CHECKED_SECONDS = 1.0
 
 
 class Rollout:
@@ -66,6 +67,8 @@ class Rollout:
     def _under_load(self, generator: Generator, accounts: int, folder: Path, port: int) -> None:
         with ExitStack() as stack:
             self._proxy = stack.enter_context(running_haproxy(folder, port, self._slots()))
+            # until its first checks haproxy takes all instances for ready, also those that do not exist yet
+            time.sleep(CHECKED_SECONDS)
             waits = stack.enter_context(sampled(self._url, SERVICE_WAITS, EVERY_SECONDS))
             stalls = stack.enter_context(probed(self._url, TABLES))
             requests = targets(f"http://{HOST}:{port}", accounts)

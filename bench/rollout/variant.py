@@ -12,9 +12,10 @@ from bench.laboratory import ROOT, Laboratory, bare_upgrade, our_upgrade
 from bench.process import run
 from bench.projects import INI, TEMPLATE_ENV
 from bench.rollout.instance import Instance
-from bench.rollout.releases import release_tree
+from devtools.releases import HEADS, release_tree
 
-HEAD_OF_RELEASE_1 = "097ced08409f"
+DRAIN = {"MIGRATION_DRAIN_SECONDS": "2"}
+"""Longer than haproxy needs to notice that an instance drains."""
 RECIPE_REVISIONS = Path(__file__).resolve().parent / "recipe_revisions"
 
 
@@ -56,30 +57,27 @@ class Variant:
 
 
 def ours(folder: Path) -> Variant:
-    """Return this project: all settings have their defaults."""
-    downgrade = [sys.executable, "-m", "api.migrations", "downgrade", "--yes", HEAD_OF_RELEASE_1]
+    """Return this project: all settings but the drain have their defaults."""
+    downgrade = [sys.executable, "-m", "api.migrations", "downgrade", "--yes", HEADS[1]]
     trees = {number: release_tree(number, folder / f"ours-{number}") for number in (1, 2)}
-    return Variant("this project", "api.main:app", our_upgrade(), downgrade, {}, trees, writes_history=True)
+    return Variant("this project", "api.main:app", our_upgrade(), downgrade, DRAIN, trees, writes_history=True)
 
 
 def recipe(folder: Path) -> Variant:
     """Return the recipe: the same ledger, and revisions as they are written without thinking of locks."""
     trees = {number: release_tree(number, folder / f"recipe-{number}") for number in (1, 2)}
     for number, tree in trees.items():
-        _write_history(tree, with_expand=number > 1)
-    downgrade = [sys.executable, "-m", "alembic", "downgrade", HEAD_OF_RELEASE_1]
+        _write_history(tree, trees[1], RECIPE_REVISIONS if number > 1 else None)
+    downgrade = [sys.executable, "-m", "alembic", "downgrade", HEADS[1]]
     return Variant("the recipe", "bench.rollout.recipe:app", bare_upgrade(), downgrade, {}, trees, writes_history=False)
 
 
-def _write_history(tree: Path, *, with_expand: bool) -> None:
-    """Replace the revisions of release 2 by the recipe's, and env.py by Alembic's template, which is one transaction."""
+def _write_history(tree: Path, first: Path, added: Path | None) -> None:
+    """Give a tree the revisions of release 1 and those of `added`, and Alembic's own env.py: one transaction for all."""
     (tree / "alembic" / "env.py").write_text(TEMPLATE_ENV.replace(", transaction_per_migration=True", ""))
     (tree / "alembic.ini").write_text(INI.replace("%(here)s", "%(here)s/alembic"))
     versions = tree / "alembic" / "versions"
-    known = {path.name for path in (ROOT / "alembic" / "versions").glob("2026_0[123]_*.py")}
-    for path in versions.glob("*.py"):
-        if path.name not in known:
-            path.unlink()
-    if with_expand:
-        for path in RECIPE_REVISIONS.glob("*.py"):
-            shutil.copy(path, versions)
+    if added:
+        shutil.rmtree(versions)
+        shutil.copytree(first / "alembic" / "versions", versions)
+        shutil.copytree(added, versions, dirs_exist_ok=True)
