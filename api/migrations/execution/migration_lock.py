@@ -6,12 +6,10 @@ from typing import TYPE_CHECKING, Protocol
 
 import sqlalchemy as sa
 
-<<<<<<< HEAD
 from .lock_retry import LockRetrySchedule
-=======
+
 if TYPE_CHECKING:
     from ..core.builds import NamedSessions  # at head, a start does not need it
->>>>>>> h/marks
 
 
 class MigrationLock(Protocol):

@@ -184,12 +184,8 @@ class Steps:
         if attempt is not None:
             wait_on_loop(self.listener.between)
         else:
-<<<<<<< HEAD
             self.check_lock()
-=======
-            self._check_lock()
             self._check_instances(info)
->>>>>>> h/marks
             attempt = _attempt(info)
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
@@ -210,7 +206,7 @@ class Steps:
         if self.open_attempt.attempt is None or self.lock.holds is None or position >= len(self._infos):
             return None
         info = self._infos[position]
-        checked_first = self._unfinished.keys() | self._code.contracts.keys()
+        checked_first = self._unfinished.keys() | self.code.contracts.keys()
         return None if info.is_stamp or _revision(info) in checked_first else _attempt(info)
 
     def _checked(self, step: AlembicStep) -> AlembicStep:
@@ -241,12 +237,12 @@ class Steps:
 
     def _check_instances(self, info: MigrationInfo) -> None:
         # again, although the session did it before the run: an old instance may have started during other revisions
-        contracts = self._code.contracts.keys() & set(info.up_revision_ids)
+        contracts = self.code.contracts.keys() & set(info.up_revision_ids)
         if not contracts or not info.is_upgrade or self.despite_instances or self.note is not None:
             return
         sessions, lineage = self.lock.named_sessions(self.connection), self._history.lineage(self.connection)
-        if blockers := outdated(sessions, contracts, self._code, lineage):
-            raise refusal(blockers, contracts, self._code)
+        if blockers := outdated(sessions, contracts, self.code, lineage):
+            raise refusal(blockers, contracts, self.code)
 
     def _invalid_before(self, revision: str) -> frozenset[str]:
         now = self.lock.invalid_indexes(self.connection)
