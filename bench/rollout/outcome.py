@@ -70,6 +70,7 @@ class Outcome:
         generator: what sent the requests.
         stalls: the waits of the probe, and of the service's sessions.
         migrators: the instances that applied a revision in the deploy; None if the variant keeps no record.
+        log: what haproxy wrote: a line for each request that failed or was repeated.
     """
 
     variant: str
@@ -85,6 +86,10 @@ class Outcome:
     def of(self, phase: Phase) -> list[Sample]:
         """Return the requests that were sent in a phase."""
         return [sample for sample in self.samples if phase.contains(sample.at)]
+
+    def phase(self, name: str) -> Phase | None:
+        """Return the phase of that name, if the rollout had it."""
+        return next((phase for phase in self.phases if phase.name == name), None)
 
     def longest_stall(self) -> Stall:
         """Return the longest wait for a lock."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 from bench.errors import BenchError
 from bench.held import sampled
@@ -24,11 +25,12 @@ from bench.rollout.variant import Variant
 from devtools.ports import HOST, free_port
 
 TABLES = ("accounts", "transactions", "postings")
-MIGRATORS = (
-    "SELECT DISTINCT instance FROM alembic_version_history "
-    "WHERE direction = 'upgrade' AND extract(epoch FROM started_at) >= {began} ORDER BY instance"
+HISTORY = (
+    "SELECT instance, direction, revision, outcome, extract(epoch FROM started_at)::float8 AS began, "
+    "extract(epoch FROM finished_at)::float8 AS ended FROM alembic_version_history "
+    "WHERE extract(epoch FROM started_at) >= {began} ORDER BY id"
 )
-DOWNGRADES = 10
+DOWNGRADES = 5
 CHECKED_SECONDS = 1.0
 
 
@@ -66,7 +68,7 @@ class Rollout:
 
     def _under_load(self, generator: Generator, accounts: int, folder: Path, port: int) -> None:
         with ExitStack() as stack:
-            self._proxy = stack.enter_context(running_haproxy(folder, port, self._slots()))
+            proxy = stack.enter_context(running_haproxy(folder, port, self._slots()))
             # until its first checks haproxy takes all instances for ready, also those that do not exist yet
             time.sleep(CHECKED_SECONDS)
             waits = stack.enter_context(sampled(self._url, SERVICE_WAITS, EVERY_SECONDS))
@@ -74,7 +76,7 @@ class Rollout:
             requests = targets(f"http://{HOST}:{port}", accounts)
             load = stack.enter_context(Load(generator, requests, self._size.rate, folder))
             self._phases()
-            self.outcome.log = self._proxy.output()
+            self.outcome.log = proxy.output()
         self.outcome.samples = load.samples
         self.outcome.stalls = [*stalls, *(Stall(row["at"], row["seconds"], "") for row in waits)]
 
@@ -84,8 +86,8 @@ class Rollout:
         with self._phase("deploy") as began, open_report(self._url, self._size.report_seconds):
             self._replace(2, "new")
         if self._variant.writes_history:
-            rows = self._lab.database.execute(self._url, MIGRATORS.format(began=began))
-            self.outcome.migrators = [row["instance"] for row in rows]
+            rows = self._lab.database.execute(self._url, HISTORY.format(began=began))
+            self.outcome.migrators = sorted({row["instance"] for row in rows if row["direction"] == "upgrade"})
         with self._phase("between"):
             self._quiet()
         with self._phase("rollback"):
@@ -95,6 +97,9 @@ class Rollout:
                 self._downgrade()
         with self._phase("after"):
             self._quiet()
+        if self._variant.writes_history:
+            rows = self._lab.database.execute(self._url, HISTORY.format(began=began))
+            self.outcome.events = sorted([*self.outcome.events, *map(_attempt, rows)], key=lambda event: event.at)
 
     def _roll_back(self) -> bool:
         """Replace release 2 by release 1; return whether that needed a downgrade first."""
@@ -136,7 +141,7 @@ class Rollout:
                 if program.code == 0:
                     return self._note("downgrade has ended")
                 self._note(f"downgrade failed: {_reason(program)}")
-        raise BenchError(f"{program} failed {DOWNGRADES} times: {program.last_words()}")
+        raise BenchError(f"downgrade failed {DOWNGRADES} times: {self.outcome.events[-1].words}")
 
     def _quiet(self) -> None:
         time.sleep(self._size.quiet_seconds)
@@ -156,6 +161,14 @@ class Rollout:
         self._note(f"{name}:")
         yield began
         self.outcome.phases.append(Phase(name, began, time.time()))
+
+
+def _attempt(row: Any) -> Event:
+    """Return an attempt at a revision as an event, at its end."""
+    words = (
+        f"{row['instance']}: {row['direction']} {row['revision']} {row['outcome']}, {row['ended'] - row['began']:.2f} s"
+    )
+    return Event(row["ended"], words)
 
 
 def _reason(program: Program) -> str:

@@ -73,7 +73,7 @@ def recipe(folder: Path) -> Variant:
 
 
 def _write_history(tree: Path, first: Path, added: Path | None) -> None:
-    """Give a tree the revisions of release 1 and those of `added`, and Alembic's own env.py: one transaction for all."""
+    """Give a tree the revisions of release 1 and of `added`, and Alembic's own env.py: one transaction for all."""
     (tree / "alembic" / "env.py").write_text(TEMPLATE_ENV.replace(", transaction_per_migration=True", ""))
     (tree / "alembic.ini").write_text(INI.replace("%(here)s", "%(here)s/alembic"))
     versions = tree / "alembic" / "versions"
