@@ -13,7 +13,7 @@ from bench.process import Program
 from bench.service import get
 from devtools.ports import HOST
 
-STOP_SECONDS = 60.0
+READY_SECONDS, STOP_SECONDS = 900.0, 60.0
 
 
 class Instance:
@@ -36,7 +36,7 @@ class Instance:
         Raises:
             BenchError: the process ended, or was not ready in time; the message has the end of its log.
         """
-        until(lambda: self.program.has_ended or self._is_ready(), f"{self.name} is ready")
+        until(lambda: self.program.has_ended or self._is_ready(), f"{self.name} is ready", READY_SECONDS)
         if self.program.has_ended:
             raise BenchError(f"{self.name} exited with {self.program.code}: {self.program.last_words()}")
 

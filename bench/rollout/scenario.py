@@ -21,7 +21,7 @@ from bench.rollout.probe import EVERY_SECONDS, SERVICE_WAITS, Stall, probed
 from bench.rollout.proxy import running_haproxy
 from bench.rollout.report_query import open_report
 from bench.rollout.targets import targets
-from bench.rollout.variant import Variant
+from bench.rollout.variant import OPERATOR, Variant
 from devtools.ports import HOST, free_port
 
 TABLES = ("accounts", "transactions", "postings")
@@ -132,7 +132,7 @@ class Rollout:
 
     def _downgrade(self) -> None:
         """Remove what release 2 added; repeat the command if it fails, as an operator does."""
-        words, environment = self._variant.downgrade, self._variant.environment(self._lab, self._url, 2)
+        words, environment = self._variant.downgrade, self._variant.environment(self._lab, self._url, 2, OPERATOR)
         with open_report(self._url, self._size.report_seconds):
             for _ in range(DOWNGRADES):
                 self._note("downgrade begins")

@@ -16,6 +16,8 @@ from devtools.releases import HEADS, release_tree
 
 DRAIN = {"MIGRATION_DRAIN_SECONDS": "2"}
 """Longer than haproxy needs to notice that an instance drains."""
+OPERATOR = "operator"
+"""The name of the commands that no instance runs."""
 RECIPE_REVISIONS = Path(__file__).resolve().parent / "recipe_revisions"
 
 
@@ -42,18 +44,18 @@ class Variant:
 
     def start(self, lab: Laboratory, url: str, release: int, name: str, port: int) -> Instance:
         """Start an instance of a release."""
-        own = {"MIGRATION_INSTANCE": name, "MIGRATION_RELEASE": str(release)}
-        return Instance(name, self.app, port, self.environment(lab, url, release, **own), self.trees[release])
+        environment = self.environment(lab, url, release, name)
+        return Instance(name, self.app, port, environment, self.trees[release])
 
-    def environment(self, lab: Laboratory, url: str, release: int, **more: str) -> dict[str, str]:
+    def environment(self, lab: Laboratory, url: str, release: int, name: str) -> dict[str, str]:
         """Return the environment of a process of a release: `api` is that of its tree, `bench` is here."""
         tree = self.trees[release]
-        path = f"{tree}:{ROOT}"
-        return lab.environment(url, tree / "alembic.ini", **self.settings, PYTHONPATH=path, **more)
+        own = {**self.settings, "MIGRATION_INSTANCE": name, "MIGRATION_RELEASE": str(release)}
+        return lab.environment(url, tree / "alembic.ini", PYTHONPATH=f"{tree}:{ROOT}", **own)
 
     def migrate(self, lab: Laboratory, url: str) -> None:
         """Create the schema of release 1."""
-        run(self.upgrade, self.environment(lab, url, 1), self.trees[1])
+        run(self.upgrade, self.environment(lab, url, 1, OPERATOR), self.trees[1])
 
 
 def ours(folder: Path) -> Variant:
