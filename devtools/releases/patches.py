@@ -63,15 +63,11 @@ def _applied(hunk: Hunk, file: Path) -> bool:
 
 
 def difference(before: Path, after: Path) -> str:
-    """Return the patch that turns the Python files of one folder into those of the other, which has the same files."""
-    names = [
-        file.relative_to(before).as_posix()
-        for file in sorted(before.rglob("*.py"))
-        if (after / file.relative_to(before)).exists()
-    ]
-    return "".join("".join(_changes(before, after, name)) for name in names)
+    """Return the patch that turns the Python files of one folder into those of the same names in the other."""
+    names = [file.relative_to(before).as_posix() for file in sorted(before.rglob("*.py"))]
+    return "".join(line for name in names if (after / name).exists() for line in _changes(before, after, name))
 
 
 def _changes(before: Path, after: Path, name: str) -> Iterator[str]:
-    texts = [(folder / name).read_text().splitlines(keepends=True) for folder in (before, after)]
-    return difflib.unified_diff(*texts, fromfile=f"a/{name}", tofile=f"b/{name}")
+    old, new = [(folder / name).read_text().splitlines(keepends=True) for folder in (before, after)]
+    return difflib.unified_diff(old, new, f"a/{name}", f"b/{name}")

@@ -240,7 +240,7 @@ class Steps:
         contracts = self.code.contracts.keys() & set(info.up_revision_ids)
         if not contracts or not info.is_upgrade or self.despite_instances or self.note is not None:
             return
-        sessions, lineage = self.lock.named_sessions(self.connection), self._history.lineage(self.connection)
+        sessions, lineage = self.lock.named_sessions(self.connection), self.history.lineage(self.connection)
         if blockers := outdated(sessions, contracts, self.code, lineage):
             raise refusal(blockers, contracts, self.code)
 
