@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -37,7 +38,8 @@ class Program:
         self.code: int | None = None
         self._usage = Usage(0.0)
         self._ended = threading.Event()
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until the process is forgotten
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until this object is collected
+        weakref.finalize(self, self._output.close)
         self.started, self.started_at = time.monotonic(), time.time()
         self._process = subprocess.Popen(
             self.words,
