@@ -69,7 +69,8 @@ async def main(rate: float, file: Path) -> None:
     """Run until SIGINT."""
     ended = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGINT, ended.set)
-    with file.open("w", newline="") as output:
+    # by line, because its first line says that the load has begun
+    with file.open("w", buffering=1, newline="") as output:
         await Client(csv.writer(output)).attack(rate, ended)
 
 

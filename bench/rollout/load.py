@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from bench.errors import BenchError
+from bench.held import until
 from bench.laboratory import CACHE, ROOT
 from bench.peers.peer import built
 from bench.process import Program
@@ -93,7 +94,9 @@ class Load:
         self._feeder = threading.Thread(target=self._feed, name="load", daemon=True)
 
     def __enter__(self) -> Self:
+        """Return when the first request was answered: the generator needs a moment to start."""
         self._feeder.start()
+        until(lambda: self._program.has_ended or self._has_results(), "the first request is answered")
         return self
 
     def __exit__(
@@ -108,6 +111,9 @@ class Load:
             self.samples = self._generator.read(self._results)
             if not self.samples:
                 raise BenchError(f"{self._program} sent nothing: {self._program.last_words()}")
+
+    def _has_results(self) -> bool:
+        return self._results.exists() and self._results.stat().st_size > 0
 
     def _feed(self) -> None:
         with suppress(BrokenPipeError), os.fdopen(self._writing, "w") as pipe:
