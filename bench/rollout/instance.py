@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -39,6 +40,22 @@ class Instance:
         until(lambda: self.program.has_ended or self._is_ready(), f"{self.name} is ready", READY_SECONDS)
         if self.program.has_ended:
             raise BenchError(f"{self.name} exited with {self.program.code}: {self.program.last_words()}")
+
+    def until_waits_for_builds(self) -> list[str]:
+        """Wait until it waits with its migration for sessions of older builds; return the names of those sessions.
+
+        Raises:
+            BenchError: it did not wait for any in time.
+        """
+        names: list[str] = []
+
+        def waits() -> bool:
+            answered = get(self.port, "/health/migrations")[1]
+            names[:] = [each["application"] for each in json.loads(answered or "{}").get("blocked_by", [])]
+            return bool(names)
+
+        until(waits, f"{self.name} waits for older builds")
+        return names
 
     def stop(self) -> None:
         """Send SIGTERM and wait for the end of the process.

@@ -32,7 +32,7 @@ class Size:
 
 
 FULL = Size(1_000_000, 200, 3, 15.0, 2.0, 10.0)
-QUICK = Size(5_000, 20, 2, 1.0, 0.6, 2.0)
+QUICK = Size(5_000, 20, 2, 0.5, 0.3, 1.5)
 
 
 @dataclass(frozen=True)

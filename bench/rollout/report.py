@@ -9,7 +9,10 @@ from bench.rollout.outcome import Outcome, Phase, failures, kinds
 from bench.spread import MILLISECONDS, SECONDS, Spread
 from bench.table import Goal, Row, Table
 
-PHASES = {"before": False, "deploy": True, "between": True, "rollback": True, "downgrade": True, "after": False}
+PHASES = {
+    **{"before": False, "deploy": True, "between": True, "rollback": True, "downgrade": True},
+    **{"contract": True, "after": False},
+}
 """The phases in their order, and whether a failed request in it misses a goal."""
 PROBE_SECONDS = 0.1
 """By how much a wait of the length of a lock timeout may be longer, because a client measures it."""

@@ -39,7 +39,7 @@ class Rollout:
 
     def __init__(self, lab: Laboratory, variant: Variant, url: str, size: Size, say: Callable[[str], None]) -> None:
         self._lab, self._variant, self._url, self._size, self._say = lab, variant, url, size, say
-        self._ports = {release: [free_port() for _ in range(size.instances)] for release in (1, 2)}
+        self._ports = {release: [free_port() for _ in range(size.instances)] for release in variant.trees}
         self._serving: list[Instance] = []
         self._all: list[Instance] = []
 
@@ -95,6 +95,9 @@ class Rollout:
         if not downgraded:
             with self._phase("downgrade"):
                 self._downgrade()
+        if self._variant.contracts:
+            with self._phase("contract"):
+                self._contract()
         with self._phase("after"):
             self._quiet()
         if self._variant.writes_history:
@@ -112,10 +115,17 @@ class Rollout:
             return True
         return False
 
-    def _replace(self, release: int, name: str) -> None:
+    def _contract(self) -> None:
+        """Start release 3 too early: it waits until the last instance of release 1 has been replaced by release 2."""
+        early = self._start(3, "early-1", 0)
+        self._note(f"{early.name} does not migrate while {', '.join(early.until_waits_for_builds())} is connected")
+        self._replace(2, "second")
+        self._replace(3, "third", early)
+
+    def _replace(self, release: int, name: str, first: Instance | None = None) -> None:
         """Replace the serving instances by those of another release: one more first, then one less."""
         for number, old in enumerate(list(self._serving)):
-            new = self._start(release, f"{name}-{number + 1}", number)
+            new = first if first and number == 0 else self._start(release, f"{name}-{number + 1}", number)
             new.until_ready()
             self._note(f"{new.name} is ready")
             time.sleep(self._size.settle_seconds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from bench.projects import INI, TEMPLATE_ENV
 from bench.rollout.instance import Instance
 from devtools.releases import HEADS, release_tree
 
-DRAIN = {"MIGRATION_DRAIN_SECONDS": "2"}
-"""Longer than haproxy needs to notice that an instance drains."""
+DRAIN = {"MIGRATION_DRAIN_SECONDS": "1"}
+"""Twice as long as haproxy needs to notice that an instance drains."""
 OPERATOR = "operator"
 """The name of the commands that no instance runs."""
 RECIPE_REVISIONS = Path(__file__).resolve().parent / "recipe_revisions"
@@ -42,6 +42,11 @@ class Variant:
     trees: Mapping[int, Path]
     writes_history: bool
 
+    @property
+    def contracts(self) -> bool:
+        """Whether there is a release that drops what release 1 needs, and waits for its instances."""
+        return 3 in self.trees
+
     def start(self, lab: Laboratory, url: str, release: int, name: str, port: int) -> Instance:
         """Start an instance of a release."""
         environment = self.environment(lab, url, release, name)
@@ -58,15 +63,15 @@ class Variant:
         run(self.upgrade, self.environment(lab, url, 1, OPERATOR), self.trees[1])
 
 
-def ours(folder: Path) -> Variant:
-    """Return this project: all settings but the drain have their defaults."""
+def ours(folder: Path, releases: Sequence[int] = (1, 2, 3)) -> Variant:
+    """Return this project: all settings but the drain have their defaults. Release 3 drops what release 1 needs."""
     downgrade = [sys.executable, "-m", "api.migrations", "downgrade", "--yes", HEADS[1]]
-    trees = {number: release_tree(number, folder / f"ours-{number}") for number in (1, 2)}
+    trees = {number: release_tree(number, folder / f"ours-{number}") for number in releases}
     return Variant("this project", "api.main:app", our_upgrade(), downgrade, DRAIN, trees, writes_history=True)
 
 
 def recipe(folder: Path) -> Variant:
-    """Return the recipe: the same ledger, and revisions as they are written without thinking of locks."""
+    """Return the recipe: the same ledger, and a revision as it is written without thinking of locks."""
     trees = {number: release_tree(number, folder / f"recipe-{number}") for number in (1, 2)}
     for number, tree in trees.items():
         _write_history(tree, trees[1], RECIPE_REVISIONS if number > 1 else None)
