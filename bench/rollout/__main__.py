@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import signal
 import sys
 import time
@@ -107,10 +108,12 @@ def _rolled_out(lab: Laboratory, variant: Variant, size: Size) -> Outcome:
         print(f"{time.monotonic() - began:7.1f} s  {words}", flush=True)
 
     outcome = Rollout(lab, variant, lab.database.empty_database(), size, say).run(sends)
-    if outcome.log:
-        log = CACHE / f"haproxy-{variant.name.replace(' ', '-')}.log"
-        log.write_text(outcome.log)
-        print(f"haproxy's log: {log}", flush=True)
+    logs = CACHE / "rollout" / variant.name.replace(" ", "-")
+    shutil.rmtree(logs, ignore_errors=True)
+    logs.mkdir(parents=True)
+    for name, text in outcome.logs.items():
+        (logs / f"{name}.log").write_text(text)
+    print(f"logs of haproxy and the instances: {logs}", flush=True)
     return outcome
 
 

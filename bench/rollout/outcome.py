@@ -70,7 +70,7 @@ class Outcome:
         generator: what sent the requests.
         stalls: the waits of the probe, and of the service's sessions.
         migrators: the instances that applied a revision in the deploy; None if the variant keeps no record.
-        log: what haproxy wrote: a line for each request that failed or was repeated.
+        logs: what the instances wrote, and haproxy: a line for each request that failed or was repeated.
     """
 
     variant: str
@@ -81,7 +81,7 @@ class Outcome:
     samples: list[Sample] = field(default_factory=list)
     stalls: list[Stall] = field(default_factory=list)
     migrators: list[str] | None = None
-    log: str = ""
+    logs: dict[str, str] = field(default_factory=dict)
 
     def of(self, phase: Phase) -> list[Sample]:
         """Return the requests that were sent in a phase."""

@@ -64,6 +64,7 @@ class Rollout:
         finally:
             for instance in self._all:
                 instance.program.end()
+                self.outcome.logs[instance.name] = instance.program.output()
         return self.outcome
 
     def _under_load(self, generator: Generator, accounts: int, folder: Path, port: int) -> None:
@@ -76,7 +77,7 @@ class Rollout:
             requests = targets(f"http://{HOST}:{port}", accounts)
             load = stack.enter_context(Load(generator, requests, self._size.rate, folder))
             self._phases()
-            self.outcome.log = proxy.output()
+            self.outcome.logs["haproxy"] = proxy.output()
         self.outcome.samples = load.samples
         self.outcome.stalls = [*stalls, *(Stall(row["at"], row["seconds"], "") for row in waits)]
 
@@ -157,9 +158,7 @@ class Rollout:
         time.sleep(self._size.quiet_seconds)
 
     def _slots(self) -> dict[str, int]:
-        return {
-            f"{'ab'[release - 1]}-{n}": port for release in (1, 2) for n, port in enumerate(self._ports[release], 1)
-        }
+        return {f"{release}-{n}": port for release, ports in self._ports.items() for n, port in enumerate(ports, 1)}
 
     def _note(self, words: str) -> None:
         self.outcome.events.append(Event(time.time(), words))
