@@ -14,6 +14,7 @@ NANOSECONDS = 1e9
 BODY_BYTES = 300
 """How much of an answer is kept, to name its problem."""
 
+DIFFERENT = re.compile(r'^\w+ "[^"]*": |:\d+')
 TITLE = re.compile(r'"title": ?"([^"]+)"')
 
 
@@ -42,8 +43,8 @@ class Sample:
 
     @property
     def kind(self) -> str:
-        """The failure without the numbers in which two failures of one kind differ, such as ports."""
-        return f"{self.code or 'no answer'}: {re.sub(r':[0-9]+', '', self.problem)}"
+        """The failure without the request and the port, in which two failures of one kind differ."""
+        return f"{self.code or 'no answer'}: {DIFFERENT.sub('', self.problem)}"
 
     @classmethod
     def of(cls, row: Sequence[str]) -> Self:
