@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Path, Query, Request, Response, status
-from pydantic.json_schema import SkipJsonSchema
 
 from .documented import IDEMPOTENCY_KEY, LISTED, OPENED, POSTED, errors
 from .idempotency import parse_key
@@ -13,10 +12,10 @@ from .problems import ProblemRoute
 from .schemas import (
     LARGEST_PAGE,
     AccountView,
-    Day,
     Digits,
     NewAccount,
     NewTransaction,
+    OptionalDay,
     TransactionPage,
     TransactionView,
 )
@@ -37,10 +36,8 @@ async def _key(request: Request) -> str:
 _Ledger = Annotated[Ledger, Depends(_ledger)]
 _Key = Annotated[str, Depends(_key)]
 _AccountId = Annotated[int, Path(ge=1, lt=2**63), Digits]
-# a query has no null
 _BookedUntil = Annotated[
-    Day | SkipJsonSchema[None],
-    Query(description="The balance at the end of this day; leave it out for that of all postings."),
+    OptionalDay, Query(description="The balance at the end of this day; leave it out for that of all postings.")
 ]
 _Limit = Annotated[int, Query(ge=1, le=LARGEST_PAGE), Digits]
 _Cursor = Annotated[str, Query(description="next_cursor of the page before; leave it out for the newest.")]

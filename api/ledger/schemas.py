@@ -6,7 +6,7 @@ import re
 from datetime import UTC, date, datetime
 from typing import Annotated
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 
 LARGEST_PAGE = 200
 
@@ -57,6 +57,8 @@ Amount = Annotated[
 # no control characters in names; PostgreSQL cannot store NUL
 Text = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 Day = Annotated[date, BeforeValidator(_iso_date)]
+OptionalDay = Annotated[date | None, BeforeValidator(_iso_date), WithJsonSchema({"type": "string", "format": "date"})]
+"""In a query, which has no null."""
 Digits = BeforeValidator(_digits)
 """Of an integer in a path or a query."""
 Moment = Annotated[datetime, AfterValidator(_in_utc)]

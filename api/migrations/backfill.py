@@ -14,12 +14,15 @@ revision is run again and continues, because rows that `where` no longer selects
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 
 from alembic import op
 
 from .core.batches import BatchSize
+from .errors import COMMAND
 from .execution.batch_run import Batches, CommittedBatches, committing
 from .execution.batch_statements import BatchStatements
+from .execution.dialects import commits_batches
 from .execution.steps import STEPS
 
 
@@ -57,14 +60,15 @@ def backfill(
         raise ValueError(f"backfill(): batch_rows is {batch_rows}. To fix: pass at least 1")
     context = op.get_context()
     if context.as_sql:
-        op.execute(statements.everything(f"backfill: './migrate.sh upgrade' runs it in batches of {batch_rows} rows"))
+        with context.autocommit_block() if commits_batches(context.dialect) else nullcontext():
+            op.execute(statements.everything(f"'{COMMAND} upgrade' runs this in batches of at most {batch_rows} rows"))
         return 0
     connection = op.get_bind()
     if statements.is_empty(connection):
         return 0
     statements.check(connection)
     steps = context.opts.get(STEPS)
-    if steps is None or connection.dialect.name == "sqlite":
+    if steps is None or not commits_batches(connection.dialect):
         return Batches(connection, statements, BatchSize.first(batch_rows)).run()
     with committing(context, steps) as attempt:
         return CommittedBatches(connection, statements, batch_rows, steps, attempt).run()

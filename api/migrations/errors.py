@@ -203,11 +203,11 @@ class DirectConnectionNeeded(MigrationError):
 
     @classmethod
     def for_block(cls, revisions: str) -> DirectConnectionNeeded:
-        """Create the error for `revisions` that open an `autocommit_block`."""
+        """Create the error for `revisions` that open an `autocommit_block`, as `backfill` does."""
         return cls(
-            f"revision {revisions} uses autocommit_block, which cannot run under the lock through a transaction "
-            "pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, not the "
-            "pooler's)"
+            f"revision {revisions} uses autocommit_block or backfill, which cannot run under the lock through a "
+            "transaction pooler. To fix: set MIGRATION_DATABASE_URL to the database's direct endpoint (its own port, "
+            "not the pooler's)"
         )
 
 

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from .assembly import Assembly
 from .core.protocols import ANSWER_SECONDS, OperatorSession
-from .core.schema import Schema, compare_with_build
+from .core.schema import Schema, SchemaState, compare_with_build
 from .core.status import Status
 from .errors import MigrationError
 
@@ -34,14 +34,18 @@ async def read_schema(assembly: Assembly, session: OperatorSession) -> Schema:
         # the lock holder runs that revision now
         observed = replace(observed, half_applied=())
     code = assembly.revisions.code
-    lineage = await session.store.lineage() if observed.revisions - code.parents.keys() else {}
-    return compare_with_build(observed, code, lineage)
+    if observed.revisions <= code.parents.keys():
+        return compare_with_build(observed, code, {})
+    return compare_with_build(observed, code, await session.store.lineage(), await session.store.contracts())
 
 
 async def read_status(assembly: Assembly, session: OperatorSession) -> Status:
     """Return the status of the database for a command: schema, lock, newest attempts and INVALID indexes."""
     schema = await read_schema(assembly, session)
     observed, lock_status = await session.store.observe(), await session.lock_status()
+    if schema.state in {SchemaState.EMPTY, SchemaState.BEHIND} and not lock_status.blocked_by:
+        refusal = await session.old_instances(assembly.policy.upgrade)
+        lock_status = replace(lock_status, blocked_by=refusal.blockers if refusal else ())
     return replace(
         assembly.tracker.status,
         schema=schema,

@@ -63,7 +63,7 @@ def _change_back(tree: Path, release: int) -> None:
     if rejected:
         places = "; ".join(map(str, rejected))
         raise ReleaseError(
-            f"{patch.relative_to(PROJECT)} does not apply to: {places}. The code that it changes has changed. "
+            f"devtools/releases/{patch.name} does not apply to: {places}. The code that it changes has changed. "
             f"To fix: python -m devtools.releases tree {release} FOLDER, correct these files in FOLDER, "
             f"python -m devtools.releases save {release} FOLDER"
         )

@@ -15,6 +15,7 @@ RULES = {
     "urn:ledger:problem:unknown-posting-account",
     "urn:ledger:problem:currency-mismatch",
     "urn:ledger:problem:idempotency-key-reused",
+    "urn:ledger:problem:account-number-taken",
     # a cursor is opaque: a pattern would invite clients to compute it
     "urn:ledger:problem:malformed-cursor",
 }
@@ -49,6 +50,6 @@ def map_body(context: HookContext, body: Any) -> Any:
 @schemathesis.check
 def accepted_unless_a_rule_forbids_it(ctx: CheckContext, response: Response, case: Case[Any]) -> bool | None:
     """Refuse what `positive_data_acceptance`, which this check replaces, refuses, except by a rule of `RULES`."""
-    if response.status_code in (400, 422) and response.json()["type"] in RULES:
+    if response.status_code in (400, 409, 422) and response.json()["type"] in RULES:
         return None
     return positive_data_acceptance(ctx, response, case)

@@ -1,5 +1,7 @@
 """A revision marked as a contract waits for instances of older builds to stop, and says what it waits for."""
 
+import json
+import re
 from pathlib import Path
 from signal import SIGTERM
 
@@ -7,7 +9,7 @@ import pytest
 
 from api.migrations.core.status import Phase
 from tests.support import evidence, project
-from tests.support.fleet import MARK, fleet, migrate, until_all_ready
+from tests.support.fleet import MARK, fleet, migrate, until_all_ready, until_phase
 from tests.support.project import Revision
 from tests.support.waiting import wait_until
 
@@ -20,7 +22,7 @@ LEDGER = f"ledger@{OLD}"
 
 
 def test_a_contract_runs_when_the_last_old_instance_has_stopped(ledger_url: str, tmp_path: Path) -> None:
-    """A new instance waits while an instance of the old release has a session, names it, and migrates when it stops."""
+    """A new instance waits for an instance of the old release and names it; after the contract no old one serves."""
     ini = project.make_history(tmp_path, WIDER, NARROWER)
     with fleet(1, ledger_url) as [old]:
         until_all_ready([old])
@@ -40,5 +42,17 @@ def test_a_contract_runs_when_the_last_old_instance_has_stopped(ledger_url: str,
             old.wait()
             until_all_ready([new])
             assert MARK in new.log()
+            assert (new.health()["blocked_by"], new.health()["message"]) == ([], None)
+    with fleet(1, ledger_url, MIGRATION_ON_FAILURE="hold") as [back]:
+        until_phase([back], "failed")
+        assert f"this build (head {OLD}) cannot run on it, because it lacks wider" in back.message()
+        assert "Deploy a release that contains wider" in back.health()["advice"]["text"]
+    code, output = migrate("check", "--for-rollback", OLD, url=ledger_url, ini=ini)
+    assert code == 7, output
+    rows = [re.split(r"  +", line)[1:3] for line in output.splitlines()[:3]]
+    assert rows == [["mark", "verdict"], ["expand", "runs"], ["contract", "fails"]], output
+    assert output.splitlines()[3].startswith(f"the release at {OLD} may not run on this schema: it would fail after")
+    code, output = migrate("check", "--for-rollback", "wider", "--json", url=ledger_url, ini=ini)
+    assert (code, json.loads(output)["may_run"]) == (0, True), output
     outcomes = {row["outcome"] for row in evidence.history(ledger_url, extra_only=True)}
     assert (outcomes, evidence.marks(ledger_url)) == ({"applied"}, ["narrower", "wider"])

@@ -1,11 +1,16 @@
 """Accounts of the ledger over HTTP, on each database."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from datetime import datetime
 
 import pytest
 
-from tests.integration.ledger_client import LedgerClient, line, refusal
+from tests.integration.ledger_client import LedgerClient, line, refusal, transfer
+
+NO_DAYS_IN_A_QUERY = ["2026-02-30", "31.03.2026", "2026-03-31T00:00:00", "20260331", "1774915200", "null"]
+
+NO_NUMBERS = ["", "a", "-1", "12 00", "1200\n", "٣", "1" * 35, 1200]
 
 
 async def test_a_new_account_has_balance_zero_and_a_location(each_client: LedgerClient) -> None:
@@ -47,6 +52,48 @@ async def test_a_transaction_may_name_an_account_twice(each_client: LedgerClient
     assert await each_client.balance(right) == 5
 
 
+async def test_a_balance_at_the_end_of_a_day_leaves_out_later_postings(each_client: LedgerClient) -> None:
+    """Two transactions count for two days: each day's balance has those until its end, also before the first one."""
+    left, right = await each_client.pair()
+    for day, amount in (("2026-03-31", 700), ("2026-04-01", 50)):
+        assert (await each_client.post({**transfer(left, right, amount), "booked_on": day})).status_code == 201
+    days = ("2026-03-30", "2026-03-31", "2026-04-01", "9999-12-31")
+    accounts = [await each_client.http.get(f"/accounts/{right}?booked_until={day}") for day in days]
+    assert [account.json()["balance"] for account in accounts] == [0, 700, 750, 750]
+
+
+@pytest.mark.parametrize("day", [*NO_DAYS_IN_A_QUERY, ""])
+async def test_an_impossible_day_of_a_balance_is_refused(client: LedgerClient, day: str) -> None:
+    """The end of a balance is no ISO date: the answer is 422 and names the parameter."""
+    response = await client.http.get("/accounts/1", params={"booked_until": day})
+    refusal(response, 422, "invalid-request")
+    assert [fault["at"] for fault in response.json()["errors"]] == ["query/booked_until"]
+
+
+async def test_a_number_belongs_to_one_account(each_client: LedgerClient) -> None:
+    """An account has a number, which is returned: a second one with it is refused; others, or none, are accepted."""
+    bodies = [
+        {"name": "cash", "currency": "EUR", **more} for more in ({"number": "1200"}, {"number": "12-0.A"}, {}, {})
+    ]
+    opened = [await each_client.http.post("/accounts", json=body) for body in bodies]
+    assert [(answer.status_code, answer.json()["number"]) for answer in opened] == [
+        (201, "1200"),
+        (201, "12-0.A"),
+        (201, None),
+        (201, None),
+    ]
+    assert (await each_client.http.get(opened[0].headers["location"])).json()["number"] == "1200"
+    detail = refusal(await each_client.http.post("/accounts", json=bodies[0]), 409, "account-number-taken")
+    assert "1200" in detail
+
+
+async def test_concurrent_requests_for_one_number_open_one_account(each_client: LedgerClient) -> None:
+    """Five clients open an account with one number at once: one succeeds, and the others are refused."""
+    body = {"number": "1200", "name": "cash", "currency": "EUR"}
+    answers = await asyncio.gather(*(each_client.http.post("/accounts", json=body) for _ in range(5)))
+    assert sorted(answer.status_code for answer in answers) == [201, 409, 409, 409, 409]
+
+
 async def test_an_unknown_account_is_404_and_named(each_client: LedgerClient) -> None:
     """A client reads an unknown account: the answer is 404 and names the id."""
     detail = refusal(await each_client.http.get("/accounts/4711"), 404, "unknown-account")
@@ -72,6 +119,7 @@ async def test_an_impossible_account_id_is_refused(client: LedgerClient, account
         ({"name": "x" * 201, "currency": "EUR"}, "body/name"),
         ({"name": "nul\x00", "currency": "EUR"}, "body/name"),
         ({"name": 7, "currency": "EUR"}, "body/name"),
+        *(({"name": "cash", "currency": "EUR", "number": number}, "body/number") for number in NO_NUMBERS),
         ({"name": "cash", "currency": "EUR", "balance": 5}, "body/balance"),
         (["cash", "EUR"], "body"),
     ],

@@ -13,6 +13,8 @@ EXPANDED, HEAD = "df20da5ce722", "893b88217700"
 
 INDEX = "ix_postings_account_id_amount"
 
+JOINED = "FROM postings p JOIN transactions t ON t.id = p.transaction_id"
+
 
 @pytest.fixture(params=["mariadb", "mysql", "sqlite"])
 async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Schema]:
@@ -24,14 +26,19 @@ async def schema(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await schema.engine.dispose()
 
 
-async def fill(schema: Schema) -> None:
-    """Insert two accounts and a transaction between them, like the first release."""
-    await schema.rows("INSERT INTO accounts (id, name, currency) VALUES (1, 'left', 'EUR'), (2, 'right', 'EUR')")
+async def fill(schema: Schema, id: int = 7, day: str | None = None, accounts: bool = True) -> None:
+    """Insert a transaction, like the first release: without its `day` before the column exists; and two accounts."""
+    if accounts:
+        await schema.rows("INSERT INTO accounts (id, name, currency) VALUES (1, 'left', 'EUR'), (2, 'right', 'EUR')")
+    columns, values = (", booked_on", f", '{day}'") if day else ("", "")
     await schema.rows(
-        "INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at)"
-        " VALUES (7, 'once', '', 'rent', '2026-01-31 23:30:00')"
+        f"INSERT INTO transactions (id, idempotency_key, request_digest, description, created_at{columns})"
+        f" VALUES ({id}, 'key-{id}', 'd{id}', 'rent', '2026-01-31 23:30:00'{values})"
     )
-    await schema.rows("INSERT INTO postings VALUES (7, 0, 1, 'EUR', -5), (7, 1, 2, 'EUR', 5)")
+    await schema.rows(
+        "INSERT INTO postings (transaction_id, position, account_id, currency, amount)"
+        f" VALUES ({id}, 0, 1, 'EUR', -5), ({id}, 1, 2, 'EUR', 5)"
+    )
 
 
 async def test_each_downgrade_undoes_its_upgrade_and_keeps_the_rows(schema: Schema) -> None:
@@ -52,6 +59,30 @@ async def test_each_downgrade_undoes_its_upgrade_and_keeps_the_rows(schema: Sche
     assert [f"{row[0]} {row[1]} {row[2]}" for row in rows] == ["left -5 2026-01-31", "right 5 2026-01-31"]
     await schema.downgrade("base")
     assert await schema.shape() == {}
+
+
+async def test_rows_of_each_release_have_the_right_values_after_each_other_one(schema: Schema) -> None:
+    """Rows of the first release, written before and after the expansion, are completed; the downgrade restores them."""
+    await schema.upgrade(NOT_NULL)
+    await fill(schema, id=7, day="2026-01-31")
+    await schema.upgrade(EXPANDED)
+    # the previous release names neither the day of a posting nor the new name of the digest
+    await fill(schema, id=8, day="2026-02-28", accounts=False)
+    found = await schema.rows(f"SELECT t.id, p.booked_on, request_sha256, request_digest {JOINED} ORDER BY t.id")
+    assert [str(row[1]) == "2026-01-31" for row in found] == [True, True, False, False]
+    assert [tuple(row[2:]) for row in found] == 2 * [("d7", "d7")] + 2 * [("", "d8")]
+    await schema.upgrade("head")
+    whole = f"SELECT t.id, p.booked_on, request_sha256 {JOINED} ORDER BY t.id"
+    expected = [*2 * ["7 2026-01-31 d7"], *2 * ["8 2026-02-28 d8"]]
+    assert [f"{row[0]} {row[1]} {row[2]}" for row in await schema.rows(whole)] == expected
+    await schema.downgrade(EXPANDED)
+    assert await schema.rows("SELECT request_digest FROM transactions ORDER BY id") == [("d7",), ("d8",)]
+    # the next release names only the new one
+    await schema.rows("UPDATE transactions SET request_digest = '' WHERE id = 8")
+    await schema.downgrade(NOT_NULL)
+    assert await schema.rows("SELECT request_digest FROM transactions ORDER BY id") == [("d7",), ("d8",)]
+    await schema.upgrade("head")
+    assert [f"{row[0]} {row[1]} {row[2]}" for row in await schema.rows(whole)] == expected
 
 
 async def test_the_models_match_the_tables_at_head(schema: Schema) -> None:

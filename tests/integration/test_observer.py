@@ -41,7 +41,7 @@ class BlockerReporter(ProgressReporter):
     def contended(self, revision: str, attempt: int, seconds: float, blockers: Sequence[Blocker] | None) -> None:
         """Keep the report."""
         super().contended(revision, attempt, seconds, blockers)
-        self.blockers.extend(blockers or ())
+        self.blockers.extend(self._tracker.status.lock_status.blocked_by)
         self.attempts.put_nowait(attempt)
 
 
@@ -65,8 +65,8 @@ def plain_role(server: Server, table_url: str) -> Iterator[str]:
 
 
 @asynccontextmanager
-async def migrating(url: str, ini: Path, heard: BlockerReporter) -> AsyncIterator[None]:
-    """Run the revisions while the block runs, and assert at the end that all are applied."""
+async def migrating(url: str, ini: Path, heard: BlockerReporter, at: str = "r1") -> AsyncIterator[None]:
+    """Run the revisions while the block runs, and assert that the database is `at` the last one at the end."""
     session: OperatorSession = assembled(url, ini, lock_timeout_seconds=2).session()
     try:
         await session.open()
@@ -74,7 +74,7 @@ async def migrating(url: str, ini: Path, heard: BlockerReporter) -> AsyncIterato
         async with asyncio.timeout(FOREVER_SECONDS), asyncio.TaskGroup() as tasks:
             tasks.create_task(session.run(MigrationRequest("upgrade", "head"), heard))
             yield
-        assert await session.store.observe() == Observed(frozenset({"r1"}))
+        assert await session.store.observe() == Observed(frozenset({at}))
         await session.unlock()
     finally:
         await session.close()

@@ -86,6 +86,10 @@ class Session:
         await self._query()
         return {row.revision: row.parents for row in self.database.history}
 
+    async def contracts(self) -> Mapping[str, str]:
+        """Return none: no revision is a contract."""
+        return {}
+
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = ()) -> list[PastAttempt]:
         """Return the newest attempts at any of `pending`."""
         await self._query()

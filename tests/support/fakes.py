@@ -64,6 +64,7 @@ class Database:
         self.clock = clock
         self.observed = Observed(revisions)
         self.lineage: dict[str, frozenset[str]] = {}
+        self.contracts: dict[str, str] = {}
         self.failures: list[tuple[float, PastAttempt]] = []
         self.holder: Holder | None = None
         self.fleet: tuple[Member, ...] = ()
@@ -112,6 +113,10 @@ class FakeSession:
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of revisions, from the history."""
         return self.database.lineage
+
+    async def contracts(self) -> Mapping[str, str]:
+        """Return what contracts require, from the history."""
+        return self.database.contracts
 
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = ()) -> list[PastAttempt]:
         """Return the failed attempts at any of `pending`, newest first."""

@@ -25,7 +25,7 @@ revision = "{id}"
 down_revision = {below!r}
 branch_labels = None
 depends_on = None
-
+{mark}
 
 def upgrade() -> None:
 {upgrade}
@@ -46,11 +46,12 @@ class Planted:
     upgrade: str
     rules: tuple[str, ...] = ()
     downgrade: str = EXPLAINED
+    mark: str = ""
 
     def source(self, below: str | None) -> str:
         """Return the text of its file on top of the revision `below`."""
         bodies = {name: indent(dedent(getattr(self, name)).strip(), "    ") for name in ("upgrade", "downgrade")}
-        return SOURCE.format(id=self.id, below=below, **bodies)
+        return SOURCE.format(id=self.id, below=below, mark=self.mark, **bodies)
 
 
 BASE = Planted(

@@ -128,7 +128,15 @@ async def current(assembly: Assembly, arguments: argparse.Namespace) -> Result:
 
 @in_each_scope
 async def check(assembly: Assembly, arguments: argparse.Namespace) -> Result:
-    """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty."""
+    """Exit with 0 at head, 3 if not, 7 if unversioned, ahead, diverged or dirty.
+
+    With --for-rollback it says instead whether an older release may run on the schema as it is: exit with 0 if it may,
+    7 if it may not or nothing proves that it may, 3 if it has revisions that the database lacks, 2 if it is not known.
+    """
+    if arguments.for_rollback is not None:
+        from .rollback import check_rollback  # the other commands need less of Alembic, or nothing
+
+        return await check_rollback(assembly, arguments.for_rollback)
     schema = await refuse_unless_at_head(assembly)
     return SchemaReport(state=schema.state, message=explain(schema))
 

@@ -31,9 +31,10 @@ log = logging.getLogger(__name__)
 
 EXIT_CODES = """exit codes:
   0  done, or at head         1  failed, or findings     2  usage or settings
-  3  not at head (check)      4  the wait budget ended, or the run budget while another session held a table lock
+  3  not at head (check)      4  the wait budget ended, or a budget while another session or old instance blocked it
   5  database unreachable, or the database, Redis or Kubernetes refused the login
-  6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision
+  6  lock or hold lost        7  ahead, diverged, dirty, or tables without a revision; a release may not run on the
+                                 schema (check --for-rollback)
   130, 143  stopped by a signal, rolled back
 If Redis or Kubernetes does not answer, the command retries until the wait budget ends, and exits with 4.
 """
@@ -161,7 +162,8 @@ def _parser() -> argparse.ArgumentParser:
     made.add_argument("message", help="what the revision does, for its first line and its file name")
     made.add_argument("--empty", action="store_true", help="write a file without a comparison with the database")
     _add_lint(add("lint", commands.lint))
-    add("check", commands.check)
+    back = "whether this release, or the release at this revision, may run on the schema as it is"
+    add("check", commands.check).add_argument("--for-rollback", metavar="RELEASE|REV", help=back)
     add("wait", commands.wait, waits=True)
     add("stamp", commands.stamp, waits=True).add_argument("revision", help="the revision, or base")
     how = add("repair", commands.repair, waits=True).add_mutually_exclusive_group(required=True)

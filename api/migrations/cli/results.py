@@ -202,6 +202,11 @@ class InEachScope(Result):
     scopes: Mapping[str, Result]
     """By the scopes' names, "schema shop" or "database orders"."""
 
+    @property
+    def exit_code(self) -> int:
+        """The largest of the results'."""
+        return max(result.exit_code for result in self.scopes.values())
+
     def lines(self) -> Iterator[str]:
         """Yield the lines of each scope, indented."""
         for name, result in self.scopes.items():

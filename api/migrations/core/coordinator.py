@@ -69,6 +69,7 @@ class Coordinator:
             ),
         )
         self._lineage: Mapping[str, frozenset[str]] = {}
+        self._contracts: Mapping[str, str] = {}
 
     async def become_ready(self) -> None:
         """Return when the schema is verified; the tracker is then `ready`.
@@ -209,12 +210,12 @@ class Coordinator:
         await session.open()
         code, observed = self._scope.code, await session.store.observe()
         if observed.revisions - code.parents.keys():
-            self._lineage = await session.store.lineage()
+            self._lineage, self._contracts = await session.store.lineage(), await session.store.contracts()
         # half applied is shown only when the lock proves it: the lock holder may still be running the revision
-        shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage)
+        shown = compare_with_build(replace(observed, half_applied=()), code, self._lineage, self._contracts)
         self._reporter.schema_read(observed, shown, self._scope.name)
         self._wait_budget.answered()
-        return compare_with_build(observed, code, self._lineage)
+        return compare_with_build(observed, code, self._lineage, self._contracts)
 
     async def _attempt_history(self, session: MigrationSession, schema: Schema) -> AttemptHistory:
         if schema.pending:

@@ -110,7 +110,7 @@ def decide(
     match schema.state:
         case SchemaState.AT_HEAD if policy.satisfied(schema):
             return Action.SERVE
-        case SchemaState.AHEAD if policy.serve_ahead:
+        case SchemaState.AHEAD if policy.serve_ahead and not schema.contracted:
             return Action.SERVE
         case SchemaState.AHEAD | SchemaState.DIVERGED:
             return Action.REFUSE

@@ -25,7 +25,7 @@ _OWN_WORDS = re.compile(
     r"the run did not finish within MIGRATION_RUN_SECONDS=[\d.e+]*\d"
     r"(?:(?:\. To fix:| \(last: \S+ did not acquire its) .*| \(last: )?"
     r"|revision [^\n]*? failed: the connection was lost twice while it ran \(last error: "
-    r"|revision [^\n]*? uses autocommit_block, which cannot run under .*"
+    r"|revision [^\n]*? uses autocommit_block(?: or backfill)?, which cannot run under .*"
 )
 """The beginning of a recorded failure, up to the text of an exception."""
 
@@ -123,6 +123,9 @@ class SchemaStore(Protocol):
 
     async def lineage(self) -> Mapping[str, frozenset[str]]:
         """Return the parents of the revisions in the history table."""
+
+    async def contracts(self) -> Mapping[str, str]:
+        """Return what the contract revisions in the history table require of a build, by their ids."""
 
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> Sequence[PastAttempt]:
         """Return the attempts in these directions at any of `pending`, newest first.

@@ -76,7 +76,8 @@ def refused(schema: Schema) -> Advice | None:
             invalid = [index for half in schema.half_applied for index in half.invalid_indexes]
             return Advice(text, "Dirty schema", (*_drops(invalid), f"{COMMAND} repair --rerun", UPGRADE))
         case SchemaState.AHEAD | SchemaState.DIVERGED:
-            release = f"Deploy the release that contains {', '.join(sorted(schema.unknown))}"
+            contained = sorted(set(schema.contracted.values()) or schema.unknown)
+            release = f"Deploy {'a' if schema.contracted else 'the'} release that contains {', '.join(contained)}"
             url = ", or correct DATABASE_URL" if schema.state is SchemaState.DIVERGED else ""
             return Advice(f"{release}{url}. Do not stamp.", "Database ahead", (CHECK,))
         case SchemaState.UNVERSIONED:

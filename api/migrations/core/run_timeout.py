@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 from ..errors import COMMAND, DatabaseUnreachable, MigrationError, RunTimeout, TableLockTimeout, in_full
 from .protocols import MigrationRequest, MigrationSession
 from .reporter import ProgressReporter
-from .schema import CodeRevisions, Observed
+from .schema import RUNS_AGAIN, CodeRevisions, Observed
 from .status import Limit, Status, Tracker
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ async def outcome_of_timeout(
     if current not in HOOKS and 0 < progress.total <= progress.applied:
         return None
     try:
-        message, half, after = await _recorded(session, status, run_seconds, request)
+        again = current in code.idempotent
+        message, half, after = await _recorded(session, status, run_seconds, request, again=again)
     except MigrationError as error:
         unknown = (
             f"revision {current} was cancelled, and its outcome is unknown ({error.message}): {_exceeded(run_seconds)}"
@@ -127,12 +128,12 @@ async def outcome_of_timeout(
 
 
 async def _recorded(
-    session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest
+    session: MigrationSession, status: Status, run_seconds: float, request: MigrationRequest, *, again: bool
 ) -> tuple[str, bool, Observed]:
     current = status.progress.current
     await session.open()
     half = current in {each.revision for each in (await session.store.observe()).half_applied}
-    message = _cancelled(status, run_seconds, half=half)
+    message = _cancelled(status, run_seconds, half=half, again=again)
     if current is not None:
         age_seconds = time.time() - (status.progress.started_at or 0.0)
         # the session that blocked the revision may block the record too; the outcome is the same
@@ -143,11 +144,12 @@ async def _recorded(
     return message, half, await session.store.observe()
 
 
-def _cancelled(status: Status, run_seconds: float, *, half: bool) -> str:
+def _cancelled(status: Status, run_seconds: float, *, half: bool, again: bool = False) -> str:
     extent = "after it had committed a part of its work" if half else "and rolled back"
     last = status.message or "; ".join(one.said("blocked") for one in status.lock_status.blocked_by)
     last = f" (last: {last})" if last else ""
     repair = f"; first repair the schema, as '{COMMAND} status' says" if half else ""
+    repair = RUNS_AGAIN if half and again else repair
     current = status.progress.current
     remedy = _NOT_BLOCKED if _was_blocked(status) else _MORE_TIME
     what = f"the function '{current}'" if current in HOOKS else f"revision {current}"

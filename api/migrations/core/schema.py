@@ -41,7 +41,7 @@ class CodeRevisions:
     idempotent: frozenset[str] = frozenset()
     """The revisions that declare `idempotent = True`: they may run again after an interruption."""
     expands: frozenset[str] = frozenset()
-    """The revisions that declare `phase = "expand"`: the previous release runs on the schema after them."""
+    """The revisions that declare `phase = "expand"`: each release that runs before one also runs after it."""
     contracts: Mapping[str, str] = field(default_factory=dict)
     """The revisions that declare `phase = "contract"`, each with the one that a build must contain to run after it."""
 
@@ -137,15 +137,23 @@ class Schema:
     """The tables of a database without a revision, beside the package's own."""
     completed: bool = False
     """Whether the function `after` ran for the heads of this build."""
+    contracted: Mapping[str, str] = field(default_factory=dict)
+    """The newer contracts after which this build cannot run, each with the revision that the build lacks."""
 
 
-def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping[str, frozenset[str]]) -> Schema:
+def compare_with_build(
+    observed: Observed,
+    code: CodeRevisions,
+    lineage: Mapping[str, frozenset[str]],
+    contracts: Mapping[str, str] | None = None,
+) -> Schema:
     """Compare the database with the build.
 
     Args:
         observed: the state of the database; there may be several heads.
         code: this build's graph.
         lineage: the parents of other builds' revisions, from the history table.
+        contracts: what the contracts of other builds require, from the history table.
     """
     unknown = observed.revisions - code.parents.keys()
     pending = () if unknown else code.pending(observed.revisions)
@@ -155,7 +163,10 @@ def compare_with_build(observed: Observed, code: CodeRevisions, lineage: Mapping
     dirty = tuple(half for half in observed.half_applied if half.revision not in repeated)
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     completed = observed.completed == code.head
-    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, observed.other_tables, completed)
+    newer = code.closure(observed.revisions, lineage) - code.parents.keys() if unknown and contracts else frozenset()
+    lacked = {one: needed for one, needed in (contracts or {}).items() if one in newer and needed not in code.parents}
+    tables = observed.other_tables
+    return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables, completed, lacked)
 
 
 def _direction(
@@ -189,6 +200,12 @@ def explain(schema: Schema) -> str:
                 "matches the tables, or set MIGRATION_BASELINE=REV, which stamps it at the next start; or set "
                 "MIGRATION_BASELINE=base to run all revisions on these tables; or use an empty database or schema"
             )
+        case SchemaState.AHEAD if schema.contracted:
+            lacked, contracts = _names(frozenset(schema.contracted.values())), _names(frozenset(schema.contracted))
+            return (
+                f"the database is ahead: it is at {database}, and this build (head {heads}) cannot run on it, because "
+                f"it lacks {lacked}, which {contracts} requires. To fix: deploy a release that contains {lacked}"
+            )
         case SchemaState.AHEAD:
             return (
                 f"the database is ahead: it is at {database}, which this build (head {heads}) does not know. "
@@ -206,6 +223,10 @@ def explain(schema: Schema) -> str:
                 for half in schema.half_applied
             )
     return "the database has not been read yet"
+
+
+RUNS_AGAIN = ". What it committed stays, and the next run runs the revision again, which declares idempotent = True"
+"""The end of a message about a revision that may run again after it committed a part of its work."""
 
 
 def repair_advice(half: HalfApplied) -> str:

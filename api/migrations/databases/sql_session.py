@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from ..core.batches import from_note
 from ..core.protocols import ANSWER_SECONDS, MigrationRequest, ProgressListener
 from ..core.status import LockStatus
 from ..errors import DatabaseUnreachable, LockContended, OldInstances
@@ -126,13 +127,14 @@ class SqlSession:
     async def lock_status(self) -> LockStatus:
         """Return the lock holder."""
         async with answered("reading the lock's holder"):
-            holder = await self._held.holder()
+            holder, statement = await self._held.holder(), None
         if holder is not None and not self._held.knows_instances:
             # a holder that runs a revision has recorded its name
             newest = await self.store.runs(1)
             if newest and newest[0]["outcome"] in OPEN:
                 holder = replace(holder, instance=newest[0]["instance"])
-        return LockStatus(holder)
+                statement = None if newest[0]["finished_at"] else from_note(newest[0].get("note"))
+        return LockStatus(holder, statement)
 
     async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait `seconds` without a connection, which other sessions may need."""

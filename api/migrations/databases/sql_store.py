@@ -18,7 +18,7 @@ from ..core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttemp
 from ..core.schema import HalfApplied, Observed, Recorded
 from ..execution.dialects import Now, aware, epoch
 from ..execution.error_translation import missing, translated
-from ..execution.history_table import OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome
+from ..execution.history_table import GOOD, OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome, required
 from ..execution.runner import Runner
 from ..execution.table_shape import VERSION_COLUMN, OwnTables, Shape
 from ..execution.version_ids import IdColumn, refuse
@@ -90,6 +90,12 @@ class SqlStore(OwnTables):
         c = self._history.c
         parents = sa.select(c.revision, c.parents).where(c.direction.in_(["upgrade", "downgrade", "stamp"])).distinct()
         return {row.revision: frozenset(row.parents.split()) for row in await self._rows(parents)}
+
+    async def contracts(self) -> dict[str, str]:
+        """Return what each contract revision in the history table requires."""
+        c = self._history.c
+        done = c.direction.in_(["upgrade", "stamp"]) & c.outcome.in_(GOOD) & c.note.is_not(None)
+        return required(map(tuple, await self._rows(sa.select(c.revision, c.note).where(done))))
 
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> list[PastAttempt]:
         """Return the newest ten attempts at any of `pending`."""

@@ -1,7 +1,7 @@
 """Executes the batches of a backfill, each in its own transaction, on the session that holds the lock.
 
 Between two batches the run may be cancelled, the lock is checked, and other sessions get their turn. A batch that does
-not acquire its row locks is retried with the schedule of table locks, while the batches before it stay committed.
+not acquire its locks is retried with the schedule of table locks, while the batches before it stay committed.
 """
 
 from __future__ import annotations
@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from typing import TypeVar
 
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext
@@ -19,18 +20,19 @@ from alembic.runtime.migration import MigrationContext
 from ..core.batches import LONGEST_SKIP_ROWS, BatchSize, as_note, pause_seconds, progress
 from ..runtime.thread import wait_on_loop
 from .batch_statements import BatchStatements, Key
+from .dialects import replica_lag_seconds
 from .error_translation import contended
 from .history_table import Attempt
 from .steps import Steps
 
 log = logging.getLogger(__name__)
 
+T = TypeVar("T")
 BEAT_SECONDS = 1.0
 """The longest part of a pause: after each one the lock is checked, because an idle session would be terminated."""
 NOTE_EVERY_SECONDS = 2.0
 """How often the progress is recorded for other instances."""
 ASK_LAG_EVERY_SECONDS = 1.0
-_LAG = "SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication"
 
 
 class Batches:
@@ -41,66 +43,65 @@ class Batches:
     """
 
     def __init__(self, connection: sa.Connection, statements: BatchStatements, size: BatchSize) -> None:
+        self.passed = 0
+        """The number of rows up to the next batch."""
         self.filled = 0
         """The number of rows that were filled."""
         self._connection = connection
         self._statements = statements
         self._size = size
-        self._passed = 0
         self._skipped = 0
         """The rows of the last batch or query that found no row to fill; 0 after a batch that did."""
 
     def run(self) -> int:
         """Fill all rows, and return how many were filled."""
-        began, ends = time.monotonic(), self._statements.ends(self._connection)
-        if ends is not None:
-            start: Key | None = ends[0]
-            while start is not None:
-                start = (self._skip if self._skipped else self._batch)(start, ends[1])
-        message, seconds = "Backfill of %s: filled %d rows in %.1f s", time.monotonic() - began
+        began, ends = time.monotonic(), self._done(partial(self._statements.ends, self._connection))
+        start, last = ends or (None, ())
+        while start is not None:
+            step = self._skip if self._skipped else self._batch
+            start, seconds = self._done(partial(step, start, last))
+            self._between_batches(seconds)
         extra = {"event": "backfill_finished", "table": self._statements.name, "rows": self.filled}
-        log.info(message, self._statements.name, self.filled, seconds, extra=extra)
+        seconds = time.monotonic() - began
+        log.info("Backfill of %s: filled %d rows in %.1f s", self._statements.name, self.filled, seconds, extra=extra)
         return self.filled
 
-    def _batch(self, start: Key, last: Key) -> Key | None:
-        """Fill the batch at `start`; return the key after it, or `start` if it is to be tried again."""
+    def _batch(self, start: Key, last: Key) -> tuple[Key | None, float]:
+        """Fill the batch at `start`; return the key after it, and how long its UPDATE took."""
         rows = self._size.rows
         end = self._statements.key_after(self._connection, start, rows, last)
         began = time.monotonic()
-        filled = self._fill(start, end, last)
-        if filled is None:
-            return start
+        filled = self._statements.fill(self._connection, start, end, last)
         seconds = time.monotonic() - began
         self._size = self._size.after(seconds)
         self._skipped = 0 if filled else rows
         self.filled += filled
-        self._after(filled if end is None else rows, seconds)
-        return end
+        self.passed += filled if end is None else rows
+        return end, seconds
 
-    def _skip(self, start: Key, last: Key) -> Key | None:
+    def _skip(self, start: Key, last: Key) -> tuple[Key | None, float]:
         """Look for the next row to fill; return its key, or the key after the rows that need no change."""
         rows = min(2 * self._skipped, LONGEST_SKIP_ROWS)
         end = self._statements.key_after(self._connection, start, rows, last)
         first = self._statements.first_to_fill(self._connection, start, end, last)
         if first is None:
             self._skipped = rows
-            self._after(0 if end is None else rows, 0.0)
-            return end
+            self.passed += 0 if end is None else rows
+            return end, 0.0
+        self.passed += self._statements.count(self._connection, start, first)
         self._skipped = 0
-        self._after(self._statements.count(self._connection, start, first), 0.0)
-        return first
+        return first, 0.0
 
-    def _fill(self, start: Key, end: Key | None, last: Key) -> int | None:
-        """Execute a batch; return how many rows it filled, or None if it is to be tried again."""
-        return self._statements.fill(self._connection, start, end, last)
+    def _done(self, step: Callable[[], T]) -> T:
+        """Return the result of a step."""
+        return step()
 
-    def _after(self, rows: int, seconds: float) -> None:
-        """Continue after `rows` rows were passed in `seconds`."""
-        self._passed += rows
+    def _between_batches(self, seconds: float) -> None:
+        """Continue after a batch that took `seconds`; 0 after a query."""
 
 
 class CommittedBatches(Batches):
-    """The batches of one backfill in autocommit, each with its own COMMIT, for the open attempt of `steps`."""
+    """The batches of one backfill in autocommit, each with its own COMMIT, for an open `attempt` of `steps`."""
 
     def __init__(
         self,
@@ -110,14 +111,14 @@ class CommittedBatches(Batches):
         steps: Steps,
         attempt: Attempt,
     ) -> None:
-        timeout = steps.lock.schedule.limits(str(steps.current)).statement_timeout_seconds
+        self._schedule = steps.lock.schedule
+        timeout = self._schedule.limits(attempt.revision).statement_timeout_seconds
         super().__init__(connection, statements, BatchSize.first(batch_rows, timeout))
         self._steps = steps
         self._attempt = attempt
         self._listener = steps.listener
-        self._total = statements.estimate(connection)
-        self._began = self._noted = time.monotonic()
-        self._contended = False
+        self._total: int | None = None
+        self._began, self._noted = time.monotonic(), float("-inf")
         self._lag, self._least_lag, self._lag_asked = 0.0, float("inf"), float("-inf")
 
     def run(self) -> int:
@@ -126,62 +127,64 @@ class CommittedBatches(Batches):
         Raises:
             HoldLost: the lock was lost; no further batch was executed.
         """
-        self._between()
+        self._check()
+        self._total = self._statements.estimate(self._connection)
         try:
             return super().run()
         finally:
             self._listener.progressed(None)
 
-    def _fill(self, start: Key, end: Key | None, last: Key) -> int | None:
-        try:
-            return super()._fill(start, end, last)
-        except sa.exc.DBAPIError as error:
-            if self._connection.invalidated or not contended(error):
-                raise
-        self._size, self._contended = self._size.after_contention(), True
-        revision, lock = str(self._steps.current), self._steps.lock
-        attempt, seconds = lock.schedule.record_contention(revision)
-        self._listener.contended(revision, attempt, seconds, None)
+    def _done(self, step: Callable[[], T]) -> T:
+        """Return the result of a step, which is retried until it has acquired its locks."""
+        was_contended = False
+        while True:
+            try:
+                result = step()
+            except sa.exc.DBAPIError as error:
+                if self._connection.invalidated or not contended(error):
+                    raise
+                was_contended = True
+                self._stand_back()
+                continue
+            if was_contended:
+                self._schedule.forget(self._attempt.revision)
+                self._steps.lock.set_limits(self._connection, self._attempt.revision)
+            return result
+
+    def _stand_back(self) -> None:
+        """Pause after a step that did not acquire its locks, and make the next batch smaller."""
+        self._size = self._size.after_contention()
+        number, seconds = self._schedule.record_contention(self._attempt.revision)
+        self._listener.contended(self._attempt.revision, number, seconds, None)
         self._pause(seconds)
-        lock.set_limits(self._connection, revision)
-        return None
+        self._steps.lock.set_limits(self._connection, self._attempt.revision)
 
-    def _after(self, rows: int, seconds: float) -> None:
-        super()._after(rows, seconds)
-        if self._contended:
-            self._contended = False
-            self._steps.lock.schedule.forget(str(self._steps.current))
-            self._steps.lock.set_limits(self._connection, str(self._steps.current))
-        self._report()
-        self._pause(pause_seconds(seconds, self._growth_of_lag()) if seconds else 0.0)
-
-    def _report(self) -> None:
+    def _between_batches(self, seconds: float) -> None:
         now = time.monotonic()
-        so_far = progress(self._statements.name, self._passed, self._total, self.filled, now - self._began)
+        so_far = progress(self._statements.name, self.passed, self._total, self.filled, now - self._began)
         self._listener.progressed(so_far)
         if now - self._noted >= NOTE_EVERY_SECONDS:
             self._noted = now
-            self._steps.history.note(self._connection, self._attempt, as_note(so_far))
+            self._done(partial(self._steps.history.note, self._connection, self._attempt, as_note(so_far)))
+        self._pause(pause_seconds(seconds, self._growth_of_lag()) if seconds else 0.0)
 
     def _pause(self, seconds: float) -> None:
         end = time.monotonic() + seconds
-        self._between()
+        self._check()
         while (left := end - time.monotonic()) > 0:
             wait_on_loop(partial(asyncio.sleep, min(left, BEAT_SECONDS)))
-            self._between()
+            self._check()
 
-    def _between(self) -> None:
+    def _check(self) -> None:
         wait_on_loop(self._listener.between)
         self._steps.check_lock()
 
     def _growth_of_lag(self) -> float:
-        """Return by how many seconds the replicas lag further behind than at best; 0 if this role does not see it."""
-        if self._connection.dialect.name != "postgresql":
-            return 0.0  # MySQL's primary does not know
+        """Return by how many seconds the replicas lag further behind than at best."""
         now = time.monotonic()
         if now - self._lag_asked >= ASK_LAG_EVERY_SECONDS:
             self._lag_asked = now
-            self._lag = self._connection.scalar(sa.text(_LAG)) or 0.0
+            self._lag = replica_lag_seconds(self._connection)
             self._least_lag = min(self._lag, self._least_lag)
         return self._lag - self._least_lag
 

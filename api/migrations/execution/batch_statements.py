@@ -12,6 +12,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from .dialects import estimated_rows, reads_ranges_of_rows
+
 Key = tuple[Any, ...]
 _UNTYPED = sa.types.NullType()
 """So that the server takes the type of the column, whatever Python type its driver returns."""
@@ -41,10 +43,9 @@ class BatchStatements:
         self._table = sa.table(table, *map(sa.column, {*key, *assignments}), schema=schema)
         self._key = [self._table.c[name] for name in key]
         self._names = (*key, *assignments)
-        expressions: dict[str, Any] = {name: sa.literal_column(f"({sql}\n)") for name, sql in assignments.items()}
-        self._condition: Any = sa.literal_column(f"({where}\n)", sa.Boolean())
+        expressions: dict[str, Any] = {name: _expression(sql) for name, sql in assignments.items()}
+        self._condition: Any = _expression(where)
         self._update = sa.update(self._table).values(expressions)
-        # MySQL reads a whole index for a comparison of rows, and ranges of it for the same written out
         self._row_values = True
 
     def everything(self, comment: str) -> sa.Update:
@@ -57,7 +58,7 @@ class BatchStatements:
 
     def check(self, connection: sa.Connection) -> None:
         """Raise `ValueError` if the table lacks a column, or if the key is not unique."""
-        self._row_values = connection.dialect.name not in {"mysql", "mariadb"}
+        self._row_values = reads_ranges_of_rows(connection.dialect)
         inspector, table, schema = sa.inspect(connection), self._table.name, self._table.schema
         columns = {column["name"]: column["nullable"] for column in inspector.get_columns(table, schema)}
         missing = [name for name in self._names if name not in columns]
@@ -82,21 +83,8 @@ class BatchStatements:
             )
 
     def estimate(self, connection: sa.Connection) -> int | None:
-        """Return how many rows the table has by the server's statistics, if it knows."""
-        place = {"name": self._table.name, "schema": self._table.schema}
-        if connection.dialect.name == "postgresql":
-            table = connection.dialect.identifier_preparer.format_table(self._table)
-            sql = "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:name)"
-            place = {"name": table}
-        elif connection.dialect.name in {"mysql", "mariadb"}:
-            sql = (
-                "SELECT table_rows FROM information_schema.tables WHERE table_name = :name "
-                "AND table_schema = coalesce(:schema, DATABASE())"
-            )
-        else:
-            return None
-        rows = connection.scalar(sa.text(sql), place)
-        return int(rows) if rows is not None and rows > 0 else None
+        """Return how many rows the table has by the server's statistics, if it has any."""
+        return estimated_rows(connection, self._table)
 
     def ends(self, connection: sa.Connection) -> tuple[Key, Key] | None:
         """Return the first and the last key; None if the table is empty."""
@@ -145,3 +133,8 @@ class BatchStatements:
         for column, value in reversed(list(zip(self._key[:-1], values[:-1], strict=True))):
             condition = strict(column, value) | ((column == value) & condition)
         return condition
+
+
+def _expression(sql: str) -> sa.ColumnClause[Any]:
+    # not `text`, in which a colon begins a parameter; a comment must not hide the parenthesis
+    return sa.literal_column(f"({sql}\n)" if "--" in sql else f"({sql})")

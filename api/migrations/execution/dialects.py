@@ -77,6 +77,45 @@ def table_options(dialect: sa.Dialect, charset: str) -> dict[str, str]:
     return {f"{dialect.name}_engine": "InnoDB", f"{dialect.name}_charset": charset}
 
 
+def commits_batches(dialect: sa.Dialect) -> bool:
+    """Return whether the batches of a backfill are committed; SQLite has one writer, and one transaction for them."""
+    return dialect.name != "sqlite"
+
+
+def reads_ranges_of_rows(dialect: sa.Dialect) -> bool:
+    """Return whether `(a, b) >= (1, 2)` reads a range of an index; MySQL reads all of it, unless it is written out."""
+    return dialect.name not in {"mysql", "mariadb"}
+
+
+def estimated_rows(connection: sa.Connection, table: sa.TableClause) -> int | None:
+    """Return how many rows the table has by the server's statistics, if it has any."""
+    dialect = connection.dialect
+    sql = _ESTIMATED_ROWS.get(dialect.name)
+    if sql is None:
+        return None
+    place = {"quoted": dialect.identifier_preparer.format_table(table), "name": table.name, "schema": table.schema}
+    rows = connection.scalar(sa.text(sql), {name: place[name] for name in place if f":{name}" in sql})
+    return int(rows) if rows is not None and rows > 0 else None
+
+
+def replica_lag_seconds(connection: sa.Connection) -> float:
+    """Return by how many seconds the slowest replica lags behind; 0 if the server or the role's rights hide it."""
+    sql = _REPLICA_LAG.get(connection.dialect.name)
+    return float((sql and connection.scalar(sa.text(sql))) or 0)
+
+
+_ESTIMATED_ROWS = {
+    "postgresql": "SELECT reltuples::bigint FROM pg_class WHERE oid = to_regclass(:quoted)",
+    **dict.fromkeys(
+        ("mysql", "mariadb"),
+        "SELECT table_rows FROM information_schema.tables "
+        "WHERE table_name = :name AND table_schema = coalesce(:schema, DATABASE())",
+    ),
+}
+_REPLICA_LAG = {"postgresql": "SELECT extract(epoch FROM max(replay_lag))::float8 FROM pg_stat_replication"}
+"""A primary of MySQL does not know the lag of its replicas."""
+
+
 def _encodings(dialect: sa.Dialect) -> tuple[str, ...]:
     known = getattr(dialect, "kept_encodings", None)
     if known is not None:

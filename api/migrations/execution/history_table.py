@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -58,6 +59,8 @@ COMPLETED = f"""
      WHERE outcome IN ('{Outcome.APPLIED}', '{Outcome.STAMPED}') ORDER BY id DESC LIMIT 1)
 """
 """The same as `History.completed`; `{history}` is the table's quoted name."""
+_REQUIRES = "requires"
+"""The key of a contract's note."""
 SLACK_SECONDS = 5.0
 """The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
@@ -99,6 +102,8 @@ class Attempt:
     """The kind of its last statement."""
     error_class: str | None = None
     """The name of the driver's or Python's exception that ended it."""
+    requires: str | None = None
+    """For a contract: the revision that a build must contain to run after it."""
 
 
 class History:
@@ -175,6 +180,7 @@ class History:
         """Record an attempt and commit it."""
         row = self.row(author, replace(attempt, outcome=Outcome.RUNNING))
         row["invalid_before"] = json_of(attempt.invalid_before)
+        row["note"] = _requirement(attempt.requires)
         inserted = connection.execute(sa.insert(self.table).values(row)).inserted_primary_key
         assert inserted is not None
         attempt.id = inserted[0]
@@ -210,15 +216,18 @@ class History:
         connection: sa.Connection,
         author: RunAuthor,
         revisions: Mapping[str, frozenset[str]],
-        note: str | None = None,
+        note: str | None,
+        contracts: Mapping[str, str],
     ) -> None:
         """Record revisions that the operator declares applied, with their parents and a note; the caller commits.
+
+        Without a note, that of one of `contracts` says what it requires.
 
         The declaration also ends half-applied attempts.
         """
         for revision, parents in revisions.items():
             row = self.row(author, Attempt(revision, parents, "stamp", outcome=Outcome.STAMPED))
-            row |= {"finished_at": NOW, "note": note}
+            row |= {"finished_at": NOW, "note": note or _requirement(contracts.get(revision))}
             connection.execute(sa.insert(self.table).values(row))
         self.settle(connection)
 
@@ -252,6 +261,19 @@ class History:
             "instance": author.instance,
             "release": author.release,
         }
+
+
+def _requirement(requires: str | None) -> str | None:
+    return requires and json.dumps({_REQUIRES: requires})
+
+
+def required(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return what the contracts among revisions with notes require; other notes are not about that."""
+    found: dict[str, str] = {}
+    for revision, note in notes:
+        with suppress(ValueError, TypeError, KeyError):
+            found[revision] = json.loads(note)[_REQUIRES]
+    return found
 
 
 def json_of(names: Iterable[str]) -> str:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from alembic.config import Config
     from alembic.script import ScriptDirectory
 
+_COMMITS = re.compile(rb"autocommit_block|\b%s\.backfill\b" % (__package__ or "").rpartition(".")[0].encode())
+"""Also in a project that copied the package under another name."""
+
 
 class Revisions:
     """The revisions of this build, from Alembic's configuration; there must be one unless they `may_be_empty`.
@@ -146,8 +149,8 @@ class Revisions:
         return replace(session, **(self._files[revision].limits if revision in self._files else {}))
 
     def needing_autocommit(self, revisions: Iterable[str]) -> tuple[str, ...]:
-        """Return those of `revisions` whose files open an `autocommit_block`."""
-        return tuple(r for r in revisions if b"autocommit_block" in self._files[r].path.read_bytes())
+        """Return those of `revisions` whose files open an `autocommit_block` or import `backfill`."""
+        return tuple(r for r in revisions if _COMMITS.search(self._files[r].path.read_bytes()))
 
     def mention(self, pattern: re.Pattern[str], revisions: Iterable[str]) -> bool:
         """Whether `env.py` or the file of one of `revisions` contains `pattern`."""

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from alembic.util import CommandError
 
 from ..core.protocols import MigrationRequest
-from ..core.schema import repair_advice
+from ..core.schema import RUNS_AGAIN, repair_advice
 from ..errors import (
     ConnectionLost,
     DatabaseUnreachable,
@@ -64,7 +64,8 @@ def failure_of(error: BaseException, request: MigrationRequest, steps: Steps, re
     extent = "after it had committed a part of its work" if steps.half_applied else "and was rolled back"
     message = f"{what} failed {extent}: {describe(error)}{where(error, path)}"
     if steps.half_applied:
-        message += repair_advice(steps.left_behind())
+        again = steps.current in steps.code.idempotent
+        message += RUNS_AGAIN if again else repair_advice(steps.left_behind())
     known = remedy(error) or explained(error, steps.current)
     message += advice(error, known) if creates and not steps.half_applied else known
     if contended(error) and not steps.half_applied:

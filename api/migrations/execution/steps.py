@@ -187,6 +187,7 @@ class Steps:
             self.check_lock()
             self._check_instances(info)
             attempt = _attempt(info)
+            attempt.requires = self.code.contracts.get(self.current) if info.is_upgrade else None
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
             self.history.begin(self.connection, self._author, attempt)
@@ -228,7 +229,8 @@ class Steps:
         raise DirectConnectionNeeded.for_block(str(self.current))
 
     def _stamped(self, before: frozenset[str], heads: frozenset[str]) -> None:
-        self.history.stamped(self.connection, self._author, self.code.stamped(before, heads), self.note)
+        revisions, contracts = self.code.stamped(before, heads), self.code.contracts
+        self.history.stamped(self.connection, self._author, revisions, self.note, contracts)
 
     def check_lock(self) -> None:
         """Raise `HoldLost` unless the elector's hold is this instance's and the lock this session's."""

@@ -27,6 +27,7 @@ from api.migrations.errors import (
     HoldLost,
     MigrationError,
     NoConnectionLeft,
+    OldInstances,
     RevisionFailed,
     RunTimeout,
     SchemaRefused,
@@ -63,6 +64,10 @@ def failed(error: type[MigrationError], **facts: Any) -> Status:
     return replace(WAITING, phase=Phase.FAILED, error_class=error, **facts)
 
 
+BUILDS = (
+    """psql "$OWNER_URL" -c 'SELECT application_name, usename, client_addr, count(*) FROM pg_stat_activity """
+    """WHERE position('"'"'@'"'"' IN application_name) > 1 GROUP BY 1, 2, 3'"""
+)
 HALF = HalfApplied("b", "CREATE INDEX", ('"ix B"',))
 TABLE: dict[str, tuple[Status, tuple[str, ...], str, tuple[str, ...]]] = {
     "waiting": (WAITING, ("acquires the lock within seconds",), "Stuck migration", MIGRATE),
@@ -206,6 +211,18 @@ TABLE: dict[str, tuple[Status, tuple[str, ...], str, tuple[str, ...]]] = {
         ("more time would not have helped",),
         "Stuck migration",
         ("./migrate.sh status", *MIGRATE),
+    ),
+    "old instances": (
+        replace(WAITING, lock_status=LockStatus(blocked_by=(Blocker(7, "shop@a", lacks="b"),))),
+        ("Finish the deploy of a release that contains it", "then migrates"),
+        "Old instances",
+        (BUILDS,),
+    ),
+    "given up on old instances": (
+        failed(OldInstances),
+        ("Finish the deploy of a release that contains the named revision", "stop the instances"),
+        "Old instances",
+        (BUILDS, *MIGRATE),
     ),
     "given up without the database": (
         failed(DatabaseUnreachable, reachable=False),

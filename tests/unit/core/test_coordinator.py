@@ -8,14 +8,16 @@ import pytest
 from api.migrations.core.decision import Policy
 from api.migrations.core.protocols import MigrationRequest, PastAttempt, ProgressListener
 from api.migrations.core.schema import CodeRevisions, HalfApplied, Observed, SchemaState
-from api.migrations.core.status import Holder, Phase
+from api.migrations.core.status import Blocker, Holder, LockStatus, Phase, Status
 from api.migrations.errors import (
     AlreadyFailed,
     DatabaseUnreachable,
     HoldLost,
     LockContended,
     MigrationError,
+    OldInstances,
     RevisionFailed,
+    SchemaRefused,
     TableLockTimeout,
     WaitTimeout,
 )
@@ -153,6 +155,50 @@ async def test_a_contended_run_behind_a_pooler_times_out(database: Database) -> 
     words = "MIGRATION_WAIT_SECONDS=100", "revision a did not acquire its table lock", "a larger budget does not help"
     await instance.fails(TableLockTimeout, *words)
     assert (len(database.runs), database.holder) == (5, None)
+
+
+OLD = OldInstances(
+    "revision c drops what older builds need: shop@a. To fix: stop them", blockers=(Blocker(7, lacks="b"),)
+)
+
+
+async def test_old_instances_end_the_wait_before_any_run(database: Database) -> None:
+    """Instances of older builds stay: the instance times out, holds no lock, and has run and recorded nothing."""
+    database.old_instances = OLD
+    words = "MIGRATION_WAIT_SECONDS=30: revision c drops what older builds need: shop@a", "To fix: stop them"
+    instance = Instance(database, policy=Policy(wait_seconds=30, run_seconds=30))
+    await instance.fails(OldInstances, *words)
+    assert (database.runs, database.holder, database.failures) == ([], None, [])
+    assert instance.tracker.status.at_failure == LockStatus(blocked_by=OLD.blockers)
+    assert len(database.tries) > 5
+
+
+async def test_an_older_build_does_not_serve_after_a_contract(database: Database) -> None:
+    """The history says that a newer contract requires what this build lacks: it does not serve, and names that."""
+    database.observed = Observed(frozenset("e"))
+    database.lineage = {"d": frozenset("c"), "e": frozenset("d")}
+    database.contracts = {"e": "d"}
+    words = "the database is ahead: it is at e, and this build (head c) cannot run on it", "lacks d, which e requires"
+    await Instance(database).fails(SchemaRefused, *words, "To fix: deploy a release that contains d")
+    database.contracts = {"e": "b", "other": "d"}
+    await Instance(database).coordinator.become_ready()
+
+
+async def test_a_run_continues_when_the_old_instances_have_stopped(database: Database) -> None:
+    """The old instances are gone at the third look: the instance migrates, and shows them no longer."""
+    database.old_instances = OLD
+    seen: list[Status] = []
+
+    async def sleep(seconds: float) -> None:
+        seen.append(instance.tracker.status)
+        if len(seen) == 3:
+            database.old_instances = None
+
+    database.clock.sleep = sleep  # type: ignore[method-assign]
+    instance = Instance(database)
+    await instance.coordinator.become_ready()
+    assert {(one.phase, one.lock_status.blocked_by) for one in seen[:3]} == {(Phase.WAITING, OLD.blockers)}
+    assert (instance.phase, len(database.runs), instance.tracker.status.lock_status) == (Phase.READY, 1, LockStatus())
 
 
 async def test_a_waiter_times_out_when_the_holder_keeps_the_lock(database: Database) -> None:

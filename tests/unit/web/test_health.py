@@ -10,7 +10,7 @@ import pytest
 from starlette.applications import Starlette
 
 from api.migrations.core.schema import Schema, SchemaState
-from api.migrations.core.status import Phase, Status, Tracker
+from api.migrations.core.status import Phase, Statement, Status, Tracker
 from api.migrations.web.gate import RETRY_AFTER_SECONDS
 from api.migrations.web.health import body, routes, verdict
 from tests.support.statuses import STATUS
@@ -43,7 +43,15 @@ SHAPE = {
         "elapsed_seconds": float,
         "attempt": int,
         "next_try_at": str,
-        "statement": {"kind": str, "phase": str, "percent": float, "seconds": float},
+        "statement": {
+            "kind": str,
+            "phase": str,
+            "percent": float,
+            "seconds": float,
+            "rows": int,
+            "total_rows": int,
+            "rows_per_second": float,
+        },
     },
     "lock": {
         "key": str,
@@ -94,7 +102,9 @@ def shown(status: Status) -> Any:
 
 def test_the_body_has_exactly_the_promised_shape() -> None:
     """The body of /health/migrations has exactly the documented keys and types."""
-    assert shape(shown(STATUS)) == SHAPE
+    batches = Statement("UPDATE", "backfill of postings", 12.5, 3.0, 1_250_000, 10_000_000, 21_000.0)
+    status = replace(STATUS, lock_status=replace(STATUS.lock_status, statement=batches))
+    assert shape(shown(status)) == SHAPE
 
 
 def test_a_fresh_status_has_the_same_keys() -> None:

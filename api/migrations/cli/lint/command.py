@@ -14,6 +14,7 @@ from ...execution.revisions import Revisions
 from ...settings import MigrationSettings
 from ..results import Result
 from . import squawk
+from .mark_rules import by_mark
 from .rendering import Rendered, render
 from .report import LintReport, RuleList
 from .revision_rules import check_file, check_revision, line_of_id
@@ -30,7 +31,7 @@ def lint(arguments: argparse.Namespace) -> Result:
     revisions = _revisions(arguments)
     chosen, which = choose(revisions, arguments)
     findings: list[Finding] = []
-    for rendered, hits in _checked(revisions, chosen):
+    for rendered, hits in checked(revisions, chosen):
         findings += _reported(rendered.script, hits, revisions)
         if arguments.squawk:
             findings += _not_suppressed(rendered.script, squawk.findings(rendered, _path(rendered.script)))
@@ -48,7 +49,7 @@ def _revisions(arguments: argparse.Namespace) -> Revisions:
     return revisions
 
 
-def _checked(revisions: Revisions, chosen: frozenset[str]) -> Iterator[tuple[Rendered, list[Hit]]]:
+def checked(revisions: Revisions, chosen: frozenset[str]) -> Iterator[tuple[Rendered, list[Hit]]]:
     """Yield each chosen revision with its hits; the others are executed too, for what they make."""
     seen, known = Tables(), Tables()
     last = [script.revision for script in in_order(revisions) if script.revision in chosen][-1:]
@@ -64,7 +65,8 @@ def _checked(revisions: Revisions, chosen: frozenset[str]) -> Iterator[tuple[Ren
 def _reported(script: Script, hits: list[Hit], revisions: Revisions) -> list[Finding]:
     path = Path(script.path)
     comments = Suppressions(path)
-    hits = [*hits, *check_file(path, script.revision), *comments.bad, *_heads(script, revisions)]
+    hits = list(by_mark(hits, script.revision, revisions.code))
+    hits += [*check_file(path, script.revision), *comments.bad, *_heads(script, revisions)]
     kept = {(one.line, one.rule, str(one.words)): one for one in hits if not comments.cover(one)}
     return [finding(kept[key], _path(script), script.revision) for key in sorted(kept)]
 

@@ -99,10 +99,15 @@ def _mixed(done: list[Done], _created: set[str]) -> Iterator[Hit]:
 
 
 def _data_and_schema(done: list[Done], created: set[str]) -> Iterator[Hit]:
-    alters = [(one, action.on) for one, action in done if action.kind in _ALTERS and action.on not in created]
-    writes = [one for one, action in done if action.kind == "write"]
-    if alters and writes:
-        yield hit("data-and-schema", alters[0][0].line, table=alters[0][1], other=writes[0].line)
+    writes: dict[int | None, int] = {}
+    for one, action in reversed(done):
+        if action.kind == "write" and one.transaction is not None:
+            writes[one.transaction] = one.line
+    alters = ((one, action.on) for one, action in done if action.kind in _ALTERS and action.on not in created)
+    for statement, table in alters:
+        if statement.transaction in writes:
+            yield hit("data-and-schema", statement.line, table=table, other=writes[statement.transaction])
+            return
 
 
 def _validation(done: list[Done], created: set[str]) -> Iterator[Hit]:

@@ -16,7 +16,10 @@ class Rule:
 
 
 _BLOCK = "with op.get_context().autocommit_block()"
-_LATER = "in a release after the last one that uses it, with '# lint: ignore[{rule}] reason' beside it"
+_LATER = (
+    "in a release after the last one that uses it: in a revision with phase = 'contract' and requires = 'REV', or with "
+    "'# lint: ignore[{rule}] reason' beside it"
+)
 
 _ON_TABLES = (
     Rule(
@@ -122,6 +125,13 @@ _ON_RELEASES = (
 )
 
 _ON_REVISIONS = (
+    Rule(
+        "expand-breaks",
+        "a revision marked as expand renames, drops, or requires a column",
+        "Queries of the old release on {table} fail, although the mark says that it runs after this revision: {why}.",
+        "move the statement into a revision with phase = 'contract' and requires = 'REV', the revision that a build "
+        "must contain to run without it",
+    ),
     Rule(
         "enum-value-in-transaction",
         "a new enum value is used in the transaction that adds it",

@@ -1,4 +1,4 @@
-"""The pause before a revision is retried, and how other instances recognise it.
+"""The pause before a revision is retried, and how other instances recognise it and the progress of batches.
 
 In the pause, the holder's session executes nothing and waits for no lock, so it would look stuck. So the holder records
 the blocking sessions and the time of the next attempt in the failed attempt's row, and executes a query every second.
@@ -23,6 +23,8 @@ from .lock_status import BLOCKER, grant_for
 
 LATE_SECONDS = 2.0
 """How late the next attempt may begin; after that, the holder is no longer in the pause."""
+IN_BATCHES = frozenset({"SELECT", "UPDATE"})
+"""The statements of a holder that may execute batches."""
 BEAT_SECONDS = 1.0
 """Less than `unlock` observes a session before it takes it for stuck."""
 
@@ -60,13 +62,21 @@ NEWEST = """
 """The newest attempt, and after a contended one all sessions; `{history}` is the table's quoted name."""
 
 
-def resting(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
-    """Return `seen`, with what the holder recorded if it is in such a pause."""
-    if seen.holder is None or newest is None or newest["outcome"] != Outcome.RETRIED or not newest["note"]:
+def as_recorded(seen: LockStatus, newest: Mapping[str, Any] | None) -> LockStatus:
+    """Return `seen`, with what the holder recorded if it is in such a pause, or if it executes batches."""
+    if seen.holder is None or newest is None or not newest["note"]:
         return seen
-    ago = newest["ago"] or 0.0
     if not may_be(seen.holder.instance, newest["instance"]):
         return seen
+    if newest["outcome"] == Outcome.HALF_APPLIED and newest["ago"] is None:
+        from ...core.batches import from_note  # a start at head does not need it
+
+        return replace(seen, statement=from_note(newest["note"]) or seen.statement)
+    return _resting(seen, newest) if newest["outcome"] == Outcome.RETRIED and seen.statement is None else seen
+
+
+def _resting(seen: LockStatus, newest: Mapping[str, Any]) -> LockStatus:
+    ago = newest["ago"] or 0.0
     try:
         note = json.loads(newest["note"])
         retry, blockers = Retry(**note["retry"]), [Blocker(**each) for each in note["blocked_by"]]

@@ -34,7 +34,7 @@ from ...urls.database_url import DatabaseURL
 from ...urls.postgres import ASYNCPG
 from .connection import connect, revision_connection
 from .lock_status import lock_status
-from .retry_pause import resting
+from .retry_pause import IN_BATCHES, as_recorded
 from .store import PostgresStore
 from .terminate import terminate_if_stalled
 
@@ -153,9 +153,10 @@ class PostgresSession:
             seen = await lock_status(self._key, self._connection)
             if self._role == "waiting":
                 await terminate_if_stalled(self._connection, self._key, seen, self._limits.idle_seconds)
-        if seen.holder is None or seen.statement is not None or seen.blocked_by:
+        other = seen.statement is not None and seen.statement.kind not in IN_BATCHES
+        if seen.holder is None or other or seen.blocked_by:
             return seen
-        return resting(seen, await self.store.newest_attempt())
+        return as_recorded(seen, await self.store.newest_attempt())
 
     async def pause(self, seconds: float, listening_seconds: float) -> bool:
         """Wait for the notification; or `seconds` without a connection if the server is crowded or pooled."""

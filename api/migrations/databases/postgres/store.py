@@ -16,7 +16,7 @@ import asyncpg
 from ...core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
 from ...execution.error_translation import translated
-from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome
+from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, required
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.runner import Runner
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
@@ -138,6 +138,15 @@ class PostgresStore(OwnTables):
             "WHERE direction IN ('upgrade', 'downgrade', 'stamp')"
         )
         return {row["revision"]: frozenset(row["parents"].split()) for row in rows}
+
+    async def contracts(self) -> dict[str, str]:
+        """Return what each contract revision in the history table requires."""
+        rows = await self._rows_if_there(
+            f"SELECT DISTINCT revision, note FROM {self._history} "
+            f"WHERE direction IN ('upgrade', 'stamp') AND outcome IN ('{Outcome.APPLIED}', '{Outcome.STAMPED}') "
+            "AND note IS NOT NULL"
+        )
+        return required((row["revision"], row["note"]) for row in rows)
 
     async def attempts(self, pending: Sequence[str], directions: Sequence[str] = TRIED) -> list[PastAttempt]:
         """Return the newest ten attempts at any of `pending`: behind a pooler they fail together."""

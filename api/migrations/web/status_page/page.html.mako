@@ -52,9 +52,11 @@ ${optional("p", status.limit and f"{countdown[0].upper()}{countdown[1:]}.")}</he
 <%self:section title="Blocked by" class_="alert warn" given="${lock.blocked_by}"><ul>
 % for one in lock.blocked_by:
 <li><div class="row"><span class="big">${one.application or "unnamed session"}</span><code>pid ${one.pid}</code></div>
-<dl>${fact("state", joined(" for ", one.state or "hidden from this role", duration(one.seconds)))}
+<dl>${fact("state", not one.lacks and joined(" for ", one.state or "hidden from this role", duration(one.seconds)))}
+${fact("sessions", one.lacks and one.sessions)}
 ${fact("user", one.user or "hidden from this role")}
-${fact("blocks", f"the migration, which needs {one.mode} on {one.relation}" if one.relation else
+${fact("blocks", f"the migration, until its instance stops, because its build lacks {one.lacks}" if one.lacks else
+  f"the migration, which needs {one.mode} on {one.relation}" if one.relation else
   "the migration, until this session's transaction ends")}
 </dl></li>
 % endfor

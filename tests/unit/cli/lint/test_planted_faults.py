@@ -9,7 +9,7 @@ from tests.support.planted_faults import BASE, FAULTS, SAFE, Planted, write_hist
 from tests.support.project import ROOT
 from tests.unit.cli.lint.conftest import Lint
 
-ELSEWHERE = {"several-heads", "not-rendered", "bad-ignore"}
+ELSEWHERE = {"several-heads", "not-rendered", "bad-ignore", "expand-breaks"}
 """The rules whose faults are not one more revision of a history; other tests show them."""
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from api.migrations.core.status import Blocker, Holder, LockStatus, Retry
-from api.migrations.databases.postgres.retry_pause import LATE_SECONDS, resting
+from api.migrations.databases.postgres.retry_pause import LATE_SECONDS, as_recorded
 
 LUNCH = Blocker(7, "lunch", "me", "idle in transaction", 3.0, "accounts", "AccessExclusiveLock")
 GONE = Blocker(8, "gone")
@@ -41,7 +41,7 @@ def left(
 
 def test_a_waiter_sees_the_holder_s_pause() -> None:
     """The lock status has the rest of the pause, and the blocking sessions that still exist, with their current age."""
-    seen = resting(SEEN, left())
+    seen = as_recorded(SEEN, left())
     assert seen.retry == Retry(3, 3.0)
     assert [(blocker.pid, blocker.seconds) for blocker in seen.blocked_by] == [(7, 4.0)]
     assert "attempt 3 did not acquire its table lock; pid 7 (lunch" in str(seen)
@@ -60,26 +60,26 @@ def test_a_waiter_sees_the_holder_s_pause() -> None:
 )
 def test_a_session_that_cannot_be_the_blocking_one_is_left_out(now: dict[str, Any], there: bool) -> None:
     """A session that has the pid of a blocking one is left out if it is another one, or if the transaction ended."""
-    seen = resting(SEEN, left(sessions=json.dumps([now])))
+    seen = as_recorded(SEEN, left(sessions=json.dumps([now])))
     assert (bool(seen.blocked_by), seen.grant) == (there, "GRANT pg_read_all_stats TO app" if there else None)
 
 
 def test_the_rights_are_those_of_the_role_that_looks() -> None:
     """A recorded blocking session has the lock that was recorded, and the rest as this role sees it now."""
-    (blocker,) = resting(SEEN, left()).blocked_by
+    (blocker,) = as_recorded(SEEN, left()).blocked_by
     assert blocker == Blocker(**session(), relation="accounts", mode="AccessExclusiveLock")
 
 
 @pytest.mark.parametrize("prepared", [True, False])
 def test_a_prepared_transaction_is_shown_while_there_is_one(prepared: bool) -> None:
     """A recorded prepared transaction, which has no session, is shown while the database has one."""
-    seen = resting(SEEN, left(blocked_by=[Blocker(0, relation="accounts")], prepared=prepared))
+    seen = as_recorded(SEEN, left(blocked_by=[Blocker(0, relation="accounts")], prepared=prepared))
     assert [blocker.pid for blocker in seen.blocked_by] == [0] * prepared
 
 
 def test_a_holder_with_a_long_name_is_matched_by_its_beginning() -> None:
     """The server cuts a session's name: the pause still matches the lock holder with the long name."""
-    assert resting(LockStatus(Holder(LONG[:40], 99)), left(LONG)).retry is not None
+    assert as_recorded(LockStatus(Holder(LONG[:40], 99)), left(LONG)).retry is not None
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_a_holder_with_a_long_name_is_matched_by_its_beginning() -> None:
 )
 def test_a_row_that_is_not_the_holder_s_current_pause_is_ignored(row: dict[str, Any] | None) -> None:
     """A row of another instance, an ended run or an unknown format does not change the lock status."""
-    assert resting(SEEN, row) == SEEN
+    assert as_recorded(SEEN, row) == SEEN
 
 
 def test_a_free_lock_has_no_pause() -> None:
     """A lock without a holder has no pause, whatever the last run left in the history."""
-    assert resting(LockStatus(), left()) == LockStatus()
+    assert as_recorded(LockStatus(), left()) == LockStatus()

@@ -106,6 +106,14 @@ def test_a_blocking_session_blocks_the_migration(relation: str | None, words: st
     assert words in drawn(replace(STATUS, lock_status=LockStatus(blocked_by=(blocker,)))).text
 
 
+def test_sessions_of_an_old_build_block_until_it_stops() -> None:
+    """The page names the build, how many sessions it has, and what it lacks."""
+    blocker = Blocker(77, "shop@a", "app", lacks="b", sessions=3)
+    text = drawn(replace(STATUS, lock_status=LockStatus(blocked_by=(blocker,)))).text
+    assert "shop@a pid 77 sessions 3 user app" in text
+    assert "blocks the migration, until its instance stops, because its build lacks b" in text
+
+
 def test_the_retries_of_a_revision_are_one_row() -> None:
     """The history shows consecutive retries of a revision as one row with their number and whole duration."""
     retried = [Recorded("c", "upgrade", "retried", "web-1", NOW - 10 * n, 2.0) for n in range(1, 6)]

@@ -1,0 +1,73 @@
+"""What the rules say about an older release after a revision without a mark."""
+
+from pathlib import Path
+
+import pytest
+
+from api.migrations.cli.lint.old_release import by_rules
+from api.migrations.core.rollback import Verdict
+from api.migrations.execution.revisions import Revisions
+from tests.support.planted_faults import BASE, Planted, write_history
+
+RUNS, FAILS, UNKNOWN = Verdict
+
+
+def verdicts(folder: Path, *bodies: str) -> list[Verdict]:
+    """Return the verdict about each of the revisions with these statements, which the release does not contain."""
+    names = [f"r{number}" for number in range(len(bodies))]
+    planted = (Planted(name, f'op.execute("{sql}")') for name, sql in zip(names, bodies, strict=True))
+    found = by_rules(Revisions(str(write_history(folder, BASE, *planted))), frozenset(names))
+    return [found[name][0] for name in names]
+
+
+@pytest.mark.parametrize(
+    ("sql", "verdict"),
+    [
+        ("CREATE TABLE notes (id int NOT NULL UNIQUE)", RUNS),
+        ("ALTER TABLE orders ADD COLUMN note text", RUNS),
+        ("ALTER TABLE orders ADD COLUMN note text NOT NULL DEFAULT ''", RUNS),
+        ("ALTER TABLE orders ALTER COLUMN code DROP NOT NULL", RUNS),
+        ("CREATE INDEX ix ON orders (code)", RUNS),
+        ("DROP INDEX ix", RUNS),
+        ("UPDATE orders SET code = ''", RUNS),
+        ("ALTER TABLE orders VALIDATE CONSTRAINT ck", RUNS),
+        ("ALTER TABLE orders ADD COLUMN note text NOT NULL", FAILS),
+        ("ALTER TABLE orders DROP COLUMN code", FAILS),
+        ("ALTER TABLE orders RENAME COLUMN code TO mark", FAILS),
+        ("ALTER TABLE carts RENAME TO baskets", FAILS),
+        ("DROP TABLE carts", FAILS),
+        ("ALTER TABLE orders ALTER COLUMN code SET NOT NULL", UNKNOWN),
+        ("ALTER TABLE orders ALTER COLUMN number TYPE bigint", UNKNOWN),
+        ("ALTER TABLE orders ADD CONSTRAINT ck CHECK (number > 0) NOT VALID", UNKNOWN),
+        ("CREATE UNIQUE INDEX ux ON orders (code)", UNKNOWN),
+        ("DO $$ BEGIN DROP TABLE orders; END $$", UNKNOWN),
+        ("REVOKE SELECT ON orders FROM app", UNKNOWN),
+    ],
+)
+def test_each_statement_has_its_verdict(tmp_path: Path, sql: str, verdict: Verdict) -> None:
+    """What an older release uses must not go, and what may refuse its rows, or is not known, is not proven harmless."""
+    assert verdicts(tmp_path, sql) == [verdict]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "verdict"),
+    [
+        ("CREATE TABLE notes (id int)", "DROP TABLE notes", RUNS),
+        ("CREATE TABLE notes (id int)", "ALTER TABLE notes RENAME COLUMN id TO number", RUNS),
+        ("CREATE TABLE notes (id int)", "ALTER TABLE notes ADD CONSTRAINT ck CHECK (id > 0)", RUNS),
+        ("ALTER TABLE orders ADD note text", "ALTER TABLE orders DROP COLUMN note", RUNS),
+        ("ALTER TABLE orders ADD note text DEFAULT ''", "ALTER TABLE orders ALTER COLUMN note SET NOT NULL", RUNS),
+        ("ALTER TABLE orders ADD note text", "ALTER TABLE orders ALTER COLUMN note SET NOT NULL", FAILS),
+        ("CREATE TABLE notes (id int)", "ALTER TABLE orders DROP COLUMN code", FAILS),
+    ],
+)
+def test_what_the_release_does_not_know_may_change(tmp_path: Path, first: str, second: str, verdict: Verdict) -> None:
+    """A later revision may drop or rename what an earlier one added, because the release contains neither."""
+    assert verdicts(tmp_path, first, second) == [RUNS, verdict]
+
+
+def test_a_revision_that_cannot_be_executed_offline_is_unknown(tmp_path: Path) -> None:
+    """`upgrade()` needs a database: nothing is known of the release after it."""
+    ini = write_history(tmp_path, BASE, Planted("r0", "raise ValueError('no database')"))
+    verdict, why = by_rules(Revisions(str(ini)), frozenset({"r0"}))["r0"]
+    assert (verdict, "without a database" in why) == (UNKNOWN, True)
