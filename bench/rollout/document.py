@@ -46,7 +46,7 @@ def figures(outcomes: Sequence[Outcome], about: Sequence[str]) -> str:
         f"{size.rate} requests a second by {outcomes[0].generator}, {size.postings:,} postings, "
         f"{size.instances} instances of each release, a report of {size.report_seconds:.0f} s."
     )
-    steps = [part for outcome in outcomes for part in (f"What happened, {outcome.variant}:", _steps(outcome))]
+    steps = [_steps(outcome) for outcome in outcomes]
     picture = f"![Latency of each second]({PICTURE})"
     return "\n\n".join([load, in_markdown(found), *found.notes, picture, *steps, *about])
 
@@ -55,4 +55,5 @@ def _steps(outcome: Outcome) -> str:
     deploy = outcome.phase("deploy")
     began = deploy.began if deploy else 0.0
     lines = [f"{event.at - began:7.1f} s  {event.words}" for event in outcome.events]
-    return "\n".join(["```", *lines, "```"])
+    head = f"<details><summary>The steps of {outcome.variant}</summary>"
+    return "\n".join([head, "", "```", *lines, "```", "", "</details>"])

@@ -9,11 +9,9 @@ from bench.rollout.outcome import Outcome, Phase, failures, kinds
 from bench.spread import MILLISECONDS, SECONDS, Spread
 from bench.table import Goal, Row, Table
 
-PHASES = {
-    **{"before": False, "deploy": True, "between": True, "rollback": True, "downgrade": True},
-    **{"contract": True, "after": False},
-}
-"""The phases in their order, and whether a failed request in it misses a goal."""
+PHASES = ("before", "deploy", "between", "rollback", "downgrade", "contract", "after")
+"""In their order. In `before`, a failed request misses no goal."""
+CHANGES = ("deploy", "rollback", "downgrade", "contract")
 PROBE_SECONDS = 0.1
 """By how much a wait of the length of a lock timeout may be longer, because a client measures it."""
 LONGEST_STALL_SECONDS = LockTimeouts().last_seconds + PROBE_SECONDS
@@ -31,7 +29,7 @@ def _phase_rows(name: str, outcomes: Sequence[Outcome]) -> list[Row]:
     if not any(phases):
         return []
     ours = phases[0]
-    goals = [Goal("0", not failures(outcomes[0].of(ours)))] if ours and PHASES[name] else []
+    goals = [Goal("0", not failures(outcomes[0].of(ours)))] if ours and name != "before" else []
 
     def cells(write: Callable[[Outcome, Phase], str]) -> list[str]:
         return [write(each, phase) if phase else "–" for each, phase in zip(outcomes, phases, strict=True)]
@@ -39,7 +37,6 @@ def _phase_rows(name: str, outcomes: Sequence[Outcome]) -> list[Row]:
     return [
         Row(f"{name}: failed requests", cells(_failed), goals),
         Row(f"{name}: p50, p99, longest", cells(_latencies)),
-        Row(f"{name}: duration", cells(lambda _, phase: f"{phase.seconds:.0f} s")),
     ]
 
 
@@ -57,6 +54,11 @@ def _latencies(outcome: Outcome, phase: Phase) -> str:
     return f"{', '.join(MILLISECONDS.format(value) for value in values)} ms"
 
 
+def _durations(outcome: Outcome) -> str:
+    phases = [phase for name in CHANGES if (phase := outcome.phase(name))]
+    return ", ".join(f"{phase.name} {phase.seconds:.0f} s" for phase in phases)
+
+
 def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
     stalls = [outcome.longest_stall() for outcome in outcomes]
     words = [f"{SECONDS.format(stall.seconds)} s, {stall.table}" for stall in stalls]
@@ -64,7 +66,11 @@ def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
     ours = outcomes[0].migrators
     one = [Goal("one", len(ours) == 1)] if ours is not None else []
     goal = Goal.at_most(LONGEST_STALL_SECONDS, stalls[0].seconds, SECONDS)
-    return [Row("longest wait for a lock", words, [goal]), Row("instances that migrated", migrators, one)]
+    return [
+        Row("longest wait for a lock", words, [goal]),
+        Row("instances that migrated", migrators, one),
+        Row("durations", [_durations(outcome) for outcome in outcomes]),
+    ]
 
 
 def _notes(outcomes: Sequence[Outcome]) -> list[str]:

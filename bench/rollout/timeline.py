@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from bench.chart import MARGIN, OURS, WIDTH, picture, text
 from bench.rollout.outcome import Outcome, Phase
+from bench.rollout.report import CHANGES
 from bench.rollout.sample import Sample
 from bench.spread import Spread
 
@@ -59,7 +60,9 @@ def _second(samples: Sequence[Sample], x: float, width: float, top: int, colour:
 
 def _phase(phase: Phase, began: float, scale: float, top: int) -> str:
     x = AXIS + (phase.began - began) * scale
-    return _line(x, top - 14, x, top + PANEL, GREY, 0.6) + text(x + 3, top - 6, phase.name, size=11)
+    # the quiet phases are too short for their names
+    words = text(x + 3, top - 6, phase.name, size=11) if phase.name in CHANGES else ""
+    return _line(x, top - 14, x, top + PANEL, GREY, 0.6) + words
 
 
 def _by_second(outcome: Outcome, began: float) -> dict[int, list[Sample]]:
