@@ -54,9 +54,14 @@ def _latencies(outcome: Outcome, phase: Phase) -> str:
     return f"{', '.join(MILLISECONDS.format(value) for value in values)} ms"
 
 
-def _durations(outcome: Outcome) -> str:
-    phases = [phase for name in CHANGES if (phase := outcome.phase(name))]
-    return ", ".join(f"{phase.name} {phase.seconds:.0f} s" for phase in phases)
+def _durations(outcomes: Sequence[Outcome]) -> Row:
+    names = [name for name in CHANGES if any(outcome.phase(name) for outcome in outcomes)]
+
+    def cell(outcome: Outcome) -> str:
+        phases = [outcome.phase(name) for name in names]
+        return ", ".join(f"{phase.seconds:.0f}" if phase else "–" for phase in phases)
+
+    return Row(f"seconds: {', '.join(names)}", [cell(outcome) for outcome in outcomes])
 
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
@@ -69,7 +74,7 @@ def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
     return [
         Row("longest wait for a lock", words, [goal]),
         Row("instances that migrated", migrators, one),
-        Row("durations", [_durations(outcome) for outcome in outcomes]),
+        _durations(outcomes),
     ]
 
 
