@@ -19,6 +19,7 @@ from bench.report import drawn
 from bench.rollout.document import DOCUMENT, write
 from bench.rollout.load import generator
 from bench.rollout.outcome import FULL, QUICK, Outcome, Size
+from bench.rollout.proxy import haproxy
 from bench.rollout.report import table
 from bench.rollout.scenario import Rollout
 from bench.rollout.variant import Variant, ours, recipe
@@ -83,6 +84,7 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _run(lab: Laboratory, options: argparse.Namespace) -> None:
+    haproxy()  # without it nothing else needs to start
     size = QUICK if options.quick else FULL
     size = replace(size, rate=options.rate or size.rate, postings=options.postings or size.postings)
     about = [f"{machine()}.", f"{versions(lab.database.version)}.", f"`./dev rollout --write`, {moment()}."]

@@ -15,7 +15,7 @@ from signal import SIGINT
 from types import TracebackType
 from typing import Self
 
-from bench.errors import BenchError
+from bench.errors import BenchError, Skipped
 from bench.held import until
 from bench.laboratory import CACHE, ROOT
 from bench.peers.peer import built
@@ -23,7 +23,7 @@ from bench.process import Program
 from bench.rollout.sample import BODY_BYTES, Sample, samples
 
 VEGETA = "github.com/tsenart/vegeta/v12@v12.13.0"
-WITHOUT_GO = "go is not installed, so a Python program sends the requests, which takes CPU time from the instances"
+INSTEAD = "A Python program sends the requests instead, which takes CPU time from the instances."
 
 
 @dataclass(frozen=True)
@@ -61,17 +61,21 @@ class Generator:
 
 
 def generator() -> Generator:
-    """Return vegeta, which is installed into .data/bench with `go` unless it is; without Go return the Python program.
-
-    Raises:
-        bench.errors.Skipped: Go could not install it; the message has the command.
-    """
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        print(f"{WITHOUT_GO}. To fix: install Go, such as apt-get install golang-go", flush=True)
-        return Generator()
+    """Return vegeta, which is installed into .data/bench unless it is; where that fails return the Python program."""
     folder = CACHE / "vegeta"
-    return Generator(built(folder.name, ["env", f"GOBIN={folder}", go, "install", VEGETA]) / "vegeta")
+    try:
+        return Generator(built(folder.name, ["env", f"GOBIN={folder}", _go(), "install", VEGETA]) / "vegeta")
+    except Skipped as reason:
+        print(f"vegeta is {reason}. {INSTEAD}", flush=True)
+        return Generator()
+
+
+def _go() -> str:
+    # where go.dev's archive puts it
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if found is None:
+        raise Skipped("go is not installed", "install Go 1.22 or newer; Debian's package golang-go may be older")
+    return found
 
 
 class Load:
