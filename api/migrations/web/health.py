@@ -18,7 +18,6 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from ..core.countdown import run_seconds
 from ..core.schema import Schema, SchemaState
 from ..core.scope import by_kind
 from ..core.status import LockStatus, Phase, Status
@@ -183,6 +182,8 @@ def _last_run(status: Status) -> dict[str, Any] | None:
 
 
 def _elapsed(status: Status) -> float | None:
+    from ..core.countdown import run_seconds  # a start at head does not need it
+
     seconds = run_seconds(status, time.time())
     return None if seconds is None else round(seconds, 3)
 

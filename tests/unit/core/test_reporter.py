@@ -60,7 +60,8 @@ def test_the_progress_of_batches_is_shown_and_logged(caplog: pytest.LogCaptureFi
     reporter.observed(LockStatus(statement=Statement("SELECT")))
     assert tracker.status.lock_status.statement == second
     reporter.contended("r1", 1, 0.5, None)
-    assert (tracker.status.progress.attempt, tracker.status.lock_status.statement) == (1, None)
+    waiting = tracker.status
+    assert (waiting.progress.attempt, waiting.lock_status.statement) == (1, None)
     reporter.progressed(second)
     assert (tracker.status.progress.attempt, tracker.status.message) == (None, None)
     reporter.progressed(None)
