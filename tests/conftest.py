@@ -16,6 +16,7 @@ import pytest
 from tests.support.lease_api import lease_api
 from tests.support.mariadb import MariaDB, running_mariadb
 from tests.support.mysql import MySQL, running_mysql
+from tests.support.order import begin_elsewhere, put_in_order
 from tests.support.pace import factor
 from tests.support.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.support.pooler import PgBouncer, running_pgbouncer
@@ -35,9 +36,10 @@ def fresh_name() -> str:
     return f"test_{os.getpid()}_{next(_numbers)}"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM interrupt the run as Ctrl-C does, so that the fixtures stop their servers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin_elsewhere(config)
 
 
 def pytest_report_header() -> str:
@@ -46,11 +48,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move test_dev_up, which would wait for `ports_from_8000`, behind the other acceptance tests."""
-    late = [item for item in items if item.path.name == "test_dev_up.py"]
-    others = [item for item in items if item not in late]
-    end = next((n for n, item in enumerate(others) if item.path.parent.name != "acceptance"), len(others))
-    items[:] = [*others[:end], *late, *others[end:]]
+    """Sort the tests so that all processes of a run end at nearly the same time."""
+    put_in_order(items)
 
 
 @pytest.hookimpl(wrapper=True)
