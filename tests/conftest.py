@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -23,7 +22,7 @@ from tests.support.pooler import PgBouncer, running_pgbouncer
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.referees import LeaseReferee, RedisReferee, Referee
 from tests.support.servers import Server, embedded_postgres, tls_postgres
-from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import run
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -101,11 +100,8 @@ def template(server: Server) -> Iterator[str]:
     """Yield the name of a database at head, migrated once: a copy takes a tenth of a migration's time."""
     name = fresh_name()
     with server.database(name) as url:
-        command = [sys.executable, "-m", "api.migrations", "upgrade"]
         environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_INSTANCE": "release-job"}
-        done = subprocess.run(
-            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=FOREVER_SECONDS
-        )
+        done = run([sys.executable, "-m", "api.migrations", "upgrade"], cwd=PROJECT, env=environment)
         assert done.returncode == 0, f"the template could not be migrated ({done.returncode}): {done.stderr}"
         yield name
 
