@@ -23,7 +23,8 @@ ASKED_FOR = {
 OPTIONAL = [*ASKED_FOR, "web/status_page"]
 
 EVERY_MODULE = """
-import importlib, pkgutil
+import importlib, pkgutil, warnings
+warnings.simplefilter("error")
 import shop.db_migrations as package
 for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
     if not module.name.endswith(".__main__"):
@@ -56,7 +57,8 @@ def test_an_instance_migrates_without_the_folder(
     Without all of them one of three instances migrates.
     """
     project = copied(whole, tmp_path / "project", *without)
-    imported = python(project, "-W", "error", "-c", EVERY_MODULE)
+    (project / "every_module.py").write_text(EVERY_MODULE)
+    imported = python(project, "-m", "every_module")
     assert (imported.returncode, imported.stderr) == (0, "")
     evidence.let_go(database_url)
     count = 3 if without == OPTIONAL else 1
