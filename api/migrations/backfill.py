@@ -50,7 +50,7 @@ def backfill(
         schema: the table's schema; by default it is found by the search path.
 
     Raises:
-        ValueError: an argument is empty, a column does not exist, or the key is not unique.
+        ValueError: an argument is empty, or the key is not unique. Of an unknown column the database says so.
         InvalidRequestError: the batches would be committed, but the revision does not declare `idempotent = True`.
         DirectConnectionNeeded: the connection goes through a transaction pooler, where no batch can be committed.
     """

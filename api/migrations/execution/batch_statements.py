@@ -44,7 +44,6 @@ class BatchStatements:
         self.name = f"{schema}.{table}" if schema else table
         self._table = sa.table(table, *map(sa.column, {*key, *assignments}), schema=schema)
         self._key = [self._table.c[name] for name in key]
-        self._names = (*key, *assignments)
         expressions: dict[str, Any] = {name: _expression(sql) for name, sql in assignments.items()}
         self._condition: Any = _expression(where)
         self._update = sa.update(self._table).values(expressions)
@@ -55,23 +54,13 @@ class BatchStatements:
         return self._update.where(self._condition).prefix_with(f"/* {comment} */")
 
     def is_empty(self, connection: sa.Connection) -> bool:
-        """Return whether the table has no row, with one quick query; it fails if the table lacks a column."""
+        """Return whether the table has no row, with one quick query, which fails without the table or a column."""
         return connection.execute(sa.select(*self._table.c).limit(1)).first() is None
 
     def check(self, connection: sa.Connection) -> None:
-        """Raise `ValueError` if the table lacks a column, or if the key is not unique."""
+        """Raise `ValueError` if the key is not unique."""
         self._row_values = reads_ranges_of_rows(connection.dialect)
         inspector, table, schema = sa.inspect(connection), self._table.name, self._table.schema
-        try:
-            columns = {column["name"]: column["nullable"] for column in inspector.get_columns(table, schema)}
-        except sa.exc.NoSuchTableError:
-            raise ValueError(f"backfill(): table {self.name} does not exist. To fix: correct its name") from None
-        missing = [name for name in self._names if name not in columns]
-        if missing:
-            raise ValueError(
-                f"backfill(): table {self.name} has no column {', '.join(missing)}; it has {', '.join(columns)}. "
-                "To fix: correct the names"
-            )
         key = [column.name for column in self._key]
         primary = inspector.get_pk_constraint(table, schema)["constrained_columns"]
         if key == primary:
@@ -80,7 +69,8 @@ class BatchStatements:
         for index in inspector.get_indexes(table, schema):
             partial = any(option.endswith("_where") for option in index.get("dialect_options", {}))
             unique += [index["column_names"]] if index["unique"] and not partial else []
-        if key not in unique or any(columns[name] for name in key):
+        nullable = {column["name"]: column["nullable"] for column in inspector.get_columns(table, schema)}
+        if key not in unique or any(nullable[name] for name in key):
             raise ValueError(
                 f"backfill(): key ({', '.join(key)}) of table {self.name} is neither its primary key "
                 f"({', '.join(primary) or 'it has none'}) nor the NOT NULL columns of a unique index, in their order. "
