@@ -1,6 +1,7 @@
 """`check --for-rollback`: whether an older release may run on the schema as it is, from marks, rules and history."""
 
 import argparse
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,14 @@ from api.migrations.cli import commands
 from api.migrations.cli.results import Result
 from api.migrations.cli.rollback import RollbackReport
 from api.migrations.core.protocols import MigrationRequest
-from api.migrations.errors import DatabaseUnreachable, MigrationError, NotAtHead, SchemaRefused, UnknownRevision
+from api.migrations.errors import (
+    DatabaseUnreachable,
+    MigrationError,
+    NotAtHead,
+    RevisionFailed,
+    SchemaRefused,
+    UnknownRevision,
+)
 from devtools.ports import free_port
 from tests.support.fakes import assembled, revision, tree
 from tests.support.servers import fetch
@@ -115,6 +123,9 @@ async def test_rules_judge_what_has_no_mark(released: tuple[str, Path]) -> None:
     await upgrade(url, ini, "r6", "v5")
     assert await verdicts(url, ini, "v4") == (7, {"r6": (None, "unknown")})
     assert "nothing proves that it runs after r6. To fix: review" in (await check(url, ini, "v4")).message
+    # v3 contains what r4 requires, but uses the column that r5 renames
+    await upgrade(url, ini, "r5", "v5")
+    assert "roll back to" not in (await check(url, ini, "v1")).message
     # what the release does not know may be renamed
     assert (await verdicts(url, ini, "v1"))[1]["r5"] == (None, "runs")
 
@@ -148,6 +159,26 @@ async def test_a_half_applied_revision_is_refused(released: tuple[str, Path]) ->
     await fetch(url, "UPDATE alembic_version_history SET outcome = 'half_applied' WHERE revision = 'r4'")
     error = await refusal(url, ini, "v1")
     assert (type(error), error.exit_code, "repair --rerun" in str(error)) == (SchemaRefused, 7, True)
+
+
+async def test_an_unfinished_revision_counts(released: tuple[str, Path], tmp_path: Path) -> None:
+    """A part of a contract is committed: refused, also if it may run again. Of a repeatable expand it is harmless."""
+    url, _ = released
+    drop = DROP.replace("COLUMN", "COLUMN IF EXISTS")
+    body = f"with op.get_context().autocommit_block():\n    {drop}\nop.execute('?')"
+    contract = tree(tmp_path / "contract", CREATE)
+    for number in (2, 3, 4):
+        revision(tmp_path / "contract", f"r{number}", OTHER, after=f"r{number - 1}", extra='phase = "expand"\n')
+    expand = shutil.copytree(tmp_path / "contract", tmp_path / "expand") / contract.name
+    extra = 'idempotent = True\nphase = "contract"\nrequires = "r4"\n'
+    revision(tmp_path / "contract", "r5", body, after="r4", extra=extra)
+    with pytest.raises(RevisionFailed, match="after it had committed a part"):
+        await upgrade(url, contract, "r5", "v4")
+    error = await refusal(url, contract, "v3")
+    assert (error.exit_code, "r5 has committed a part of its work and is not finished" in str(error)) == (7, True)
+    revision(tmp_path / "expand", "r5", body, after="r4", extra='idempotent = True\nphase = "expand"\n')
+    assert (await verdicts(url, expand, "v3")) == (0, {"r5": ("expand", "runs")})
+    assert (await refusal(url, expand, "r5")).exit_code == 3
 
 
 async def test_an_unreachable_database_is_not_judged(tmp_path: Path) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from typing import Any
 
 from ..assembly import Assembly
 from ..core.protocols import OperatorSession
-from ..core.rollback import Judged, Release, Verdict, judge, release_of, remedies, unmarked
+from ..core.rollback import Judged, Release, Verdict, downgrade_for, judge, release_of, unmarked
 from ..core.schema import UNCLEAR, CodeRevisions, Schema, SchemaState, explain
 from ..errors import COMMAND, NotAtHead, SchemaRefused, UnknownRevision
 from ..execution.history_table import GOOD
@@ -64,7 +65,8 @@ async def check_rollback(assembly: Assembly, name: str) -> RollbackReport:
         NotAtHead: the release contains revisions that the database lacks.
         SchemaRefused: the database is unversioned, ahead of this build, diverged or half applied.
     """
-    code, (schema, rows, links) = assembly.revisions.code, await read_session(assembly, partial(_read, assembly))
+    code = assembly.revisions.code
+    schema, half, rows, links = await read_session(assembly, partial(_read, assembly))
     known = _releases(rows, code, links)
     release = _release(assembly, name, known, links)
     present = code.closure(schema.revisions)
@@ -73,16 +75,18 @@ async def check_rollback(assembly: Assembly, name: str) -> RollbackReport:
             f"{release.name} contains {', '.join(sorted(lacking))}, which the database lacks: it would migrate, so "
             "this is no rollback. To fix: name a release whose revisions the database has"
         )
-    beyond = present - release.contains
-    todo = unmarked(code, beyond)
-    judged = judge(release, beyond, code, by_rules(assembly.revisions, beyond) if todo else {})
-    older = [one for one in known.values() if present - one.contains]
-    message = _conclusion(release, judged, remedies(judged, code, older))
+    present |= half
+    judged = _judged(assembly, release, present)
+    may_run = _runs(judged)
+    # each is judged too, because it may use what this release does not know
+    others = islice((one for one in known.values() if present - one.contains), 0 if may_run else _LISTED)
+    other = next((one.name for one in others if _runs(_judged(assembly, one, present))), None)
+    message = _conclusion(release, judged, (downgrade_for(judged, code), other))
     return RollbackReport(
         message=message,
         release=release.name,
         heads=sorted(release.heads({**links, **code.parents})),
-        may_run=all(one.verdict is Verdict.RUNS for one in judged),
+        may_run=may_run,
         revisions=judged,
         descriptions={one.revision: assembly.revisions.describe(one.revision) for one in judged},
     )
@@ -92,7 +96,7 @@ Rows = Sequence[Mapping[str, Any]]
 Links = Mapping[str, frozenset[str]]
 
 
-async def _read(assembly: Assembly, session: OperatorSession) -> tuple[Schema, Rows, Links]:
+async def _read(assembly: Assembly, session: OperatorSession) -> tuple[Schema, frozenset[str], Rows, Links]:
     schema = await read_schema(assembly, session)
     if schema.state is SchemaState.AHEAD:
         what = explain(schema).partition(". To fix:")[0]
@@ -102,7 +106,24 @@ async def _read(assembly: Assembly, session: OperatorSession) -> tuple[Schema, R
         )
     if schema.state in UNCLEAR:
         raise SchemaRefused(explain(schema))
-    return schema, await session.store.runs(_ALL), await session.store.lineage()
+    # also while another instance runs it, and although this build would run it again
+    half = frozenset(each.revision for each in (await session.store.observe()).half_applied)
+    if parts := half - (assembly.revisions.code.expands & assembly.revisions.code.idempotent):
+        raise SchemaRefused(
+            f"revision {', '.join(sorted(parts))} has committed a part of its work and is not finished, so an older "
+            f"release refuses to start. To fix: wait for the instance that runs it, or run '{COMMAND} upgrade', then "
+            "check again"
+        )
+    return schema, half, await session.store.runs(_ALL), await session.store.lineage()
+
+
+def _judged(assembly: Assembly, release: Release, present: frozenset[str]) -> tuple[Judged, ...]:
+    code, beyond = assembly.revisions.code, present - release.contains
+    return judge(release, beyond, code, by_rules(assembly.revisions, beyond) if unmarked(code, beyond) else {})
+
+
+def _runs(judged: Sequence[Judged]) -> bool:
+    return all(one.verdict is Verdict.RUNS for one in judged)
 
 
 def _releases(rows: Rows, code: CodeRevisions, links: Links) -> dict[str, Release]:

@@ -73,17 +73,13 @@ def _judged(
     return Judged(revision, "contract", Verdict.FAILS, f"it requires {requires}, which {release.name} does not contain")
 
 
-def remedies(judged: Iterable[Judged], code: CodeRevisions, others: Iterable[Release]) -> tuple[str | None, str | None]:
-    """Return the revision to which a downgrade would let the release run, and another release that may run.
-
-    Either is None if there is none, or it cannot be told from the marks alone.
-    """
+def downgrade_for(judged: Iterable[Judged], code: CodeRevisions) -> str | None:
+    """Return the revision to which a downgrade would let the release run; None if there is none."""
     blocking = [one.revision for one in judged if one.verdict is not Verdict.RUNS]
     if not blocking:
-        return None, None
-    oldest, marked = blocking[0], [one for one in blocking if one in code.contracts]
+        return None
+    oldest = blocking[0]
     below = code.parents[oldest]
     # a revision in another branch would stay
     linear = len(below) == 1 and all(oldest in code.closure(frozenset({one})) for one in blocking)
-    fits = (one.name for one in others if {code.contracts[each] for each in marked} <= one.contains)
-    return next(iter(below)) if linear else None, next(fits, None) if marked == blocking else None
+    return next(iter(below)) if linear else None

@@ -82,6 +82,8 @@ class HalfApplied:
     """The kind of its last statement."""
     invalid_indexes: tuple[str, ...] = ()
     """The quoted names of those that are INVALID now and were not before it."""
+    expands: bool = False
+    """Whether it is marked as expand and may run again: then it does not concern a build that does not contain it."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +162,8 @@ def compare_with_build(
     # an idempotent revision is applied again if it is the next one; the step of a bootstrap is at the head instead
     applied = code.closure(observed.revisions)
     repeated = {revision for revision in code.idempotent.intersection(pending) if code.parents[revision] <= applied}
-    dirty = tuple(half for half in observed.half_applied if half.revision not in repeated)
+    ours = [half for half in observed.half_applied if half.revision in code.parents or not half.expands]
+    dirty = tuple(half for half in ours if half.revision not in repeated)
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     completed = observed.completed == code.head
     newer = code.closure(observed.revisions, lineage) - code.parents.keys() if unknown and contracts else frozenset()

@@ -99,6 +99,14 @@ def test_a_half_applied_revision_makes_every_schema_dirty(database: str) -> None
     assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, (HalfApplied("b"),))
 
 
+def test_a_half_applied_expand_of_a_newer_build_does_not_concern_an_older_one() -> None:
+    """It runs beside the expand, also while a part is committed; a build that contains the revision is dirty."""
+    half = HalfApplied("d", expands=True)
+    assert compare_with_build(Observed(frozenset("c"), (half,)), LINE, {}).state is SchemaState.AT_HEAD
+    newer = code(a="", b="a", c="b", d="c")
+    assert compare_with_build(Observed(frozenset("c"), (half,)), newer, {}).state is SchemaState.DIRTY
+
+
 def test_a_pending_idempotent_half_applied_revision_is_run_again() -> None:
     """A half-applied revision that is pending and declared idempotent leaves the schema merely behind."""
     graph = CodeRevisions(LINE.parents, LINE.heads, frozenset({"b"}))

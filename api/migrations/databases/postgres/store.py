@@ -16,7 +16,7 @@ import asyncpg
 from ...core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
 from ...execution.error_translation import translated
-from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, required
+from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, expands, required
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.runner import Runner
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
@@ -229,16 +229,20 @@ class PostgresStore(OwnTables):
             return ()
         now = frozenset(await self.invalid_indexes())
         rows = await self._rows_if_there(
-            f"SELECT revision, statement, invalid_before FROM {self._history} "
+            f"SELECT revision, statement, invalid_before, note FROM {self._history} "
             f"WHERE outcome = '{Outcome.HALF_APPLIED}' ORDER BY id"
         )
-        known = {row["revision"]: HalfApplied(row["revision"], row["statement"], _new(now, row)) for row in rows}
+        known = {row["revision"]: _half(now, row) for row in rows}
         # an older table lacks these columns, so only the name is known
         return tuple(known.get(revision, HalfApplied(revision)) for revision in revisions)
 
 
 def _recorded(row: dict[str, Any]) -> Recorded:
     return Recorded(**{**row, "instance": restored(row["instance"])})
+
+
+def _half(invalid: frozenset[str], row: asyncpg.Record) -> HalfApplied:
+    return HalfApplied(row["revision"], row["statement"], _new(invalid, row), expands(row["note"]))
 
 
 def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
