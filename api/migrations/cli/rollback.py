@@ -119,7 +119,10 @@ async def _read(assembly: Assembly, session: OperatorSession) -> tuple[Schema, f
 
 def _judged(assembly: Assembly, release: Release, present: frozenset[str]) -> tuple[Judged, ...]:
     code, beyond = assembly.revisions.code, present - release.contains
-    return judge(release, beyond, code, by_rules(assembly.revisions, beyond) if unmarked(code, beyond) else {})
+    if not unmarked(code, beyond):
+        return judge(release, beyond, code, {})
+    dialect: Any = assembly.database.engine_url.get_dialect()
+    return judge(release, beyond, code, by_rules(assembly.revisions, beyond, dialect(paramstyle="named")))
 
 
 def _runs(judged: Sequence[Judged]) -> bool:

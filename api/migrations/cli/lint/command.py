@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from alembic.script import Script
+from sqlalchemy import Dialect
 
 from ...errors import ConfigurationError
 from ...execution.revisions import Revisions
@@ -49,12 +50,14 @@ def _revisions(arguments: argparse.Namespace) -> Revisions:
     return revisions
 
 
-def checked(revisions: Revisions, chosen: frozenset[str]) -> Iterator[tuple[Rendered, list[Hit]]]:
+def checked(
+    revisions: Revisions, chosen: frozenset[str], dialect: Dialect | None = None
+) -> Iterator[tuple[Rendered, list[Hit]]]:
     """Yield each chosen revision with its hits; the others are executed too, for what they make."""
     seen, known = Tables(), Tables()
     last = [script.revision for script in in_order(revisions) if script.revision in chosen][-1:]
     for script in in_order(revisions) if last else ():
-        rendered = render(revisions, script, seen)
+        rendered = render(revisions, script, seen, dialect)
         hits = list(check_revision(rendered, known))
         if script.revision in chosen:
             yield rendered, hits

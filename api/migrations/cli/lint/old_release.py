@@ -2,44 +2,77 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
+
+from sqlalchemy import Dialect
 
 from ...core.rollback import Verdict
+from ...errors import in_full
 from ...execution.revisions import Revisions
 from ..sql.action import Action
-from ..sql.rendering import Rendered
+from ..sql.rendering import Rendered, Statement
 from .command import checked
 from .mark_rules import BREAKS
 from .rules import RULES, Hit
 
 _HARMLESS = {
     *("create table", "new column", "add column", "create index", "create type", "add value", "create sequence"),
-    *("create view", "create statistics", "drop index", "alter index", "drop not null", "drop constraint"),
-    *("rename constraint", "validate constraint", "reindex", "vacuum", "cluster", "write", "insert", "comment"),
+    *(
+        "create view",
+        "create statistics",
+        "alter index",
+        "drop not null",
+        "validate constraint",
+        "reindex",
+        "vacuum",
+        "cluster",
+        "write",
+        "insert",
+        "comment",
+    ),
     *("select", "set", "show", "reset", "analyze", "lock", "refresh"),
 }
 """The kinds of actions after which an older release runs, unless one of `BREAKS` finds them."""
 
+_CALL = re.compile(r"\b(?!(?:pg_\w+|setval|set_config|nextval)\()[\w.]+\(")
+"""A call of a function that may change the schema."""
+
 Judgement = tuple[Verdict, str]
 
 
-def by_rules(revisions: Revisions, beyond: frozenset[str]) -> dict[str, Judgement]:
+def by_rules(revisions: Revisions, beyond: frozenset[str], dialect: Dialect | None = None) -> dict[str, Judgement]:
     """Return the verdict about each revision of `beyond`, which an older release does not contain, and its reason.
 
     What one of them creates, the release does not know: a later one may rename or drop it.
     """
-    new = _New()
-    return {rendered.script.revision: _judged(rendered, hits, new) for rendered, hits in checked(revisions, beyond)}
+    new, found = _New(), {}
+    for rendered, hits in checked(revisions, frozenset(revisions.code.parents), dialect):
+        if rendered.script.revision in beyond:
+            found[rendered.script.revision] = _judged(rendered, hits, new)
+        else:
+            new.learn_indexes(action for statement in rendered.statements for action in statement.actions)
+    return found
 
 
 class _New:
-    """The tables and columns that the release does not know, and which of the columns have a default."""
+    """The tables and columns that the release does not know, and which of the columns have a default.
+
+    `indexes` are those that are not unique, of all revisions.
+    """
 
     def __init__(self) -> None:
         self.tables: set[str] = set()
         self.columns: dict[tuple[str, str], bool] = {}
+        self.indexes: set[str] = set()
+
+    def learn_indexes(self, actions: Iterable[Action]) -> None:
+        self.indexes.update(one.name for one in actions if one.kind == "create index" and "unique" not in one.facts)
 
     def learn(self, action: Action) -> None:
+        self.learn_indexes([action])
+        if action.facts & {"if not exists", "temporary"}:
+            return  # the release may know what exists already
         if action.kind == "create table":
             self.tables.add(action.on)
         elif action.kind == "add column":
@@ -56,10 +89,12 @@ def _judged(rendered: Rendered, hits: list[Hit], new: _New) -> Judgement:
             broken = [one.rule for one in hits if one.line == statement.line and _is_about(one, action)]
             if broken and not new.knows(action.on, action.name):
                 found.append((Verdict.FAILS, f"by lint's rules: {RULES[broken[0]].finds} ({_on(action)})"))
-            found += _restrictions(action, new)
+            found += _restrictions(action, statement, new)
             new.learn(action)
     if rendered.stopped is not None:
-        found.append((Verdict.UNKNOWN, f"lint cannot execute it without a database: {rendered.stopped}"))
+        found.append((Verdict.UNKNOWN, f"lint cannot execute it without a database: {in_full(rendered.stopped)}"))
+    if rendered.reads:
+        found.append((Verdict.UNKNOWN, "what it does depends on what it reads from the database"))
     for verdict in (Verdict.FAILS, Verdict.UNKNOWN):
         if (first := next((one for one in found if one[0] is verdict), None)) is not None:
             return first
@@ -70,7 +105,7 @@ def _is_about(one: Hit, action: Action) -> bool:
     return one.rule in BREAKS and (one.words["table"], one.words.get("column")) == (action.on, action.name)
 
 
-def _restrictions(action: Action, new: _New) -> Iterator[Judgement]:
+def _restrictions(action: Action, statement: Statement, new: _New) -> Iterator[Judgement]:
     """Yield what may refuse rows that an older release writes, or is not known to the rules."""
     table, column = action.on, action.name
     if action.kind == "set not null" and (table, column) in new.columns:
@@ -78,6 +113,13 @@ def _restrictions(action: Action, new: _New) -> Iterator[Judgement]:
             yield Verdict.FAILS, f"by lint's rules: INSERTs of an older release do not fill {table}.{column}"
     elif "unique" in action.facts and action.kind == "create index" and table not in new.tables:
         yield Verdict.UNKNOWN, f"a unique index on {table} may refuse what an older release writes"
+    elif action.kind == "drop index":
+        if action.name not in new.indexes:
+            yield Verdict.UNKNOWN, f"index {action.name} may be unique, and ON CONFLICT of an older release may need it"
+    elif action.kind == "add column" and ("check" in action.facts or {"unique", "default"} <= action.facts):
+        yield Verdict.UNKNOWN, f"the constraint of {_on(action)} may refuse what an older release writes"
+    elif action.kind == "select" and not table and _CALL.search(statement.sql):
+        yield Verdict.UNKNOWN, "the rules do not know what the functions do that it calls"
     elif action.kind not in _HARMLESS and action.kind.replace(" ", "-") not in BREAKS and table not in new.tables:
         yield (
             Verdict.UNKNOWN,

@@ -75,8 +75,8 @@ def _write(reader: Reader) -> Iterator[Action]:
 _STATEMENTS: dict[str, Callable[[Reader], Iterator[Action]]] = {
     "create table": create_table,
     "create unlogged table": create_table,
-    "create temporary table": create_table,
-    "create temp table": create_table,
+    "create temporary table": lambda reader: create_table(reader, temporary=True),
+    "create temp table": lambda reader: create_table(reader, temporary=True),
     "alter table": alter_table,
     "drop table": each_named("drop table"),
     "create index": _create_index,

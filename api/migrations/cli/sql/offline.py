@@ -23,6 +23,8 @@ class OfflineConnection(MockConnection):
         self.tables = tables
         self.autocommits = False
         self.checks_first = False
+        self.was_read = False
+        """Whether the revision read a result or looked at the tables: in a database it may do something else."""
 
     def execution_options(self, **options: Any) -> OfflineConnection:
         """Note the isolation level AUTOCOMMIT."""
@@ -40,13 +42,13 @@ class OfflineConnection(MockConnection):
     def execute(self, obj: Any, parameters: Any = None, execution_options: Any = None) -> Empty:
         """Keep the statement and return an empty result."""
         self._execute_impl(obj, parameters)
-        return Empty()
+        return Empty(self)
 
     exec_driver_sql = execute
 
     def scalar(self, *arguments: Any, **options: Any) -> None:
         """Keep the statement; the result has no row."""
-        self.execute(*arguments, **options)
+        self.execute(*arguments, **options).first()
 
     def scalars(self, *arguments: Any, **options: Any) -> Empty:
         """Keep the statement and return an empty result."""
@@ -77,18 +79,26 @@ def without_connections() -> Iterator[None]:
 class Empty:
     """A result without rows."""
 
-    rowcount = 0
+    def __init__(self, connection: OfflineConnection) -> None:
+        self._connection = connection
 
     def __iter__(self) -> Iterator[Any]:
         """Return an iterator without rows."""
-        return iter(())
+        return iter(self.all())
+
+    @property
+    def rowcount(self) -> int:
+        """Return 0."""
+        return len(self.all())
 
     def all(self) -> list[Any]:
         """Return no rows."""
+        self._connection.was_read = True
         return []
 
     def first(self) -> None:
         """Return None, because there is no row."""
+        self._connection.was_read = True
 
     def mappings(self) -> Empty:
         """Return the same empty result."""
@@ -108,6 +118,7 @@ class OfflineInspector:
     """What `sa.inspect(op.get_bind())` returns: the tables and columns that earlier revisions made."""
 
     def __init__(self, connection: OfflineConnection) -> None:
+        connection.was_read = True
         self._columns = connection.tables.columns
 
     def has_table(self, name: str, *_arguments: Any, **_options: Any) -> bool:

@@ -57,6 +57,8 @@ class Rendered:
     stopped: str | None = None
     """Why the rest of `upgrade()` could not be rendered."""
     stopped_at: int = 1
+    reads: bool = False
+    """Whether `upgrade()` depends on what it reads, or on the offline mode: in a database it may do something else."""
 
 
 def in_order(revisions: Revisions) -> list[Script]:
@@ -74,11 +76,13 @@ def render(revisions: Revisions, script: Script, tables: Tables, dialect: Dialec
     with EnvironmentContext(config, directory, as_sql=True) as environment:
         context = _OfflineContext(environment, result, tables, dialect or postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
         environment._migration_context = context
+        setattr(environment, "is_offline_mode", context.is_offline)  # noqa: B010
         try:
             with Operations.context(context), without_connections():
                 script.module.upgrade()
         except (Exception, SystemExit) as error:  # a revision may raise anything
             result.stopped, result.stopped_at = describe(error, quotes=True), _line_of(error, script.path)
+    result.reads = context.connection_was_read
     return result
 
 
@@ -97,6 +101,16 @@ class _OfflineContext(MigrationContext):
     def _stdout_connection(self, connection: Any) -> Any:
         self._connection = OfflineConnection(self.dialect, self._execute, self._tables)
         return self._connection
+
+    @property
+    def connection_was_read(self) -> bool:
+        """Whether the revision read anything."""
+        return bool(self._connection.was_read)
+
+    def is_offline(self) -> bool:
+        """Return True; a revision that asks does something else in a database."""
+        self._connection.was_read = True
+        return True
 
     @contextmanager
     def autocommit_block(self) -> Iterator[None]:

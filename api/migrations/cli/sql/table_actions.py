@@ -14,12 +14,14 @@ _COLUMN_ENDS = set(
 _CONSTRAINTS = ("foreign key", "check", "unique", "primary key", "exclude", "not null")
 
 
-def create_table(reader: Reader) -> Iterator[Action]:
+def create_table(reader: Reader, temporary: bool = False) -> Iterator[Action]:
     """Yield the new table, its columns and its constraints."""
     guarded = reader.take("if not exists")
     table = reader.name()
     parent = reader.name() if reader.take("partition of") else ""
-    yield Action("create table", table, refers=parent, facts=facts_of(**{"if not exists": guarded}))
+    yield Action(
+        "create table", table, refers=parent, facts=facts_of(temporary=temporary, **{"if not exists": guarded})
+    )
     if reader.rest and reader.rest[0].text == "(":
         for one in _columns(reader.group()):
             yield Action(f"new {one.kind.removeprefix('add ')}", table, one.name, one.text, refers=one.refers)
@@ -64,8 +66,8 @@ def _addition(table: str, reader: Reader) -> Iterator[Action]:
         yield from _constraint(table, reader)
     else:
         reader.take("column")
-        reader.take("if not exists")
-        yield _column(table, reader)
+        guarded = reader.take("if not exists")
+        yield _column(table, reader, guarded)
 
 
 def _rename(table: str, reader: Reader) -> Action:
@@ -94,7 +96,7 @@ def _alter_column(table: str, reader: Reader) -> Action:
     return Action("alter column", table, column, joined(reader.rest))
 
 
-def _column(table: str, reader: Reader) -> Action:
+def _column(table: str, reader: Reader, guarded: bool = False) -> Action:
     column = reader.name()
     kind, rest = _type(reader.rest), Reader(reader.rest)
     default = _default(reader.rest)
@@ -107,6 +109,7 @@ def _column(table: str, reader: Reader) -> Action:
             "check": rest.has("check"),
             "references": rest.has("references"),
             "default": bool(default),
+            "if not exists": guarded,
         }
     )
     refers = Reader(rest.after("references")).name() if rest.has("references") else ""
