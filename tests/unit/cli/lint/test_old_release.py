@@ -100,7 +100,7 @@ def test_the_statements_are_those_of_the_database(tmp_path: Path) -> None:
     """A condition on the dialect is decided by the database's dialect, not by PostgreSQL's."""
     body = "if op.get_bind().dialect.name == 'mysql':\n    op.drop_column('orders', 'code')"
     ini = write_history(tmp_path, BASE, Planted("r0", body))
-    verdict, _ = by_rules(Revisions(str(ini)), frozenset({"r0"}), mysql.dialect(paramstyle="named"))["r0"]  # type: ignore[no-untyped-call]
+    verdict, _ = by_rules(Revisions(str(ini)), frozenset({"r0"}), mysql.dialect(paramstyle="named"))["r0"]
     assert verdict is FAILS
 
 
