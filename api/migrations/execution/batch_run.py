@@ -189,20 +189,24 @@ class CommittedBatches(Batches):
         return self._lag - self._least_lag
 
 
-@contextmanager
-def committing(context: MigrationContext, steps: Steps) -> Iterator[Attempt]:
-    """Leave the revision's transaction: each statement inside is committed, and is not followed. Yield the attempt.
-
-    Raises:
-        InvalidRequestError: the revision may not be run again after an interruption.
-        DirectConnectionNeeded: a transaction pooler permits no COMMIT inside the run.
-    """
+def repeatable_attempt(steps: Steps) -> Attempt:
+    """Return the open attempt; raise `InvalidRequestError` if its revision may not be run again when interrupted."""
     attempt = steps.open_attempt.attempt
     if attempt is None or attempt.revision not in steps.code.idempotent:
         raise sa.exc.InvalidRequestError(
             "backfill() commits each batch, but the revision does not declare that it may run again after an "
             "interruption. To fix: add idempotent = True to its file, and let all that it does be repeatable"
         )
+    return attempt
+
+
+@contextmanager
+def committing(context: MigrationContext, steps: Steps, attempt: Attempt) -> Iterator[None]:
+    """Leave the revision's transaction: each statement inside is committed, and is not followed.
+
+    Raises:
+        DirectConnectionNeeded: a transaction pooler permits no COMMIT inside the run.
+    """
     attempt.statement = "UPDATE"
     with context.autocommit_block(), steps.open_attempt.unwatched():
-        yield attempt
+        yield
