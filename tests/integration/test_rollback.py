@@ -162,23 +162,26 @@ async def test_a_half_applied_revision_is_refused(released: tuple[str, Path]) ->
 
 
 async def test_an_unfinished_revision_counts(released: tuple[str, Path], tmp_path: Path) -> None:
-    """A part of a contract is committed: refused, also if it may run again. Of a repeatable expand it is harmless."""
+    """A part of a revision is committed: without a mark nothing may run; else the mark counts as for all of it."""
     url, _ = released
     drop = DROP.replace("COLUMN", "COLUMN IF EXISTS")
     body = f"with op.get_context().autocommit_block():\n    {drop}\nop.execute('?')"
     contract = tree(tmp_path / "contract", CREATE)
     for number in (2, 3, 4):
         revision(tmp_path / "contract", f"r{number}", OTHER, after=f"r{number - 1}", extra='phase = "expand"\n')
-    expand = shutil.copytree(tmp_path / "contract", tmp_path / "expand") / contract.name
+    unmarked = shutil.copytree(tmp_path / "contract", tmp_path / "unmarked") / contract.name
     extra = 'idempotent = True\nphase = "contract"\nrequires = "r4"\n'
     revision(tmp_path / "contract", "r5", body, after="r4", extra=extra)
     with pytest.raises(RevisionFailed, match="after it had committed a part"):
         await upgrade(url, contract, "r5", "v4")
-    error = await refusal(url, contract, "v3")
+    assert (await verdicts(url, contract, "v3")) == (0, {"r5": ("contract", "runs")})
+    code, judged = await verdicts(url, contract, "v2")
+    assert (code, judged["r5"]) == (7, ("contract", "fails"))
+    assert "downgrade" not in (await check(url, contract, "v2")).message
+    assert (await refusal(url, contract, "r5")).exit_code == 3
+    revision(tmp_path / "unmarked", "r5", body, after="r4", extra="idempotent = True\n")
+    error = await refusal(url, unmarked, "v3")
     assert (error.exit_code, "r5 has committed a part of its work and is not finished" in str(error)) == (7, True)
-    revision(tmp_path / "expand", "r5", body, after="r4", extra='idempotent = True\nphase = "expand"\n')
-    assert (await verdicts(url, expand, "v3")) == (0, {"r5": ("expand", "runs")})
-    assert (await refusal(url, expand, "r5")).exit_code == 3
 
 
 async def test_an_unreachable_database_is_not_judged(tmp_path: Path) -> None:

@@ -81,7 +81,7 @@ async def check_rollback(assembly: Assembly, name: str) -> RollbackReport:
     # each is judged too, because it may use what this release does not know
     others = islice((one for one in known.values() if present - one.contains), 0 if may_run else _LISTED)
     other = next((one.name for one in others if _runs(_judged(assembly, one, present))), None)
-    message = _conclusion(release, judged, (downgrade_for(judged, code), other))
+    message = _conclusion(release, judged, (None if half else downgrade_for(judged, code), other))
     return RollbackReport(
         message=message,
         release=release.name,
@@ -108,7 +108,7 @@ async def _read(assembly: Assembly, session: OperatorSession) -> tuple[Schema, f
         raise SchemaRefused(explain(schema))
     # also while another instance runs it, and although this build would run it again
     half = frozenset(each.revision for each in (await session.store.observe()).half_applied)
-    if parts := half - (assembly.revisions.code.expands & assembly.revisions.code.idempotent):
+    if parts := {one for one in half if assembly.revisions.code.beside(one) is None}:
         raise SchemaRefused(
             f"revision {', '.join(sorted(parts))} has committed a part of its work and is not finished, so an older "
             f"release refuses to start. To fix: wait for the instance that runs it, or run '{COMMAND} upgrade', then "

@@ -5,7 +5,7 @@ Alembic cannot distinguish "behind" from "ahead"; the parents of revisions in th
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from enum import StrEnum
 
@@ -50,6 +50,12 @@ class CodeRevisions:
         """The head, or the heads in one name, as the history stores it."""
         return ",".join(sorted(self.heads))[:255]
 
+    def beside(self, revision: str) -> frozenset[str] | None:
+        """Return what a build without `revision` must contain to run while it is half applied; None if none may."""
+        if revision not in self.idempotent or revision not in self.expands | self.contracts.keys():
+            return None
+        return frozenset({self.contracts[revision]} if revision in self.contracts else ())
+
     def closure(self, revisions: frozenset[str], links: Mapping[str, frozenset[str]] | None = None) -> frozenset[str]:
         """Return `revisions` and their ancestors in this build's graph and in further `links`."""
         seen: set[str] = set()
@@ -82,8 +88,8 @@ class HalfApplied:
     """The kind of its last statement."""
     invalid_indexes: tuple[str, ...] = ()
     """The quoted names of those that are INVALID now and were not before it."""
-    expands: bool = False
-    """Whether it is marked as expand and may run again: then it does not concern a build that does not contain it."""
+    beside: frozenset[str] | None = None
+    """What a build without it must contain to run beside it, if it has a mark and may run again; None if none may."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,8 @@ def compare_with_build(
     # an idempotent revision is applied again if it is the next one; the step of a bootstrap is at the head instead
     applied = code.closure(observed.revisions)
     repeated = {revision for revision in code.idempotent.intersection(pending) if code.parents[revision] <= applied}
-    ours = [half for half in observed.half_applied if half.revision in code.parents or not half.expands]
+    known = code.parents.keys()
+    ours = [half for half in observed.half_applied if half.revision in known or not _beside(half, known)]
     dirty = tuple(half for half in ours if half.revision not in repeated)
     state = SchemaState.DIRTY if dirty else _direction(observed, code, lineage, unknown)
     completed = observed.completed == code.head
@@ -170,6 +177,10 @@ def compare_with_build(
     lacked = {one: needed for one, needed in (contracts or {}).items() if one in newer and needed not in code.parents}
     tables = observed.other_tables
     return Schema(state, observed.revisions, code.heads, pending, unknown, dirty, tables, completed, lacked)
+
+
+def _beside(half: HalfApplied, known: Set[str]) -> bool:
+    return half.beside is not None and half.beside <= known
 
 
 def _direction(

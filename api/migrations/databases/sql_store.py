@@ -18,7 +18,7 @@ from ..core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttemp
 from ..core.schema import HalfApplied, Observed, Recorded
 from ..execution.dialects import Now, aware, epoch
 from ..execution.error_translation import missing, translated
-from ..execution.history_table import GOOD, OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome, expands, required
+from ..execution.history_table import GOOD, OPEN, RECENT_ROWS, SLACK_SECONDS, Outcome, beside, required
 from ..execution.runner import Runner
 from ..execution.table_shape import VERSION_COLUMN, OwnTables, Shape
 from ..execution.version_ids import IdColumn, refuse
@@ -70,7 +70,7 @@ class SqlStore(OwnTables):
             return Observed(revisions)
         [ended] = await self._rows(self._ended())
         half = await self._rows(self._half_applied().order_by(self._history.c.id))
-        known = tuple(HalfApplied(row.revision, row.statement, expands=expands(row.note)) for row in half)
+        known = tuple(HalfApplied(row.revision, row.statement, beside=beside(row.note)) for row in half)
         recent = tuple(map(_recorded, newest))
         success, failure = epoch(ended.success), epoch(ended.failure)
         return Observed(revisions, known, success, failure, recent, completed=ended.completed)

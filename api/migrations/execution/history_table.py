@@ -61,8 +61,8 @@ COMPLETED = f"""
 """The same as `History.completed`; `{history}` is the table's quoted name."""
 _REQUIRES = "requires"
 """The key of a contract's note."""
-_EXPANDS = "expands"
-"""The key of the note of a half-applied attempt that `Attempt.expands`."""
+_BESIDE = "beside"
+"""The key of the note of a half-applied attempt with `Attempt.beside`."""
 SLACK_SECONDS = 5.0
 """The tolerance between two clocks for an attempt's age; less than the pause before the next attempt."""
 OPEN = (Outcome.RUNNING, Outcome.RETRIED, Outcome.HALF_APPLIED)
@@ -106,8 +106,8 @@ class Attempt:
     """The name of the driver's or Python's exception that ended it."""
     requires: str | None = None
     """For a contract: the revision that a build must contain to run after it."""
-    expands: bool = False
-    """Whether older releases run beside it although it is half applied: it is an expand, and may run again."""
+    beside: frozenset[str] | None = None
+    """What older releases must contain to run beside it while it is half applied; None if none may."""
 
 
 class History:
@@ -201,8 +201,8 @@ class History:
             "error_class": attempt.error_class,
             "statement": None if attempt.outcome is Outcome.APPLIED else attempt.statement,
         }
-        if attempt.outcome is Outcome.HALF_APPLIED and attempt.expands and error is None:
-            values["note"] = json.dumps({_EXPANDS: True})
+        if attempt.outcome is Outcome.HALF_APPLIED and attempt.beside is not None and error is None:
+            values["note"] = json.dumps({_BESIDE: sorted(attempt.beside)})
         if attempt.outcome is Outcome.APPLIED and attempt.requires:
             values["note"] = _requirement(attempt.requires)
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
@@ -210,7 +210,8 @@ class History:
 
     def note(self, connection: sa.Connection, attempt: Attempt, note: str) -> None:
         """Record for other instances how far an attempt is; the caller commits."""
-        note = json.dumps(json.loads(note) | {_EXPANDS: True}) if attempt.expands else note
+        if attempt.beside is not None:
+            note = json.dumps(json.loads(note) | {_BESIDE: sorted(attempt.beside)})
         connection.execute(sa.update(self.table).where(self.table.c.id == attempt.id).values(note=note))
 
     def fail(self, connection: sa.Connection, author: RunAuthor, attempt: Attempt, error: str) -> None:
@@ -284,11 +285,11 @@ def required(notes: Iterable[tuple[str, str]]) -> dict[str, str]:
     return found
 
 
-def expands(note: str | None) -> bool:
-    """Return whether the note of a half-applied attempt says that older releases run beside it."""
+def beside(note: str | None) -> frozenset[str] | None:
+    """Return what the note of a half-applied attempt says of the releases that run beside it."""
     with suppress(ValueError, TypeError, KeyError):
-        return json.loads(note or "{}")[_EXPANDS] is True
-    return False
+        return frozenset(json.loads(note or "{}")[_BESIDE])
+    return None
 
 
 def json_of(names: Iterable[str]) -> str:

@@ -191,8 +191,8 @@ class Steps:
             attempt.invalid_before = self._invalid_before(self.current)
             self.lock.set_limits(self.connection, self.current)
             self.history.begin(self.connection, self._author, attempt)
-        expands = info.is_upgrade and self.current in self.code.expands & self.code.idempotent
-        attempt.expands = expands and self.note is None
+        if info.is_upgrade and self.note is None:
+            attempt.beside = self.code.beside(self.current)
         self.open_attempt.begin(attempt)
         self.listener.started(self.current)
 

@@ -99,12 +99,23 @@ def test_a_half_applied_revision_makes_every_schema_dirty(database: str) -> None
     assert (schema.state, schema.half_applied) == (SchemaState.DIRTY, (HalfApplied("b"),))
 
 
-def test_a_half_applied_expand_of_a_newer_build_does_not_concern_an_older_one() -> None:
-    """It runs beside the expand, also while a part is committed; a build that contains the revision is dirty."""
-    half = HalfApplied("d", expands=True)
-    assert compare_with_build(Observed(frozenset("c"), (half,)), LINE, {}).state is SchemaState.AT_HEAD
-    newer = code(a="", b="a", c="b", d="c")
-    assert compare_with_build(Observed(frozenset("c"), (half,)), newer, {}).state is SchemaState.DIRTY
+@pytest.mark.parametrize(
+    ("graph", "needs", "state"),
+    [
+        (LINE, frozenset(), SchemaState.AT_HEAD),
+        (LINE, frozenset("b"), SchemaState.AT_HEAD),
+        (LINE, frozenset("x"), SchemaState.DIRTY),
+        (LINE, None, SchemaState.DIRTY),
+        (code(a="", b="a", c="b", d="c"), frozenset(), SchemaState.DIRTY),
+    ],
+    ids=["an expand", "a contract", "a contract that it cannot run after", "no mark", "its own revision"],
+)
+def test_a_half_applied_revision_of_a_newer_build_concerns_an_older_one_by_its_mark(
+    graph: CodeRevisions, needs: frozenset[str] | None, state: SchemaState
+) -> None:
+    """A build that has what the newer revision requires runs beside it, also while only a part of it is committed."""
+    observed = Observed(frozenset("c"), (HalfApplied("d", beside=needs),))
+    assert compare_with_build(observed, graph, {}).state is state
 
 
 def test_a_pending_idempotent_half_applied_revision_is_run_again() -> None:

@@ -16,7 +16,7 @@ import asyncpg
 from ...core.protocols import ANSWER_SECONDS, TRIED, MigrationRequest, PastAttempt
 from ...core.schema import HalfApplied, Observed, Recorded
 from ...execution.error_translation import translated
-from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, expands, required
+from ...execution.history_table import COMPLETED, ENDED, OPEN, RECENT, SLACK_SECONDS, Outcome, beside, required
 from ...execution.invalid_indexes import INVALID_INDEXES
 from ...execution.runner import Runner
 from ...execution.table_shape import VERSION_COLUMN, OwnTables, Shape
@@ -242,7 +242,7 @@ def _recorded(row: dict[str, Any]) -> Recorded:
 
 
 def _half(invalid: frozenset[str], row: asyncpg.Record) -> HalfApplied:
-    return HalfApplied(row["revision"], row["statement"], _new(invalid, row), expands(row["note"]))
+    return HalfApplied(row["revision"], row["statement"], _new(invalid, row), beside(row["note"]))
 
 
 def _new(invalid: frozenset[str], row: asyncpg.Record) -> tuple[str, ...]:
