@@ -94,7 +94,8 @@ class _Drain:
             gate.app = within
 
     def handle(self, number: int, frame: Any) -> None:
-        if self._begun:
+        # after the block too, from a handler of the application that calls the one before it
+        if self._begun or self._over:
             self._over = True
             self._server(number, frame)
         else:

@@ -128,6 +128,16 @@ async def test_the_server_has_its_handler_back_afterwards(server: Server) -> Non
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
 
 
+async def test_a_handler_that_calls_the_one_before_it_reaches_the_server_afterwards(server: Server) -> None:
+    """The application's own handler calls the drain's: after the block the server gets SIGTERM at once."""
+    with draining(*instance(), LONG_SECONDS):
+        drain = signal.getsignal(signal.SIGTERM)
+        assert callable(drain)
+        signal.signal(signal.SIGTERM, lambda number, frame: drain(number, frame))
+    signal.raise_signal(signal.SIGTERM)
+    assert server.received == [signal.SIGTERM]
+
+
 async def test_applications_of_one_process_drain_together(server: Server) -> None:
     """A mounted application drains with the one around it, for one drain and not for two."""
     (outer, outside), (inner, inside) = instance(), instance()
