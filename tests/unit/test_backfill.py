@@ -10,6 +10,9 @@ from alembic.operations import Operations
 from alembic.runtime.migration import MigrationContext
 
 from api.migrations.backfill import backfill
+from api.migrations.core.batches import BatchSize
+from api.migrations.execution.batch_run import Batches
+from api.migrations.execution.batch_statements import BatchStatements
 
 UPDATE = (
     "UPDATE /* './migrate.sh upgrade' runs this in batches of at most 5000 rows */ {table} SET filled=(a || '12:30') "
@@ -80,6 +83,15 @@ def test_rows_that_need_no_change_are_skipped_in_larger_and_larger_steps(connect
         assert fill(10) == 30
     assert statements.count("UPDATE") == 4
     assert len(statements) < 50
+
+
+def test_steps_that_are_slow_become_no_larger(connection: sa.Connection) -> None:
+    """Each query takes longer than its limit: it looks among as many rows as a batch has, and no more."""
+    statements = BatchStatements("Order", None, ("a", "b"), {"filled": "'now'"}, "filled IS NULL")
+    executed: list[str] = []
+    sa.event.listen(connection, "before_cursor_execute", lambda *event: executed.append(event[2]))
+    assert Batches(connection, statements, BatchSize(10, 10, timeout_seconds=1e-9)).run() == 30
+    assert len(executed) > 2 * 970 / 20
 
 
 def test_a_batch_has_at_least_one_row() -> None:

@@ -35,10 +35,15 @@ class BatchSize:
         """Return the size of the first batch."""
         return cls(most, min(most, max(LEAST_ROWS, most // FIRST_SHARE)), timeout_seconds)
 
+    @property
+    def longest_seconds(self) -> float:
+        """The longest time of a batch or query that keeps its size."""
+        return min(LONGEST_SECONDS, self.timeout_seconds / 4) if self.timeout_seconds else LONGEST_SECONDS
+
     def after(self, seconds: float) -> BatchSize:
         """Return the size after a batch that took `seconds`; at most twice, and at least half of the one before."""
-        share = self.timeout_seconds / 4 / LONGEST_SECONDS if self.timeout_seconds else 1.0
-        shortest, longest = SHORTEST_SECONDS * min(1.0, share), LONGEST_SECONDS * min(1.0, share)
+        longest = self.longest_seconds
+        shortest = longest * SHORTEST_SECONDS / LONGEST_SECONDS
         if shortest <= seconds <= longest:
             return self
         factor = min(2.0, max(0.5, longest / max(seconds, 0.001)))

@@ -82,10 +82,13 @@ class Batches:
     def _skip(self, start: Key, last: Key) -> tuple[Key | None, float]:
         """Look for the next row to fill; return its key, or the key after the rows that need no change."""
         rows = min(2 * self._skipped, LONGEST_SKIP_ROWS)
+        began = time.monotonic()
         end = self._statements.key_after(self._connection, start, rows, last)
         first = self._statements.first_to_fill(self._connection, start, end, last)
         if first is None:
-            self._skipped = rows
+            # after a slow one half as many, else a statement timeout would end each repetition here
+            slow = time.monotonic() - began > self._size.longest_seconds
+            self._skipped = max(self._size.rows // 2, rows // 4, 1) if slow else rows
             self.passed += 0 if end is None else rows
             return end, 0.0
         self.passed += self._statements.count(self._connection, start, first)
