@@ -1,8 +1,8 @@
 """Keeps the revisions that run in a clone from reaching beyond it.
 
 A statement that acts on the whole server, or on files and other servers, is not executed. A connection that SQLAlchemy
-opens with a URL of its own is refused, and the environment names the clone. What a revision does otherwise cannot be kept
-from happening: a connection of the driver's own with a URL from elsewhere, or a request to another service.
+opens with a URL of its own is refused, and the environment names the clone. What a revision does otherwise cannot be
+kept from happening: a connection of the driver's own with a URL from elsewhere, or a request to another service.
 """
 
 from __future__ import annotations

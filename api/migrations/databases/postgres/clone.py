@@ -60,7 +60,7 @@ _MAY_CREATE = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = curr
 
 @dataclass(frozen=True)
 class Clone:
-    """A clone: its URL, its name, and the names of clones that are left behind on the server: it is added if it stays."""
+    """A clone: its URL, its name, and the names of clones left behind on the server, in the end its own if it stays."""
 
     url: DatabaseURL
     name: str
