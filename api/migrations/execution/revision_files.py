@@ -74,7 +74,7 @@ def read(ini: str, section: str) -> RevisionFiles | None:
 def syntax_tree(path: Path) -> ast.Module:
     """Return the syntax tree of a file, in one thread at a time.
 
-    In two threads at once, `ast.parse` of Python 3.11 can raise `SystemError: AST constructor recursion depth mismatch`.
+    In two threads at once, `ast.parse` of Python 3.11 may fail: "AST constructor recursion depth mismatch".
     The thread that migrates reads the revisions, and so does the service, for the name of its sessions.
     """
     with _ONE_AT_A_TIME:
