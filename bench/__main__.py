@@ -91,7 +91,7 @@ def _run(lab: Laboratory, measures: Sequence[Measure], into: Path | None) -> int
             failed += isinstance(error, BenchError)
             print(f"\n{measure.name}: {error}", flush=True)
             continue
-        console.print("", drawn(section), highlight=False, sep="\n")
+        console.print("", drawn(measure.title, section.table), highlight=False, sep="\n")
         print(f"{measure.name}: {section.table.missed} goals missed; {time.monotonic() - began:.0f} s", flush=True)
         if into:
             # after each measure, because the whole run takes long and may be interrupted

@@ -40,16 +40,16 @@ BLOCKED = (
 POLLING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'poll'"
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
+def until(condition: Callable[[], bool], what: str, longest_seconds: float = LONGEST_SECONDS) -> None:
     """Return as soon as `condition` holds.
 
     Raises:
-        BenchError: it does not hold within 120 s; the message has `what`.
+        BenchError: it does not hold within `longest_seconds`; the message has `what`.
     """
-    deadline = time.monotonic() + LONGEST_SECONDS
+    deadline = time.monotonic() + longest_seconds
     while not condition():
         if time.monotonic() > deadline:
-            raise BenchError(f"not within {LONGEST_SECONDS:.0f} s: {what}")
+            raise BenchError(f"not within {longest_seconds:.0f} s: {what}")
         time.sleep(LOOK_SECONDS)
 
 

@@ -8,6 +8,7 @@ import subprocess
 import tempfile
 import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,18 +31,21 @@ class Program:
         code: its exit code, once it has ended; negative for a signal.
     """
 
-    def __init__(self, words: Sequence[str], environment: Mapping[str, str], folder: Path) -> None:
+    def __init__(
+        self, words: Sequence[str], environment: Mapping[str, str], folder: Path, stdin: int = subprocess.DEVNULL
+    ) -> None:
         self.words = list(words)
         self.code: int | None = None
         self._usage = Usage(0.0)
         self._ended = threading.Event()
-        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until the process is forgotten
+        self._output: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - read until this object is collected
+        weakref.finalize(self, self._output.close)
         self.started, self.started_at = time.monotonic(), time.time()
         self._process = subprocess.Popen(
             self.words,
             cwd=folder,
             env=dict(environment),
-            stdin=subprocess.DEVNULL,
+            stdin=stdin,
             stdout=self._output,
             stderr=self._output,
             start_new_session=True,
@@ -69,6 +73,12 @@ class Program:
             self.end()
             raise BenchError(f"{self} did not end within {longest_seconds:.0f} s: {self.last_words()}")
         return self._usage
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal to the process, unless it has ended."""
+        if not self.has_ended:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def end(self) -> Usage:
         """Kill it, and what it has started, if it still runs; return what it took."""

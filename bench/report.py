@@ -46,14 +46,11 @@ class Section:
 
     def markdown(self) -> str:
         """Return the section, with the heading."""
-        head, *rows = self.table.lines
-        lines = [head, ["---"] * len(head), *rows]
-        table = "\n".join("| " + " | ".join(_bold(cell) for cell in line) + " |" for line in lines)
         plot = [f"![{self.table.chart.title}]({self.plot})"] if self.table.chart else []
         parts = [
             f"## {self.measure.title}",
             *plot,
-            table,
+            in_markdown(self.table),
             *self.table.notes,
             f"`./dev bench {self.measure.name}`, {self.moment}.",
         ]
@@ -85,15 +82,22 @@ def assembled(sections: Mapping[str, str], head: str) -> str:
     return "\n".join([head, *(sections[title].rstrip("\n") + "\n" for title in order)])
 
 
-def drawn(section: Section) -> Drawn:
+def in_markdown(table: Table) -> str:
+    """Return the table for a document, without its notes."""
+    head, *rows = table.lines
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(_bold(cell) for cell in line) + " |" for line in lines)
+
+
+def drawn(title: str, table: Table) -> Drawn:
     """Return the table for the terminal."""
-    head, *rows = section.table.lines
-    table = Drawn(title=section.measure.title, title_justify="left", caption="\n".join(section.table.notes))
+    head, *rows = table.lines
+    drawn = Drawn(title=title, title_justify="left", caption="\n".join(table.notes))
     for number, name in enumerate(head):
-        table.add_column(name, justify="right" if number > 0 else "left")
+        drawn.add_column(name, justify="right" if number > 0 else "left")
     for row in rows:
-        table.add_row(*row, style="red" if row[-1].startswith("MISSED") else None)
-    return table
+        drawn.add_row(*row, style="red" if row[-1].startswith("MISSED") else None)
+    return drawn
 
 
 def _bold(cell: str) -> str:

@@ -59,7 +59,7 @@ class Instance:
             BenchError: it ended, or did not answer 200 within 120 s.
         """
         self._wait(self._noted.exists, "was not ready")
-        self._wait(lambda: self._get(path)[0] == 200, f"did not answer 200 to {path}")
+        self._wait(lambda: get(self.port, path)[0] == 200, f"did not answer 200 to {path}")
         return time.monotonic() - self.program.started
 
     def _wait(self, condition: Callable[[], bool], problem: str) -> None:
@@ -73,19 +73,21 @@ class Instance:
 
     def phase(self) -> str | None:
         """Return the phase of /health/migrations, or None while the port is closed."""
-        _, body = self._get("/health/migrations")
+        _, body = get(self.port, "/health/migrations")
         return json.loads(body)["phase"] if body else None
 
-    def _get(self, path: str) -> tuple[int | None, bytes]:
-        connection = http.client.HTTPConnection(HOST, self.port, timeout=ANSWER_SECONDS)
-        try:
-            connection.request("GET", path)
-            answer = connection.getresponse()
-            return answer.status, answer.read()
-        except (OSError, http.client.HTTPException):
-            return None, b""
-        finally:
-            connection.close()
+
+def get(port: int, path: str) -> tuple[int | None, bytes]:
+    """Return status and body of a GET request to this machine; the status is None while the port is closed."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        return answer.status, answer.read()
+    except (OSError, http.client.HTTPException):
+        return None, b""
+    finally:
+        connection.close()
 
 
 def start_together(

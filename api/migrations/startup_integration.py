@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from typing import Any, Self
 
@@ -56,7 +56,7 @@ class MigrationLifespan:
     revision, and `after` once for each new head, on the session that holds the lock.
 
     `settings` may be a list, one for each database: each has its own lock, version table and history. The instance
-    serves when all are verified. Start-up mode, `on_failure`, wait budget and open paths are those of the first.
+    serves when all are verified. Start-up mode, `on_failure`, wait budget, drain and open paths are those of the first.
     """
 
     def __init__(
@@ -157,7 +157,16 @@ async def _service(
     async with together(app, lifespans) as state:
         _refuse_for_mounted(app, settings)
         gate.open()
-        yield state
+        with _draining(gate, app.state.migrations, settings):
+            yield state
+
+
+def _draining(gate: Gate, tracker: Tracker, settings: MigrationSettings) -> AbstractContextManager[None]:
+    if not settings.drain_seconds:
+        return nullcontext()
+    from .web.drain import draining  # an instance that stops at once does not need it
+
+    return draining(gate, tracker, settings.drain_seconds)
 
 
 async def _serve_when_ready(

@@ -140,10 +140,13 @@ async def test_an_interrupted_autocommit_block_is_half_applied(ledger_url: str, 
 
 @pytest.mark.parametrize("name", INSTANCE)
 async def test_sigterm_stops_an_instance(ledger_url: str, tmp_path: Path, name: str) -> None:
-    """SIGTERM reaches a migrating instance in one phase: it exits with 143 and leaves no session, lock or traceback."""
+    """SIGTERM reaches a migrating instance in one phase: it exits with 143 and leaves no session, lock or traceback.
+
+    It does not drain: only a ready instance does.
+    """
     phase = PHASES[name]
     async with phase.hold(ledger_url, tmp_path) as stage:
-        with fleet(1, stage.url, ini=stage.ini) as (instance,):
+        with fleet(1, stage.url, ini=stage.ini, MIGRATION_DRAIN_SECONDS="3600") as (instance,):
             instance.until(stage.reached, "is in the phase")
             instance.kill(signal.SIGTERM)
             sent = time.monotonic()

@@ -27,11 +27,11 @@ ORDERLY = [
 
 
 @contextmanager
-def first(url: str, ini: Path) -> Iterator[Instance]:
-    """Start an instance as process 1 of its own pid namespace."""
+def first(url: str, ini: Path, drain_seconds: float) -> Iterator[Instance]:
+    """Start an instance as process 1 of its own pid namespace, with this MIGRATION_DRAIN_SECONDS."""
     if subprocess.run([*FIRST, "true"], capture_output=True).returncode:
         optional("a pid namespace", "run as root, apt-get install util-linux")
-    with fleet(1, url, ini=ini, inside=FIRST) as (instance,):
+    with fleet(1, url, ini=ini, inside=FIRST, MIGRATION_DRAIN_SECONDS=f"{drain_seconds}") as (instance,):
         yield instance
 
 
@@ -51,7 +51,9 @@ def assert_orderly(instance: Instance) -> None:
 
 def test_a_failed_start_of_process_1_exits_with_3(ledger_url: str, tmp_path: Path) -> None:
     """A revision fails in process 1: it is rolled back and recorded, and the instance exits with 3 instead of 143."""
-    with first(ledger_url, project.make_history(tmp_path, project.failing())) as instance:
+    ini = project.make_history(tmp_path, project.failing())
+    # only an instance that was ready drains
+    with first(ledger_url, ini, drain_seconds=3600) as instance:
         assert instance.wait() == 3
         assert "Not ready: revision failing" in instance.log()
         assert_orderly(instance)
@@ -63,12 +65,16 @@ def test_a_failed_start_of_process_1_exits_with_3(ledger_url: str, tmp_path: Pat
 
 @pytest.mark.parametrize("until", [until_all_ready, until_one_migrates], ids=["ready", "migrating"])
 def test_process_1_stops_cleanly(ledger_url: str, tmp_path: Path, until: Callable[[list[Instance]], object]) -> None:
-    """SIGTERM reaches process 1 while it serves or migrates: it shuts down, exits with 0 and frees the lock."""
+    """SIGTERM reaches process 1 while it serves or migrates: it shuts down, exits with 0 and frees the lock.
+
+    It drains before, but only if it serves.
+    """
     extra = [project.held()] if until is until_one_migrates else []
-    with first(ledger_url, project.make_history(tmp_path, *extra)) as instance:
+    with first(ledger_url, project.make_history(tmp_path, *extra), drain_seconds=0.1) as instance:
         until([instance])
         stop(instance)
         assert instance.wait() == 0
+        assert ("serves for 0.1 s and then shuts down" in instance.log()) is (until is until_all_ready)
         assert_orderly(instance)
     assert evidence.versions(ledger_url) == [project.head()]
     wait_until(lambda: evidence.advisory_locks(ledger_url) == 0, "a free lock", seconds=WAIT_SECONDS)

@@ -25,6 +25,7 @@ def workers(place: SqlitePlace, ini: Path) -> Iterator[Instance]:
     """Run uvicorn with three workers and no instance name; end it with SIGTERM, which ends the workers too."""
     # uvicorn reads the number of workers from WEB_CONCURRENCY too; an empty instance name is none
     settings = {**place.settings, "WEB_CONCURRENCY": f"{WORKERS}", "MIGRATION_INSTANCE": ""}
+    settings["MIGRATION_DRAIN_SECONDS"] = "0.1"
     with fleet(1, place.url, ini=ini, first=1, inside=(), **settings) as (parent,):
         try:
             yield parent
@@ -45,7 +46,7 @@ def until_said(parent: Instance, words: str, count: int) -> set[str]:
 
 
 def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_path: Path) -> None:
-    """Three workers share a SQLite file: one migrates while two wait and name it; then all three serve."""
+    """Three workers share a SQLite file: one migrates while two wait and name it; then all three serve, and drain."""
     ini = portable.make_history(tmp_path, portable.held(), portable.noted())
     with workers(sqlite_place, ini) as parent:
         portable.until_reached(ini)
@@ -61,6 +62,8 @@ def test_one_of_three_workers_migrates_a_file(sqlite_place: SqlitePlace, tmp_pat
         # any of the workers may answer
         assert {parent.ready() for _ in range(5 * WORKERS)} == {True}
         assert parent.log().count(MARK) == 1
+        parent.kill(signal.SIGTERM)
+        assert until_said(parent, "SIGTERM received: not ready any more", WORKERS) == names
     assert applied(sqlite_place) == project.revisions(ini)
     assert versions(sqlite_place) == [project.head(ini)]
     assert marks(sqlite_place) == ["ground", "held", "noted"]

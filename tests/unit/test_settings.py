@@ -17,9 +17,9 @@ URL = "postgresql://u:geh3im@dbhost/d"
 DEFAULTS = """
     strategy=auto redis_ttl_seconds=30 startup_mode=gate wait_seconds=300 run_seconds=300 lock_timeout_seconds=2
     statement_timeout_seconds=0 idle_seconds=60 drop_invalid_indexes=False backup_dir=backups backup_keep=5
-    backup_seconds=3600 poll_seconds=1 target=head on_ahead=serve on_failure=exit lock_name=fastapi lease_seconds=15
-    version_table=alembic_version alembic_config=alembic.ini alembic_section=alembic log_format=console
-    show_errors=False
+    backup_seconds=3600 poll_seconds=1 target=head on_ahead=serve on_failure=exit drain_seconds=0 lock_name=fastapi
+    lease_seconds=15 version_table=alembic_version alembic_config=alembic.ini alembic_section=alembic
+    log_format=console show_errors=False
 """.split()
 
 

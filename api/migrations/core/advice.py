@@ -20,7 +20,7 @@ WAIT, UNLOCK = f"{COMMAND} wait", f"{COMMAND} unlock"
 
 def advise(status: Status, now: float) -> Advice | None:
     """Return what to do in the state of `status`, None if nothing; `now` is in epoch seconds."""
-    if status.ready:
+    if status.ready or status.phase is Phase.DRAINING:
         return _while_ready(status)
     if status.phase is not Phase.FAILED:
         advice = _unreachable(status) or _while_held(status, now) or _while_free(status, now)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .status import Phase, Status
+from .status import SETTLED, Status
 
 
 def duration(seconds: float) -> str:
@@ -17,7 +17,7 @@ def run_seconds(status: Status, now: float) -> float | None:
     started, run = status.progress.started_at, status.last_run
     if started is None:
         return None
-    over = status.phase in {Phase.READY, Phase.FAILED, Phase.OFF}
+    over = status.phase in SETTLED
     ended = run.finished_at if run and run.finished_at else status.since if over else now
     return max(0.0, ended - started)
 

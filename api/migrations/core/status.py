@@ -14,7 +14,7 @@ from .schema import Recorded, Schema
 
 
 class Phase(StrEnum):
-    """The phases of a start."""
+    """The phases of a start, and the one before the stop."""
 
     STARTING = "starting"
     CHECKING = "checking"
@@ -24,6 +24,7 @@ class Phase(StrEnum):
     READY = "ready"
     FAILED = "failed"
     OFF = "off"
+    DRAINING = "draining"
 
 
 MOVES: dict[Phase, frozenset[Phase]] = {
@@ -32,13 +33,16 @@ MOVES: dict[Phase, frozenset[Phase]] = {
     Phase.WAITING: frozenset({Phase.MIGRATING, Phase.READY, Phase.FAILED}),
     Phase.MIGRATING: frozenset({Phase.VERIFYING, Phase.WAITING, Phase.FAILED}),
     Phase.VERIFYING: frozenset({Phase.READY, Phase.MIGRATING, Phase.WAITING, Phase.FAILED}),
-    # a ready instance stays ready, whatever happens to the schema later
-    Phase.READY: frozenset(),
+    # a ready instance stays ready, whatever happens to the schema later, until it is stopped
+    Phase.READY: frozenset({Phase.DRAINING}),
     # a held instance becomes ready when another run has brought the schema to head
     Phase.FAILED: frozenset({Phase.READY}),
-    Phase.OFF: frozenset(),
+    Phase.OFF: frozenset({Phase.DRAINING}),
+    Phase.DRAINING: frozenset(),
 }
 
+SETTLED = frozenset({Phase.READY, Phase.FAILED, Phase.OFF, Phase.DRAINING})
+"""The phases in which the start has ended: the instance neither waits nor migrates."""
 
 BLOCKED_UNTIL_SECONDS = 30.0
 """A revision that no session has been seen to block for so long is no longer blocked, whatever its last attempt was."""
@@ -275,7 +279,7 @@ class Status:
 
     @property
     def ready(self) -> bool:
-        """Whether requests may be served."""
+        """Whether a balancer should send requests. A draining instance serves those that still arrive."""
         return self.phase in {Phase.READY, Phase.OFF}
 
     def blocked_seconds(self, now: float) -> float:
@@ -306,7 +310,7 @@ class Tracker:
             seen, progress = before.lock_status, replace(before.progress, current=None, attempt=None, next_try_at=None)
             last_seen = None if seen == LockStatus() else seen
             facts |= {"at_failure": last_seen, "lock_status": LockStatus(), "progress": progress}
-        if not MOVES[phase] or phase is Phase.FAILED:
+        if phase in SETTLED:
             facts |= {"limit": None, "held": False}
         self.note(phase=phase, since=time.time(), **facts)
 

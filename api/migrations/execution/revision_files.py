@@ -74,8 +74,8 @@ def read(ini: str, section: str) -> RevisionFiles | None:
 def syntax_tree(path: Path) -> ast.Module:
     """Return the syntax tree of a file, in one thread at a time.
 
-    In two threads at once, `ast.parse` of Python 3.11 may fail: "AST constructor recursion depth mismatch".
-    The thread that migrates reads the revisions, and so does the service, for the name of its sessions.
+    In two threads at once, `ast.parse` of some Pythons (3.11 is one) raises "SystemError: AST constructor recursion
+    depth mismatch". The thread that migrates reads the revisions; so does the service, for the name of its sessions.
     """
     with _ONE_AT_A_TIME:
         return ast.parse(path.read_bytes())

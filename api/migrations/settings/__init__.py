@@ -83,6 +83,8 @@ class MigrationSettings(DatabaseURLs):
     """`package.module:function`, called under the lock once for each new head, after the last revision."""
     on_ahead: Literal["serve", "refuse"] = "serve"
     on_failure: Literal["exit", "hold"] = "exit"
+    drain_seconds: Annotated[float, Field(ge=0, le=3600)] = 0
+    """How long a ready instance that receives SIGTERM serves on, unready, before the server shuts down."""
     lock_name: str = "fastapi"
     lease_name: Annotated[str, Field(max_length=253)] | None = None
     """The Lease of strategy `kubernetes`. Default: derived from `lock_name`."""

@@ -10,6 +10,7 @@ import pytest
 from api.migrations.core.schema import Schema, SchemaState
 from api.migrations.core.status import (
     MOVES,
+    SETTLED,
     Blocker,
     Holder,
     IllegalMove,
@@ -23,7 +24,6 @@ from api.migrations.core.status import (
 PAIRS = [(before, after) for before in Phase for after in Phase]
 LEGAL = [(before, after) for before, after in PAIRS if after in MOVES[before]]
 ILLEGAL = [(before, after) for before, after in PAIRS if after not in MOVES[before]]
-LAST = [phase for phase in Phase if not MOVES[phase]]
 
 
 def test_every_phase_is_in_the_table() -> None:
@@ -50,13 +50,18 @@ def test_an_illegal_move_changes_nothing(before: Phase, after: Phase) -> None:
     assert tracker.status is status
 
 
-def test_only_two_phases_are_final() -> None:
-    """Two phases have no further move, and a failed instance can only become ready."""
-    assert LAST == [Phase.READY, Phase.OFF]
-    assert MOVES[Phase.FAILED] == {Phase.READY}
+def test_a_settled_instance_neither_waits_nor_migrates_again() -> None:
+    """An instance whose start has ended can only become ready after a failure, and can drain when it is ready."""
+    moves = {phase: set(MOVES[phase]) for phase in SETTLED}
+    assert moves == {
+        Phase.FAILED: {Phase.READY},
+        Phase.READY: {Phase.DRAINING},
+        Phase.OFF: {Phase.DRAINING},
+        Phase.DRAINING: set(),
+    }
 
 
-@pytest.mark.parametrize("phase", [phase for phase in Phase if phase not in {*LAST, Phase.FAILED}])
+@pytest.mark.parametrize("phase", sorted(set(Phase) - SETTLED))
 def test_every_unfinished_phase_may_fail(phase: Phase) -> None:
     """An instance can move from every unfinished phase to `failed`."""
     assert Phase.FAILED in MOVES[phase]

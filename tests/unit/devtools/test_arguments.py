@@ -58,7 +58,7 @@ def test_without_a_command_all_commands_are_explained(words: tuple[str, ...]) ->
     """`./dev`, `./dev --help` and `./dev help` explain each command in a line."""
     done = dev(*words)
     assert done.returncode == 0
-    for name in "up test revision check fmt lock wheel chaos bench python help".split():
+    for name in "up test revision check fmt lock wheel chaos rollout bench python help".split():
         assert f"\n  {name} " in done.stdout
 
 

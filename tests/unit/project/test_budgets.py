@@ -125,17 +125,22 @@ def test_the_app_platform_job_ends_within_its_timeout() -> None:
 
 
 def test_grace_periods_are_enough_to_roll_back() -> None:
-    """The grace periods of Kubernetes, App Platform and compose are long enough for a rollback."""
-    (_, pause) = container(DEPLOYMENT)["lifecycle"]["preStop"]["exec"]["command"]
+    """The grace periods of Kubernetes, App Platform and compose are long enough for a drain and a rollback."""
     services = read(COMPOSE)["services"]
     periods = [
-        pod(DEPLOYMENT)["terminationGracePeriodSeconds"] - int(pause),
+        pod(DEPLOYMENT)["terminationGracePeriodSeconds"] - of(DEPLOYMENT).drain_seconds,
         pod(JOB)["terminationGracePeriodSeconds"],
         APP_JOB["termination"]["grace_period_seconds"],
         SERVICE["termination"]["grace_period_seconds"],
         *(seconds(services[name]["stop_grace_period"]) for name in ("api", "migrate")),
     ]
     assert min(periods) >= 2 * TO_END_SECONDS
+
+
+def test_kubernetes_pods_drain_until_the_readiness_probe_has_failed() -> None:
+    """A pod that is stopped serves until its readiness probe has failed, without a second pause before SIGTERM."""
+    assert of(DEPLOYMENT).drain_seconds >= tolerated(container(DEPLOYMENT)["readinessProbe"])
+    assert "lifecycle" not in container(DEPLOYMENT)
 
 
 def test_the_image_s_start_period_covers_the_wait_budget() -> None:

@@ -32,6 +32,7 @@ SUMMARY = 160
 _HEADLINES = {
     Phase.VERIFYING: "Verifying the schema",
     Phase.OFF: "Ready, the schema is not checked",
+    Phase.DRAINING: "Stopping, not ready any more",
 }
 _SOURCE = Path(__file__).with_name("page.html.mako").read_text(encoding="utf-8")
 _STYLE = _SOURCE.partition("<style>")[2].partition("</style>")[0].encode()
