@@ -3,7 +3,6 @@
 import fcntl
 import os
 import signal
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
@@ -16,13 +15,14 @@ import pytest
 from tests.support.lease_api import lease_api
 from tests.support.mariadb import MariaDB, running_mariadb
 from tests.support.mysql import MySQL, running_mysql
+from tests.support.order import begin_elsewhere, put_in_order
 from tests.support.pace import factor
 from tests.support.places import MariaDBPlace, Place, PostgresPlace, SqlitePlace
 from tests.support.pooler import PgBouncer, running_pgbouncer
 from tests.support.redis_server import RedisServer, running_redis
 from tests.support.referees import LeaseReferee, RedisReferee, Referee
 from tests.support.servers import Server, embedded_postgres, tls_postgres
-from tests.support.waiting import FOREVER_SECONDS
+from tests.support.warm import run
 
 PROJECT = Path(__file__).resolve().parent.parent
 IN_CI = os.environ.get("CI") == "true"
@@ -35,9 +35,10 @@ def fresh_name() -> str:
     return f"test_{os.getpid()}_{next(_numbers)}"
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Let SIGTERM interrupt the run as Ctrl-C does, so that the fixtures stop their servers."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    begin_elsewhere(config)
 
 
 def pytest_report_header() -> str:
@@ -46,11 +47,8 @@ def pytest_report_header() -> str:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Move test_dev_up, which would wait for `ports_from_8000`, behind the other acceptance tests."""
-    late = [item for item in items if item.path.name == "test_dev_up.py"]
-    others = [item for item in items if item not in late]
-    end = next((n for n, item in enumerate(others) if item.path.parent.name != "acceptance"), len(others))
-    items[:] = [*others[:end], *late, *others[end:]]
+    """Sort the tests so that all processes of a run end at nearly the same time."""
+    put_in_order(items)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -102,11 +100,8 @@ def template(server: Server) -> Iterator[str]:
     """Yield the name of a database at head, migrated once: a copy takes a tenth of a migration's time."""
     name = fresh_name()
     with server.database(name) as url:
-        command = [sys.executable, "-m", "api.migrations", "upgrade"]
         environment = {**os.environ, "DATABASE_URL": url, "MIGRATION_INSTANCE": "release-job"}
-        done = subprocess.run(
-            command, cwd=PROJECT, env=environment, capture_output=True, text=True, timeout=FOREVER_SECONDS
-        )
+        done = run([sys.executable, "-m", "api.migrations", "upgrade"], cwd=PROJECT, env=environment)
         assert done.returncode == 0, f"the template could not be migrated ({done.returncode}): {done.stderr}"
         yield name
 

@@ -28,7 +28,6 @@ TEXT = sa.String(64)
 
 
 def upgrade() -> None:
-    # lint: ignore[drop-column] the previous release reads it nowhere any more, and writes without it
     with op.batch_alter_table("transactions") as batch:
         batch.drop_column("request_digest")
         batch.alter_column("request_sha256", existing_type=TEXT, existing_nullable=False, server_default=None)

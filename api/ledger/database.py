@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager, suppress
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -14,6 +16,30 @@ from api.migrations.urls.database_url import DatabaseURL
 from .engines import WRITING, engine_of
 from .errors import DatabaseUnavailable, Deadlocked
 from .outages import means_away, means_deadlock, reason
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+ATTEMPTS = 3
+"""Each costs a second: PostgreSQL looks for a deadlock after `deadlock_timeout`."""
+
+
+def again_after_deadlock(operation: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """Return `operation`, which is executed up to `ATTEMPTS` times if deadlocks roll back its transaction.
+
+    A revision that alters several tables deadlocks with transactions that use them in another order, and the database
+    may roll back any of them. The next attempt waits for the revision. If several MySQL transactions wait for a key
+    whose transaction rolls back, MySQL gives it to one and rolls back the others, which then wait for that one.
+    """
+
+    @wraps(operation)
+    async def repeated(*args: P.args, **kwargs: P.kwargs) -> T:
+        for _ in range(ATTEMPTS - 1):
+            with suppress(Deadlocked):
+                return await operation(*args, **kwargs)
+        return await operation(*args, **kwargs)
+
+    return repeated
 
 
 class Database:

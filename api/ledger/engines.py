@@ -42,10 +42,12 @@ def engine_of(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> 
 def _postgresql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
     # computed once, in a thread: it reads the revision files, and neither the start nor other requests wait for that
     name: list[str] = []
+    naming = asyncio.Lock()
 
     async def connect() -> asyncpg.Connection:
-        if not name:
-            name.append(await asyncio.to_thread(session_name, NAME))
+        async with naming:
+            if not name:
+                name.append(await asyncio.to_thread(session_name, NAME))
         # Without its cache asyncpg uses the unnamed statement and parses it again with each execution, so a pooler may
         # change the server connection between two transactions. PgBouncer lets application_name pass, nothing else.
         return await url.connect(

@@ -12,8 +12,8 @@ from sqlalchemy.orm import selectinload
 
 from . import cursor
 from .balance import require_balanced, require_matching_accounts
-from .database import Database
-from .errors import Deadlocked, KeyReused, NumberTaken, UnknownAccount
+from .database import Database, again_after_deadlock
+from .errors import KeyReused, NumberTaken, UnknownAccount
 from .idempotency import fingerprint
 from .models import Account, Posting, Transaction
 from .schemas import AccountView, NewAccount, NewPosting, NewTransaction, TransactionPage, TransactionView
@@ -34,6 +34,7 @@ class Ledger:
     def __init__(self, database: Database) -> None:
         self._database = database
 
+    @again_after_deadlock
     async def open_account(self, request: NewAccount) -> AccountView:
         """Open an account; its balance is 0.
 
@@ -50,6 +51,7 @@ class Ledger:
             raise NumberTaken(request.number) from None
         return _account_view(account, 0)
 
+    @again_after_deadlock
     async def account(self, account_id: int, booked_until: date | None = None) -> AccountView:
         """Return an account and its balance, at the end of the day `booked_until` if given, from one snapshot.
 
@@ -66,6 +68,7 @@ class Ledger:
             raise UnknownAccount(account_id)
         return _account_view(row[0], row[1])
 
+    @again_after_deadlock
     async def post(self, request: NewTransaction, key: str) -> Posted:
         """Post a transaction once for each `key`.
 
@@ -86,6 +89,7 @@ class Ledger:
             return Posted(TransactionView.model_validate(original), replayed=True)
         return Posted(TransactionView.model_validate(transaction), replayed=False)
 
+    @again_after_deadlock
     async def page(self, limit: int, after: str) -> TransactionPage:
         """Return up to `limit` transactions below the cursor `after`, newest first; the newest if it is empty.
 
@@ -105,14 +109,6 @@ class Ledger:
         )
 
     async def _insert(self, request: NewTransaction, key: str) -> Transaction:
-        try:
-            return await self._try_insert(request, key)
-        except Deadlocked:
-            # If several requests wait for a key and its transaction rolls back, MySQL gives the key to one of them and
-            # rolls back the others. At the second attempt they wait for that one.
-            return await self._try_insert(request, key)
-
-    async def _try_insert(self, request: NewTransaction, key: str) -> Transaction:
         transaction = _transaction(request, key, _now())
         async with self._database.sessions(writing=True) as session:
             require_matching_accounts(request.postings, await _currencies(session, request.postings))

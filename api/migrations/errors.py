@@ -219,6 +219,10 @@ class BackupFailed(MigrationError):
     """The backup failed (tools, folder, server or time limit), so nothing was migrated."""
 
 
+class NoClone(MigrationError):
+    """`plan` cannot make or use a clone of the schema, so that it goes by rules."""
+
+
 class Cancelled(MigrationError):
     """A signal or shutdown stopped the run; the current revision was rolled back and the lock is released."""
 

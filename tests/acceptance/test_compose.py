@@ -13,20 +13,25 @@ from tests.support.waiting import FOREVER_SECONDS, wait_until
 pytestmark = [pytest.mark.acceptance, pytest.mark.docker, pytest.mark.usefixtures("ports_from_8000")]
 
 MARK = "Running migrations"
+NEW = "docker compose"
+OLD = "docker-compose"
+BOTH = pytest.mark.parametrize("project", [NEW, OLD], indirect=True)
+ONLY_NEW = pytest.mark.parametrize("project", [NEW], indirect=True)
+"""For what the old command reads in another test: the variable in that of Redis, the option in that of the files."""
 JOB_FILES = ("--file", "docker-compose.yml", "--file", "docker-compose.job.yml")
 
 
-@pytest.fixture(params=["docker-compose", "docker compose"], scope="module")
+@pytest.fixture(scope="module")
 def project(request: pytest.FixtureRequest) -> Iterator[list[str]]:
     """Yield one of the two compose commands with a project name of its own; remove its stack and images at the end.
 
     The first `up` with a service builds its image.
     """
     client = docker_client()
-    old = shutil.which("docker-compose")
-    if request.param == "docker-compose" and old is None:
-        optional("docker-compose", REMEDY)
-    program = [client, "compose"] if request.param == "docker compose" else [str(old)]
+    old = shutil.which(OLD)
+    if request.param == OLD and old is None:
+        optional(OLD, REMEDY)
+    program = [client, "compose"] if request.param == NEW else [str(old)]
     command = [*program, "--project-name", f"migrations-test-{os.getpid()}"]
     yield command
     run(*command, "down", "--volumes", "--timeout", "1", "--rmi", "local", profiles="job,redis")
@@ -77,6 +82,7 @@ def marks(compose: list[str], service: str = "") -> int:
     return sum(MARK in line for log in logs for line in log.splitlines())
 
 
+@BOTH
 def test_three_instances_start_together_and_one_migrates(compose: list[str]) -> None:
     """`up` starts three instances as a non-root user: one migrates, all become ready, and all stop on SIGTERM."""
     start(compose, scale=3)
@@ -88,17 +94,27 @@ def test_three_instances_start_together_and_one_migrates(compose: list[str]) -> 
     assert 137 not in exit_codes(docker_client(), *containers(compose, "api"))
 
 
-@pytest.mark.parametrize("how", ["variable", "files"])
-def test_with_strategy_job_only_the_one_shot_migrates(compose: list[str], how: str) -> None:
+@ONLY_NEW
+def test_with_strategy_job_only_the_one_shot_migrates(compose: list[str]) -> None:
     """With strategy `job` the one-shot service migrates and the instances verify; a second `up` migrates nothing."""
-    options = ("--profile", "job", *JOB_FILES) if how == "files" else ()
-    profiles = "" if options else "job"
+    assert_the_job_migrates(compose, profiles="job")
+
+
+@BOTH
+def test_with_the_files_of_the_job_only_the_one_shot_migrates(compose: list[str]) -> None:
+    """With the second file and the profile as an option it is the same."""
+    assert_the_job_migrates(compose, "--profile", "job", *JOB_FILES)
+
+
+def assert_the_job_migrates(compose: list[str], *options: str, profiles: str = "") -> None:
+    """Run `up` twice and check that the one-shot service migrated once, and nothing else did."""
     for _ in range(2):
         ports = start(compose, *options, profiles=profiles)
         assert [strategy(port) for port in ports] == ["job"] * 2
         assert (marks(compose, "migrate"), marks(compose)) == (1, 1)
 
 
+@ONLY_NEW
 def test_profiles_without_their_strategy_still_migrate_once(compose: list[str]) -> None:
     """`--profile` as an option starts more services and keeps the strategy: still exactly one process migrates."""
     ports = start(compose, "--profile", "job", "--profile", "redis")
@@ -106,6 +122,7 @@ def test_profiles_without_their_strategy_still_migrate_once(compose: list[str]) 
     assert marks(compose) == 1
 
 
+@BOTH
 def test_with_strategy_redis_one_instance_migrates(compose: list[str]) -> None:
     """With the profile `redis` both instances use strategy `redis`, and one of them migrates."""
     ports = start(compose, profiles="redis")

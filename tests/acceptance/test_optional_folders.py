@@ -1,5 +1,6 @@
 """Without an optional folder the package imports, migrates PostgreSQL, and names the folder when it is needed."""
 
+import json
 import shutil
 from pathlib import Path
 
@@ -22,7 +23,8 @@ ASKED_FOR = {
 OPTIONAL = [*ASKED_FOR, "web/status_page"]
 
 EVERY_MODULE = """
-import importlib, pkgutil
+import importlib, pkgutil, warnings
+warnings.simplefilter("error")
 import shop.db_migrations as package
 for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
     if not module.name.endswith(".__main__"):
@@ -55,7 +57,8 @@ def test_an_instance_migrates_without_the_folder(
     Without all of them one of three instances migrates.
     """
     project = copied(whole, tmp_path / "project", *without)
-    imported = python(project, "-W", "error", "-c", EVERY_MODULE)
+    (project / "every_module.py").write_text(EVERY_MODULE)
+    imported = python(project, "-m", "every_module")
     assert (imported.returncode, imported.stderr) == (0, "")
     evidence.let_go(database_url)
     count = 3 if without == OPTIONAL else 1
@@ -75,3 +78,12 @@ def test_a_folder_that_is_needed_is_named(whole: Path, database_url: str, tmp_pa
     command, settings = ASKED_FOR[folder]
     refused = python(project, "-m", "shop.db_migrations", command, url=database_url, **settings)
     assert (refused.returncode, f"folder {folder}" in refused.stderr) == (2, True), refused.stderr
+
+
+def test_a_plan_without_the_backups_goes_by_rule(whole: Path, database_url: str, tmp_path: Path) -> None:
+    """A clone needs what finds pg_dump: without that folder plan succeeds, and says why it measures nothing."""
+    project = copied(whole, tmp_path / "project", "databases/backups")
+    done = python(project, "-m", "shop.db_migrations", "plan", "--json", url=database_url)
+    plan = json.loads(done.stdout)
+    assert (done.returncode, [one["revision"] for one in plan["revisions"]]) == (0, ["first", "second"]), done.stderr
+    assert "has no folder databases/backups" in plan["why_by_rule"]

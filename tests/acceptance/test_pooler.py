@@ -24,7 +24,7 @@ from tests.support.fleet import (
     until_phase,
 )
 from tests.support.pooler import StartPooler, through
-from tests.support.project import concurrent_index, head, held, make_history, quick, slow
+from tests.support.project import Revision, concurrent_index, head, held, make_history, quick, slow
 from tests.support.servers import Server
 
 pytestmark = pytest.mark.acceptance
@@ -70,19 +70,21 @@ def test_a_pooled_run_holds_one_lock_and_the_others_name_it(
 
 def assert_refused(message: str) -> None:
     """Assert that the message names the revision, the reason and the remedy."""
-    assert "revision concurrent, Made by a test uses autocommit_block" in message
+    assert "revision concurrent, Made by a test uses autocommit_block or backfill" in message
     assert "set MIGRATION_DATABASE_URL to the database's direct endpoint" in message
 
 
 def test_a_revision_that_needs_autocommit_is_refused_by_name(
     pgbouncer: StartPooler, ledger_url: str, tmp_path: Path
 ) -> None:
-    """Behind PgBouncer a revision with an autocommit_block is refused by name, and no revision is applied."""
+    """Behind PgBouncer a revision with an autocommit_block or a backfill is refused, and no revision is applied."""
     ini = make_history(tmp_path, quick(), concurrent_index())
+    fills = Revision("concurrent", "backfill()", header="from api.migrations.backfill import backfill")
     url = through(pgbouncer(), ledger_url)
-    code, output = migrate("upgrade", url=url, ini=ini)
-    assert (code, output.count("\n")) == (1, 1), output
-    assert_refused(output)
+    for each in (ini, make_history(tmp_path / "other", quick(), fills)):
+        code, output = migrate("upgrade", url=url, ini=each)
+        assert (code, output.count("\n")) == (1, 1), output
+        assert_refused(output)
     with fleet(2, url, ini=ini, MIGRATION_ON_FAILURE="hold") as instances:
         until_phase(instances, "failed")
         for instance in instances:

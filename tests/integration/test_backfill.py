@@ -87,10 +87,20 @@ async def test_a_revision_that_may_not_run_again_is_refused(postgresql_place: Po
         ('"orders", key=(), set={"filled": "1"}, where="filled IS NULL"', "needs key"),
         ('"orders", key="shop", set={}, where="filled IS NULL"', "needs set"),
         ('"orders", key="shop", set={"filled": "1"}, where=" "', "needs where"),
+        ('"orders", key=("shop", "number"), set={"shop": "1"}, where="shop = 2"', "cannot set shop of its own key"),
+        ('"order", key="id", set={"filled": "1"}, where="filled IS NULL"', "table order does not exist"),
         ('"orders", key=("shop", "number"), set={"fill": "1"}, where="filled IS NULL"', "has no column fill; it has"),
         ('"orders", key="number", set={"filled": "1"}, where="filled IS NULL"', "its primary key (shop, number)"),
     ],
-    ids=["no key", "no column", "no condition", "an unknown column", "a key that is not unique"],
+    ids=[
+        "no key",
+        "no column",
+        "no condition",
+        "a changed key",
+        "an unknown table",
+        "an unknown column",
+        "a key that is not unique",
+    ],
 )
 async def test_wrong_arguments_are_refused(sqlite_place: SqlitePlace, tmp_path: Path, call: str, words: str) -> None:
     """A backfill with wrong arguments fails before it changes a row, and the message says which one is wrong."""

@@ -63,18 +63,6 @@ async def test_no_prepared_statement_stays_on_the_server(ledger_url: str) -> Non
         await database.dispose()
 
 
-async def test_a_column_may_change_its_type_under_a_pooled_connection(ledger_url: str) -> None:
-    """Another instance changes a column's type: the pooled connections of this one still read and write."""
-    async with ledger_client(ledger_url) as client:
-        left, right = await client.pair()
-        made = await client.move(left, right)
-        assert (await client.http.get("/transactions")).json()["transactions"] == [made]
-        await fetch(ledger_url, "ALTER TABLE postings ALTER COLUMN position TYPE bigint")
-        await fetch(ledger_url, "ALTER TABLE transactions ALTER COLUMN description TYPE text")
-        assert (await client.http.get("/transactions")).json()["transactions"] == [made]
-        assert (await client.post(transfer(left, right))).status_code == 201
-
-
 async def test_a_connection_ended_by_the_server_is_replaced(ledger_url: str) -> None:
     """The server terminates the pool's connection between two requests: the next request succeeds."""
     async with ledger_client(ledger_url) as client:

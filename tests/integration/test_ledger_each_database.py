@@ -5,7 +5,8 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Iterator
+from contextlib import AsyncExitStack, contextmanager
 
 import pytest
 from sqlalchemy import text
@@ -21,6 +22,7 @@ from tests.integration.ledger_client import LedgerClient, ledger_client, transfe
 from tests.support.mariadb import MariaDB
 from tests.support.pace import scaled
 from tests.support.waiting import FOREVER_SECONDS, wait_until
+from tests.support.warm import Process
 
 INSERT = "INSERT INTO transactions (idempotency_key, request_sha256, description) VALUES ('once', :digest, '')"
 
@@ -80,17 +82,17 @@ async def test_many_processes_that_post_one_key_make_one_transaction(each_ledger
     """Three processes post one key five times each: one answer is 201, and all have the same transaction."""
     async with ledger_client(each_ledger_url) as client:
         left, right = await client.pair()
-    posters = [await poster(each_ledger_url, json.dumps(transfer(left, right, 7))) for _ in range(3)]
-    try:
+    body = json.dumps(transfer(left, right, 7))
+    with (
+        poster(each_ledger_url, body) as one,
+        poster(each_ledger_url, body) as two,
+        poster(each_ledger_url, body) as three,
+    ):
+        posters = (one, two, three)
         for process in posters:
             assert process.stdout is not None
-            assert await process.stdout.readline() == b"ready\n"
-        outputs = await asyncio.gather(*(process.communicate(b"go\n") for process in posters))
-    finally:
-        for process in posters:
-            with suppress(ProcessLookupError):
-                process.kill()
-            await process.wait()
+            assert await asyncio.to_thread(process.stdout.readline) == b"ready\n"
+        outputs = await asyncio.gather(*(asyncio.to_thread(process.communicate, b"go\n") for process in posters))
     answers = [answer for output, _ in outputs for answer in json.loads(output)]
     assert sorted(status for status, _ in answers) == [200] * 14 + [201]
     assert len({answer for _, answer in answers}) == 1
@@ -98,11 +100,15 @@ async def test_many_processes_that_post_one_key_make_one_transaction(each_ledger
         assert await client.balance(right) == 7
 
 
-async def poster(url: str, body: str) -> asyncio.subprocess.Process:
-    """Start a process that will post `body` five times."""
+@contextmanager
+def poster(url: str, body: str) -> Iterator["subprocess.Popen[bytes]"]:
+    """Start a process that will post `body` five times; kill it at the end."""
     command = [sys.executable, "-m", "tests.integration.ledger_poster", url, "once", body, "5"]
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(*command, cwd=PROJECT, stdin=pipe, stdout=pipe)
+    with Process(command, cwd=PROJECT, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize(("kept", "statuses"), [(True, [200] * 3), (False, [200, 200, 201])])

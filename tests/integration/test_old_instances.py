@@ -10,7 +10,7 @@ import asyncpg
 import pytest
 
 from api.migrations.build import session_name
-from api.migrations.core.protocols import MigrationRequest
+from api.migrations.core.protocols import Kind, MigrationRequest
 from api.migrations.core.status import Phase
 from api.migrations.errors import OldInstances
 from api.migrations.inspection import read_session, read_status
@@ -123,7 +123,8 @@ async def test_an_old_instance_that_starts_during_the_run_stops_it_before_the_co
         old = await asyncpg.connect(database_url, server_settings={"application_name": "shop@r1"})
 
     async def seen() -> bool:
-        return bool(assembly.tracker.status.lock_status.blocked_by)
+        # the barrier blocks too, before that
+        return any(one.lacks for one in assembly.tracker.status.lock_status.blocked_by)
 
     await until(seen, "the old build to be seen")
     assert (assembly.tracker.status.phase, await applied(database_url)) == (
@@ -133,6 +134,19 @@ async def test_an_old_instance_that_starts_during_the_run_stops_it_before_the_co
     await old.close()
     await run
     assert (await applied(database_url))[2:] == [("r3", "applied")]
+
+
+@pytest.mark.parametrize("database", ["postgresql", "sqlite"])
+@pytest.mark.parametrize("kind", ["upgrade", "stamp"])
+async def test_the_history_has_what_a_contract_requires(
+    request: pytest.FixtureRequest, ini: Path, database: str, kind: Kind
+) -> None:
+    """After a contract and a further revision, applied or stamped, older builds read what the contract requires."""
+    revision(ini.parent, "r4", "pass", after="r3")
+    url = request.getfixturevalue("database_url") if database == "postgresql" else f"sqlite:///{ini.parent}/shop.db"
+    await upgrade(url, ini, MigrationRequest(kind, "head"))
+    found = await read_session(assembled(url, ini), lambda session: session.store.contracts())
+    assert found == {"r3": "r2"}
 
 
 async def test_status_shows_the_old_instances(database_url: str, ini: Path) -> None:

@@ -106,7 +106,7 @@ async def test_no_command_reads_a_table_of_the_application(
     assembly = built(place, tmp_path, **settings)
     for command in reading:
         with pytest.raises(ConfigurationError, match="accounts cannot be the"):
-            await command(assembly, argparse.Namespace(limit=50, rerun=True))
+            await command(assembly, argparse.Namespace(limit=50, rerun=True, for_rollback=None))
     assert_unchanged(place)
 
 

@@ -125,7 +125,8 @@ class _MarksTooLate(SelfCommittingSession):
 
 
 def _first_violation(**classes: Any) -> Violation | None:
-    for seed in range(SEEDS):
+    # 260 is the first seed that finds the rarest of the bugs
+    for seed in (*range(256, SEEDS), *range(256)):
         try:
             simulate(seed, **classes)
         except Violation as violation:

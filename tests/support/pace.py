@@ -14,10 +14,10 @@ from functools import cache
 VARIABLE = "TESTS_PACE_FACTOR"
 """The environment variable with the factor; set it to skip the measurement."""
 LARGEST = 4.0
-AT_ONCE = 4
+AT_ONCE = 6
 """As many processes as the tests run on."""
 USUAL_SECONDS = 0.4
-"""How many seconds the work takes on two idle cores: 0.36 to 0.49 in six measurements."""
+"""How many seconds the work takes if four processes do it on two idle cores, for which the limits were chosen."""
 WORK = """
 import asyncio.base_events, argparse, ctypes, email.parser, http.client, json, logging, sqlite3, ssl, unittest.mock
 for _ in range(6):
@@ -35,7 +35,7 @@ def scaled(seconds: float) -> float:
 
 @cache
 def factor() -> float:
-    """Return how much longer work takes than on two idle cores: from 1 to `LARGEST`, measured once a run in 0.5 s."""
+    """Return how much longer work takes than on two idle cores: from 1 to `LARGEST`, measured once a run."""
     told = os.environ.get(VARIABLE) or str(_measured())
     os.environ[VARIABLE] = told
     return float(told)

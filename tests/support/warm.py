@@ -61,7 +61,8 @@ class Process(subprocess.Popen[Any]):
             "environment": environment,
             "streams": list(given),
         }
-        self.pid = _warm_one(Path(folder).resolve() == ROOT).fork(order, list(given.values()))
+        here = Path(folder).resolve() == ROOT
+        self.pid = _warm_one().fork(here, order, list(given.values()))
         self._child_created = True
         self._close_pipe_fds(*(asked[name] for name in "p2cread p2cwrite c2pread c2pwrite errread errwrite".split()))  # type: ignore[attr-defined]
 
@@ -91,43 +92,48 @@ def _has_a_warm_start(words: Any, environment: dict[str, str]) -> bool:
 
 
 class Warm:
-    """The process that forks, as seen by the requesting process; it exits when that process does."""
+    """The two processes that fork, as seen by the requesting process; they exit when that process does.
 
-    def __init__(self, *packages: str) -> None:
+    The first has imported the libraries; the second is its child and has imported `OURS` besides.
+    """
+
+    def __init__(self) -> None:
         self._libc = ctypes.CDLL(None)
         self._one_at_a_time = threading.Lock()
-        self._channel, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with its:
-            command = [sys.executable, "-m", "tests.support.warm", str(its.fileno()), *packages]
-            # libraries keep the sys.stdout of their import, so it must be unbuffered then
-            unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
-            self._process = subprocess.Popen(
-                command, cwd=ROOT, env=unbuffered, pass_fds=[its.fileno()], start_new_session=True
-            )
+        pairs = [socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET) for _ in range(2)]
+        self._elsewhere, self._here = (mine for mine, _ in pairs)
+        numbers = [its.fileno() for _, its in pairs]
+        # libraries keep the sys.stdout of their import, so it must be unbuffered then
+        unbuffered = {**os.environ, "PYTHONUNBUFFERED": "1"}
+        command = [sys.executable, "-m", "tests.support.warm", *map(str, numbers)]
+        self._process = subprocess.Popen(command, cwd=ROOT, env=unbuffered, pass_fds=numbers, start_new_session=True)
+        for _, its in pairs:
+            its.close()
 
-    def fork(self, order: dict[str, Any], streams: list[int]) -> int:
-        """Request a fork, which this process adopts as an orphan; return its pid."""
+    def fork(self, here: bool, order: dict[str, Any], streams: list[int]) -> int:
+        """Request a fork, with `OURS` if it runs `here`; this process adopts it as an orphan. Return its pid."""
         with self._one_at_a_time:
-            return self._fork(order, streams)
+            return self._fork(self._here if here else self._elsewhere, order, streams)
 
-    def _fork(self, order: dict[str, Any], streams: list[int]) -> int:
+    def _fork(self, channel: socket.socket, order: dict[str, Any], streams: list[int]) -> int:
         self._libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
         try:
-            socket.send_fds(self._channel, [json.dumps(order).encode()], streams)
-            return int(self._channel.recv(64))
+            socket.send_fds(channel, [json.dumps(order).encode()], streams)
+            return int(channel.recv(64))
         finally:
             # other orphans must not be adopted
             self._libc.prctl(PR_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
 
     def close(self) -> None:
-        """End the forking process."""
-        self._channel.close()
+        """End the forking processes."""
+        self._here.close()
+        self._elsewhere.close()
         self._process.wait()
 
 
 @cache
-def _warm_one(here: bool) -> Warm:
-    warm = Warm(*OURS) if here else Warm()
+def _warm_one() -> Warm:
+    warm = Warm()
     atexit.register(warm.close)
     return warm
 
@@ -170,18 +176,35 @@ def take(order: dict[str, Any], streams: list[int]) -> dict[str, Any]:
     return order
 
 
-def main() -> None:
-    """Import the libraries, fork on request, and run the requested module in each fork."""
-    channel = socket.socket(fileno=int(sys.argv[1]))
-    for name in LIBRARIES:
-        importlib.import_module(name)
-    for package in map(importlib.import_module, sys.argv[2:]):
-        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
-            if not module.name.endswith(".__main__"):
-                importlib.import_module(module.name)
+def channel_of_two(elsewhere: socket.socket, here: socket.socket) -> socket.socket:
+    """Fork the process that serves `here`; return the channel that the process serves in which this returns."""
+    if os.fork():
+        here.close()
+        return elsewhere
+    elsewhere.close()
+    # the first request, or the end of the requesting process
+    if here.recv(1, socket.MSG_PEEK):
+        for package in map(importlib.import_module, OURS):
+            for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+                if not module.name.endswith(".__main__"):
+                    importlib.import_module(module.name)
+        freeze()
+    return here
+
+
+def freeze() -> None:
+    """Keep the garbage collector away from what was imported, which forks share until they write to it."""
     gc.collect()
     gc.freeze()
-    order = fork_for(channel)
+
+
+def main() -> None:
+    """Import the libraries, fork on request, and run the requested module in each fork."""
+    elsewhere, here = (socket.socket(fileno=int(number)) for number in sys.argv[1:])
+    for name in LIBRARIES:
+        importlib.import_module(name)
+    freeze()
+    order = fork_for(channel_of_two(elsewhere, here))
     sys.path[0] = order["cwd"]
     sys.argv = order["words"]
     runpy.run_module(order["words"][0], run_name="__main__", alter_sys=True)

@@ -253,6 +253,18 @@ def lint(arguments: argparse.Namespace) -> Result:
     return lint(arguments)
 
 
+@in_each_scope
+async def plan(assembly: Assembly, arguments: argparse.Namespace) -> Result:
+    """Show what `upgrade` would do: statements, table locks, rewrites, sizes of tables; changes nothing.
+
+    On PostgreSQL the pending revisions run in a clone of the schema, a temporary database without rows that is dropped
+    again: what they lock and rewrite is measured there. Without a clone, and on other databases, plan goes by rules.
+    """
+    from .plan.command import plan  # the other commands need less of Alembic, or nothing
+
+    return await plan(assembly, await _known_schema(assembly), arguments)
+
+
 async def _known_schema(assembly: Assembly) -> Schema:
     schema = await read_session(assembly, partial(read_schema, assembly))
     if schema.state in UNCLEAR and not (schema.state is SchemaState.UNVERSIONED and assembly.policy.baseline):

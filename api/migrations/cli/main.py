@@ -146,6 +146,11 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--ignore-old-instances", action="store_true", help=despite)
     for saving in (up, add("backup", commands.backup, waits=True)):
         saving.add_argument("--to", metavar="DIR", help="folder of the backup, instead of MIGRATION_BACKUP_DIR")
+    ahead = add("plan", commands.plan)
+    ahead.add_argument("revision", nargs="?", default="head", help="the last revision, or +N (default: head)")
+    ahead.add_argument("--on", metavar="URL", help="make the clone on this PostgreSQL server, instead of the same one")
+    ahead.add_argument("--rules", action="store_true", help="make no clone")
+    ahead.add_argument("--sql", action="store_true", help="show the statements in full, with their values")
     down = add("downgrade", commands.downgrade, waits=True)
     down.add_argument("revision", help="the revision that stays, base, or -N for the last N")
     down.add_argument("--yes", action="store_true", help="do not ask for confirmation")

@@ -1,8 +1,8 @@
-"""Since when a run is blocked, and when it gives up, in words. Not imported by a start at head."""
+"""For how long a run has lasted and is blocked, and when it gives up. Not imported by a start at head."""
 
 from __future__ import annotations
 
-from .status import Status
+from .status import SETTLED, Status
 
 
 def duration(seconds: float) -> str:
@@ -10,6 +10,16 @@ def duration(seconds: float) -> str:
     if seconds < 120:
         return f"{max(seconds, 0):.1f} s" if seconds < 10 else f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def run_seconds(status: Status, now: float) -> float | None:
+    """Return the duration so far, or in all, of the run that the instance makes or watches; None without one."""
+    started, run = status.progress.started_at, status.last_run
+    if started is None:
+        return None
+    over = status.phase in SETTLED
+    ended = run.finished_at if run and run.finished_at else status.since if over else now
+    return max(0.0, ended - started)
 
 
 def gives_up(status: Status, now: float) -> str:

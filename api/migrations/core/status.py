@@ -287,14 +287,6 @@ class Status:
         since, seen = self.blocked_since, self.blocked_at
         return 0.0 if since is None or _outdated(seen, now) else max(0.0, now - since)
 
-    def run_seconds(self, now: float) -> float | None:
-        """The duration so far, or in all, of the run that this instance makes or watches; None without one."""
-        started, run = self.progress.started_at, self.last_run
-        if started is None:
-            return None
-        ended = run.finished_at if run and run.finished_at else self.since if self.phase in SETTLED else now
-        return max(0.0, ended - started)
-
 
 class Tracker:
     """The one writer of the status; readers use `status`, which is replaced as a whole."""

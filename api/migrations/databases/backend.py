@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, ClassVar
 
@@ -13,6 +14,7 @@ import sqlalchemy as sa
 from ..core.lock_key import LockKey
 from ..core.protocols import OperatorSession
 from ..core.status import Holder
+from ..errors import NoClone
 from ..execution.limits import Limits
 from ..execution.lock_retry import LockRetrySchedule
 from ..execution.runner import Runner
@@ -38,6 +40,18 @@ Answer = tuple[Verdict, str]
 Check = Callable[[], Awaitable[Answer]]
 
 
+@dataclass(frozen=True)
+class TableSize:
+    """The size of a table with its indexes, TOAST and partitions; `rows` is an estimate, None if unknown."""
+
+    bytes: int
+    rows: int | None
+
+
+Cloning = AbstractAsyncContextManager[tuple["Backend", str, Sequence[str]]]
+"""Yields the backend of the clone, its name, and the names of clones that earlier commands left behind."""
+
+
 class Backend(ABC):
     """The database of one URL; it connects only when asked.
 
@@ -52,6 +66,10 @@ class Backend(ABC):
     """Whether the database can roll DDL back."""
     holder_kind: ClassVar[str] = "session"
     """What holds the lock and has a number, in messages."""
+    no_clone: ClassVar[str] = ""
+    """Why `plan` runs no revisions in a clone of this database."""
+    lock_rules: ClassVar[bool] = False
+    """Whether the lock modes of statements are those of PostgreSQL's documentation."""
     no_backup: ClassVar[str | None] = None
     """Why this package takes no backups of this database, and what to do instead; None if it takes them."""
 
@@ -108,6 +126,23 @@ class Backend(ABC):
         `force` terminates it even if it is making progress. Raises `LockHeld` if it was not terminated; the message
         says what frees the lock.
         """
+
+    def clone(self, on: DatabaseURL | None, version: sa.Table, revisions: frozenset[str]) -> Cloning:
+        """Make a temporary database with this one's schema, and drop it at the end.
+
+        Args:
+            on: another server for it.
+            version: the version table.
+            revisions: those that the version table of the clone has.
+
+        Raises:
+            NoClone: there is none, and the message says why.
+        """
+        raise NoClone(self.no_clone)
+
+    async def table_sizes(self, names: Sequence[str]) -> dict[str, TableSize]:
+        """Return the sizes of those of the tables that exist; empty if the database does not know them."""
+        return {}
 
     @asynccontextmanager
     async def checks(self, version: sa.Table, history: sa.Table) -> AsyncIterator[dict[str, Check]]:

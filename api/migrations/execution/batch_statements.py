@@ -30,7 +30,7 @@ class BatchStatements:
         where: the SQL condition for the rows to be filled.
 
     Raises:
-        ValueError: one of them is empty.
+        ValueError: one of them is empty, or the key is set.
     """
 
     def __init__(
@@ -39,6 +39,8 @@ class BatchStatements:
         for name, given in (("table", table), ("key", all(key) and key), ("set", assignments), ("where", where)):
             if not given or (isinstance(given, str) and not given.strip()):
                 raise ValueError(f"backfill() needs {name}. To fix: pass a value that is not empty")
+        if both := {*key}.intersection(assignments):
+            raise ValueError(f"backfill() cannot set {', '.join(both)} of its own key. To fix: pass another key")
         self.name = f"{schema}.{table}" if schema else table
         self._table = sa.table(table, *map(sa.column, {*key, *assignments}), schema=schema)
         self._key = [self._table.c[name] for name in key]
@@ -60,7 +62,10 @@ class BatchStatements:
         """Raise `ValueError` if the table lacks a column, or if the key is not unique."""
         self._row_values = reads_ranges_of_rows(connection.dialect)
         inspector, table, schema = sa.inspect(connection), self._table.name, self._table.schema
-        columns = {column["name"]: column["nullable"] for column in inspector.get_columns(table, schema)}
+        try:
+            columns = {column["name"]: column["nullable"] for column in inspector.get_columns(table, schema)}
+        except sa.exc.NoSuchTableError:
+            raise ValueError(f"backfill(): table {self.name} does not exist. To fix: correct its name") from None
         missing = [name for name in self._names if name not in columns]
         if missing:
             raise ValueError(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ast
 from pathlib import Path
 
+from .revision_files import syntax_tree
+
 
 def may_run_several(path: Path) -> bool:
     """Whether `env.py` may run several version tables or other folders of revisions, judged by its text.
@@ -13,7 +15,7 @@ def may_run_several(path: Path) -> bool:
     its two modes (online, offline) need, a choice of folders, or no run at all, which leaves it to another module.
     """
     try:
-        tree = ast.parse(path.read_bytes())
+        tree = syntax_tree(path)
     except (OSError, SyntaxError, ValueError):
         return True  # executing it reports the error
     nodes = list(ast.walk(tree))

@@ -180,7 +180,6 @@ class History:
         """Record an attempt and commit it."""
         row = self.row(author, replace(attempt, outcome=Outcome.RUNNING))
         row["invalid_before"] = json_of(attempt.invalid_before)
-        row["note"] = _requirement(attempt.requires)
         inserted = connection.execute(sa.insert(self.table).values(row)).inserted_primary_key
         assert inserted is not None
         attempt.id = inserted[0]
@@ -198,6 +197,8 @@ class History:
             "error_class": attempt.error_class,
             "statement": None if attempt.outcome is Outcome.APPLIED else attempt.statement,
         }
+        if attempt.outcome is Outcome.APPLIED and attempt.requires:
+            values["note"] = _requirement(attempt.requires)
         update = sa.update(self.table).where(self.table.c.id == attempt.id).values(values)
         return connection.execute(update).rowcount > 0
 

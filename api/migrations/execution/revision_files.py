@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from graphlib import CycleError, TopologicalSorter
 from math import inf
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 from ..core.schema import CodeRevisions
@@ -30,6 +31,7 @@ _ELSEWHERE = ("version_locations", "recursive_version_locations", "sourceless")
 MARKS = ("phase", "requires")
 """What a revision may declare for the releases beside it (docs/expand_contract.md)."""
 _NAMES = {"*", "revision", "down_revision", "depends_on", "branch_labels", "idempotent", *LIMITS, *MARKS}
+_ONE_AT_A_TIME = Lock()
 _HARMLESS = (ast.FunctionDef, ast.ClassDef, ast.Import, ast.ImportFrom, ast.Assign, ast.AnnAssign)
 
 
@@ -62,11 +64,21 @@ def read(ini: str, section: str) -> RevisionFiles | None:
     try:
         folder = _script_folder(Path(ini), section)
         env_py = folder / "env.py"
-        ast.parse(env_py.read_bytes())
+        syntax_tree(env_py)
         paths = sorted(path for path in (folder / "versions").iterdir() if _IS_REVISION.match(path.name))
         return _graph([_declared(path) for path in paths], paths, env_py)
     except (_Unclear, OSError, SyntaxError, ValueError, Error, RecursionError):
         return None
+
+
+def syntax_tree(path: Path) -> ast.Module:
+    """Return the syntax tree of a file, in one thread at a time.
+
+    In two threads at once, `ast.parse` of some Pythons (3.11 is one) raises "SystemError: AST constructor recursion
+    depth mismatch". The thread that migrates reads the revisions; so does the service, for the name of its sessions.
+    """
+    with _ONE_AT_A_TIME:
+        return ast.parse(path.read_bytes())
 
 
 def valid_limit(value: object) -> bool:
@@ -141,7 +153,7 @@ def _may_configure(toml: bytes) -> bool:
 
 def _declared(path: Path) -> dict[str, Any]:
     """Return the names of `_NAMES` that a file assigns, with their values, and its docstring as `__doc__`."""
-    module = ast.parse(path.read_bytes())
+    module = syntax_tree(path)
     found: dict[str, Any] = {"__doc__": ast.get_docstring(module, clean=False)}
     for node in module.body:
         target: ast.expr | None = None

@@ -16,9 +16,7 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from ..core.protocols import MigrationRequest, ProgressListener
-from ..errors import (
-    MigrationError,
-)
+from ..errors import MigrationError
 from .env_memory import EnvMemory
 from .env_options import Pass
 from .error_translation import translate
@@ -36,6 +34,7 @@ log = logging.getLogger(__name__)
 
 RunEnv = Callable[[sa.Connection, MigrationRequest, "Steps"], None]
 OpenConnection = Callable[[], AbstractContextManager[sa.Connection]]
+Watch = Callable[["StepPlan", sa.Connection], "StepPlan"]
 Adopt = Callable[[sa.Connection], ReleasableLock]
 """Acquires the second lock on a connection that env.py opened, and limits its session."""
 
@@ -70,6 +69,7 @@ class Runner:
         self._memory = EnvMemory()
         self._run_env: RunEnv = self._execute_env
         self._fence: Callable[[], None] = lambda: None
+        self._watch: Watch = lambda plan, connection: plan
         self.version: dict[str, Any] = {"version_table": version_table, "version_table_schema": schema}
         self.tables = (sa.Table(version_table, sa.MetaData(schema=schema)), history.table)
         """The version table and the history table."""
@@ -162,7 +162,8 @@ class Runner:
 
     def surround(self, plan: StepPlan, steps: Steps) -> StepPlan:
         """Return `plan` with the work around each step."""
-        return self._memory.around(steps.surround(plan), each=not steps.lock.transaction_scoped)
+        around = self._memory.around(steps.surround(plan), each=not steps.lock.transaction_scoped)
+        return self._watch(around, steps.connection)
 
     def through(self, run_env: RunEnv) -> Runner:
         """Return a runner inside an Alembic command that the operator started; `run_env` replaces `env.py`."""
@@ -174,6 +175,13 @@ class Runner:
         """Return a runner that calls `fence` wherever it checks the lock; an error of `fence` ends the run."""
         other = copy.copy(self)
         other._fence = fence
+        return other
+
+    def watched(self, watch: Watch) -> Runner:
+        """Return a runner for a trial without the application's functions; `watch` may change the plan of each run."""
+        other = copy.copy(self)
+        other.hooks, other._memory, other._watch = Hooks(), EnvMemory(), watch
+        other._run_env = other._execute_env
         return other
 
     def planned(self, request: MigrationRequest, database: Iterable[str]) -> tuple[str, ...]:

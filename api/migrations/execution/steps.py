@@ -204,7 +204,9 @@ class Steps:
     def _next(self) -> Attempt | None:
         """Return the attempt at the next revision, if it may be recorded together with the end of this one."""
         position = len(self.applied) + 1
-        if self.open_attempt.attempt is None or self.lock.holds is None or position >= len(self._infos):
+        attempt = self.open_attempt.attempt
+        # what a contract requires is recorded with its end
+        if attempt is None or attempt.requires or self.lock.holds is None or position >= len(self._infos):
             return None
         info = self._infos[position]
         checked_first = self._unfinished.keys() | self.code.contracts.keys()

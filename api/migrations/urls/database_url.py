@@ -7,11 +7,11 @@ SQLAlchemy with asyncpg rejects `sslmode` in a URL, and ConfigParser cannot read
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
-from urllib.parse import parse_qsl, unquote, urlsplit
+from urllib.parse import parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 import asyncpg
 from sqlalchemy import URL
@@ -19,6 +19,7 @@ from sqlalchemy import URL
 from ..errors import ConfigurationError
 from ..runtime.thread import wait_on_loop
 from . import mysql, postgres
+from .parts import encoded
 from .password import FetchPassword, fetched
 from .postgres import ASYNCPG
 
@@ -87,6 +88,13 @@ class DatabaseURL:
         readers = {"postgresql": postgres.places, "mysql": mysql.places}
         places = readers[self.dialect](self.dsn) if self.dialect in readers else ""
         return f"connecting to {places}" if places else "connecting"
+
+    def of_database(self, name: str) -> DatabaseURL:
+        """Return the URL of another database of the same PostgreSQL server, with the same parameters."""
+        parts = urlsplit(self.dsn)
+        query = {key: value for key, value in parse_qsl(parts.query) if key != "dbname"}
+        dsn = urlunsplit(parts._replace(path=f"/{quote(name)}", query=encoded(query)))
+        return replace(self, dsn=dsn)
 
     async def password(self) -> str | None:
         """Return what `fetch_password` returns now; None without it. The errors are those of `password.fetched`."""

@@ -106,12 +106,13 @@ class _Drain:
         self._over = True
 
     def _begin(self) -> None:
+        # first, because whatever fails below, the server gets its signal
+        self._loop.call_later(self._seconds, self._end)
         message = f"SIGTERM received: not ready any more, serves for {self._seconds:g} s and then shuts down"
         for gate, tracker in self._applications:
             tracker.move(Phase.DRAINING, message=message)
             gate.app = _closing(gate.app)
         log.info(message, extra={"event": "draining"})
-        self._loop.call_later(self._seconds, self._end)
 
     def _end(self) -> None:
         # else a second signal or SIGINT has ended it
@@ -126,7 +127,9 @@ def _closing(application: ASGIApp) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_closing(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), (b"connection", b"close")]}
+                # an event stream may have asked to keep it
+                headers = [header for header in message.get("headers", ()) if header[0].lower() != b"connection"]
+                message = {**message, "headers": [*headers, (b"connection", b"close")]}
             await send(message)
 
         # HTTP/2 forbids the header

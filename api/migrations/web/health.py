@@ -182,7 +182,9 @@ def _last_run(status: Status) -> dict[str, Any] | None:
 
 
 def _elapsed(status: Status) -> float | None:
-    seconds = status.run_seconds(time.time())
+    from ..core.countdown import run_seconds  # a start at head does not need it
+
+    seconds = run_seconds(status, time.time())
     return None if seconds is None else round(seconds, 3)
 
 

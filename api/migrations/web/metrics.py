@@ -106,6 +106,12 @@ def _blocked(status: Status, now: float) -> float:
     return status.blocked_seconds(now) if _in_progress(status, now) else 0.0
 
 
+def _run_seconds(status: Status, now: float) -> float:
+    from ..core.countdown import run_seconds  # a start at head does not need it
+
+    return run_seconds(status, now) or 0.0
+
+
 def _deadline(status: Status) -> Metric:
     # a comparison of the time with 0 would always be true, so there is no value without a deadline
     words = "When the instance's current wait or run gives up; no sample when it neither waits nor migrates."
@@ -160,7 +166,7 @@ GAUGES: dict[str, tuple[str, Callable[[Status, float], float]]] = {
     ),
     "migration_run_seconds": (
         "Duration of that run so far, or in total; 0 without a run.",
-        lambda status, now: status.run_seconds(now) or 0.0,
+        _run_seconds,
     ),
     "migration_last_success_timestamp_seconds": (
         "When any instance last applied, undid or stamped a revision, from the history table; 0 for never.",

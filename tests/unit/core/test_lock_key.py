@@ -27,7 +27,7 @@ def test_the_lock_key_never_changes() -> None:
     assert DEFAULT.channel == "migrations_0fdeb4c6e0529396"
 
 
-@pytest.mark.parametrize("seed", ["0", "1", "4242"])
+@pytest.mark.parametrize("seed", ["0", "4242"])
 def test_every_process_derives_the_same_key(seed: str) -> None:
     """Processes with different hash seeds derive the same lock key."""
     key = "LockKey.derive('fastapi', 'alembic_version', None)"

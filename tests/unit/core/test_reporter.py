@@ -2,8 +2,9 @@
 
 import pytest
 
+from api.migrations.core.batches import progress
 from api.migrations.core.reporter import ProgressReporter
-from api.migrations.core.status import LastRun, Phase, Progress, Tracker
+from api.migrations.core.status import LastRun, LockStatus, Phase, Progress, Statement, Tracker
 
 
 def last_run(result: str) -> LastRun:
@@ -45,3 +46,24 @@ def test_a_retried_run_has_begun_with_its_first_attempt() -> None:
     tracker.note(progress=Progress(0, 1, "a", started_at=101.0))
     reporter.planned(("a",), "Applied")
     assert tracker.status.progress.started_at == 101.0
+
+
+def test_the_progress_of_batches_is_shown_and_logged(caplog: pytest.LogCaptureFixture) -> None:
+    """The status shows the batches as the statement, whatever the server is executing, and the log once in 10 s."""
+    tracker = Tracker(progress=Progress(0, 1, "r1"))
+    reporter = ProgressReporter(tracker)
+    first, second = (progress("postings", rows, 1_000, rows, 1.0) for rows in (100, 200))
+    with caplog.at_level("INFO"):
+        reporter.progressed(first)
+        reporter.progressed(second)
+    assert [record.message for record in caplog.records] == [f"r1: {first}"]
+    reporter.observed(LockStatus(statement=Statement("SELECT")))
+    assert tracker.status.lock_status.statement == second
+    reporter.contended("r1", 1, 0.5, None)
+    waiting = tracker.status
+    assert (waiting.progress.attempt, waiting.lock_status.statement) == (1, None)
+    reporter.progressed(second)
+    assert (tracker.status.progress.attempt, tracker.status.message) == (None, None)
+    reporter.progressed(None)
+    reporter.observed(LockStatus(statement=Statement("SELECT")))
+    assert tracker.status.lock_status.statement == Statement("SELECT")

@@ -104,6 +104,7 @@ async def test_a_timed_out_revision_that_is_half_applied_is_not_called_rolled_ba
     """The run times out in a half-applied revision: the error says that a part is committed."""
     failure = await read_schema(at("r2", "r2"), Beside("r1", half="r2"))
     assert "revision r2 was cancelled after it had committed a part of its work" in str(failure)
+    assert str(failure).endswith("first repair the schema, as './migrate.sh status' says")
 
 
 async def test_a_timed_out_run_with_an_unreachable_database_has_an_unknown_outcome() -> None:

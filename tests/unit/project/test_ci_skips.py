@@ -5,6 +5,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+from tests import conftest
 from tests.conftest import PROJECT
 
 SUITE = """
@@ -20,28 +23,27 @@ def test_fails_as_expected(): assert False
 """
 
 
-def closing_line(folder: Path, ci: str) -> tuple[int, str, str]:
-    """Run SUITE under the project's conftest with CI set to `ci`; return exit code, closing line and output."""
-    (folder / "pytest.ini").write_text("[pytest]\n")
-    suite = folder / "test_suite.py"
-    suite.write_text(SUITE)
-    options = ["-p", "tests.conftest", "-c", str(folder / "pytest.ini"), "-p", "no:cacheprovider", "-q"]
-    command = [sys.executable, "-m", "pytest", *options, str(suite)]
-    done = subprocess.run(command, cwd=PROJECT, env={**os.environ, "CI": ci}, capture_output=True, text=True)
-    return done.returncode, done.stdout.splitlines()[-1], done.stdout
-
-
 def test_a_skip_fails_in_ci(tmp_path: Path) -> None:
     """A skip fails in CI with what is missing and how to install it, and an expected failure stays one."""
-    code, last, output = closing_line(tmp_path, "true")
-    assert code == 1
-    assert last.startswith("1 failed, 1 passed, 1 xfailed")
-    assert "skipped although CI=true: " in output
-    assert "needs a thing: apt-get install thing" in output
+    (tmp_path / "pytest.ini").write_text("[pytest]\n")
+    suite = tmp_path / "test_suite.py"
+    suite.write_text(SUITE)
+    options = ["-p", "tests.conftest", "-c", str(tmp_path / "pytest.ini"), "-p", "no:cacheprovider", "-q"]
+    command = [sys.executable, "-m", "pytest", *options, str(suite)]
+    done = subprocess.run(command, cwd=PROJECT, env={**os.environ, "CI": "true"}, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("1 failed, 1 passed, 1 xfailed")
+    assert "skipped although CI=true: " in done.stdout
+    assert "needs a thing: apt-get install thing" in done.stdout
 
 
-def test_a_skip_is_only_reported_elsewhere(tmp_path: Path) -> None:
-    """A skip on a developer's machine, where CI is not `true`, is reported and does not fail the run."""
-    code, last, _ = closing_line(tmp_path, "false")
-    assert code == 0
-    assert last.startswith("1 passed, 1 skipped, 1 xfailed")
+@pytest.mark.parametrize(("in_ci", "outcome"), [(True, "failed"), (False, "skipped")])
+def test_a_skip_is_only_reported_elsewhere(monkeypatch: pytest.MonkeyPatch, in_ci: bool, outcome: str) -> None:
+    """The report of a skip becomes a failure in CI; on a developer's machine it stays a skip, and the run succeeds."""
+    monkeypatch.setattr(conftest, "IN_CI", in_ci)
+    report = pytest.TestReport("test_a", ("test_a.py", 1, "test_a"), {}, "skipped", "needs a thing", "call")
+    hook = conftest.pytest_runtest_makereport()
+    next(hook)
+    with pytest.raises(StopIteration) as ended:
+        hook.send(report)
+    assert ended.value.value.outcome == outcome

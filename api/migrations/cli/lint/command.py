@@ -13,15 +13,15 @@ from ...errors import ConfigurationError
 from ...execution.revisions import Revisions
 from ...settings import MigrationSettings
 from ..results import Result
+from ..sql.rendering import Rendered, in_order, render
+from ..sql.tables import Tables
 from . import squawk
 from .mark_rules import by_mark
-from .rendering import Rendered, render
 from .report import LintReport, RuleList
 from .revision_rules import check_file, check_revision, line_of_id
 from .rules import Finding, Hit, finding, hit
-from .selection import choose, in_order
+from .selection import choose
 from .suppressions import Suppressions
-from .tables import Tables
 
 
 def lint(arguments: argparse.Namespace) -> Result:

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 from ...core.rollback import Verdict
 from ...execution.revisions import Revisions
-from .action import Action
+from ..sql.action import Action
+from ..sql.rendering import Rendered
 from .command import checked
 from .mark_rules import BREAKS
-from .rendering import Rendered
 from .rules import RULES, Hit
 
 _HARMLESS = {

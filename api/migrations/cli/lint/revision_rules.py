@@ -6,11 +6,11 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from .action import Action
-from .rendering import Rendered, Statement
+from ..sql.action import Action
+from ..sql.rendering import Rendered, Statement
+from ..sql.tables import Tables
 from .rules import Hit, hit
 from .table_rules import check
-from .tables import Tables
 
 _READS = {"select", "set", "show", "reset", "comment", "analyze"}
 _EXPANDS, _CONTRACTS = {"add column", "create table"}, {"drop column", "drop table"}

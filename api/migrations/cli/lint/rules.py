@@ -163,7 +163,7 @@ _ON_REVISIONS = (
     ),
     Rule(
         "data-and-schema",
-        "one revision alters an existing table and changes rows",
+        "one transaction alters an existing table and changes rows",
         "Readers and writers of {table} wait until the rows are changed, because one transaction keeps both locks.",
         "move the change of rows (line {other}) into a revision of its own",
     ),

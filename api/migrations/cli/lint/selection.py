@@ -8,7 +8,6 @@ import subprocess
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from ...assembly import Assembly
 from ...core.schema import UNCLEAR, Schema
@@ -16,17 +15,10 @@ from ...errors import ConfigurationError, MigrationError
 from ...execution.revisions import Revisions, unknown
 from ...inspection import read_schema, read_session
 from ...settings import MigrationSettings
-
-if TYPE_CHECKING:
-    from alembic.script import Script
+from ..sql.rendering import in_order
 
 Chosen = tuple[frozenset[str], str]
 """The ids of revisions, and which they are, for people."""
-
-
-def in_order(revisions: Revisions) -> list[Script]:
-    """Return all revisions, a parent before its children."""
-    return list(reversed(list(revisions.directory.walk_revisions())))
 
 
 def choose(revisions: Revisions, arguments: argparse.Namespace) -> Chosen:

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 from ...errors import ConfigurationError
-from .rendering import Rendered
+from ..sql.rendering import Rendered
 from .rules import Finding
 
 _OURS = (

@@ -65,7 +65,7 @@ class Tools:
         for tools in found:
             if tools.major >= server_major:
                 return tools
-        why = "a backup needs pg_dump and pg_restore, which are not installed"
+        why = "pg_dump and pg_restore are not installed"
         if found:
             newest = max(tools.major for tools in found)
             why = f"pg_dump {newest} is older than the server, which is PostgreSQL {server_major}"
@@ -74,11 +74,14 @@ class Tools:
             f"postgresql-client-{server_major}), and put it on PATH"
         )
 
-    async def dump(self, path: Path) -> None:
+    async def dump(self, path: Path, *options: str, lock_wait_seconds: float = LOCK_WAIT_SECONDS) -> None:
         """Write the database into `path`, in pg_dump's custom format. Raises `BackupFailed`."""
-        await self._run(
-            "pg_dump", "--format=custom", "--no-password", f"--lock-wait-timeout={LOCK_WAIT_SECONDS}s", f"--file={path}"
-        )
+        limit = f"--lock-wait-timeout={round(lock_wait_seconds * 1000)}ms"
+        await self._run("pg_dump", "--format=custom", "--no-password", limit, f"--file={path}", *options)
+
+    async def script(self, path: Path, entries: Path, *options: str) -> str:
+        """Return the SQL of those entries of a dump that the file `entries` lists. Raises `BackupFailed`."""
+        return await self._run("pg_restore", "--file=-", f"--use-list={entries}", *options, str(path))
 
     async def contents(self, path: Path) -> list[str]:
         """Return the entries of a dump. Raises `BackupFailed` if it is damaged or no dump."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING, cast
@@ -17,7 +17,8 @@ from ...execution.limits import Limits
 from ...execution.lock_retry import LockRetrySchedule
 from ...execution.runner import Runner
 from ...lock_manager import application_name
-from ..backend import Backend, Check
+from ...urls.database_url import DatabaseURL
+from ..backend import Backend, Check, TableSize
 from . import diagnostics, terminate
 from .connection import connect, engine_over, quoted
 from .session import CLOSE_SECONDS, PostgresSession
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 class PostgresBackend(Backend):
     """One PostgreSQL database."""
 
+    lock_rules = True
     native_lock = "an advisory lock of the server, on the session that runs the revisions"
 
     @property
@@ -65,6 +67,24 @@ class PostgresBackend(Backend):
             if ended is not None:
                 await terminate.record(connection, quoted(history), self.settings.instance, ended)
         return ended
+
+    @asynccontextmanager
+    async def clone(
+        self, on: DatabaseURL | None, version: sa.Table, revisions: frozenset[str]
+    ) -> AsyncIterator[tuple[Backend, str, Sequence[str]]]:
+        """Yield a temporary database with this one's schema."""
+        from .clone import schema_clone
+
+        server, name = on or self.url, self._name("reading")
+        async with schema_clone(self.url, server, name, quoted(version), revisions) as clone:
+            yield PostgresBackend(self.settings, clone.url), clone.name, clone.leftovers
+
+    async def table_sizes(self, names: Sequence[str]) -> dict[str, TableSize]:
+        """Return the sizes of those of the tables that exist, in one query that only reads."""
+        from .table_sizes import table_sizes
+
+        async with self._connection("reading") as connection:
+            return await table_sizes(connection, names)
 
     @asynccontextmanager
     async def checks(self, version: sa.Table, history: sa.Table) -> AsyncIterator[dict[str, Check]]:

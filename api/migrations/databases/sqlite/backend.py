@@ -19,6 +19,7 @@ class SqliteBackend(SqlBackend):
 
     native_lock = "a lock file beside the database, for the processes of one host"
     holder_kind = "process"
+    no_clone = "SQLite has one lock for the whole database: a writer lets other writers wait"
 
     def check_strategy(self) -> None:
         """Raise `ConfigurationError` for a file that the instances do not share, or that cannot be locked."""

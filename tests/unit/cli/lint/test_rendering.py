@@ -64,3 +64,10 @@ def test_the_helpers_of_alembic_know_the_offline_mode(find: Find) -> None:
         {DROP}
     """
     assert [finding.rule for finding in find(body)] == ["drop-table"]
+
+
+def test_a_loop_that_waits_for_a_row_ends(find: Find) -> None:
+    """A revision that polls the database would run for ever without one; the finding says where it was stopped."""
+    body = 'while not op.get_bind().scalar(sa.text("SELECT 1 FROM ready")):\n    op.execute("SELECT pg_sleep(1)")'
+    [finding] = find(body)
+    assert (finding.rule, "more than 5000 statements" in finding.message) == ("not-rendered", True)

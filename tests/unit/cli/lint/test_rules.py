@@ -136,6 +136,14 @@ def test_a_batch_is_judged_as_its_statements(find: Find) -> None:
     assert (finding.rule, finding.line) == ("drop-column", 14)
 
 
+def test_a_backfill_is_no_finding(find: Find) -> None:
+    """A revision with a backfill has no finding; with a change of the schema it is one that commits in the middle."""
+    fill = "from api.migrations.backfill import backfill\n"
+    fill += 'backfill("orders", key="id", set={"code": "id::text"}, where="code IS NULL")\n'
+    assert rules(find, fill) == []
+    assert rules(find, f'op.execute("ALTER TABLE orders ADD a int")\n{fill}') == ["mixed-autocommit"]
+
+
 def test_a_value_used_after_its_commit_is_accepted(find: Find) -> None:
     """A value that an autocommit block added may be used, but then the revision mixes both."""
     body = BLOCK + "op.execute(\"ALTER TYPE order_status ADD VALUE 'late'\")\n"

@@ -2,12 +2,13 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import pytest
 
-from api.migrations.core.status import Blocker, Holder, LockStatus, Retry
+from api.migrations.core.batches import as_note, progress
+from api.migrations.core.status import Blocker, Holder, LockStatus, Retry, Statement
 from api.migrations.databases.postgres.retry_pause import LATE_SECONDS, as_recorded
 
 LUNCH = Blocker(7, "lunch", "me", "idle in transaction", 3.0, "accounts", "AccessExclusiveLock")
@@ -108,6 +109,17 @@ def test_a_holder_with_a_long_name_is_matched_by_its_beginning() -> None:
 def test_a_row_that_is_not_the_holder_s_current_pause_is_ignored(row: dict[str, Any] | None) -> None:
     """A row of another instance, an ended run or an unknown format does not change the lock status."""
     assert as_recorded(SEEN, row) == SEEN
+
+
+@pytest.mark.parametrize(
+    ("ago", "instance", "shown"), [(None, "api-1", True), (1.0, "api-1", False), (None, "api-10", False)]
+)
+def test_a_waiter_sees_the_progress_of_batches(ago: float | None, instance: str, shown: bool) -> None:
+    """The lock status has the progress that the holder records, unless its attempt ended or is another instance's."""
+    batches = progress("postings", 200, 1_000, 200, 1.0)
+    row = left(instance, outcome="half_applied", note=as_note(batches)) | {"ago": ago}
+    seen = replace(SEEN, statement=Statement("UPDATE"))
+    assert as_recorded(seen, row).statement == (batches if shown else Statement("UPDATE"))
 
 
 def test_a_free_lock_has_no_pause() -> None:

@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy import inspection
 from sqlalchemy.engine.mock import MockConnection
 from sqlalchemy.exc import NoResultFound
 
+from ...errors import ConfigurationError
 from .tables import Tables
 
 
@@ -58,6 +60,20 @@ class OfflineConnection(MockConnection):
     begin = begin_nested
 
 
+@contextmanager
+def without_connections() -> Iterator[None]:
+    """Refuse the connections that a revision opens with SQLAlchemy and a URL of its own."""
+
+    def refuse(*_: Any) -> None:
+        raise ConfigurationError("the revision opens a database connection of its own, which is refused here")
+
+    sa.event.listen(sa.Engine, "do_connect", refuse)
+    try:
+        yield
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", refuse)
+
+
 class Empty:
     """A result without rows."""
 
@@ -80,7 +96,7 @@ class Empty:
 
     def one(self) -> Any:
         """Raise `NoResultFound`, because there is no row."""
-        raise NoResultFound("lint has no database, so this query has no row")
+        raise NoResultFound("there is no database, so this query has no row")
 
     fetchall = all
     fetchone = one_or_none = scalar = scalar_one_or_none = first

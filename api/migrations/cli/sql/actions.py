@@ -1,12 +1,13 @@
-"""What a statement of PostgreSQL does, as far as the rules of `lint` need to know."""
+"""What a statement of PostgreSQL does, as far as `lint` and `plan` need to know."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
 from .action import Action, facts_of
-from .sql import Reader, Token, parts
+from .object_actions import STATEMENTS, each_named, named
 from .table_actions import alter_table, create_table
+from .tokens import Reader, Token
 
 _WRITES = {"update", "delete", "insert", "merge"}
 
@@ -42,15 +43,12 @@ def _drop_index(reader: Reader) -> Iterator[Action]:
 
 def _reindex(reader: Reader) -> Iterator[Action]:
     concurrently = reader.has("concurrently")
-    reader.any_of("index", "table", "schema", "database")
+    if reader.rest and reader.rest[0].text == "(":
+        reader.group()
+    of = reader.any_of("index", "table", "schema", "database", "system")
     reader.take("concurrently")
-    yield Action("reindex", reader.name(), facts=facts_of(concurrently=concurrently))
-
-
-def _drop_table(reader: Reader) -> Iterator[Action]:
-    reader.take("if exists")
-    for part in parts(reader.rest):
-        yield Action("drop table", Reader(part).name())
+    name = reader.name()
+    yield Action("reindex", name, of, facts=facts_of(concurrently=concurrently))
 
 
 def _alter_type(reader: Reader) -> Iterator[Action]:
@@ -64,12 +62,6 @@ def _alter_type(reader: Reader) -> Iterator[Action]:
         yield Action("alter type", name)
 
 
-def _drop_type(reader: Reader) -> Iterator[Action]:
-    reader.take("if exists")
-    for part in parts(reader.rest):
-        yield Action("drop type", Reader(part).name())
-
-
 def _insert(reader: Reader) -> Iterator[Action]:
     table = reader.name()
     yield Action("write" if reader.has("select") else "insert", table)
@@ -80,33 +72,25 @@ def _write(reader: Reader) -> Iterator[Action]:
     yield Action("write", reader.name())
 
 
-def _named(kind: str) -> Callable[[Reader], Iterator[Action]]:
-    def read(reader: Reader) -> Iterator[Action]:
-        yield Action(kind, reader.name())
-
-    return read
-
-
 _STATEMENTS: dict[str, Callable[[Reader], Iterator[Action]]] = {
     "create table": create_table,
     "create unlogged table": create_table,
     "create temporary table": create_table,
     "create temp table": create_table,
     "alter table": alter_table,
-    "drop table": _drop_table,
+    "drop table": each_named("drop table"),
     "create index": _create_index,
     "create unique index": lambda reader: _create_index(reader, unique=True),
     "drop index": _drop_index,
     "reindex": _reindex,
-    "create type": _named("create type"),
-    "drop type": _drop_type,
+    "create type": named("create type"),
+    "drop type": each_named("drop type"),
     "alter type": _alter_type,
     "insert into": _insert,
     "update": _write,
     "delete from": _write,
     "merge into": _write,
-    "cluster": _named("cluster"),
-    "vacuum": lambda reader: iter([Action("vacuum", facts=facts_of(full=reader.has("full")))]),
+    **STATEMENTS,
     "begin": lambda reader: iter([Action("begin")]),
     "start transaction": lambda reader: iter([Action("begin")]),
     "commit": lambda reader: iter([Action("commit")]),

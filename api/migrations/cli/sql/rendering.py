@@ -12,7 +12,7 @@ from alembic.operations import Operations
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext
 from alembic.script import Script
-from sqlalchemy import text
+from sqlalchemy import Dialect, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -20,9 +20,12 @@ from ...execution.error_translation import describe
 from ...execution.revisions import Revisions
 from .action import Action
 from .actions import actions
-from .offline import OfflineConnection
-from .sql import joined, statements
+from .offline import OfflineConnection, without_connections
 from .tables import Tables
+from .tokens import joined, statements
+
+_MOST = 5_000
+"""The most statements of a revision that are rendered: a loop that waits for a row would never end."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Statement:
     """Whether it is only executed if its object does not exist (`checkfirst`)."""
     strings: Sequence[str] = ()
     """Its string literals, without quotes."""
+    written: str = ""
+    """All that was executed with it, as it was written."""
 
 
 @dataclass
@@ -54,15 +59,23 @@ class Rendered:
     stopped_at: int = 1
 
 
-def render(revisions: Revisions, script: Script, tables: Tables) -> Rendered:
-    """Execute `upgrade()` without a database; what it reads from one is empty, but for `tables`."""
+def in_order(revisions: Revisions) -> list[Script]:
+    """Return all revisions, a parent before its children."""
+    return list(reversed(list(revisions.directory.walk_revisions())))
+
+
+def render(revisions: Revisions, script: Script, tables: Tables, dialect: Dialect | None = None) -> Rendered:
+    """Execute `upgrade()` without a database; what it reads from one is empty, but for `tables`.
+
+    The statements are those for `dialect`, by default PostgreSQL's.
+    """
     result = Rendered(script)
     config, directory = revisions.config, revisions.directory
     with EnvironmentContext(config, directory, as_sql=True) as environment:
-        context = _OfflineContext(environment, result, tables)
+        context = _OfflineContext(environment, result, tables, dialect or postgresql.dialect(paramstyle="named"))  # type: ignore[no-untyped-call]
         environment._migration_context = context
         try:
-            with Operations.context(context):
+            with Operations.context(context), without_connections():
                 script.module.upgrade()
         except (Exception, SystemExit) as error:  # a revision may raise anything
             result.stopped, result.stopped_at = describe(error, quotes=True), _line_of(error, script.path)
@@ -72,13 +85,13 @@ def render(revisions: Revisions, script: Script, tables: Tables) -> Rendered:
 class _OfflineContext(MigrationContext):
     """Alembic's context of the offline mode, which keeps statements instead of writing them."""
 
-    def __init__(self, environment: EnvironmentContext, result: Rendered, tables: Tables) -> None:
+    def __init__(self, environment: EnvironmentContext, result: Rendered, tables: Tables, dialect: Dialect) -> None:
         self._result = result
         self._tables = tables
         self._transaction_number: int | None = 0
         self._transactions = 0
         options: dict[str, Any] = {"as_sql": True, "transactional_ddl": True}
-        super().__init__(postgresql.dialect(paramstyle="named"), None, options, environment)  # type: ignore[no-untyped-call]
+        super().__init__(dialect, None, options, environment)
         setattr(self.impl, "_exec", self._keep)  # noqa: B010 - every operation ends there
 
     def _stdout_connection(self, connection: Any) -> Any:
@@ -105,9 +118,10 @@ class _OfflineContext(MigrationContext):
         self, construct: Any, _options: Any = None, _many: Any = None, params: Mapping[str, Any] | None = None
     ) -> None:
         construct = text(construct) if isinstance(construct, str) else construct
-        line, was = self._line(), getattr(construct, "existing_type", None)
+        line, was = line_in(self._result.script.path), getattr(construct, "existing_type", None)
         previous = was.compile(dialect=self.dialect).lower() if was is not None else ""
-        for tokens in statements(self._compiled(construct)):
+        written = self._compiled(construct)
+        for tokens in statements(written):
             found = actions(tokens)
             if found[0].kind in {"commit", "begin"}:  # executed as text
                 self._transaction_number = None
@@ -117,7 +131,9 @@ class _OfflineContext(MigrationContext):
             number = None if self._connection.autocommits else self._transaction_number
             strings = [token.text.strip("'") for token in tokens if token.kind == "string"]
             guarded = self._connection.checks_first
-            statement = Statement(_sql(tokens), line, number, found, previous, guarded, strings)
+            if len(self._result.statements) == _MOST:
+                raise OverflowError(f"it executes more than {_MOST} statements; a loop may wait for a row")
+            statement = Statement(normal(tokens), line, number, found, previous, guarded, strings, written)
             self._result.statements.append(statement)
             self._tables.learn(statement.actions)
 
@@ -127,14 +143,17 @@ class _OfflineContext(MigrationContext):
         except (SQLAlchemyError, TypeError, NotImplementedError):  # a value has no literal form
             return str(construct.compile(dialect=self.dialect))
 
-    def _line(self) -> int:
-        frame, path = sys._getframe(), self._result.script.path
-        while frame.f_back is not None and frame.f_code.co_filename != path:
-            frame = frame.f_back
-        return frame.f_lineno if frame.f_code.co_filename == path else 1
+
+def line_in(path: str) -> int:
+    """Return the line of the file `path` that is being executed; 1 if it is not."""
+    frame = sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename != path:
+        frame = frame.f_back
+    return frame.f_lineno if frame.f_code.co_filename == path else 1
 
 
-def _sql(tokens: Sequence[Any]) -> str:
+def normal(tokens: Sequence[Any]) -> str:
+    """Return the text of a statement, in which only what it means makes a difference."""
     quoted = [type(t)(f'"{t.text}"', t.kind) if t.kind == "quoted" else t for t in tokens]
     return joined(quoted)
 

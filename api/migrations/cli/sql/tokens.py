@@ -10,13 +10,19 @@ _TOKEN = re.compile(
     r"""
       (?P<blank>\s+|--[^\n]*|/\*.*?\*/)
     | (?P<string>[eE]'(?:[^'\\]|\\.|'')*' | '(?:[^']|'')*' | \$(?P<tag>\w*)\$.*?\$(?P=tag)\$)
-    | (?P<quoted>"(?:[^"]|"")+")
+    | (?P<quoted>"(?:[^"]|"")+" | `[^`]+`)
     | (?P<word>[^\W\d][\w$]*)
     | (?P<number>\d[\w.]*)
     | (?P<symbol>::|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
+
+
+_DOUBTFUL = re.compile(r"(?<![eE])'[^']*\\'")
+"""A string that ends with a backslash, which escapes the quotation mark on MySQL."""
+_SIZED = frozenset("bit char character decimal float numeric time timestamp timestamptz varbit varchar varying".split())
+"""The words before a number in parentheses that is the size of a type."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,28 @@ def statements(text: str) -> Iterator[list[Token]]:
         elif kind != "blank":
             tokens.append(Token(found.lower() if kind == "word" else found, kind))
     yield from [tokens] if tokens else []
+
+
+def shown(text: str, *, quotes_are_strings: bool = False) -> str:
+    """Return `text` in one line without comments and values: '…' for a string, … for a number.
+
+    A number stays if it is the size of a type (`varchar(64)`) or the number of a parameter (`$1`). On MySQL double
+    quotes are around strings. If a backslash may escape the end of a string, only the first two words are shown.
+    """
+    if _DOUBTFUL.search(text):
+        return f"{' '.join(re.findall('[A-Za-z]+', text)[:2])} …"
+    found, before, in_size = "", "", False
+    for match in _TOKEN.finditer(text):
+        kind, word = match.lastgroup, match.group()
+        if kind == "blank":
+            found = f"{found.rstrip()} "
+            continue
+        in_size = (word == "(" and before.lower() in _SIZED) or (in_size and word != ")")
+        is_value = kind == "number" and before != "$" and not in_size
+        is_string = kind == "string" or (quotes_are_strings and word.startswith('"'))
+        found += "'…'" if is_string else "…" if is_value else word
+        before = word
+    return found.strip().removesuffix(";").rstrip()
 
 
 def joined(tokens: Sequence[Token]) -> str:
@@ -115,6 +143,17 @@ class Reader:
     def has(self, words: str) -> bool:
         """Return whether `words` come anywhere in what is left."""
         return any(Reader(self.tokens[start:]).take(words) for start in range(self.at, len(self.tokens)))
+
+    def until(self, *words: str) -> list[Token]:
+        """Return the tokens up to the first of `words` in what is left; all if none comes."""
+        rest = self.rest
+        ends = (at for at, token in enumerate(rest) if token.kind == "word" and token.text in words)
+        return rest[: next(ends, len(rest))]
+
+    def after(self, words: str) -> list[Token]:
+        """Return the tokens after the first `words` in what is left; none if they do not come."""
+        readers = (Reader(self.tokens[start:]) for start in range(self.at, len(self.tokens)))
+        return next((reader.rest for reader in readers if reader.take(words)), [])
 
     def _next(self) -> str:
         self.at += 1

@@ -14,6 +14,8 @@ class Tables:
         self.columns: dict[str, dict[str, str]] = {}
         """The type of each column, by table."""
         self.types: set[str] = set()
+        self.indexes: dict[str, str] = {}
+        """The table of each index that a statement made, by the index's name."""
         self._checks: dict[tuple[str, str], tuple[str, bool]] = {}
         # the condition of each check, and whether it is validated, by table and name
 
@@ -40,6 +42,8 @@ class Tables:
                 self.columns[action.name] = self.columns.pop(action.on, {})
                 renamed = {action.on: action.name}
                 self._checks = {(renamed.get(on, on), name): check for (on, name), check in self._checks.items()}
+            case "create index":
+                self.indexes[action.name] = action.on
             case "create type":
                 self.types.add(action.on)
             case "drop type":

@@ -1,11 +1,11 @@
-"""What a statement does to one object, as far as the rules of `lint` need to know."""
+"""What a statement does to one object, as far as `lint` and `plan` need to know."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from .sql import Token
+from .tokens import Token
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,8 @@ class Action:
     """The type of a column, or the condition of a check."""
     default: Sequence[Token] = ()
     """The default of a new column."""
+    refers: str = ""
+    """The other table: the one that a foreign key references, or a partition or its parent."""
     facts: frozenset[str] = field(default_factory=frozenset)
     """Words of the statement that matter: concurrently, if not exists, not valid, using index, …"""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from .action import Action, facts_of
-from .sql import Reader, Token, joined, parts
+from .tokens import Reader, Token, joined, parts
 
 _COLUMN_ENDS = set(
     "default not null primary unique references check generated collate constraint storage compression using".split()
@@ -18,10 +18,11 @@ def create_table(reader: Reader) -> Iterator[Action]:
     """Yield the new table, its columns and its constraints."""
     guarded = reader.take("if not exists")
     table = reader.name()
-    yield Action("create table", table, facts=facts_of(**{"if not exists": guarded}))
+    parent = reader.name() if reader.take("partition of") else ""
+    yield Action("create table", table, refers=parent, facts=facts_of(**{"if not exists": guarded}))
     if reader.rest and reader.rest[0].text == "(":
         for one in _columns(reader.group()):
-            yield Action(f"new {one.kind.removeprefix('add ')}", table, one.name, one.text)
+            yield Action(f"new {one.kind.removeprefix('add ')}", table, one.name, one.text, refers=one.refers)
 
 
 def alter_table(reader: Reader) -> Iterator[Action]:
@@ -51,8 +52,9 @@ def _alteration(table: str, reader: Reader) -> Iterator[Action]:
     elif reader.take("add"):
         yield from _addition(table, reader)
     else:
-        concurrently = reader.has("concurrently")
-        yield Action("alter table", table, text=joined(reader.rest), facts=facts_of(concurrently=concurrently))
+        facts, text = facts_of(concurrently=reader.has("concurrently")), joined(reader.rest)
+        partition = reader.name() if reader.any_of("attach partition", "detach partition") else ""
+        yield Action("alter table", table, text=text, refers=partition, facts=facts)
 
 
 def _addition(table: str, reader: Reader) -> Iterator[Action]:
@@ -89,7 +91,7 @@ def _alter_column(table: str, reader: Reader) -> Action:
         return Action("change type", table, column, _type(reader.rest), facts=frozenset(facts))
     if reader.take("drop not null"):
         return Action("drop not null", table, column)
-    return Action("alter column", table, column)
+    return Action("alter column", table, column, joined(reader.rest))
 
 
 def _column(table: str, reader: Reader) -> Action:
@@ -107,7 +109,8 @@ def _column(table: str, reader: Reader) -> Action:
             "default": bool(default),
         }
     )
-    return Action("add column", table, column, kind, default, facts)
+    refers = Reader(rest.after("references")).name() if rest.has("references") else ""
+    return Action("add column", table, column, kind, default, refers, facts)
 
 
 def _constraint(table: str, reader: Reader) -> Iterator[Action]:
@@ -116,10 +119,11 @@ def _constraint(table: str, reader: Reader) -> Iterator[Action]:
     using, valid = reader.has("using index"), not reader.has("not valid")
     facts = facts_of(**{"using index": using, "not valid": not valid})
     text = joined(reader.group()) if kind == "check" else ""
+    refers = Reader(reader.after("references")).name() if kind == "foreign key" else ""
     if kind == "not null":
         yield Action("set not null", table, reader.name(), facts=facts)
     elif kind:
-        yield Action(f"add {kind}", table, name, text, facts=facts)
+        yield Action(f"add {kind}", table, name, text, refers=refers, facts=facts)
 
 
 def _type(tokens: Sequence[Token]) -> str:
