@@ -35,7 +35,7 @@ def test_no_request_fails_in_a_deploy_and_a_rollback(server: Server, database_ur
     """Release 2 replaces release 1 and back under load: each request succeeds, and one instance has migrated."""
     steps: list[str] = []
     lab = Laboratory(BenchServer(server), quick=True, _folder=tmp_path)
-    size = replace(QUICK, postings=2_000)
+    size = replace(QUICK, postings=2_000, rate=10)
     outcome = Rollout(lab, ours(tmp_path, releases=(1, 2)), database_url, size, steps.append).run(Generator())
     assert kinds(outcome.samples) == {}, "\n".join([*steps, *outcome.logs.values()])
     assert [phase.name for phase in outcome.phases] == ["before", "deploy", "between", "rollback", "downgrade", "after"]
