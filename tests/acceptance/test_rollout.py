@@ -6,14 +6,18 @@ from pathlib import Path
 
 import pytest
 
+from bench.errors import BenchError
 from bench.laboratory import Laboratory
+from bench.rollout import long_transaction
 from bench.rollout.load import Generator
+from bench.rollout.long_transaction import open_report
 from bench.rollout.outcome import QUICK, kinds
 from bench.rollout.proxy import CONFIGURATION
 from bench.rollout.scenario import Rollout
 from bench.rollout.variant import ours
 from bench.server import BenchServer
-from tests.support.servers import Server, program
+from tests.support.servers import Server, fetch_sync, program
+from tests.support.waiting import FOREVER_SECONDS
 
 pytestmark = pytest.mark.acceptance
 
@@ -28,6 +32,14 @@ def test_the_configuration_for_users_is_valid(haproxy: Path) -> None:
     """The load balancer accepts deploy/haproxy/haproxy.cfg without a warning."""
     done = subprocess.run([haproxy, "-c", "-f", CONFIGURATION], capture_output=True, text=True)
     assert (done.returncode, "WARNING" in done.stdout + done.stderr) == (0, False), done.stderr
+
+
+def test_an_error_ends_the_report(database_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An instance that fails, or Ctrl-C, does not wait for a migration that may never come."""
+    monkeypatch.setattr(long_transaction, "LONGEST_SECONDS", 10 * FOREVER_SECONDS)
+    fetch_sync(database_url, "CREATE TABLE postings (amount int)")
+    with pytest.raises(BenchError), open_report(database_url, 10 * FOREVER_SECONDS):
+        raise BenchError("the instance exited")
 
 
 @pytest.mark.usefixtures("haproxy")
