@@ -49,7 +49,8 @@ CLONES = "SELECT datname FROM pg_database WHERE starts_with(datname, 'plan_of_' 
 
 @pytest.fixture(autouse=True)
 def _programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide all PostgreSQL programs but those of the test server."""
+    """Hide all PostgreSQL programs but those of the test server, and make clones in several transactions."""
+    monkeypatch.setattr(clone, "ENTRIES_AT_ONCE", 2)
     monkeypatch.setattr(pg_dump, "INSTALLED", tmp_path / "none")
     monkeypatch.setenv("PATH", backups.path())
 

@@ -12,10 +12,11 @@ import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -41,6 +42,11 @@ DUMP_SECONDS = 60.0
 """How long pg_dump may take, and its locks may make a migration wait: it waits without a limit for a materialized view
 that is being refreshed."""
 
+ENTRIES_AT_ONCE = 100
+"""How many objects are made in one transaction. It locks each of them, in a table of locks that all sessions share: if
+that is full, the transactions of others fail."""
+_ENTRY = re.compile(r"^--\n-- Name: .*; Type: ", re.MULTILINE)
+"""The comment before each object in pg_restore's output."""
 _BEYOND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|EVENT TRIGGER)\b")
 _FOR_PSQL = re.compile(r"^(\\(un)?restrict .*|SET transaction_timeout = 0;)$", re.MULTILINE)
 """Commands of psql, and a setting that servers before 17 do not know."""
@@ -92,7 +98,8 @@ async def schema_clone(
             async with _connection(server, application_name) as connection:
                 await _create(connection, name, facts)
             async with _connection(clone, application_name) as connection:
-                await connection.execute(schema)
+                for part in parts(schema):
+                    await connection.execute(part)
                 await connection.execute("RESET search_path")
                 await _set_revisions(connection, version_table, revisions)
         yield Clone(clone, name, leftovers)
@@ -104,6 +111,13 @@ def name_of(database: str, now: datetime) -> str:
     """Return a new name for a clone of `database`."""
     legible = re.sub(r"\W", "_", database.lower(), flags=re.ASCII)[:24]
     return f"plan_of_{legible}_{now:%Y%m%d_%H%M%S}_{secrets.token_hex(2)}"
+
+
+def parts(schema: str) -> Iterator[str]:
+    """Yield the statements that make the schema, those of at most `ENTRIES_AT_ONCE` objects at once."""
+    starts = [entry.start() for entry in _ENTRY.finditer(schema)][::ENTRIES_AT_ONCE]
+    for start, end in pairwise([0, *starts[1:], len(schema)]):
+        yield schema[start:end]
 
 
 async def _prepare(connection: asyncpg.Connection) -> list[str]:
