@@ -16,6 +16,9 @@ PROBE_SECONDS = 0.1
 """By how much a wait of the length of a lock timeout may be longer, because a client measures it."""
 LONGEST_STALL_SECONDS = LockTimeouts().last_seconds + PROBE_SECONDS
 MOST_KINDS = 6
+OVERLOAD_SECONDS = 1.0
+"""A p99 that shows, before anything changes, that requests arrive faster than they are served."""
+LESS = "To fix: stop what else runs on it, or use a lower --rate."
 
 
 def table(outcomes: Sequence[Outcome]) -> Table:
@@ -78,10 +81,18 @@ def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
     ]
 
 
+def _overloaded(outcome: Outcome) -> bool:
+    before = outcome.phase("before")
+    seconds = [sample.seconds for sample in outcome.of(before)] if before else []
+    return bool(seconds) and Spread.of(seconds).percentile(99) > OVERLOAD_SECONDS
+
+
 def _notes(outcomes: Sequence[Outcome]) -> list[str]:
-    """Return a sentence for each variant whose requests failed, with the kinds of the failures."""
+    """Return sentences about a load that was too high, and about the kinds of the failures of each variant."""
     notes = []
     for outcome in outcomes:
+        if _overloaded(outcome):
+            notes.append(f"{outcome.variant}: too many requests for this machine, before the deploy began. {LESS}")
         counted = kinds(outcome.samples).most_common(MOST_KINDS)
         if counted:
             each = "; ".join(f"{count:,} × {kind}" for kind, count in counted)

@@ -16,10 +16,10 @@ from bench.process import Program
 from bench.rollout.dataset import fill
 from bench.rollout.instance import Instance
 from bench.rollout.load import Generator, Load
+from bench.rollout.long_transaction import open_report
 from bench.rollout.outcome import Event, Outcome, Phase, Size
 from bench.rollout.probe import EVERY_SECONDS, SERVICE_WAITS, Stall, probed
 from bench.rollout.proxy import running_haproxy
-from bench.rollout.report_query import open_report
 from bench.rollout.targets import targets
 from bench.rollout.variant import OPERATOR, Variant
 from devtools.ports import HOST, free_port
@@ -28,7 +28,7 @@ TABLES = ("accounts", "transactions", "postings")
 HISTORY = (
     "SELECT instance, direction, revision, outcome, extract(epoch FROM started_at)::float8 AS began, "
     "extract(epoch FROM finished_at)::float8 AS ended FROM alembic_version_history "
-    "WHERE extract(epoch FROM started_at) >= {began} ORDER BY id"
+    "WHERE extract(epoch FROM started_at) >= {began} AND finished_at IS NOT NULL ORDER BY id"
 )
 DOWNGRADES = 5
 CHECKED_SECONDS = 1.0

@@ -60,9 +60,12 @@ def _second(samples: Sequence[Sample], x: float, width: float, top: int, colour:
 
 def _phase(phase: Phase, began: float, scale: float, top: int) -> str:
     x = AXIS + (phase.began - began) * scale
-    # the quiet phases are too short for their names
-    words = text(x + 3, top - 6, phase.name, size=11) if phase.name in CHANGES else ""
-    return _line(x, top - 14, x, top + PANEL, GREY, 0.6) + words
+    parts = [_line(x, top - 14, x, top + PANEL, GREY, 0.6)]
+    # the quiet phases are too short for their names, and the others may be: every second name is lower
+    if phase.name in CHANGES:
+        y = top - 6 + 14 * (CHANGES.index(phase.name) % 2)
+        parts.append(text(x + 3, y, phase.name, size=11))
+    return "".join(parts)
 
 
 def _by_second(outcome: Outcome, began: float) -> dict[int, list[Sample]]:

@@ -20,6 +20,7 @@ from api.migrations.cli.plan.report import PlannedStatement, PlanReport
 from api.migrations.cli.results import InEachScope
 from api.migrations.core.protocols import MigrationRequest
 from api.migrations.databases.backups import pg_dump
+from api.migrations.databases.postgres import clone
 from api.migrations.errors import SchemaRefused, UnknownRevision
 from tests.conftest import fresh_name
 from tests.support import backups
@@ -48,7 +49,8 @@ CLONES = "SELECT datname FROM pg_database WHERE starts_with(datname, 'plan_of_' 
 
 @pytest.fixture(autouse=True)
 def _programs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Hide all PostgreSQL programs but those of the test server."""
+    """Hide all PostgreSQL programs but those of the test server, and make clones in several transactions."""
+    monkeypatch.setattr(clone, "ENTRIES_AT_ONCE", 2)
     monkeypatch.setattr(pg_dump, "INSTALLED", tmp_path / "none")
     monkeypatch.setenv("PATH", backups.path())
 
@@ -288,6 +290,31 @@ async def test_a_plan_does_not_wait_behind_a_table_lock(orders: Orders) -> None:
     await other.close()
     assert "another session holds a table" in str(report.why_by_rule)
     assert report.sizes == {}
+
+
+async def test_a_plan_does_not_wait_behind_a_materialized_view(orders: Orders, monkeypatch: pytest.MonkeyPatch) -> None:
+    """pg_dump waits without a limit for one that is being refreshed, so it is ended, and its locks with it."""
+    monkeypatch.setattr(clone, "DUMP_SECONDS", 1.0)
+    await fetch(orders.url, "CREATE MATERIALIZED VIEW codes AS SELECT code FROM orders")
+    other = await asyncpg.connect(orders.url)
+    await other.execute("BEGIN; REFRESH MATERIALIZED VIEW codes")
+    ini = tree(orders.folder, TABLE, 'op.execute("ALTER TABLE orders ADD COLUMN a int")')
+    report = await planned(orders.url, ini)
+    await other.close()
+    assert "pg_dump did not read the schema within 1 s" in str(report.why_by_rule)
+    assert [one.how for one in every(report)] == ["by rule"]
+
+
+def test_a_clone_that_cannot_be_dropped_is_named(server: Server, orders: Orders) -> None:
+    """The plan does not say that the clone was dropped, and has the statement that drops it."""
+    template = "UPDATE pg_database SET datistemplate = {} WHERE datname = {}"
+    body = f'op.execute("{template.format("true", "current_database()")}")'
+    report = orders.plan(body)
+    [name] = orders.clones()
+    server.execute(template.format("false", f"'{name}'"))
+    server.execute(f"DROP DATABASE {name}")
+    assert (report.clone, report.leftovers) == (name, [name])
+    assert f"({name}, still there)" in report.message
 
 
 def test_the_clone_may_be_on_another_server(orders: Orders, debian_postgres: Server) -> None:

@@ -1,7 +1,8 @@
 """The builds whose sessions are connected, by their names, and whether each can run after a contract revision.
 
 A service names its sessions `service@head`. What a head contains is known from this build's revisions; for another
-build's head, from the parents that the history table recorded. A head that is in neither contains nothing for sure.
+build's head, from the parents that the history table recorded. A head in neither is one of another history, such as
+that of another service: an instance with it never had its schema in this database.
 """
 
 from __future__ import annotations
@@ -47,14 +48,19 @@ def outdated(
     code: CodeRevisions,
     lineage: Mapping[str, frozenset[str]],
 ) -> tuple[Blocker, ...]:
-    """Return the sessions of builds that lack what one of `contracts`, revisions that would run, requires."""
+    """Return the sessions of builds that lack what one of `contracts`, revisions that would run, requires.
+
+    A name as long as PostgreSQL keeps may be cut: whatever its heads are, it lacks them.
+    """
+    known = {_NO_REVISION, *code.parents, *lineage}
     required = {contract: code.contracts[contract] for contract in contracts}
     found = []
     for one in sessions:
         heads = heads_in(one.application)
         contained = code.closure(heads, lineage)
         lacks = next((needed for needed in required.values() if needed not in contained), None)
-        if heads and lacks is not None:
+        is_cut = len(one.application.encode()) >= _NAME_BYTES
+        if lacks is not None and (heads & known or heads and is_cut):
             found.append(Blocker(one.pid, one.application, one.user, lacks=lacks, sessions=one.count))
     return tuple(found)
 

@@ -89,6 +89,15 @@ def test_only_this_project_has_goals() -> None:
     assert found.notes == ["Failed requests of the recipe: 1 × 503: The database is not available; 1 × no answer: EOF."]
 
 
+def test_a_load_that_was_too_high_from_the_start_is_a_note() -> None:
+    """Slow requests before the deploy say something about the machine, and the note says what to do."""
+    outcome = recorded()
+    outcome.samples = [Sample(1000.0, 3.0, 200, "", "GET /accounts/7")]
+    [note] = table([outcome]).notes
+    assert note.startswith("this project: too many requests for this machine")
+    assert "--rate" in note
+
+
 def test_the_document_keeps_its_text_around_new_figures(tmp_path: Path) -> None:
     """Only the part between the two comments changes, also when it is written a second time."""
     outcomes = [recorded(), recorded("the recipe")]

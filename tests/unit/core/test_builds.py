@@ -50,14 +50,16 @@ def test_another_name_has_no_heads(application: str) -> None:
         ("ledger@base", "b"),
         ("ledger@x", "b"),
         ("ledger@y", None),
-        ("ledger@unknown", "b"),
+        ("ledger@a,unknown", "b"),
+        ("ledger@unknown", None),
+        ("ledger@" + "unknown," * 7, "b"),
         ("some@one@a", "b"),
         ("ledger", None),
         ("ledger@", None),
     ],
 )
 def test_a_build_is_outdated_unless_it_contains_what_the_contract_requires(application: str, lacks: str | None) -> None:
-    """A head of this build, or one that the history knows, is followed to its ancestors; an unknown one lacks it."""
+    """A head of this build, or one that the history knows, is followed to its ancestors; others count only if cut."""
     found = outdated(connected(application), ["d"], CODE, LINEAGE)
     assert [(one.application, one.lacks, one.sessions) for one in found] == ([(application, lacks, 3)] if lacks else [])
 

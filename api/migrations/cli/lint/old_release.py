@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator
 from sqlalchemy import Dialect
 
 from ...core.rollback import Verdict
-from ...errors import in_full
 from ...execution.revisions import Revisions
 from ..sql.action import Action
 from ..sql.rendering import Rendered, Statement
@@ -92,7 +91,7 @@ def _judged(rendered: Rendered, hits: list[Hit], new: _New) -> Judgement:
             found += _restrictions(action, statement, new)
             new.learn(action)
     if rendered.stopped is not None:
-        found.append((Verdict.UNKNOWN, f"lint cannot execute it without a database: {in_full(rendered.stopped)}"))
+        found.append((Verdict.UNKNOWN, f"lint cannot execute it without a database: {rendered.stopped}"))
     if rendered.reads:
         found.append((Verdict.UNKNOWN, "what it does depends on what it reads from the database"))
     for verdict in (Verdict.FAILS, Verdict.UNKNOWN):

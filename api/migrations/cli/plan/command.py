@@ -141,5 +141,6 @@ def _message(schema: Schema, pending: Sequence[str], trial: Trial, revisions: Se
     how = "by rule"
     if trial.recorder.finished:
         verb = "measured" if any(one.how == MEASURED for one in every) else "by rule, and tried"
-        how = f"{verb} in a clone of the schema ({trial.clone}, dropped)"
+        now = "still there" if trial.clone in trial.leftovers else "dropped"
+        how = f"{verb} in a clone of the schema ({trial.clone}, {now})"
     return f"upgrade would run {counted(len(pending), 'revision')} on the database, which is at {at}; {how}"

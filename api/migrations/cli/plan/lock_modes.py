@@ -41,7 +41,7 @@ class LockMode(IntEnum):
             return "writers wait"
         if self is LockMode.SHARE_UPDATE_EXCLUSIVE:
             return "readers and writers go on"
-        return "readers go on, writers wait for the same rows only" if self is LockMode.ROW_EXCLUSIVE else "none waits"
+        return "none waits" if self is LockMode.ACCESS_SHARE else "readers go on, writers wait for the same rows only"
 
 
 @dataclass(frozen=True)

@@ -82,7 +82,7 @@ class RevisionPlanner:
         if how == BY_RULE and not self.lock_rules:
             found, notes = Effect(), (*notes, "what it locks is not known")
         elif not found.known:
-            notes = (*notes, "what it locks is not known")
+            notes = (*notes, f"what {'else ' if found.locks else ''}it locks is not known")
         elif changes_rows(statement):
             notes = (*notes, "how many rows it changes is not known")
         locks = tuple(self._holding(statement, found.locks))

@@ -106,7 +106,7 @@ class PlanReport(Result):
             yield ""
             yield self.summary
         if self.leftovers:
-            yield f"earlier plans left clones behind. To fix: {' '.join(map(_drop, self.leftovers))}"
+            yield f"clones are left behind. To fix: {' '.join(map(_drop, self.leftovers))}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the fields; see docs/plan.md."""
@@ -181,10 +181,10 @@ class PlanReport(Result):
 
 
 def repeated_as_one(statements: Iterable[PlannedStatement]) -> list[PlannedStatement]:
-    """Return one statement for those of the same kind on the same table from the same line, with their number."""
+    """Return one statement for those of the same kind on the same tables from the same line, with their number."""
     first: dict[tuple[object, ...], PlannedStatement] = {}
     for one in statements:
-        key = (one.line, one.kind, one.table, one.how, one.transaction is None)
+        key = (one.line, one.kind, one.table, frozenset(one.tables), one.how, one.transaction is None)
         first[key] = replace(first[key], times=first[key].times + 1) if key in first else one
     return list(first.values())
 

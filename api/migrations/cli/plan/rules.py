@@ -71,10 +71,15 @@ _SCANS = frozenset(
 _DATA = frozenset({"write", "insert", "select", "copy to"})
 """What reads or changes rows of its choice."""
 _UNLOCKED = re.compile(
-    r"(create|alter|drop) (or replace )?(type|function|procedure|extension|schema|domain|role|cast|collation)\b"
+    r"(create|drop) (or replace )?(type|function|procedure|extension|schema|domain|role|cast|collation)\b"
+    # ALTER DOMAIN may check the tables that use it, and an extension's script may do anything
+    r"|alter (type|function|procedure|schema|role|collation)\b"
     r"|create (temp(orary)? )?(sequence|view|materialized)\b|(set|show|reset|grant|revoke|begin|commit)\b|add value"
 )
 """The beginnings of statements and the kinds for which no lock on an existing table is documented."""
+
+_CASCADES = re.compile(r"^(alter|drop|truncate)\b.*\bcascade$", re.DOTALL)
+"""What may act on objects that the statement does not name."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +100,7 @@ def effect(statement: Statement, known: Tables) -> Effect:
     locks: dict[str, Lock] = {}
     rewrites: dict[str, None] = {}
     reads: dict[str, None] = {}
-    documented = True
+    documented = not _CASCADES.search(statement.sql)
     for action in statement.actions:
         found = list(_locks(action, known))
         documented = documented and (bool(found) or _needs_none(action, statement.sql))
@@ -146,6 +151,8 @@ def _locks(action: Action, known: Tables) -> Iterator[Lock]:
         yield from _index_locks(action, mode, known)
     elif mode is not None and action.on:
         yield Lock(action.on, mode)
+        if action.kind in {"drop table", "drop constraint"}:  # of a foreign key, the other table's triggers go too
+            yield from (Lock(table, mode) for table in known.referenced(action.on, action.name))
         if action.refers:  # an attached or detached partition, or the table that a new column references
             of_column = action.kind == "add column"
             yield Lock(action.refers, LockMode.SHARE_ROW_EXCLUSIVE if of_column else LockMode.ACCESS_EXCLUSIVE)

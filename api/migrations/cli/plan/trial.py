@@ -43,7 +43,7 @@ class Trial:
     why_not: str | None = None
     """Why there was no clone, or why its run stopped."""
     leftovers: Sequence[str] = ()
-    """The clones that earlier commands left behind on the same server."""
+    """The clones on the same server that were not dropped: of earlier commands, or this one."""
 
 
 async def try_out(assembly: Assembly, request: MigrationRequest, at: frozenset[str], on: DatabaseURL | None) -> Trial:

@@ -16,6 +16,7 @@ from sqlalchemy import Dialect, text
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import SQLAlchemyError
 
+from ...errors import in_full
 from ...execution.error_translation import describe
 from ...execution.revisions import Revisions
 from .action import Action
@@ -81,7 +82,7 @@ def render(revisions: Revisions, script: Script, tables: Tables, dialect: Dialec
             with Operations.context(context), without_connections():
                 script.module.upgrade()
         except (Exception, SystemExit) as error:  # a revision may raise anything
-            result.stopped, result.stopped_at = describe(error, quotes=True), _line_of(error, script.path)
+            result.stopped, result.stopped_at = in_full(describe(error, quotes=True)), _line_of(error, script.path)
     result.reads = context.connection_was_read
     return result
 

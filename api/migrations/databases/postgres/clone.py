@@ -8,13 +8,15 @@ subscriptions and event triggers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
@@ -35,8 +37,16 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LOCK_WAIT_SECONDS = 2.0
-"""How long pg_dump waits for a table, and one of its locks may make a migration wait."""
+"""How long pg_dump waits for a table."""
+DUMP_SECONDS = 60.0
+"""How long pg_dump may take, and its locks may make a migration wait: it waits without a limit for a materialized view
+that is being refreshed."""
 
+ENTRIES_AT_ONCE = 100
+"""How many objects are made in one transaction. It locks each of them, in a table of locks that all sessions share: if
+that is full, the transactions of others fail."""
+_ENTRY = re.compile(r"^--\n-- Name: .*; Type: ", re.MULTILINE)
+"""The comment before each object in pg_restore's output."""
 _BEYOND = re.compile(r"\d+; \d+ \d+ (USER MAPPING|EVENT TRIGGER)\b")
 _FOR_PSQL = re.compile(r"^(\\(un)?restrict .*|SET transaction_timeout = 0;)$", re.MULTILINE)
 """Commands of psql, and a setting that servers before 17 do not know."""
@@ -56,11 +66,11 @@ _MAY_CREATE = "SELECT rolcreatedb OR rolsuper FROM pg_roles WHERE rolname = curr
 
 @dataclass(frozen=True)
 class Clone:
-    """A clone: its URL, its name, and the names of clones that earlier commands left behind on the same server."""
+    """A clone: its URL, its name, and the names of clones left behind on the server, in the end its own if it stays."""
 
     url: DatabaseURL
     name: str
-    leftovers: Sequence[str]
+    leftovers: list[str]
 
 
 @asynccontextmanager
@@ -88,18 +98,26 @@ async def schema_clone(
             async with _connection(server, application_name) as connection:
                 await _create(connection, name, facts)
             async with _connection(clone, application_name) as connection:
-                await connection.execute(schema)
+                for part in parts(schema):
+                    await connection.execute(part)
                 await connection.execute("RESET search_path")
                 await _set_revisions(connection, version_table, revisions)
         yield Clone(clone, name, leftovers)
     finally:
-        await to_the_end(_drop(server, application_name, name))
+        await to_the_end(_drop(server, application_name, name, leftovers))
 
 
 def name_of(database: str, now: datetime) -> str:
     """Return a new name for a clone of `database`."""
     legible = re.sub(r"\W", "_", database.lower(), flags=re.ASCII)[:24]
     return f"plan_of_{legible}_{now:%Y%m%d_%H%M%S}_{secrets.token_hex(2)}"
+
+
+def parts(schema: str) -> Iterator[str]:
+    """Yield the statements that make the schema, those of at most `ENTRIES_AT_ONCE` objects at once."""
+    starts = [entry.start() for entry in _ENTRY.finditer(schema)][::ENTRIES_AT_ONCE]
+    for start, end in pairwise([0, *starts[1:], len(schema)]):
+        yield schema[start:end]
 
 
 async def _prepare(connection: asyncpg.Connection) -> list[str]:
@@ -123,7 +141,14 @@ async def _create(connection: asyncpg.Connection, name: str, facts: asyncpg.Reco
 
 async def _schema(tools: Tools, path: Path) -> str:
     """Return the statements that make the schema."""
-    await tools.dump(path, "--schema-only", *_LEFT_OUT, lock_wait_seconds=LOCK_WAIT_SECONDS)
+    try:
+        async with asyncio.timeout(DUMP_SECONDS):
+            await tools.dump(path, "--schema-only", *_LEFT_OUT, lock_wait_seconds=LOCK_WAIT_SECONDS)
+    except TimeoutError:
+        raise NoClone(
+            f"pg_dump did not read the schema within {DUMP_SECONDS:g} s, perhaps because another session refreshes a "
+            "materialized view or changes a view. To fix: plan again later"
+        ) from None
     entries = path.with_name("entries")
     entries.write_text("\n".join(entry for entry in await tools.contents(path) if not _BEYOND.match(entry)))
     return _FOR_PSQL.sub("", await tools.script(path, entries, *_LEFT_OUT))
@@ -136,12 +161,13 @@ async def _set_revisions(connection: asyncpg.Connection, version_table: str, rev
         await connection.execute(sql, sorted(revisions))
 
 
-async def _drop(server: DatabaseURL, application_name: str, name: str) -> None:
+async def _drop(server: DatabaseURL, application_name: str, name: str, leftovers: list[str]) -> None:
     drop = f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'
     try:
         async with _connection(server, application_name) as connection:
             await connection.execute(drop)
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, MigrationError) as error:
+        leftovers.append(name)
         why = translate(error, "dropping the clone")
         log.warning("The clone is still there: %s. To fix: run '%s'", why, drop, extra={"event": "clone_left"})
 

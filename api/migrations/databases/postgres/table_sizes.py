@@ -21,9 +21,11 @@ _SIZES = """
 
 async def table_sizes(connection: asyncpg.Connection, names: Sequence[str]) -> dict[str, TableSize]:
     """Return the sizes of those of the tables `names` that exist; empty if a table is locked for too long."""
+    # a name with further dots is that of no table with a schema, and the server refuses it
+    names = [name for name in names if name.count(".") < 2]
     quoted = [".".join(f'"{part}"' for part in name.replace('"', '""').split(".")) for name in names]
     try:
-        rows = await connection.fetch(_SIZES, list(names), quoted, timeout=ANSWER_SECONDS)
+        rows = await connection.fetch(_SIZES, names, quoted, timeout=ANSWER_SECONDS)
     except (asyncpg.LockNotAvailableError, TimeoutError):
         return {}
     return {row["name"]: TableSize(row["bytes"], row["rows"]) for row in rows}

@@ -38,7 +38,7 @@ def test_a_revision_that_needs_a_row_is_named_with_what_was_seen(find: Find) -> 
     """What precedes the failing line is found, and the finding says that the rest was not seen."""
     dropped, stopped = find(f'{DROP}\nop.get_bind().execute(sa.text("SELECT 1")).one()\n{DROP}')
     assert (dropped.rule, stopped.rule, stopped.line) == ("drop-table", "not-rendered", dropped.line + 1)
-    assert "NoResultFound" in stopped.message
+    assert "NoResultFound: there is no database" in stopped.message
 
 
 def test_a_loop_reports_each_table_once(find: Find) -> None:

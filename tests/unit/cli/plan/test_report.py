@@ -74,6 +74,13 @@ def test_a_loop_is_one_line() -> None:
     assert [(one.table, one.times) for one in repeated_as_one([ALTER, again, other])] == [("orders", 2), ("carts", 1)]
 
 
+def test_a_loop_over_objects_of_several_tables_is_a_line_for_each_table() -> None:
+    """A statement that names no table, such as DROP INDEX, is another one if it locks another table."""
+    one = replace(INDEX, kind="DROP INDEX", table="")
+    other = replace(one, locks=[Lock("carts", LockMode.ACCESS_EXCLUSIVE)])
+    assert [statement.times for statement in repeated_as_one([one, other, one])] == [2, 1]
+
+
 def test_the_last_time_prefers_the_same_table() -> None:
     """The newest revision with the same kind on the same table counts, or else on another; failed attempts do not."""
     row = {"direction": "upgrade", "outcome": "applied", "started_at": AT, "finished_at": AT.replace(second=5)}

@@ -47,7 +47,16 @@ def test_the_words_of_a_statement_decide(sql: str, expected: dict[str, LockMode]
 
 
 @pytest.mark.parametrize(
-    "sql", ["DO $$ BEGIN EXECUTE 'DROP TABLE t'; END $$", "CALL work()", "ALTER SEQUENCE s RESTART"]
+    "sql",
+    [
+        "DO $$ BEGIN EXECUTE 'DROP TABLE t'; END $$",
+        "CALL work()",
+        "ALTER SEQUENCE s RESTART",
+        "DROP SCHEMA old CASCADE",
+        "DROP TYPE mood CASCADE",
+        "ALTER DOMAIN positive ADD CHECK (value > 0)",
+        "ALTER EXTENSION hstore UPDATE",
+    ],
 )
 def test_what_the_documentation_leaves_out_is_not_guessed(sql: str) -> None:
     """A statement whose locks its words do not tell is marked as unknown."""
@@ -98,10 +107,27 @@ def test_the_index_leads_to_its_table() -> None:
     assert [(lock.on, lock.mode) for lock in unknown.locks if not lock.is_index] == [("the table of other", SUE)]
 
 
+@pytest.mark.parametrize("sql", ["ALTER TABLE t DROP CONSTRAINT f", "DROP TABLE t"])
+def test_a_foreign_key_is_dropped_from_both_tables(sql: str) -> None:
+    """The referenced table is locked too, because its triggers are dropped, if the history says that there is one."""
+    added = "ALTER TABLE t ADD CONSTRAINT f FOREIGN KEY (x) REFERENCES u (id)"
+    assert {lock.on: lock.mode for lock in planned(added, sql)[1].locks} == {"t": AE, "u": AE}
+    assert [lock.on for lock in planned(sql)[0].locks] == ["t"]
+
+
+def test_what_depends_on_a_dropped_object_is_not_known() -> None:
+    """CASCADE drops what the statement does not name."""
+    [dropped] = planned("DROP TABLE t CASCADE")
+    assert ([lock.on for lock in dropped.locks], dropped.notes) == (["t"], ("what else it locks is not known",))
+
+
 def test_the_modes_say_which_sessions_wait() -> None:
     """The phrases follow the table of conflicting lock modes."""
     waiting = {mode: mode.waiting for mode in LockMode}
     assert waiting[AE] == "readers and writers wait"
     assert {waiting[mode] for mode in (LockMode.SHARE, SRE, LockMode.EXCLUSIVE)} == {"writers wait"}
     assert waiting[SUE] == "readers and writers go on"
-    assert "none waits" in {waiting[LockMode.ACCESS_SHARE], waiting[LockMode.ROW_SHARE]}
+    assert {waiting[LockMode.ROW_SHARE], waiting[LockMode.ROW_EXCLUSIVE]} == {
+        "readers go on, writers wait for the same rows only"
+    }
+    assert waiting[LockMode.ACCESS_SHARE] == "none waits"

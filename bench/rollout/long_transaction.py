@@ -23,24 +23,29 @@ MIGRATES = (
 def open_report(url: str, seconds: float) -> Iterator[None]:
     """Read postings in a transaction that stays open until a migration has begun, and `seconds` longer.
 
-    The block begins with the transaction; its end waits for the transaction's end.
+    The block begins with the transaction; its end waits for the transaction's end. An error ends it at once, because
+    no migration may come.
     """
     with psycopg.connect(url, application_name="report") as connection:
         connection.execute("SELECT sum(amount) FROM postings")
-        thread = threading.Thread(target=_stay, args=(connection, seconds), name="report")
+        failed = threading.Event()
+        thread = threading.Thread(target=_stay, args=(connection, seconds, failed), name="report")
         thread.start()
         try:
             yield
+        except BaseException:
+            failed.set()
+            raise
         finally:
             thread.join()
 
 
-def _stay(connection: psycopg.Connection, seconds: float) -> None:
+def _stay(connection: psycopg.Connection, seconds: float, failed: threading.Event) -> None:
     deadline = time.monotonic() + LONGEST_SECONDS
-    while time.monotonic() < deadline:
+    while time.monotonic() < deadline and not failed.is_set():
         row = connection.execute(MIGRATES).fetchone()
         if row and row[0]:
             break
         time.sleep(LOOK_SECONDS)
-    connection.execute("SELECT pg_sleep(%s)", [seconds])
+    failed.wait(seconds)
     connection.commit()
