@@ -60,7 +60,7 @@ def outdated(
         contained = code.closure(heads, lineage)
         lacks = next((needed for needed in required.values() if needed not in contained), None)
         is_cut = len(one.application.encode()) >= _NAME_BYTES
-        if lacks is not None and (heads & known or heads and is_cut):
+        if lacks is not None and (heads & known or (heads and is_cut)):
             found.append(Blocker(one.pid, one.application, one.user, lacks=lacks, sessions=one.count))
     return tuple(found)
 
