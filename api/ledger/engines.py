@@ -7,6 +7,7 @@ from typing import Any
 
 import asyncpg
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from api.migrations.build import session_name
@@ -36,7 +37,7 @@ def engine_of(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> 
         api.migrations.errors.ConfigurationError: the database's driver is not installed.
     """
     make = {"postgresql": _postgresql, "mysql": _mysql, "sqlite": _sqlite}[url.dialect]
-    return make(url, command_timeout_seconds, pool_pre_ping=True, **pool)
+    return make(url, command_timeout_seconds, **pool)
 
 
 def _postgresql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
@@ -59,7 +60,16 @@ def _postgresql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -
     # Not `async_creator=`: that one drops every other connect argument, and SQLAlchemy would go on caching
     # statements. A cached one outlives the column types it was prepared for when another instance migrates.
     arguments = {"async_creator_fn": connect, "prepared_statement_cache_size": 0}
-    return create_async_engine(url.sqlalchemy(), connect_args=arguments, **pool)
+    engine = create_async_engine(url.sqlalchemy(), connect_args=arguments, **pool)
+    event.listen(engine.sync_engine, "checkout", _refuse_closed)
+    return engine
+
+
+def _refuse_closed(connection: Any, *_: Any) -> None:
+    # In place of `pool_pre_ping`, which took a fifth of the CPU time of a request: asyncpg learns at once that the
+    # server has closed a connection. The pool then connects anew.
+    if connection.driver_connection.is_closed():
+        raise DisconnectionError
 
 
 def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> AsyncEngine:
@@ -75,6 +85,7 @@ def _mysql(url: DatabaseURL, command_timeout_seconds: float, **pool: Any) -> Asy
         # As on PostgreSQL. Under REPEATABLE READ, MySQL's default, a transaction that lost the race for a key could not
         # see the winner's row. The ledger reads it in a new transaction, but later changes should not depend on that.
         isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
         pool_recycle=_RECYCLE_SECONDS,
         **pool,
     )
