@@ -69,7 +69,7 @@ def _durations(outcomes: Sequence[Outcome]) -> Row:
 
 def _whole(outcomes: Sequence[Outcome]) -> list[Row]:
     stalls = [outcome.longest_stall() for outcome in outcomes]
-    words = [f"{SECONDS.format(stall.seconds)} s, {stall.table}" for stall in stalls]
+    words = [f"{SECONDS.format(stall.seconds)} s, {stall.table or 'a row'}" for stall in stalls]
     migrators = [", ".join(each.migrators) if each.migrators is not None else "–" for each in outcomes]
     ours = outcomes[0].migrators
     one = [Goal("one", len(ours) == 1)] if ours is not None else []
