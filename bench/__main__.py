@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import signal
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-
 from bench.catalogue import MEASURES, Measure, chosen
+from bench.command import DONE, FAILED, carry_out, number, screen
 from bench.errors import BenchError, Skipped
 from bench.laboratory import CACHE, ROOT, Laboratory, laboratory
 from bench.machine import machine, moment, versions
 from bench.report import Section, drawn, write
-from devtools.postgres import PostgresError
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
 
 def parse(arguments: Sequence[str]) -> argparse.Namespace:
@@ -38,19 +33,13 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         "--quick", action="store_true", help="small sizes, to see that everything works; written to .data/bench/quick"
     )
     parser.add_argument("--no-write", action="store_true", help="only print the tables")
-    parser.add_argument("--rounds", type=_rounds, metavar="N", help="measure each variant N times")
+    parser.add_argument("--rounds", type=number(1, 1000), metavar="N", help="measure each variant N times")
     options = parser.parse_args(arguments)
     try:
         options.measures = chosen(options.names)
     except LookupError as error:
         parser.error(str(error))
     return options
-
-
-def _rounds(text: str) -> int:
-    if not text.isascii() or not text.isdigit() or not 1 <= int(text) <= 1000:
-        raise argparse.ArgumentTypeError(f"must be a number from 1 to 1000, not {text!r}")
-    return int(text)
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -60,26 +49,17 @@ def main(arguments: Sequence[str]) -> int:
         width = max(len(measure.name) for measure in MEASURES)
         print("\n".join(f"{measure.name:{width}}  {measure.title}" for measure in MEASURES))
         return DONE
-    if sys.platform != "linux":
-        print("dev bench: CPU times are read from Linux's /proc. To fix: run it on Linux", file=sys.stderr)
-        return USAGE
-    # SIGTERM has to stop the server too
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+    into = CACHE / "quick" if options.quick else ROOT / "docs"
+
+    def work() -> int:
         with laboratory(quick=options.quick, rounds=options.rounds) as lab:
-            into = CACHE / "quick" if options.quick else ROOT / "docs"
             return _run(lab, options.measures, None if options.no_write else into)
-    except PostgresError as error:
-        print(f"dev bench: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
+
+    return carry_out("dev bench", work)
 
 
 def _run(lab: Laboratory, measures: Sequence[Measure], into: Path | None) -> int:
-    console = Console()
-    # a log has no width: break lines as on a wide screen
-    console.width = console.width if console.is_terminal else 160
+    console = screen()
     about = machine(), versions(lab.database.version)
     print(*about, sep="\n", flush=True)
     failed = 0

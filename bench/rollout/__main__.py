@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import argparse
 import shutil
-import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
-from rich.console import Console
-
-from bench.errors import BenchError, Skipped
+from bench.command import DONE, carry_out, number, screen
 from bench.laboratory import CACHE, Laboratory, laboratory
 from bench.machine import machine, moment, versions
 from bench.report import drawn
@@ -23,9 +20,7 @@ from bench.rollout.proxy import haproxy
 from bench.rollout.report import table
 from bench.rollout.scenario import Rollout
 from bench.rollout.variant import Variant, ours, recipe
-from devtools.postgres import PostgresError
 
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 FEWEST_POSTINGS, MOST_POSTINGS, HIGHEST_RATE = 1_000, 100_000_000, 10_000
 
 
@@ -43,59 +38,42 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--recipe", action="store_true", help="the usual recipe instead of this project")
     parser.add_argument("--write", action="store_true", help="run both and write docs/zero_downtime.md")
     parser.add_argument("--quick", action="store_true", help="a small table, two instances and few requests")
-    parser.add_argument(
-        "--rate", type=_from_to(1, HIGHEST_RATE), metavar="N", help="requests in a second (default: 200)"
-    )
+    parser.add_argument("--rate", type=number(1, HIGHEST_RATE), metavar="N", help="requests in a second (default: 200)")
     parser.add_argument(
         "--postings",
-        type=_from_to(FEWEST_POSTINGS, MOST_POSTINGS),
+        type=number(FEWEST_POSTINGS, MOST_POSTINGS),
         metavar="N",
         help="rows of the largest table (default: 1000000)",
     )
     return parser.parse_args(arguments)
 
 
-def _from_to(smallest: int, largest: int) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdigit() or not smallest <= int(text) <= largest:
-            raise argparse.ArgumentTypeError(f"must be a number from {smallest} to {largest}, not {text!r}")
-        return int(text)
-
-    return number
-
-
 def main(arguments: Sequence[str]) -> int:
     """Run the command and return its exit code: 1 if a rollout could not be carried out. A missed goal is a result."""
     options = parse(arguments)
-    if sys.platform != "linux":
-        print("dev rollout: CPU times are read from Linux's /proc. To fix: run it on Linux", file=sys.stderr)
-        return USAGE
-    # SIGTERM has to stop the servers too
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
+
+    def work() -> int:
         with laboratory(quick=options.quick, rounds=None) as lab:
             _run(lab, options)
-    except (BenchError, PostgresError, Skipped) as error:
-        print(f"dev rollout: {error}", file=sys.stderr)
-        return FAILED
-    except KeyboardInterrupt:
-        return INTERRUPTED
-    return DONE
+        return DONE
+
+    return carry_out("dev rollout", work)
 
 
 def _run(lab: Laboratory, options: argparse.Namespace) -> None:
     haproxy()  # without it nothing else needs to start
     size = QUICK if options.quick else FULL
     size = replace(size, rate=options.rate or size.rate, postings=options.postings or size.postings)
-    about = [f"{machine()}.", f"{versions(lab.database.version)}.", f"`./dev rollout --write`, {moment()}."]
+    about = [
+        f"{machine()}.",
+        f"{versions(lab.database.version)}.",
+        f"`./dev rollout{' --write' if options.write else ''}`, {moment()}.",
+    ]
     print(*about, sep="\n", flush=True)
     variants = [ours, recipe] if options.write else [recipe if options.recipe else ours]
     outcomes = [_rolled_out(lab, variant(lab.folder()), size) for variant in variants]
     found = table(outcomes)
-    console = Console()
-    # a log has no width: break lines as on a wide screen
-    console.width = console.width if console.is_terminal else 160
-    console.print("", drawn("A rollout under load", found), highlight=False, sep="\n")
+    screen().print("", drawn("A rollout under load", found), highlight=False, sep="\n")
     print(f"{found.missed} goals missed", flush=True)
     if options.write:
         print(f"written to {write(outcomes, about, CACHE / 'quick' if options.quick else DOCUMENT.parent)}")
