@@ -146,11 +146,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--ignore-old-instances", action="store_true", help=despite)
     for saving in (up, add("backup", commands.backup, waits=True)):
         saving.add_argument("--to", metavar="DIR", help="folder of the backup, instead of MIGRATION_BACKUP_DIR")
-    ahead = add("plan", commands.plan)
-    ahead.add_argument("revision", nargs="?", default="head", help="the last revision, or +N (default: head)")
-    ahead.add_argument("--on", metavar="URL", help="make the clone on this PostgreSQL server, instead of the same one")
-    ahead.add_argument("--rules", action="store_true", help="make no clone")
-    ahead.add_argument("--sql", action="store_true", help="show the statements in full, with their values")
+    _add_plan(add("plan", commands.plan))
     down = add("downgrade", commands.downgrade, waits=True)
     down.add_argument("revision", help="the revision that stays, base, or -N for the last N")
     down.add_argument("--yes", action="store_true", help="do not ask for confirmation")
@@ -175,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     how.add_argument("--rerun", action="store_true", help="run the half-applied revision again at the next upgrade")
     how.add_argument("--stamp", action="store_true", help="declare the half-applied revision done")
     return parser
+
+
+def _add_plan(plan: argparse.ArgumentParser) -> None:
+    plan.add_argument("revision", nargs="?", default="head", help="the last revision, or +N (default: head)")
+    plan.add_argument("--on", metavar="URL", help="make the clone on this PostgreSQL server, instead of the same one")
+    plan.add_argument("--rules", action="store_true", help="make no clone")
+    plan.add_argument("--sql", action="store_true", help="show the statements in full, with their values")
 
 
 def _add(subparsers: Any, name: str, command: Callable[..., Any], *, waits: bool = False) -> argparse.ArgumentParser:

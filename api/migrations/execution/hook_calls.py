@@ -64,7 +64,7 @@ class HookCalls:
         listener: ProgressListener,
         lock: MigrationLock,
     ) -> None:
-        steps = self._runner.steps(connection, listener, lock)
+        steps = self._runner.steps(connection, request, listener, lock)
         try:
             steps.call(hook, revision)
         except (Exception, SystemExit, asyncio.CancelledError) as error:

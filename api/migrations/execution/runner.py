@@ -87,8 +87,7 @@ class Runner:
         """
         from .run_failure import raise_failure
 
-        steps = self.steps(connection, listener, lock)
-        steps.note, steps.despite_instances = request.note, request.despite_instances
+        steps = self.steps(connection, request, listener, lock)
         try:
             self._run(connection, request, steps)
             self._memory.keep()
@@ -123,8 +122,7 @@ class Runner:
             except sa.exc.DBAPIError as error:
                 raise translate(error, "preparing the connection that env.py opens") from error
             sa.event.listen(connection, "before_cursor_execute", refuse_if_stopped)
-            steps = self.steps(connection, listener, lock)
-            steps.note, steps.despite_instances = request.note, request.despite_instances
+            steps = self.steps(connection, request, listener, lock)
             plan = self.surround(self._plan(request), steps)
             return PreparedRun(self.options(steps), plan, partial(fail, steps=steps), partial(end, connection, lock))
 
@@ -153,12 +151,16 @@ class Runner:
             self.history.settle(connection)
         connection.commit()
 
-    def steps(self, connection: sa.Connection, listener: ProgressListener, lock: MigrationLock) -> Steps:
+    def steps(
+        self, connection: sa.Connection, request: MigrationRequest, listener: ProgressListener, lock: MigrationLock
+    ) -> Steps:
         """Return the steps of one run on `connection`."""
         from .steps import Steps
 
         code, drop, fence = self.revisions.code, self._drop_invalid, self._fence
-        return Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
+        steps = Steps(connection, self.history, self.author, code, listener, lock, drop_invalid=drop, fence=fence)
+        steps.note, steps.despite_instances = request.note, request.despite_instances
+        return steps
 
     def surround(self, plan: StepPlan, steps: Steps) -> StepPlan:
         """Return `plan` with the work around each step."""
