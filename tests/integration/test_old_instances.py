@@ -110,6 +110,7 @@ async def test_a_session_in_another_database_does_not_matter(database_url: str, 
     """The database that is migrated counts, not the server."""
     async with connected(database_url.rpartition("/")[0] + "/postgres", "shop@r1"):
         await upgrade(database_url, ini)
+    assert (await applied(database_url))[-1] == ("r3", "applied")
 
 
 @pytest.mark.parametrize("driver", ["postgresql", "postgresql+psycopg", "postgresql+psycopg2"])

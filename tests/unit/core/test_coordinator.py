@@ -181,7 +181,9 @@ async def test_an_older_build_does_not_serve_after_a_contract(database: Database
     words = "the database is ahead: it is at e, and this build (head c) cannot run on it", "lacks d, which e requires"
     await Instance(database).fails(SchemaRefused, *words, "To fix: deploy a release that contains d")
     database.contracts = {"e": "b", "other": "d"}
-    await Instance(database).coordinator.become_ready()
+    instance = Instance(database)
+    await instance.coordinator.become_ready()
+    assert instance.phase is Phase.READY
 
 
 async def test_a_run_continues_when_the_old_instances_have_stopped(database: Database) -> None:
